@@ -1,0 +1,1 @@
+"""The small core: order and truth, never a mechanism."""

@@ -1,0 +1,1 @@
+"""Networks of one host: bridges, veth pairs, nftables, names."""

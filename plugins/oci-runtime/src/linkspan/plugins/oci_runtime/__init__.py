@@ -1,0 +1,1 @@
+"""Runs containers with crun or runc, held by conmon."""

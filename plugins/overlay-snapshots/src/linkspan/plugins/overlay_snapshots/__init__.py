@@ -1,0 +1,1 @@
+"""Layers and writable roots on overlayfs."""

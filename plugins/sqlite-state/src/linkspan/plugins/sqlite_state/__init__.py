@@ -1,0 +1,1 @@
+"""The cluster's key-value store in one sqlite file."""

@@ -1,0 +1,1 @@
+"""The pipeline verbs in the box."""

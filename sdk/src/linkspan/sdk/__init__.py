@@ -1,0 +1,1 @@
+"""What every Linkspan plugin imports, and nothing else of ours."""

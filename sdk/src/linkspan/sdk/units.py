@@ -1,0 +1,70 @@
+"""Quantities as people write them: ``64m``, ``512Mi``, ``1.5s``, ``1h30m``.
+
+Disk and network are decimal where shown, memory is binary, as in Docker.
+"""
+
+import re
+
+from linkspan.sdk.errors import InvalidArgument
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)", re.IGNORECASE)
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``64m``, ``512Mi``, ``2GB`` or ``1024``; every unit is a power of 1024, as in Docker.
+
+    Raises:
+        InvalidArgument: The text is not a size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidArgument(f"invalid size: '{text}'", help="write 512m, 2g or a number of bytes")
+    number, unit, _ = match.groups()
+    return int(float(number) * 1024 ** _POWER[unit.lower()])
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``300ms``, ``1.5s``, ``1h30m``; ``0`` is allowed bare, other bare numbers are not.
+
+    Raises:
+        InvalidArgument: The text is not a duration.
+    """
+    stripped = text.strip()
+    if stripped == "0":
+        return 0.0
+    total, at = 0.0, 0
+    while at < len(stripped):
+        match = _DURATION.match(stripped, at)
+        if match is None:
+            raise InvalidArgument(f"invalid duration: '{text}'", help="write 300ms, 10s or 1h30m")
+        total += float(match[1]) * _SECONDS[match[2]]
+        at = match.end()
+    if at == 0:
+        raise InvalidArgument("invalid duration: ''", help="write 300ms, 10s or 1h30m")
+    return total
+
+
+def format_duration(seconds: float) -> str:
+    """``38ms``, ``3.1s``, ``1m04s``, ``2h05m``, ``3d``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)}m{int(seconds % 60):02d}s"
+    if seconds < 86400:
+        return f"{int(seconds // 3600)}h{int(seconds % 3600 // 60):02d}m"
+    return f"{int(seconds // 86400)}d"
+
+
+def format_size(count: float) -> str:
+    """Decimal, three digits as in Docker: ``141MB``, ``1.02kB``, ``0B``."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if value < 1000 or unit == "PB":
+            return f"{value:.3g}{unit}" if value < 999.5 else f"{value:.0f}{unit}"
+        value /= 1000
+    raise AssertionError
