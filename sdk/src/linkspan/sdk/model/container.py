@@ -1,0 +1,359 @@
+"""Containers: what is asked (spec), what is (record and state)."""
+
+import enum
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+from linkspan.sdk.model.network import Endpoint, EndpointSpec, PortBinding
+
+
+@attrs.frozen(kw_only=True)
+class Healthcheck:
+    """How to ask a container whether it is well (Docker API HealthConfig).
+
+    Attributes:
+        test: ``("CMD", …)``, ``("CMD-SHELL", text)``, ``("NONE",)``; empty inherits the image's.
+        start_period_s: Failures in this time do not count.
+        start_interval_s: Time between probes during the start period.
+    """
+
+    test: tuple[str, ...] = ()
+    interval_s: float = 30.0
+    timeout_s: float = 30.0
+    retries: int = 3
+    start_period_s: float = 0.0
+    start_interval_s: float = 5.0
+
+
+@attrs.frozen(kw_only=True)
+class RestartPolicy:
+    """Docker API RestartPolicy."""
+
+    name: Literal["no", "always", "unless-stopped", "on-failure"] = "no"
+    maximum_retry_count: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Ulimit:
+    """A resource limit of the process, ``nofile`` and the like."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@attrs.frozen(kw_only=True)
+class Device:
+    """A host device inside the container."""
+
+    host_path: str
+    container_path: str
+    permissions: str = "rwm"
+
+
+@attrs.frozen(kw_only=True)
+class Resources:
+    """Limits; None and 0 mean no limit (Docker API Resources)."""
+
+    memory_bytes: int = 0
+    memory_swap_bytes: int = 0
+    memory_reservation_bytes: int = 0
+    nano_cpus: int = 0
+    cpu_shares: int = 0
+    cpu_period_us: int = 0
+    cpu_quota_us: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    pids_limit: int | None = None
+    blkio_weight: int = 0
+    oom_kill_disable: bool = False
+    ulimits: tuple[Ulimit, ...] = ()
+    devices: tuple[Device, ...] = ()
+    device_cgroup_rules: tuple[str, ...] = ()
+    cgroup_parent: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Mount:
+    """A mount asked for: ``-v``, ``--mount``, ``--tmpfs`` (Docker API Mount).
+
+    Attributes:
+        source: Host path, volume name, or empty (anonymous volume, tmpfs).
+        no_copy: Do not copy the image's content into a new volume.
+        size_bytes: tmpfs only; 0 means no limit.
+        options: tmpfs options as the user wrote them.
+        create_source: Make a missing bind source (``-v`` does, ``--mount`` does not).
+    """
+
+    type: Literal["bind", "volume", "tmpfs"]
+    target: str
+    source: str = ""
+    read_only: bool = False
+    propagation: str = ""
+    no_copy: bool = False
+    volume_driver: str = ""
+    volume_labels: Mapping[str, str] = attrs.field(factory=dict)
+    volume_options: Mapping[str, str] = attrs.field(factory=dict)
+    size_bytes: int = 0
+    mode: int | None = None
+    options: tuple[str, ...] = ()
+    create_source: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ContainerSpec:
+    """What a client asks for (Docker API ContainerConfig, HostConfig and NetworkingConfig in one).
+
+    ``None`` in ``command``, ``entrypoint``, ``healthcheck``, ``stop_signal`` means the image's.
+
+    Attributes:
+        image: As the user wrote it.
+        network_mode: ``default``, ``bridge``, ``none``, ``host``, ``container:<id>`` or a network's name.
+        networks: Network name → endpoint settings; the ``network_mode`` network may be missing here.
+        log_driver: ``json-file`` (kept as the runtime's own file), ``local`` or ``none``.
+    """
+
+    image: str
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    hostname: str = ""
+    domainname: str = ""
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    exposed_ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    stop_signal: str | None = None
+    stop_timeout_s: int | None = None
+    healthcheck: Healthcheck | None = None
+    platform: str = ""
+    # the host's side
+    mounts: tuple[Mount, ...] = ()
+    binds: tuple[str, ...] = ()
+    volumes_from: tuple[str, ...] = ()
+    ports: tuple[PortBinding, ...] = ()
+    publish_all: bool = False
+    network_mode: str = "default"
+    networks: Mapping[str, EndpointSpec] = attrs.field(factory=dict)
+    restart: RestartPolicy = RestartPolicy()
+    auto_remove: bool = False
+    resources: Resources = Resources()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    security_opt: tuple[str, ...] = ()
+    read_only: bool = False
+    tmpfs: Mapping[str, str] = attrs.field(factory=dict)
+    sysctls: Mapping[str, str] = attrs.field(factory=dict)
+    init: bool | None = None
+    pid_mode: str = ""
+    ipc_mode: str = ""
+    uts_mode: str = ""
+    cgroupns_mode: str = ""
+    userns_mode: str = ""
+    group_add: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    log_driver: str = ""
+    log_options: Mapping[str, str] = attrs.field(factory=dict)
+    shm_size_bytes: int = 67108864
+    oom_score_adj: int = 0
+    runtime: str = ""
+    masked_paths: tuple[str, ...] | None = None
+    readonly_paths: tuple[str, ...] | None = None
+    annotations: Mapping[str, str] = attrs.field(factory=dict)
+
+
+class ContainerStatus(enum.Enum):
+    """Docker API ContainerState.Status."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+
+
+class HealthStatus(enum.Enum):
+    """Docker API Health.Status."""
+
+    NONE = "none"
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+@attrs.frozen(kw_only=True)
+class HealthProbe:
+    """One finished probe; times are RFC 3339."""
+
+    start: str
+    end: str
+    exit_code: int
+    output: str
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """State of the health check; ``log`` holds the last five probes."""
+
+    status: HealthStatus = HealthStatus.STARTING
+    failing_streak: int = 0
+    log: tuple[HealthProbe, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class ContainerState:
+    """Docker API ContainerState. Times are RFC 3339; empty means never."""
+
+    status: ContainerStatus = ContainerStatus.CREATED
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_at: str = ""
+    finished_at: str = ""
+    restart_count: int = 0
+    health: Health | None = None
+
+    @property
+    def running(self) -> bool:
+        """A process exists (running or paused)."""
+        return self.status in (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
+
+
+@attrs.frozen(kw_only=True)
+class MountPoint:
+    """A mount as it is (Docker API MountPoint)."""
+
+    type: Literal["bind", "volume", "tmpfs"]
+    source: str
+    destination: str
+    name: str = ""
+    driver: str = ""
+    mode: str = ""
+    read_only: bool = False
+    propagation: str = ""
+    anonymous: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Container:
+    """A container as the engine knows it.
+
+    Attributes:
+        name: Without the leading slash.
+        created_at: RFC 3339.
+        image_id: ``sha256:…`` of the image's config.
+        args: The resolved command line: entrypoint and command in one.
+        env, working_dir, user, stop_signal, healthcheck: Resolved with the image's values.
+    """
+
+    id: str
+    name: str
+    created_at: str
+    spec: ContainerSpec
+    image_id: str
+    state: ContainerState = ContainerState()
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    stop_signal: str = "SIGTERM"
+    healthcheck: Healthcheck | None = None
+    hostname: str = ""
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    exposed_ports: tuple[str, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[PortBinding, ...] = ()
+    sandbox_key: str = ""
+    files: Mapping[str, str] = attrs.field(factory=dict)
+    mounts: tuple[MountPoint, ...] = ()
+    log_path: str = ""
+    runtime: str = ""
+    manually_stopped: bool = False
+
+    @property
+    def short_id(self) -> str:
+        """The first 12 hex digits."""
+        return self.id[:12]
+
+
+@attrs.frozen(kw_only=True)
+class ExecSpec:
+    """A further process in a running container (Docker API ExecConfig)."""
+
+    command: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    tty: bool = False
+    privileged: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = True
+    attach_stderr: bool = True
+    detach_keys: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Exec:
+    """An exec session; ``exit_code`` is None until it ended."""
+
+    id: str
+    container_id: str
+    spec: ExecSpec
+    running: bool = False
+    exit_code: int | None = None
+    pid: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class ExitStatus:
+    """How a process ended: 0–255, 128+n for a signal.
+
+    Attributes:
+        finished_at: RFC 3339.
+        error: Why it could not be waited for, or empty.
+    """
+
+    exit_code: int
+    oom_killed: bool = False
+    finished_at: str = ""
+    error: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class ContainerFilter:
+    """Which containers to list; every given part must match.
+
+    Attributes:
+        all: Also those that do not run.
+        labels: ``key`` or ``key=value``.
+        names: Regular expressions, as in Docker.
+        ids: Prefixes.
+    """
+
+    all: bool = False
+    limit: int = 0
+    labels: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
+    ancestors: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    health: tuple[str, ...] = ()
+    exited: tuple[int, ...] = ()

@@ -1,0 +1,106 @@
+"""Networks, endpoints and published ports."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+Protocol = Literal["tcp", "udp", "sctp"]
+
+
+@attrs.frozen(kw_only=True)
+class PortBinding:
+    """A container port and where it is reachable.
+
+    Attributes:
+        host_ip: Empty means all addresses, both families.
+        host_port: 0 means: choose one from the ephemeral range.
+        host_port_end: The end of a range to choose from; 0 means just ``host_port``.
+    """
+
+    container_port: int
+    protocol: Protocol = "tcp"
+    host_ip: str = ""
+    host_port: int = 0
+    host_port_end: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class AddressPool:
+    """One subnet of a network (Docker API IPAMConfig); empty parts are chosen."""
+
+    subnet: str = ""
+    ip_range: str = ""
+    gateway: str = ""
+    auxiliary: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class NetworkSpec:
+    """A network asked for (Docker API NetworkCreateRequest)."""
+
+    name: str
+    driver: str = "bridge"
+    internal: bool = False
+    attachable: bool = False
+    enable_ipv6: bool = False
+    pools: tuple[AddressPool, ...] = ()
+    ipam_driver: str = "default"
+    ipam_options: Mapping[str, str] = attrs.field(factory=dict)
+    options: Mapping[str, str] = attrs.field(factory=dict)
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class Network:
+    """A network as it is; ``id`` is 64 hex digits, ``created_at`` RFC 3339."""
+
+    id: str
+    spec: NetworkSpec
+    created_at: str
+    scope: str = "local"
+
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self.spec.name
+
+
+@attrs.frozen(kw_only=True)
+class EndpointSpec:
+    """How a container wants to be in a network (Docker API EndpointSettings)."""
+
+    ipv4_address: str = ""
+    ipv6_address: str = ""
+    mac_address: str = ""
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    driver_options: Mapping[str, str] = attrs.field(factory=dict)
+    gateway_priority: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    """A container in a network. Addresses are without prefix length; empty where there is none."""
+
+    id: str
+    network_id: str
+    network_name: str
+    interface: str = ""
+    ipv4_address: str = ""
+    ipv4_prefix: int = 0
+    gateway: str = ""
+    ipv6_address: str = ""
+    ipv6_prefix: int = 0
+    ipv6_gateway: str = ""
+    mac_address: str = ""
+    spec: EndpointSpec = EndpointSpec()
+    names: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Backend:
+    """Where a balanced port leads."""
+
+    address: str
+    port: int

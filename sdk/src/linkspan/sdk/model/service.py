@@ -1,0 +1,211 @@
+"""Services, tasks and nodes of a cluster (Docker's swarm mode)."""
+
+import enum
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+from linkspan.sdk.model.container import ContainerSpec
+
+
+@attrs.frozen(kw_only=True)
+class ServiceRestart:
+    """When a task is replaced (Docker API TaskSpec.RestartPolicy).
+
+    Attributes:
+        max_attempts: 0 means no limit.
+        window_s: Attempts are counted in this time; 0 means for ever.
+    """
+
+    condition: Literal["none", "on-failure", "any"] = "any"
+    delay_s: float = 5.0
+    max_attempts: int = 0
+    window_s: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class UpdatePolicy:
+    """How tasks are exchanged (Docker API ServiceSpec.UpdateConfig).
+
+    Attributes:
+        parallelism: Tasks at a time; 0 means all at once.
+        monitor_s: How long a new task is watched before it counts as good.
+        max_failure_ratio: 0 means the first failure acts.
+    """
+
+    parallelism: int = 1
+    delay_s: float = 0.0
+    order: Literal["stop-first", "start-first"] = "stop-first"
+    failure_action: Literal["pause", "continue", "rollback"] = "pause"
+    monitor_s: float = 5.0
+    max_failure_ratio: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class ServicePort:
+    """A published port of a service; 0 means: choose one from 30000–32767."""
+
+    target_port: int
+    published_port: int = 0
+    protocol: Literal["tcp", "udp"] = "tcp"
+    mode: Literal["ingress", "host"] = "ingress"
+
+
+@attrs.frozen(kw_only=True)
+class Reservation:
+    """Room a task needs on a node."""
+
+    nano_cpus: int = 0
+    memory_bytes: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Placement:
+    """Where tasks may run: ``node.labels.zone==a``, ``node.role!=manager``."""
+
+    constraints: tuple[str, ...] = ()
+    preferences: tuple[str, ...] = ()
+    max_replicas_per_node: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class ServiceSpec:
+    """Desired state of a service.
+
+    Attributes:
+        container: What each task runs; templates as ``{{.Task.Slot}}`` in env, hostname and mounts are
+            filled per task.
+        force_update: A counter; raising it makes new tasks without another change.
+    """
+
+    name: str
+    container: ContainerSpec
+    mode: Literal["replicated", "global"] = "replicated"
+    replicas: int = 1
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    networks: tuple[str, ...] = ()
+    ports: tuple[ServicePort, ...] = ()
+    restart: ServiceRestart = ServiceRestart()
+    update: UpdatePolicy = UpdatePolicy()
+    rollback: UpdatePolicy = UpdatePolicy()
+    reservation: Reservation = Reservation()
+    placement: Placement = Placement()
+    force_update: int = 0
+
+
+class RolloutState(enum.Enum):
+    """Docker API Service.UpdateStatus.State."""
+
+    UPDATING = "updating"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    ROLLBACK_STARTED = "rollback_started"
+    ROLLBACK_PAUSED = "rollback_paused"
+    ROLLBACK_COMPLETED = "rollback_completed"
+
+
+@attrs.frozen(kw_only=True)
+class RolloutStatus:
+    """How far the last change of a service is; times RFC 3339."""
+
+    state: RolloutState
+    message: str = ""
+    started_at: str = ""
+    completed_at: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Service:
+    """A service as the cluster knows it; ``version`` rises with every write."""
+
+    id: str
+    version: int
+    spec: ServiceSpec
+    previous_spec: ServiceSpec | None = None
+    created_at: str = ""
+    updated_at: str = ""
+    rollout: RolloutStatus | None = None
+    ports: tuple[ServicePort, ...] = ()
+    running_tasks: int = 0
+    desired_tasks: int = 0
+
+
+class TaskState(enum.IntEnum):
+    """A Lamport clock: the actual state never goes back (swarmkit api/types.proto TaskState)."""
+
+    NEW = 0
+    PENDING = 64
+    ASSIGNED = 192
+    ACCEPTED = 256
+    PREPARING = 320
+    READY = 384
+    STARTING = 448
+    RUNNING = 512
+    COMPLETE = 576
+    SHUTDOWN = 640
+    FAILED = 704
+    REJECTED = 768
+    REMOVE = 800
+    ORPHANED = 832
+
+
+@attrs.frozen(kw_only=True)
+class Task:
+    """One slot's container at one time.
+
+    Attributes:
+        slot: From 1; 0 for global services.
+        state: What is.
+        desired: What should be.
+        error: Why it failed, for a person; empty if it did not.
+        spec_version: The service version whose spec it runs.
+    """
+
+    id: str
+    service_id: str
+    slot: int
+    spec: ServiceSpec
+    spec_version: int = 0
+    node_id: str = ""
+    state: TaskState = TaskState.NEW
+    desired: TaskState = TaskState.RUNNING
+    message: str = ""
+    error: str = ""
+    container_id: str = ""
+    exit_code: int | None = None
+    pid: int = 0
+    created_at: str = ""
+    updated_at: str = ""
+    addresses: tuple[str, ...] = ()
+    version: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Node:
+    """A machine of the cluster."""
+
+    id: str
+    hostname: str
+    role: Literal["manager", "worker"] = "manager"
+    availability: Literal["active", "pause", "drain"] = "active"
+    state: Literal["ready", "down", "unknown", "disconnected"] = "ready"
+    leader: bool = True
+    address: str = ""
+    nano_cpus: int = 0
+    memory_bytes: int = 0
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    engine_version: str = ""
+    created_at: str = ""
+    version: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Cluster:
+    """The swarm this daemon is in."""
+
+    id: str
+    created_at: str
+    node_id: str
+    version: int = 0
+    labels: Mapping[str, str] = attrs.field(factory=dict)

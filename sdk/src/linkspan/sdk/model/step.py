@@ -1,0 +1,59 @@
+"""Steps of a pipeline as their drivers see them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+Outputs = Mapping[str, Any]
+"""JSON types only."""
+
+
+@attrs.frozen(kw_only=True)
+class StepIntent:
+    """What is about to happen, as the journal recorded it before it began.
+
+    Attributes:
+        run_id, job, step: Where in which run.
+        attempt: From 1.
+        verb: ``deploy``.
+        settings: The step's ``with``, evaluated.
+        undo: What the driver recorded before it acted (from ``plan``), JSON types.
+        workspace: Folder of the pipeline's sources on the host.
+    """
+
+    run_id: str
+    job: str
+    step: str
+    attempt: int
+    verb: str
+    settings: Mapping[str, Any]
+    workspace: Path
+    undo: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class StepChange:
+    """One thing that a step would create, change or destroy."""
+
+    action: Literal["create", "change", "destroy", "none"]
+    what: str
+    detail: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class StepPlan:
+    """What a step will do; ``undo`` goes into the journal before the step acts."""
+
+    changes: tuple[StepChange, ...] = ()
+    undo: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class StepOutcome:
+    """What has become of an intent: done with outputs, or not (fully) applied."""
+
+    applied: bool
+    outputs: Outputs = attrs.field(factory=dict)
+    detail: str = ""
