@@ -1,0 +1,1 @@
+"""Contracts: one file a role. A driver implements exactly one of them."""

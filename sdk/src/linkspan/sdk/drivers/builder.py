@@ -1,0 +1,87 @@
+"""Role ``builder``: a context and a file to an image."""
+
+import abc
+import enum
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import attrs
+
+from linkspan.sdk.drivers.base import Config, Driver
+from linkspan.sdk.model.image import Credentials
+from linkspan.sdk.progress import ProgressSink
+from linkspan.sdk.stability import Stage, contract
+
+
+class BuilderCap(enum.Flag):
+    """What this builder can."""
+
+    NONE = 0
+    TARGET = enum.auto()
+    CACHE = enum.auto()
+
+
+@attrs.frozen(kw_only=True)
+class BuildRequest:
+    """Docker API /build, and the ``build`` verb.
+
+    Attributes:
+        context: A folder of this host (not changed), or a tar stream (plain, gzip, …).
+        file: Path of the build file inside the context.
+        tags: References to give to the result.
+        network_mode: For RUN: ``default``, ``none``, ``host`` or a network.
+    """
+
+    context: Path | AsyncIterator[bytes]
+    file: str = "Dockerfile"
+    tags: tuple[str, ...] = ()
+    args: Mapping[str, str | None] = attrs.field(factory=dict)
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    target: str = ""
+    platform: str = ""
+    no_cache: bool = False
+    pull: bool = False
+    quiet: bool = False
+    network_mode: str = "default"
+    extra_hosts: tuple[str, ...] = ()
+    credentials: Mapping[str, Credentials] = attrs.field(factory=dict)
+    memory_bytes: int = 0
+    shm_size_bytes: int = 67108864
+    squash: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class BuildResult:
+    """The image; ``cached_steps`` of ``steps`` were taken from the cache."""
+
+    image_id: str
+    steps: int
+    cached_steps: int
+
+
+@contract(role="builder", version=1, stage=Stage.BETA, since="0.1")
+class Builder(Driver[Config], abc.ABC):
+    """Builds images."""
+
+    @property
+    @abc.abstractmethod
+    def capabilities(self) -> BuilderCap:
+        """What this builder can."""
+
+    @abc.abstractmethod
+    async def build(self, request: BuildRequest, progress: ProgressSink) -> BuildResult:
+        """Build, store and tag an image.
+
+        Raises:
+            InvalidArgument: The file or context is wrong; code ``dockerfile``; names file and line.
+            LinkspanError: code ``build_failed`` (a command ended with another status than 0).
+        If cancelled or failed: no image, tag or container is left; finished steps stay in the cache.
+        """
+
+    @abc.abstractmethod
+    async def prune(self) -> int:
+        """Empty the cache; return the bytes that became free."""
+
+    @abc.abstractmethod
+    async def cached_layers(self) -> list[str]:
+        """Names of the layers that the cache holds, so that ``gc`` keeps them."""

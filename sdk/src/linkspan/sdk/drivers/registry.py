@@ -1,0 +1,101 @@
+"""Role ``registry``: images elsewhere (OCI distribution-spec 1.1).
+
+The driver speaks the protocol: challenges, tokens, retries, ranges, redirects. What is pulled in
+which order, and what is kept, is the engine's business. A blob stream repairs itself: a cut
+connection goes on with a Range request, a 429 waits as told.
+"""
+
+import abc
+import enum
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Literal
+
+import attrs
+
+from linkspan.sdk.drivers.base import Config, Driver
+from linkspan.sdk.model.image import Credentials, Descriptor
+from linkspan.sdk.reference import Reference
+from linkspan.sdk.stability import Stage, contract
+
+
+class RegistryCap(enum.Flag):
+    """What this registry client can."""
+
+    NONE = 0
+    PUSH = enum.auto()
+    REFERRERS = enum.auto()
+
+
+@attrs.frozen(kw_only=True)
+class Manifest:
+    """A manifest or index: its descriptor and its exact bytes (digest verified)."""
+
+    descriptor: Descriptor
+    data: bytes
+
+
+BlobSource = Callable[[int], AbstractAsyncContextManager[AsyncIterator[bytes]]]
+"""Opens the blob's bytes from an offset; may be called again for a retry."""
+
+
+@contract(role="registry", version=1, stage=Stage.BETA, since="0.1")
+class Registry(Driver[Config], abc.ABC):
+    """Resolves, pulls and pushes; see the module.
+
+    Every method raises Unauthenticated or PermissionDenied (bad or missing credentials), NotFound,
+    Unavailable (cannot be reached, or 5xx and 429 after all retries) and DataLoss (digest differs).
+    If cancelled: nothing is left open.
+    """
+
+    @property
+    @abc.abstractmethod
+    def capabilities(self) -> RegistryCap:
+        """What this client can."""
+
+    @abc.abstractmethod
+    async def manifest(self, reference: Reference, credentials: Credentials) -> Manifest:
+        """Get what a tag or digest names now."""
+
+    @abc.abstractmethod
+    def blob(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        credentials: Credentials,
+        *,
+        offset: int = 0,
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Stream a blob from an offset. The digest is verified by the reader, not here."""
+
+    @abc.abstractmethod
+    async def push_blob(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        source: BlobSource,
+        credentials: Credentials,
+        *,
+        mount_from: tuple[str, ...] = (),
+        sent: Callable[[int], None] | None = None,
+    ) -> Literal["exists", "mounted", "pushed"]:
+        """Upload a blob unless it is there.
+
+        Args:
+            mount_from: Repositories of the same host that may have it.
+            sent: Called with the bytes sent so far.
+        """
+
+    @abc.abstractmethod
+    async def push_manifest(
+        self, reference: Reference, media_type: str, data: bytes, credentials: Credentials
+    ) -> str:
+        """Put a manifest under the reference's tag (or its digest); return its digest."""
+
+    @abc.abstractmethod
+    async def tags(self, reference: Reference, credentials: Credentials) -> list[str]:
+        """All tags of the repository."""
+
+    @abc.abstractmethod
+    async def login(self, credentials: Credentials) -> str:
+        """Check credentials with ``server_address``; return an identity token or ``""``."""

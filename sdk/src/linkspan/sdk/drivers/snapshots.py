@@ -1,0 +1,200 @@
+"""Role ``snapshots``: layers and writable roots.
+
+Two kinds of thing: a *layer* is committed, never changes and has a name (a ChainID, OCI image-spec
+config.md "Layer ChainID") and a parent layer or none; a *snapshot* is writable, has a key, and stands
+on a layer or on nothing.
+
+Pull: ``apply`` for every layer of an image at once (each unpacks into a staging folder, in a child
+that is chrooted there), then ``commit_applied`` bottom to top. Run a container: ``prepare(key, top)``,
+``mount(key, target)``. Build: the same, then ``commit(key, …)`` makes the writable part a layer.
+"""
+
+import abc
+import enum
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import attrs
+
+from linkspan.sdk.drivers.base import Config, Driver
+from linkspan.sdk.stability import Stage, contract
+
+
+class SnapshotsCap(enum.Flag):
+    """TEE: ``apply`` can write the compressed bytes to a file while it reads them."""
+
+    NONE = 0
+    TEE = enum.auto()
+
+
+@attrs.frozen(kw_only=True)
+class ApplyRequest:
+    """A layer to unpack.
+
+    Attributes:
+        ref: Names the staging area; two applies with one ref are a Conflict.
+        digest, size_bytes: Of the bytes as they arrive; verified while reading. None: not checked.
+        diff_id: Of the uncompressed tar (IMAGES: sha256 of the whole stream); verified. None: not checked.
+        tee: A file to append the arriving bytes to (cap TEE).
+        resume_bytes: The first bytes are in ``tee`` already; the stream goes on behind them.
+        limit_bytes: Refuse to unpack more than this; 0 means the driver's own limit.
+    """
+
+    ref: str
+    media_type: str = ""
+    digest: str | None = None
+    size_bytes: int | None = None
+    diff_id: str | None = None
+    tee: Path | None = None
+    resume_bytes: int = 0
+    limit_bytes: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Applied:
+    """An unpacked layer in its staging area, not named yet."""
+
+    ref: str
+    digest: str
+    size_bytes: int
+    diff_id: str
+    unpacked_bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class Layer:
+    """A committed layer; ``diff_id`` is the digest of its uncompressed tar."""
+
+    name: str
+    parent: str
+    diff_id: str
+    size_bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class Change:
+    """A difference of a snapshot to its layer (Docker API ContainerChange)."""
+
+    path: str
+    kind: int
+    """0 modified, 1 added, 2 deleted."""
+
+
+@contract(role="snapshots", version=1, stage=Stage.BETA, since="0.1")
+class Snapshots(Driver[Config], abc.ABC):
+    """Keeps layers and snapshots; see the module."""
+
+    @property
+    @abc.abstractmethod
+    def capabilities(self) -> SnapshotsCap:
+        """What this driver can."""
+
+    @abc.abstractmethod
+    async def apply(self, request: ApplyRequest, source: AsyncIterator[bytes]) -> Applied:
+        """Unpack a tar (plain, gzip or zstd, by its magic bytes) into a staging area.
+
+        Layers of one image may be applied side by side. Digest, size and diff id are verified before
+        it returns.
+
+        Raises:
+            DataLoss: Truncated, corrupt, or a digest or size differs; names which.
+            InvalidArgument: code ``hostile_layer``: the tar tries to leave its root or carries what
+                layers must not carry; names the entry.
+            TooLarge: More than the limit.
+            OutOfSpace: The disk is full.
+        If cancelled or failed: the staging area is gone; what was written to ``tee`` stays.
+        """
+
+    @abc.abstractmethod
+    async def commit_applied(self, ref: str, *, name: str, parent: str) -> Layer:
+        """Name an applied layer; parent ``""`` for the first. Idempotent if the name exists.
+
+        Raises:
+            NotFound: No such staging area or parent.
+            InvalidArgument: A hard link of the layer points to nothing in its parents.
+        """
+
+    @abc.abstractmethod
+    async def discard(self, ref: str) -> None:
+        """Throw a staging area away; silent if there is none."""
+
+    @abc.abstractmethod
+    async def stat(self, name: str) -> Layer:
+        """Raises NotFound."""
+
+    @abc.abstractmethod
+    async def layers(self) -> list[Layer]:
+        """All committed layers."""
+
+    @abc.abstractmethod
+    async def prepare(self, key: str, parent: str) -> None:
+        """Make a writable snapshot on a layer, or on nothing with ``""``.
+
+        Raises:
+            Conflict: The key exists.
+            NotFound: The parent does not.
+        """
+
+    @abc.abstractmethod
+    async def mount(self, key: str, target: Path) -> None:
+        """Mount a snapshot at a folder (made if missing). Idempotent.
+
+        Raises:
+            NotFound: No such key.
+        """
+
+    @abc.abstractmethod
+    async def unmount(self, key: str) -> None:
+        """Unmount it wherever it is; silent if it is not mounted or not there."""
+
+    @abc.abstractmethod
+    def view(self, name: str) -> AbstractAsyncContextManager[Path]:
+        """A layer with all its parents as a read-only folder, for as long as the context lasts.
+
+        Raises:
+            NotFound: No such layer.
+        """
+
+    @abc.abstractmethod
+    async def commit(self, key: str, *, parent: str) -> Layer:
+        """Make a snapshot's own content a layer on ``parent`` and end the snapshot.
+
+        The name is the ChainID that follows from the parent's name and the computed diff id.
+        The folder is adopted, not copied. If the layer exists, the snapshot is dropped.
+
+        Raises:
+            NotFound: No such key.
+        """
+
+    @abc.abstractmethod
+    def export(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The layer's own tar, uncompressed; its sha256 is the layer's diff id."""
+
+    @abc.abstractmethod
+    async def compress(self, name: str, target: Path) -> tuple[str, int]:
+        """Write the layer's tar, gzipped, to a new file; return its digest and size.
+
+        Raises:
+            OutOfSpace: The disk is full; the file is gone.
+        """
+
+    @abc.abstractmethod
+    async def changes(self, key: str) -> list[Change]:
+        """What a snapshot has that its layer has not."""
+
+    @abc.abstractmethod
+    async def usage(self, key: str) -> int:
+        """Bytes of a snapshot's own content."""
+
+    @abc.abstractmethod
+    async def remove(self, key: str) -> None:
+        """Unmount and remove a snapshot; silent if there is none. Files may go later."""
+
+    @abc.abstractmethod
+    async def remove_layer(self, name: str) -> None:
+        """Remove a layer.
+
+        Raises:
+            Conflict: A layer or a snapshot stands on it.
+        """

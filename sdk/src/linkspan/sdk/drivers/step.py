@@ -1,0 +1,57 @@
+"""Role ``step``: the verbs of a pipeline. The entry point's name is the verb.
+
+A verb's settings, outputs and help are in its plugin's manifest (``[[verb]]``), so that a pipeline is
+checked without importing anything. The runner journals ``plan``'s undo before it calls ``apply``;
+after a crash it asks ``observe`` what became of the intent.
+"""
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from linkspan.sdk.drivers.base import Config, Driver
+from linkspan.sdk.model.step import Outputs, StepIntent, StepOutcome, StepPlan
+from linkspan.sdk.progress import ProgressSink
+from linkspan.sdk.stability import Stage, contract
+
+
+class StepContext(Protocol):
+    """What the runner lends a step while it runs."""
+
+    @property
+    def log(self) -> Callable[[str], None]:
+        """Add a line to the step's log."""
+
+    @property
+    def progress(self) -> ProgressSink:
+        """Show how far the step is."""
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """Secrets granted to this step."""
+
+
+@contract(role="step", version=1, stage=Stage.BETA, since="0.1")
+class Step(Driver[Config], abc.ABC):
+    """Does one verb; see the module."""
+
+    async def plan(self, intent: StepIntent) -> StepPlan:
+        """Say what would change, changing nothing, and what is needed to undo it."""
+        return StepPlan()
+
+    @abc.abstractmethod
+    async def apply(self, intent: StepIntent, context: StepContext) -> Outputs:
+        """Do it; doing it twice has the effect of once.
+
+        Raises:
+            LinkspanError: It failed; the message is what the user reads.
+        If cancelled: clean; ``observe`` says what was reached.
+        """
+
+    async def observe(self, intent: StepIntent) -> StepOutcome:
+        """Say what has become of an intent that has no result in the journal."""
+        return StepOutcome(applied=False, detail="cannot be observed; done again")
+
+    async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
+        """Take back what ``apply`` did, from ``intent.undo``; idempotent."""
+        return {}

@@ -1,0 +1,348 @@
+"""What the core lends a plugin. Tests pass the fakes of ``linkspan.sdk.testing``."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import attrs
+
+from linkspan.sdk.events import Event
+from linkspan.sdk.model.container import (
+    Container,
+    ContainerFilter,
+    ContainerSpec,
+    Exec,
+    ExecSpec,
+    ExitStatus,
+    Resources,
+)
+from linkspan.sdk.model.image import Credentials, Image, PushResult, RemovedImage
+from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network, NetworkSpec
+from linkspan.sdk.model.process import Chunk, LogQuery, LogRecord, ProcessStreams
+from linkspan.sdk.model.volume import Volume, VolumeSpec
+from linkspan.sdk.progress import ProgressSink
+
+WaitCondition = Literal["not-running", "next-exit", "removed"]
+
+
+class ExitWaiter(Protocol):
+    """Made before something happens, so that its end cannot be missed."""
+
+    async def result(self) -> ExitStatus:
+        """Wait for the condition."""
+
+
+class ExecStreams(Protocol):
+    """A running exec session."""
+
+    async def receive(self) -> Chunk | None:
+        """Next output; None at its end."""
+
+    async def send(self, data: bytes) -> None:
+        """Write to stdin."""
+
+    async def close_stdin(self) -> None:
+        """End of input."""
+
+    async def wait(self) -> int:
+        """The exit code."""
+
+
+class Containers(Protocol):
+    """Containers and what is done with them. ``ref``: id, unique id prefix or name.
+
+    Every method raises NotFound (``No such container: …``) for an unknown ref.
+    """
+
+    async def create(self, spec: ContainerSpec, *, name: str = "") -> Container:
+        """Make a container; an empty name chooses one.
+
+        Raises:
+            NotFound: code ``image_not_found``: the image is not here (it is not pulled), or a network or
+                volume driver is unknown.
+            Conflict: code ``name_taken``.
+            InvalidArgument: The spec contradicts itself.
+        """
+
+    async def start(self, ref: str) -> None:
+        """Start it. NotModified if it runs; otherwise whatever failed, with the container as it was."""
+
+    async def stop(self, ref: str, *, timeout_s: float | None = None, signal: str = "") -> None:
+        """Stop signal, then SIGKILL after the timeout (None: the container's). NotModified if stopped."""
+
+    async def restart(self, ref: str, *, timeout_s: float | None = None, signal: str = "") -> None:
+        """Stop and start."""
+
+    async def kill(self, ref: str, signal: str = "SIGKILL") -> None:
+        """Send a signal. Conflict if it does not run."""
+
+    async def pause(self, ref: str) -> None:
+        """Freeze. Conflict if it does not run or is paused."""
+
+    async def unpause(self, ref: str) -> None:
+        """Thaw. Conflict if it is not paused."""
+
+    async def rename(self, ref: str, name: str) -> None:
+        """Give it another name."""
+
+    async def update(
+        self, ref: str, *, resources: Resources | None = None, restart: Any = None
+    ) -> list[str]:
+        """Change limits or the restart policy; return warnings."""
+
+    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it; ``volumes`` with its anonymous ones. Conflict if it runs and not ``force``."""
+
+    def waiter(self, ref: str, condition: WaitCondition = "not-running") -> ExitWaiter:
+        """Begin to wait now; the result may be asked later."""
+
+    def inspect(self, ref: str) -> Container:
+        """What it is now."""
+
+    def list(self, query: ContainerFilter = ...) -> Sequence[Container]:
+        """Containers, newest first."""
+
+    def attach(self, ref: str) -> AbstractAsyncContextManager[ProcessStreams]:
+        """Join its streams; possible before it is started."""
+
+    async def resize(self, ref: str, height: int, width: int) -> None:
+        """Tell its terminal the size."""
+
+    def logs(
+        self, ref: str, query: LogQuery
+    ) -> AbstractAsyncContextManager[AsyncIterator[LogRecord]]:
+        """What it wrote."""
+
+    async def pids(self, ref: str) -> Sequence[int]:
+        """Host pids of its processes."""
+
+    async def stats(self, ref: str) -> Any:
+        """``drivers.runtime.RuntimeStats`` of now."""
+
+    async def exec_create(self, ref: str, spec: ExecSpec) -> Exec:
+        """Prepare an exec session. Conflict if the container does not run or is paused."""
+
+    def exec_start(self, exec_id: str) -> AbstractAsyncContextManager[ExecStreams]:
+        """Run it. Conflict if it ran already."""
+
+    def exec_inspect(self, exec_id: str) -> Exec:
+        """What it is now. NotFound."""
+
+    async def exec_resize(self, exec_id: str, height: int, width: int) -> None:
+        """Tell its terminal the size."""
+
+    async def size(self, ref: str) -> tuple[int, int]:
+        """Bytes of its own content, and with its image."""
+
+
+@attrs.frozen(kw_only=True)
+class NewImage:
+    """An image that a builder (or commit, import, load) has made.
+
+    Attributes:
+        config: Exact bytes of the config document.
+        chain_ids: Committed layers, bottom first.
+    """
+
+    config: bytes
+    chain_ids: tuple[str, ...]
+    parent: str = ""
+
+
+class Images(Protocol):
+    """Images of this machine. ``ref``: reference, id, or unique id prefix."""
+
+    def list(self) -> Sequence[Image]:
+        """All images, newest first."""
+
+    def inspect(self, ref: str) -> Image:
+        """One image. NotFound (``No such image: …``)."""
+
+    async def pull(
+        self,
+        reference: str,
+        *,
+        credentials: Credentials = ...,
+        platform: str = "",
+        progress: ProgressSink = ...,
+    ) -> Image:
+        """Get an image from its registry: verified, unpacked, tagged. If cancelled: nothing half-made."""
+
+    async def push(
+        self, reference: str, *, credentials: Credentials = ..., progress: ProgressSink = ...
+    ) -> PushResult:
+        """Send an image to its registry."""
+
+    async def tag(self, ref: str, reference: str) -> None:
+        """Give it one more name; taken from the image that had it."""
+
+    async def remove(
+        self, ref: str, *, force: bool = False, prune_parents: bool = True
+    ) -> Sequence[RemovedImage]:
+        """Untag, and remove what has no tag and no user left (Docker's rules). Conflict if in use."""
+
+    async def add(self, new: NewImage, *, tags: Sequence[str] = ()) -> Image:
+        """Store an image made here; the same config twice is the same image."""
+
+
+class Networks(Protocol):
+    """Networks. ``ref``: id, unique id prefix or name."""
+
+    async def create(self, spec: NetworkSpec) -> Network:
+        """Conflict (code ``name_taken``)."""
+
+    def inspect(self, ref: str) -> Network:
+        """NotFound."""
+
+    def list(self) -> Sequence[Network]:
+        """All networks."""
+
+    async def remove(self, ref: str) -> None:
+        """PermissionDenied (code ``network_in_use``) while containers are in it, or if it is predefined."""
+
+    async def connect(self, ref: str, container: str, spec: EndpointSpec = ...) -> None:
+        """Put a container into it, also a running one."""
+
+    async def disconnect(self, ref: str, container: str, *, force: bool = False) -> None:
+        """Take a container out of it."""
+
+    def endpoints(self, ref: str) -> Mapping[str, Endpoint]:
+        """Container id → endpoint of the running containers in it."""
+
+
+class Volumes(Protocol):
+    """Volumes by name."""
+
+    async def create(self, spec: VolumeSpec) -> Volume:
+        """Make it, or return the one that is there."""
+
+    async def inspect(self, name: str) -> Volume:
+        """NotFound."""
+
+    async def list(self) -> Sequence[Volume]:
+        """All volumes."""
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        """Conflict (code ``volume_in_use``) while a container, running or not, has it."""
+
+    def users(self, name: str) -> Sequence[str]:
+        """Ids of containers that have it."""
+
+
+class Events(Protocol):
+    """What happened."""
+
+    def publish(self, event: Event) -> None:
+        """Tell everybody."""
+
+    def subscribe(
+        self, *, since_ns: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """From now on, or from a time, as far as it is remembered."""
+
+
+@attrs.frozen(kw_only=True)
+class StepRun:
+    """A process in a writable snapshot (a Dockerfile's RUN).
+
+    Attributes:
+        snapshot: Key of a snapshot that the caller has prepared; the core mounts and unmounts it.
+        user: As in ``ProcessSpec``.
+    """
+
+    snapshot: str
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    network_mode: str = "default"
+    extra_hosts: tuple[str, ...] = ()
+    memory_bytes: int = 0
+    shm_size_bytes: int = 67108864
+
+
+class Engine(Protocol):
+    """The lifecycle of everything; the HTTP routes make the same calls."""
+
+    @property
+    def containers(self) -> Containers: ...
+    @property
+    def images(self) -> Images: ...
+    @property
+    def networks(self) -> Networks: ...
+    @property
+    def volumes(self) -> Volumes: ...
+    @property
+    def events(self) -> Events: ...
+
+    async def run_in_snapshot(self, run: StepRun, output: Callable[[Chunk], None]) -> int:
+        """Run a process in a snapshot, without a container of its own; return its exit code.
+
+        If cancelled: the process is dead and nothing of it is left; the snapshot is as it was left.
+        """
+
+    async def gc(self) -> Mapping[str, str]:
+        """Remove blobs, layers, sandboxes that nobody knows; what was removed → why."""
+
+
+@attrs.frozen(kw_only=True)
+class DaemonInfo:
+    """This daemon.
+
+    Attributes:
+        id: Stable over restarts.
+        api_sockets: Addresses it listens on, ``unix:///run/linkspan/linkspan.sock``.
+        drivers: Role → name of the driver in use.
+    """
+
+    id: str
+    name: str
+    version: str
+    data_root: Path
+    exec_root: Path
+    api_sockets: tuple[str, ...]
+    drivers: Mapping[str, str]
+    plugins: Sequence[Mapping[str, str]] = ()
+    insecure_registries: tuple[str, ...] = ()
+    bridge_address: str = ""
+
+
+class TaskStarter(Protocol):
+    """Starts background work that the core supervises."""
+
+    async def __call__(
+        self, fn: Callable[..., Awaitable[object]], *args: object, name: str
+    ) -> object:
+        """Start ``fn(*args, task_status=…)`` and return what it passes to ``task_status.started``.
+
+        When it ends with an error it is started again, with back-off, and its driver counts as
+        degraded meanwhile. It is cancelled when the driver's ``open`` context ends.
+        """
+
+
+class Host(Protocol):
+    """Lent to a driver or component for its lifetime.
+
+    Attributes:
+        state_dir: Its own folder; survives a reboot.
+        run_dir: Its own folder; gone after a reboot. Short enough for unix sockets.
+    """
+
+    @property
+    def state_dir(self) -> Path: ...
+    @property
+    def run_dir(self) -> Path: ...
+    @property
+    def start_task(self) -> TaskStarter: ...
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def daemon(self) -> DaemonInfo: ...
+
+    def driver(self, role: str, name: str | None = None) -> Any:
+        """The driver of a role, by its name or the chosen one. NotFound if there is none.
+
+        Drivers of later roles in the start order (runtime, content, snapshots, registry, network,
+        volume, builder, state, scheduler, orchestrator, step) are not there yet inside ``open``.
+        """

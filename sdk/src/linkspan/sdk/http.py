@@ -1,0 +1,157 @@
+"""Requests and answers of the daemon's HTTP API, as routes see them.
+
+A plugin adds routes in ``linkspan_register_routes``. A handler takes a ``Request`` and returns one of
+``Response`` (a whole body), ``Stream`` (chunked, written while it runs) or ``Hijack`` (the connection
+becomes a raw two-way stream, as Docker's attach and exec need). A raised LinkspanError is answered
+with its status.
+"""
+
+import abc
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import attrs
+
+from linkspan.sdk.errors import InvalidArgument
+
+JSON = "application/json"
+
+
+@attrs.frozen(kw_only=True)
+class Response:
+    """An answer whose body is at hand."""
+
+    status: int = 200
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    body: bytes = b""
+
+
+class Writer(Protocol):
+    """The body of a chunked answer."""
+
+    async def write(self, data: bytes) -> None:
+        """Send one chunk now. Raises trio.BrokenResourceError when the client has gone."""
+
+
+@attrs.frozen(kw_only=True)
+class Stream:
+    """A chunked answer; headers are sent at once, ``run`` is cancelled when the client goes."""
+
+    run: Callable[[Writer], Awaitable[None]]
+    status: int = 200
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+
+
+class Duplex(abc.ABC):
+    """A connection that was taken over."""
+
+    @abc.abstractmethod
+    async def receive(self) -> bytes:
+        """Next bytes; ``b""`` when the client has closed its side."""
+
+    @abc.abstractmethod
+    async def send(self, *parts: bytes) -> None:
+        """Send parts in one go. Raises trio.BrokenResourceError when the client has gone."""
+
+    @abc.abstractmethod
+    async def send_eof(self) -> None:
+        """Close our side for writing."""
+
+
+@attrs.frozen(kw_only=True)
+class Hijack:
+    """Answer 101 (with ``Upgrade: tcp``) or 200, then hand over the connection."""
+
+    run: Callable[[Duplex], Awaitable[None]]
+    content_type: str = "application/vnd.docker.raw-stream"
+
+
+Answer = Response | Stream | Hijack
+
+
+class Request(abc.ABC):
+    """What a client asks.
+
+    Attributes:
+        path: Decoded, without an API version prefix.
+        params: Parts of the path that the route names.
+        query: Last value of each parameter.
+        query_all: All values.
+        headers: Names in lower case.
+        api_version: From ``/v1.43/…``; the newest one if the path has none.
+        peer_uid: The client's user on a unix socket; None elsewhere.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str]
+    query: Mapping[str, str]
+    query_all: Mapping[str, tuple[str, ...]]
+    headers: Mapping[str, str]
+    api_version: tuple[int, int]
+    peer_uid: int | None
+
+    @abc.abstractmethod
+    def body(self) -> AsyncIterator[bytes]:
+        """The body as it arrives; may be read once."""
+
+    @abc.abstractmethod
+    async def read(self, *, limit_bytes: int = 8 << 20) -> bytes:
+        """The whole body. Raises TooLarge."""
+
+    async def json(self, *, limit_bytes: int = 8 << 20, required: bool = True) -> Any:
+        """The body as JSON; None if it is empty and not required.
+
+        Raises:
+            InvalidArgument: Not JSON, or empty though required.
+        """
+        data = await self.read(limit_bytes=limit_bytes)
+        if not data.strip():
+            if required:
+                raise InvalidArgument("the request has no body; JSON is expected")
+            return None
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise InvalidArgument(f"invalid JSON in the request's body: {error}") from error
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A boolean parameter as Docker reads it: not empty, ``0``, ``no``, ``false`` or ``none``."""
+        value = self.query.get(name)
+        if value is None:
+            return default
+        return value.strip().lower() not in ("", "0", "no", "false", "none")
+
+    def number(self, name: str, default: int) -> int:
+        """A whole-number parameter. Raises InvalidArgument."""
+        value = self.query.get(name)
+        if value is None or value == "":
+            return default
+        try:
+            return int(value)
+        except ValueError as error:
+            raise InvalidArgument(f"parameter '{name}' must be a number, not '{value}'") from error
+
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class Router(Protocol):
+    """Where routes are added."""
+
+    def add(self, method: str, pattern: str, handler: Handler) -> None:
+        """Add a route.
+
+        Args:
+            pattern: ``/containers/{id}/json``; ``{name:path}`` takes slashes, too. Paths are matched
+                with and without ``/v1.NN`` in front.
+        """
+
+
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An answer in JSON, compact, with the newline that Docker's has."""
+    body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    return Response(status=status, headers={"Content-Type": JSON, **(headers or {})}, body=body)

@@ -1,0 +1,1 @@
+"""For authors of plugins: fakes of every role and of the host, and the conformance kits."""

@@ -1,0 +1,1 @@
+"""One kit a role: subclass it, set ``driver`` and ``config``, and every sentence of the contract is tested."""

@@ -1,0 +1,73 @@
+"""A host for tests: real folders, real tasks, and drivers and engine that the test puts in."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from linkspan.sdk.errors import NotFound
+from linkspan.sdk.host import DaemonInfo, Engine
+
+
+@attrs.define
+class FakeHost:
+    """Implements ``linkspan.sdk.host.Host``.
+
+    Attributes:
+        drivers: (role, name) → driver; name ``""`` is the chosen one.
+        fake_engine: What ``engine`` returns; a test that needs one puts it in.
+    """
+
+    root: Path
+    nursery: trio.Nursery
+    drivers: dict[tuple[str, str], Any] = attrs.field(factory=dict)
+    fake_engine: Engine | None = None
+    insecure_registries: tuple[str, ...] = ("127.0.0.0/8", "localhost")
+
+    @property
+    def state_dir(self) -> Path:
+        folder = self.root / "state"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def run_dir(self) -> Path:
+        folder = self.root / "run"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    async def start_task(
+        self, fn: Callable[..., Awaitable[object]], *args: object, name: str
+    ) -> object:
+        return await self.nursery.start(fn, *args, name=name)
+
+    @property
+    def engine(self) -> Engine:
+        if self.fake_engine is None:
+            raise NotFound("this test has no engine")
+        return self.fake_engine
+
+    @property
+    def daemon(self) -> DaemonInfo:
+        return DaemonInfo(
+            id="fake",
+            name="fake",
+            version="0",
+            data_root=self.root / "data",
+            exec_root=self.root / "exec",
+            api_sockets=(),
+            drivers={role: name for role, name in self.drivers if name},
+            insecure_registries=self.insecure_registries,
+        )
+
+    def driver(self, role: str, name: str | None = None) -> Any:
+        try:
+            return self.drivers[role, name or ""]
+        except KeyError:
+            raise NotFound(f"no driver for role '{role}'") from None
+
+    def drivers_of(self, role: str) -> Mapping[str, Any]:
+        """All drivers of a role by name."""
+        return {n: d for (r, n), d in self.drivers.items() if r == role}
