@@ -1,0 +1,1 @@
+"""TOML to attrs, with errors that name file, line and column."""

@@ -1,0 +1,130 @@
+"""What the core itself reads from the configuration.
+
+The tables of drivers and components are described by the plugins (a driver's ``config_type``); here
+are only the daemon's own settings and the choice of a driver for each role.
+"""
+
+import ipaddress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import attrs
+
+DEFAULT_CONFIG: Final = Path("/etc/linkspan.toml")
+DEFAULT_CONFIG_DIR: Final = Path("/etc/linkspan.d")
+DEFAULT_HOST: Final = "unix:///run/linkspan/linkspan.sock"
+
+DEFAULT_DRIVERS: Final = MappingProxyType(
+    {
+        "runtime": "oci",
+        "content": "local",
+        "snapshots": "overlay",
+        "registry": "distribution",
+        "builder": "dockerfile",
+        "network": "bridge",
+        "volume": "local",
+        "orchestrator": "swarm",
+        "scheduler": "spread",
+        "state": "sqlite",
+    }
+)
+"""The roles that are filled by one chosen driver, each with its default."""
+
+
+def _unix_address(
+    _instance: object, _field: "attrs.Attribute[Any]", value: tuple[str, ...]
+) -> None:
+    for address in value:
+        if address.startswith("tcp://"):
+            raise ValueError(f"{address} is plain TCP; the API listens on unix:///path only")
+        if not address.startswith("unix:///") or len(address) == len("unix:///"):
+            raise ValueError(f"'{address}' is not of the form unix:///absolute/path")
+    if not value:
+        raise ValueError("at least one address is needed")
+
+
+def _absolute(_instance: object, _field: "attrs.Attribute[Any]", value: Path) -> None:
+    if not value.is_absolute():
+        raise ValueError(f"'{value}' is not an absolute path")
+
+
+def _interface_address(
+    _instance: object, _field: "attrs.Attribute[Any]", value: str | None
+) -> None:
+    if value is None:
+        return
+    try:
+        address = ipaddress.ip_interface(value)
+    except ValueError:
+        raise ValueError(
+            f"'{value}' is not an address with a prefix, such as 172.30.0.1/16"
+        ) from None
+    if "/" not in value or address.ip == address.network.network_address:
+        raise ValueError(
+            f"'{value}' must be a host's address with its prefix, such as 172.30.0.1/16"
+        )
+
+
+def _positive(_instance: object, _field: "attrs.Attribute[Any]", value: float) -> None:
+    if value <= 0:
+        raise ValueError("must be more than 0")
+
+
+@attrs.frozen(kw_only=True)
+class DaemonConfig:
+    """The daemon: where it listens, where it keeps things.
+
+    Attributes:
+        host: Addresses of the API, unix:///absolute/path.
+        data_root: Images, volumes, container records: what must survive a reboot.
+        exec_root: Sockets, pid files, bundles: what a reboot may clear.
+        autostart: Whether a command starts the daemon when none answers.
+        group: The group that may open the socket, if it exists on this machine.
+        insecure_registries: Registries (host:port or CIDR) that may be asked over plain HTTP or
+            with unknown certificates.
+        bip: The default bridge's own address with its prefix; the network driver chooses one when
+            it is not set.
+        log_level: The least severe message that is logged.
+        shutdown_timeout_s: How long the daemon waits for requests in flight when it is stopped.
+    """
+
+    host: tuple[str, ...] = attrs.field(default=(DEFAULT_HOST,), validator=_unix_address)
+    data_root: Path = attrs.field(default=Path("/var/lib/linkspan"), validator=_absolute)
+    exec_root: Path = attrs.field(default=Path("/run/linkspan"), validator=_absolute)
+    autostart: bool = True
+    group: str = "linkspan"
+    insecure_registries: tuple[str, ...] = ()
+    bip: str | None = attrs.field(default=None, validator=_interface_address)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    shutdown_timeout_s: float = attrs.field(default=15.0, validator=_positive)
+
+
+@attrs.frozen(kw_only=True)
+class PluginsConfig:
+    """Which plugins may take part.
+
+    Attributes:
+        disable: Plugins that are listed but never loaded.
+        enable_alpha: Plugins of stage alpha that are switched on.
+        hook_timeout_s: How long one listener may take for one event.
+        hook_max_failures: Failures in a row after which a listener is muted.
+    """
+
+    disable: tuple[str, ...] = ()
+    enable_alpha: tuple[str, ...] = ()
+    hook_timeout_s: float = attrs.field(default=5.0, validator=_positive)
+    hook_max_failures: int = attrs.field(default=5, validator=_positive)
+
+
+@attrs.frozen
+class RoleConfig:
+    """The choice for one role.
+
+    Attributes:
+        driver: The chosen driver's name.
+        tables: Each driver's own table, as plain TOML values.
+    """
+
+    driver: str
+    tables: MappingProxyType[str, Any]
