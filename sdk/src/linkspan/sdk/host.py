@@ -266,15 +266,24 @@ class Engine(Protocol):
     """The lifecycle of everything; the HTTP routes make the same calls."""
 
     @property
-    def containers(self) -> Containers: ...
+    def containers(self) -> Containers:
+        """Containers and exec sessions."""
+
     @property
-    def images(self) -> Images: ...
+    def images(self) -> Images:
+        """Images of this machine."""
+
     @property
-    def networks(self) -> Networks: ...
+    def networks(self) -> Networks:
+        """Networks and who is in them."""
+
     @property
-    def volumes(self) -> Volumes: ...
+    def volumes(self) -> Volumes:
+        """Named storage."""
+
     @property
-    def events(self) -> Events: ...
+    def events(self) -> Events:
+        """What happened."""
 
     async def run_in_snapshot(self, run: StepRun, output: Callable[[Chunk], None]) -> int:
         """Run a process in a snapshot, without a container of its own; return its exit code.
@@ -330,15 +339,24 @@ class Host(Protocol):
     """
 
     @property
-    def state_dir(self) -> Path: ...
+    def state_dir(self) -> Path:
+        """Its own folder; survives a reboot."""
+
     @property
-    def run_dir(self) -> Path: ...
+    def run_dir(self) -> Path:
+        """Its own folder; gone after a reboot."""
+
     @property
-    def start_task(self) -> TaskStarter: ...
+    def start_task(self) -> TaskStarter:
+        """Background work, supervised."""
+
     @property
-    def engine(self) -> Engine: ...
+    def engine(self) -> Engine:
+        """What the HTTP routes use, too."""
+
     @property
-    def daemon(self) -> DaemonInfo: ...
+    def daemon(self) -> DaemonInfo:
+        """Facts about this daemon."""
 
     def driver(self, role: str, name: str | None = None) -> Any:
         """The driver of a role, by its name or the chosen one. NotFound if there is none.
