@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import attrs
@@ -36,6 +37,13 @@ class Driver(abc.ABC, Generic[Config]):
 
     contract: ClassVar[ContractInfo]
     config_type: ClassVar[type[Any]] = NoConfig
+
+    @classmethod
+    def prepare_process(cls, config: Config, run_dir: Path) -> None:
+        """Change the daemon's process before it has threads (mount namespaces, helper processes).
+
+        Called once, synchronously, for every chosen driver, before the event loop runs.
+        """
 
     @classmethod
     @abc.abstractmethod

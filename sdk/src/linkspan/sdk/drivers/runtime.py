@@ -177,8 +177,10 @@ class Runtime(Driver[Config], abc.ABC):
     async def create(self, request: CreateRequest) -> None:
         """Make the container; its program does not run yet.
 
+        An id that has ended may be created again: its log goes on.
+
         Raises:
-            Conflict: A container with this id exists.
+            Conflict: A container with this id exists and has not ended.
             InvalidArgument: code ``command_not_found`` or ``command_not_executable`` when the runtime
                 says so; ``user_not_found``; otherwise what the runtime refused.
             NotFound: A container to share a namespace with does not run.
