@@ -23,7 +23,9 @@ class Reference:
     """A parsed reference; ``tag`` and ``digest`` are empty if not given.
 
     Attributes:
-        domain: Host, with port; ``docker.io`` if none was written.
+        domain: Host, with port; ``docker.io`` if none was written. Empty in one odd case, kept from the
+            reference implementation: ``a_b.com/app`` has a dot, so it is not Docker Hub's, but its
+            first part is no valid host either. No registry can be asked for such a reference.
         path: Repository on that host; ``library/…`` is written out.
     """
 
@@ -36,14 +38,14 @@ class Reference:
     def familiar_name(self) -> str:
         """As people write it: without ``docker.io/`` and ``library/``, without tag and digest."""
         if self.domain != DOCKER_DOMAIN:
-            return f"{self.domain}/{self.path}"
+            return self.name
         short = self.path.removeprefix("library/")
         return self.path if "/" in short else short
 
     @property
     def name(self) -> str:
         """Canonical, without tag and digest."""
-        return f"{self.domain}/{self.path}"
+        return f"{self.domain}/{self.path}" if self.domain else self.path
 
     @property
     def _tail(self) -> str:
@@ -82,6 +84,8 @@ def _split_domain(name: str) -> tuple[str, str]:
         domain = DOCKER_DOMAIN
     if domain == DOCKER_DOMAIN and "/" not in path:
         path = f"library/{path}"
+    if _DOMAIN.fullmatch(domain) is None and _PATH.fullmatch(name) is not None:
+        return "", name
     return domain, path
 
 
@@ -105,13 +109,13 @@ def parse_reference(text: str) -> Reference:
         raise _invalid(f"invalid reference format: repository name ({path}) must be lowercase")
     if (
         _PATH.fullmatch(path) is None
-        or _DOMAIN.fullmatch(domain) is None
+        or (domain and _DOMAIN.fullmatch(domain) is None)
         or (colon and "/" not in tail and _TAG.fullmatch(tag) is None)
     ):
         raise _invalid("invalid reference format")
     if at:
         _check_digest(digest)
-    if len(domain) + 1 + len(path) > 255:
+    if len(path) > 255:
         raise _invalid(
             "invalid reference format: repository name must not be more than 255 characters"
         )

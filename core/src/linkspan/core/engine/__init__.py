@@ -1,0 +1,1 @@
+"""The lifecycle of containers, images, networks and volumes, over the drivers."""

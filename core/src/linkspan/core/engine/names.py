@@ -1,0 +1,78 @@
+"""Names and ids: rules, prefixes, and names for those who gave none."""
+
+import re
+import secrets
+from collections.abc import Container, Iterable
+
+from linkspan.sdk.errors import InvalidArgument, NotFound
+
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_HEX = re.compile(r"[0-9a-f]{1,64}")
+
+_ADJECTIVES = (
+    "able amber brave bright brisk calm clever crisp eager fair fleet fond gentle glad grand keen kind "
+    "lively loyal lucid merry mild neat noble patient plucky proud quick quiet ready sharp sleek smart "
+    "snug steady sturdy sunny swift tidy trim trusty warm wise witty"
+).split()
+_NOUNS = (
+    "anchor barge beacon bollard bow bridge brig buoy cabin canal capstan clipper compass crane current "
+    "cutter deck dinghy dock ferry fjord galley gull harbour helm hull island jetty keel lantern lighthouse "
+    "lock lugger mast mooring oar pier pilot port prow quay ramp reef rudder sail schooner skiff sloop "
+    "strait tender tide tug voyage wharf winch yawl"
+).split()
+
+
+def new_id() -> str:
+    """64 hex digits, not all decimal in the first twelve (a hostname of digits alone misleads tools)."""
+    while True:
+        found = secrets.token_hex(32)
+        if not found[:12].isdecimal():
+            return found
+
+
+def free_name(taken: Container[str]) -> str:
+    """A name nobody has, ``brisk_harbour``."""
+    for attempt in range(1000):
+        name = f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_NOUNS)}"
+        if attempt > 20:
+            name += secrets.token_hex(2)
+        if name not in taken:
+            return name
+    raise AssertionError("names ran out")
+
+
+def check_name(name: str, what: str) -> str:
+    """The name without a leading slash.
+
+    Raises:
+        InvalidArgument: It is not a valid name.
+    """
+    bare = name.removeprefix("/")
+    if NAME.fullmatch(bare) is None:
+        raise InvalidArgument(
+            f"Invalid {what} name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )
+    return bare
+
+
+def by_prefix(prefix: str, ids: Iterable[str]) -> str | None:
+    """The one id that begins with a prefix, or None.
+
+    Raises:
+        InvalidArgument: code ``ambiguous``.
+    """
+    if _HEX.fullmatch(prefix) is None:
+        return None
+    found = [one for one in ids if one.startswith(prefix)]
+    if len(found) > 1:
+        raise InvalidArgument(
+            f"Multiple IDs found with provided prefix: {prefix}",
+            code="ambiguous",
+            details={"candidates": found[:20]},
+        )
+    return found[0] if found else None
+
+
+def not_found(what: str, ref: str) -> NotFound:
+    """``No such container: web``."""
+    return NotFound(f"No such {what}: {ref}", details={"kind": what, "name": ref})
