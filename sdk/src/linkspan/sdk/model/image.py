@@ -19,7 +19,8 @@ class Platform:
 
     def __str__(self) -> str:
         tail = f"/{self.variant}" if self.variant else ""
-        return f"{self.os}/{self.architecture}{tail}"
+        version = f"({self.os_version})" if self.os_version else ""
+        return f"{self.os}{version}/{self.architecture}{tail}"
 
 
 @attrs.frozen(kw_only=True)
