@@ -9,12 +9,12 @@ from linkspan.sdk.errors import InvalidArgument, NotFound
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
-_ADJECTIVES = (
+_ADJECTIVES = (  # noqa: SIM905 - a list of words reads better as text
     "able amber brave bright brisk calm clever crisp eager fair fleet fond gentle glad grand keen kind "
     "lively loyal lucid merry mild neat noble patient plucky proud quick quiet ready sharp sleek smart "
     "snug steady sturdy sunny swift tidy trim trusty warm wise witty"
 ).split()
-_NOUNS = (
+_NOUNS = (  # noqa: SIM905
     "anchor barge beacon bollard bow bridge brig buoy cabin canal capstan clipper compass crane current "
     "cutter deck dinghy dock ferry fjord galley gull harbour helm hull island jetty keel lantern lighthouse "
     "lock lugger mast mooring oar pier pilot port prow quay ramp reef rudder sail schooner skiff sloop "
