@@ -1,0 +1,1 @@
+"""Finds plugins by their manifests, loads drivers lazily, calls hooks guarded."""
