@@ -1,0 +1,467 @@
+"""Pipeline text to a tree of nodes with positions, and every fault of the text itself.
+
+The tree is built from PyYAML's events, not by ``yaml.load``: scalars keep their raw text (``on``,
+``3.10`` and ``yes`` stay what was written) and are typed later by our own schema. Building from
+events also bounds depth, size and alias expansion before anything is walked.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final, TypeAlias
+
+import attrs
+import yaml
+
+from linkspan.sdk.diagnostics import Diagnostic, Label, Span, did_you_mean
+
+MAX_BYTES: Final = 1024 * 1024
+"""GitHub and GitLab both stop at 1 MiB a file; 10,000 lines of a pipeline are about 400 kB."""
+MAX_DEPTH: Final = 100
+MAX_ALIAS_NODES: Final = 10_000
+"""Nodes that aliases may add to the tree when they are expanded."""
+
+MAX_DRAWN: Final = 500
+"""Columns; a fault further right is named by its place alone."""
+
+_Yaml: TypeAlias = Any
+"""PyYAML's own objects: events, marks, loaders, errors."""
+
+_FAST_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAB_INDENT = re.compile(r"^ *\t", re.MULTILINE)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Scalar:
+    """A text as written.
+
+    Attributes:
+        text: The value with quotes and escapes resolved.
+        plain: Not quoted and not a block; only plain scalars can be numbers or booleans.
+        start: Index of its first character in the file, quotes included.
+        end: Index after its last character.
+    """
+
+    text: str
+    plain: bool
+    span: Span
+    start: int
+    end: int
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Sequence:
+    """A list."""
+
+    items: "tuple[Node, ...]"
+    span: Span
+    start: int
+    end: int
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Mapping:
+    """A table in the order written; keys may be repeated, and ``<<`` is still an entry."""
+
+    entries: "tuple[tuple[Node, Node], ...]"
+    span: Span
+    start: int
+    end: int
+
+
+Node = Scalar | Sequence | Mapping
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Document:
+    """A parsed file.
+
+    Attributes:
+        file: The path as the user wrote it.
+        text: The whole text, without a byte order mark.
+        root: None if the file holds nothing but comments.
+    """
+
+    file: str
+    text: str = attrs.field(repr=False)
+    root: Node | None
+
+    def span_at(self, index: int, length: int) -> Span:
+        """The span that starts at a character index; it ends with its line."""
+        line_start = self.text.rfind("\n", 0, index) + 1
+        line_end = self.text.find("\n", index)
+        room = (len(self.text) if line_end < 0 else line_end) - index
+        return Span(
+            line=self.text.count("\n", 0, index) + 1,
+            column=index - line_start + 1,
+            length=max(1, min(length, room)),
+        )
+
+    def index_in(self, scalar: Scalar, offset: int) -> int:
+        """Where the character ``offset`` of a scalar's value stands in the file.
+
+        Exact for one-line scalars. Folded and escaped text is aligned character by character,
+        which is exact again at the next character that is neither blank nor escaped.
+        """
+        raw = self.text[scalar.start : scalar.end]
+        if raw == scalar.text:
+            return scalar.start + offset
+        at = 0
+        if raw[:1] in {"'", '"'}:
+            at = 1
+        elif raw[:1] in {"|", ">"}:
+            at = raw.find("\n") + 1
+        for char in scalar.text[:offset]:
+            at = _step(raw, at, char)
+        if offset < len(scalar.text):
+            at = _align(raw, at, scalar.text[offset])
+        return scalar.start + min(at, len(raw))
+
+
+def _align(raw: str, at: int, char: str) -> int:
+    """The index at or after ``at`` where ``char`` stands; ``at`` itself where it is not near."""
+    if char.isspace():
+        return at
+    # Far enough for an indent of 100 levels, near enough not to run away after an escape.
+    found = raw.find(char, at, at + 220)
+    return at if found < 0 else found
+
+
+def _step(raw: str, at: int, char: str) -> int:
+    if char.isspace():
+        return at + 1 if raw[at : at + 1].isspace() else at
+    return _align(raw, at, char) + 1
+
+
+class ParseFailed(Exception):
+    """The text cannot be read as YAML; nothing further can be said about it."""
+
+    def __init__(self, diagnostics: list[Diagnostic]) -> None:
+        super().__init__(diagnostics[0].headline)
+        self.diagnostics = diagnostics
+
+
+def decode(data: bytes, file: str) -> str:
+    """The text of a file.
+
+    Raises:
+        ParseFailed: LS1007, too large or not UTF-8.
+    """
+    if len(data) > MAX_BYTES:
+        raise ParseFailed(
+            [
+                Diagnostic(
+                    id="LS1007",
+                    file=file,
+                    headline=f"the file has {len(data)} bytes; a pipeline may have {MAX_BYTES}",
+                    helps=("keep data in files of their own and read them in a step",),
+                )
+            ]
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        good = data[: fault.start].decode("utf-8-sig", "replace")
+        line = good.count("\n") + 1
+        column = len(good) - (good.rfind("\n") + 1) + 1
+        raise ParseFailed(
+            [
+                Diagnostic(
+                    id="LS1007",
+                    file=file,
+                    headline=f"the file is not UTF-8 text: byte 0x{data[fault.start]:02x} "
+                    f"at offset {fault.start}",
+                    primary=Label(span=Span(line=line, column=column)),
+                    helps=("save it as UTF-8",),
+                )
+            ]
+        ) from fault
+    return text
+
+
+def parse(text: str, file: str) -> Document:
+    """Read one YAML document.
+
+    Raises:
+        ParseFailed: The text is not YAML (LS1003, LS1004, LS1006), goes beyond a limit (LS1007) or
+            names an anchor that is not there (LS1005).
+    """
+    if len(text) > MAX_BYTES:
+        return parse(decode(text.encode(), file), file)
+    try:
+        return _Builder(text, file).build(_FAST_LOADER)
+    except yaml.YAMLError as fast:
+        # The Python scanner's marks are better than libyaml's: it is asked only for the message.
+        try:
+            _Builder(text, file).build(yaml.SafeLoader)
+        except yaml.YAMLError as slow:
+            raise ParseFailed([_syntax_fault(text, file, slow)]) from slow
+        raise ParseFailed([_syntax_fault(text, file, fast)]) from fast
+
+
+class _Frame:
+    """A collection whose end has not been read."""
+
+    __slots__ = ("anchor", "event", "items", "weight")
+
+    def __init__(self, event: _Yaml, anchor: str | None) -> None:
+        self.event = event
+        self.anchor = anchor
+        self.items: list[Node] = []
+        self.weight = 1
+
+
+class _Builder:
+    def __init__(self, text: str, file: str) -> None:
+        self.text = text
+        self.file = file
+        self.anchors: dict[str, tuple[Node, int, Span]] = {}
+        self.stack: list[_Frame] = []
+        self.root: Node | None = None
+        self.alias_nodes = 0
+        self.documents = 0
+
+    def build(self, loader: _Yaml) -> Document:
+        # PyYAML's loaders hold the parser; `parse` hands out events and disposes it.
+        for event in yaml.parse(self.text, Loader=loader):
+            self._take(event)
+        return Document(file=self.file, text=self.text, root=self.root)
+
+    def _take(self, event: _Yaml) -> None:
+        match event:
+            case yaml.DocumentStartEvent():
+                self.documents += 1
+                if self.documents > 1:
+                    self._fail(
+                        "LS1006", "a pipeline file holds one document; this is a second", event
+                    )
+            case yaml.ScalarEvent():
+                self._refuse_tag(event)
+                self._add(self._scalar(event), 1, event.anchor)
+            case yaml.AliasEvent():
+                self._add(*self._alias(event), None)
+            case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
+                self._refuse_tag(event)
+                if len(self.stack) >= MAX_DEPTH:
+                    self._fail("LS1007", f"nested more than {MAX_DEPTH} levels deep", event)
+                self.stack.append(_Frame(event, event.anchor))
+            case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
+                self._close(event)
+            case _:
+                pass
+
+    def _scalar(self, event: _Yaml) -> Scalar:
+        return Scalar(
+            text=event.value,
+            # libyaml says '' for plain scalars, the Python scanner None.
+            plain=not event.style,
+            span=self._span(event),
+            start=event.start_mark.index,
+            end=event.end_mark.index,
+        )
+
+    def _close(self, event: _Yaml) -> None:
+        frame = self.stack.pop()
+        start = frame.event
+        end = max(event.end_mark.index, start.start_mark.index)
+        span = self._span(start, end)
+        where = {"span": span, "start": start.start_mark.index, "end": end}
+        node: Node
+        if isinstance(start, yaml.SequenceStartEvent):
+            node = Sequence(items=tuple(frame.items), **where)
+        else:
+            pairs = zip(frame.items[::2], frame.items[1::2], strict=True)
+            node = Mapping(entries=tuple(pairs), **where)
+        self._add(node, frame.weight, frame.anchor)
+
+    def _add(self, node: Node, weight: int, anchor: str | None) -> None:
+        if anchor is not None:
+            self.anchors[anchor] = (node, weight, self._anchor_span(anchor, node))
+        if self.stack:
+            self.stack[-1].items.append(node)
+            self.stack[-1].weight += weight
+        elif self.root is None:
+            self.root = node
+
+    def _alias(self, event: _Yaml) -> tuple[Node, int]:
+        name = event.anchor
+        if any(frame.anchor == name for frame in self.stack):
+            self._fail("LS1005", f"alias '*{name}' stands inside the very thing it names", event)
+        if name not in self.anchors:
+            self._unknown_alias(name, event)
+        node, weight, _ = self.anchors[name]
+        self.alias_nodes += weight
+        if self.alias_nodes > MAX_ALIAS_NODES:
+            self._fail("LS1007", f"aliases expand to more than {MAX_ALIAS_NODES} values", event)
+        return node, weight
+
+    def _unknown_alias(self, name: str, event: _Yaml) -> None:
+        near = did_you_mean(name, self.anchors)
+        secondary: tuple[Label, ...] = ()
+        helps: tuple[str, ...] = ("an anchor must stand before its alias: write &name at it",)
+        if near is not None:
+            remark = "" if near.replace("_", "-") != name.replace("_", "-") else " (underscore)"
+            if remark and "_" in name:
+                remark = " (hyphen)"
+            secondary = (
+                Label(span=self.anchors[near][2], text="a similar anchor is defined here"),
+            )
+            helps = (f"did you mean '*{near}'?{remark}",)
+        raise ParseFailed(
+            [
+                Diagnostic(
+                    id="LS1005",
+                    file=self.file,
+                    source=self.text,
+                    headline=f"unknown alias '*{name}'",
+                    primary=Label(span=self._span(event)),
+                    secondary=secondary,
+                    helps=helps,
+                )
+            ]
+        )
+
+    def _anchor_span(self, anchor: str, node: Node) -> Span:
+        """The ``&name`` itself; events carry no mark of it, so it is looked for before the node."""
+        at = self.text.rfind(f"&{anchor}", 0, node.end)
+        if at < 0:
+            return node.span
+        return Document(file=self.file, text=self.text, root=None).span_at(at, len(anchor) + 1)
+
+    def _refuse_tag(self, event: _Yaml) -> None:
+        if event.tag is not None:
+            self._fail(
+                "LS1006",
+                f"the tag '{event.tag}' is not allowed; types come from the key, not from tags",
+                event,
+            )
+
+    def _span(self, event: _Yaml, end: int | None = None) -> Span:
+        mark = event.start_mark
+        stop = event.end_mark.index if end is None else end
+        raw = self.text[mark.index : stop]
+        first = raw.split("\n", 1)[0].rstrip()
+        return Span(line=mark.line + 1, column=mark.column + 1, length=max(1, len(first)))
+
+    def _fail(self, id_: str, headline: str, event: _Yaml) -> None:
+        raise ParseFailed(
+            [
+                Diagnostic(
+                    id=id_,
+                    file=self.file,
+                    # A line of thousands of brackets explains nothing.
+                    source=self.text if event.start_mark.column < MAX_DRAWN else "",
+                    headline=headline,
+                    primary=Label(span=self._span(event)),
+                )
+            ]
+        )
+
+
+def _syntax_fault(text: str, file: str, fault: yaml.YAMLError) -> Diagnostic:
+    """PyYAML's words in ours: what is wrong, where, and what to write instead."""
+    if isinstance(fault, yaml.reader.ReaderError):
+        document = Document(file=file, text=text, root=None)
+        return Diagnostic(
+            id="LS1007",
+            file=file,
+            headline=f"the character {_code_point(fault)} is not allowed in YAML",
+            primary=Label(span=document.span_at(min(fault.position, len(text)), 1)),
+        )
+    assert isinstance(fault, yaml.MarkedYAMLError)
+    mark = fault.problem_mark or fault.context_mark
+    if mark is None:  # pragma: no cover - PyYAML always marks the problem
+        return Diagnostic(id="LS1006", file=file, headline=str(fault))
+    tabs = _tab_fault(text, file, mark.line, str(fault.problem))
+    if tabs is not None:
+        return tabs
+    if "mapping values are not allowed" in str(fault.problem):
+        return _nested_mapping_fault(text, file, mark)
+    secondary: tuple[Label, ...] = ()
+    context = fault.context_mark
+    if context is not None and (context.line, context.column) != (mark.line, mark.column):
+        remark = str(fault.context or "").removeprefix("while ")
+        span = Span(line=context.line + 1, column=context.column + 1)
+        secondary = (Label(span=span, text=remark),)
+    return Diagnostic(
+        id="LS1006",
+        file=file,
+        source=text,
+        headline=f"this is not YAML: {fault.problem}",
+        primary=Label(span=Span(line=mark.line + 1, column=mark.column + 1)),
+        secondary=secondary,
+        helps=_bracket_help(str(fault.problem)),
+    )
+
+
+def _bracket_help(problem: str) -> tuple[str, ...]:
+    if "',' or ']'" in problem:
+        return ("close the list with ']'",)
+    if "',' or '}'" in problem:
+        return ("close the mapping with '}'",)
+    return ()
+
+
+def _code_point(fault: _Yaml) -> str:
+    char = fault.character
+    return f"U+{ord(char):04X}" if isinstance(char, str) else f"0x{char:02x}"
+
+
+def _tab_fault(text: str, file: str, line: int, problem: str) -> Diagnostic | None:
+    """LS1003 when the scanner tripped over a tab at or before this line."""
+    tabs = [match.start() for match in _TAB_INDENT.finditer(text)]
+    if not tabs or ("'\\t'" not in problem and "tab" not in problem):
+        lines = {text.count("\n", 0, at) for at in tabs}
+        if not lines & {line, line - 1}:
+            return None
+    first = next((at for at in tabs if text.count("\n", 0, at) >= line - 1), None)
+    if first is None:
+        return None
+    document = Document(file=file, text=text, root=None)
+    at = text.index("\t", first)
+    count = len(tabs)
+    lines_word = "1 line" if count == 1 else f"{count} lines"
+    return Diagnostic(
+        id="LS1003",
+        file=file,
+        source=text,
+        headline="a tab is used for indentation",
+        primary=Label(span=document.span_at(at, 1), text="tab here"),
+        helps=(f"YAML allows only spaces; {lines_word} affected",),
+        fix="    ",
+    )
+
+
+def _nested_mapping_fault(text: str, file: str, mark: _Yaml) -> Diagnostic:
+    line = text.split("\n")[mark.line].rstrip("\r")
+    head = re.match(r"^\s*(?:- )*([\w.-]+):\s+", line)
+    helps: tuple[str, ...] = ("quote the value",)
+    if head is not None and head.end() <= mark.column:
+        key, value = head[1], line[head.end() :]
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        helps = (f'quote it:        {key}: "{quoted}"', f"or use a block:  {key}: |")
+    return Diagnostic(
+        id="LS1004",
+        file=file,
+        source=text,
+        headline="this line reads as a mapping because of the second ': '",
+        primary=Label(
+            span=Span(line=mark.line + 1, column=mark.column + 1, length=2),
+            text="YAML starts a nested mapping here",
+        ),
+        helps=helps,
+    )
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """The node and all below it, aliases expanded."""
+    yield node
+    match node:
+        case Sequence():
+            for item in node.items:
+                yield from walk(item)
+        case Mapping():
+            for key, value in node.entries:
+                yield from walk(key)
+                yield from walk(value)
+        case Scalar():
+            pass

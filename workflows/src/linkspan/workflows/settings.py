@@ -1,0 +1,277 @@
+"""A step's ``with``, typed by the verb's manifest: literals before the run, expressions in it."""
+
+from collections.abc import Mapping
+
+from linkspan.sdk.diagnostics import did_you_mean
+from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.manifest import VerbSetting
+from linkspan.sdk.units import parse_duration, parse_size
+from linkspan.workflows.expressions.types import Json, Kind
+from linkspan.workflows.parse import Mapping as MappingNode, Node, Scalar, Sequence
+from linkspan.workflows.reader import Field, Reader, core_value, one_of
+from linkspan.workflows.values import OPEN, Template, Value
+from linkspan.workflows.verbs import Verb
+
+_TEXT = VerbSetting(type="string")
+
+KINDS: Mapping[str, Kind] = {
+    "string": Kind.TEXT,
+    "int": Kind.NUMBER,
+    "float": Kind.NUMBER,
+    "port": Kind.NUMBER,
+    "bool": Kind.BOOL,
+    "duration": Kind.TEXT,
+    "size": Kind.TEXT,
+    "list": Kind.LIST,
+    "map": Kind.MAP,
+    "any": Kind.ANY,
+}
+"""What an expression must give where a setting of this type stands."""
+
+
+def read_settings(
+    reader: Reader, verb: Verb, uses: Scalar, with_: Field | None
+) -> dict[str, Value]:
+    """The settings as written, with everything that is wrong noted (LS1402, LS1403, types)."""
+    schema = verb.manifest.settings
+    found = {} if with_ is None else reader.entries(with_.value, "'with'")
+    settings: dict[str, Value] = {}
+    for name, field in found.items():
+        setting = schema.get(name)
+        if setting is None:
+            _unknown_setting(reader, verb, field)
+        else:
+            settings[name] = read_value(reader, field.value, f"'{name}'", setting)
+    for name, setting in schema.items():
+        if setting.required and name not in found:
+            _missing_setting(reader, verb, name, uses, with_)
+    return settings
+
+
+def _unknown_setting(reader: Reader, verb: Verb, field: Field) -> None:
+    name, schema = field.key.text, verb.manifest.settings
+    known = ", ".join(f"{key}{'*' if value.required else ''}" for key, value in schema.items())
+    note = f"settings of {verb.name} ({verb.provider}): {known}   (* required)"
+    near = did_you_mean(name, schema)
+    helps = []
+    if near is not None:
+        written = reader.raw(field.value)
+        takes_list = schema[near].type == "list" and not isinstance(field.value, Sequence)
+        helps = [
+            f"did you mean '{near}'?"
+            + (f" it takes a list: {near}: [{written}]" if takes_list else "")
+        ]
+    reader.fault(
+        "LS1402",
+        f"`{verb.name}` has no setting '{name}'",
+        field.key,
+        notes=[note if schema else f"{verb.name} ({verb.provider}) takes no settings"],
+        helps=helps,
+        fix=near,
+    )
+
+
+def _missing_setting(
+    reader: Reader, verb: Verb, name: str, uses: Scalar, with_: Field | None
+) -> None:
+    setting = verb.manifest.settings[name]
+    example = f"{name}: {_example(name, setting)}"
+    written = "" if with_ is None else reader.raw(with_.value)
+    inner = written[1:-1].strip() if written[:1] == "{" else ""
+    flow = inner or not written
+    helps = [f"with: {{{example}{', ' if inner else ''}{inner}}}" if flow else f"add  {example}"]
+    if setting.help:
+        helps.append(f"{name}: {setting.help}")
+    reader.fault(
+        "LS1403",
+        f"`{verb.name}` needs a '{name}'",
+        uses if with_ is None else with_.key,
+        f"'{name}' is missing here",
+        helps=helps,
+    )
+
+
+def _example(name: str, setting: VerbSetting) -> str:
+    if setting.options:
+        return setting.options[0]
+    samples = {"int": "1", "port": "8080", "bool": "true", "list": "[...]", "map": "{...}"}
+    samples |= {"duration": "10s", "size": "512Mi", "float": "1.0"}
+    return samples.get(setting.type, {"service": "web", "image": "web"}.get(name, "..."))
+
+
+def read_value(reader: Reader, node: Node, what: str, setting: VerbSetting) -> Value:
+    """One setting's value; None where a fault was noted."""
+    if isinstance(node, Scalar) and OPEN in node.text:
+        return _read_template(reader, node, what, setting)
+    match setting.type:
+        case "list":
+            return tuple(
+                read_value(reader, item, f"an item of {what}", _item_type(item))
+                for item in reader.items(node, what)
+            )
+        case "map":
+            return _read_map(reader, node, what, setting)
+        case "any":
+            return _read_any(reader, node, what)
+        case _:
+            return _read_scalar(reader, node, what, setting)
+
+
+def _read_template(reader: Reader, node: Scalar, what: str, setting: VerbSetting) -> Value:
+    template = reader.template(node, what)
+    textual = KINDS[setting.type] in {Kind.TEXT, Kind.ANY}
+    if isinstance(template, Template) and template.sole is None and not textual:
+        reader.fault(
+            "LS1202",
+            f"{what} is a {setting.type}: the expression must stand alone",
+            node,
+            helps=["a text with an expression in it is a text"],
+        )
+        return None
+    return template
+
+
+def _item_type(node: Node) -> VerbSetting:
+    """Items of lists and open maps are texts (``3.10`` stays so), or lists and maps of texts."""
+    match node:
+        case Scalar():
+            return _TEXT
+        case Sequence():
+            return VerbSetting(type="list")
+        case MappingNode():
+            return VerbSetting(type="map")
+
+
+def _read_map(reader: Reader, node: Node, what: str, setting: VerbSetting) -> Value:
+    found = reader.entries(node, what)
+    values: dict[str, Value] = {}
+    for name, field in found.items():
+        inner = setting.keys.get(name) if setting.keys else _item_type(field.value)
+        if inner is None:
+            near = did_you_mean(name, setting.keys)
+            known = ", ".join(setting.keys)
+            helps = [f"did you mean '{near}'?" if near else f"keys here: {known}"]
+            reader.fault("LS1402", f"{what} has no key '{name}'", field.key, helps=helps, fix=near)
+            continue
+        values[name] = read_value(reader, field.value, f"'{name}'", inner)
+    for name, inner in setting.keys.items():
+        if inner.required and name not in found:
+            reader.fault("LS1403", f"{what} needs the key '{name}'", node)
+    return values
+
+
+def _read_any(reader: Reader, node: Node, what: str) -> Value:
+    match node:
+        case Scalar():
+            return core_value(node)
+        case Sequence():
+            return tuple(
+                read_value(reader, item, f"an item of {what}", VerbSetting(type="any"))
+                for item in node.items
+            )
+        case MappingNode():
+            return {
+                name: read_value(reader, field.value, f"'{name}'", VerbSetting(type="any"))
+                for name, field in reader.entries(node, what).items()
+            }
+
+
+def _read_scalar(reader: Reader, node: Node, what: str, setting: VerbSetting) -> Value:
+    match setting.type:
+        case "int":
+            return reader.integer(node, what)
+        case "port":
+            return reader.integer(node, what, least=0, most=65535)
+        case "float":
+            return reader.number(node, what)
+        case "bool":
+            return reader.boolean(node, what)
+        case "duration":
+            return reader.duration(node, what)
+        case "size":
+            return reader.size(node, what)
+        case _ if setting.options:
+            return reader.choice(node, what, setting.options)
+        case _:
+            return reader.text(node, what)
+
+
+def typed_settings(
+    verb: Verb, written: Mapping[str, Value], values: Mapping[str, Json]
+) -> dict[str, Json]:
+    """Evaluated settings as the driver gets them: defaults filled in, expressions' types checked.
+
+    Durations are seconds, sizes bytes. ``written`` tells literals, which were typed when the file
+    was read, from expressions.
+
+    Raises:
+        InvalidArgument: An expression gave a value of the wrong type.
+    """
+    settings: dict[str, Json] = {}
+    for name, setting in verb.manifest.settings.items():
+        if name in values:
+            settings[name] = _typed(name, values[name], setting, written[name])
+        elif setting.default is not None:
+            settings[name] = _default(setting)
+    return settings
+
+
+def _default(setting: VerbSetting) -> Json:
+    value = setting.default
+    if isinstance(value, str) and setting.type == "duration":
+        return parse_duration(value)
+    if isinstance(value, str) and setting.type == "size":
+        return parse_size(value)
+    return value
+
+
+def _typed(path: str, value: Json, setting: VerbSetting, written: Value) -> Json:
+    if isinstance(value, Mapping) and setting.type == "map" and setting.keys:
+        known = written if isinstance(written, dict) else {}
+        unknown = [key for key in value if key not in setting.keys]
+        if unknown:
+            raise InvalidArgument(f"'{path}' has no key '{unknown[0]}'", code="wrong_setting")
+        filled = {
+            key: _default(inner) for key, inner in setting.keys.items() if inner.default is not None
+        }
+        return filled | {
+            key: _typed(f"{path}.{key}", item, setting.keys[key], known.get(key))
+            for key, item in value.items()
+        }
+    if not isinstance(written, Template):
+        return value
+    return _from_expression(path, value, setting)
+
+
+def _from_expression(path: str, value: Json, setting: VerbSetting) -> Json:
+    accepted = {
+        "string": str,
+        "int": int,
+        "port": int,
+        "float": (int, float),
+        "bool": bool,
+        "duration": str,
+        "size": str,
+        "list": list,
+        "map": Mapping,
+        "any": object,
+    }[setting.type]
+    if setting.type == "string" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        # `tag: ${{ inputs.number }}`: a number stands where a text is put together anyway.
+        value = str(value)
+    confused = isinstance(value, bool) and setting.type in {"int", "port", "float"}
+    if confused or not isinstance(value, accepted):  # type: ignore[arg-type]
+        raise InvalidArgument(
+            f"'{path}' must be a {setting.type}, the expression gave {value!r}",
+            code="wrong_setting",
+        )
+    if setting.options and value not in setting.options:
+        raise InvalidArgument(
+            f"'{path}' must be {one_of(setting.options)}, the expression gave {value!r}",
+            code="wrong_setting",
+        )
+    if setting.type == "port" and not 0 <= value <= 65535:
+        raise InvalidArgument(f"'{path}' must be from 0 to 65535, found {value}")
+    if setting.type == "duration":
+        return parse_duration(value)
+    return parse_size(value) if setting.type == "size" else value
