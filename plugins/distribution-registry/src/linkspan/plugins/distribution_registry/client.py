@@ -1,0 +1,269 @@
+"""The registry's operations over HTTP; imported when a registry is first asked."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Literal
+
+import httpx
+import trio
+
+from linkspan.plugins.distribution_registry.addresses import InsecureHosts
+from linkspan.plugins.distribution_registry.config import DistributionConfig
+from linkspan.plugins.distribution_registry.docker_config import DockerConfig
+from linkspan.plugins.distribution_registry.download import BlobDownload
+from linkspan.plugins.distribution_registry.faults import read_answer, refusal
+from linkspan.plugins.distribution_registry.manifests import ACCEPT, digest_of, read_manifest
+from linkspan.plugins.distribution_registry.session import Call, Session, pull_scope, push_scope
+from linkspan.plugins.distribution_registry.tokens import server_domain
+from linkspan.plugins.distribution_registry.transport import (
+    ConnectionLostError,
+    Transport,
+    close_response,
+    read_at_most,
+)
+from linkspan.plugins.distribution_registry.upload import BlobUpload
+from linkspan.sdk.drivers.registry import BlobSource, Manifest
+from linkspan.sdk.errors import (
+    DataLoss,
+    InvalidArgument,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from linkspan.sdk.model.image import Credentials, Descriptor
+from linkspan.sdk.reference import Reference
+
+_THREAD_ABOVE_BYTES = 128 << 10
+_TAGS_LIMIT_BYTES = 8 << 20
+_MAX_TAG_PAGES = 1000
+
+
+class DistributionClient:
+    """Talks to any number of registries; the methods are those of ``Registry``."""
+
+    def __init__(
+        self,
+        config: DistributionConfig,
+        insecure: InsecureHosts,
+        *,
+        base: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._config = config
+        self._docker_config = DockerConfig(config.docker_config)
+        self._transport = Transport(config, insecure, base=base)
+        self._sessions: dict[str, Session] = {}
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+    def _session(self, domain: str) -> Session:
+        if domain not in self._sessions:
+            self._sessions[domain] = Session(domain, self._transport, self._docker_config)
+        return self._sessions[domain]
+
+    async def manifest(self, reference: Reference, credentials: Credentials) -> Manifest:
+        """Get a manifest or index, verified."""
+        reference = reference.with_default_tag()
+        call = Call(
+            method="GET",
+            target=f"/v2/{reference.path}/manifests/{reference.digest or reference.tag}",
+            repository=reference.path,
+            scopes=pull_scope(reference),
+            headers={"Accept": ACCEPT},
+        )
+        response, data = await self._get_whole(call, reference, credentials)
+
+        def read() -> Manifest:
+            return read_manifest(
+                reference,
+                data,
+                content_type=response.headers.get("content-type", ""),
+                digest_header=response.headers.get("docker-content-digest", ""),
+            )
+
+        if len(data) > _THREAD_ABOVE_BYTES:
+            return await trio.to_thread.run_sync(read)
+        return read()
+
+    async def _get_whole(
+        self, call: Call, reference: Reference, credentials: Credentials
+    ) -> tuple[httpx.Response, bytes]:
+        limit = self._config.manifest_limit_bytes
+        for attempt in range(1, self._config.attempts + 1):
+            response = await self._session(reference.domain).send(call, credentials)
+            if response.status_code != 200:
+                raise refusal(await read_answer(response), reference, "pull")
+            try:
+                data, whole = await read_at_most(response, limit)
+            except ConnectionLostError as error:
+                if attempt == self._config.attempts:
+                    raise Unavailable(
+                        f"manifest of {reference.familiar}: {error}", code="download_interrupted"
+                    ) from error
+                await trio.sleep(self._transport.policy.wait_s(attempt))
+                continue
+            if not whole:
+                raise TooLarge(
+                    f"manifest of {reference.familiar} is larger than {limit} bytes",
+                    code="manifest_too_large",
+                    help="raise manifest-limit of [registry.distribution] if you trust the registry",
+                )
+            return response, data
+        raise AssertionError("the loop returns or raises")
+
+    @contextlib.asynccontextmanager
+    async def blob(
+        self, reference: Reference, descriptor: Descriptor, credentials: Credentials, offset: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Stream a blob."""
+        if not 0 <= offset <= descriptor.size_bytes:
+            raise InvalidArgument(f"offset {offset} is not inside the blob")
+        download = BlobDownload(
+            self._session(reference.domain),
+            self._transport,
+            reference,
+            descriptor,
+            credentials,
+            offset,
+        )
+        try:
+            await download.open()
+            yield download
+        finally:
+            await download.aclose()
+
+    async def push_blob(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        source: BlobSource,
+        credentials: Credentials,
+        mount_from: tuple[str, ...],
+        sent: Callable[[int], None] | None,
+    ) -> Literal["exists", "mounted", "pushed"]:
+        """Upload a blob unless it is there."""
+        upload = BlobUpload(
+            self._session(reference.domain),
+            self._transport,
+            reference,
+            descriptor,
+            source,
+            credentials,
+            sent,
+        )
+        return await upload.run(mount_from)
+
+    async def push_manifest(
+        self, reference: Reference, media_type: str, data: bytes, credentials: Credentials
+    ) -> str:
+        """Put a manifest."""
+        digest = digest_of(data, reference.digest)
+        if reference.digest and not reference.tag and digest != reference.digest:
+            raise DataLoss(
+                f"manifest for {reference.familiar} has another digest: {digest}",
+                code="digest_mismatch",
+            )
+        name = reference.tag or reference.digest or "latest"
+        call = Call(
+            method="PUT",
+            target=f"/v2/{reference.path}/manifests/{name}",
+            repository=reference.path,
+            scopes=push_scope(reference),
+            headers={"Content-Type": media_type},
+            content=data,
+        )
+        response = await self._session(reference.domain).send(call, credentials)
+        if response.status_code not in (200, 201):
+            answer = await read_answer(response)
+            if answer.code == "MANIFEST_BLOB_UNKNOWN":
+                raise NotFound(
+                    f"cannot push {reference.familiar}: {answer.text}",
+                    code="manifest_blob_unknown",
+                    details={"detail": answer.detail},
+                )
+            raise refusal(answer, reference, "push")
+        await close_response(response)
+        stored = response.headers.get("docker-content-digest", digest)
+        if stored != digest:
+            raise DataLoss(
+                f"the registry stored {reference.familiar} as {stored}, not as {digest}",
+                code="digest_mismatch",
+            )
+        return digest
+
+    async def tags(self, reference: Reference, credentials: Credentials) -> list[str]:
+        """All tags, over all pages."""
+        session = self._session(reference.domain)
+        target = f"/v2/{reference.path}/tags/list?n=1000"
+        found: dict[str, None] = {}
+        for _ in range(_MAX_TAG_PAGES):
+            call = Call(
+                method="GET",
+                target=target,
+                repository=reference.path,
+                scopes=pull_scope(reference),
+            )
+            response = await session.send(call, credentials)
+            if response.status_code != 200:
+                raise _no_repository(refusal(await read_answer(response), reference, "pull"))
+            try:
+                body, whole = await read_at_most(response, _TAGS_LIMIT_BYTES)
+            except ConnectionLostError as error:
+                raise Unavailable(f"tags of {reference.familiar_name}: {error}") from error
+            before = len(found)
+            found.update(dict.fromkeys(_tags_of(reference, body, whole)))
+            following = response.links.get("next", {}).get("url")
+            # A page without news would be followed for ever.
+            if following is None or len(found) == before:
+                break
+            link = response.url.join(following)
+            if (link.scheme, link.netloc) != (response.url.scheme, response.url.netloc):
+                break
+            target = str(link)
+        return list(found)
+
+    async def login(self, credentials: Credentials) -> str:
+        """Check credentials; an identity token if the registry gives one."""
+        domain = server_domain(credentials.server_address) or "docker.io"
+        session = self._session("docker.io" if domain == "index.docker.io" else domain)
+        asked = Call(method="GET", target="/v2/")
+        async with session.exchange(asked, credentials) as response:
+            status = response.status_code
+        challenge = session.authorizer.challenge
+        if status == 200 and challenge is not None and challenge.scheme == "bearer":
+            token = await session.authorizer.fetch_token(challenge, (), credentials)
+            return token.refresh_token
+        if status == 200:
+            return ""
+        base = await session.base()
+        raise Unauthenticated(
+            f"login attempt to {base}/v2/ failed with status: {status}",
+            code="login_refused",
+            details={"status": status},
+        )
+
+
+def _no_repository(error: Exception) -> Exception:
+    if isinstance(error, NotFound) and error.code == "manifest_unknown":
+        name = error.details.get("reference", "")
+        return NotFound(f"repository {name} not found", code="repository_unknown")
+    return error
+
+
+def _tags_of(reference: Reference, body: bytes, whole: bool) -> list[str]:
+    try:
+        tags = json.loads(body)["tags"] if whole else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        tags = None
+    else:
+        # Docker's registry writes null for a repository whose tags are all gone.
+        tags = [] if tags is None and whole else tags
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise DataLoss(
+            f"the registry's list of tags of {reference.familiar_name} cannot be read",
+            code="tags_invalid",
+        )
+    return tags

@@ -1,0 +1,129 @@
+"""The driver ``distribution``; HTTP is imported when a registry is first asked."""
+
+import contextlib
+import importlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar, Literal, Self
+
+import trio
+
+from linkspan.plugins.distribution_registry.addresses import InsecureHosts
+from linkspan.plugins.distribution_registry.config import DistributionConfig
+from linkspan.sdk.drivers.registry import BlobSource, Manifest, Registry, RegistryCap
+from linkspan.sdk.host import Host
+from linkspan.sdk.model.image import Credentials, Descriptor
+from linkspan.sdk.reference import Reference
+
+
+class DistributionRegistry(Registry[DistributionConfig]):
+    """Registries that speak the distribution protocol: Docker Hub, Harbor, Quay, our own.
+
+    Credentials that a caller leaves empty are looked up in Docker's config file. Registries on
+    loopback, and those in the daemon's ``insecure-registries``, may be without (verified) TLS.
+    """
+
+    config_type: ClassVar[type[Any]] = DistributionConfig
+
+    def __init__(self, config: DistributionConfig, insecure: InsecureHosts) -> None:
+        self._config = config
+        self._insecure = insecure
+        self._made: Any = None
+        self._lock = trio.Lock()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, config: DistributionConfig, host: Host) -> AsyncIterator[Self]:
+        """See ``Driver.open``; nothing is contacted yet."""
+        driver = cls(config, InsecureHosts.of(host.daemon.insecure_registries))
+        try:
+            yield driver
+        finally:
+            if driver._made is not None:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 2.0):
+                    await driver._made.aclose()
+
+    @property
+    def capabilities(self) -> RegistryCap:
+        """Push works; referrers do not yet."""
+        return RegistryCap.PUSH
+
+    async def _client(self) -> Any:
+        """httpx takes 80 ms to import, which a daemon that pulls nothing never pays."""
+        async with self._lock:
+            if self._made is None:
+                name = f"{__package__}.client"
+                module = await trio.to_thread.run_sync(importlib.import_module, name)
+                self._made = module.DistributionClient(self._config, self._insecure)
+            return self._made
+
+    async def manifest(self, reference: Reference, credentials: Credentials) -> Manifest:
+        """See ``Registry.manifest``.
+
+        Raises also:
+            TooLarge: It is larger than ``manifest-limit``.
+            Unsupported: Docker schema 1 (code ``schema1``), or no image at all.
+        """
+        client = await self._client()
+        found: Manifest = await client.manifest(reference, credentials)
+        return found
+
+    def blob(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        credentials: Credentials,
+        *,
+        offset: int = 0,
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """See ``Registry.blob``; pieces are as the network gave them, up to 64 KiB."""
+        return self._blob(reference, descriptor, credentials, offset)
+
+    @contextlib.asynccontextmanager
+    async def _blob(
+        self, reference: Reference, descriptor: Descriptor, credentials: Credentials, offset: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        client = await self._client()
+        async with client.blob(reference, descriptor, credentials, offset) as parts:
+            yield parts
+
+    async def push_blob(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        source: BlobSource,
+        credentials: Credentials,
+        *,
+        mount_from: tuple[str, ...] = (),
+        sent: Callable[[int], None] | None = None,
+    ) -> Literal["exists", "mounted", "pushed"]:
+        """See ``Registry.push_blob``; at most three repositories are tried for a mount."""
+        client = await self._client()
+        outcome: Literal["exists", "mounted", "pushed"] = await client.push_blob(
+            reference, descriptor, source, credentials, mount_from, sent
+        )
+        return outcome
+
+    async def push_manifest(
+        self, reference: Reference, media_type: str, data: bytes, credentials: Credentials
+    ) -> str:
+        """See ``Registry.push_manifest``.
+
+        Raises also:
+            NotFound: code ``manifest_blob_unknown``: the registry misses a blob; push it again.
+        """
+        client = await self._client()
+        digest: str = await client.push_manifest(reference, media_type, data, credentials)
+        return digest
+
+    async def tags(self, reference: Reference, credentials: Credentials) -> list[str]:
+        """See ``Registry.tags``."""
+        client = await self._client()
+        found: list[str] = await client.tags(reference, credentials)
+        return found
+
+    async def login(self, credentials: Credentials) -> str:
+        """See ``Registry.login``."""
+        client = await self._client()
+        token: str = await client.login(credentials)
+        return token

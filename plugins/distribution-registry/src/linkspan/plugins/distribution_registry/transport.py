@@ -1,0 +1,275 @@
+"""HTTP with patience: connections, time-outs and retries; knows nothing of registries."""
+
+import contextlib
+import errno
+import itertools
+import socket
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+
+import attrs
+import httpx
+import trio
+
+from linkspan.plugins.distribution_registry.addresses import InsecureHosts, is_loopback
+from linkspan.plugins.distribution_registry.config import DistributionConfig
+from linkspan.plugins.distribution_registry.retry import (
+    RETRYABLE_STATUSES,
+    RetryPolicy,
+    retry_after_s,
+)
+from linkspan.sdk.errors import Timeout, Unavailable
+
+USER_AGENT = "linkspan/0.1 (linux)"
+REFUSED_ATTEMPTS = 3
+"""A refused connection means that nobody listens: waiting long would only hide it."""
+
+_LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=20, keepalive_expiry=30.0)
+_CLOSE_TIMEOUT_S = 1.0
+
+
+@attrs.frozen(kw_only=True)
+class Outgoing:
+    """A request.
+
+    Attributes:
+        content: Bytes may be sent again; an iterable is sent once, so a failure is not retried.
+        answer_timeout_s: How long the answer's head may take; None is the usual idle time-out.
+    """
+
+    method: str
+    url: httpx.URL
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    content: bytes | AsyncIterable[bytes] | None = attrs.field(default=None, repr=False)
+    answer_timeout_s: float | None = None
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it may be sent more than once."""
+        return self.content is None or isinstance(self.content, bytes)
+
+
+class ConnectionLostError(Exception):
+    """A request that cannot be replayed got no answer; the caller decides how to go on."""
+
+
+class Transport:
+    """Sends requests, each through the client that suits its host.
+
+    There are three clients: loopback hosts (never by a proxy, no verified TLS needed), other insecure
+    hosts, and all the rest. Each pools its connections by host.
+    """
+
+    def __init__(
+        self,
+        config: DistributionConfig,
+        insecure: InsecureHosts,
+        *,
+        base: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.insecure = insecure
+        self.policy = RetryPolicy(
+            attempts=config.attempts,
+            delay_s=config.retry_delay_s,
+            retry_after_limit_s=config.retry_after_limit_s,
+        )
+        self._base = base
+        self._timeout = httpx.Timeout(
+            config.idle_timeout_s, connect=config.connect_timeout_s, pool=None
+        )
+        self._clients: dict[str, httpx.AsyncClient] = {}
+        self._lock = trio.Lock()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for client in self._clients.values():
+            await client.aclose()
+        self._clients.clear()
+
+    async def send(self, outgoing: Outgoing) -> httpx.Response:
+        """Send, again and again if need be; the answer's body is still to be read and closed.
+
+        Returns:
+            The first answer that a retry would not change, or the last one of all attempts.
+
+        Raises:
+            Unavailable: No answer after all attempts.
+            ConnectionLostError: No answer, and the request cannot be replayed.
+        If cancelled: the connection is closed.
+        """
+        for attempt in itertools.count(1):
+            try:
+                response = await self._send_once(outgoing)
+            except httpx.TransportError as error:
+                if not outgoing.replayable:
+                    raise ConnectionLostError(describe_failure(error)) from error
+                if attempt >= self._attempts_for(error):
+                    raise unavailable(outgoing.method, outgoing.url, error) from error
+                await trio.sleep(self.policy.wait_s(attempt))
+                continue
+            wait_s = self._wait_before_retry(outgoing, response, attempt)
+            if wait_s is None:
+                return response
+            await close_response(response)
+            await trio.sleep(wait_s)
+        raise AssertionError("the loop returns or raises")
+
+    def _attempts_for(self, error: httpx.TransportError) -> int:
+        if _cause(error, ssl.SSLError) is not None and isinstance(error, httpx.ConnectError):
+            return 1
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+            return 1
+        if isinstance(error, httpx.ConnectError):
+            return min(self.policy.attempts, REFUSED_ATTEMPTS)
+        return self.policy.attempts
+
+    def _wait_before_retry(
+        self, outgoing: Outgoing, response: httpx.Response, attempt: int
+    ) -> float | None:
+        if response.status_code not in RETRYABLE_STATUSES or not outgoing.replayable:
+            return None
+        if attempt >= self.policy.attempts:
+            return None
+        asked_s = retry_after_s(response.headers.get("retry-after"))
+        if asked_s is None:
+            return self.policy.wait_s(attempt)
+        return asked_s if asked_s <= self.policy.retry_after_limit_s else None
+
+    async def _send_once(self, outgoing: Outgoing) -> httpx.Response:
+        client = await self._client_for(outgoing.url)
+        request = client.build_request(
+            outgoing.method, outgoing.url, headers=dict(outgoing.headers), content=outgoing.content
+        )
+        if outgoing.answer_timeout_s is not None:
+            request.extensions["timeout"]["read"] = outgoing.answer_timeout_s
+        return await client.send(request, stream=True)
+
+    async def _client_for(self, url: httpx.URL) -> httpx.AsyncClient:
+        authority = url.netloc.decode("ascii")
+        loopback = is_loopback(url.host)
+        kind = "loopback" if loopback else "insecure" if authority in self.insecure else "verified"
+        async with self._lock:
+            if kind not in self._clients:
+                # Loading the machine's certificates takes tens of milliseconds.
+                context = await trio.to_thread.run_sync(_tls_context, kind == "verified")
+                self._clients[kind] = httpx.AsyncClient(
+                    transport=self._base,
+                    verify=context,
+                    trust_env=not loopback,
+                    timeout=self._timeout,
+                    limits=_LIMITS,
+                    headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+                )
+            return self._clients[kind]
+
+
+def _tls_context(verified: bool) -> ssl.SSLContext:
+    if not verified:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile or paths.capath:
+        return ssl.create_default_context()
+    return httpx.create_ssl_context()
+
+
+async def close_response(response: httpx.Response) -> None:
+    """Give the connection back; also while cancelled, so that no socket is left."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_TIMEOUT_S):
+        await response.aclose()
+
+
+@contextlib.asynccontextmanager
+async def closing(response: httpx.Response) -> AsyncIterator[httpx.Response]:
+    """Close a response at the end."""
+    try:
+        yield response
+    finally:
+        await close_response(response)
+
+
+async def read_at_most(response: httpx.Response, limit_bytes: int) -> tuple[bytes, bool]:
+    """The body up to a limit, and whether that is all of it. The response is closed.
+
+    Raises:
+        ConnectionLostError: The connection broke off.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async with closing(response):
+        try:
+            async for part in response.aiter_raw():
+                parts.append(part)
+                size += len(part)
+                if size > limit_bytes:
+                    return b"".join(parts)[:limit_bytes], False
+        except httpx.TransportError as error:
+            raise ConnectionLostError(describe_failure(error)) from error
+    return b"".join(parts), True
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    todo = [error]
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        if isinstance(one, BaseExceptionGroup):
+            todo += one.exceptions
+        todo += [e for e in (one.__cause__, one.__context__) if e is not None]
+
+
+def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
+    return next((e for e in _chain(error) if isinstance(e, kind)), None)
+
+
+def is_tls_failure(error: BaseException) -> bool:
+    """Whether the other side does not speak TLS, or not such that we trust it."""
+    return _cause(error, ssl.SSLError) is not None
+
+
+def describe_failure(error: httpx.TransportError) -> str:
+    """Why a request got no answer, in Docker's words where Docker has them."""
+    for one in _chain(error):
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return f"tls: failed to verify certificate: {one.verify_message}"
+        if isinstance(one, ssl.SSLError):
+            return f"tls: {one.reason or one}"
+        if isinstance(one, socket.gaierror):
+            return "dial tcp: lookup failed: no such host"
+        if isinstance(one, ConnectionRefusedError):
+            return "connect: connection refused"
+        if isinstance(one, OSError) and one.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+            return "connect: no route to host"
+    match error:
+        case httpx.ConnectTimeout():
+            return "connect: i/o timeout"
+        case httpx.ReadTimeout() | httpx.WriteTimeout():
+            return "the registry fell silent"
+        case httpx.RemoteProtocolError():
+            return f"unexpected end or malformed answer: {error}"
+        case httpx.ReadError() | httpx.WriteError():
+            return "connection reset"
+        case _:
+            return str(error) or type(error).__name__
+
+
+def unavailable(method: str, url: httpx.URL, error: httpx.TransportError) -> Unavailable | Timeout:
+    """The error for a request without an answer: ``Get "http://host/v2/": dial tcp …``."""
+    why = describe_failure(error)
+    if why.startswith("connect:"):
+        port = url.port or (443 if url.scheme == "https" else 80)
+        host = f"[{url.host}]" if ":" in url.host else url.host
+        why = f"dial tcp {host}:{port}: {why}"
+    shown = url.copy_with(query=None, userinfo=None)
+    return Unavailable(
+        f'{method.capitalize()} "{shown}": {why}',
+        code="registry_unreachable",
+        details={"host": url.netloc.decode("ascii")},
+        help=f"is the registry up? try: curl -i {url.scheme}://{url.netloc.decode('ascii')}/v2/",
+    )
