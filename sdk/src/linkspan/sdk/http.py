@@ -13,9 +13,25 @@ from typing import Any, Protocol
 
 import attrs
 
-from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.errors import InvalidArgument, LinkspanError
 
 JSON = "application/json"
+
+
+class AnswerError(LinkspanError):
+    """An error answered with a status of its own, where a protocol asks for another than the class's."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        help: str = "",  # noqa: A002 - as in LinkspanError
+    ) -> None:
+        super().__init__(message, code=code, details=details, help=help)
+        self.status = status
 
 
 @attrs.frozen(kw_only=True)
@@ -30,17 +46,23 @@ class Response:
 class Writer(Protocol):
     """The body of a chunked answer."""
 
-    async def write(self, data: bytes) -> None:
-        """Send one chunk now. Raises trio.BrokenResourceError when the client has gone."""
+    async def write(self, *parts: bytes) -> None:
+        """Send parts as one chunk, now. Raises trio.BrokenResourceError when the client has gone."""
 
 
 @attrs.frozen(kw_only=True)
 class Stream:
-    """A chunked answer; headers are sent at once, ``run`` is cancelled when the client goes."""
+    """A chunked answer; ``run`` is cancelled when the client goes.
+
+    Attributes:
+        headers_at_once: Send the headers before ``run`` begins (clients wait for them). Otherwise they
+            go with the first chunk, and an error raised before it is answered as any error is.
+    """
 
     run: Callable[[Writer], Awaitable[None]]
     status: int = 200
     headers: Mapping[str, str] = attrs.field(factory=dict)
+    headers_at_once: bool = True
 
 
 class Duplex(abc.ABC):

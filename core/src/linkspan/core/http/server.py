@@ -1,0 +1,501 @@
+"""HTTP/1.1 over sockets: h11 for the protocol, trio for the waiting (RFC 9112).
+
+One task a connection. What a client does (reads slowly, sends half a request, goes away) touches its
+own task only. A handler that answers with a whole body runs to its end even if the client has gone:
+half a ``docker rm`` would help nobody. Streams are cancelled then.
+"""
+
+import logging
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, NoReturn, cast
+from urllib.parse import parse_qsl, unquote
+
+import attrs
+import h11
+import trio
+
+from linkspan.core.http.errors import as_linkspan_error, error_response, single_cause
+from linkspan.core.http.routing import API_VERSION, RouteTable, split_version, version_text
+from linkspan.core.http.streams import (
+    RECEIVE_BYTES,
+    ClientGone,
+    SocketDuplex,
+    run_for_client,
+    send_parts,
+)
+from linkspan.sdk.errors import TooLarge
+from linkspan.sdk.http import JSON, AnswerError, Hijack, Request, Response, Stream
+
+log = logging.getLogger(__name__)
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+_REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
+_NO_BODY_STATUS = frozenset({204, 304})
+
+STANDARD_HEADERS: Mapping[str, str] = {
+    "Api-Version": version_text(API_VERSION),
+    "Docker-Experimental": "false",
+    "Ostype": "linux",
+    "Server": "Linkspan (linux)",
+}
+"""What Docker's daemon sends with every answer."""
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How much and how long a client may.
+
+    Attributes:
+        head_bytes: Request line and headers. Go's server, so dockerd's, takes 1 MiB; ``X-Registry-Config``
+            with many registries needs more than h11's 16 KiB.
+        head_timeout_s: From the first byte of a request to the end of its headers.
+        idle_timeout_s: Between two requests of a connection.
+        body_idle_timeout_s: Between two pieces of a request's body.
+        send_timeout_s: For a whole answer to be taken; streams may be read as slowly as one likes.
+        unread_body_bytes: A body that no handler read is thrown away up to this size so that the
+            connection can go on; beyond it is closed.
+        linger_s: How long a closing connection is emptied, so that the client sees the answer and not a
+            reset.
+        connections: At once; one more is answered 503.
+    """
+
+    head_bytes: int = 256 << 10
+    head_timeout_s: float = 60.0
+    idle_timeout_s: float = 600.0
+    body_idle_timeout_s: float = 300.0
+    send_timeout_s: float = 120.0
+    unread_body_bytes: int = 256 << 10
+    linger_s: float = 2.0
+    connections: int = 4096
+
+
+async def serve_http(
+    listeners: Sequence[trio.SocketListener],
+    router: RouteTable,
+    *,
+    limits: Limits | None = None,
+    headers: Mapping[str, str] = STANDARD_HEADERS,
+    on_request: Callable[[Request], None] | None = None,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Serve until cancelled; the listeners are closed then.
+
+    Args:
+        headers: Sent with every answer.
+        on_request: Called for each request before its handler; must be quick and not raise.
+    """
+    server = _Server(router, limits or Limits(), dict(headers), on_request)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, server.serve_connection, list(listeners))
+        task_status.started()
+        await trio.sleep_forever()
+    raise AssertionError("serving ends by cancellation only")
+
+
+class _Request(Request):
+    """A request whose body is read from the connection while the handler runs."""
+
+    def __init__(
+        self, connection: "_Connection", method: str, target: str, headers: dict[str, str]
+    ) -> None:
+        self._connection = connection
+        path, _, query = target.partition("?")
+        if path[:1] != "/":  # absolute-form (RFC 9112 section 3.2.2): drop scheme and authority
+            _, _, rest = path.partition("://")
+            path = "/" + rest.partition("/")[2]
+        self.method = method
+        self.raw_path = unquote(path) if "%" in path else path
+        self.path = self.raw_path
+        self.params = _EMPTY
+        self.headers = headers
+        self.api_version = API_VERSION
+        self.peer_uid = connection.peer_uid
+        self.query = self.query_all = _EMPTY
+        if query:
+            values: dict[str, tuple[str, ...]] = {}
+            for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=1000):
+                values[name] = (*values.get(name, ()), value)
+            self.query_all = values
+            self.query = {name: many[-1] for name, many in values.items()}
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """See ``Request.body``. Raises AnswerError (400, 408) for a broken or stalled body."""
+        while data := await self._connection.receive_body():
+            yield data
+
+    async def read(self, *, limit_bytes: int = 8 << 20) -> bytes:
+        """See ``Request.read``."""
+        announced = self.headers.get("content-length", "")
+        if announced.isdigit() and (len(announced) > 18 or int(announced) > limit_bytes):
+            raise _too_large(limit_bytes)
+        parts, size = [], 0
+        while data := await self._connection.receive_body():
+            size += len(data)
+            if size > limit_bytes:
+                raise _too_large(limit_bytes)
+            parts.append(data)
+        return b"".join(parts)
+
+
+def _too_large(limit_bytes: int) -> TooLarge:
+    return TooLarge(f"the request's body has more than {limit_bytes} bytes")
+
+
+class _Parts:
+    """Stands for the bytes of one chunk inside h11, which only asks for their length."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
+class _ChunkWriter:
+    """Implements ``linkspan.sdk.http.Writer``; the head goes with the first chunk, or by ``start``."""
+
+    def __init__(self, connection: "_Connection", stream: Stream) -> None:
+        self._connection = connection
+        self._stream = stream
+        self.started = False
+
+    def head(self) -> bytes:
+        """The head, which may be asked for once."""
+        self.started = True
+        headers = {"Content-Type": JSON, **self._stream.headers}
+        return self._connection.response_head(self._stream.status, headers)
+
+    async def start(self) -> None:
+        """Send the head now if it has not been sent."""
+        if not self.started:
+            await self._connection.send([self.head()])
+
+    async def write(self, *parts: bytes) -> None:
+        """See ``Writer.write``."""
+        size = sum(map(len, parts))
+        if not size:
+            # A chunk of no bytes would end the body (RFC 9112 section 7.1).
+            await self.start()
+            return
+        out = [] if self.started else [self.head()]
+        data = h11.Data(data=cast(bytes, _Parts(size)))
+        framed: list[Any] = self._connection.h11.send_with_data_passthrough(data) or []
+        for piece in framed:
+            if isinstance(piece, _Parts):
+                out.extend(parts)
+            else:
+                out.append(piece)
+        await self._connection.send(out)
+
+
+class _Server:
+    def __init__(
+        self,
+        router: RouteTable,
+        limits: Limits,
+        headers: dict[str, str],
+        on_request: Callable[[Request], None] | None,
+    ) -> None:
+        self.router = router
+        self.limits = limits
+        self.headers = headers
+        self.on_request = on_request
+        self.open_connections = 0
+
+    async def serve_connection(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end; never raises but Cancelled."""
+        connection = _Connection(stream.socket, self)
+        try:
+            if self.open_connections >= self.limits.connections:
+                await connection.refuse(503, "too many connections")
+                return
+            self.open_connections += 1
+            try:
+                await connection.serve()
+            finally:
+                self.open_connections -= 1
+        except ClientGone:
+            pass
+        except Exception:
+            log.exception("connection failed")
+        finally:
+            stream.socket.close()
+
+
+class _Connection:
+    """One client: requests after each other, until it or we close."""
+
+    def __init__(self, sock: trio.socket.SocketType, server: _Server) -> None:
+        self.socket = sock
+        self.server = server
+        self.limits = server.limits
+        self.h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self.limits.head_bytes)
+        self.peer_uid = _peer_uid(sock)
+        self._ahead: bytes | None = None  # a piece of body that came with the head
+        self._body_done = True
+
+    async def serve(self) -> None:
+        """Requests until somebody closes; a broken one is answered and ends the connection."""
+        try:
+            while True:
+                request = await self._next_request()
+                if request is None or not await self._answer(request):
+                    return
+                self.h11.start_next_cycle()
+        except h11.RemoteProtocolError as error:
+            await self.refuse(error.error_status_hint, f"bad request: {error}")
+
+    async def refuse(self, status: int, message: str) -> None:
+        """Answer an error where no request could be read, and close."""
+        if self.h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            response = error_response(AnswerError(message, status=status, code="bad_request"))
+            await self._send_response(response, head_only=False, close=True)
+            await self._linger()
+
+    async def send(self, parts: Sequence[bytes]) -> None:
+        """Send bytes as they are. Raises ClientGone."""
+        await send_parts(self.socket, parts)
+
+    # Requests
+
+    async def _next_request(self) -> _Request | None:
+        """The next head; None if the client closed or was idle for too long."""
+        started = False
+        deadline = trio.current_time() + self.limits.idle_timeout_s
+        while True:
+            event = self.h11.next_event()
+            if event is h11.NEED_DATA:
+                if self.h11.trailing_data[0] and not started:
+                    started, deadline = True, trio.current_time() + self.limits.head_timeout_s
+                with trio.CancelScope(deadline=deadline) as waiting:
+                    self.h11.receive_data(await self._receive())
+                if waiting.cancelled_caught:
+                    if started:
+                        await self.refuse(408, "the request's headers took too long")
+                    return None
+            elif isinstance(event, h11.Request):
+                break
+            else:  # ConnectionClosed
+                return None
+        headers: dict[str, str] = {}
+        for name, value in event.headers:
+            key, text = name.decode("latin-1"), value.decode("latin-1")
+            headers[key] = f"{headers[key]},{text}" if key in headers else text
+        self._look_ahead()
+        target = event.target.decode("latin-1")
+        return _Request(self, event.method.decode("latin-1"), target, headers)
+
+    def _look_ahead(self) -> None:
+        """Take what came with the head, so that most requests are known to be complete."""
+        self._ahead = None
+        event = self.h11.next_event()
+        if isinstance(event, h11.Data):
+            self._ahead = bytes(event.data)
+            event = self.h11.next_event()
+            if isinstance(event, h11.Data):  # the next chunk of a chunked body
+                self._ahead += bytes(event.data)
+        self._body_done = isinstance(event, h11.EndOfMessage)
+
+    async def _receive(self) -> bytes:
+        try:
+            return await self.socket.recv(RECEIVE_BYTES)
+        except OSError as error:
+            raise ClientGone("the client has gone") from error
+
+    async def receive_body(self) -> bytes:
+        """The next piece of the request's body, ``b""`` at its end."""
+        if self._ahead:
+            data, self._ahead = self._ahead, None
+            return data
+        while not self._body_done:
+            try:
+                event = self.h11.next_event()
+                if event is h11.NEED_DATA:
+                    if self.h11.they_are_waiting_for_100_continue:
+                        go_on = h11.InformationalResponse(status_code=100, headers=[])
+                        await self.send([self.h11.send(go_on) or b""])
+                    with trio.move_on_after(self.limits.body_idle_timeout_s) as waiting:
+                        data = await self._receive()
+                        self.h11.receive_data(data)
+                    if waiting.cancelled_caught:
+                        raise AnswerError("the request's body stalled", status=408, code="timeout")
+                elif isinstance(event, h11.Data):
+                    return bytes(event.data)
+                elif isinstance(event, h11.EndOfMessage):
+                    self._body_done = True
+                else:
+                    raise ClientGone("the client has gone")
+            except h11.RemoteProtocolError as error:
+                if self.h11.trailing_data[1]:
+                    raise ClientGone("the client has gone") from error
+                raise AnswerError(
+                    f"bad request body: {error}", status=400, code="bad_request"
+                ) from error
+        return b""
+
+    # Answers
+
+    async def _answer(self, request: _Request) -> bool:
+        """Handle one request; True if the connection can take another."""
+        began = time.perf_counter()
+        pattern = ""
+        try:
+            request.api_version, request.path = split_version(request.raw_path)
+            match = self.server.router.find(request.method, request.path)
+            request.params, pattern = match.params, match.pattern
+            if self.server.on_request is not None:
+                self.server.on_request(request)
+            answer = await match.handler(request)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an answer
+            answer = self._error_answer(error, request)
+        status = 101 if isinstance(answer, Hijack) else answer.status
+        try:
+            if isinstance(answer, Response):
+                return await self._respond(answer, request)
+            if isinstance(answer, Stream):
+                return await self._stream(answer, request)
+            await self._hijack(answer, request)
+            return False
+        finally:
+            log.debug(
+                "request",
+                extra={
+                    "method": request.method,
+                    "route": pattern or request.path,
+                    "status": status,
+                    "duration_s": time.perf_counter() - began,
+                },
+            )
+
+    def _error_answer(self, error: Exception, request: _Request) -> Response:
+        cause = single_cause(error)
+        if isinstance(cause, ClientGone):
+            raise cause from error
+        return error_response(as_linkspan_error(error, f"{request.method} {request.raw_path}"))
+
+    def response_head(
+        self, status: int, headers: Mapping[str, str], *, length: int | None = None
+    ) -> bytes:
+        """The bytes of a head; chunked if no length is given and the client speaks HTTP/1.1."""
+        merged = {**self.server.headers, **headers}
+        if length is not None and status not in _NO_BODY_STATUS:
+            merged.setdefault("Content-Length", str(length))
+        reason = _REASONS.get(status, b"")
+        event = h11.Response(status_code=status, headers=list(merged.items()), reason=reason)
+        return self.h11.send(event) or b""
+
+    async def _send_response(self, response: Response, *, head_only: bool, close: bool) -> None:
+        headers = {**response.headers, "Connection": "close"} if close else response.headers
+        parts = [self.response_head(response.status, headers, length=len(response.body))]
+        if response.body and not head_only and response.status not in _NO_BODY_STATUS:
+            parts += self.h11.send_with_data_passthrough(h11.Data(data=response.body)) or []
+        parts.append(self.h11.send(h11.EndOfMessage()) or b"")
+        with trio.move_on_after(self.limits.send_timeout_s) as sending:
+            await self.send(parts)
+        if sending.cancelled_caught:
+            raise ClientGone("the client takes no answer")
+
+    async def _respond(self, response: Response, request: _Request) -> bool:
+        close = not await self._discard_body()
+        await self._send_response(response, head_only=request.method == "HEAD", close=close)
+        return await self._finished()
+
+    async def _discard_body(self) -> bool:
+        """Throw away what the handler did not read; False if it is too much or not to be had."""
+        size = len(self._ahead or b"")
+        self._ahead = None
+        if self._body_done:
+            return True
+        if self.h11.they_are_waiting_for_100_continue:
+            return False
+        try:
+            with trio.move_on_after(self.limits.linger_s) as discarding:
+                while data := await self.receive_body():
+                    size += len(data)
+                    if size > self.limits.unread_body_bytes:
+                        return False
+        except AnswerError:
+            return False
+        return not discarding.cancelled_caught
+
+    async def _finished(self) -> bool:
+        """After an answer: True if the connection goes on."""
+        if self.h11.our_state is h11.DONE and self.h11.their_state is h11.DONE:
+            return True
+        if self.h11.their_state is h11.SEND_BODY:
+            await self._linger()
+        return False
+
+    async def _linger(self) -> None:
+        """Close our side and read on for a moment: a reset would destroy the answer on its way."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+            with trio.move_on_after(self.limits.linger_s):
+                while await self.socket.recv(RECEIVE_BYTES):
+                    pass
+        except OSError:
+            return
+
+    async def _stream(self, stream: Stream, request: _Request) -> bool:
+        writer = _ChunkWriter(self, stream)
+        if request.method == "HEAD":
+            await self.send([writer.head(), self.h11.send(h11.EndOfMessage()) or b""])
+            return await self._finished()
+        if stream.headers_at_once:
+            await writer.start()
+        try:
+            await run_for_client(
+                self.socket, lambda: stream.run(writer), half_closed_is_gone=self._body_done
+            )
+        except Exception as error:  # noqa: BLE001 - as for handlers
+            if not writer.started:
+                return await self._respond(self._error_answer(error, request), request)
+            if not isinstance(error, ClientGone):
+                # The status is sent already; an end without the last chunk tells the client.
+                self._log_broken(error, request)
+            return False
+        await writer.start()
+        unread = not await self._discard_body()
+        await self.send([self.h11.send(h11.EndOfMessage()) or b""])
+        return await self._finished() and not unread
+
+    def _log_broken(self, error: Exception, request: _Request) -> None:
+        what = f"{request.method} {request.raw_path}"
+        reason = as_linkspan_error(error, what).message
+        log.warning("stream broke off", extra={"request": what, "reason": reason})
+
+    async def _hijack(self, hijack: Hijack, request: _Request) -> None:
+        """Hand the connection over: 101 if the client asked to upgrade, Docker's old 200 if not."""
+        await self._discard_body()
+        headers = {**self.server.headers, "Content-Type": hijack.content_type}
+        if "upgrade" in request.headers:
+            line = b"HTTP/1.1 101 UPGRADED\r\n"
+            headers |= {"Connection": "Upgrade", "Upgrade": "tcp"}
+        else:
+            line = b"HTTP/1.1 200 OK\r\n"
+        # Not through h11: it would frame a 200 without length as chunked.
+        lines = [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items()]
+        await self.send([line, *lines, b"\r\n"])
+        duplex = SocketDuplex(self.socket, already=self.h11.trailing_data[0])
+        try:
+            await run_for_client(self.socket, lambda: hijack.run(duplex), half_closed_is_gone=False)
+        except ClientGone:
+            return
+        except Exception as error:  # noqa: BLE001 - nobody else can be told
+            self._log_broken(error, request)
+        # Data that the process did not take would make the kernel answer a close with a reset.
+        await self._linger()
+
+
+def _peer_uid(sock: trio.socket.SocketType) -> int | None:
+    """The client's user on a unix socket (SO_PEERCRED, unix(7)); None elsewhere."""
+    if sock.family != socket.AF_UNIX:
+        return None
+    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", packed)
+    return int(uid)

@@ -1,0 +1,120 @@
+"""Bytes to and from a client: gather writes, chunked bodies, taken-over connections, vanished clients.
+
+Parts of a message go out in one sendmsg without being joined (a Docker frame is a header of 8 bytes and
+up to a megabyte of data; joining would copy it).
+"""
+
+import select
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+
+import trio
+
+from linkspan.core.http.errors import single_cause
+from linkspan.sdk.http import Duplex
+
+RECEIVE_BYTES = 1 << 16
+# sendmsg takes at most IOV_MAX buffers (1024 on Linux).
+MAX_PARTS = 512
+
+
+class ClientGone(trio.BrokenResourceError):
+    """The client has gone; told apart from a resource of the handler's own that broke."""
+
+
+async def send_parts(sock: trio.socket.SocketType, parts: Iterable[bytes]) -> None:
+    """Send all parts, in as few system calls as the kernel allows.
+
+    Raises:
+        ClientGone: It takes nothing any more.
+    If cancelled: some of it may have been sent.
+    """
+    rest: list[bytes | memoryview] = [part for part in parts if part]
+    first = 0
+    try:
+        while first < len(rest):
+            sent = await sock.sendmsg(rest[first : first + MAX_PARTS])
+            while first < len(rest) and sent >= len(rest[first]):
+                sent -= len(rest[first])
+                first += 1
+            if sent:
+                rest[first] = memoryview(rest[first])[sent:]
+    except OSError as error:
+        raise ClientGone("the client has gone") from error
+
+
+async def run_for_client(
+    sock: trio.socket.SocketType, run: Callable[[], Awaitable[None]], *, half_closed_is_gone: bool
+) -> None:
+    """Run something until it ends; cancel it when the client goes.
+
+    The socket itself may be read meanwhile: a second epoll watches it, and asks for hang-ups only, so
+    that data which nobody has read yet does not wake it.
+
+    Args:
+        half_closed_is_gone: A client that closes its sending side counts as gone, as in Go's server.
+
+    Raises:
+        ClientGone: It went before the end.
+        Exception: What ``run`` raised, bare.
+    """
+    events = select.EPOLLRDHUP if half_closed_is_gone else 0
+    gone = False
+    with select.epoll(1) as hang_up:
+        hang_up.register(sock.fileno(), events)
+
+        async def watch(scope: trio.CancelScope) -> None:
+            nonlocal gone
+            await trio.lowlevel.wait_readable(hang_up.fileno())
+            gone = True
+            scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch, nursery.cancel_scope)
+                await run()
+                gone = False
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            cause = single_cause(group)
+            if cause is group:
+                raise
+            raise cause from cause.__cause__
+    if gone:
+        raise ClientGone("the client has gone")
+
+
+class SocketDuplex(Duplex):
+    """A connection after 101 (or Docker's old 200 with a raw stream).
+
+    ``send`` may be called by several tasks: what one of them sends stays together.
+    """
+
+    def __init__(self, sock: trio.socket.SocketType, already: bytes = b"") -> None:
+        self._socket = sock
+        self._already = already
+        self._sending = trio.Lock()
+
+    async def receive(self) -> bytes:
+        """See ``Duplex.receive``; a client that broke off has closed its side, too."""
+        if self._already:
+            data, self._already = self._already, b""
+            await trio.lowlevel.checkpoint()
+            return data
+        try:
+            return await self._socket.recv(RECEIVE_BYTES)
+        except OSError:
+            return b""
+
+    async def send(self, *parts: bytes) -> None:
+        """See ``Duplex.send``."""
+        async with self._sending:
+            await send_parts(self._socket, parts)
+
+    async def send_eof(self) -> None:
+        """See ``Duplex.send_eof``; nothing if the client has gone."""
+        async with self._sending:
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                return

@@ -1,0 +1,602 @@
+import contextlib
+import errno
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from linkspan.core.http import Limits
+from linkspan.sdk.errors import Conflict, NotFound, NotModified
+from linkspan.sdk.http import (
+    AnswerError,
+    Duplex,
+    Hijack,
+    Request,
+    Response,
+    Stream,
+    Writer,
+    json_response,
+)
+
+HEAD = b"GET /x HTTP/1.1\r\nHost: d\r\n\r\n"
+
+
+async def echo(request: Request) -> Response:
+    return Response(body=await request.read())
+
+
+async def facts(request: Request) -> Response:
+    return json_response(
+        {
+            "path": request.path,
+            "params": dict(request.params),
+            "query": dict(request.query),
+            "all": {k: list(v) for k, v in request.query_all.items()},
+            "version": list(request.api_version),
+            "uid": request.peer_uid,
+            "header": request.headers.get("x-thing"),
+        }
+    )
+
+
+async def test_a_request_has_path_parameters_query_version_and_user(served) -> None:
+    served.add("GET", "/images/{name:path}/json", facts)
+    await served.start()
+    client = await served.client()
+    reply = await client.ask(
+        "GET",
+        "/v1.43/images/h:5%2Fa%20b/json?a=1&a=2&e=&t=%C3%A4+b",
+        headers="X-Thing: a\r\nX-Thing: b\r\n",
+    )
+    assert reply.json() == {
+        "path": "/images/h:5/a b/json",
+        "params": {"name": "h:5/a b"},
+        "query": {"a": "2", "e": "", "t": "ä b"},
+        "all": {"a": ["1", "2"], "e": [""], "t": ["ä b"]},
+        "version": [1, 43],
+        "uid": os.getuid(),
+        "header": "a,b",
+    }
+    assert reply.headers["api-version"] == "1.50"
+    assert reply.headers["ostype"] == "linux"
+
+
+async def test_a_connection_takes_many_requests(served) -> None:
+    served.add("POST", "/echo", echo)
+    await served.start()
+    client = await served.client()
+    for size in (0, 1, 70_000, 3):
+        assert (await client.ask("POST", "/echo", b"z" * size)).body == b"z" * size
+
+
+async def test_requests_sent_ahead_are_answered_in_order(served) -> None:
+    served.add("POST", "/echo", echo)
+    await served.start()
+    client = await served.client()
+    one = b"POST /echo HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\n\r\n"
+    await client.send(one + b"1" + one + b"2" + one + b"3")
+    assert [(await client.reply()).body for _ in range(3)] == [b"1", b"2", b"3"]
+
+
+async def test_a_chunked_body_is_read(served) -> None:
+    served.add("POST", "/echo", echo)
+    await served.start()
+    client = await served.client()
+    await client.send(
+        b"POST /echo HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    )
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    await client.send(b"2\r\nde\r\n0\r\n\r\n")
+    assert (await client.reply()).body == b"abcde"
+
+
+async def test_a_client_that_expects_100_gets_it_when_the_body_is_wanted(served) -> None:
+    served.add("POST", "/echo", echo)
+    await served.start()
+    client = await served.client()
+    await client.send(
+        b"POST /echo HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    )
+    assert (await client.head())[0] == 100
+    await client.send(b"ok")
+    assert (await client.reply()).body == b"ok"
+
+
+async def test_a_client_that_expects_100_may_get_the_final_answer_instead(served) -> None:
+    async def refuse(_: Request) -> Response:
+        raise Conflict("no")
+
+    served.add("POST", "/x", refuse)
+    await served.start()
+    client = await served.client()
+    await client.send(
+        b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    )
+    reply = await client.reply()
+    assert (reply.status, reply.headers["connection"]) == (409, "close")
+    assert await client.closed()
+
+
+async def test_a_small_unread_body_leaves_the_connection_usable(served) -> None:
+    async def ignore(_: Request) -> Response:
+        return Response(status=204)
+
+    served.add("POST", "/x", ignore)
+    await served.start()
+    client = await served.client()
+    assert (await client.ask("POST", "/x", b"y" * 100_000)).status == 204
+    assert (await client.ask("POST", "/x")).status == 204
+
+
+async def test_an_answer_before_a_huge_body_reaches_the_client(served) -> None:
+    async def refuse(_: Request) -> Response:
+        raise NotFound("no such thing")
+
+    served.add("POST", "/x", refuse)
+    await served.start()
+    client = await served.client()
+    await client.send(b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 100000000\r\n\r\n")
+    async with trio.open_nursery() as nursery:
+
+        async def upload() -> None:
+            with contextlib.suppress(trio.BrokenResourceError):
+                while True:
+                    await client.send(b"z" * 65536)
+
+        nursery.start_soon(upload)
+        reply = await client.reply()
+        assert (reply.status, reply.json()["message"]) == (404, "no such thing")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_body_beyond_the_limit_is_413(served) -> None:
+    async def small(request: Request) -> Response:
+        return Response(body=await request.read(limit_bytes=10))
+
+    served.add("POST", "/x", small)
+    await served.start()
+    announced = await (await served.client()).ask("POST", "/x", b"z" * 11)
+    assert announced.status == 413
+    client = await served.client()
+    await client.send(
+        b"POST /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n"
+        + b"z" * 11
+        + b"\r\n"
+    )
+    assert (await client.reply()).status == 413
+
+
+async def test_head_has_the_headers_of_get_and_no_body(served) -> None:
+    async def page(_: Request) -> Response:
+        return Response(body=b"OK", headers={"Content-Type": "text/plain"})
+
+    served.add("GET", "/_ping", page)
+    await served.start()
+    client = await served.client()
+    head = await client.ask("HEAD", "/_ping", head_only=True)
+    assert (head.status, head.headers["content-length"]) == (200, "2")
+    assert (await client.ask("GET", "/_ping")).body == b"OK"
+
+
+async def test_an_old_http_1_0_client_gets_a_body_that_ends_with_the_connection(served) -> None:
+    async def run(writer: Writer) -> None:
+        await writer.write(b"a", b"b")
+        await writer.write(b"c")
+
+    async def stream(_: Request) -> Stream:
+        return Stream(run=run)
+
+    served.add("GET", "/x", stream)
+    await served.start()
+    client = await served.client()
+    await client.send(b"GET /x HTTP/1.0\r\n\r\n")
+    status, _, headers = await client.head()
+    assert status == 200
+    assert "transfer-encoding" not in headers
+    body = client.buffer
+    while data := await client.stream.receive_some(10):
+        body += data
+    assert body == b"abc"
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (NotFound("No such container: x"), 404, "No such container: x"),
+        (AnswerError("port taken", status=500, code="port_taken"), 500, "port taken"),
+        (ExceptionGroup("g", [Conflict("busy")]), 409, "busy"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data"),
+            507,
+            "no space left on device (/data)",
+        ),
+    ],
+)
+async def test_an_error_is_its_status_and_a_message(served, error, status, message) -> None:
+    async def fail(_: Request) -> Response:
+        raise error
+
+    served.add("GET", "/x", fail)
+    await served.start()
+    client = await served.client()
+    reply = await client.ask("GET", "/x")
+    assert (reply.status, reply.json()["message"]) == (status, message)
+    assert (await client.ask("GET", "/nothing")).json()["message"] == "page not found"
+
+
+async def test_not_modified_has_no_body(served) -> None:
+    async def fail(_: Request) -> Response:
+        raise NotModified("it runs")
+
+    served.add("POST", "/x", fail)
+    await served.start()
+    client = await served.client()
+    assert (await client.ask("POST", "/x")).status == 304
+    assert (await client.ask("POST", "/x")).status == 304
+
+
+async def test_a_bug_is_500_with_an_id_that_the_log_has_too(served, caplog) -> None:
+    async def bug(_: Request) -> Response:
+        raise ZeroDivisionError("secret detail")
+
+    served.add("GET", "/x", bug)
+    await served.start()
+    reply = await (await served.client()).ask("GET", "/x")
+    assert reply.status == 500
+    fault_id = reply.json()["details"]["fault_id"]
+    assert fault_id in reply.json()["message"]
+    assert "secret detail" not in reply.json()["message"]
+    assert [r.fault_id for r in caplog.records if r.levelno == logging.ERROR] == [fault_id]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"NONSENSE\r\n\r\n",
+        b"GET /x HTTP/1.1\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nHost: d\r\nContent-Length: -1\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /x HTTP/1.1\r\nHost: d\r\nA: b\x00c\r\n\r\n",
+    ],
+)
+async def test_a_request_that_is_no_http_is_400_and_closed(served, bad) -> None:
+    served.add("GET", "/x", echo)
+    served.add("POST", "/x", echo)
+    await served.start()
+    client = await served.client()
+    await client.send(bad)
+    assert (await client.reply()).status == 400
+    assert await client.closed()
+
+
+async def test_a_head_beyond_the_limit_is_431(served) -> None:
+    await served.start(limits=Limits(head_bytes=1000))
+    client = await served.client()
+    await client.send(b"GET /x HTTP/1.1\r\nHost: d\r\nA: " + b"z" * 2000)
+    assert (await client.reply()).status == 431
+
+
+async def test_a_slow_head_is_408_and_an_idle_connection_is_closed(served) -> None:
+    served.add("GET", "/x", echo)
+    await served.start(limits=Limits(head_timeout_s=0.05, idle_timeout_s=0.1))
+    slow = await served.client()
+    await slow.send(HEAD[:20])
+    assert (await slow.reply()).status == 408
+    idle = await served.client()
+    await idle.ask("GET", "/x")
+    assert await idle.closed()
+
+
+async def test_a_body_that_stalls_is_408(served) -> None:
+    served.add("POST", "/echo", echo)
+    await served.start(limits=Limits(body_idle_timeout_s=0.05, linger_s=0.05))
+    client = await served.client()
+    await client.send(b"POST /echo HTTP/1.1\r\nHost: d\r\nContent-Length: 10\r\n\r\nabc")
+    assert (await client.reply()).status == 408
+
+
+async def test_one_connection_too_many_is_503_and_room_is_made_by_leaving(served) -> None:
+    served.add("GET", "/x", echo)
+    await served.start(limits=Limits(connections=1))
+    first = await served.client()
+    assert (await first.ask("GET", "/x")).status == 200
+    second = await served.client()
+    assert (await second.reply()).status == 503
+    await first.stream.aclose()
+    await trio.sleep(0.01)
+    assert (await (await served.client()).ask("GET", "/x")).status == 200
+
+
+# Streams
+
+
+async def test_the_headers_of_a_stream_come_before_its_first_chunk(served) -> None:
+    go = trio.Event()
+
+    async def run(writer: Writer) -> None:
+        await go.wait()
+        await writer.write(b'{"StatusCode":0}')
+
+    async def wait(_: Request) -> Stream:
+        return Stream(run=run)
+
+    served.add("POST", "/wait", wait)
+    await served.start()
+    client = await served.client()
+    await client.send(b"POST /wait HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
+    assert (await client.head())[2]["transfer-encoding"] == "chunked"
+    go.set()
+    assert await client.chunk() == b'{"StatusCode":0}'
+    assert await client.chunk() == b""
+    go = trio.Event()
+    go.set()
+    assert (await client.ask("POST", "/wait")).status == 200
+
+
+async def test_parts_of_a_chunk_stay_together(served) -> None:
+    big = os.urandom(3_000_000)
+
+    async def run(writer: Writer) -> None:
+        await writer.write(b"head", big, b"tail")
+        await writer.write(b"")
+        await writer.write(*[b"x"] * 2000)
+
+    async def stream(_: Request) -> Stream:
+        return Stream(run=run)
+
+    served.add("GET", "/x", stream)
+    await served.start()
+    client = await served.client()
+    await client.send(HEAD)
+    await client.head()
+    assert await client.chunk() == b"head" + big + b"tail"
+    assert await client.chunk() == b"x" * 2000
+    assert await client.chunk() == b""
+
+
+async def test_an_error_before_a_late_head_is_answered_as_any_error(served) -> None:
+    async def run(_: Writer) -> None:
+        raise NotFound("manifest unknown")
+
+    async def pull(_: Request) -> Stream:
+        return Stream(run=run, headers_at_once=False)
+
+    served.add("POST", "/x", pull)
+    await served.start()
+    client = await served.client()
+    assert (await client.ask("POST", "/x")).status == 404
+    assert (await client.ask("POST", "/x")).json()["message"] == "manifest unknown"
+
+
+async def test_a_stream_that_breaks_off_ends_without_its_last_chunk(served) -> None:
+    async def run(writer: Writer) -> None:
+        await writer.write(b"a")
+        raise Conflict("half way")
+
+    async def stream(_: Request) -> Stream:
+        return Stream(run=run)
+
+    served.add("GET", "/x", stream)
+    await served.start()
+    client = await served.client()
+    await client.send(HEAD)
+    await client.head()
+    assert await client.chunk() == b"a"
+    assert await client.closed()
+
+
+async def test_a_stream_is_cancelled_when_its_client_goes(served) -> None:
+    cancelled = trio.Event()
+
+    async def run(_: Writer) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    async def stream(_: Request) -> Stream:
+        return Stream(run=run)
+
+    served.add("GET", "/x", stream)
+    await served.start()
+    client = await served.client()
+    await client.send(HEAD)
+    await client.head()
+    await client.stream.aclose()
+    with trio.fail_after(5):
+        await cancelled.wait()
+
+
+async def test_a_stream_may_be_written_while_the_body_is_read(served) -> None:
+    async def build(request: Request) -> Stream:
+        async def run(writer: Writer) -> None:
+            async for data in request.body():
+                await writer.write(data.upper())
+
+        return Stream(run=run, headers_at_once=False)
+
+    served.add("POST", "/x", build)
+    await served.start()
+    client = await served.client()
+    await client.send(
+        b"POST /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    )
+    await client.head()
+    assert await client.chunk() == b"ABC"
+    await client.send(b"1\r\nd\r\n0\r\n\r\n")
+    assert await client.chunk() == b"D"
+    assert await client.chunk() == b""
+
+
+async def test_a_client_that_goes_in_the_middle_of_its_body_ends_the_handler(served) -> None:
+    ended = trio.Event()
+
+    async def build(request: Request) -> Response:
+        try:
+            return Response(body=await request.read())
+        finally:
+            ended.set()
+
+    served.add("POST", "/x", build)
+    await served.start()
+    client = await served.client()
+    await client.send(b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 10\r\n\r\nabc")
+    await client.stream.aclose()
+    with trio.fail_after(5):
+        await ended.wait()
+
+
+async def test_a_client_that_takes_nothing_stalls_nobody_else(served) -> None:
+    async def flood(writer: Writer) -> None:
+        while True:
+            await writer.write(b"z" * 65536)
+
+    async def stream(_: Request) -> Stream:
+        return Stream(run=flood)
+
+    served.add("GET", "/flood", stream)
+    served.add("GET", "/x", echo)
+    await served.start()
+    slow = await served.client()
+    await slow.send(b"GET /flood HTTP/1.1\r\nHost: d\r\n\r\n")
+    await slow.head()
+    quick = await served.client()
+    with trio.fail_after(2):
+        for _ in range(20):
+            assert (await quick.ask("GET", "/x")).status == 200
+
+
+async def test_an_answer_that_nobody_takes_is_given_up(served) -> None:
+    async def page(_: Request) -> Response:
+        return Response(body=b"z" * 10_000_000)
+
+    served.add("GET", "/x", page)
+    await served.start(limits=Limits(send_timeout_s=0.05))
+    client = await served.client()
+    await client.send(HEAD)
+    await client.head()
+    await trio.sleep(0.2)
+    with pytest.raises(EOFError):
+        await client.exactly(10_000_000)
+
+
+# Hijacked connections
+
+Run = Callable[[Duplex], Awaitable[None]]
+
+
+def hijacked(run: Run) -> Callable[[Request], Awaitable[Hijack]]:
+    async def handler(request: Request) -> Hijack:
+        await request.read()
+        return Hijack(run=run)
+
+    return handler
+
+
+UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+
+
+@pytest.mark.parametrize("body", [b"", json.dumps({"Detach": False}).encode()])
+async def test_an_upgrade_is_101_and_then_raw_both_ways(served, body) -> None:
+    async def cat(duplex: Duplex) -> None:
+        while data := await duplex.receive():
+            await duplex.send(b"<", data, b">")
+        await duplex.send(b"end")
+
+    served.add("POST", "/attach", hijacked(cat))
+    await served.start()
+    client = await served.client()
+    await client.send(
+        f"POST /attach HTTP/1.1\r\nHost: d\r\nContent-Length: {len(body)}\r\n{UPGRADE}\r\n".encode()
+        + body
+    )
+    status, reason, headers = await client.head()
+    assert (status, reason) == (101, "UPGRADED")
+    assert (headers["connection"], headers["upgrade"]) == ("Upgrade", "tcp")
+    assert headers["content-type"] == "application/vnd.docker.raw-stream"
+    await client.send(b"hi")
+    assert await client.exactly(4) == b"<hi>"
+    await client.stream.send_eof()
+    assert await client.exactly(3) == b"end"
+    assert await client.closed()
+
+
+async def test_without_upgrade_the_stream_is_a_raw_200_and_early_input_is_kept(served) -> None:
+    async def cat(duplex: Duplex) -> None:
+        await duplex.send(await duplex.receive())
+
+    served.add("POST", "/attach", hijacked(cat))
+    await served.start()
+    client = await served.client()
+    await client.send(b"POST /attach HTTP/1.1\r\nHost: d\r\n\r\nearly")
+    status, _, headers = await client.head()
+    assert status == 200
+    assert "transfer-encoding" not in headers
+    assert "content-length" not in headers
+    assert await client.exactly(5) == b"early"
+
+
+async def test_a_hijack_outlives_a_closed_input_and_ends_with_the_client(served) -> None:
+    cancelled, got_end = trio.Event(), trio.Event()
+
+    async def run(duplex: Duplex) -> None:
+        try:
+            assert await duplex.receive() == b""
+            got_end.set()
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    served.add("POST", "/attach", hijacked(run))
+    await served.start()
+    client = await served.client()
+    await client.send(f"POST /attach HTTP/1.1\r\nHost: d\r\n{UPGRADE}\r\n".encode())
+    await client.head()
+    await client.stream.send_eof()
+    await got_end.wait()
+    await trio.sleep(0.02)
+    assert not cancelled.is_set()
+    await client.stream.aclose()
+    with trio.fail_after(5):
+        await cancelled.wait()
+
+
+async def test_input_that_the_process_leaves_does_not_cost_its_output(served) -> None:
+    async def run(duplex: Duplex) -> None:
+        await duplex.receive()
+        await duplex.send(b"done")
+
+    served.add("POST", "/attach", hijacked(run))
+    await served.start()
+    client = await served.client()
+    await client.send(f"POST /attach HTTP/1.1\r\nHost: d\r\n{UPGRADE}\r\n".encode())
+    await client.head()
+    await client.send(b"z" * 150_000)
+    assert await client.exactly(4) == b"done"
+    assert await client.closed()
+
+
+async def test_an_upgrade_that_the_route_does_not_want_is_a_plain_answer(served) -> None:
+    served.add("GET", "/x", echo)
+    await served.start()
+    client = await served.client()
+    assert (await client.ask("GET", "/x", headers=UPGRADE)).status == 200
+    assert (await client.ask("GET", "/x")).status == 200
+
+
+async def test_every_request_is_announced(served) -> None:
+    seen = []
+    served.add("GET", "/x/{id}", echo)
+    await served.start(
+        on_request=lambda request: seen.append((request.method, request.params["id"]))
+    )
+    await (await served.client()).ask("GET", "/v1.40/x/1")
+    assert seen == [("GET", "1")]
