@@ -44,7 +44,7 @@ class ImageStore:
         self._turn = trio.Lock()
         # What a running pull, push or build needs, though no image names it yet.
         self._leases: Counter[str] = Counter()
-        self.containers_of: Callable[[str], list[Container]] = lambda _: []
+        self.containers_of: Callable[[str], Sequence[Container]] = lambda _: ()
 
     async def load(self) -> list[str]:
         """Read the records; return what had to be dropped, a sentence each."""

@@ -130,6 +130,10 @@ class HookRunner:
                     return f"hook '{caller.name}' cannot be wrapped"
         return ""
 
+    def has(self, name: str) -> bool:
+        """Whether any listener implements a hook; lets a hot path skip it."""
+        return bool(getattr(self.manager.hook, name).get_hookimpls())
+
     def _implementations(self, name: str) -> list[pluggy.HookImpl]:
         caller: pluggy.HookCaller = getattr(self.manager.hook, name)
         implementations = caller.get_hookimpls()

@@ -1,0 +1,1 @@
+"""The daemon: drivers, engine, components and API in one process."""

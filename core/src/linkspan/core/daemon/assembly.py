@@ -1,0 +1,269 @@
+"""Puts the daemon together: drivers in their order, the engine, components, routes, listeners."""
+
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from linkspan.core.config.load import LoadedConfig
+from linkspan.core.daemon.identity import Identity
+from linkspan.core.daemon.lending import Lent, PluginHost
+from linkspan.core.engine.drivers import Drivers
+from linkspan.core.engine.engine import Engine
+from linkspan.core.engine.supervisor import Supervisor
+from linkspan.core.events.bus import EventBus
+from linkspan.core.http.listeners import open_unix_listener, remove_unix_socket
+from linkspan.core.http.routing import RouteTable
+from linkspan.core.http.server import serve_http
+from linkspan.core.plugins.hooks import HookRunner
+from linkspan.core.plugins.registry import PluginRegistry
+from linkspan.core.store.records import open_records
+from linkspan.sdk.errors import LinkspanError
+from linkspan.sdk.host import DaemonInfo
+from linkspan.sdk.http import Request, Response, json_response
+
+log = logging.getLogger("linkspan.daemon")
+
+# The engine stands on the first group; the second may use the engine.
+ENGINE_ROLES = ("runtime", "content", "snapshots", "registry", "network", "volume")
+LATER_ROLES = ("builder", "state", "scheduler", "orchestrator", "step")
+# Of these every installed driver is opened: objects and steps name theirs.
+ALL_INSTALLED = ("network", "volume", "step")
+ESSENTIAL = ("runtime", "content", "snapshots")
+
+
+@attrs.define
+class Daemon:
+    """A daemon that is being put together.
+
+    Attributes:
+        repaired: What recovery said, a sentence each.
+        troubles: Components that did not start, and why.
+    """
+
+    config: LoadedConfig
+    registry: PluginRegistry
+    identity: Identity
+    drivers: Drivers = attrs.field(factory=Drivers)
+    repaired: list[str] = attrs.field(factory=list)
+    troubles: dict[str, str] = attrs.field(factory=dict)
+
+    def wanted(self, role: str) -> list[str]:
+        """Names of the drivers of a role that are to be opened, the chosen one first."""
+        chosen = self.config.role(role).driver
+        self.drivers.chosen[role] = chosen
+        if role not in ALL_INSTALLED:
+            return [chosen]
+        return list(dict.fromkeys((chosen, *self.registry.driver_names(role))))
+
+    def prepare_process(self) -> None:
+        """Before the event loop: let the chosen drivers change this process."""
+        for role in (*ENGINE_ROLES, *LATER_ROLES):
+            name = self.config.role(role).driver if role != "step" else ""
+            if not name:
+                continue
+            try:
+                kind = self.registry.driver_class(role, name)
+                kind.prepare_process(
+                    self.config.driver_config(role, name, kind.config_type),
+                    self._run_dir(role, name),
+                )
+            except LinkspanError as error:
+                self._unusable(role, name, error)
+
+    def _unusable(self, role: str, name: str, error: LinkspanError) -> None:
+        if role in ESSENTIAL:
+            raise error
+        self.drivers.reasons[role, name] = str(error)
+        log.error("driver not usable", extra={"role": role, "driver": name, "reason": str(error)})
+
+    def _run_dir(self, role: str, name: str) -> Path:
+        folder = self.config.daemon.exec_root / f"{role}-{name}"
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return folder
+
+    def info(self) -> DaemonInfo:
+        """Facts about this daemon."""
+        daemon = self.config.daemon
+        return DaemonInfo(
+            id=self.identity.id,
+            name=socket.gethostname(),
+            version=self.identity.version,
+            data_root=daemon.data_root,
+            exec_root=daemon.exec_root,
+            api_sockets=daemon.host,
+            drivers=dict(self.drivers.chosen),
+            plugins=[
+                {"name": m.name, "version": m.version} for m in self.registry.manifests.values()
+            ],
+            insecure_registries=daemon.insecure_registries,
+            bridge_address=daemon.bip or "",
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled, SIGTERM or SIGINT; containers go on."""
+        async with AsyncExitStack() as stack:
+            supervisor = Supervisor(await stack.enter_async_context(_cancelled_at_end()))
+            hooks = self.registry.hook_runner()
+            lent = Lent(self.drivers, self.info())
+            for role in ENGINE_ROLES:
+                await self._open_role(role, lent, stack)
+            lent.info = self.info()
+            records = await stack.enter_async_context(
+                open_records(self.config.daemon.data_root / "linkspan.db")
+            )
+            engine = Engine(
+                records=records,
+                drivers=self.drivers,
+                hooks=hooks,
+                supervisor=supervisor,
+                bus=EventBus(),
+                data_root=self.config.daemon.data_root,
+                exec_root=self.config.daemon.exec_root,
+            )
+            lent.engine = engine
+            self.repaired += await engine.recover()
+            for role in LATER_ROLES:
+                await self._open_role(role, lent, stack)
+            lent.info = self.info()
+            host = PluginHost(
+                lent,
+                supervisor,
+                self.config.daemon.data_root / "plugins",
+                self.config.daemon.exec_root / "plugins",
+            )
+            await self._start_components(hooks, lent, supervisor)
+            for text in self.repaired:
+                log.warning("repaired", extra={"what": text})
+            await self._serve(hooks, host, lent, supervisor, engine, stack, task_status)
+
+    async def _open_role(self, role: str, lent: Lent, stack: AsyncExitStack) -> None:
+        for name in self.wanted(role):
+            if (role, name) in self.drivers.reasons:
+                continue
+            try:
+                driver = await stack.enter_async_context(self._opened(role, name, lent))
+                await driver.recover()
+            except LinkspanError as error:
+                self._unusable(role, name, error)
+                continue
+            self.drivers.add(role, name, driver)
+
+    @asynccontextmanager
+    async def _opened(self, role: str, name: str, lent: Lent) -> AsyncIterator[Any]:
+        kind = self.registry.driver_class(role, name)
+        config = self.config.driver_config(role, name, kind.config_type)
+        async with _cancelled_at_end() as nursery:
+            host = PluginHost(
+                lent,
+                Supervisor(nursery),
+                self.config.daemon.data_root / f"{role}-{name}",
+                self._run_dir(role, name),
+            )
+            async with kind.open(config, host) as driver:
+                yield self.registry.guard(role, name, driver)
+
+    async def _start_components(
+        self, hooks: HookRunner, lent: Lent, supervisor: Supervisor
+    ) -> None:
+        found = _Components()
+        hooks.call("linkspan_register_components", components=found)
+        for name, run, config_type in found.items:
+            daemon = self.config.daemon
+            host = PluginHost(lent, supervisor, daemon.data_root / name, daemon.exec_root / name)
+            try:
+                config = self.config.component(name, config_type) if config_type else None
+                await supervisor.start(run, config, host, name=name)
+            except LinkspanError as error:
+                self.troubles[name] = str(error)
+                log.error("component not started", extra={"component": name, "reason": str(error)})
+
+    async def _serve(
+        self,
+        hooks: HookRunner,
+        host: PluginHost,
+        lent: Lent,
+        supervisor: Supervisor,
+        engine: Engine,
+        stack: AsyncExitStack,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        routes = RouteTable()
+        routes.add("GET", "/linkspan/v1/daemon", self._status)
+        hooks.call("linkspan_register_routes", router=routes, host=host)
+        daemon = self.config.daemon
+        paths = [address.removeprefix("unix://") for address in daemon.host]
+        listeners = []
+        for path in paths:
+            listeners.append(await open_unix_listener(path, group=daemon.group))
+            stack.callback(remove_unix_socket, path)
+        async with trio.open_nursery() as nursery:
+            # Restart policies and cleaning up need not hold up the first answer.
+            supervisor.spawn(engine.containers.start_wanted, name="start wanted containers")
+            supervisor.spawn(engine.gc, name="gc")
+            await nursery.start(_until_signalled, nursery.cancel_scope)
+            await nursery.start(serve_http, listeners, routes)
+            await hooks.notify("linkspan_daemon_started", daemon=lent.info)
+            gc.collect()
+            gc.freeze()
+            log.info("listening", extra={"addresses": list(daemon.host), "pid": os.getpid()})
+            task_status.started()
+        with trio.move_on_after(daemon.shutdown_timeout_s):
+            await hooks.notify("linkspan_daemon_stopping", daemon=lent.info)
+        log.info("stopped")
+
+    async def _status(self, request: Request) -> Response:
+        return json_response(
+            {
+                "id": self.identity.id,
+                "version": self.identity.version,
+                "pid": os.getpid(),
+                "data_root": str(self.config.daemon.data_root),
+                "exec_root": str(self.config.daemon.exec_root),
+                "hosts": list(self.config.daemon.host),
+                "drivers": dict(self.drivers.chosen),
+                "unusable": {f"{r}/{n}": why for (r, n), why in self.drivers.reasons.items()},
+                "troubles": self.troubles,
+                "repaired": self.repaired,
+            }
+        )
+
+
+class _Components:
+    """Collects what plugins register; ``linkspan.sdk.hooks.registration.Components``."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[str, Callable[..., Any], type[Any] | None]] = []
+
+    def add(
+        self, name: str, run: Callable[..., Any], *, config_type: type[Any] | None = None
+    ) -> None:
+        self.items.append((name, run, config_type))
+
+
+@asynccontextmanager
+async def _cancelled_at_end() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks end with the context."""
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def _until_signalled(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started()
+        async for _ in received:
+            scope.cancel()
+            return

@@ -1,0 +1,42 @@
+"""The daemon's process: from flags to the event loop."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from linkspan.core.config.load import load_config
+from linkspan.core.daemon.assembly import Daemon
+from linkspan.core.daemon.identity import Identity
+from linkspan.core.daemon.logs import set_up_logging
+from linkspan.core.plugins.registry import PluginRegistry
+
+
+def run_daemon(config_paths: Sequence[Path | str] | None, overrides: Mapping[str, Any]) -> None:
+    """Run a daemon in this process until it is told to end.
+
+    Raises:
+        ConfigError: Everything that is wrong with the config.
+        LinkspanError: It cannot start; says why.
+    """
+    config = load_config(config_paths, overrides)
+    set_up_logging(config.daemon.log_level)
+    identity = Identity.claim(config.daemon.data_root, config.daemon.exec_root)
+    registry = PluginRegistry(config.plugins).discover()
+    daemon = Daemon(config=config, registry=registry, identity=identity)
+    daemon.prepare_process()
+    sys.setswitchinterval(0.0005)
+    try:
+        trio.run(daemon.run, strict_exception_groups=True)
+    except BaseExceptionGroup as group:
+        raise _only(group) from None
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """A group of one, however deep, is that one."""
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner

@@ -1,0 +1,457 @@
+"""Containers by name and id: what the API, the orchestrator and steps call."""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from linkspan.core.engine.creation import resolve
+from linkspan.core.engine.drivers import Drivers
+from linkspan.core.engine.entry import Attachment, Entry, Waiter
+from linkspan.core.engine.execs import Execs
+from linkspan.core.engine.images import ImageStore
+from linkspan.core.engine.lifecycle import KIND, Lifecycle
+from linkspan.core.engine.mounts import wanted_mounts
+from linkspan.core.engine.names import by_prefix, check_name, free_name, not_found
+from linkspan.core.engine.networks import NetworkStore
+from linkspan.core.engine.volumes import VolumeStore
+from linkspan.core.plugins.hooks import HookRunner
+from linkspan.core.store.records import Records
+from linkspan.sdk.drivers.runtime import ExecProcess, RuntimeStats
+from linkspan.sdk.errors import Conflict, LinkspanError, NotFound
+from linkspan.sdk.host import WaitCondition
+from linkspan.sdk.model.container import (
+    Container,
+    ContainerFilter,
+    ContainerSpec,
+    ContainerStatus,
+    Exec,
+    ExecSpec,
+    Mount,
+    MountPoint,
+    Resources,
+    RestartPolicy,
+)
+from linkspan.sdk.model.network import Network
+from linkspan.sdk.model.process import LogQuery, LogRecord
+from linkspan.sdk.model.volume import VolumeSpec
+
+
+class ContainerStore:
+    """All containers; implements ``linkspan.sdk.host.Containers``."""
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        drivers: Drivers,
+        images: ImageStore,
+        networks: NetworkStore,
+        volumes: VolumeStore,
+        hooks: HookRunner,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self._records = records
+        self._drivers = drivers
+        self._images = images
+        self._networks = networks
+        self._volumes = volumes
+        self._hooks = hooks
+        self._life = lifecycle
+        self._entries: dict[str, Entry] = {}
+        self._names: dict[str, str] = {}
+        self._execs = Execs(drivers, hooks, lifecycle.tell)
+        lifecycle.entry_of = self.find
+        lifecycle.forget = self._forget
+
+    # -- finding ------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Read the records."""
+        for container in (await self._records.load(KIND, Container)).values():
+            self._entries[container.id] = Entry(container)
+            self._names[container.name] = container.id
+
+    async def recover(self) -> Sequence[str]:
+        """Go on from what runs; say what was repaired."""
+        found = {r.container_id: r for r in await self._drivers.runtime.recovered()}
+        said = []
+        for entry in list(self._entries.values()):
+            said.append(await self._life.recover(entry, found.get(entry.container.id)))
+        for container_id in found.keys() - self._entries.keys():
+            await self._drivers.runtime.delete(container_id)
+            said.append(f"container {container_id[:12]}, which nobody knows, was ended")
+        await self._drivers.snapshots.gc(list(self._entries))
+        await self._drivers.runtime.gc(list(self._entries))
+        return [text for text in said if text]
+
+    async def start_wanted(self) -> None:
+        """Start containers whose restart policy wants them to run."""
+        for entry in list(self._entries.values()):
+            await self._life.restart_after_boot(entry)
+
+    def all(self) -> Sequence[Container]:
+        """Every container, oldest first."""
+        return [entry.container for entry in self._entries.values()]
+
+    def using_image(self, image_id: str) -> Sequence[Container]:
+        """Containers made from an image."""
+        return [c for c in self.all() if c.image_id == image_id]
+
+    def find(self, ref: str) -> Entry | None:
+        """By id, name or unique id prefix; None if there is none."""
+        if ref in self._entries:
+            return self._entries[ref]
+        named = self._names.get(ref.removeprefix("/"))
+        if named is not None:
+            return self._entries[named]
+        found = by_prefix(ref, self._entries)
+        return self._entries[found] if found else None
+
+    def _entry(self, ref: str) -> Entry:
+        entry = self.find(ref)
+        if entry is None:
+            raise not_found("container", ref)
+        return entry
+
+    def inspect(self, ref: str) -> Container:
+        """What it is now."""
+        return self._entry(ref).container
+
+    def list(self, query: ContainerFilter = ContainerFilter()) -> Sequence[Container]:  # noqa: B008
+        """Containers, newest first."""
+        newest = list(reversed(self._entries.values()))
+        found = [e.container for e in newest if self._matches(e.container, query)]
+        return found[: query.limit] if query.limit else found
+
+    def _matches(self, container: Container, query: ContainerFilter) -> bool:
+        state = container.state
+        everything = query.all or query.limit or query.statuses or query.exited
+        if not everything and not state.running and state.status is not ContainerStatus.RESTARTING:
+            return False
+        health = state.health.status.value if state.health else "none"
+        networks = {v for e in container.endpoints for v in (e.network_name, e.network_id)}
+        networks |= {container.spec.network_mode, *container.spec.networks}
+        volumes = {v for m in container.mounts for v in (m.name, m.destination)}
+        return (
+            all(_has_label(container.labels, label) for label in query.labels)
+            and (
+                not query.names
+                or any(
+                    re.search(n, f"/{container.name}") or re.search(n, container.name)
+                    for n in query.names
+                )
+            )
+            and (not query.ids or any(container.id.startswith(i) for i in query.ids))
+            and (not query.statuses or state.status.value in query.statuses)
+            and (not query.health or health in query.health)
+            and (not query.exited or state.exit_code in query.exited)
+            and (not query.networks or bool(networks.intersection(query.networks)))
+            and (not query.volumes or bool(volumes.intersection(query.volumes)))
+            and (not query.ancestors or self._descends(container, query.ancestors))
+        )
+
+    def _descends(self, container: Container, ancestors: tuple[str, ...]) -> bool:
+        for ref in ancestors:
+            image = self._images.find(ref)
+            if image is not None and container.image_id == image.id:
+                return True
+        return False
+
+    # -- making and removing ------------------------------------------------------------------
+
+    async def create(self, spec: ContainerSpec, *, name: str = "") -> Container:
+        """Make a container; see ``linkspan.sdk.host.Containers``."""
+        spec = await self._hooks.intercept("linkspan_before_container_create", spec)
+        image = self._images.inspect(spec.image)
+        chosen = check_name(name, "container") if name else free_name(self._names)
+        container = resolve(spec, image, chosen)
+        wanted = wanted_mounts(spec, image.config.volumes)
+        if not spec.network_mode.startswith("container:"):
+            self._networks.of_container(container)
+        if chosen in self._names:
+            other = self._names[chosen]
+            raise Conflict(
+                f'Conflict. The container name "/{chosen}" is already in use by container "{other}". '
+                "You have to remove (or rename) that container to be able to reuse that name.",
+                code="name_taken",
+                help=f"linkspan rm {chosen}",
+            )
+        # From here on the name is ours, so that of two creates at once one gets the conflict.
+        self._names[chosen] = container.id
+        made: set[str] = set()
+        try:
+            mounts = tuple([await self._mount_point(m, spec, made) for m in wanted])
+            container = attrs.evolve(container, mounts=(*mounts, *self._from_others(spec, wanted)))
+            await self._drivers.snapshots.prepare(
+                container.id, image.chain_ids[-1] if image.chain_ids else ""
+            )
+            await self._records.put(KIND, container.id, container)
+        except BaseException:
+            self._names.pop(chosen, None)
+            with trio.CancelScope(shield=True):
+                await self._drivers.snapshots.remove(container.id)
+                for volume in made:
+                    await self._volumes.remove(volume, force=True)
+            raise
+        self._entries[container.id] = Entry(container)
+        self._life.tell("create", container)
+        self._life.notify("linkspan_container_created", container=container)
+        return container
+
+    async def _mount_point(self, mount: Mount, spec: ContainerSpec, made: set[str]) -> MountPoint:
+        if mount.type == "tmpfs":
+            return MountPoint(type="tmpfs", source="", destination=mount.target)
+        if mount.type == "bind":
+            return MountPoint(
+                type="bind",
+                source=mount.source,
+                destination=mount.target,
+                read_only=mount.read_only,
+                propagation=mount.propagation or "rprivate",
+            )
+        anonymous = not mount.source
+        before = None if anonymous else await self._volumes.find(mount.source)
+        volume = before or await self._volumes.create(
+            VolumeSpec(
+                name=mount.source,
+                driver=mount.volume_driver,
+                options=mount.volume_options,
+                labels=mount.volume_labels,
+            )
+        )
+        if before is None and anonymous:
+            made.add(volume.name)
+        return MountPoint(
+            type="volume",
+            name=volume.name,
+            source=volume.mountpoint,
+            destination=mount.target,
+            driver=volume.driver,
+            read_only=mount.read_only,
+            anonymous=anonymous,
+        )
+
+    def _from_others(self, spec: ContainerSpec, wanted: Sequence[Mount]) -> tuple[MountPoint, ...]:
+        """Mounts of other containers (``--volumes-from``); own targets win."""
+        taken = {mount.target for mount in wanted}
+        found: list[MountPoint] = []
+        for text in spec.volumes_from:
+            ref, _, mode = text.partition(":")
+            for point in self.inspect(ref).mounts:
+                if point.destination not in taken and point.type != "tmpfs":
+                    taken.add(point.destination)
+                    read_only = point.read_only or mode == "ro"
+                    found.append(attrs.evolve(point, read_only=read_only, anonymous=False))
+        return tuple(found)
+
+    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container."""
+        await self._life.remove(self._entry(ref), force=force, volumes=volumes)
+
+    def _forget(self, entry: Entry) -> None:
+        self._entries.pop(entry.container.id, None)
+        if self._names.get(entry.container.name) == entry.container.id:
+            del self._names[entry.container.name]
+
+    async def rename(self, ref: str, name: str) -> None:
+        """Give it another name."""
+        entry = self._entry(ref)
+        chosen = check_name(name, "container")
+        if chosen in self._names:
+            raise Conflict(
+                f'Conflict. The container name "/{chosen}" is already in use by container '
+                f'"{self._names[chosen]}". You have to remove (or rename) that container to be able to '
+                "reuse that name.",
+                code="name_taken",
+            )
+        old = entry.container.name
+        self._names[chosen] = entry.container.id
+        try:
+            await self._life.save(entry, attrs.evolve(entry.container, name=chosen))
+        except BaseException:
+            del self._names[chosen]
+            raise
+        self._names.pop(old, None)
+        for endpoint in entry.container.endpoints:
+            network = self._networks.inspect(endpoint.network_id)
+            await self._drivers.network(network.spec.driver).rename(entry.container.id, chosen)
+            break
+        self._life.tell("rename", entry.container, oldName=f"/{old}")
+
+    # -- running ------------------------------------------------------------------------------
+
+    async def start(self, ref: str) -> None:
+        """Start it."""
+        self._drivers.runtime.stir()
+        await self._life.start(self._entry(ref))
+
+    async def stop(self, ref: str, *, timeout_s: float | None = None, signal: str = "") -> None:
+        """Stop it."""
+        await self._life.stop(self._entry(ref), timeout_s, signal)
+
+    async def restart(self, ref: str, *, timeout_s: float | None = None, signal: str = "") -> None:
+        """Stop and start."""
+        entry = self._entry(ref)
+        if entry.container.state.running or entry.status is ContainerStatus.RESTARTING:
+            await self._life.stop(entry, timeout_s, signal)
+        await self._life.start(entry)
+        self._life.tell("restart", entry.container)
+
+    async def kill(self, ref: str, signal: str = "SIGKILL") -> None:
+        """Send a signal."""
+        await self._life.kill(self._entry(ref), signal)
+
+    async def pause(self, ref: str) -> None:
+        """Freeze."""
+        await self._life.pause(self._entry(ref), freeze=True)
+
+    async def unpause(self, ref: str) -> None:
+        """Thaw."""
+        await self._life.pause(self._entry(ref), freeze=False)
+
+    async def update(
+        self, ref: str, *, resources: Resources | None = None, restart: RestartPolicy | None = None
+    ) -> Sequence[str]:
+        """Change limits or the restart policy; return warnings."""
+        entry = self._entry(ref)
+        spec = entry.container.spec
+        if resources is not None:
+            if entry.container.state.running:
+                await self._drivers.runtime.update(entry.container.id, resources)
+            spec = attrs.evolve(spec, resources=resources)
+        if restart is not None:
+            spec = attrs.evolve(spec, restart=restart)
+        await self._life.save(entry, attrs.evolve(entry.container, spec=spec))
+        self._life.tell("update", entry.container)
+        return []
+
+    def waiter(self, ref: str, condition: WaitCondition = "not-running") -> Waiter:
+        """Begin to wait now."""
+        return Waiter(self._entry(ref), condition)
+
+    # -- streams ------------------------------------------------------------------------------
+
+    def attach(self, ref: str) -> Attachment:
+        """Join its streams; from the first byte if it does not run yet."""
+        self._drivers.runtime.stir()
+        return Attachment(self._entry(ref), self._drivers.runtime)
+
+    async def resize(self, ref: str, height: int, width: int) -> None:
+        """Tell its terminal the size."""
+        entry = self._entry(ref)
+        if not entry.container.state.running:
+            raise Conflict(f"container {entry.container.id} is not running", code="not_running")
+        await self._drivers.runtime.resize(entry.container.id, height, width)
+
+    @asynccontextmanager
+    async def logs(self, ref: str, query: LogQuery) -> AsyncIterator[AsyncIterator[LogRecord]]:
+        """What it wrote."""
+        container = self.inspect(ref)
+        if container.spec.log_driver == "none":
+            raise LinkspanError("configured logging driver does not support reading", code="no_log")
+        if not container.state.started_at:
+            yield _no_records()
+            return
+        async with self._drivers.runtime.logs(container.id, query) as records:
+            yield records
+
+    async def pids(self, ref: str) -> Sequence[int]:
+        """Host pids of its processes."""
+        container = self.inspect(ref)
+        if not container.state.running:
+            raise Conflict(f"container {container.id} is not running", code="not_running")
+        return await self._drivers.runtime.pids(container.id)
+
+    async def stats(self, ref: str) -> RuntimeStats:
+        """Its counters now."""
+        return await self._drivers.runtime.stats(self.inspect(ref).id)
+
+    async def size(self, ref: str) -> tuple[int, int]:
+        """Bytes of its own content, and with its image."""
+        container = self.inspect(ref)
+        own = await self._drivers.snapshots.usage(container.id)
+        image = self._images.find(container.image_id)
+        return own, own + (image.size_bytes if image else 0)
+
+    # -- exec ---------------------------------------------------------------------------------
+
+    async def exec_create(self, ref: str, spec: ExecSpec) -> Exec:
+        """Prepare a session."""
+        self._drivers.runtime.stir()
+        return await self._execs.create(self._entry(ref), spec)
+
+    def exec_start(self, exec_id: str) -> AbstractAsyncContextManager[ExecProcess]:
+        """Run it."""
+        container_id = self._execs.inspect(exec_id).container_id
+        entry = self._entries.get(container_id)
+        if entry is None:
+            raise NotFound(f"No such container: {container_id}")
+        return self._execs.start(exec_id, entry.container)
+
+    def exec_inspect(self, exec_id: str) -> Exec:
+        """What it is now."""
+        return self._execs.inspect(exec_id)
+
+    async def exec_resize(self, exec_id: str, height: int, width: int) -> None:
+        """Tell its terminal the size."""
+        await self._execs.resize(exec_id, height, width)
+
+    # -- networks -----------------------------------------------------------------------------
+
+    async def connect(self, network: Network, ref: str, spec: Any) -> None:
+        """Put a container into a network, now or at its next start."""
+        entry = self._entry(ref)
+        async with entry.lock:
+            container = entry.container
+            if any(e.network_id == network.id for e in container.endpoints):
+                raise LinkspanError(
+                    f"endpoint with name {container.name} already exists in network {network.name}",
+                    code="already_connected",
+                )
+            if container.state.running:
+                endpoint = await self._networks.connect_running(network, container, spec)
+                container = attrs.evolve(container, endpoints=(*container.endpoints, endpoint))
+            networks = {**container.spec.networks, network.name: spec}
+            changed = attrs.evolve(container, spec=attrs.evolve(container.spec, networks=networks))
+            await self._life.save(entry, changed)
+
+    async def disconnect(self, network: Network, ref: str, *, force: bool) -> None:
+        """Take a container out of a network."""
+        entry = self._entry(ref)
+        async with entry.lock:
+            container = entry.container
+            inside = any(e.network_id == network.id for e in container.endpoints)
+            if inside:
+                await self._networks.disconnect_running(network, container)
+            elif container.state.running and not force:
+                raise LinkspanError(
+                    f"container {container.id} is not connected to network {network.name}",
+                    code="not_connected",
+                )
+            networks = {
+                name: s
+                for name, s in container.spec.networks.items()
+                if name not in (network.name, network.id)
+            }
+            mode = container.spec.network_mode
+            if mode in (network.name, network.id) or (
+                mode == "default" and network.name == "bridge"
+            ):
+                mode = next(iter(networks), "none")
+            spec = attrs.evolve(container.spec, networks=networks, network_mode=mode)
+            endpoints = tuple(e for e in container.endpoints if e.network_id != network.id)
+            await self._life.save(entry, attrs.evolve(container, spec=spec, endpoints=endpoints))
+
+
+def _has_label(labels: Any, wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
+
+
+async def _no_records() -> AsyncIterator[LogRecord]:
+    for _ in ():
+        yield _

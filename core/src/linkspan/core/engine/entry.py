@@ -1,0 +1,155 @@
+"""A container in memory: its record, its lock, and who waits for it."""
+
+from collections.abc import Callable
+from types import TracebackType
+
+import attrs
+import trio
+
+from linkspan.sdk.drivers.runtime import Runtime
+from linkspan.sdk.errors import Conflict, NotFound
+from linkspan.sdk.model.container import Container, ContainerStatus, ExitStatus
+from linkspan.sdk.model.process import ProcessStreams
+
+ATTACH_TIMEOUT_S = 10.0
+
+
+@attrs.define(eq=False)
+class Entry:
+    """One container.
+
+    Attributes:
+        lock: Held by what changes the state: start, the handling of an exit, removal.
+        exited: Set at the next exit, then replaced by a fresh one.
+        removed: Set when the record is gone.
+        run_scope: Cancelled when the process has ended: health checks.
+        pause_scope: Cancelled to give up a restart that waits for its time.
+        removing: A removal is under way; nothing may start.
+    """
+
+    container: Container
+    lock: trio.Lock = attrs.field(factory=trio.Lock)
+    exited: trio.Event = attrs.field(factory=trio.Event)
+    removed: trio.Event = attrs.field(factory=trio.Event)
+    last_exit: ExitStatus = ExitStatus(exit_code=0)
+    attachments: list["Attachment"] = attrs.field(factory=list)
+    run_scope: trio.CancelScope | None = None
+    pause_scope: trio.CancelScope | None = None
+    backoff_s: float = 0.0
+    started_at: float = 0.0
+    removing: bool = False
+
+    @property
+    def status(self) -> ContainerStatus:
+        """The state's status."""
+        return self.container.state.status
+
+    def tell_exit(self, status: ExitStatus) -> None:
+        """Wake those who wait for an exit."""
+        self.last_exit = status
+        event, self.exited = self.exited, trio.Event()
+        event.set()
+
+
+class Attachment:
+    """Streams of a container, from its very first byte if it does not run yet.
+
+    Made (and known to the container) at once; entered when somebody reads. ``start`` waits for those
+    that were made before it.
+    """
+
+    def __init__(self, entry: Entry, runtime: Runtime[object]) -> None:
+        self._entry = entry
+        self._runtime = runtime
+        self.created = trio.Event()
+        self.attached = trio.Event()
+        self._inner: object = None
+        if entry.container.state.running:
+            self.created.set()
+        else:
+            entry.attachments.append(self)
+
+    async def __aenter__(self) -> ProcessStreams:
+        entry = self._entry
+        if not self.created.is_set():
+            await _first_of(self.created.wait, entry.removed.wait)
+        if entry.removed.is_set():
+            raise NotFound(f"No such container: {entry.container.id}")
+        manager = self._runtime.attach(entry.container.id)
+        streams = await manager.__aenter__()
+        self._inner = manager
+        self.attached.set()
+        return streams
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        self.done()
+        manager = self._inner
+        if manager is None:
+            return None
+        return await manager.__aexit__(kind, error, trace)  # type: ignore[attr-defined, no-any-return]
+
+    def done(self) -> None:
+        """Nobody needs to wait for it."""
+        self.created.set()
+        self.attached.set()
+        if self in self._entry.attachments:
+            self._entry.attachments.remove(self)
+
+
+async def open_attachments(entry: Entry) -> None:
+    """Between create and start: let those in who want to read from the first byte."""
+    for attachment in list(entry.attachments):
+        attachment.created.set()
+        with trio.move_on_after(ATTACH_TIMEOUT_S):
+            await attachment.attached.wait()
+        attachment.attached.set()
+        if attachment in entry.attachments:
+            entry.attachments.remove(attachment)
+
+
+async def _first_of(*waits: Callable[[], object]) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def one(wait: Callable[[], object]) -> None:
+            await wait()  # type: ignore[misc]
+            nursery.cancel_scope.cancel()
+
+        for wait in waits:
+            nursery.start_soon(one, wait)
+
+
+class Waiter:
+    """Waits for an exit or a removal; made before it happens, so that nothing is missed."""
+
+    def __init__(self, entry: Entry, condition: str) -> None:
+        self._entry = entry
+        state = entry.container.state
+        at_once = condition == "not-running" and state.status in (
+            ContainerStatus.CREATED,
+            ContainerStatus.EXITED,
+            ContainerStatus.DEAD,
+        )
+        self._now = ExitStatus(exit_code=state.exit_code) if at_once else None
+        self._event = entry.removed if condition == "removed" else entry.exited
+
+    async def result(self) -> ExitStatus:
+        """Wait."""
+        if self._now is not None:
+            await trio.lowlevel.checkpoint()
+            return self._now
+        # A container that never ran and is removed answers, too.
+        await _first_of(self._event.wait, self._entry.removed.wait)
+        return self._entry.last_exit
+
+
+def refuse_if_removing(entry: Entry) -> None:
+    """Raise Conflict if it is on its way out."""
+    if entry.removing:
+        raise Conflict(
+            f"removal of container {entry.container.name} is already in progress", code="removing"
+        )

@@ -1,0 +1,695 @@
+"""The state machine of containers: start, exit, restart, stop, removal.
+
+States are Docker's: created → running ⇄ paused → exited, with restarting between two runs, and
+removing at the end. Every change of state happens under the entry's lock, is written before it is
+told, and begins from what the record says, so that a daemon killed anywhere can go on.
+"""
+
+import logging
+import signal as signals
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from linkspan.core.engine.clock import rfc3339
+from linkspan.core.engine.creation import wanted_ports
+from linkspan.core.engine.drivers import Drivers
+from linkspan.core.engine.entry import Entry, open_attachments, refuse_if_removing
+from linkspan.core.engine.health import monitor
+from linkspan.core.engine.mounts import bundle_mount, wanted_mounts
+from linkspan.core.engine.networks import NetworkStore
+from linkspan.core.engine.pull import first_error
+from linkspan.core.engine.supervisor import Supervisor
+from linkspan.core.engine.volumes import VolumeStore
+from linkspan.core.plugins.hooks import HookRunner
+from linkspan.core.store.records import Records
+from linkspan.sdk.drivers.network import Sandbox
+from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, OciSpec, ProcessSpec, Recovered
+from linkspan.sdk.errors import (
+    Conflict,
+    InvalidArgument,
+    LinkspanError,
+    NotFound,
+    NotModified,
+    Timeout,
+)
+from linkspan.sdk.events import Event
+from linkspan.sdk.model.container import (
+    Container,
+    ContainerState,
+    ContainerStatus,
+    ExitStatus,
+    Health,
+    RestartPolicy,
+)
+from linkspan.sdk.model.image import Image
+from linkspan.sdk.units import parse_size
+
+log = logging.getLogger("linkspan.containers")
+
+KIND = "container"
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 60.0
+GOOD_RUN_S = 10.0
+KILL_TIMEOUT_S = 10.0
+DEFAULT_STOP_TIMEOUT_S = 10.0
+# How the runtime's refusals show as exit codes (docker run: 126, 127; 128 for the rest).
+_EXIT_OF_CODE = {"command_not_found": 127, "command_not_executable": 126}
+
+
+class Lifecycle:
+    """Moves containers from state to state."""
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        drivers: Drivers,
+        networks: NetworkStore,
+        volumes: VolumeStore,
+        hooks: HookRunner,
+        supervisor: Supervisor,
+        publish: Callable[[Event], None],
+        run_dir: Path,
+    ) -> None:
+        self._records = records
+        self._drivers = drivers
+        self._networks = networks
+        self._volumes = volumes
+        self._hooks = hooks
+        self._supervisor = supervisor
+        self._publish = publish
+        self._run_dir = run_dir
+        self.entry_of: Callable[[str], Entry | None] = lambda _: None
+        self.image_of: Callable[[str], Image | None] = lambda _: None
+        self.forget: Callable[[Entry], None] = lambda _: None
+
+    # -- the record ---------------------------------------------------------------------------
+
+    async def save(self, entry: Entry, container: Container) -> None:
+        """Write a container's record, then show it."""
+        await self._records.put(KIND, container.id, container)
+        entry.container = container
+
+    async def _set_state(self, entry: Entry, **changes: Any) -> None:
+        state = attrs.evolve(entry.container.state, **changes)
+        await self.save(entry, attrs.evolve(entry.container, state=state))
+
+    def tell(self, action: str, container: Container, **facts: str) -> None:
+        """Publish an event about a container, as Docker words it."""
+        attributes = {
+            **container.labels,
+            "image": container.spec.image,
+            "name": container.name,
+            **facts,
+        }
+        self._publish(
+            Event(type="container", action=action, actor_id=container.id, attributes=attributes)
+        )
+
+    def rootfs(self, container_id: str) -> Path:
+        """Where its root is mounted while it runs."""
+        return self._run_dir / "root" / container_id[:12]
+
+    # -- start --------------------------------------------------------------------------------
+
+    async def start(self, entry: Entry) -> None:
+        """Start a container that does not run."""
+        async with entry.lock:
+            refuse_if_removing(entry)
+            status = entry.status
+            if status is ContainerStatus.PAUSED:
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if status is ContainerStatus.RUNNING:
+                raise NotModified(f"container {entry.container.name} is running")
+            if entry.pause_scope is not None:
+                entry.pause_scope.cancel()
+            entry.backoff_s = 0.0
+            entry.container = attrs.evolve(entry.container, manually_stopped=False)
+            await self._run(entry)
+
+    async def _run(self, entry: Entry) -> None:
+        """Make its world and set its process going; on failure all of it is taken back."""
+        container = entry.container
+        try:
+            await self._hooks.intercept("linkspan_before_container_start", container)
+            sandbox, mounts = await self._prepare(container)
+            await self._drivers.runtime.create(self._request(container, sandbox, mounts))
+            await open_attachments(entry)
+            pid = await self._drivers.runtime.start(container.id)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                await self._take_back(entry, error)
+            raise
+        entry.started_at = trio.current_time()
+        state = ContainerState(
+            status=ContainerStatus.RUNNING,
+            pid=pid,
+            started_at=rfc3339(),
+            restart_count=container.state.restart_count,
+            health=Health() if container.healthcheck else None,
+        )
+        running = attrs.evolve(
+            entry.container,
+            state=state,
+            endpoints=sandbox.endpoints,
+            ports=sandbox.ports,
+            sandbox_key=sandbox.namespace or "",
+            files=dict(sandbox.files),
+        )
+        entry.container = running
+        self.watch(entry)
+        await self.save(entry, running)
+        self.tell("start", running)
+        self.notify("linkspan_container_started", container=running)
+
+    async def _prepare(self, container: Container) -> tuple[Sandbox, tuple[BundleMount, ...]]:
+        """Root, volumes and network, side by side."""
+        found: dict[str, object] = {}
+
+        async def network() -> None:
+            found["sandbox"] = await self._sandbox(container)
+
+        async def disk() -> None:
+            await self._drivers.snapshots.mount(container.id, self.rootfs(container.id))
+            found["mounts"] = await self._mounts(container)
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(network)
+                nursery.start_soon(disk)
+        except BaseExceptionGroup as group:
+            raise first_error(group) from None
+        sandbox, mounts = found["sandbox"], found["mounts"]
+        assert isinstance(sandbox, Sandbox)
+        assert isinstance(mounts, tuple)
+        return sandbox, mounts
+
+    async def _sandbox(self, container: Container) -> Sandbox:
+        mode = container.spec.network_mode
+        if not mode.startswith("container:"):
+            return await self._networks.attach(container, wanted_ports(container))
+        other = self._joined(mode.removeprefix("container:"))
+        return Sandbox(
+            container_id=container.id,
+            namespace=other.sandbox_key or None,
+            files=dict(other.files),
+        )
+
+    def _joined(self, ref: str) -> Container:
+        entry = self.entry_of(ref)
+        if entry is None:
+            raise NotFound(f"No such container: {ref}")
+        if not entry.container.state.running:
+            raise Conflict(
+                f"cannot join network of a non running container: {entry.container.id}",
+                code="not_running",
+            )
+        return entry.container
+
+    async def _mounts(self, container: Container) -> tuple[BundleMount, ...]:
+        wanted = {m.target: m for m in wanted_mounts(container.spec, ())}
+        found = []
+        for point in container.mounts:
+            ask = wanted.get(point.destination)
+            if point.type == "volume":
+                driver = self._drivers.volume(point.driver)
+                await driver.mount(point.name, container.id)
+                if not (ask is not None and ask.no_copy):
+                    await driver.populate(point.name, self.rootfs(container.id), point.destination)
+            elif point.type == "bind":
+                await trio.to_thread.run_sync(
+                    _check_bind, point.source, bool(ask and ask.create_source)
+                )
+            found.append(bundle_mount(point, ask))
+        return tuple(found)
+
+    def _request(
+        self, container: Container, sandbox: Sandbox, mounts: tuple[BundleMount, ...]
+    ) -> CreateRequest:
+        spec = container.spec
+        files = tuple(
+            BundleMount(destination=path, type="bind", source=source, options=("rbind", "rprivate"))
+            for path, source in sandbox.files.items()
+            if path not in {m.destination for m in mounts}
+        )
+
+        async def modify(oci: OciSpec) -> OciSpec:
+            changed: OciSpec = await self._hooks.intercept(
+                "linkspan_modify_oci_spec", oci, container=container
+            )
+            return changed
+
+        return CreateRequest(
+            container_id=container.id,
+            name=container.name,
+            rootfs=self.rootfs(container.id),
+            process=ProcessSpec(
+                args=container.args,
+                env=container.env,
+                cwd=container.working_dir,
+                user=container.user,
+                group_add=spec.group_add,
+                tty=spec.tty,
+                stdin=spec.open_stdin,
+                privileged=spec.privileged,
+            ),
+            hostname="" if sandbox.namespace is None and not spec.hostname else container.hostname,
+            domainname=spec.domainname,
+            mounts=(*files, *mounts),
+            network_namespace=sandbox.namespace,
+            share_pid=self._shared(spec.pid_mode),
+            share_ipc=self._shared(spec.ipc_mode),
+            share_uts=self._shared(spec.uts_mode),
+            cgroup_host=spec.cgroupns_mode == "host",
+            resources=spec.resources,
+            cap_add=spec.cap_add,
+            cap_drop=spec.cap_drop,
+            privileged=spec.privileged,
+            security_opt=spec.security_opt,
+            read_only=spec.read_only,
+            sysctls=spec.sysctls,
+            init=bool(spec.init),
+            shm_size_bytes=spec.shm_size_bytes,
+            oom_score_adj=spec.oom_score_adj,
+            masked_paths=spec.masked_paths,
+            readonly_paths=spec.readonly_paths,
+            stdin_once=spec.stdin_once,
+            log=spec.log_driver != "none",
+            log_max_bytes=_log_limit(spec.log_options.get("max-size", "")),
+            annotations=spec.annotations,
+            modify_spec=modify if self._hooks.has("linkspan_modify_oci_spec") else None,
+        )
+
+    def _shared(self, mode: str) -> str:
+        if mode.startswith("container:"):
+            return self._joined(mode.removeprefix("container:")).id
+        return "host" if mode == "host" else ""
+
+    async def _take_back(self, entry: Entry, error: BaseException) -> None:
+        container = entry.container
+        for attachment in list(entry.attachments):
+            attachment.done()
+        await self._networks_detach(container)
+        await self._drivers.snapshots.unmount(container.id)
+        await self._unmount_volumes(container)
+        code = _EXIT_OF_CODE.get(getattr(error, "code", ""), 128)
+        text = str(error) if isinstance(error, LinkspanError) else "the start was interrupted"
+        await self._set_state(
+            entry,
+            status=ContainerStatus.EXITED
+            if container.state.started_at
+            else ContainerStatus.CREATED,
+            pid=0,
+            exit_code=code,
+            error=text,
+        )
+        entry.tell_exit(ExitStatus(exit_code=code, error=text))
+
+    async def _networks_detach(self, container: Container) -> None:
+        try:
+            await self._networks.detach(container)
+        except LinkspanError:
+            log.exception("network not released", extra={"container": container.id})
+
+    # -- exit ---------------------------------------------------------------------------------
+
+    def watch(self, entry: Entry) -> None:
+        """From now on, notice when it ends, and check its health."""
+        scope = trio.CancelScope()
+        entry.run_scope = scope
+        self._supervisor.spawn(self._watch, entry, scope, name=f"watch {entry.container.short_id}")
+        if entry.container.healthcheck is not None:
+            self._supervisor.spawn(
+                self._monitor, entry, scope, name=f"health {entry.container.short_id}"
+            )
+
+    async def _watch(self, entry: Entry, scope: trio.CancelScope) -> None:
+        try:
+            status = await self._drivers.runtime.wait(entry.container.id)
+        except NotFound as error:
+            status = ExitStatus(exit_code=255, error=f"lost: {error}")
+        scope.cancel()
+        async with entry.lock:
+            if not entry.removed.is_set():
+                await self._exited(entry, status)
+
+    async def _exited(self, entry: Entry, status: ExitStatus) -> None:
+        container = entry.container
+        again = not entry.removing and should_restart(
+            container.spec.restart,
+            status.exit_code,
+            manually_stopped=container.manually_stopped,
+            restarts=container.state.restart_count,
+        )
+        await self._networks_detach(container)
+        state = attrs.evolve(
+            container.state,
+            status=ContainerStatus.RESTARTING if again else ContainerStatus.EXITED,
+            pid=0,
+            exit_code=status.exit_code,
+            oom_killed=status.oom_killed,
+            error=status.error,
+            finished_at=status.finished_at or rfc3339(),
+        )
+        ended = attrs.evolve(container, state=state, endpoints=(), ports=(), sandbox_key="")
+        auto_remove = container.spec.auto_remove and not again and not entry.removing
+        if auto_remove:
+            # Nobody needs the record of a container that goes at once.
+            entry.container = ended
+        else:
+            await self.save(entry, ended)
+        if status.oom_killed:
+            self.tell("oom", ended)
+        self.tell("die", ended, exitCode=str(status.exit_code))
+        self.notify("linkspan_container_exited", container=ended)
+        if again:
+            self._schedule_restart(entry)
+        elif auto_remove:
+            entry.removing = True
+            entry.last_exit = status
+            await self.finish_removal(entry, volumes=True)
+        else:
+            self._supervisor.spawn(self._release, ended, name=f"release {ended.short_id}")
+        entry.tell_exit(status)
+
+    async def _release(self, container: Container) -> None:
+        """Unmount what a stopped container does not need."""
+        entry = self.entry_of(container.id)
+        if entry is None:
+            return
+        async with entry.lock:
+            if entry.container.state.status is ContainerStatus.EXITED:
+                await self._drivers.snapshots.unmount(container.id)
+                await self._unmount_volumes(container)
+
+    async def _unmount_volumes(self, container: Container) -> None:
+        for point in container.mounts:
+            if point.type == "volume":
+                await self._drivers.volume(point.driver).unmount(point.name, container.id)
+
+    # -- restart ------------------------------------------------------------------------------
+
+    def _schedule_restart(self, entry: Entry) -> None:
+        ran_s = trio.current_time() - entry.started_at
+        if ran_s > GOOD_RUN_S or not entry.backoff_s:
+            entry.backoff_s = FIRST_BACKOFF_S
+        else:
+            entry.backoff_s = min(entry.backoff_s * 2, LONGEST_BACKOFF_S)
+        entry.pause_scope = trio.CancelScope()
+        self._supervisor.spawn(
+            self._restart_later,
+            entry,
+            entry.pause_scope,
+            name=f"restart {entry.container.short_id}",
+        )
+
+    async def _restart_later(self, entry: Entry, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(entry.backoff_s)
+        if scope.cancelled_caught:
+            return
+        async with entry.lock:
+            if entry.status is not ContainerStatus.RESTARTING or entry.removing:
+                return
+            entry.pause_scope = None
+            count = entry.container.state.restart_count + 1
+            state = attrs.evolve(entry.container.state, restart_count=count)
+            entry.container = attrs.evolve(entry.container, state=state)
+            try:
+                await self._run(entry)
+            except LinkspanError as error:
+                log.warning(
+                    "restart failed",
+                    extra={"container": entry.container.id, "error": str(error)},
+                )
+                failed = entry.container.state.exit_code
+                if should_restart(
+                    entry.container.spec.restart, failed, manually_stopped=False, restarts=count
+                ):
+                    await self._set_state(
+                        entry, status=ContainerStatus.RESTARTING, restart_count=count
+                    )
+                    self._schedule_restart(entry)
+
+    # -- stop ---------------------------------------------------------------------------------
+
+    async def stop(self, entry: Entry, timeout_s: float | None, signal: str) -> None:
+        """Stop signal, wait, SIGKILL."""
+        container = entry.container
+        if entry.status is ContainerStatus.RESTARTING:
+            async with entry.lock:
+                if entry.pause_scope is not None:
+                    entry.pause_scope.cancel()
+                    entry.pause_scope = None
+                await self.save(entry, attrs.evolve(entry.container, manually_stopped=True))
+                await self._set_state(entry, status=ContainerStatus.EXITED)
+                self._supervisor.spawn(
+                    self._release, entry.container, name=f"release {container.short_id}"
+                )
+            return
+        if not container.state.running:
+            raise NotModified(f"container {container.name} does not run")
+        number = signal_number(signal or container.stop_signal)
+        if timeout_s is None:
+            own = container.spec.stop_timeout_s
+            timeout_s = DEFAULT_STOP_TIMEOUT_S if own is None else float(own)
+        exited = entry.exited
+        await self.save(entry, attrs.evolve(entry.container, manually_stopped=True))
+        if await self._signal(entry, number) and entry.status is ContainerStatus.PAUSED:
+            await self._drivers.runtime.resume(container.id)
+        self.tell("kill", container, signal=str(int(number)))
+        with trio.move_on_after(timeout_s if timeout_s >= 0 else float("inf")):
+            await exited.wait()
+        if not exited.is_set():
+            await self._kill_and_wait(entry, exited)
+        self.tell("stop", entry.container)
+
+    async def _kill_and_wait(self, entry: Entry, exited: trio.Event) -> None:
+        await self._signal(entry, signals.SIGKILL)
+        if entry.status is ContainerStatus.PAUSED:
+            await self._drivers.runtime.resume(entry.container.id)
+        with trio.move_on_after(KILL_TIMEOUT_S):
+            await exited.wait()
+        if not exited.is_set():
+            raise Timeout(
+                f"container {entry.container.name} did not end {KILL_TIMEOUT_S:.0f} s after SIGKILL",
+                help="a process in it waits for the kernel (disk, network file system)",
+            )
+
+    async def _signal(self, entry: Entry, number: int) -> bool:
+        try:
+            await self._drivers.runtime.signal(entry.container.id, number)
+        except NotFound:
+            # It ended by itself meanwhile; the watcher says so in a moment.
+            return False
+        return True
+
+    async def kill(self, entry: Entry, signal: str) -> None:
+        """Send a signal; SIGKILL waits for the end."""
+        container = entry.container
+        number = signal_number(signal)
+        if not container.state.running:
+            raise Conflict(
+                f"Cannot kill container: {container.name}: container {container.id} is not running",
+                code="not_running",
+            )
+        if number in (signals.SIGKILL, signal_number(container.stop_signal)):
+            await self.save(entry, attrs.evolve(entry.container, manually_stopped=True))
+        exited = entry.exited
+        self.tell("kill", container, signal=str(int(number)))
+        if number == signals.SIGKILL:
+            await self._kill_and_wait(entry, exited)
+        else:
+            await self._signal(entry, number)
+
+    async def pause(self, entry: Entry, *, freeze: bool) -> None:
+        """Freeze or thaw."""
+        async with entry.lock:
+            container, status = entry.container, entry.status
+            if freeze:
+                if status is ContainerStatus.PAUSED:
+                    raise Conflict(f"Container {container.id} is already paused")
+                if status is not ContainerStatus.RUNNING:
+                    raise Conflict(f"Container {container.id} is not running", code="not_running")
+                await self._drivers.runtime.pause(container.id)
+                await self._set_state(entry, status=ContainerStatus.PAUSED)
+            else:
+                if status is not ContainerStatus.PAUSED:
+                    raise Conflict(f"Container {container.id} is not paused")
+                await self._drivers.runtime.resume(container.id)
+                await self._set_state(entry, status=ContainerStatus.RUNNING)
+            self.tell("pause" if freeze else "unpause", container)
+
+    # -- removal ------------------------------------------------------------------------------
+
+    async def remove(self, entry: Entry, *, force: bool, volumes: bool) -> None:
+        """Remove a container; a running one only by force."""
+        container = entry.container
+        if (container.state.running or entry.status is ContainerStatus.RESTARTING) and not force:
+            advice = "unpause and then " if entry.status is ContainerStatus.PAUSED else ""
+            raise Conflict(
+                f'cannot remove container "{container.name}": container is {entry.status.value}: '
+                f"{advice}stop the container before removing or force remove",
+                code="container_running",
+            )
+        refuse_if_removing(entry)
+        entry.removing = True
+        try:
+            if entry.pause_scope is not None:
+                entry.pause_scope.cancel()
+            if container.state.running:
+                await self._kill_and_wait(entry, entry.exited)
+            async with entry.lock:
+                await self.finish_removal(entry, volumes=volumes)
+        except BaseException:
+            entry.removing = entry.removed.is_set()
+            raise
+
+    async def finish_removal(self, entry: Entry, *, volumes: bool) -> None:
+        """The record goes first; files follow in the background, or at the next start."""
+        container = entry.container
+        await self._records.delete(KIND, container.id)
+        self.forget(entry)
+        entry.removed.set()
+        self.tell("destroy", container)
+        self.notify("linkspan_container_removed", container=container)
+        self._supervisor.spawn(self._scrub, container, volumes, name=f"scrub {container.short_id}")
+
+    async def _scrub(self, container: Container, volumes: bool) -> None:
+        await self._drivers.runtime.delete(container.id)
+        await self._drivers.snapshots.remove(container.id)
+        await trio.to_thread.run_sync(_rmdir, self.rootfs(container.id))
+        await self._unmount_volumes(container)
+        if not volumes:
+            return
+        for point in container.mounts:
+            if point.anonymous and not self._volumes.users(point.name):
+                await self._volumes.remove(point.name, force=True)
+
+    # -- health, hooks, recovery --------------------------------------------------------------
+
+    async def _monitor(self, entry: Entry, scope: trio.CancelScope) -> None:
+        async def changed(health: Health) -> None:
+            before = entry.container.state.health or Health()
+            state = attrs.evolve(entry.container.state, health=health)
+            if health.status is before.status:
+                # Single probes are not worth a write: after a crash they begin anew.
+                entry.container = attrs.evolve(entry.container, state=state)
+                return
+            await self.save(entry, attrs.evolve(entry.container, state=state))
+            self.tell(f"health_status: {health.status.value}", entry.container)
+            self.notify(
+                "linkspan_container_health_changed",
+                container=entry.container,
+                old=before.status.value,
+                new=health.status.value,
+            )
+
+        with scope:
+            await monitor(self._drivers.runtime, lambda: entry.container, changed)
+
+    def notify(self, hook: str, **kwargs: object) -> None:
+        """Tell listeners in the background."""
+        if self._hooks.has(hook):
+            self._supervisor.spawn(lambda: self._hooks.notify(hook, **kwargs), name=f"hook {hook}")
+
+    async def recover(self, entry: Entry, found: Recovered | None) -> str:
+        """After a start of the daemon: go on from what is there; say what was repaired."""
+        container = entry.container
+        if container.state.running:
+            if found is not None and found.exit is None:
+                if container.healthcheck and container.state.health is None:
+                    await self._set_state(entry, health=Health())
+                self.watch(entry)
+                return ""
+            status = (
+                found.exit
+                if found is not None and found.exit is not None
+                else ExitStatus(exit_code=255, error="it was lost while the daemon was down")
+            )
+            async with entry.lock:
+                await self._exited(entry, status)
+            return f"container {container.name} ended while the daemon was down"
+        if container.state.status is ContainerStatus.RESTARTING:
+            self._schedule_restart(entry)
+        elif container.spec.auto_remove and container.state.status is ContainerStatus.EXITED:
+            entry.removing = True
+            await self.finish_removal(entry, volumes=True)
+        elif found is not None and found.exit is None:
+            # It was started, but the daemon died before it could write so: nobody was told.
+            await self._drivers.runtime.delete(container.id)
+            await self._networks_detach(container)
+            return f"a half-started container {container.name} was stopped"
+        return ""
+
+    async def restart_after_boot(self, entry: Entry) -> None:
+        """Start what its policy wants to run, if it does not."""
+        policy = entry.container.spec.restart.name
+        wants = policy == "always" or (
+            policy == "unless-stopped" and not entry.container.manually_stopped
+        )
+        if wants and entry.status is ContainerStatus.EXITED:
+            try:
+                await self.start(entry)
+            except LinkspanError as error:
+                log.warning(
+                    "not started",
+                    extra={"container": entry.container.id, "error": str(error)},
+                )
+
+
+def should_restart(
+    policy: RestartPolicy, exit_code: int, *, manually_stopped: bool, restarts: int
+) -> bool:
+    """Whether a container that ended is started again (Docker's restart manager)."""
+    if manually_stopped or policy.name == "no":
+        return False
+    if policy.name == "on-failure":
+        most = policy.maximum_retry_count
+        return exit_code != 0 and (most == 0 or restarts < most)
+    return True
+
+
+def signal_number(text: str) -> int:
+    """``SIGTERM``, ``term``, ``15``, ``SIGRTMIN+3`` as a number.
+
+    Raises:
+        InvalidArgument: code ``invalid_signal``.
+    """
+    word = text.strip().upper()
+    if word.isdecimal() and 0 < int(word) < signals.NSIG:
+        return int(word)
+    base, plus, offset = word.removeprefix("SIG").partition("+")
+    if base == "RTMIN" and (not plus or offset.isdecimal()):
+        return int(signals.SIGRTMIN) + int(offset or 0)
+    try:
+        return int(signals.Signals[f"SIG{base}"])
+    except KeyError:
+        raise InvalidArgument(f"Invalid signal: {text}", code="invalid_signal") from None
+
+
+def _log_limit(text: str) -> int:
+    return parse_size(text) if text else 0
+
+
+def _check_bind(source: str, create: bool) -> None:
+    path = Path(source)
+    if path.exists():
+        return
+    if not create:
+        raise InvalidArgument(
+            f'invalid mount config for type "bind": bind source path does not exist: {source}',
+            code="invalid_mount",
+        )
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def _rmdir(path: Path) -> None:
+    try:
+        path.rmdir()
+    except OSError:
+        return

@@ -1,0 +1,89 @@
+"""A process in a snapshot, without a container of its own: a Dockerfile's RUN."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from linkspan.core.engine.clock import rfc3339
+from linkspan.core.engine.drivers import Drivers
+from linkspan.core.engine.names import new_id
+from linkspan.core.engine.networks import NetworkStore
+from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, ProcessSpec
+from linkspan.sdk.host import StepRun
+from linkspan.sdk.model.container import Container, ContainerSpec, Resources
+from linkspan.sdk.model.process import Chunk
+
+
+class SnapshotRunner:
+    """Runs processes in snapshots."""
+
+    def __init__(self, drivers: Drivers, networks: NetworkStore, run_dir: Path) -> None:
+        self._drivers = drivers
+        self._networks = networks
+        self._run_dir = run_dir
+
+    async def run(self, run: StepRun, output: Callable[[Chunk], None]) -> int:
+        """Run it to its end; see ``linkspan.sdk.host.Engine.run_in_snapshot``."""
+        container = self._container(run)
+        rootfs = self._run_dir / "root" / container.id[:12]
+        runtime = self._drivers.runtime
+        runtime.stir()
+        try:
+            await self._drivers.snapshots.mount(run.snapshot, rootfs)
+            sandbox = await self._networks.attach(container, ())
+            files = tuple(
+                BundleMount(
+                    destination=path, type="bind", source=source, options=("rbind", "rprivate")
+                )
+                for path, source in sandbox.files.items()
+            )
+            await runtime.create(
+                CreateRequest(
+                    container_id=container.id,
+                    name=container.name,
+                    rootfs=rootfs,
+                    process=ProcessSpec(args=run.args, env=run.env, cwd=run.cwd, user=run.user),
+                    hostname="buildkitsandbox",
+                    mounts=files,
+                    network_namespace=sandbox.namespace,
+                    resources=container.spec.resources,
+                    shm_size_bytes=run.shm_size_bytes,
+                    log=False,
+                )
+            )
+            async with runtime.attach(container.id) as streams:
+                await runtime.start(container.id)
+                while (chunk := await streams.receive()) is not None:
+                    output(chunk)
+            return (await runtime.wait(container.id)).exit_code
+        finally:
+            with trio.CancelScope(shield=True):
+                await runtime.delete(container.id)
+                await self._networks.detach(container)
+                await self._drivers.snapshots.unmount(run.snapshot)
+                await trio.to_thread.run_sync(_rmdir, rootfs)
+
+    def _container(self, run: StepRun) -> Container:
+        container_id = new_id()
+        spec = ContainerSpec(
+            image="",
+            network_mode=run.network_mode,
+            extra_hosts=run.extra_hosts,
+            resources=Resources(memory_bytes=run.memory_bytes),
+        )
+        return Container(
+            id=container_id,
+            name=f"build-{container_id[:12]}",
+            created_at=rfc3339(),
+            spec=spec,
+            image_id="",
+            hostname=container_id[:12],
+        )
+
+
+def _rmdir(path: Path) -> None:
+    try:
+        path.rmdir()
+    except OSError:
+        return

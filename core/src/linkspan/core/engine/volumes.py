@@ -1,0 +1,111 @@
+"""Volumes: which driver has which, who uses them."""
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+
+import attrs
+
+from linkspan.core.engine.drivers import Drivers
+from linkspan.core.engine.names import NAME
+from linkspan.sdk.drivers.volume import VolumeDriver
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
+from linkspan.sdk.events import Event
+from linkspan.sdk.model.container import Container
+from linkspan.sdk.model.volume import Volume, VolumeSpec
+
+
+class VolumeStore:
+    """Volumes over all open drivers. The drivers hold the truth."""
+
+    def __init__(
+        self,
+        drivers: Drivers,
+        publish: Callable[[Event], None],
+        before_create: Callable[[VolumeSpec], Awaitable[VolumeSpec]],
+    ) -> None:
+        self._drivers = drivers
+        self._publish = publish
+        self._before_create = before_create
+        self.containers: Callable[[], Sequence[Container]] = lambda: ()
+
+    async def create(self, spec: VolumeSpec) -> Volume:
+        """Make a volume, or return the one of this name."""
+        spec = await self._before_create(spec)
+        anonymous = not spec.name
+        if anonymous:
+            spec = attrs.evolve(spec, name=secrets.token_hex(32))
+        elif NAME.fullmatch(spec.name) is None:
+            raise InvalidArgument(
+                f'"{spec.name}" includes invalid characters for a local volume name, only '
+                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed',
+                code="invalid_name",
+            )
+        before = None if anonymous else await self.find(spec.name)
+        if before is not None and spec.driver and before.driver != spec.driver:
+            raise Conflict(
+                f"a volume named {spec.name} already exists with the {before.driver} driver",
+                code="name_taken",
+            )
+        driver = self._drivers.volume((before.driver if before else spec.driver) or None)
+        volume = await driver.create(spec, anonymous=anonymous)
+        if before is None:
+            self._publish(_event("create", volume))
+        return volume
+
+    async def find(self, name: str) -> Volume | None:
+        """A volume by name, or None."""
+        for driver in self._drivers.names("volume"):
+            try:
+                return await self._drivers.volume(driver).get(name)
+            except NotFound:
+                continue
+        return None
+
+    async def inspect(self, name: str) -> Volume:
+        """A volume by name.
+
+        Raises:
+            NotFound: code ``volume_not_found``.
+        """
+        volume = await self.find(name)
+        if volume is None:
+            raise NotFound(f"get {name}: no such volume", code="volume_not_found")
+        return volume
+
+    async def list(self) -> Sequence[Volume]:
+        """All volumes by name."""
+        found: list[Volume] = []
+        for driver in self._drivers.names("volume"):
+            found += await self._drivers.volume(driver).list()
+        return sorted(found, key=lambda volume: volume.name)
+
+    def users(self, name: str) -> Sequence[str]:
+        """Ids of the containers that have it, running or not."""
+        return [c.id for c in self.containers() if any(m.name == name for m in c.mounts)]
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        """Remove a volume; with ``force`` a missing one is no error."""
+        volume = await self.find(name)
+        if volume is None:
+            if force:
+                return
+            raise NotFound(f"get {name}: no such volume", code="volume_not_found")
+        users = self.users(name)
+        if users:
+            raise Conflict(
+                f"remove {name}: volume is in use - [{', '.join(users)}]",
+                code="volume_in_use",
+                help="remove the containers first",
+            )
+        await self._drivers.volume(volume.driver).remove(name)
+        self._publish(_event("destroy", volume))
+
+    def driver_of(self, volume: Volume) -> VolumeDriver[object]:
+        """The driver that has it."""
+        return self._drivers.volume(volume.driver)
+
+
+def _event(action: str, volume: Volume) -> Event:
+    return Event(
+        type="volume", action=action, actor_id=volume.name, attributes={"driver": volume.driver}
+    )
