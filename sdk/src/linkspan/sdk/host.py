@@ -16,6 +16,7 @@ from linkspan.sdk.model.container import (
     ExecSpec,
     ExitStatus,
     Resources,
+    RestartPolicy,
 )
 from linkspan.sdk.model.image import Credentials, Image, PushResult, RemovedImage
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network, NetworkSpec
@@ -87,8 +88,8 @@ class Containers(Protocol):
         """Give it another name."""
 
     async def update(
-        self, ref: str, *, resources: Resources | None = None, restart: Any = None
-    ) -> list[str]:
+        self, ref: str, *, resources: Resources | None = None, restart: RestartPolicy | None = None
+    ) -> Sequence[str]:
         """Change limits or the restart policy; return warnings."""
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
