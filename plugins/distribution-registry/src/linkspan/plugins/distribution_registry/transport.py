@@ -26,6 +26,7 @@ REFUSED_ATTEMPTS = 3
 
 _LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=20, keepalive_expiry=30.0)
 _CLOSE_TIMEOUT_S = 1.0
+_SHORT_BYTES = 64 << 10
 
 
 @attrs.frozen(kw_only=True)
@@ -176,9 +177,23 @@ def _tls_context(verified: bool) -> ssl.SSLContext:
 
 
 async def close_response(response: httpx.Response) -> None:
-    """Give the connection back; also while cancelled, so that no socket is left."""
+    """Give the connection back; also while cancelled, so that no socket is left.
+
+    A connection is used again only when its answer was read to the end: short rests are read.
+    """
     with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_TIMEOUT_S):
+        if not response.is_stream_consumed and not response.is_closed and _is_short(response):
+            with contextlib.suppress(httpx.TransportError):
+                async for _ in response.aiter_raw():
+                    pass
         await response.aclose()
+
+
+def _is_short(response: httpx.Response) -> bool:
+    if response.request.method == "HEAD" or response.status_code == 204:
+        return True
+    length = response.headers.get("content-length", "")
+    return length.isdigit() and int(length) <= _SHORT_BYTES
 
 
 @contextlib.asynccontextmanager

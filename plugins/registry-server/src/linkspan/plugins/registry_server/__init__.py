@@ -1,1 +1,1 @@
-"""An OCI registry inside the daemon."""
+"""An OCI registry inside the daemon (distribution-spec 1.1): pull, push, discovery, on loopback."""
