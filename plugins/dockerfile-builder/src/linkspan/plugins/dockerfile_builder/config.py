@@ -1,0 +1,20 @@
+"""Settings: ``[builder.dockerfile]``."""
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class DockerfileBuilderConfig:
+    """What an operator may set.
+
+    Attributes:
+        max_context_bytes: A build context larger than this is refused (unpacked size).
+        max_context_entries: Files, directories and links of a context.
+        max_archive_bytes: What ADD unpacks from one archive.
+        max_parallel_steps: RUN, COPY and ADD steps that work at the same time, over all builds.
+    """
+
+    max_context_bytes: int = 16 << 30
+    max_context_entries: int = 1_000_000
+    max_archive_bytes: int = 64 << 30
+    max_parallel_steps: int = 4

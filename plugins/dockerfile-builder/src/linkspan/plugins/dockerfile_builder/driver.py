@@ -1,0 +1,268 @@
+"""Driver ``dockerfile`` of role ``builder``."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import Self
+
+import trio
+
+from linkspan.plugins.dockerfile_builder.archive import open_stream
+from linkspan.plugins.dockerfile_builder.cache import StepCache
+from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
+from linkspan.plugins.dockerfile_builder.dockerignore import IgnorePatterns
+from linkspan.plugins.dockerfile_builder.fault import DockerfileError
+from linkspan.plugins.dockerfile_builder.glob import PatternError
+from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
+from linkspan.plugins.dockerfile_builder.parser import MAX_FILE_BYTES
+from linkspan.plugins.dockerfile_builder.solver import Build
+from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
+from linkspan.plugins.dockerfile_builder.stream import BuildStream
+from linkspan.plugins.dockerfile_builder.tree import FolderTree, TarTree, Tree
+from linkspan.sdk.drivers.builder import Builder, BuilderCap, BuildRequest, BuildResult
+from linkspan.sdk.errors import InvalidArgument, LinkspanError, Unsupported
+from linkspan.sdk.host import Host, NewImage
+from linkspan.sdk.progress import ProgressSink
+from linkspan.sdk.reference import parse_reference
+
+_IGNORE_FILE = ".dockerignore"
+_FRONTENDS = ("docker/dockerfile", "docker.io/docker/dockerfile")
+
+
+class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
+    """Builds images from Dockerfiles; semantics are BuildKit's, the stream's text is classic."""
+
+    config_type = DockerfileBuilderConfig
+
+    def __init__(self, config: DockerfileBuilderConfig, host: Host, layers: LayerMaker) -> None:
+        self._config = config
+        self._host = host
+        self._layers = layers
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, config: DockerfileBuilderConfig, host: Host) -> AsyncIterator[Self]:
+        """Read the cache's records."""
+        cache = StepCache(host.state_dir / "steps.jsonl")
+        await in_thread(cache.load)
+        limiter = trio.CapacityLimiter(config.max_parallel_steps)
+        yield cls(config, host, LayerMaker(host, cache, limiter))
+
+    @property
+    def capabilities(self) -> BuilderCap:
+        """Everything that the contract names."""
+        return BuilderCap.TARGET | BuilderCap.CACHE
+
+    async def recover(self) -> None:
+        """Remove the mount points that a crash left."""
+        await in_thread(_remove_folders, self._host.run_dir / "mnt")
+
+    async def build(self, request: BuildRequest, progress: ProgressSink) -> BuildResult:
+        """Build, store and tag an image.
+
+        Raises:
+            InvalidArgument: code ``dockerfile``: the Dockerfile or what it names is wrong; the message
+                begins with ``file:line``. Also ``dockerfile_unsupported``, ``hostile_context``, and
+                ``invalid_reference`` for a tag.
+            LinkspanError: code ``build_failed``: a command of RUN returned another status than 0.
+            TooLarge: The context is larger than the settings allow.
+            OutOfSpace: The disk is full.
+        If cancelled or failed: no image or tag appears, running steps are dead and their snapshots
+        gone; finished steps stay in the cache.
+        """
+        tags = tuple(parse_reference(tag).with_default_tag() for tag in request.tags)
+        if request.squash:
+            raise Unsupported("squash is not supported", help="build without --squash")
+        stream = BuildStream(progress, quiet=request.quiet)
+        try:
+            async with self._context(request) as (context, text):
+                dockerfile = _parse(text, request.file)
+                _warn(dockerfile, stream)
+                build = Build(
+                    request=request,
+                    dockerfile=dockerfile,
+                    context=context,
+                    host=self._host,
+                    layers=self._layers,
+                    stream=stream,
+                    max_archive_bytes=self._config.max_archive_bytes,
+                )
+                result = await build.run()
+            image = await self._host.engine.images.add(
+                NewImage(config=result.state.serialize(), chain_ids=result.chain),
+                tags=[str(tag) for tag in tags],
+            )
+        except LinkspanError:
+            stream.failed()
+            raise
+        stream.finish(image.id, tuple(tag.familiar for tag in tags))
+        return BuildResult(image_id=image.id, steps=build.steps, cached_steps=build.cached_steps)
+
+    @contextlib.asynccontextmanager
+    async def _context(self, request: BuildRequest) -> AsyncIterator[tuple[Tree, str]]:
+        """The context as a tree, and the text of the Dockerfile."""
+        tree: TarTree | FolderTree
+        if isinstance(request.context, Path):
+            tree, text = await in_thread(_open_folder, request.context, request.file)
+        else:
+            tree = await in_thread(self._tar_tree)
+            text = ""
+        try:
+            if isinstance(tree, TarTree):
+                assert not isinstance(request.context, Path)
+                await self._receive(tree, request.context)
+                text = await in_thread(_dockerfile_of, tree, request.file)
+            yield tree, text
+        finally:
+            tree.close()
+
+    def _tar_tree(self) -> TarTree:
+        return TarTree(self._host.state_dir, max_entries=self._config.max_context_entries)
+
+    async def _receive(self, tree: TarTree, source: AsyncIterator[bytes]) -> None:
+        """Read a tar stream in a worker thread, which asks for piece after piece."""
+
+        async def next_piece() -> bytes:
+            async for piece in source:
+                if piece:
+                    return piece
+            return b""
+
+        def receive() -> None:
+            stream = open_stream(
+                lambda: trio.from_thread.run(next_piece),
+                limit_bytes=self._config.max_context_bytes,
+            )
+            tree.receive(stream)
+
+        await in_thread(receive)
+        # What follows the end of the tar is read too, so that the sender can finish.
+        while await next_piece():
+            pass
+
+    async def prune(self) -> int:
+        """Empty the cache; layers of images and of running builds stay."""
+        keep = {
+            name: image for image in self._host.engine.images.list() for name in image.chain_ids
+        }
+        return await self._layers.prune(keep)
+
+    async def cached_layers(self) -> list[str]:
+        """Names of the layers of remembered steps, and keys of the snapshots in work."""
+        return [*self._layers.cache.layers(), *self._layers.in_use]
+
+    async def gc(self, known: Iterable[str]) -> Mapping[str, str]:
+        """Forget the steps whose layer is gone."""
+        there = {layer.name for layer in await self._layers.snapshots.layers()}
+        gone = [name for name in self._layers.cache.layers() if name not in there]
+        keys = self._layers.cache.keys_of(gone)
+        await in_thread(self._layers.cache.forget, keys)
+        return dict.fromkeys(keys, "its layer is gone")
+
+
+def _remove_folders(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for entry in folder.iterdir():
+            with contextlib.suppress(OSError):
+                entry.rmdir()
+
+
+def _missing(file: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"Cannot locate specified Dockerfile: {file}",
+        code="dockerfile_missing",
+        help="name it with -f, as a path inside the build context",
+    )
+
+
+def _read_text(tree: Tree, path: str) -> str | None:
+    """A text file of the context; None if there is none."""
+    node = tree.lookup(path)
+    if node is None or node.kind != "file":
+        return None
+    with tree.open(node) as file:
+        return file.read(MAX_FILE_BYTES + 1).decode("utf-8", "surrogateescape")
+
+
+def _patterns(text: str | None, file: str) -> IgnorePatterns:
+    try:
+        return IgnorePatterns.parse(text or "")
+    except PatternError as error:
+        raise DockerfileError(str(error), file=file, code="dockerignore") from error
+
+
+def _open_folder(folder: Path, file: str) -> tuple[FolderTree, str]:
+    """A local context: its own ``.dockerignore`` is applied here, as clients do before they send."""
+    try:
+        whole = FolderTree(folder)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InvalidArgument(
+            f"the build context '{folder}' is no directory", code="context_missing"
+        ) from error
+    try:
+        text = _read_text(whole, file)
+        if text is None:
+            raise _missing(file)
+        ignore_file = f"{file}{_IGNORE_FILE}"
+        ignore = _read_text(whole, ignore_file)
+        if ignore is None:
+            ignore_file, ignore = _IGNORE_FILE, _read_text(whole, _IGNORE_FILE)
+    finally:
+        whole.close()
+    return FolderTree(folder, _patterns(ignore, ignore_file)), text
+
+
+def _dockerfile_of(tree: TarTree, file: str) -> str:
+    """The Dockerfile of a context that was sent.
+
+    Clients apply ``.dockerignore`` before they send, but must send these two files in any case; what
+    the patterns say about them is done here.
+    """
+    text = _read_text(tree, file)
+    if text is None:
+        raise _missing(file)
+    patterns = _patterns(_read_text(tree, _IGNORE_FILE), _IGNORE_FILE)
+    for name in (file, _IGNORE_FILE):
+        if patterns.excludes("/".join(part for part in name.split("/") if part not in ("", "."))):
+            tree.hide(name)
+    return text
+
+
+def _parse(text: str, file: str) -> Dockerfile:
+    if not text:
+        raise DockerfileError(f"the Dockerfile ({file}) cannot be empty", file=file)
+    dockerfile = parse_dockerfile(text, file)
+    frontend = dockerfile.syntax.split()[0] if dockerfile.syntax else ""
+    name, _, version = frontend.partition(":")
+    if frontend and not (
+        name in _FRONTENDS and (version or "1").partition(".")[0] in ("1", "latest")
+    ):
+        raise DockerfileError(
+            f"the frontend '{frontend}' is not supported",
+            file=file,
+            code="dockerfile_unsupported",
+            diagnostic_id="LS0204",
+            help="remove the line '# syntax=', or use docker/dockerfile:1",
+        )
+    _lint(dockerfile)
+    return dockerfile
+
+
+def _lint(dockerfile: Dockerfile) -> None:
+    """``# check=skip=RuleA,RuleB;error=true``."""
+    settings = dict(part.strip().partition("=")[::2] for part in dockerfile.check.split(";"))
+    if settings.get("error", "").lower() != "true":
+        return
+    skip = {name.strip() for name in settings.get("skip", "").split(",")}
+    rules = {warning.partition(":")[0] for warning in dockerfile.warnings if ": " in warning}
+    broken = sorted(rule for rule in rules if rule.isalpha() and rule not in skip)
+    if broken and "all" not in skip:
+        raise DockerfileError(
+            f"lint violation found for rules: {', '.join(broken)}", file=dockerfile.file
+        )
+
+
+def _warn(dockerfile: Dockerfile, stream: BuildStream) -> None:
+    for warning in dockerfile.warnings:
+        if warning.startswith("Empty continuation"):
+            stream.say(f"\x1b[91m[WARNING]: {warning}\n\x1b[0m")

@@ -1,0 +1,204 @@
+"""Makes layers: a writable snapshot, some work in it, a commit; or the same out of the cache."""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from linkspan.plugins.dockerfile_builder.cache import StepCache, StepRecord
+from linkspan.plugins.dockerfile_builder.image_config import now
+from linkspan.plugins.dockerfile_builder.target import Target
+from linkspan.plugins.dockerfile_builder.tree import EmptyTree, FolderTree, Tree
+from linkspan.sdk.drivers.snapshots import Layer, Snapshots
+from linkspan.sdk.errors import Conflict, NotFound, OutOfSpace
+from linkspan.sdk.host import Host
+
+T = TypeVar("T")
+
+
+async def in_thread(function: Callable[..., T], *args: object) -> T:
+    """Run blocking file work in a worker thread; it looks for cancellation itself.
+
+    Raises:
+        OutOfSpace: The disk is full.
+    """
+    try:
+        return await trio.to_thread.run_sync(function, *args)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutOfSpace(
+                "no space left on the disk while building",
+                help="remove what is not needed: linkspan image prune, linkspan builder prune",
+            ) from error
+        raise
+
+
+class LayerMaker:
+    """Lent to all builds of one driver.
+
+    Args:
+        limiter: How many steps may work at once.
+    """
+
+    def __init__(self, host: Host, cache: StepCache, limiter: trio.CapacityLimiter) -> None:
+        self._host = host
+        self.cache = cache
+        self._limiter = limiter
+        self._running: dict[str, trio.Event] = {}
+        self._snapshots_in_use: set[str] = set()
+
+    @property
+    def snapshots(self) -> Snapshots[object]:
+        """The chosen driver."""
+        driver: Snapshots[object] = self._host.driver("snapshots")
+        return driver
+
+    @property
+    def in_use(self) -> frozenset[str]:
+        """Keys of the snapshots that steps write to now."""
+        return frozenset(self._snapshots_in_use)
+
+    async def lookup(self, key: str) -> StepRecord | None:
+        """A remembered step whose layer is still there."""
+        record = self.cache.get(key)
+        if record is None or not record.layer:
+            return record
+        try:
+            await self.snapshots.stat(record.layer)
+        except NotFound:
+            await in_thread(self.cache.forget, [key])
+            return None
+        return record
+
+    async def once(
+        self, key: str, make: Callable[[], Awaitable[StepRecord]], *, use_cache: bool
+    ) -> tuple[StepRecord, bool]:
+        """The step's result, and whether it came from the cache.
+
+        The same step in two builds runs once; the second waits, and makes it itself should the first
+        fail or be cancelled.
+        """
+        while use_cache:
+            record = await self.lookup(key)
+            if record is not None:
+                return record, True
+            running = self._running.get(key)
+            if running is None:
+                break
+            await running.wait()
+        done = trio.Event()
+        self._running[key] = done
+        try:
+            async with self._limiter:
+                record = await make()
+            await self.remember(key, record)
+        finally:
+            if self._running.get(key) is done:
+                del self._running[key]
+            done.set()
+        return record, False
+
+    async def remember(self, key: str, record: StepRecord) -> None:
+        """Put a result into the cache."""
+        await in_thread(self.cache.put, key, record)
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self, parent: str) -> AsyncIterator[str]:
+        """A writable snapshot; gone afterwards unless it was committed."""
+        key = f"build-{uuid.uuid4().hex[:24]}"
+        self._snapshots_in_use.add(key)
+        try:
+            await self.snapshots.prepare(key, parent)
+            yield key
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.snapshots.remove(key)
+            self._snapshots_in_use.discard(key)
+
+    async def commit(self, key: str, parent: str) -> StepRecord:
+        """Make a snapshot a layer."""
+        layer: Layer = await self.snapshots.commit(key, parent=parent)
+        return StepRecord(
+            layer=layer.name, diff_id=layer.diff_id, size_bytes=layer.size_bytes, created=now()
+        )
+
+    async def write(
+        self, parent: str, work: Callable[[Target], None], *, apart: bool = False
+    ) -> StepRecord:
+        """A layer of what ``work`` writes; no layer if it changes nothing.
+
+        Args:
+            parent: The layer below.
+            work: Blocking; runs in a worker thread.
+            apart: Write onto an empty root instead (``--link``).
+        """
+        async with self.snapshot("" if apart else parent) as key:
+            async with self._mounted(key) as folder:
+                changed = await in_thread(_work, folder, work)
+            if not changed:
+                return StepRecord(created=now())
+            return await self.commit(key, parent)
+
+    @contextlib.asynccontextmanager
+    async def _mounted(self, key: str) -> AsyncIterator[Path]:
+        folder = self._host.run_dir / "mnt" / key
+        await self.snapshots.mount(key, folder)
+        try:
+            yield folder
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.snapshots.unmount(key)
+                with contextlib.suppress(OSError):
+                    await in_thread(os.rmdir, folder)
+
+    @contextlib.asynccontextmanager
+    async def tree(self, top: str) -> AsyncIterator[Tree]:
+        """A stage's or image's file system to read from; an empty name is an empty one."""
+        if not top:
+            yield EmptyTree()
+            return
+        async with self.snapshots.view(top) as folder:
+            tree = await in_thread(FolderTree, folder)
+            try:
+                yield tree
+            finally:
+                tree.close()
+
+    async def prune(self, keep: Mapping[str, object]) -> int:
+        """Forget all steps and remove their layers, but those in ``keep``; return the bytes."""
+        pending = {n: r for n, r in self.cache.layers().items() if n not in keep}
+        freed = 0
+        removed = True
+        while pending and removed:
+            removed = False
+            # A layer can go only after those that stand on it: try until nothing moves.
+            for name, record in list(pending.items()):
+                if await self._remove_layer(name):
+                    del pending[name]
+                    freed += record.size_bytes
+                    removed = True
+        await in_thread(self.cache.clear)
+        return freed
+
+    async def _remove_layer(self, name: str) -> bool:
+        try:
+            await self.snapshots.remove_layer(name)
+        except Conflict:
+            return False
+        except NotFound:
+            return True
+        return True
+
+
+def _work(folder: Path, work: Callable[[Target], None]) -> bool:
+    target = Target(folder, trio.from_thread.check_cancelled)
+    try:
+        work(target)
+    finally:
+        target.close()
+    return target.changed

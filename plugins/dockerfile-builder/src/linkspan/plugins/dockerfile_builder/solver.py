@@ -1,0 +1,347 @@
+"""One build: which stages it needs, in which order they may run, and what they share."""
+
+import contextlib
+from collections.abc import Iterator
+
+import attrs
+import trio
+
+from linkspan.plugins.dockerfile_builder import instructions as ins
+from linkspan.plugins.dockerfile_builder.image_config import ImageState, rfc3339
+from linkspan.plugins.dockerfile_builder.layers import LayerMaker
+from linkspan.plugins.dockerfile_builder.stages import Dockerfile, Stage
+from linkspan.plugins.dockerfile_builder.steps import StageResult, StageRun
+from linkspan.plugins.dockerfile_builder.stream import BuildStream
+from linkspan.plugins.dockerfile_builder.tree import Tree
+from linkspan.plugins.dockerfile_builder.variables import (
+    GlobalScope,
+    StageScope,
+    expanded,
+    platform_args,
+)
+from linkspan.sdk.drivers.builder import BuildRequest
+from linkspan.sdk.errors import InvalidArgument, NotFound
+from linkspan.sdk.host import Host
+from linkspan.sdk.model.image import Credentials, Image, Platform
+from linkspan.sdk.platform import host_platform, normalize_platform, parse_platform
+from linkspan.sdk.reference import DOCKER_DOMAIN, parse_reference
+
+_SCRATCH = "scratch"
+
+
+@attrs.define
+class _StageTask:
+    """A stage that runs or has run."""
+
+    done: trio.Event = attrs.field(factory=trio.Event)
+    result: StageResult | None = None
+
+
+@attrs.define(kw_only=True)
+class Build:
+    """One build. Make it, then :meth:`run` it once."""
+
+    request: BuildRequest
+    dockerfile: Dockerfile
+    context: Tree
+    host: Host
+    layers: LayerMaker
+    stream: BuildStream
+    max_archive_bytes: int
+    steps: int = 0
+    cached_steps: int = 0
+    _tasks: dict[int, _StageTask] = attrs.field(factory=dict)
+    _images: dict[tuple[str, str], Image] = attrs.field(factory=dict)
+    _image_lock: trio.Lock = attrs.field(factory=trio.Lock)
+    _numbers: dict[int, int] = attrs.field(factory=dict)
+    _total: int = 0
+    _nursery: trio.Nursery | None = None
+    _scope: GlobalScope = attrs.field(init=False)
+    _target_platform: Platform = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        given = {name: value for name, value in self.request.args.items() if value is not None}
+        host = normalize_platform(host_platform())
+        self._target_platform = (
+            normalize_platform(parse_platform(self.request.platform, host=host))
+            if self.request.platform
+            else host
+        )
+        predefined = platform_args(self._target_platform, host, self.request.target)
+        self._scope = GlobalScope(given, predefined, self.dockerfile.global_args)
+
+    async def run(self) -> StageResult:
+        """Build the target stage and all that it needs.
+
+        Raises:
+            LinkspanError: What the first failing step raised.
+        If cancelled: running steps are ended, their snapshots removed.
+        """
+        target = self.dockerfile.target(self.request.target)
+        self._count(target)
+        self._show_global_args()
+        with _bare_errors():
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for index in sorted(self._numbers):
+                    self.stream.stage(index)
+                for index in sorted(self._numbers):
+                    self._start(self.dockerfile.stages[index])
+                result = await self._finished(target)
+                nursery.cancel_scope.cancel()
+        self._warn_unconsumed()
+        return result
+
+    # Which stages
+
+    def _base_name(self, stage: Stage) -> str:
+        name = expanded(stage.source, stage.source.base, self._scope.values).text
+        if not name:
+            raise stage.source.line.error(
+                f"base name ({stage.source.base}) should not be blank", framed=False
+            )
+        return name
+
+    def _needs(self, stage: Stage) -> Iterator[Stage]:
+        """Stages that this one stands on or copies from, as far as the text says."""
+        base = self.dockerfile.stage_named(self._base_name(stage), stage.index)
+        if base is not None:
+            yield base
+        for instruction in stage.instructions:
+            if isinstance(instruction, ins.Copy) and instruction.source:
+                found = self._source_stage(instruction, stage.index)
+                if found is not None:
+                    yield found
+
+    def _source_stage(self, copy: ins.Copy, index: int) -> Stage | None:
+        """The stage that ``--from`` names; None if it is an image."""
+        name = copy.source
+        if "$" in name:
+            raise copy.line.error(
+                "variable expansion is not supported for --from, define a new stage with FROM using"
+                " ARG from global scope as a workaround",
+                framed=False,
+            )
+        stages = self.dockerfile.stages
+        if name.isdecimal():
+            if int(name) >= len(stages):
+                raise copy.line.error(f"invalid stage index {name}", framed=False)
+            found: Stage | None = stages[int(name)]
+        else:
+            found = self.dockerfile.stage_named(name, index) or self.dockerfile.stage_named(name)
+        if found is None:
+            return None
+        if found.index == index:
+            raise copy.line.error(
+                f"circular dependency detected on stage: {found.title}", framed=False
+            )
+        if found.index > index:
+            raise copy.line.error(
+                f'cannot copy from stage "{name}", it needs to be defined before current stage'
+                f' "{stages[index].title}"',
+                framed=False,
+            )
+        return found
+
+    def _count(self, target: Stage) -> None:
+        """Find the needed stages and give their steps numbers, in the order of the file."""
+        needed: set[int] = set()
+        pending = [target]
+        while pending:
+            stage = pending.pop()
+            if stage.index not in needed:
+                needed.add(stage.index)
+                pending.extend(self._needs(stage))
+        self._total = len(self.dockerfile.global_args)
+        for index in sorted(needed):
+            self._number(self.dockerfile.stages[index])
+
+    def _number(self, stage: Stage) -> None:
+        self._numbers[stage.index] = self._total
+        self._total += 1 + len(stage.instructions)
+
+    def _show_global_args(self) -> None:
+        for number, arg in enumerate(self.dockerfile.global_args, 1):
+            self.stream.say(f"Step {number}/{self._total} : {arg.line.text}")
+            self.stream.say("\n")
+            self.count_step(cached=False)
+
+    def _warn_unconsumed(self) -> None:
+        declared = {
+            name
+            for arg in (
+                *self.dockerfile.global_args,
+                *(i for s in self.dockerfile.stages for i in s.instructions),
+            )
+            if isinstance(arg, ins.Arg)
+            for name, _ in arg.args
+        }
+        left = self._scope.unconsumed(declared)
+        if left:
+            self.stream.say(
+                f"[Warning] One or more build-args [{' '.join(left)}] were not consumed\n"
+            )
+
+    # Stages running
+
+    def _start(self, stage: Stage) -> _StageTask:
+        task = self._tasks.get(stage.index)
+        if task is None:
+            assert self._nursery is not None
+            task = self._tasks[stage.index] = _StageTask()
+            self._nursery.start_soon(self._run_stage, stage, task)
+        return task
+
+    async def _finished(self, stage: Stage) -> StageResult:
+        """Wait for a stage, starting it if an ONBUILD trigger was the first to name it."""
+        if stage.index not in self._numbers:
+            self._number(stage)
+        task = self._start(stage)
+        await task.done.wait()
+        assert task.result is not None
+        return task.result
+
+    async def _run_stage(self, stage: Stage, task: _StageTask) -> None:
+        stream = self.stream.stage(stage.index)
+        number = self._numbers[stage.index] + 1
+        stream.step(number, self._total, stage.source.line.text)
+        run = await self._begin(stage)
+        self.count_step(cached=False)
+        triggers = run.state.take_triggers()
+        if triggers:
+            noun = "trigger" if len(triggers) == 1 else "triggers"
+            stream.say(f"# Executing {len(triggers)} build {noun}")
+            stream.say("\n")
+        run.show_image()
+        for expression in triggers:
+            await run.run(ins.parse_trigger(expression, stage.source.line))
+        for offset, instruction in enumerate(stage.instructions, 1):
+            stream.step(number + offset, self._total, instruction.line.text)
+            await run.run(instruction)
+        is_target = stage.index == self.dockerfile.target(self.request.target).index
+        if is_target and self.request.labels:
+            run.state.set_labels(self.request.labels)
+        task.result = run.result()
+        stream.end()
+        task.done.set()
+
+    async def _begin(self, stage: Stage) -> StageRun:
+        """The state that FROM gives."""
+        name = self._base_name(stage)
+        base = self.dockerfile.stage_named(name, stage.index)
+        args: dict[str, str] = {}
+        if base is not None:
+            result = await self._finished(base)
+            state, chain = result.state.child(), list(result.chain)
+            args = dict(result.scope.args)
+        elif name == _SCRATCH:
+            platform = self._platform(stage) or self._target_platform
+            state = ImageState.scratch(platform.os, platform.architecture, platform.variant)
+            chain = []
+        else:
+            image = await self._image(name, self._platform(stage), stage.source)
+            state, chain = ImageState.from_document(image.config.raw), list(image.chain_ids)
+        state.epoch = self._epoch()
+        return StageRun(
+            services=self,
+            stream=self.stream.stage(stage.index),
+            index=stage.index,
+            state=state,
+            scope=StageScope(self._scope, {**args, **state.environment()}, args),
+            chain=chain,
+        )
+
+    def _epoch(self) -> str:
+        text = self._scope.given.get("SOURCE_DATE_EPOCH", "")
+        if not text:
+            return ""
+        try:
+            return rfc3339(int(text))
+        except ValueError as error:
+            raise InvalidArgument(
+                f"SOURCE_DATE_EPOCH is no number of seconds: '{text}'", code="dockerfile"
+            ) from error
+
+    def _platform(self, stage: Stage) -> Platform | None:
+        """Of the base image; None if nothing was asked."""
+        text = expanded(stage.source, stage.source.platform, self._scope.values).text
+        if not text:
+            return self._target_platform if self.request.platform else None
+        try:
+            return normalize_platform(parse_platform(text))
+        except InvalidArgument as error:
+            raise stage.source.line.error(
+                f"failed to parse platform {text}: {error.message}", framed=False
+            ) from error
+
+    async def source_layer(self, copy: ins.Copy, stage_index: int) -> str:
+        """The top layer of what ``--from`` names: a stage, built if need be, or an image."""
+        stage = self._source_stage(copy, stage_index)
+        if stage is not None:
+            return (await self._finished(stage)).top
+        image = await self._image(copy.source, None, copy)
+        return image.chain_ids[-1] if image.chain_ids else ""
+
+    # Images
+
+    async def _image(
+        self, name: str, platform: Platform | None, instruction: ins.Instruction
+    ) -> Image:
+        """An image of this machine; pulled when missing, or when asked."""
+        key = (name, str(platform or ""))
+        # One at a time: two stages on one base must not pull it twice.
+        async with self._image_lock:
+            if key not in self._images:
+                self._images[key] = await self._find_image(name, platform, instruction)
+            return self._images[key]
+
+    async def _find_image(
+        self, name: str, platform: Platform | None, instruction: ins.Instruction
+    ) -> Image:
+        images = self.host.engine.images
+        if not self.request.pull:
+            try:
+                image = images.inspect(name)
+            except NotFound:
+                pass
+            else:
+                if platform is None or normalize_platform(image.config.platform) == platform:
+                    return image
+        try:
+            reference = parse_reference(name).with_default_tag()
+        except InvalidArgument as error:
+            raise instruction.line.error(
+                f"failed to parse {name}: {error.message}", framed=False
+            ) from error
+        return await images.pull(
+            str(reference),
+            credentials=self._credentials(reference.domain),
+            platform=str(platform or ""),
+            progress=self.stream.send,
+        )
+
+    def _credentials(self, domain: str) -> Credentials:
+        names = [domain]
+        if domain == DOCKER_DOMAIN:
+            names += ["https://index.docker.io/v1/", "index.docker.io"]
+        for name in names:
+            if name in self.request.credentials:
+                return self.request.credentials[name]
+        return Credentials()
+
+    def count_step(self, *, cached: bool) -> None:
+        """One more step is done."""
+        self.steps += 1
+        self.cached_steps += cached
+
+
+@contextlib.contextmanager
+def _bare_errors() -> Iterator[None]:
+    """The first error of a group of tasks as it is: the others are but its consequence."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from error.__cause__

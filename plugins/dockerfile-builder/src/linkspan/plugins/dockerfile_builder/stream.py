@@ -1,0 +1,138 @@
+"""The text of Docker's classic ``/build`` stream, in order although stages run side by side.
+
+Clients parse these lines (docker-py looks for ``Successfully built``), so they are part of the API.
+"""
+
+import codecs
+from collections.abc import Callable
+
+from linkspan.sdk.model.process import Chunk, StreamKind
+from linkspan.sdk.progress import Progress, ProgressSink
+
+_RED, _PLAIN = "\x1b[91m", "\x1b[0m"
+
+
+class BuildStream:
+    """Everything that one build says.
+
+    Args:
+        quiet: Keep it back: only the image's id is told, or all of it should the build fail.
+    """
+
+    def __init__(self, sink: ProgressSink, *, quiet: bool) -> None:
+        self._sink = sink
+        self._quiet = quiet
+        self._kept: list[Progress] = []
+        self._stages: dict[int, StageStream] = {}
+
+    def send(self, progress: Progress) -> None:
+        """Tell, or keep back if quiet."""
+        if self._quiet:
+            self._kept.append(progress)
+        else:
+            self._sink(progress)
+
+    def say(self, text: str) -> None:
+        """Text as it is."""
+        self.send(Progress(stream=text))
+
+    def stage(self, index: int) -> "StageStream":
+        """The voice of one stage; told live when all stages before it have ended."""
+        if index not in self._stages:
+            self._stages[index] = StageStream(self.send, self._take_turns)
+            self._take_turns()
+        return self._stages[index]
+
+    def _take_turns(self) -> None:
+        waits = False
+        for _, stage in sorted(self._stages.items()):
+            stage.set_open(not waits)
+            waits = waits or not stage.ended
+
+    def finish(self, image_id: str, tags: tuple[str, ...]) -> None:
+        """The last lines."""
+        if self._quiet:
+            self._sink(Progress(stream=f"{image_id}\n"))
+            return
+        short = image_id.removeprefix("sha256:")[:12]
+        self.say(f"Successfully built {short}\n")
+        for tag in tags:
+            self.say(f"Successfully tagged {tag}\n")
+
+    def failed(self) -> None:
+        """Tell what was kept back, in the order of the stages."""
+        for _, stage in sorted(self._stages.items()):
+            stage.set_open(True)
+        if self._quiet:
+            for progress in self._kept:
+                self._sink(progress)
+
+
+class StageStream:
+    """What one stage says; see :meth:`BuildStream.stage`."""
+
+    def __init__(self, sink: ProgressSink, released: Callable[[], None]) -> None:
+        self._sink = sink
+        self._released = released
+        self._waiting: list[Progress] = []
+        self._is_open = False
+        self.ended = False
+
+    def set_open(self, is_open: bool) -> None:
+        """Whether it is its turn: a stage before it in the file may still turn out to be needed."""
+        self._is_open = is_open
+        if is_open:
+            for progress in self._waiting:
+                self._sink(progress)
+            self._waiting.clear()
+
+    def end(self) -> None:
+        """It has nothing more to say."""
+        self.ended = True
+        self._released()
+
+    def send(self, progress: Progress) -> None:
+        """Tell, now or when its turn comes."""
+        if self._is_open:
+            self._sink(progress)
+        else:
+            self._waiting.append(progress)
+
+    def say(self, text: str) -> None:
+        """Text as it is."""
+        self.send(Progress(stream=text))
+
+    def step(self, number: int, total: int, text: str) -> None:
+        """``Step 2/7 : RUN make``."""
+        self.say(f"Step {number}/{total} : {text}")
+        self.say("\n")
+
+    def image(self, image_id: str) -> None:
+        """`` ---> 0123456789ab``; an empty id for scratch."""
+        self.say(f" ---> {image_id.removeprefix('sha256:')[:12]}\n")
+
+
+class OutputDecoder:
+    """Turns what a RUN step writes into text: stdout as it is, stderr in red."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        make = codecs.getincrementaldecoder("utf-8")
+        self._decoders = {
+            StreamKind.STDOUT: make(errors="replace"),
+            StreamKind.STDERR: make(errors="replace"),
+        }
+
+    def feed(self, chunk: Chunk) -> None:
+        """One piece of output."""
+        decoder = self._decoders.get(chunk.stream, self._decoders[StreamKind.STDOUT])
+        self._tell(chunk.stream, decoder.decode(chunk.data))
+
+    def finish(self) -> None:
+        """What is left of a cut character."""
+        for kind, decoder in self._decoders.items():
+            self._tell(kind, decoder.decode(b"", final=True))
+
+    def _tell(self, kind: StreamKind, text: str) -> None:
+        if text:
+            self._say(f"{_RED}{text}{_PLAIN}" if kind is StreamKind.STDERR else text)
