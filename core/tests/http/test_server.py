@@ -584,6 +584,30 @@ async def test_input_that_the_process_leaves_does_not_cost_its_output(served) ->
     assert await client.closed()
 
 
+async def test_an_error_before_the_connection_is_used_is_answered_as_any_error(served) -> None:
+    async def run(_: Duplex) -> None:
+        raise Conflict("container is paused")
+
+    served.add("POST", "/exec", hijacked(run))
+    await served.start()
+    client = await served.client()
+    for _ in range(2):
+        reply = await client.ask("POST", "/exec", b"{}", headers=UPGRADE)
+        assert (reply.status, reply.json()["message"]) == (409, "container is paused")
+
+
+async def test_a_hijack_that_says_nothing_is_a_head_and_an_end(served) -> None:
+    async def run(_: Duplex) -> None:
+        await trio.lowlevel.checkpoint()
+
+    served.add("POST", "/exec", hijacked(run))
+    await served.start()
+    client = await served.client()
+    await client.send(f"POST /exec HTTP/1.1\r\nHost: d\r\n{UPGRADE}\r\n".encode())
+    assert (await client.head())[0] == 101
+    assert await client.closed()
+
+
 async def test_an_upgrade_that_the_route_does_not_want_is_a_plain_answer(served) -> None:
     served.add("GET", "/x", echo)
     await served.start()

@@ -66,7 +66,11 @@ class Stream:
 
 
 class Duplex(abc.ABC):
-    """A connection that was taken over."""
+    """A connection that was taken over: the first call of any method sends the head."""
+
+    @abc.abstractmethod
+    async def start(self) -> None:
+        """Send the head now if it has not been sent: the client waits for it."""
 
     @abc.abstractmethod
     async def receive(self) -> bytes:
@@ -83,7 +87,10 @@ class Duplex(abc.ABC):
 
 @attrs.frozen(kw_only=True)
 class Hijack:
-    """Answer 101 (with ``Upgrade: tcp``) or 200, then hand over the connection."""
+    """Answer 101 (with ``Upgrade: tcp``) or 200, and hand over the connection.
+
+    An error that ``run`` raises before it has used the connection is answered as any error is.
+    """
 
     run: Callable[[Duplex], Awaitable[None]]
     content_type: str = "application/vnd.docker.raw-stream"

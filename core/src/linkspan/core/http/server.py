@@ -359,8 +359,7 @@ class _Connection:
                 return await self._respond(answer, request)
             if isinstance(answer, Stream):
                 return await self._stream(answer, request)
-            await self._hijack(answer, request)
-            return False
+            return await self._hijack(answer, request)
         finally:
             log.debug(
                 "request",
@@ -469,27 +468,34 @@ class _Connection:
         reason = as_linkspan_error(error, what).message
         log.warning("stream broke off", extra={"request": what, "reason": reason})
 
-    async def _hijack(self, hijack: Hijack, request: _Request) -> None:
-        """Hand the connection over: 101 if the client asked to upgrade, Docker's old 200 if not."""
+    async def _hijack(self, hijack: Hijack, request: _Request) -> bool:
+        """Hand the connection over; True if it was not taken and can take another request."""
         await self._discard_body()
-        headers = {**self.server.headers, "Content-Type": hijack.content_type}
-        if "upgrade" in request.headers:
-            line = b"HTTP/1.1 101 UPGRADED\r\n"
-            headers |= {"Connection": "Upgrade", "Upgrade": "tcp"}
-        else:
-            line = b"HTTP/1.1 200 OK\r\n"
-        # Not through h11: it would frame a 200 without length as chunked.
-        lines = [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items()]
-        await self.send([line, *lines, b"\r\n"])
-        duplex = SocketDuplex(self.socket, already=self.h11.trailing_data[0])
+        head = self._hijack_head(hijack, request)
+        duplex = SocketDuplex(self.socket, head, already=self.h11.trailing_data[0])
         try:
             await run_for_client(self.socket, lambda: hijack.run(duplex), half_closed_is_gone=False)
         except ClientGone:
-            return
-        except Exception as error:  # noqa: BLE001 - nobody else can be told
+            return False
+        except Exception as error:  # noqa: BLE001 - as for handlers
+            if not duplex.started:
+                return await self._respond(self._error_answer(error, request), request)
             self._log_broken(error, request)
+        await duplex.start()
         # Data that the process did not take would make the kernel answer a close with a reset.
         await self._linger()
+        return False
+
+    def _hijack_head(self, hijack: Hijack, request: _Request) -> bytes:
+        """101 if the client asked to upgrade, Docker's old raw 200 if not (h11 would make it chunked)."""
+        headers = {**self.server.headers, "Content-Type": hijack.content_type}
+        if "upgrade" in request.headers:
+            line = "HTTP/1.1 101 UPGRADED\r\n"
+            headers |= {"Connection": "Upgrade", "Upgrade": "tcp"}
+        else:
+            line = "HTTP/1.1 200 OK\r\n"
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        return "".join([line, *lines, "\r\n"]).encode("latin-1")
 
 
 def _peer_uid(sock: trio.socket.SocketType) -> int | None:

@@ -88,15 +88,27 @@ class SocketDuplex(Duplex):
     """A connection after 101 (or Docker's old 200 with a raw stream).
 
     ``send`` may be called by several tasks: what one of them sends stays together.
+
+    Args:
+        head: Sent before anything else.
+        already: What the client sent behind its request.
     """
 
-    def __init__(self, sock: trio.socket.SocketType, already: bytes = b"") -> None:
+    def __init__(self, sock: trio.socket.SocketType, head: bytes, already: bytes = b"") -> None:
         self._socket = sock
+        self._head = head
         self._already = already
         self._sending = trio.Lock()
+        self.started = False
+
+    async def start(self) -> None:
+        """See ``Duplex.start``."""
+        if not self.started:
+            await self.send()
 
     async def receive(self) -> bytes:
         """See ``Duplex.receive``; a client that broke off has closed its side, too."""
+        await self.start()
         if self._already:
             data, self._already = self._already, b""
             await trio.lowlevel.checkpoint()
@@ -109,10 +121,14 @@ class SocketDuplex(Duplex):
     async def send(self, *parts: bytes) -> None:
         """See ``Duplex.send``."""
         async with self._sending:
+            if not self.started:
+                self.started = True
+                parts = (self._head, *parts)
             await send_parts(self._socket, parts)
 
     async def send_eof(self) -> None:
         """See ``Duplex.send_eof``; nothing if the client has gone."""
+        await self.start()
         async with self._sending:
             try:
                 self._socket.shutdown(socket.SHUT_WR)
