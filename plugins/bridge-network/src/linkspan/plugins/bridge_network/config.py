@@ -1,0 +1,58 @@
+"""Settings of the driver ``bridge``: the table ``[network.bridge]``."""
+
+import ipaddress
+
+import attrs
+
+from linkspan.sdk.errors import InvalidArgument
+
+
+@attrs.frozen(kw_only=True)
+class PoolConfig:
+    """Subnets to choose from.
+
+    Attributes:
+        base: A range, ``10.32.0.0/12``.
+        size: Prefix length of the subnets cut out of it.
+    """
+
+    base: str
+    size: int
+
+    def __attrs_post_init__(self) -> None:
+        try:
+            base = ipaddress.IPv4Network(self.base)
+        except ValueError as error:
+            raise InvalidArgument(f"address pool '{self.base}': {error}") from error
+        if not base.prefixlen <= self.size <= 30:
+            raise InvalidArgument(
+                f"address pool '{self.base}': size {self.size} does not lie between"
+                f" {base.prefixlen} and 30"
+            )
+
+
+DEFAULT_POOLS = (
+    *(PoolConfig(base=f"172.{second}.0.0/16", size=16) for second in range(17, 32)),
+    PoolConfig(base="192.168.0.0/16", size=20),
+)
+"""Docker's: daemon/libnetwork/ipamutils."""
+
+
+def _not_negative(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+    if value < 0:
+        raise InvalidArgument(f"{attribute.name.replace('_', '-')} must not be negative: {value}")
+
+
+@attrs.frozen(kw_only=True)
+class BridgeConfig:
+    """How the driver ``bridge`` works.
+
+    Attributes:
+        pool_size: Namespaces kept ready for the default network; 0 makes each when it is needed.
+        default_address_pools: Where networks without a subnet of their own get one.
+        mtu: Of new networks; 0 takes that of the device with the default route.
+    """
+
+    pool_size: int = attrs.field(default=8, validator=_not_negative)
+    default_address_pools: tuple[PoolConfig, ...] = DEFAULT_POOLS
+    mtu: int = attrs.field(default=0, validator=_not_negative)

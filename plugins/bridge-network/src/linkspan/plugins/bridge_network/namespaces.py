@@ -1,0 +1,354 @@
+"""Network namespaces and the links in them, made by one dedicated thread.
+
+The thread enters a namespace for the few calls that need it and goes back. A namespace is kept alive
+by a bind mount on a file (as ``ip netns`` does), whose path the runtime gives to the container. A
+netlink socket opened inside stays usable outside, so only its opening happens inside.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+import trio
+
+from linkspan.plugins.bridge_network import nftables, rtnetlink, syscalls
+from linkspan.plugins.bridge_network.rtnetlink import RtNetlink
+from linkspan.plugins.bridge_network.worker import ThreadSpoiled, Worker
+
+T = TypeVar("T")
+
+RESOLVER_ADDRESS = "127.0.0.11"
+
+_SYSCTLS = {
+    # As Docker: ports below 1024 and ping need no capability in a namespace of one's own.
+    "net/ipv4/ip_unprivileged_port_start": "0",
+    "net/ipv4/ping_group_range": "0 2147483647",
+    # Neighbours learn at once that an address has moved.
+    "net/ipv4/conf/default/arp_notify": "1",
+    # The networks are IPv4 only; set for links to come, so that lo keeps ::1.
+    "net/ipv6/conf/default/disable_ipv6": "1",
+}
+
+# 127.0.0.11:53 leads to the resolver's own ports by rewriting headers, without connection tracking:
+# the container's port 53 stays free, and parallel A and AAAA questions do not race for an entry.
+_RESOLVER_RULES = """\
+add table ip linkspan_dns
+delete table ip linkspan_dns
+table ip linkspan_dns {{
+ chain out {{
+  type filter hook output priority -300; policy accept;
+  ip daddr {address} udp dport 53 udp dport set {udp}
+  ip daddr {address} tcp dport 53 tcp dport set {tcp}
+  ip saddr {address} udp sport {udp} udp sport set 53
+  ip saddr {address} tcp sport {tcp} tcp sport set 53
+ }}
+}}
+"""
+
+
+@attrs.frozen(kw_only=True)
+class LinkPlan:
+    """An interface of a container and its port on a bridge.
+
+    Attributes:
+        port: Name of the host's end.
+        gateway: Of its network; None if the network leads nowhere.
+        isolated: Ports of the bridge do not see each other.
+    """
+
+    port: str
+    name: str
+    bridge: int
+    group: int
+    mac: str
+    mtu: int
+    interface: IPv4Interface
+    gateway: IPv4Address | None = None
+    isolated: bool = False
+
+
+@attrs.frozen
+class ResolverSockets:
+    """Where a sandbox's names are asked for; made in its namespace, not blocking."""
+
+    udp: socket.socket
+    tcp: socket.socket
+
+    def close(self) -> None:
+        """Let go of the namespace."""
+        self.udp.close()
+        self.tcp.close()
+
+
+class Namespaces:
+    """Makes, changes and drops network namespaces; each method is one job of the thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._worker = Worker("linkspan-netns")
+        self._home: int | None = None
+        self._netlink: RtNetlink | None = None
+
+    async def close(self) -> None:
+        """End the thread; the namespaces stay."""
+        with trio.CancelScope(shield=True):
+            await self._worker.run(self._close)
+            await self._worker.close()
+
+    def path(self, name: str) -> str:
+        """The file of a namespace."""
+        return str(self._folder / name)
+
+    async def create(
+        self,
+        name: str,
+        links: Iterable[LinkPlan] = (),
+        *,
+        gateway: IPv4Address | None = None,
+        resolver: bool = False,
+    ) -> tuple[str, ResolverSockets | None]:
+        """Make a namespace with its links, up; return its path and the sockets asked for.
+
+        Raises:
+            OSError: The kernel refused; nothing is left.
+        """
+        return await self._worker.run(self._create, name, tuple(links), gateway, resolver)
+
+    async def add_link(self, path: str, link: LinkPlan) -> None:
+        """Add a link to a namespace, up, without touching its routes."""
+        await self._worker.run(self._add_link, path, link)
+
+    async def remove_link(self, path: str, name: str) -> None:
+        """Take a link away, and its port on the bridge; silent if it is gone."""
+        await self._worker.run(self._remove_link, path, name)
+
+    async def set_default_route(self, path: str, name: str, gateway: IPv4Address | None) -> None:
+        """Set the default route, or take it away."""
+        await self._worker.run(self._set_default_route, path, name, gateway)
+
+    async def open_resolver(self, path: str) -> ResolverSockets:
+        """Make the sockets of the name service in a living namespace."""
+        return await self._worker.run(self._inside, path, _open_resolver)
+
+    async def open_socket(self, path: str, kind: socket.SocketKind) -> socket.socket:
+        """Make a socket in a namespace; it stays there. Not blocking."""
+        return await self._worker.run(self._inside, path, lambda: _socket(kind))
+
+    async def drop(self, paths: Iterable[str]) -> None:
+        """Let namespaces go: the kernel takes their links away some time later."""
+        await self._worker.run(self._drop, tuple(paths))
+
+    async def send(self, *messages: rtnetlink.Message) -> None:
+        """Send rtnetlink messages in the daemon's namespace."""
+        await self._worker.run(lambda: self._home_netlink().send(*messages))
+
+    async def links(self) -> list[rtnetlink.Link]:
+        """All links of the daemon's namespace."""
+        return await self._worker.run(lambda: self._home_netlink().links())
+
+    async def addresses(self) -> list[tuple[int, IPv4Interface]]:
+        """All addresses of the daemon's namespace."""
+        return await self._worker.run(lambda: self._home_netlink().addresses())
+
+    async def routes(self) -> list[rtnetlink.Route]:
+        """All routes of the daemon's namespace."""
+        return await self._worker.run(lambda: self._home_netlink().routes())
+
+    async def set_sysctl(self, name: str, value: str) -> str:
+        """Set a sysctl (``net/ipv4/…``) of the daemon's namespace; return what it was."""
+        return await self._worker.run(_set_sysctl, name, value)
+
+    async def sysctl(self, name: str) -> str:
+        """Read a sysctl of the daemon's namespace; empty if there is none of that name."""
+        return await self._worker.run(_sysctl, name)
+
+    def files(self) -> list[str]:
+        """Paths of all namespace files, living or not."""
+        return [str(path) for path in self._folder.iterdir()]
+
+    # In the thread from here on.
+
+    def _home_netlink(self) -> RtNetlink:
+        if self._netlink is None:
+            self._netlink = RtNetlink()
+        return self._netlink
+
+    def _home_descriptor(self) -> int:
+        if self._home is None:
+            self._home = syscalls.open_thread_namespace()
+        return self._home
+
+    def _close(self) -> None:
+        if self._netlink is not None:
+            self._netlink.close()
+        if self._home is not None:
+            os.close(self._home)
+
+    @contextmanager
+    def _elsewhere(self) -> Iterator[None]:
+        home = self._home_descriptor()
+        try:
+            yield
+        finally:
+            try:
+                syscalls.enter_network(home)
+            except OSError as error:
+                raise ThreadSpoiled("cannot leave a network namespace") from error
+
+    def _inside(self, path: str, work: Callable[[], T]) -> T:
+        with syscalls.opened(path) as descriptor, self._elsewhere():
+            syscalls.enter_network(descriptor)
+            return work()
+
+    def _create(
+        self,
+        name: str,
+        links: tuple[LinkPlan, ...],
+        gateway: IPv4Address | None,
+        resolver: bool,
+    ) -> tuple[str, ResolverSockets | None]:
+        path = self.path(name)
+        self._home_netlink()  # before the thread is elsewhere
+        sockets: ResolverSockets | None = None
+        try:
+            with self._elsewhere():
+                syscalls.unshare_network()
+                with Path(path).open("x"):
+                    pass
+                syscalls.bind_mount(syscalls.THREAD_NAMESPACE, path)
+                for sysctl, value in _SYSCTLS.items():
+                    with suppress(FileNotFoundError):  # no IPv6 in this kernel
+                        _set_sysctl(sysctl, value)
+                inner = RtNetlink()
+                inner.send(rtnetlink.link_up(1))  # lo, without which 127.0.0.11 is no address
+                sockets = _open_resolver() if resolver else None
+            with inner, syscalls.opened(path) as descriptor:
+                for link in links:
+                    self._join(inner, descriptor, link)
+                if gateway is not None:
+                    self._route(inner, links[0].name, gateway)
+        except BaseException:
+            if sockets is not None:
+                sockets.close()
+            self._drop((path,))
+            raise
+        return path, sockets
+
+    def _join(self, inner: RtNetlink, namespace: int, link: LinkPlan) -> None:
+        self._home_netlink().send(
+            rtnetlink.veth(
+                link.port,
+                master=link.bridge,
+                group=link.group,
+                mtu=link.mtu,
+                peer=link.name,
+                peer_mac=link.mac,
+                namespace=namespace,
+            ),
+            rtnetlink.bridge_port(link.port, isolated=link.isolated),
+        )
+        index = _index(inner, link.name)
+        inner.send(rtnetlink.address(index, link.interface), rtnetlink.link_up(index))
+
+    def _route(self, inner: RtNetlink, name: str, gateway: IPv4Address | None) -> None:
+        if gateway is not None:
+            inner.send(rtnetlink.default_route(_index(inner, name), gateway))
+            return
+        try:
+            inner.send(rtnetlink.delete_default_route())
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                raise
+
+    def _add_link(self, path: str, link: LinkPlan) -> None:
+        self._home_netlink()
+        with self._inside(path, RtNetlink) as inner, syscalls.opened(path) as descriptor:
+            try:
+                self._join(inner, descriptor, link)
+            except BaseException:
+                _delete_link(inner, link.name)
+                raise
+
+    def _remove_link(self, path: str, name: str) -> None:
+        with self._inside(path, RtNetlink) as inner:
+            _delete_link(inner, name)
+
+    def _set_default_route(self, path: str, name: str, gateway: IPv4Address | None) -> None:
+        with self._inside(path, RtNetlink) as inner:
+            self._route(inner, name, gateway)
+
+    def _drop(self, paths: tuple[str, ...]) -> None:
+        for path in paths:
+            try:
+                syscalls.unmount(path)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOENT):  # not a mount; gone
+                    raise
+            with suppress(FileNotFoundError):
+                Path(path).unlink()
+
+
+def _delete_link(inner: RtNetlink, name: str) -> None:
+    try:
+        inner.send(rtnetlink.delete_link(name))
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
+def _index(inner: RtNetlink, name: str) -> int:
+    link = inner.link(name)
+    if link is None:
+        raise rtnetlink.RtNetlinkError(errno.ENODEV, f"the namespace has no link {name}")
+    return link.index
+
+
+def _set_sysctl(name: str, value: str) -> str:
+    # /proc/sys/net shows the namespace of the thread that opens it.
+    path = Path("/proc/sys", name)
+    before = path.read_text().strip()
+    if before != value:
+        path.write_text(value)
+    return before
+
+
+def _sysctl(name: str) -> str:
+    try:
+        return Path("/proc/sys", name).read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _socket(kind: socket.SocketKind) -> socket.socket:
+    made = socket.socket(socket.AF_INET, kind)
+    made.setblocking(False)
+    return made
+
+
+def _open_resolver() -> ResolverSockets:
+    udp, tcp = _socket(socket.SOCK_DGRAM), _socket(socket.SOCK_STREAM)
+    try:
+        udp.bind((RESOLVER_ADDRESS, 0))
+        tcp.bind((RESOLVER_ADDRESS, 0))
+        tcp.listen(64)
+        firewall = nftables.open_nftables()
+        try:
+            firewall.run(
+                _RESOLVER_RULES.format(
+                    address=RESOLVER_ADDRESS, udp=udp.getsockname()[1], tcp=tcp.getsockname()[1]
+                )
+            )
+        finally:
+            firewall.close()
+    except BaseException:
+        udp.close()
+        tcp.close()
+        raise
+    return ResolverSockets(udp, tcp)

@@ -1,0 +1,278 @@
+"""Host ports: who has which, held by sockets so that no other process can take them.
+
+A reservation is a socket that is bound and listens but drops every packet: others get EADDRINUSE,
+and a client that comes before the firewall rule is there has its SYN dropped (and sends it again a
+second later) instead of hanging in a backlog that nobody empties. All methods are called in the
+firewall's thread, which is in the daemon's network namespace.
+"""
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Iterable
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import attrs
+
+from linkspan.sdk.errors import Conflict, InvalidArgument, Unsupported
+from linkspan.sdk.model.network import PortBinding, Protocol
+
+_SO_ATTACH_FILTER = 26
+_ANY = IPv4Address(0)
+_EPHEMERAL_TRIES = 10
+_PROTOCOLS = ("tcp", "udp", "sctp")
+
+
+# One instruction of a classic socket filter (linux/filter.h): BPF_RET | BPF_K, 0 bytes.
+_DROP_ALL = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+
+
+@attrs.define
+class Reservation:
+    """A host port that is ours. The protocol sctp has no socket: the kernel may lack it."""
+
+    owner: str
+    host_ip: IPv4Address
+    binding: PortBinding
+    socket: socket.socket | None
+
+
+def host_address(binding: PortBinding) -> IPv4Address:
+    """Where a port is published; ``0.0.0.0`` for all addresses.
+
+    Raises:
+        InvalidArgument: It is not an address.
+        Unsupported: It is an IPv6 address.
+    """
+    if binding.host_ip in ("", "0.0.0.0"):  # noqa: S104 - publishing on all is the users' choice
+        return _ANY
+    try:
+        return IPv4Address(binding.host_ip)
+    except ValueError as error:
+        if ":" in binding.host_ip:
+            raise Unsupported(
+                f"publishing on the IPv6 address {binding.host_ip} is not supported yet",
+                help="publish on an IPv4 address",
+            ) from error
+        raise InvalidArgument(f"invalid host address '{binding.host_ip}' of a port") from error
+
+
+class Ports:
+    """All reservations of the daemon."""
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[Protocol, int], dict[IPv4Address, Reservation]] = {}
+        self._last_ephemeral = 0
+
+    def reserve(self, owner: str, wanted: Iterable[PortBinding]) -> list[Reservation]:
+        """Reserve all ports or none; the result is in the order of ``wanted``.
+
+        Fixed ports are taken first, so that a chosen one never stands in their way.
+
+        Raises:
+            Conflict: code ``port_taken`` with details address, port, protocol, holder.
+            InvalidArgument: A port or address that cannot be.
+        """
+        bindings = list(wanted)
+        for binding in bindings:
+            _check(binding)
+        done: dict[int, Reservation] = {}
+        order = sorted(range(len(bindings)), key=lambda number: _freedom(bindings[number]))
+        try:
+            for number in order:
+                done[number] = self._reserve(owner, bindings[number])
+        except BaseException:
+            self.release(done.values())
+            raise
+        return [done[number] for number in range(len(bindings))]
+
+    def release(self, reservations: Iterable[Reservation]) -> None:
+        """Give ports back; silent about those that are free."""
+        for reservation in reservations:
+            key = (reservation.binding.protocol, reservation.binding.host_port)
+            holders = self._taken.get(key, {})
+            if holders.get(reservation.host_ip) is reservation:
+                del holders[reservation.host_ip]
+                if not holders:
+                    del self._taken[key]
+            if reservation.socket is not None:
+                reservation.socket.close()
+
+    def note(self, owner: str, binding: PortBinding) -> Reservation:
+        """Note a port that is published although its socket cannot be had (after a restart)."""
+        return self._keep(owner, host_address(binding), binding, None)
+
+    def _reserve(self, owner: str, binding: PortBinding) -> Reservation:
+        address = host_address(binding)
+        if binding.host_port == 0:
+            return self._reserve_any(owner, address, binding)
+        error: Conflict | None = None
+        for port in range(binding.host_port, max(binding.host_port, binding.host_port_end) + 1):
+            exact = attrs.evolve(binding, host_port=port, host_port_end=0)
+            try:
+                return self._reserve_exact(owner, address, exact)
+            except Conflict as taken:
+                error = error or taken
+        assert error is not None
+        raise error
+
+    def _reserve_any(self, owner: str, address: IPv4Address, binding: PortBinding) -> Reservation:
+        low, high, skipped = _ephemeral_range()
+        tries = 0
+        error: Conflict | None = None
+        port = self._last_ephemeral if low <= self._last_ephemeral <= high else low - 1
+        for _ in range(high - low + 1):
+            port = low if port >= high else port + 1
+            if port in skipped or (binding.protocol, port) in self._taken:
+                continue
+            self._last_ephemeral = port
+            exact = attrs.evolve(binding, host_port=port, host_port_end=0)
+            try:
+                return self._reserve_exact(owner, address, exact)
+            except Conflict as taken:
+                error, tries = taken, tries + 1
+                if tries == _EPHEMERAL_TRIES:
+                    break
+        raise Conflict(
+            f"no free {binding.protocol} port between {low} and {high}", code="port_taken"
+        ) from error
+
+    def _reserve_exact(self, owner: str, address: IPv4Address, binding: PortBinding) -> Reservation:
+        holders = self._taken.get((binding.protocol, binding.host_port), {})
+        for other, reservation in holders.items():
+            if other == address or _ANY in (other, address):
+                raise _taken(
+                    f"Bind for {address}:{binding.host_port} failed: port is already allocated"
+                    f" (by {reservation.owner})",
+                    address,
+                    binding,
+                    reservation.owner,
+                )
+        return self._keep(owner, address, binding, _hold(address, binding))
+
+    def _keep(
+        self,
+        owner: str,
+        address: IPv4Address,
+        binding: PortBinding,
+        held: socket.socket | None,
+    ) -> Reservation:
+        reservation = Reservation(owner=owner, host_ip=address, binding=binding, socket=held)
+        key = (binding.protocol, binding.host_port)
+        self._taken.setdefault(key, {})[address] = reservation
+        return reservation
+
+
+def _freedom(binding: PortBinding) -> int:
+    if binding.host_port == 0:
+        return 2
+    return 1 if binding.host_port_end > binding.host_port else 0
+
+
+def _check(binding: PortBinding) -> None:
+    host_address(binding)
+    if binding.protocol not in _PROTOCOLS:
+        raise InvalidArgument(f"invalid protocol '{binding.protocol}' of a port")
+    for port in (binding.container_port, binding.host_port, binding.host_port_end):
+        if not 0 <= port <= 65535:
+            raise InvalidArgument(f"invalid port number {port}")
+    if binding.container_port == 0:
+        raise InvalidArgument("the container's port is missing")
+
+
+def _taken(message: str, address: IPv4Address, binding: PortBinding, holder: str) -> Conflict:
+    details = {
+        "address": str(address),
+        "port": binding.host_port,
+        "protocol": binding.protocol,
+        "holder": holder,
+    }
+    return Conflict(
+        message, code="port_taken", details=details, help="choose another host port, or stop it"
+    )
+
+
+def _hold(address: IPv4Address, binding: PortBinding) -> socket.socket | None:
+    if binding.protocol == "sctp":
+        return None
+    stream = binding.protocol == "tcp"
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
+    try:
+        if stream:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(_DROP_ALL))
+        held.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        held.bind((str(address), binding.host_port))
+        if stream:
+            held.listen(1)  # a socket that is only bound does not keep others with REUSEADDR out
+    except OSError as error:
+        held.close()
+        raise _bind_failure(error, address, binding) from error
+    except BaseException:
+        held.close()
+        raise
+    return held
+
+
+def _bind_failure(
+    error: OSError, address: IPv4Address, binding: PortBinding
+) -> Conflict | InvalidArgument:
+    where = f"{address}:{binding.host_port}/{binding.protocol}"
+    if error.errno == errno.EADDRINUSE:
+        holder = find_holder(binding.protocol, binding.host_port)
+        by = f" (by {holder})" if holder else ""
+        return _taken(
+            f"failed to bind host port {where}: address already in use{by}",
+            address,
+            binding,
+            holder,
+        )
+    reason = error.strerror or str(error)
+    if error.errno == errno.EADDRNOTAVAIL:
+        reason = "cannot assign requested address: this host does not have it"
+    return InvalidArgument(f"failed to bind host port {where}: {reason}", code="address_not_here")
+
+
+def find_holder(protocol: Protocol, port: int) -> str:
+    """``nginx, pid 123`` of the process that listens on a port; empty if it cannot be found."""
+    inodes = {
+        fields[9]
+        for table in (protocol, f"{protocol}6")
+        for fields in _socket_table(table)
+        if int(fields[1].rpartition(":")[2], 16) == port
+        and (protocol != "tcp" or fields[3] == "0A")
+    }
+    targets = {f"socket:[{inode}]" for inode in inodes}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            for descriptor in (process / "fd").iterdir():
+                if str(descriptor.readlink()) in targets:
+                    name = (process / "comm").read_text().strip()
+                    return f"{name}, pid {process.name}"
+        except OSError:
+            continue  # it has ended
+    return ""
+
+
+def _socket_table(name: str) -> list[list[str]]:
+    # The file under /proc/net is that of the main thread's namespace, this one of our own.
+    try:
+        text = Path("/proc/thread-self/net", name).read_text()
+    except OSError:
+        return []
+    return [line.split() for line in text.splitlines()[1:]]
+
+
+def _ephemeral_range() -> tuple[int, int, set[int]]:
+    folder = Path("/proc/sys/net/ipv4")
+    low, high = (int(part) for part in (folder / "ip_local_port_range").read_text().split())
+    skipped: set[int] = set()
+    reserved = (folder / "ip_local_reserved_ports").read_text().strip()
+    for part in filter(None, reserved.split(",")):
+        first, _, last = part.partition("-")
+        skipped.update(range(int(first), int(last or first) + 1))
+    return low, high, skipped

@@ -1,0 +1,143 @@
+"""The network view of one container, as this driver keeps it, and its memory on disk.
+
+The engine keeps the ``Sandbox`` values; what they do not say (name, hostname, resolver wishes) is
+kept beside the container's files, so that a restarted daemon can serve names and rewrite them.
+"""
+
+import json
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from linkspan.plugins.bridge_network.bridges import CarriedNetwork
+from linkspan.plugins.bridge_network.graveyard import Lease
+from linkspan.plugins.bridge_network.namespaces import ResolverSockets
+from linkspan.plugins.bridge_network.sandbox_files import SandboxFiles, own_names
+from linkspan.sdk.drivers.network import AttachRequest, Sandbox
+from linkspan.sdk.model.network import Endpoint, PortBinding
+
+_MEMORY = "sandbox.json"
+
+
+@attrs.define(eq=False)
+class Join:
+    """A sandbox in a network."""
+
+    network: CarriedNetwork
+    endpoint: Endpoint
+    lease: Lease
+
+    @property
+    def address(self) -> IPv4Address:
+        """The container's address in the network."""
+        return self.lease.address
+
+
+@attrs.define(eq=False)
+class LivingSandbox:
+    """See the module.
+
+    Attributes:
+        request: What was asked for, without its networks.
+        ports: As published now; without a way out nothing is.
+        published_at: The endpoint that the ports lead to.
+        resolv_conf: As we wrote it last.
+    """
+
+    request: AttachRequest
+    files: SandboxFiles
+    path: str = ""
+    joins: dict[str, Join] = attrs.field(factory=dict)
+    ports: tuple[PortBinding, ...] = ()
+    published_at: str = ""
+    resolver: ResolverSockets | None = None
+    resolv_conf: str = ""
+    lock: trio.Lock = attrs.field(factory=trio.Lock)
+
+    @property
+    def id(self) -> str:
+        """Of the container."""
+        return self.request.container_id
+
+    @property
+    def needs_resolver(self) -> bool:
+        """Whether it is in a network whose names are served."""
+        return any(not join.network.default for join in self.joins.values())
+
+    @property
+    def leads_out(self) -> bool:
+        """Whether it is in a network that is not internal."""
+        return any(not join.network.internal for join in self.joins.values())
+
+    def way_out(self) -> Join | None:
+        """The endpoint with the default route: highest priority, then the network's name."""
+        open_joins = [join for join in self.joins.values() if not join.network.internal]
+        return min(
+            open_joins,
+            key=lambda join: (-join.endpoint.spec.gateway_priority, join.network.network.name),
+            default=None,
+        )
+
+    def free_interface_name(self, prefix: str) -> str:
+        """The lowest ``eth<N>`` that is not taken."""
+        taken = {join.endpoint.interface for join in self.joins.values()}
+        return next(name for n in range(len(taken) + 1) if (name := f"{prefix}{n}") not in taken)
+
+    def own_hosts(self, join: Join) -> tuple[str, str]:
+        """The container's own line in its hosts file."""
+        return str(join.address), own_names(self.request.hostname, self.request.domainname)
+
+    def view(self) -> Sandbox:
+        """As the engine keeps it."""
+        return Sandbox(
+            container_id=self.id,
+            namespace=self.path,
+            endpoints=tuple(join.endpoint for join in self.joins.values()),
+            ports=self.ports,
+            files=self.files.mapping(),
+        )
+
+    def remember(self) -> None:
+        """Write down what the engine does not keep. Blocks."""
+        memory = {
+            "request": attrs.asdict(attrs.evolve(self.request, networks=())),
+            "resolv_conf": self.resolv_conf,
+            "published_at": self.published_at,
+        }
+        path = self.files.folder / _MEMORY
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(memory))
+        new.replace(path)
+
+
+@attrs.frozen(kw_only=True)
+class Memory:
+    """What was written down of a sandbox."""
+
+    request: AttachRequest
+    resolv_conf: str
+    published_at: str
+
+
+def recall(folder: Path) -> Memory | None:
+    """Read what was written down of a sandbox; None if it was not. Blocks."""
+    try:
+        memory = json.loads((folder / _MEMORY).read_text())
+        return Memory(
+            request=_request(memory["request"]),
+            resolv_conf=memory["resolv_conf"],
+            published_at=memory["published_at"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _request(memory: dict[str, Any]) -> AttachRequest:
+    fields: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in memory.items()
+    }
+    fields["ports"] = tuple(PortBinding(**port) for port in memory["ports"])
+    return AttachRequest(**fields)

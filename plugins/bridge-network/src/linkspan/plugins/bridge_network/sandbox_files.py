@@ -1,0 +1,186 @@
+"""``/etc/hosts``, ``/etc/resolv.conf`` and ``/etc/hostname`` of a container.
+
+They are bind mounted into the container, so they are written *in place*: a renamed file would not be
+seen. Users may edit them, so a change touches only lines (or a file) that are as we wrote them.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import attrs
+
+from linkspan.sdk.errors import InvalidArgument
+
+HOST_RESOLV_CONF = Path("/etc/resolv.conf")
+_BEHIND_STUB = Path("/run/systemd/resolve/resolv.conf")
+_PUBLIC_SERVERS = ("8.8.8.8", "8.8.4.4")
+HOST_GATEWAY = "host-gateway"
+
+
+@attrs.frozen(kw_only=True)
+class ResolverSettings:
+    """The parts of a resolv.conf (resolv.conf(5))."""
+
+    servers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """As a file."""
+        lines = ["# Written by Linkspan."]
+        lines += [f"nameserver {server}" for server in self.servers]
+        if self.search:
+            lines.append(f"search {' '.join(self.search)}")
+        if self.options:
+            lines.append(f"options {' '.join(self.options)}")
+        return "\n".join(lines) + "\n"
+
+
+def parse_resolv_conf(text: str) -> ResolverSettings:
+    """Read a resolv.conf; what is not understood is passed over."""
+    servers: list[str] = []
+    search: tuple[str, ...] = ()
+    options: list[str] = []
+    for line in text.splitlines():
+        match line.split():
+            case ["nameserver", server, *_]:
+                servers.append(server)
+            case ["search" | "domain", *domains]:
+                search = tuple(domains)
+            case ["options", *more]:
+                options += more
+            case _:
+                pass
+    return ResolverSettings(servers=tuple(servers), search=search, options=tuple(options))
+
+
+def host_settings() -> ResolverSettings:
+    """What the host itself uses; empty if it has no file."""
+    try:
+        return parse_resolv_conf(HOST_RESOLV_CONF.read_text(errors="replace"))
+    except OSError:
+        return ResolverSettings()
+
+
+def with_wishes(
+    host: ResolverSettings, *, dns: Sequence[str], search: Sequence[str], options: Sequence[str]
+) -> ResolverSettings:
+    """The host's settings, where the container has no wishes; the search domain ``.`` means none."""
+    domains = tuple(search) or host.search
+    return ResolverSettings(
+        servers=tuple(dns) or host.servers,
+        search=() if domains == (".",) else domains,
+        options=tuple(options) or host.options,
+    )
+
+
+def reachable_from_container(settings: ResolverSettings) -> ResolverSettings:
+    """Drop servers that a container cannot reach: loopback and IPv6 ones.
+
+    If none is left, those behind systemd-resolved's stub are taken, and at last Google's public
+    ones, as Docker does (moby daemon/libnetwork/internal/resolvconf).
+    """
+    servers = tuple(server for server in settings.servers if _is_reachable(server))
+    if not servers and settings.servers and _BEHIND_STUB.exists():
+        behind = parse_resolv_conf(_BEHIND_STUB.read_text(errors="replace"))
+        servers = tuple(server for server in behind.servers if _is_reachable(server))
+    return attrs.evolve(settings, servers=servers or _PUBLIC_SERVERS)
+
+
+def _is_reachable(server: str) -> bool:
+    try:
+        return not IPv4Address(server).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_extra_hosts(
+    extra_hosts: Iterable[str], gateway: IPv4Address | None
+) -> list[tuple[str, str]]:
+    """Address and name of each ``name:address``; ``host-gateway`` is the host.
+
+    Raises:
+        InvalidArgument: Not of that form, or there is no gateway.
+    """
+    found = []
+    for text in extra_hosts:
+        name, colon, address = text.partition(":")
+        if not name or not colon:
+            raise InvalidArgument(f"invalid extra host '{text}'", help="write name:address")
+        if address == HOST_GATEWAY:
+            if gateway is None:
+                raise InvalidArgument(
+                    f"invalid extra host '{text}': there is no default network to reach the host by"
+                )
+            address = str(gateway)
+        try:
+            ipaddress.ip_address(address.strip("[]"))
+        except ValueError as error:
+            raise InvalidArgument(f"invalid extra host '{text}': {error}") from error
+        found.append((address.strip("[]"), name))
+    return found
+
+
+def hosts_text(own: Iterable[tuple[str, str]], more: Iterable[tuple[str, str]]) -> str:
+    """A hosts file: localhost, then ``own`` lines (address, names) and ``more``."""
+    lines = ["127.0.0.1\tlocalhost"]
+    lines += [f"{address}\t{names}" for address, names in (*more, *own)]
+    return "\n".join(lines) + "\n"
+
+
+def own_names(hostname: str, domainname: str) -> str:
+    """The names of a container in its own hosts file."""
+    return f"{hostname}.{domainname} {hostname}" if domainname else hostname
+
+
+class SandboxFiles:
+    """The folder with a container's files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def mapping(self) -> dict[str, str]:
+        """Path in the container → file on the host."""
+        names = ("hosts", "resolv.conf", "hostname")
+        return {f"/etc/{name}": str(self.folder / name) for name in names}
+
+    def write(self, *, hosts: str, resolv_conf: str, hostname: str) -> None:
+        """Write all three."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, text in (
+            ("hosts", hosts),
+            ("resolv.conf", resolv_conf),
+            ("hostname", hostname + "\n"),
+        ):
+            (self.folder / name).write_text(text)
+
+    def add_hosts(self, lines: Iterable[tuple[str, str]]) -> None:
+        """Append lines to the hosts file."""
+        with (self.folder / "hosts").open("a") as file:
+            file.write("".join(f"{address}\t{names}\n" for address, names in lines))
+
+    def remove_hosts(self, lines: Iterable[tuple[str, str]]) -> None:
+        """Take lines out of the hosts file, once each, if they are as we wrote them."""
+        path = self.folder / "hosts"
+        kept = path.read_text().splitlines(keepends=True)
+        for address, names in lines:
+            line = f"{address}\t{names}\n"
+            if line in kept:
+                kept.remove(line)
+        _write_in_place(path, "".join(kept))
+
+    def change_resolv_conf(self, before: str, after: str) -> bool:
+        """Write another resolv.conf unless somebody has changed it; say whether it was written."""
+        path = self.folder / "resolv.conf"
+        if path.read_text() != before:
+            return False
+        _write_in_place(path, after)
+        return True
+
+
+def _write_in_place(path: Path, text: str) -> None:
+    with path.open("r+") as file:
+        file.write(text)
+        file.truncate()
