@@ -1,0 +1,156 @@
+"""Scripts in containers: the container, its output, its end, and what remains when it is stopped."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from linkspan.sdk.errors import LinkspanError, NotFound
+from linkspan.sdk.host import Engine
+from linkspan.sdk.model.container import ContainerFilter, ContainerSpec, ExitStatus, Mount
+from linkspan.sdk.progress import ProgressSink
+from linkspan.workflows.steplog import StepLog
+
+RUN_LABEL: Final = "linkspan.workflow.run"
+JOB_LABEL: Final = "linkspan.workflow.job"
+STEP_LABEL: Final = "linkspan.workflow.step"
+WORKSPACE: Final = "/workspace"
+CONTROL: Final = "/run/linkspan-step"
+"""Where a script's own files are inside its container."""
+
+_SHELLS: Final = {
+    "": ("/bin/sh", "-e"),
+    "sh": ("/bin/sh", "-e"),
+    "bash": ("/bin/bash", "-eo", "pipefail"),
+}
+
+OnStop = Callable[[trio.CancelScope], None]
+
+
+@attrs.frozen(kw_only=True)
+class Script:
+    """A script and where it runs.
+
+    Attributes:
+        workspace: Host folder, mounted at ``/workspace``.
+        control: Host folder for the script and its outputs, mounted beside it.
+        folder: Working directory, relative to the workspace.
+        network: A network's name, or ``default``.
+        grace_s: Between SIGTERM and SIGKILL when the step is stopped.
+    """
+
+    text: str
+    image: str
+    shell: str
+    env: Mapping[str, str]
+    workspace: Path
+    control: Path
+    folder: str
+    network: str
+    labels: Mapping[str, str]
+    grace_s: float
+
+
+async def ensure_image(engine: Engine, image: str, progress: ProgressSink) -> None:
+    """Pull an image if it is not here."""
+    try:
+        engine.images.inspect(image)
+    except NotFound:
+        await engine.images.pull(image, progress=progress)
+
+
+def write_script(script: Script) -> None:
+    """Put a script and an empty output file into its control folder. Blocks."""
+    script.control.mkdir(parents=True, exist_ok=True)
+    script.control.chmod(0o755)
+    (script.control / "script").write_text(script.text, encoding="utf-8")
+    (script.control / "script").chmod(0o644)
+    output = script.control / "output"
+    output.write_bytes(b"")
+    # The image's user need not be root.
+    output.chmod(0o666)
+
+
+def container_spec(script: Script) -> ContainerSpec:
+    """The container of a script."""
+    env = {**script.env, "LINKSPAN_OUTPUT": f"{CONTROL}/output"}
+    return ContainerSpec(
+        image=script.image,
+        entrypoint=(*_SHELLS[script.shell], f"{CONTROL}/script"),
+        command=(),
+        env=tuple(f"{name}={value}" for name, value in env.items()),
+        working_dir=f"{WORKSPACE}/{script.folder}".rstrip("/"),
+        attach_stdout=True,
+        attach_stderr=True,
+        labels=dict(script.labels),
+        mounts=(
+            Mount(type="bind", source=str(script.workspace), target=WORKSPACE),
+            Mount(type="bind", source=str(script.control), target=CONTROL),
+        ),
+        network_mode=script.network,
+    )
+
+
+async def run_script(engine: Engine, script: Script, log: StepLog, on_stop: OnStop) -> ExitStatus:
+    """Run a script to its end and remove its container.
+
+    Args:
+        engine: Makes the container.
+        script: What to run.
+        log: Gets the output.
+        on_stop: Gets the scope of the orderly stop when it begins; cancelling it ends the grace.
+
+    Raises:
+        LinkspanError: It could not be started.
+    If cancelled: the process has got SIGTERM, after ``grace_s`` SIGKILL, and the container is gone.
+    """
+    await trio.to_thread.run_sync(write_script, script)
+    container = await engine.containers.create(container_spec(script))
+    try:
+        waiter = engine.containers.waiter(container.id, "next-exit")
+        async with engine.containers.attach(container.id) as streams:
+            await engine.containers.start(container.id)
+            while (chunk := await streams.receive()) is not None:
+                await log.feed(chunk.stream, chunk.data)
+        return await waiter.result()
+    except trio.Cancelled:
+        await _stop(engine, container.id, script.grace_s, on_stop)
+        raise
+    finally:
+        log.end()
+        await remove_container(engine, container.id)
+
+
+async def _stop(engine: Engine, container: str, grace_s: float, on_stop: OnStop) -> None:
+    with trio.CancelScope(shield=True) as scope:
+        on_stop(scope)
+        try:
+            await engine.containers.stop(container, timeout_s=grace_s)
+        except LinkspanError:
+            # Stopped already, or never started; what is left is removed below in any case.
+            return
+
+
+async def remove_container(engine: Engine, container: str) -> None:
+    """Remove a container whatever it does; nothing happens if it is gone. Cannot be cancelled."""
+    with trio.CancelScope(shield=True):
+        try:
+            await engine.containers.remove(container, force=True, volumes=True)
+        except NotFound:
+            return
+
+
+async def remove_leftovers(engine: Engine, run_id: str) -> list[str]:
+    """Remove containers and networks that a crash left of a run; return their names."""
+    removed: list[str] = []
+    label = f"{RUN_LABEL}={run_id}"
+    for container in engine.containers.list(ContainerFilter(all=True, labels=(label,))):
+        await remove_container(engine, container.id)
+        removed.append(container.name)
+    for network in engine.networks.list():
+        if network.spec.labels.get(RUN_LABEL) == run_id:
+            await engine.networks.remove(network.id)
+            removed.append(network.name)
+    return removed

@@ -1,0 +1,236 @@
+"""What a run has done and is about to do: one line a record, on disk before the world changes.
+
+A line is a JSON object with ``n`` (from 1), ``t`` (RFC 3339, UTC), ``kind``, the record's own fields
+and, last, ``crc``: CRC-32 of the line without it, seeded with the previous line's. A torn last line
+(the machine died while it was written) is dropped; any other damage is an error.
+"""
+
+import errno
+import json
+import os
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from linkspan.sdk.errors import DataLoss, LinkspanError
+from linkspan.workflows.expressions.types import Json
+
+VERSION: Final = 1
+"""Of the records' shape; written in the first one."""
+
+_CRC = re.compile(rb',"crc":"([0-9a-f]{8})"\}$')
+
+
+@attrs.frozen
+class Record:
+    """One record.
+
+    Attributes:
+        number: From 1, without gaps.
+        time: RFC 3339, UTC.
+        data: The record's own fields, JSON types.
+    """
+
+    number: int
+    time: str
+    kind: str
+    data: Mapping[str, Json]
+
+    def as_json(self) -> dict[str, Json]:
+        """The record as events show it."""
+        return {"n": self.number, "t": self.time, "kind": self.kind, **self.data}
+
+
+def now() -> str:
+    """The time, RFC 3339 with milliseconds, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def encode(record: Record, seed: int) -> tuple[bytes, int]:
+    """A record's line with its newline, and its checksum, which seeds the next one's."""
+    body = json.dumps(record.as_json(), separators=(",", ":"), ensure_ascii=False).encode()
+    crc = zlib.crc32(body, seed)
+    return body[:-1] + b',"crc":"%08x"}\n' % crc, crc
+
+
+def decode(data: bytes, path: str) -> tuple[list[Record], int, int]:
+    """All records of a journal.
+
+    Returns:
+        The records, the last one's checksum, and how many bytes of ``data`` they take; what follows
+        is a torn line.
+
+    Raises:
+        DataLoss: A line that is not the last one is damaged.
+    """
+    records: list[Record] = []
+    seed, at = 0, 0
+    while at < len(data):
+        end = data.find(b"\n", at)
+        line = data[at : end if end >= 0 else len(data)]
+        record, crc = _decode_line(line, seed, len(records) + 1)
+        if record is None or end < 0:
+            if end >= 0 and data.find(b"\n", end + 1) >= 0:
+                raise DataLoss(
+                    f"journal '{path}': line {len(records) + 1} is damaged",
+                    help="the run cannot be resumed; start it again",
+                    details={"line": len(records) + 1},
+                )
+            break
+        records.append(record)
+        seed, at = crc, end + 1
+    return records, seed, at
+
+
+def _decode_line(line: bytes, seed: int, number: int) -> tuple[Record | None, int]:
+    match = _CRC.search(line)
+    if match is None:
+        return None, 0
+    body = line[: match.start()] + b"}"
+    crc = zlib.crc32(body, seed)
+    if crc != int(match[1], 16):
+        return None, 0
+    fields = json.loads(body)
+    if fields.pop("n", None) != number:
+        return None, 0
+    record = Record(number=number, time=fields.pop("t"), kind=fields.pop("kind"), data=fields)
+    return record, crc
+
+
+@attrs.define
+class _Pending:
+    lines: list[bytes] = attrs.field(factory=list)
+    written: trio.Event = attrs.field(factory=trio.Event)
+    fault: OSError | None = None
+
+
+class JournalFailed(LinkspanError):
+    """A record could not be written: nothing may be done that it should have announced: 507."""
+
+    http_status = 507
+    default_code = "journal_failed"
+
+
+class Journal:
+    """An open journal. Records of several tasks that come at once share one sync."""
+
+    def __init__(self, path: Path, descriptor: int, records: Sequence[Record], seed: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._number = len(records)
+        self._seed = seed
+        self._pending = _Pending()
+        self._lock = trio.Lock()
+        self._broken: OSError | None = None
+
+    @classmethod
+    async def open(cls, path: Path) -> "tuple[Journal, list[Record]]":
+        """Open a journal, made if it is not there, and return what it holds.
+
+        Raises:
+            DataLoss: It is damaged in the middle.
+            JournalFailed: The disk is full, or it cannot be opened.
+        """
+        return await trio.to_thread.run_sync(cls._open, path)
+
+    @classmethod
+    def _open(cls, path: Path) -> "tuple[Journal, list[Record]]":
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            data = path.read_bytes()
+            try:
+                records, seed, good = decode(data, str(path))
+                if good < len(data):
+                    os.ftruncate(descriptor, good)
+                os.lseek(descriptor, good, os.SEEK_SET)
+                _sync_folder(path.parent)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        except OSError as fault:
+            raise _translated(fault, path) from fault
+        return cls(path, descriptor, records, seed), records
+
+    async def append(self, kind: str, data: Mapping[str, Json]) -> Record:
+        """Write a record; when this returns it is on disk.
+
+        Raises:
+            JournalFailed: The disk is full; nothing of the record is visible, and no later one is taken.
+        If cancelled: the record is written all the same; the caller is cancelled afterwards.
+        """
+        if self._broken is not None:
+            raise _translated(self._broken, self.path) from self._broken
+        self._number += 1
+        record = Record(number=self._number, time=now(), kind=kind, data=data)
+        line, self._seed = encode(record, self._seed)
+        mine = self._pending
+        mine.lines.append(line)
+        # Nobody may leave between taking a number and the sync: others wait for the same write.
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                if not mine.written.is_set():
+                    self._pending = _Pending()
+                    await self._write(mine)
+        if mine.fault is not None:
+            raise _translated(mine.fault, self.path) from mine.fault
+        await trio.lowlevel.checkpoint()
+        return record
+
+    async def _write(self, batch: _Pending) -> None:
+        try:
+            await trio.to_thread.run_sync(self._write_now, b"".join(batch.lines))
+        except OSError as fault:
+            batch.fault = self._broken = fault
+        finally:
+            batch.written.set()
+
+    def _write_now(self, data: bytes) -> None:
+        start = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+            os.fdatasync(self._descriptor)
+        except OSError:
+            # Half a batch must not look like records that were acted upon.
+            os.ftruncate(self._descriptor, start)
+            raise
+
+    def close(self) -> None:
+        """Close the file; nothing is lost, every record is on disk already."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def read(path: Path) -> list[Record]:
+    """All records of a journal that nobody has open. Blocks.
+
+    Raises:
+        DataLoss: It is damaged in the middle.
+    """
+    return decode(path.read_bytes(), str(path))[0]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _translated(fault: OSError, path: Path) -> JournalFailed:
+
+    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+        return JournalFailed(
+            f"no room for the journal '{path}': {fault.strerror}",
+            help="free some space, then `linkspan workflow resume` goes on",
+        )
+    return JournalFailed(f"the journal '{path}' cannot be written: {fault.strerror}")

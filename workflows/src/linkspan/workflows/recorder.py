@@ -1,0 +1,103 @@
+"""One run's journal, its state folded from it, and those who watch."""
+
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import trio
+
+from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.journal import Journal, Record
+from linkspan.workflows.state import RunState, fold
+
+_MAX_BEHIND: Final = 5000
+"""Passing events (log lines, progress) kept for a watcher that is slow; records are always kept."""
+
+
+class Watcher:
+    """Receives a run's events: first all records so far, then everything as it happens."""
+
+    def __init__(self, past: list[Mapping[str, Json]]) -> None:
+        self._waiting: deque[Mapping[str, Json]] = deque(past)
+        self._lost = 0
+        self._ended = False
+        self._wake = trio.Event()
+
+    def offer(self, event: Mapping[str, Json], *, passing: bool) -> None:
+        """Put an event in; a passing one is dropped if the watcher is too far behind."""
+        if passing and len(self._waiting) >= _MAX_BEHIND:
+            self._lost += 1
+        else:
+            self._waiting.append(event)
+        self._wake.set()
+
+    def end(self) -> None:
+        """Nothing follows."""
+        self._ended = True
+        self._wake.set()
+
+    async def batches(self) -> AsyncIterator[list[Mapping[str, Json]]]:
+        """Events in groups, as many as there are; ends when the run is no longer active."""
+        while True:
+            if self._waiting:
+                batch, self._waiting = list(self._waiting), deque()
+                if self._lost:
+                    batch.append({"kind": "lost", "count": self._lost})
+                    self._lost = 0
+                yield batch
+            elif self._ended:
+                return
+            else:
+                self._wake = trio.Event()
+                await self._wake.wait()
+
+
+class Recorder:
+    """Writes records, folds them, and tells the watchers.
+
+    Attributes:
+        state: After the last record.
+    """
+
+    def __init__(self, journal: Journal, records: list[Record]) -> None:
+        self._journal = journal
+        self._records: list[Mapping[str, Json]] = [record.as_json() for record in records]
+        self._watchers: set[Watcher] = set()
+        self.state: RunState = fold(self._records)
+
+    async def write(self, kind: str, **data: Json) -> None:
+        """Append a record; when this returns it is on disk, folded, and told.
+
+        Raises:
+            JournalFailed: The disk is full.
+        If cancelled: the record is written and folded all the same.
+        """
+        with trio.CancelScope(shield=True):
+            record = (await self._journal.append(kind, data)).as_json()
+            self._records.append(record)
+            self.state.take(record)
+            for watcher in self._watchers:
+                watcher.offer(record, passing=False)
+        await trio.lowlevel.checkpoint()
+
+    def tell(self, kind: str, **data: Json) -> None:
+        """Tell the watchers something that is not recorded."""
+        for watcher in self._watchers:
+            watcher.offer({"kind": kind, **data}, passing=True)
+
+    @contextmanager
+    def watch(self) -> Iterator[Watcher]:
+        """A watcher, from the first record on."""
+        watcher = Watcher(self._records)
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def close(self) -> None:
+        """The run is no longer active."""
+        self._journal.close()
+        for watcher in self._watchers:
+            watcher.end()

@@ -1,0 +1,189 @@
+"""A job's network and the services beside it: up and healthy before the first step."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import attrs
+import trio
+
+from linkspan.sdk.errors import LinkspanError
+from linkspan.sdk.host import Engine
+from linkspan.sdk.model.container import (
+    Container,
+    ContainerSpec,
+    ContainerStatus,
+    Healthcheck,
+    HealthStatus,
+)
+from linkspan.sdk.model.network import EndpointSpec, NetworkSpec
+from linkspan.sdk.model.process import LogQuery
+from linkspan.sdk.progress import ProgressSink
+from linkspan.workflows.containers import JOB_LABEL, RUN_LABEL, ensure_image, remove_container
+from linkspan.workflows.expressions import Scope
+from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.model import Job, JobService
+from linkspan.workflows.running import truth
+from linkspan.workflows.values import resolve_text, resolve_texts
+
+HEALTH_LIMIT_S: Final = 300.0
+"""For a service whose own check never says anything; its retries end it before."""
+_LOOK_AGAIN_S: Final = 0.1
+
+
+class ServiceFailed(LinkspanError):
+    """A service ended, or became unhealthy, before the first step."""
+
+    default_code = "service_failed"
+
+
+@attrs.define(kw_only=True)
+class Sidecars:
+    """Network and services of one job; ``start`` and ``stop`` frame its steps.
+
+    Attributes:
+        say: Gets a line for each thing that happens.
+        running: Service name → container id.
+        contexts: What expressions see as ``services``.
+    """
+
+    engine: Engine
+    run_id: str
+    job: Job
+    progress: ProgressSink
+    say: Callable[[str], None]
+    network: str = ""
+    running: dict[str, str] = attrs.field(factory=dict)
+    contexts: dict[str, Json] = attrs.field(factory=dict)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of everything that is made here, so that it is found after a crash."""
+        return {RUN_LABEL: self.run_id, JOB_LABEL: self.job.id}
+
+    async def start(self, scope: Scope) -> None:
+        """Make the network if the job has use for one, then start the services in order.
+
+        Raises:
+            ServiceFailed: A service did not come up; its last lines are in the message.
+            LinkspanError: The network or a container could not be made.
+        If cancelled or failed: call ``stop``.
+        """
+        scripts = any(step.run is not None for step in self.job.steps)
+        wanted = [
+            service
+            for service in self._in_order()
+            if service.condition is None or truth(service.condition, scope)
+        ]
+        if not scripts and not wanted:
+            return
+        name = f"linkspan-{self.run_id}-{self.job.id}"
+        network = await self.engine.networks.create(NetworkSpec(name=name, labels=self.labels))
+        self.network = network.name
+        for service in wanted:
+            await self._start_service(service, scope)
+
+    def _in_order(self) -> list[JobService]:
+        """Services with those they depend on before them; a circle is broken where it closes."""
+        order: dict[str, JobService] = {}
+        visiting: set[str] = set()
+
+        def visit(service: JobService) -> None:
+            if service.name in order or service.name in visiting:
+                return
+            visiting.add(service.name)
+            for other in service.depends_on:
+                visit(self.job.services[other])
+            order[service.name] = service
+
+        for service in self.job.services.values():
+            visit(service)
+        return list(order.values())
+
+    async def _start_service(self, service: JobService, scope: Scope) -> None:
+        spec = self._spec(service, scope)
+        await ensure_image(self.engine, spec.image, self.progress)
+        container = await self.engine.containers.create(spec)
+        self.running[service.name] = container.id
+        await self.engine.containers.start(container.id)
+        self.say(f"service {service.name} started")
+        healthy = await self._healthy(service, container.id)
+        addresses = [endpoint.ipv4_address for endpoint in healthy.endpoints]
+        self.contexts[service.name] = {
+            "host": service.name,
+            "address": addresses[0] if addresses else "",
+        }
+
+    def _spec(self, service: JobService, scope: Scope) -> ContainerSpec:
+        def words(texts: tuple[object, ...] | None) -> tuple[str, ...] | None:
+            if texts is None:
+                return None
+            return tuple(resolve_text(text, scope) for text in texts)  # type: ignore[arg-type]
+
+        environment = resolve_texts(service.environment, scope)
+        check = service.healthcheck
+        return ContainerSpec(
+            image=resolve_text(service.image, scope),
+            command=words(service.command),
+            entrypoint=words(service.entrypoint),
+            env=tuple(f"{name}={value}" for name, value in environment.items()),
+            user=service.user,
+            working_dir=service.working_dir,
+            labels=self.labels,
+            hostname=service.name,
+            tmpfs=_tmpfs(service.tmpfs),
+            healthcheck=None
+            if check is None
+            else Healthcheck(
+                test=words(check.test) or (),
+                interval_s=check.interval_s,
+                timeout_s=check.timeout_s,
+                retries=check.retries,
+                start_period_s=check.start_period_s,
+            ),
+            network_mode=self.network,
+            networks={self.network: EndpointSpec(aliases=(service.name,))},
+        )
+
+    async def _healthy(self, service: JobService, container: str) -> Container:
+        """Wait until a service is well; its death ends the wait."""
+        with trio.move_on_after(HEALTH_LIMIT_S):
+            while True:
+                now = self.engine.containers.inspect(container)
+                health = now.state.health
+                if now.state.status in (ContainerStatus.EXITED, ContainerStatus.DEAD):
+                    reason = f"ended with exit code {now.state.exit_code}"
+                    raise await self._failed(service, container, reason)
+                if health is not None and health.status is HealthStatus.UNHEALTHY:
+                    raise await self._failed(service, container, "is unhealthy")
+                if health is None or health.status in (HealthStatus.HEALTHY, HealthStatus.NONE):
+                    return now
+                await trio.sleep(_LOOK_AGAIN_S)
+        raise await self._failed(service, container, f"was not healthy after {HEALTH_LIMIT_S:g}s")
+
+    async def _failed(self, service: JobService, container: str, reason: str) -> ServiceFailed:
+        lines: list[str] = []
+        async with self.engine.containers.logs(container, LogQuery(tail=10)) as records:
+            async for record in records:
+                lines.append(record.data.decode("utf-8", "replace").rstrip("\n"))
+        for line in lines:
+            self.say(f"{service.name} | {line}")
+        return ServiceFailed(f"service '{service.name}' {reason} before the first step")
+
+    async def stop(self) -> None:
+        """Remove services and network. Cannot be cancelled; never raises for what is gone."""
+        with trio.CancelScope(shield=True):
+            for container in reversed(self.running.values()):
+                await remove_container(self.engine, container)
+            self.running.clear()
+            if self.network:
+                try:
+                    await self.engine.networks.remove(self.network)
+                except LinkspanError as error:
+                    self.say(f"network {self.network} stays: {error.message}")
+                self.network = ""
+
+
+def _tmpfs(entries: tuple[str, ...]) -> Mapping[str, str]:
+    """Compose's ``path:options``."""
+    pairs = (entry.partition(":") for entry in entries)
+    return {path: options for path, _, options in pairs}

@@ -1,0 +1,476 @@
+"""One step from its intent to its result: conditions, tries, time limits, and undo.
+
+Before anything is changed the journal holds a ``step-started`` record with the evaluated settings and
+what the driver needs to undo them. A step whose record has no ``step-finished`` behind it was cut off
+by a crash; ``settle`` asks its driver what became of it.
+"""
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import trio
+
+from linkspan.sdk.drivers.step import Step as StepDriver
+from linkspan.sdk.errors import InvalidArgument, LinkspanError
+from linkspan.sdk.model.step import StepIntent
+from linkspan.sdk.progress import Progress, ProgressSink
+from linkspan.workflows.containers import (
+    JOB_LABEL,
+    RUN_LABEL,
+    STEP_LABEL,
+    Script,
+    ensure_image,
+    run_script,
+)
+from linkspan.workflows.expressions import EvaluationFailed, Scope, decides_about_failure
+from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.journal import JournalFailed
+from linkspan.workflows.model import Job, OnFailure, Retry, Step
+from linkspan.workflows.outputs import read_outputs
+from linkspan.workflows.running import Fault, Run, fault_of, truth
+from linkspan.workflows.script import exports
+from linkspan.workflows.settings import typed_settings
+from linkspan.workflows.state import BAD, GOOD, StepState
+from linkspan.workflows.steplog import StepLog
+from linkspan.workflows.values import resolve, resolve_text, resolve_texts
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """Where a step runs: its job's workspace, network and what expressions see so far.
+
+    Attributes:
+        contexts: The job's, without ``env``, ``steps`` and ``services``.
+        env: Top-level and job's variables.
+        network: Its name, or ``default``.
+    """
+
+    job: Job
+    contexts: Mapping[str, Json]
+    env: Mapping[str, str]
+    workspace: Path
+    network: str
+    services: Mapping[str, Json]
+
+
+@attrs.frozen(kw_only=True)
+class _Outcome:
+    outputs: Mapping[str, Json] = attrs.field(factory=dict)
+    fault: Fault | None = None
+    result: str = "success"
+
+
+class _Context:
+    """Implements ``linkspan.sdk.drivers.step.StepContext``."""
+
+    def __init__(self, step_log: StepLog, progress: ProgressSink) -> None:
+        self._log = step_log
+        self._progress = progress
+
+    def log(self, line: str) -> None:
+        """Add a line to the step's log."""
+        self._log.add(line)
+
+    @property
+    def progress(self) -> ProgressSink:
+        """Show how far the step is."""
+        return self._progress
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """No secrets can be granted yet."""
+        return {}
+
+
+class StepRunner:
+    """Runs one step of a job."""
+
+    def __init__(self, run: Run, place: Place, step: Step) -> None:
+        self.run = run
+        self.place = place
+        self.step = step
+        self.job = place.job
+        self.state: StepState = run.step_state(place.job, step)
+        folder = run.job_folder(place.job)
+        self.log = StepLog(folder / f"{step.id}.log", self._on_line)
+
+    def _on_line(self, stream: str, line: str) -> None:
+        self.run.recorder.tell("log", job=self.job.id, step=self.step.id, stream=stream, line=line)
+
+    def _progress(self, progress: Progress) -> None:
+        if progress.stream:
+            self.log.add(progress.stream.rstrip("\n"))
+            return
+        self.run.recorder.tell(
+            "progress",
+            job=self.job.id,
+            step=self.step.id,
+            status=progress.status,
+            id=progress.id,
+            current=progress.current,
+            total=progress.total,
+        )
+
+    async def _write(self, kind: str, **data: Json) -> None:
+        await self.run.recorder.write(kind, job=self.job.id, step=self.step.id, **data)
+
+    # deciding
+
+    def _scope(self, *, own_env: bool) -> Scope:
+        earlier = self._earlier()
+        contexts = {
+            **self.place.contexts,
+            "env": dict(self.place.env),
+            "services": dict(self.place.services),
+            "steps": {
+                step.id: {"result": step.result, "outputs": dict(step.outputs)} for step in earlier
+            },
+        }
+        scope = Scope(contexts=contexts, status=self._status)
+        if own_env:
+            contexts["env"] = {**self.place.env, **resolve_texts(self.step.env, scope)}
+        return scope
+
+    def scope_after(self) -> Scope:
+        """What the job's outputs see: this step and all before it."""
+        scope = self._scope(own_env=False)
+        states = self.run.job_state(self.job).steps.values()
+        steps = {s.id: {"result": s.result, "outputs": dict(s.outputs)} for s in states}
+        return attrs.evolve(scope, contexts={**scope.contexts, "steps": steps})
+
+    def _earlier(self) -> Sequence[StepState]:
+        states = list(self.run.job_state(self.job).steps.values())
+        return states[: states.index(self.state)]
+
+    def _status(self, name: str) -> bool:
+        failed = any(step.result in BAD for step in self._earlier())
+        return {"success": not failed, "failure": failed, "always": True, "cancelled": False}[name]
+
+    def wanted(self) -> bool:
+        """Whether the step should run, from its ``if`` and from how the steps before it ended.
+
+        Raises:
+            EvaluationFailed: The condition has no value.
+        """
+        condition = self.step.condition
+        if condition is None:
+            return self._status("success")
+        if not decides_about_failure(condition.tree) and not self._status("success"):
+            return False
+        return truth(condition, self._scope(own_env=False))
+
+    # running
+
+    async def __call__(self) -> str:
+        """Run the step; return its result, which is in the journal then.
+
+        Raises:
+            JournalFailed: The journal cannot be written; nothing else is raised.
+        If cancelled: what runs was stopped in order; ``stopped`` tells the journal why.
+        """
+        try:
+            if not self.wanted():
+                await self._write("step-finished", result="skipped")
+                return "skipped"
+        except EvaluationFailed as error:
+            return await self._finish_unstarted(fault_of(error))
+        fault: LinkspanError | None = None
+        result = ""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.log.run)
+            try:
+                result = await self._tries()
+            except LinkspanError as error:
+                # Raised again outside of the nursery, bare.
+                fault = error
+            finally:
+                nursery.cancel_scope.cancel()
+                await self.log.flush()
+        if fault is not None:
+            raise fault
+        return result
+
+    async def stopped(self, result: str, why: str) -> None:
+        """Note that the step was stopped while it ran. Cannot be cancelled."""
+        if self.state.result or self.state.tries == 0:
+            return
+        fault = Fault(message=why, code=result)
+        with trio.CancelScope(shield=True):
+            await self._write(
+                "step-finished", result=result, error=fault.as_json(), tail=list(self.log.tail)
+            )
+
+    async def _finish_unstarted(self, fault: Fault) -> str:
+        result = self._softened("failed", self._scope(own_env=False))
+        await self._write("step-finished", result=result, error=fault.as_json())
+        return result
+
+    async def _tries(self) -> str:
+        settled = await self._settle()
+        if settled:
+            return "success"
+        number = 1
+        while True:
+            outcome, started = await self._try(number)
+            if outcome.fault is None:
+                await self._write(
+                    "step-finished",
+                    result="success",
+                    outputs=dict(outcome.outputs),
+                    duration=self.run.clock() - started,
+                )
+                return "success"
+            delay = self._retry_delay(number, outcome.fault)
+            result = outcome.result
+            if delay is None:
+                result = self._softened(result, self._scope(own_env=False))
+            self.log.add(outcome.fault.message)
+            await self._write(
+                "step-finished",
+                result=result,
+                error=outcome.fault.as_json(),
+                duration=self.run.clock() - started,
+                tail=self._tail(outcome.fault),
+                **({} if delay is None else {"retry_in": delay}),
+            )
+            if delay is None:
+                await self._on_failure()
+                return result
+            await trio.sleep(delay)
+            number += 1
+
+    def _tail(self, fault: Fault) -> list[str]:
+        """The last lines without the fault's own, which is shown beside them."""
+        own = fault.message.splitlines()
+        lines = list(self.log.tail)
+        return lines[: len(lines) - len(own)] if lines[-len(own) :] == own else lines
+
+    def _softened(self, result: str, scope: Scope) -> str:
+        """``continue-on-error`` turns a failure into a warning."""
+        flag = self.step.continue_on_error
+        if isinstance(flag, bool):
+            soft = flag
+        else:
+            try:
+                soft = truth(flag, scope)
+            except EvaluationFailed:
+                soft = False
+        return "warned" if soft else result
+
+    def _retry_delay(self, number: int, fault: Fault) -> float | None:
+        """Seconds until the next try; None if there is none."""
+        retry = self.step.retry
+        if number > retry.max or not self._worth_another(fault, retry):
+            return None
+        delay = min(retry.max_delay_s, retry.backoff_s * retry.factor ** (number - 1))
+        # Jitter keeps clients that failed together from coming back together; nothing secret here.
+        return delay * random.uniform(0.5, 1.0) if retry.jitter else delay  # noqa: S311
+
+    def _worth_another(self, fault: Fault, retry: Retry) -> bool:
+        if retry.on:
+            return "any" in retry.on or fault.cause in retry.on
+        return self.step.run is not None or fault.cause in {"network", "timeout"}
+
+    async def _try(self, number: int) -> tuple[_Outcome, float]:
+        """One try; whatever goes wrong in it is in the outcome."""
+        started = self.run.clock()
+        limit = self.step.timeout_s
+        with trio.move_on_after(float("inf") if limit is None else limit) as scope:
+            try:
+                work = self._script(number) if self.step.run is not None else self._verb(number)
+                return await work, started
+            except JournalFailed:
+                raise
+            except (LinkspanError, EvaluationFailed) as error:
+                return _Outcome(fault=fault_of(error), result="failed"), started
+            except Exception as error:
+                log.exception("step failed", extra={"run": self.run.id, "step": self.step.id})
+                return _Outcome(fault=fault_of(error), result="failed"), started
+        assert scope.cancelled_caught
+        fault = Fault(
+            message=f"it took longer than its timeout of {limit:g}s",
+            code="timeout",
+            cause="timeout",
+        )
+        return _Outcome(fault=fault, result="timed-out"), started
+
+    # scripts
+
+    async def _script(self, number: int) -> _Outcome:
+        scope = self._scope(own_env=True)
+        image = self.step.image or self.job.image
+        assert image is not None
+        assert self.step.run is not None
+        script = Script(
+            text=self.step.run,
+            image=resolve_text(image, scope),
+            shell=self.step.shell,
+            env=self._script_env(scope),
+            workspace=self.place.workspace,
+            control=self.run.job_folder(self.job) / "steps" / self.step.id,
+            folder=self.step.working_directory,
+            network=self.place.network,
+            labels={
+                RUN_LABEL: self.run.id,
+                JOB_LABEL: self.job.id,
+                STEP_LABEL: self.step.id,
+            },
+            grace_s=self.step.grace_s,
+        )
+        await self._write(
+            "step-started",
+            **{"try": number, "verb": "run", "provider": "", "undo": {}, "changes": []},
+            settings={"image": script.image},
+        )
+        await ensure_image(self.run.host.engine, script.image, self._progress)
+        status = await run_script(
+            self.run.host.engine, script, self.log, self.run.control.add_grace
+        )
+        if status.oom_killed:
+            return self._ended("it was killed: out of memory", "oom", "oom")
+        if status.error:
+            return self._ended(status.error, "container", "")
+        if status.exit_code != 0:
+            code = status.exit_code
+            return self._ended(f"the script ended with exit code {code}", "exit", f"exit:{code}")
+        outputs = await trio.to_thread.run_sync(read_outputs, script.control / "output")
+        return _Outcome(outputs=outputs)
+
+    def _ended(self, message: str, code: str, cause: str) -> _Outcome:
+        return _Outcome(fault=Fault(message=message, code=code, cause=cause), result="failed")
+
+    def _script_env(self, scope: Scope) -> dict[str, str]:
+        contexts = scope.contexts
+        own = resolve_texts(self.step.env, self._scope(own_env=False))
+        return {"LINKSPAN": "true", **self.place.env, **dict(exports(contexts)), **own}
+
+    # verbs
+
+    def _driver(self) -> StepDriver[object]:
+        driver: StepDriver[object] = self.run.host.driver("step", self.step.verb)
+        return driver
+
+    def _intent(self, record: Mapping[str, Json]) -> StepIntent:
+        return StepIntent(
+            run_id=self.run.id,
+            job=self.job.id,
+            step=str(record["step"]),
+            attempt=int(record["try"]),
+            verb=str(record["verb"]),
+            settings=record["settings"],
+            workspace=self.place.workspace,
+            undo=record["undo"],
+        )
+
+    async def _verb(self, number: int) -> _Outcome:
+        verb = self.run.verbs[self.step.verb]
+        values = resolve(dict(self.step.settings), self._scope(own_env=True))
+        settings = typed_settings(verb, self.step.settings, values)
+        driver = self._driver()
+        before = {"step": self.step.id, "try": number, "verb": verb.name, "undo": {}}
+        planned = await driver.plan(self._intent({**before, "settings": settings}))
+        # The first try saw the world before any change; a later one sees what a failed try left.
+        earlier = self._unspent_undo()
+        record: dict[str, Json] = {
+            "try": number,
+            "verb": verb.name,
+            "provider": verb.provider,
+            "settings": settings,
+            "undo": dict(planned.undo) if earlier is None else dict(earlier),
+            "changes": [attrs.asdict(change) for change in planned.changes],
+        }
+        await self._write("step-started", **record)
+        context = _Context(self.log, self._progress)
+        intent = self._intent({"step": self.step.id, **record})
+        outputs = await driver.apply(intent, context)
+        return _Outcome(outputs=_plain(outputs, verb.manifest.outputs))
+
+    def _unspent_undo(self) -> Mapping[str, Json] | None:
+        """What an earlier try recorded to undo it, if that was not used; None if there is none."""
+        intent = self.state.intent
+        if intent is None or self.state.undone or self.state.result in GOOD:
+            return None
+        undo: Mapping[str, Json] = intent["undo"]
+        return undo or None
+
+    # failure
+
+    async def _on_failure(self) -> None:
+        """Roll back as the step says, or as its verb is used to."""
+        habit = OnFailure(action="rollback") if self.step.verb else OnFailure(action="leave")
+        wish = self.step.on_failure or habit
+        if wish.action == "leave":
+            return
+        state = self.run.job_state(self.job).steps[wish.target or self.step.id]
+        intent = state.intent
+        if intent is None or not intent["undo"] or state.undone:
+            return
+        await self._undo(state, intent)
+
+    async def _undo(self, state: StepState, record: Mapping[str, Json]) -> None:
+        started = self.run.clock()
+        recorder = self.run.recorder
+        where = {"job": self.job.id, "step": state.id}
+        await recorder.write("undo-started", **where, **{"for": self.step.id})
+        driver: StepDriver[object] = self.run.host.driver("step", record["verb"])
+        fault: Fault | None = None
+        detail = ""
+        try:
+            done = await driver.undo(self._intent(record), _Context(self.log, self._progress))
+            detail = str(done.get("detail", ""))
+        except Exception as error:
+            if not isinstance(error, LinkspanError):
+                log.exception("undo failed", extra={"run": self.run.id, "step": state.id})
+            fault = fault_of(error)
+        self.log.add(
+            f"rolled back: {detail}" if fault is None else f"rollback failed: {fault.message}"
+        )
+        await recorder.write(
+            "undo-finished",
+            **where,
+            result="success" if fault is None else "failed",
+            detail=detail if fault is None else fault.message,
+            error={} if fault is None else fault.as_json(),
+            duration=self.run.clock() - started,
+        )
+
+    # after a crash
+
+    async def _settle(self) -> bool:
+        """Find out what became of an intent without a result; whether it was applied."""
+        record = self.state.intent
+        if record is None or not self.state.open:
+            return False
+        applied, detail = False, "a script cannot be observed; it runs again"
+        outputs: Mapping[str, Json] = {}
+        if self.step.verb and record["verb"] == self.step.verb:
+            try:
+                seen = await self._driver().observe(self._intent(record))
+                verb = self.run.verbs[self.step.verb]
+                applied, detail = seen.applied, seen.detail
+                outputs = _plain(seen.outputs, verb.manifest.outputs)
+            except LinkspanError as error:
+                detail = f"cannot be observed ({error.message}); done again"
+        self.log.add(f"after an interruption: {'done' if applied else 'not done'}: {detail}")
+        await self._write("step-settled", applied=applied, outputs=dict(outputs), detail=detail)
+        return applied
+
+
+def _plain(outputs: Mapping[str, Json], declared: Sequence[str]) -> dict[str, Json]:
+    """Outputs as the manifest promises them.
+
+    Raises:
+        InvalidArgument: The driver gave one that its manifest does not name.
+    """
+    unknown = [name for name in outputs if name not in declared]
+    if unknown:
+        raise InvalidArgument(
+            f"the plugin gave an output '{unknown[0]}' that its manifest does not name",
+            code="output",
+        )
+    return dict(outputs)

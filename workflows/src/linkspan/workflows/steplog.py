@@ -1,0 +1,103 @@
+"""A step's log: every line on disk as it comes, the last ones at hand, listeners told.
+
+One line of the file is ``TIME STREAM TEXT``: RFC 3339, then ``o`` (stdout), ``e`` (stderr) or ``-``
+(said by the runner or a driver). Memory does not grow with the log.
+"""
+
+import codecs
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from linkspan.sdk.model.process import StreamKind
+from linkspan.workflows.journal import now
+
+TAIL_LINES: Final = 20
+MAX_LINE: Final = 16 * 1024
+"""Characters; a longer line is cut into several."""
+_FLUSH_BYTES: Final = 256 * 1024
+
+OnLine = Callable[[str, str], None]
+"""Called with stream and text of each line."""
+
+
+class StepLog:
+    """Takes lines at once (``add``) and writes them in batches (``run``, ``flush``)."""
+
+    def __init__(self, path: Path, on_line: OnLine) -> None:
+        self.path = path
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._on_line = on_line
+        self.fault: OSError | None = None
+        self._buffer: list[str] = []
+        self._size = 0
+        self._wake = trio.Event()
+        self._lock = trio.Lock()
+        self._partial: dict[StreamKind, str] = {}
+        self._decoders = {
+            kind: codecs.getincrementaldecoder("utf-8")("replace") for kind in StreamKind
+        }
+
+    def add(self, text: str, stream: str = "-") -> None:
+        """Add one line, or several; does not block."""
+        for line in text.splitlines() or [""]:
+            for start in range(0, len(line) or 1, MAX_LINE):
+                self._add(line[start : start + MAX_LINE], stream)
+
+    def _add(self, line: str, stream: str) -> None:
+        entry = f"{now()} {stream} {line}\n"
+        self._buffer.append(entry)
+        self._size += len(entry)
+        self.tail.append(line)
+        self._on_line(stream, line)
+        self._wake.set()
+
+    async def feed(self, stream: StreamKind, data: bytes) -> None:
+        """Add output of a process; waits for the disk when it comes faster than that."""
+        text = self._partial.get(stream, "") + self._decoders[stream].decode(data)
+        *lines, rest = text.split("\n")
+        mark = "e" if stream is StreamKind.STDERR else "o"
+        for line in lines:
+            self.add(line.rstrip("\r"), mark)
+        while len(rest) > MAX_LINE:
+            self._add(rest[:MAX_LINE], mark)
+            rest = rest[MAX_LINE:]
+        self._partial[stream] = rest
+        if self._size > _FLUSH_BYTES:
+            await self.flush()
+
+    def end(self) -> None:
+        """Add what came without a newline at its end."""
+        for stream, rest in self._partial.items():
+            if rest:
+                self.add(rest, "e" if stream is StreamKind.STDERR else "o")
+        self._partial.clear()
+
+    async def run(self) -> None:
+        """Write what was added, until cancelled."""
+        while True:
+            await self._wake.wait()
+            await self.flush()
+            # A few lines at a time cost a thread each; a twentieth of a second gathers them.
+            await trio.sleep(0.05)
+
+    async def flush(self) -> None:
+        """Write what was added. If cancelled: it is written all the same."""
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                lines, self._buffer, self._size = self._buffer, [], 0
+                self._wake = trio.Event()
+                if lines and self.fault is None:
+                    try:
+                        await trio.to_thread.run_sync(self._write, "".join(lines))
+                    except OSError as fault:
+                        # A full disk must not change how a step ends; the journal speaks up itself.
+                        self.fault = fault
+                        self._on_line("-", f"the log cannot be written any more: {fault}")
+
+    def _write(self, text: str) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text)

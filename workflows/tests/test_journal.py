@@ -1,0 +1,110 @@
+import errno
+import os
+
+import pytest
+import trio
+from hypothesis import given, strategies as st
+
+from linkspan.sdk.errors import DataLoss
+from linkspan.workflows.journal import Journal, JournalFailed, Record, decode, encode, read
+
+
+def lines_of(count):
+    seed, lines = 0, []
+    for number in range(1, count + 1):
+        line, seed = encode(Record(number, "t", "k", {"x": number}), seed)
+        lines.append(line)
+    return lines
+
+
+async def test_what_was_appended_is_read_back(tmp_path):
+    journal, found = await Journal.open(tmp_path / "j")
+    assert found == []
+    await journal.append("run-created", {"name": "ü"})
+    await journal.append("job-started", {"job": "a"})
+    journal.close()
+    again, found = await Journal.open(tmp_path / "j")
+    assert [(r.number, r.kind, dict(r.data)) for r in found] == [
+        (1, "run-created", {"name": "ü"}),
+        (2, "job-started", {"job": "a"}),
+    ]
+    await again.append("x", {})
+    again.close()
+    assert [r.number for r in read(tmp_path / "j")] == [1, 2, 3]
+
+
+@given(st.integers(0, 4), st.integers(1, 200))
+def test_a_torn_last_line_is_dropped(whole, cut):
+    lines = lines_of(whole + 1)
+    torn = lines[-1][: min(cut, len(lines[-1]) - 1)]
+    records, _, good = decode(b"".join(lines[:-1]) + torn, "j")
+    assert [r.number for r in records] == list(range(1, whole + 1))
+    assert good == sum(map(len, lines[:-1]))
+
+
+async def test_after_a_torn_line_the_journal_goes_on(tmp_path):
+    path = tmp_path / "j"
+    lines = lines_of(3)
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:10])
+    journal, found = await Journal.open(path)
+    assert len(found) == 2
+    await journal.append("more", {})
+    journal.close()
+    assert [r.kind for r in read(path)] == ["k", "k", "more"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove"])
+def test_damage_in_the_middle_is_an_error(damage):
+    lines = lines_of(4)
+    if damage == "flip":
+        lines[1] = lines[1].replace(b'"x":2', b'"x":3')
+    else:
+        del lines[1]
+    with pytest.raises(DataLoss, match="line 2"):
+        decode(b"".join(lines), "j")
+
+
+async def test_records_of_many_tasks_share_syncs_and_keep_their_order(tmp_path, monkeypatch):
+    syncs = 0
+    real = os.fdatasync
+
+    def count(descriptor):
+        nonlocal syncs
+        syncs += 1
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", count)
+    journal, _ = await Journal.open(tmp_path / "j")
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(journal.append, "x", {"i": number})
+    journal.close()
+    assert len(read(tmp_path / "j")) == 100
+    assert syncs < 10
+
+
+async def test_a_cancelled_append_is_written_all_the_same(tmp_path):
+    journal, _ = await Journal.open(tmp_path / "j")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await journal.append("x", {})
+    journal.close()
+    assert scope.cancelled_caught
+    assert len(read(tmp_path / "j")) == 1
+
+
+async def test_a_full_disk_is_an_error_that_leaves_no_half_record(tmp_path, monkeypatch):
+    journal, _ = await Journal.open(tmp_path / "j")
+    await journal.append("x", {})
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdatasync", full)
+    with pytest.raises(JournalFailed, match="no room for the journal"):
+        await journal.append("y", {})
+    monkeypatch.undo()
+    with pytest.raises(JournalFailed):
+        await journal.append("z", {})
+    journal.close()
+    assert [r.kind for r in read(tmp_path / "j")] == ["x"]
