@@ -1,0 +1,96 @@
+"""What several commands do alike."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+
+from linkspan.core.cli.failure import FAILED, of_error
+from linkspan.core.cli.session import Session
+from linkspan.sdk.errors import LinkspanError
+
+
+def filters(pairs: Iterable[str]) -> dict[str, list[str]] | None:
+    """``--filter label=a --filter name=x`` as the API takes it; None if there are none.
+
+    Raises:
+        click.BadParameter: A filter has no ``=``.
+    """
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(
+                f"'{pair}' is not of the form key=value", param_hint="--filter"
+            )
+        found.setdefault(key.strip(), []).append(value.strip())
+    return found or None
+
+
+def key_values(pairs: Iterable[str], hint: str) -> dict[str, str]:
+    """``a=1`` pairs as a mapping; a bare key has an empty value."""
+    found = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if not key:
+            raise click.BadParameter(f"'{pair}' is not of the form key=value", param_hint=hint)
+        found[key] = value
+    return found
+
+
+def each(session: Session, names: Sequence[str], act: Callable[[str], Any]) -> int:
+    """Do the same for several objects and print each name; go on after an error.
+
+    Args:
+        session: Of the command.
+        names: The objects.
+        act: Does it; may return lines to print instead of the name.
+
+    Returns:
+        The exit status: of the last error, 0 if all went well.
+    """
+    status = 0
+    for name in dict.fromkeys(names):
+        try:
+            said = act(name)
+        except LinkspanError as exc:
+            failure = of_error(exc)
+            if failure.id == "LS0101":  # nobody answers: the others will fare alike
+                raise
+            session.terminal.error(failure.render())
+            status = failure.status or FAILED
+        else:
+            for line in said if isinstance(said, list) and not session.quiet else [name]:
+                session.terminal.print(line)
+    return status
+
+
+def complete(path: str, names: Callable[[Any], Iterable[str]]) -> Callable[..., list[str]]:
+    """A completion that asks the daemon, quickly, and is silent when that fails.
+
+    It never starts a daemon.
+    """
+
+    def finish(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+        from linkspan.core.client.address import resolve_address
+        from linkspan.core.client.short import Api
+
+        root = ctx.find_root().params
+        try:
+            api = Api(resolve_address(str(root.get("_host") or "")), silence_s=0.3)
+            found = [n for record in api.get(path) or () for n in names(record)]
+        except (LinkspanError, OSError, ValueError):
+            return []
+        return [name for name in found if name.startswith(incomplete)]
+
+    return finish
+
+
+def container_names(record: Any) -> list[str]:
+    """Names without their slash."""
+    return [name.lstrip("/") for name in record.get("Names") or ()]
+
+
+complete_running = complete("/containers/json", container_names)
+complete_container = complete("/containers/json?all=1", container_names)
+complete_image = complete("/images/json", lambda record: record.get("RepoTags") or [])

@@ -1,0 +1,264 @@
+"""``images``, ``pull``, ``push``, ``tag``, ``rmi``."""
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from linkspan.core.cli import words
+from linkspan.core.cli.command import command
+from linkspan.core.cli.common import complete_image, each, filters
+from linkspan.core.cli.failure import Failure
+from linkspan.core.cli.progress import Display, Transfer
+from linkspan.core.cli.session import Session
+from linkspan.core.client.short import Answer, segment
+from linkspan.sdk.units import format_size
+
+_DOCKER_HUB = "https://index.docker.io/v1/"
+
+
+@command(
+    "ls",
+    "List images.",
+    examples=["linkspan images", "linkspan images --filter reference='shop/*'"],
+    more=["linkspan pull", "linkspan rmi"],
+)
+@click.argument("reference", default="")
+@click.option("-a", "--all", "every", is_flag=True, help="Intermediate ones too")
+@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+@click.option("--digests", is_flag=True, help="Show the digests of the registries")
+@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
+def ls(
+    session: Session,
+    reference: str,
+    every: bool,
+    filter_: tuple[str, ...],
+    digests: bool,
+    no_trunc: bool,
+) -> None:
+    """List images."""
+    asked = filters((*filter_, *([f"reference={reference}"] if reference else [])))
+    found = session.api.get("/images/json", {"all": every or None, "filters": asked})
+    if session.format in ("json", "jsonl"):
+        session.document(found)
+        return
+    records = [row for record in found for row in _by_tag(record)]
+    if session.quiet and not session.format:
+        for identifier in dict.fromkeys(
+            _fields(row, session.now, no_trunc)["ID"] for row in records
+        ):
+            session.terminal.print(identifier)
+        return
+    now = session.now
+
+    def cells(row: Any) -> list[str]:
+        fields = _fields(row, now, no_trunc)
+        digest = [fields["Digest"]] if digests else []
+        age = words.age_of(row.get("Created"), now)
+        return [fields["Repository"], fields["Tag"], *digest, fields["ID"], fields["Size"], age]
+
+    session.rows(
+        records,
+        lambda row: _fields(row, now, no_trunc),
+        cells,
+        ["IMAGE", "TAG", *(["DIGEST"] if digests else []), "ID", "SIZE", "AGE"],
+        drop=["DIGEST", "AGE", "ID"],
+        keep=["IMAGE", "TAG"],
+        trunc=not no_trunc,
+    )
+
+
+def _by_tag(record: Any) -> list[Any]:
+    """One row a tag, as Docker lists them."""
+    tags = [t for t in record.get("RepoTags") or () if t != "<none>:<none>"]
+    if not tags:
+        digests = record.get("RepoDigests") or ["<none>@<none>"]
+        repository = digests[0].partition("@")[0]
+        return [{**record, "_repository": repository, "_tag": "<none>"}]
+    rows = []
+    for tag in tags:
+        repository, _, name = tag.rpartition(":")
+        rows.append({**record, "_repository": repository, "_tag": name})
+    return rows
+
+
+def _fields(row: Any, now: float, whole: bool) -> dict[str, Any]:
+    digests = [d for d in row.get("RepoDigests") or () if d.startswith(f"{row['_repository']}@")]
+    digest = digests[0].partition("@")[2] if digests else "<none>"
+    return {
+        "ID": row["Id"] if whole else words.short_id(row["Id"]),
+        "Repository": row["_repository"],
+        "Tag": row["_tag"],
+        "Digest": digest if whole or digest == "<none>" else words.short_digest(digest),
+        "Size": format_size(row.get("Size") or 0),
+        "CreatedAt": words.local_time(row.get("Created")),
+        "CreatedSince": f"{words.age_of(row.get('Created'), now)} ago",
+        "Containers": str(row.get("Containers", "N/A")),
+    }
+
+
+@command(
+    "pull",
+    "Get an image from its registry.",
+    examples=["linkspan pull alpine", "linkspan pull registry.example.test:5000/shop/web:1.2"],
+    more=["linkspan images", "linkspan push"],
+)
+@click.argument("reference")
+@click.option("--platform", default="", metavar="OS/ARCH", help="Instead of this machine's")
+def pull(session: Session, reference: str, platform: str) -> None:
+    """Get an image."""
+    summary = pull_image(session, reference, platform=platform)
+    session.terminal.print(reference if session.quiet else summary)
+
+
+def pull_image(
+    session: Session, reference: str, *, platform: str = "", transient: bool = False
+) -> str:
+    """Pull with progress; return the line that says what came.
+
+    Args:
+        session: Of the command.
+        reference: As the user wrote it.
+        platform: Instead of this machine's.
+        transient: Part of another command: says nothing that stays when it is quick.
+    """
+    name, tag = split_reference(reference)
+    query = {"fromImage": name, "tag": tag, "platform": platform or None}
+    transfer = Transfer(reference)
+    headers = {"X-Registry-Auth": registry_auth(reference)}
+    with Display(session, transfer.lines, f"pull of {reference}") as display:
+        if display.mode == "plain":
+            display.say(f"pulling {reference}")
+        with session.api.open(
+            "POST", "/images/create", query, headers=headers, silence_s=None
+        ) as answer:
+            _follow(answer, transfer, display)
+        parts = len(transfer.parts)
+        layers = f", {transfer.here} of {parts} layers were here" if parts else ""
+        size = _image_size(session, reference)
+        digest = words.short_digest(transfer.digest)
+        summary = (
+            f"{session.terminal.painted_sign('done', on_err=transient)} "
+            f"{reference}  {digest}  {size}{layers}  {display.elapsed}"
+        )
+        if transient and display.mode == "plain":
+            display.say(summary)
+    return summary
+
+
+def _image_size(session: Session, reference: str) -> str:
+    found = session.api.get(f"/images/{segment(reference)}/json")
+    return format_size(found.get("Size") or 0)
+
+
+def _follow(answer: Answer, transfer: Transfer, display: Display) -> None:
+    for record in answer.json_lines():
+        display.event(record)
+        problem = record.get("errorDetail") or record.get("error")
+        if problem:
+            raise stream_failure(problem)
+        transfer.take(record)
+        display.update()
+
+
+def stream_failure(problem: Any) -> Failure:
+    """The failure that a line of a stream tells of."""
+    message, hint = str(problem), ""
+    if isinstance(problem, dict):
+        message, hint = str(problem.get("message")), str(problem.get("help") or "")
+    return Failure(message, id="LS0102", helps=[hint])
+
+
+@command(
+    "push",
+    "Send an image to its registry.",
+    examples=["linkspan push 127.0.0.1:5000/shop/web:1.2"],
+    more=["linkspan tag", "linkspan pull"],
+)
+@click.argument("reference", shell_complete=complete_image)
+def push(session: Session, reference: str) -> None:
+    """Send an image."""
+    name, tag = split_reference(reference)
+    transfer = Transfer(reference)
+    headers = {"X-Registry-Auth": registry_auth(reference)}
+    path = f"/images/{segment(name)}/push"
+    with Display(session, transfer.lines, f"push of {reference}") as display:
+        if display.mode == "plain":
+            display.say(f"pushing {reference}")
+        with session.api.open(
+            "POST", path, {"tag": tag}, headers=headers, silence_s=None
+        ) as answer:
+            _follow(answer, transfer, display)
+        parts = len(transfer.parts)
+        layers = f"  {transfer.here} of {parts} layers were there" if parts else ""
+        digest = words.short_digest(transfer.digest)
+        summary = (
+            f"{session.terminal.painted_sign('done', on_err=False)} {reference}  {digest}{layers}"
+        )
+        line = reference if session.quiet else f"{summary}  {display.elapsed}"
+    session.terminal.print(line)
+
+
+@command("tag", "Give an image one more name.", examples=["linkspan tag web 127.0.0.1:5000/web:1"])
+@click.argument("image", shell_complete=complete_image)
+@click.argument("name")
+def tag(session: Session, image: str, name: str) -> None:
+    """Give an image one more name."""
+    repository, tag_name = split_reference(name)
+    query = {"repo": repository, "tag": tag_name}
+    session.api.post(f"/images/{segment(image)}/tag", query)
+
+
+@command(
+    "rm",
+    "Untag images, and remove what no tag and no container needs.",
+    examples=["linkspan rmi web:1", "linkspan rmi --force $(linkspan images -q)"],
+)
+@click.argument("images", nargs=-1, required=True, shell_complete=complete_image)
+@click.option("-f", "--force", is_flag=True, help="Even if a stopped container has it")
+@click.option("--no-prune", is_flag=True, help="Keep untagged parents")
+def rm(session: Session, images: tuple[str, ...], force: bool, no_prune: bool) -> int:
+    """Remove images."""
+    query = {"force": force or None, "noprune": no_prune or None}
+
+    def remove(image: str) -> list[str]:
+        done = session.api.delete(f"/images/{segment(image)}", query)
+        return [f"{verb.lower()} {name}" for item in done or () for verb, name in item.items()]
+
+    return each(session, images, remove)
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Name and tag (or digest) of a reference; the tag is ``latest`` where none is written."""
+    if "@" in reference:
+        name, _, digest = reference.partition("@")
+        return name, digest
+    head, colon, tail = reference.rpartition(":")
+    return (head, tail) if colon and "/" not in tail else (reference, "latest")
+
+
+def registry_auth(reference: str) -> str:
+    """The X-Registry-Auth header: what ``docker login`` stored for the reference's registry."""
+    host = _registry_of(reference)
+    folder = os.environ.get("DOCKER_CONFIG") or str(Path("~/.docker").expanduser())
+    try:
+        stored = json.loads((Path(folder) / "config.json").read_bytes())
+        auths = stored.get("auths") or {}
+        entry = auths.get(host) or auths.get(f"https://{host}") or {}
+        user, _, password = base64.b64decode(entry.get("auth") or "").decode().partition(":")
+    except (OSError, ValueError, AttributeError):
+        entry, user, password = {}, "", ""
+    login = {"username": user, "password": password, "serveraddress": host} if user else {}
+    if entry.get("identitytoken"):
+        login = {"identitytoken": entry["identitytoken"], "serveraddress": host}
+    return base64.urlsafe_b64encode(json.dumps(login).encode()).decode()
+
+
+def _registry_of(reference: str) -> str:
+    first, slash, _ = reference.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return _DOCKER_HUB if first in ("docker.io", "index.docker.io") else first
+    return _DOCKER_HUB

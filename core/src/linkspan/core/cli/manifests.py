@@ -1,0 +1,99 @@
+"""Commands that plugins contribute, from their manifests, without importing anything of them.
+
+Scanning all installed packages takes longer than a short command may, so its result is kept in one
+JSON file an environment, valid while the folders of packages and the manifests keep their
+modification times.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from linkspan.core.cli.command import Row
+
+_FORMAT: Final = 1
+
+
+def plugin_commands() -> Sequence[Row]:
+    """The rows that installed plugins add to the table."""
+    file = _cache_file()
+    folders = _folders()
+    rows = _read(file, folders)
+    if rows is None:
+        rows, manifests = _scan()
+        _write(file, folders, manifests, rows)
+    return rows
+
+
+def _cache_file() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    name = sys.prefix.strip("/").replace("/", "-") or "root"
+    return Path(base) / "linkspan" / f"commands-{name[-100:]}.json"
+
+
+def _folders() -> dict[str, int]:
+    """The folders that hold installed packages, with their modification times."""
+    found = {}
+    for entry in sys.path:
+        if entry.endswith(("site-packages", "dist-packages")):
+            try:
+                found[entry] = os.stat(entry).st_mtime_ns  # noqa: PTH116 - on the quick path
+            except OSError:
+                continue
+    return found
+
+
+def _read(file: Path, folders: dict[str, int]) -> list[Row] | None:
+    """The cached rows, or None if they are missing, stale, or not ours alone to write."""
+    try:
+        with file.open("rb") as stream:
+            stat = os.fstat(stream.fileno())
+            if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
+                return None
+            cached: Any = json.loads(stream.read())
+        if cached["format"] != _FORMAT or cached["folders"] != folders:
+            return None
+        for manifest, mtime_ns in cached["manifests"].items():
+            if os.stat(manifest).st_mtime_ns != mtime_ns:  # noqa: PTH116
+                return None
+        return [Row(*row) for row in cached["rows"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _scan() -> tuple[list[Row], dict[str, int]]:
+    from importlib import metadata
+
+    from linkspan.core.plugins.manifest import ManifestError, find_manifest_file, read_manifest
+
+    rows: list[Row] = []
+    manifests: dict[str, int] = {}
+    for point in metadata.entry_points(group="linkspan.manifest"):
+        file = find_manifest_file(point.value)
+        if file is not None:
+            manifests[str(file)] = file.stat().st_mtime_ns
+        try:
+            manifest = read_manifest(point.value)
+        except ManifestError:
+            continue  # `linkspan plugin ls` shows it with its reason
+        rows.extend(Row(c.words, c.run, c.summary) for c in manifest.commands)
+    return rows, manifests
+
+
+def _write(
+    file: Path, folders: dict[str, int], manifests: dict[str, int], rows: Sequence[Row]
+) -> None:
+    """Keep the result for the next call; a cache that cannot be written is no fault."""
+    document = {"format": _FORMAT, "folders": folders, "manifests": manifests, "rows": rows}
+    temporary = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            json.dump(document, stream)
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)

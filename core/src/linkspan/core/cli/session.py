@@ -1,0 +1,177 @@
+"""What every command has at hand: options, terminal, client."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+from linkspan.core.cli.failure import USAGE, Failure
+from linkspan.core.cli.terminal import Terminal
+from linkspan.core.client.address import Address, resolve_address
+from linkspan.core.client.short import Api
+
+_FORMATS: Final = ("table", "json", "jsonl")
+
+
+class Session:
+    """One call of the command line.
+
+    Attributes:
+        host: ``--host``.
+        config: ``--config``.
+        format: ``--format``; empty for the command's own.
+        quiet: ``-q``.
+        color: ``auto``, ``always``, ``never``.
+        progress: ``auto``, ``live``, ``plain``, ``json``, ``none``.
+        verbose: Show tracebacks and details.
+        timeout_s: How long the daemon may stay silent; None for the client's own.
+    """
+
+    def __init__(self) -> None:
+        self.host = ""
+        self.config = ""
+        self.format = ""
+        self.quiet = False
+        self.color = "auto"
+        self.progress = "auto"
+        self.verbose = False
+        self.timeout_s: float | None = None
+
+    @cached_property
+    def terminal(self) -> Terminal:
+        """stdout and stderr; made when the options are known."""
+        return Terminal(color=self.color, progress=self.progress, quiet=self.quiet)
+
+    @cached_property
+    def address(self) -> Address:
+        """Which daemon."""
+        return resolve_address(self.host, self.config)
+
+    @cached_property
+    def api(self) -> Api:
+        """The daemon; started when it is needed and nobody answers."""
+        if self.timeout_s is None:
+            return Api(self.address, start=_start_daemon)
+        return Api(self.address, start=_start_daemon, silence_s=self.timeout_s)
+
+    def rows(
+        self,
+        records: Sequence[Any],
+        fields: Callable[[Any], dict[str, Any]],
+        columns: Callable[[Any], Sequence[str]],
+        headers: Sequence[str],
+        *,
+        ids: str = "ID",
+        drop: Sequence[str] = (),
+        keep: Sequence[str] = (),
+        trunc: bool = True,
+    ) -> None:
+        """Print a list in the format that was asked for.
+
+        Args:
+            records: What the API sent; ``json`` and ``jsonl`` print it as it is.
+            fields: Docker's names for templates.
+            columns: The cells of the table.
+            headers: Of the table.
+            ids: The field that ``-q`` prints.
+            drop: See ``Terminal.table``.
+            keep: See ``Terminal.table``.
+            trunc: See ``Terminal.table``.
+        """
+        terminal = self.terminal
+        if self.quiet and not self.format:
+            for record in records:
+                terminal.print(str(fields(record)[ids]))
+        elif self.format == "json":
+            print_json(terminal, list(records))
+        elif self.format == "jsonl":
+            for record in records:
+                print_json_line(terminal, record)
+        elif self.format in ("", "table"):
+            cells = [columns(record) for record in records]
+            terminal.table(headers, cells, drop=drop, keep=keep, trunc=trunc)
+        else:
+            self._templated(records, fields)
+
+    def _templated(self, records: Sequence[Any], fields: Callable[[Any], dict[str, Any]]) -> None:
+        text = self.format
+        table = text.startswith("table ")
+        template = compile_template(text.removeprefix("table "))
+        lines = [render_template(template, {**record, **fields(record)}) for record in records]
+        if not table:
+            for line in lines:
+                self.terminal.print(line)
+            return
+        import re
+
+        names = re.findall(r"\{\{[^}]*?\.(\w+)[^}]*\}\}", text)
+        cells = [line.split("\t") for line in lines]
+        headers = [name.upper() for name in names][: len(cells[0]) if cells else len(names)]
+        self.terminal.table(headers, [(row + [""] * len(headers))[: len(headers)] for row in cells])
+
+    def document(self, record: Any, *, default: str = "json") -> bool:
+        """Print one record as json, jsonl or by a template; False if a table is asked for."""
+        chosen = self.format or default
+        if chosen == "table":
+            return False
+        if chosen == "json":
+            print_json(self.terminal, record)
+        elif chosen == "jsonl":
+            for item in record if isinstance(record, list) else [record]:
+                print_json_line(self.terminal, item)
+        else:
+            template = compile_template(chosen)
+            for item in record if isinstance(record, list) else [record]:
+                self.terminal.print(render_template(template, item))
+        return True
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+
+def compile_template(text: str) -> Any:
+    """Compile a ``--format`` template, or fail as wrong usage."""
+    from linkspan.core.cli.template import Template, TemplateError
+
+    if "{{" not in text:
+        from difflib import get_close_matches
+
+        near = get_close_matches(text, _FORMATS, n=1)
+        hint = (
+            f"did you mean '{near[0]}'?" if near else "table, json, jsonl or a template: '{{.ID}}'"
+        )
+        raise Failure(f"unknown format '{text}'", id="LS0004", status=USAGE, helps=[hint])
+    try:
+        return Template(text)
+    except TemplateError as exc:
+        raise Failure(f"the format cannot be read: {exc}", id="LS0004", status=USAGE) from exc
+
+
+def render_template(template: Any, record: Any) -> str:
+    """Fill a template, or fail as wrong usage."""
+    try:
+        return str(template.render(record))
+    except ValueError as exc:
+        raise Failure(f"the format does not fit: {exc}", id="LS0004", status=USAGE) from exc
+
+
+def print_json(terminal: Terminal, record: Any) -> None:
+    """One document, indented."""
+    import json
+
+    terminal.print(json.dumps(record, indent=4, ensure_ascii=False))
+
+
+def print_json_line(terminal: Terminal, record: Any) -> None:
+    """One document on one line."""
+    import json
+
+    terminal.print(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
+
+
+def _start_daemon(address: Address) -> None:
+    from linkspan.core.cli.autostart import start
+
+    start(address)

@@ -1,0 +1,91 @@
+"""Ages, ids, ports and other small texts in tables."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+_FRACTION: Final = re.compile(r"\.(\d+)")
+
+
+def short_id(text: str) -> str:
+    """12 hex digits of an id or digest, ``sha256:`` left out."""
+    return text.removeprefix("sha256:")[:12]
+
+
+def short_digest(text: str) -> str:
+    """``sha256:`` and 12 hex digits."""
+    algorithm, colon, value = text.partition(":")
+    return f"{algorithm}:{value[:12]}" if colon else text[:12]
+
+
+def parse_time(text: str) -> float | None:
+    """Seconds since the epoch of an RFC 3339 time with any number of digits; None for "never"."""
+    if not text or text.startswith("0001-"):
+        return None
+    match = _FRACTION.search(text)
+    if match:
+        text = text.replace(match[0], f".{match[1][:6]:0<6}")
+    try:
+        parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    if parsed.tzinfo is None:
+        parsed = parsed.replace(tzinfo=UTC)
+    return parsed.timestamp()
+
+
+def age(seconds: float) -> str:
+    """One unit: ``12s``, ``9m``, ``2h``, ``12d``."""
+    seconds = max(0.0, seconds)
+    for limit, unit, name in ((60, 1, "s"), (3600, 60, "m"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{int(seconds // unit)}{name}"
+    return f"{int(seconds // 86400)}d"
+
+
+def age_of(value: object, now: float) -> str:
+    """The age of a time that the API gives as text or as seconds; empty for "never"."""
+    then = parse_time(value) if isinstance(value, str) else value
+    return age(now - then) if isinstance(then, (int, float)) and then else ""
+
+
+def local_time(value: object) -> str:
+    """``2026-11-24 08:44:27 +0000``, as Docker writes CreatedAt."""
+    then = parse_time(value) if isinstance(value, str) else value
+    if not isinstance(then, (int, float)):
+        return ""
+    return datetime.fromtimestamp(then).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def ports(published: Sequence[Mapping[str, Any]]) -> str:
+    """``8080→80, 127.0.0.1:53→53/udp``: published ones only, both address families once."""
+    texts: list[str] = []
+    for port in published:
+        if not port.get("PublicPort"):
+            continue
+        protocol = "" if port.get("Type", "tcp") == "tcp" else f"/{port['Type']}"
+        ip = port.get("IP", "")
+        address = "" if ip in ("", "0.0.0.0", "::") else f"{ip}:"  # noqa: S104
+        text = f"{address}{port['PublicPort']}→{port['PrivatePort']}{protocol}"
+        if text not in texts:
+            texts.append(text)
+    return ", ".join(texts)
+
+
+def docker_ports(published: Sequence[Mapping[str, Any]]) -> str:
+    """``0.0.0.0:8080->80/tcp, 443/tcp``, as Docker writes Ports."""
+    texts: list[str] = []
+    for port in published:
+        private = f"{port.get('PrivatePort')}/{port.get('Type', 'tcp')}"
+        if port.get("PublicPort"):
+            ip = port.get("IP", "")
+            host = f"[{ip}]" if ":" in ip else ip
+            private = f"{host}:{port['PublicPort']}->{private}"
+        texts.append(private)
+    return ", ".join(texts)
+
+
+def labels(mapping: Mapping[str, str] | None) -> str:
+    """``a=1,b=2``."""
+    return ",".join(f"{key}={value}" for key, value in sorted((mapping or {}).items()))
