@@ -1,4 +1,4 @@
-# ruff: noqa: PTH, ASYNC - file modes, links and owners, in tests that own their folders
+# ruff: noqa: ASYNC230, PTH102, PTH103, PTH104, PTH108, PTH114, PTH115, PTH118, PTH120, PTH123, PTH211
 """Stand-ins for what the core lends the builder: snapshots that are plain folders, images in memory.
 
 RUN is a Python function here: the builder's part ends at ``engine.run_in_snapshot``.

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH, ASYNC - file modes, links and owners, in tests that own their folders
+# ruff: noqa: PTH115, PTH118, PTH123
 """COPY, ADD and WORKDIR write what BuildKit writes, on vectors made by running it.
 
 Needs root, for owners and device nodes.

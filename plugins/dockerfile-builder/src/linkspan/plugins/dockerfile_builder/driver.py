@@ -78,20 +78,22 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
             async with self._context(request) as (context, text):
                 dockerfile = _parse(text, request.file)
                 _warn(dockerfile, stream)
-                build = Build(
-                    request=request,
-                    dockerfile=dockerfile,
-                    context=context,
-                    host=self._host,
-                    layers=self._layers,
-                    stream=stream,
-                    max_archive_bytes=self._config.max_archive_bytes,
-                )
-                result = await build.run()
-            image = await self._host.engine.images.add(
-                NewImage(config=result.state.serialize(), chain_ids=result.chain),
-                tags=[str(tag) for tag in tags],
-            )
+                with self._layers.lease() as lease:
+                    build = Build(
+                        request=request,
+                        dockerfile=dockerfile,
+                        context=context,
+                        host=self._host,
+                        layers=self._layers,
+                        lease=lease,
+                        stream=stream,
+                        max_archive_bytes=self._config.max_archive_bytes,
+                    )
+                    result = await build.run()
+                    image = await self._host.engine.images.add(
+                        NewImage(config=result.state.serialize(), chain_ids=result.chain),
+                        tags=[str(tag) for tag in tags],
+                    )
         except LinkspanError:
             stream.failed()
             raise
@@ -142,13 +144,11 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
 
     async def prune(self) -> int:
         """Empty the cache; layers of images and of running builds stay."""
-        keep = {
-            name: image for image in self._host.engine.images.list() for name in image.chain_ids
-        }
-        return await self._layers.prune(keep)
+        images = self._host.engine.images.list()
+        return await self._layers.prune({name for image in images for name in image.chain_ids})
 
     async def cached_layers(self) -> list[str]:
-        """Names of the layers of remembered steps, and keys of the snapshots in work."""
+        """Layers of remembered steps and running builds, and keys of the snapshots in work."""
         return [*self._layers.cache.layers(), *self._layers.in_use]
 
     async def gc(self, known: Iterable[str]) -> Mapping[str, str]:

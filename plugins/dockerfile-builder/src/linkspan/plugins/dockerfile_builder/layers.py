@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,6 +51,7 @@ class LayerMaker:
         self._limiter = limiter
         self._running: dict[str, trio.Event] = {}
         self._snapshots_in_use: set[str] = set()
+        self._leases: list[set[str]] = []
 
     @property
     def snapshots(self) -> Snapshots[object]:
@@ -60,8 +61,19 @@ class LayerMaker:
 
     @property
     def in_use(self) -> frozenset[str]:
-        """Keys of the snapshots that steps write to now."""
-        return frozenset(self._snapshots_in_use)
+        """Keys of the snapshots that steps write to now, and layers that running builds hold."""
+        return frozenset(self._snapshots_in_use).union(*self._leases)
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[set[str]]:
+        """A set for a build to name its layers in: ``prune`` leaves them alone meanwhile."""
+        names: set[str] = set()
+        self._leases.append(names)
+        try:
+            yield names
+        finally:
+            # By identity: equal sets are not the same lease.
+            self._leases = [lease for lease in self._leases if lease is not names]
 
     async def lookup(self, key: str) -> StepRecord | None:
         """A remembered step whose layer is still there."""
@@ -169,9 +181,10 @@ class LayerMaker:
             finally:
                 tree.close()
 
-    async def prune(self, keep: Mapping[str, object]) -> int:
-        """Forget all steps and remove their layers, but those in ``keep``; return the bytes."""
-        pending = {n: r for n, r in self.cache.layers().items() if n not in keep}
+    async def prune(self, keep: set[str]) -> int:
+        """Forget all steps, and remove their layers but those in ``keep``; return the bytes."""
+        kept = keep | self.in_use
+        pending = {n: r for n, r in self.cache.layers().items() if n not in kept}
         freed = 0
         removed = True
         while pending and removed:

@@ -46,6 +46,7 @@ class Build:
     context: Tree
     host: Host
     layers: LayerMaker
+    lease: set[str]
     stream: BuildStream
     max_archive_bytes: int
     steps: int = 0

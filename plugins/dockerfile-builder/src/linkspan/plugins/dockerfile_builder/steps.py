@@ -67,6 +67,10 @@ class Services(Protocol):
         """Makes and remembers layers."""
 
     @property
+    def lease(self) -> set[str]:
+        """Layers that must not be pruned while the build runs."""
+
+    @property
     def context(self) -> Tree:
         """The build context."""
 
@@ -239,6 +243,7 @@ class StageRun:
         self.services.count_step(cached=cached)
         if record.layer:
             self.chain.append(record.layer)
+            self.services.lease.add(record.layer)
         self.state.add_history(history, diff_id=record.diff_id, created=record.created)
 
     async def _run(self, instruction: ins.Run) -> None:
