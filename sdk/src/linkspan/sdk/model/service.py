@@ -7,6 +7,7 @@ from typing import Literal
 import attrs
 
 from linkspan.sdk.model.container import ContainerSpec
+from linkspan.sdk.model.image import Platform
 
 
 @attrs.frozen(kw_only=True)
@@ -196,6 +197,7 @@ class Node:
     memory_bytes: int = 0
     labels: Mapping[str, str] = attrs.field(factory=dict)
     engine_version: str = ""
+    platform: Platform = Platform()
     created_at: str = ""
     version: int = 0
 

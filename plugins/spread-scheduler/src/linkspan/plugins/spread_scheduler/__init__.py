@@ -1,1 +1,1 @@
-"""Spreads tasks over nodes."""
+"""Spreads tasks over nodes, role ``scheduler``."""

@@ -1,1 +1,1 @@
-"""The cluster's key-value store in one sqlite file."""
+"""The cluster's key-value store in one sqlite file, role ``state``."""

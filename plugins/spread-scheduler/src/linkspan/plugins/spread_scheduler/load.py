@@ -1,0 +1,41 @@
+"""What a node carries while tasks are being placed."""
+
+from collections import Counter
+
+from linkspan.sdk.drivers.scheduler import NodeView
+from linkspan.sdk.model.service import Node, Task, TaskState
+
+
+class NodeLoad:
+    """A node and what runs there, with the tasks that this round has put on it.
+
+    A task holds its reservation and its host ports until it has stopped; it counts as a replica while
+    it is wanted.
+    """
+
+    def __init__(self, view: NodeView) -> None:
+        self.node: Node = view.node
+        self.tasks = 0
+        self.reserved_nano_cpus = 0
+        self.reserved_memory_bytes = 0
+        self.host_ports: set[tuple[str, int]] = set()
+        self._services: Counter[str] = Counter()
+        for task in view.tasks:
+            self.add(task)
+
+    def add(self, task: Task) -> None:
+        """Count a task, unless it has ended."""
+        if task.state > TaskState.RUNNING:
+            return
+        self.reserved_nano_cpus += task.spec.reservation.nano_cpus
+        self.reserved_memory_bytes += task.spec.reservation.memory_bytes
+        self.host_ports.update(
+            (p.protocol, p.published_port) for p in task.spec.ports if p.mode == "host"
+        )
+        if task.desired <= TaskState.COMPLETE:
+            self.tasks += 1
+            self._services[task.service_id] += 1
+
+    def of_service(self, service_id: str) -> int:
+        """Wanted tasks of a service."""
+        return self._services[service_id]

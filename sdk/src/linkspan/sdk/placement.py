@@ -1,0 +1,101 @@
+"""Placement constraints and preferences of services (swarmkit ``manager/constraint``); pure.
+
+An orchestrator refuses what ``parse_constraint`` and ``parse_preference`` refuse; a scheduler asks
+``Constraint.holds``.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import attrs
+
+from linkspan.sdk.diagnostics import did_you_mean
+from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.model.service import Node
+
+_CONSTRAINT = re.compile(r"\s*([^\s=!]+)\s*(==|!=)\s*(\S(?:.*\S)?)\s*")
+_LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.\-/]*[A-Za-z0-9])?")
+_LABELS = "node.labels."
+
+_FACTS: Final[Mapping[str, Callable[[Node], str]]] = {
+    "node.id": lambda node: node.id,
+    "node.hostname": lambda node: node.hostname,
+    "node.role": lambda node: node.role,
+    "node.platform.os": lambda node: node.platform.os,
+    "node.platform.arch": lambda node: node.platform.architecture,
+}
+
+
+def node_fact(node: Node, key: str) -> str:
+    """What a node has under a constraint's key; empty for a label it does not carry."""
+    if key.startswith(_LABELS):
+        return node.labels.get(key.removeprefix(_LABELS), "")
+    return _FACTS[key](node)
+
+
+@attrs.frozen
+class Constraint:
+    """``node.labels.zone==a``, ``node.role!=manager``; values match without regard to case."""
+
+    key: str
+    equal: bool
+    value: str
+
+    def holds(self, node: Node) -> bool:
+        """Whether a node may take the task. A label that is not there equals nothing."""
+        same = node_fact(node, self.key).casefold() == self.value.casefold()
+        return same is self.equal
+
+    def __str__(self) -> str:
+        return f"{self.key}{'==' if self.equal else '!='}{self.value}"
+
+
+def parse_constraint(text: str) -> Constraint:
+    """Read ``key==value`` or ``key!=value``.
+
+    Keys: ``node.id``, ``node.hostname``, ``node.role``, ``node.platform.os``, ``node.platform.arch``,
+    ``node.labels.<name>``.
+
+    Raises:
+        InvalidArgument: code ``invalid_constraint``.
+    """
+    match = _CONSTRAINT.fullmatch(text)
+    if match is None:
+        raise InvalidArgument(
+            f"invalid constraint '{text}'",
+            code="invalid_constraint",
+            help="write node.labels.zone==a or node.role!=manager",
+        )
+    key, operator, value = match.groups()
+    _check_key(key, text, "constraint")
+    return Constraint(key, operator == "==", value)
+
+
+def parse_preference(text: str) -> str:
+    """The key of ``spread=node.labels.zone``.
+
+    Raises:
+        InvalidArgument: code ``invalid_preference``.
+    """
+    kind, equals, key = (part.strip() for part in text.partition("="))
+    if kind != "spread" or not equals or not key.startswith(_LABELS):
+        raise InvalidArgument(
+            f"invalid placement preference '{text}'",
+            code="invalid_preference",
+            help="write spread=node.labels.zone",
+        )
+    _check_key(key, text, "preference")
+    return key
+
+
+def _check_key(key: str, text: str, kind: str) -> None:
+    if key.startswith(_LABELS) and _LABEL_NAME.fullmatch(key.removeprefix(_LABELS)):
+        return
+    if key in _FACTS:
+        return
+    near = did_you_mean(key, (*_FACTS, "node.labels"))
+    hint = f"did you mean {near}?" if near else f"keys are {', '.join(_FACTS)}, node.labels.NAME"
+    raise InvalidArgument(
+        f"invalid {kind} '{text}': unknown key '{key}'", code=f"invalid_{kind}", help=hint
+    )
