@@ -19,29 +19,53 @@ _MATCH_PROTO = 1 << 3
 _MATCH_PORT_DESTINATION = 1 << 5
 
 
-def purge_replies_from(address: IPv4Address) -> None:
-    """Forget all connections that lead to a container.
+class Conntrack:
+    """A socket for purging, in the network namespace of the calling thread.
 
-    Without it a later container with the same address gets packets of its predecessor.
+    It stays open: closing a netfilter socket waits until nftables has cleaned up after its last
+    transaction, some ten milliseconds.
     """
-    reply = _nest(_TUPLE_REPLY, _nest(_TUPLE_IP, _attribute(_IPV4_SOURCE, address.packed)))
-    _delete(reply + _filter(original=0, reply=_MATCH_ADDRESS_SOURCE))
 
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(2)
 
-def purge_udp_port(port: int) -> None:
-    """Forget all udp flows to a port of the host.
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
 
-    Without it a client that kept sending before the port was published stays with the host.
-    """
-    original = _nest(
-        _TUPLE_ORIGINAL,
-        _nest(
-            _TUPLE_PROTO,
-            _attribute(_PROTO_NUMBER, bytes([socket.IPPROTO_UDP]))
-            + _attribute(_PROTO_DESTINATION, struct.pack("!H", port)),
-        ),
-    )
-    _delete(original + _filter(original=_MATCH_PROTO | _MATCH_PORT_DESTINATION, reply=0))
+    def purge_replies_from(self, address: IPv4Address) -> None:
+        """Forget all connections that lead to a container.
+
+        Without it a later container with the same address gets packets of its predecessor.
+        """
+        reply = _nest(_TUPLE_REPLY, _nest(_TUPLE_IP, _attribute(_IPV4_SOURCE, address.packed)))
+        self._delete(reply + _filter(original=0, reply=_MATCH_ADDRESS_SOURCE))
+
+    def purge_udp_port(self, port: int) -> None:
+        """Forget all udp flows to a port of the host.
+
+        Without it a client that kept sending before the port was published stays with the host.
+        """
+        original = _nest(
+            _TUPLE_ORIGINAL,
+            _nest(
+                _TUPLE_PROTO,
+                _attribute(_PROTO_NUMBER, bytes([socket.IPPROTO_UDP]))
+                + _attribute(_PROTO_DESTINATION, struct.pack("!H", port)),
+            ),
+        )
+        self._delete(original + _filter(original=_MATCH_PROTO | _MATCH_PORT_DESTINATION, reply=0))
+
+    def _delete(self, attributes: bytes) -> None:
+        """Raises OSError: a kernel before 5.8, or without connection tracking by netlink."""
+        body = struct.pack("=BBH", socket.AF_INET, 0, 0) + attributes
+        head = struct.pack("=IHHII", 16 + len(body), _CT_DELETE, _REQUEST_ACK, 1, 0)
+        self._socket.send(head + body)
+        number = -struct.unpack_from("=i", self._socket.recv(4096), 16)[0]
+        if number not in (0, errno.ENOENT):
+            raise OSError(number, os.strerror(number))
 
 
 def _attribute(kind: int, data: bytes) -> bytes:
@@ -55,15 +79,3 @@ def _nest(kind: int, data: bytes) -> bytes:
 def _filter(*, original: int, reply: int) -> bytes:
     flags = _attribute(1, struct.pack("=I", original)) + _attribute(2, struct.pack("=I", reply))
     return _nest(_FILTER, flags)
-
-
-def _delete(attributes: bytes) -> None:
-    body = struct.pack("=BBH", socket.AF_INET, 0, 0) + attributes
-    head = struct.pack("=IHHII", 16 + len(body), _CT_DELETE, _REQUEST_ACK, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink:
-        netlink.bind((0, 0))
-        netlink.settimeout(2)
-        netlink.send(head + body)
-        number = -struct.unpack_from("=i", netlink.recv(4096), 16)[0]
-    if number not in (0, errno.ENOENT):
-        raise OSError(number, os.strerror(number))

@@ -6,23 +6,21 @@ after the host ports are reserved and undone with them.
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TypeVar
 
 import attrs
 import trio
 
-from linkspan.plugins.bridge_network import conntrack, ruleset
+from linkspan.plugins.bridge_network import ruleset
+from linkspan.plugins.bridge_network.conntrack import Conntrack
 from linkspan.plugins.bridge_network.nftables import Nftables, open_nftables
 from linkspan.plugins.bridge_network.ports import Ports, Reservation
 from linkspan.plugins.bridge_network.ruleset import BalancedPort, BridgeRules, Element
 from linkspan.plugins.bridge_network.worker import Worker
 from linkspan.sdk.errors import InvalidArgument, LinkspanError
 from linkspan.sdk.model.network import Backend, PortBinding
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +82,7 @@ class Firewall:
         self._memory = memory
         self._worker = Worker("linkspan-nft")
         self._nft: Nftables | None = None
+        self._conntrack: Conntrack | None = None
         self._ports = Ports()
         self._networks: dict[str, BridgeRules] = {}
         self._published: dict[str, _Publication] = {}
@@ -172,6 +171,7 @@ class Firewall:
 
     def _open(self) -> None:
         self._nft = open_nftables()
+        self._conntrack = Conntrack()
         listed = self._nft.run("list tables inet\n")
         if f"table inet {self._table}" not in listed.splitlines():
             self._run(ruleset.load(self._table, self._group, [], []))
@@ -184,6 +184,8 @@ class Firewall:
         finally:
             if self._nft is not None:
                 self._nft.close()
+            if self._conntrack is not None:
+                self._conntrack.close()
             for publication in self._published.values():
                 self._ports.release(publication.reservations)
             self._ports.release(balance.reservation for balance in self._balanced.values())
@@ -270,7 +272,7 @@ class Firewall:
             kept = tuple(b for b in balance.rules.backends if b.address != text)
             if kept != balance.rules.backends:
                 self._replace(balance, kept)
-        _purge(conntrack.purge_replies_from, address)
+        self._purge(address)
 
     def _balance(self, port: PortBinding, backends: tuple[Backend, ...]) -> PortBinding:
         _check_backends(backends)
@@ -311,7 +313,7 @@ class Firewall:
         if before.protocol == "udp":
             # Datagrams have no end: flows to a backend that is gone are led anew.
             for gone in {b.address for b in before.backends} - {b.address for b in backends}:
-                _purge(conntrack.purge_replies_from, IPv4Address(gone))
+                self._purge(IPv4Address(gone))
         self._remember()
 
     def _unbalance(self, port: PortBinding) -> None:
@@ -324,7 +326,18 @@ class Firewall:
     def _purge_udp(self, reservations: Iterable[Reservation]) -> None:
         for reservation in reservations:
             if reservation.binding.protocol == "udp":
-                _purge(conntrack.purge_udp_port, reservation.binding.host_port)
+                self._purge(reservation.binding.host_port)
+
+    def _purge(self, what: IPv4Address | int) -> None:
+        """Forget tracked connections to a container's address, or udp flows to a host port."""
+        assert self._conntrack is not None
+        try:
+            if isinstance(what, int):
+                self._conntrack.purge_udp_port(what)
+            else:
+                self._conntrack.purge_replies_from(what)
+        except OSError as error:
+            log.warning("tracked connections were not purged", extra={"reason": str(error)})
 
     def _remember(self) -> None:
         records = [
@@ -361,10 +374,3 @@ def _check_backends(backends: Iterable[Backend]) -> None:
             raise InvalidArgument(f"invalid backend address '{backend.address}'") from error
         if not 1 <= backend.port <= 65535:
             raise InvalidArgument(f"invalid backend port {backend.port}")
-
-
-def _purge(purge: Callable[[T], None], what: T) -> None:
-    try:
-        purge(what)
-    except OSError as error:  # a kernel before 5.8, or without connection tracking by netlink
-        log.warning("tracked connections were not purged", extra={"reason": str(error)})

@@ -16,7 +16,7 @@ import trio
 
 from linkspan.plugins.bridge_network import dns
 from linkspan.plugins.bridge_network.dns import Malformed, Question
-from linkspan.plugins.bridge_network.namespaces import Namespaces, ResolverSockets
+from linkspan.plugins.bridge_network.namespaces import Namespaces
 from linkspan.plugins.bridge_network.sandbox import LivingSandbox
 from linkspan.plugins.bridge_network.sandbox_files import host_settings
 
@@ -37,7 +37,9 @@ class _Service:
     """The name service of one sandbox."""
 
     sandbox: LivingSandbox
-    sockets: ResolverSockets
+    udp: trio.socket.SocketType
+    tcp: trio.SocketListener
+    raw: socket.socket
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     in_flight: int = 0
 
@@ -69,7 +71,13 @@ class Resolver:
         """Answer a sandbox from now on, if it has sockets for that."""
         if sandbox.resolver is None or sandbox.id in self._services:
             return
-        service = _Service(sandbox, sandbox.resolver)
+        sockets = sandbox.resolver
+        service = _Service(
+            sandbox,
+            trio.socket.from_stdlib_socket(sockets.udp),
+            trio.SocketListener(trio.socket.from_stdlib_socket(sockets.tcp)),
+            sockets.udp,
+        )
         self._services[sandbox.id] = service
         if self._nursery is not None:
             self._nursery.start_soon(self._serve, service)
@@ -78,7 +86,10 @@ class Resolver:
         """Stop answering a sandbox; its sockets are closed, so that its namespace can go."""
         service = self._services.pop(sandbox.id, None)
         if service is not None:
+            # In this order: tasks that wait are told of their end, not of a closed socket.
             service.scope.cancel()
+            service.udp.close()
+            service.tcp.socket.close()
         if sandbox.resolver is not None:
             sandbox.resolver.close()
             sandbox.resolver = None
@@ -90,11 +101,10 @@ class Resolver:
                 nursery.start_soon(self._serve_tcp, service, nursery)
 
     async def _serve_udp(self, service: _Service, nursery: trio.Nursery) -> None:
-        raw = service.sockets.udp
-        sock = trio.socket.from_stdlib_socket(raw)
+        raw = service.raw
         while True:
             try:
-                data, peer = await sock.recvfrom(4096)
+                data, peer = await service.udp.recvfrom(4096)
             except OSError as error:  # an ICMP error of an earlier answer
                 log.debug("name service: receive failed", extra={"reason": str(error)})
                 continue
@@ -142,10 +152,9 @@ class Resolver:
         _send(raw, answer, peer)
 
     async def _serve_tcp(self, service: _Service, nursery: trio.Nursery) -> None:
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(service.sockets.tcp))
         while True:
             try:
-                stream = await listener.accept()
+                stream = await service.tcp.accept()
             except OSError as error:  # too many open files: the client asks again
                 log.warning("name service: accept failed", extra={"reason": str(error)})
                 await trio.sleep(_NEXT_SERVER_S)
