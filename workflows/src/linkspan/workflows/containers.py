@@ -108,17 +108,19 @@ async def run_script(engine: Engine, script: Script, log: StepLog, on_stop: OnSt
     """
     await trio.to_thread.run_sync(write_script, script)
     container = await engine.containers.create(container_spec(script))
+    ended = False
     try:
         waiter = engine.containers.waiter(container.id, "next-exit")
         async with engine.containers.attach(container.id) as streams:
             await engine.containers.start(container.id)
             while (chunk := await streams.receive()) is not None:
                 await log.feed(chunk.stream, chunk.data)
-        return await waiter.result()
-    except trio.Cancelled:
-        await _stop(engine, container.id, script.grace_s, on_stop)
-        raise
+        status = await waiter.result()
+        ended = True
+        return status
     finally:
+        if not ended:
+            await _stop(engine, container.id, script.grace_s, on_stop)
         log.end()
         await remove_container(engine, container.id)
 
@@ -129,7 +131,7 @@ async def _stop(engine: Engine, container: str, grace_s: float, on_stop: OnStop)
         try:
             await engine.containers.stop(container, timeout_s=grace_s)
         except LinkspanError:
-            # Stopped already, or never started; what is left is removed below in any case.
+            # Stopped already, or never started; what is left is removed in any case.
             return
 
 

@@ -38,7 +38,6 @@ class JobRunner:
         self.ended = ended
         self.started = run.clock()
         self._runner: StepRunner | None = None
-        self._timed_out = False
 
     async def __call__(self) -> str:
         """Run it; return its result, which is in the journal then.
@@ -55,28 +54,32 @@ class JobRunner:
         except EvaluationFailed as error:
             return await self._finish("failed", fault=fault_of(error))
         await self.run.recorder.write("job-started", job=self.job.id)
+        # Not `except Cancelled`: nurseries hand several of them on as a group.
+        ended = False
         try:
-            with trio.move_on_after(self.job.timeout_s or float("inf")) as scope:
-                try:
-                    return await self._work(contexts)
-                except JournalFailed:
-                    raise
-                except (LinkspanError, EvaluationFailed) as error:
-                    return await self._finish("failed", fault=fault_of(error))
-                except trio.Cancelled:
-                    self._timed_out = scope.cancel_called and not self._told_to_stop()
-                    if self._timed_out:
-                        await self._stop_step("timed-out", self._limit_words())
-                    raise
-            return await self._finish(
-                "timed-out", fault=Fault(message=self._limit_words(), code="timeout")
-            )
-        except trio.Cancelled:
-            if self._told_to_stop():
+            with trio.move_on_after(self.job.timeout_s or float("inf")):
+                result = await self._limited(contexts)
+                ended = True
+                return result
+            ended = True
+            fault = Fault(message=self._limit_words(), code="timeout")
+            if self._runner is not None:
+                await self._runner.stopped("timed-out", fault.message)
+            return await self._finish("timed-out", fault=fault)
+        finally:
+            if not ended and self._told_to_stop():
                 with trio.CancelScope(shield=True):
-                    await self._stop_step("cancelled", "the run was cancelled")
+                    if self._runner is not None:
+                        await self._runner.stopped("cancelled", "the run was cancelled")
                     await self._finish("cancelled")
+
+    async def _limited(self, contexts: dict[str, Json]) -> str:
+        try:
+            return await self._work(contexts)
+        except JournalFailed:
             raise
+        except (LinkspanError, EvaluationFailed) as error:
+            return await self._finish("failed", fault=fault_of(error))
 
     def _told_to_stop(self) -> bool:
         control = self.run.control
@@ -84,10 +87,6 @@ class JobRunner:
 
     def _limit_words(self) -> str:
         return f"job '{self.job.id}' took longer than its timeout of {self.job.timeout_s:g}s"
-
-    async def _stop_step(self, result: str, why: str) -> None:
-        if self._runner is not None:
-            await self._runner.stopped(result, why)
 
     def _wanted(self, contexts: Mapping[str, Json]) -> bool:
         condition = self.job.condition

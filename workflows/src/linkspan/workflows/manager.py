@@ -154,7 +154,7 @@ class RunManager:
         active = self._active.get(run_id)
         return self._ended[run_id] if active is None else active.run.recorder.state
 
-    def list(self) -> list[dict[str, Json]]:
+    def list_runs(self) -> list[dict[str, Json]]:
         """One row a run, newest first."""
         ids = {*self._ended, *self._active}
         rows = [self._state(run_id).summary(active=run_id in self._active) for run_id in ids]

@@ -1,0 +1,397 @@
+"""A host whose containers are processes of this machine, and verbs whose world is a dictionary."""
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from linkspan.sdk.drivers.base import NoConfig
+from linkspan.sdk.drivers.step import Step, StepContext
+from linkspan.sdk.errors import Conflict, LinkspanError, NotFound, NotModified
+from linkspan.sdk.manifest import PluginManifest, VerbManifest, VerbSetting
+from linkspan.sdk.model.container import (
+    Container,
+    ContainerSpec,
+    ContainerState,
+    ContainerStatus,
+    ExitStatus,
+    Health,
+    HealthStatus,
+)
+from linkspan.sdk.model.image import Image, ImageConfig
+from linkspan.sdk.model.network import Network
+from linkspan.sdk.model.process import Chunk, LogRecord, StreamKind
+from linkspan.sdk.model.step import StepIntent, StepOutcome, StepPlan
+from linkspan.sdk.testing.host import FakeHost
+from linkspan.workflows.manager import NewRun, RunManager
+from linkspan.workflows.verbs import Verbs
+
+
+class _Process:
+    """A container: its script runs here, with the workspace as its folder."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.process: trio.Process | None = None
+        self.exit: ExitStatus | None = None
+        self.exited = trio.Event()
+        self.signals: list[str] = []
+
+
+class _Streams:
+    def __init__(self, engine: "FakeContainers", entry: _Process) -> None:
+        self._engine = engine
+        self._entry = entry
+
+    async def receive(self) -> Chunk | None:
+        process = self._entry.process
+        assert process is not None
+        assert process.stdout is not None
+        data = await process.stdout.receive_some()
+        if data:
+            return Chunk(StreamKind.STDOUT, bytes(data))
+        code = await process.wait()
+        self._engine.ended(self._entry, code if code >= 0 else 128 - code)
+        return None
+
+
+class FakeContainers:
+    def __init__(self, engine: "FakeEngine") -> None:
+        self.engine = engine
+        self.all: dict[str, _Process] = {}
+        self.made: list[ContainerSpec] = []
+        self._count = 0
+
+    async def create(self, spec: ContainerSpec, *, name: str = "") -> Container:
+        self.engine.images.inspect(spec.image)
+        self._count += 1
+        made = Container(
+            id=f"{self._count:064x}",
+            name=name or f"c{self._count}",
+            created_at="",
+            spec=spec,
+            image_id="sha256:0",
+            labels=spec.labels,
+        )
+        self.all[made.id] = _Process(made)
+        self.made.append(spec)
+        await trio.lowlevel.checkpoint()
+        return made
+
+    async def start(self, ref: str) -> None:
+        entry = self.all[ref]
+        spec = entry.container.spec
+        state = ContainerState(status=ContainerStatus.RUNNING)
+        if spec.healthcheck is not None:
+            state = attrs.evolve(state, health=Health(status=self.engine.health))
+        entry.container = attrs.evolve(entry.container, state=state)
+        if not spec.mounts:
+            return
+        workspace, control = (Path(mount.source) for mount in spec.mounts)
+        env = dict(pair.split("=", 1) for pair in spec.env)
+        env["LINKSPAN_OUTPUT"] = str(control / "output")
+        args = [*(spec.entrypoint or ())[:-1], str(control / "script")]
+        folder = workspace / spec.working_dir.removeprefix("/workspace").lstrip("/")
+        entry.process = await trio.lowlevel.open_process(
+            args,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], **env},
+            start_new_session=True,
+        )
+
+    def ended(self, entry: _Process, code: int) -> None:
+        entry.exit = entry.exit or ExitStatus(exit_code=code, oom_killed=code == 137)
+        entry.container = attrs.evolve(
+            entry.container, state=ContainerState(status=ContainerStatus.EXITED, exit_code=code)
+        )
+        entry.exited.set()
+
+    @asynccontextmanager
+    async def attach(self, ref: str) -> AsyncIterator[_Streams]:
+        yield _Streams(self, self.all[ref])
+
+    def waiter(self, ref: str, condition: str = "not-running") -> "_Waiter":
+        return _Waiter(self.all[ref])
+
+    def inspect(self, ref: str) -> Container:
+        return self.all[ref].container
+
+    async def stop(self, ref: str, *, timeout_s: float | None = None, signal: str = "") -> None:
+        entry = self.all[ref]
+        entry.signals.append("TERM")
+        if entry.process is None or entry.process.poll() is not None:
+            raise NotModified("it has stopped already")
+        _signal(entry, 15)
+        with trio.move_on_after(timeout_s or 0):
+            await entry.process.wait()
+            return
+        entry.signals.append("KILL")
+
+    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        if ref not in self.all:
+            raise NotFound("No such container")
+        entry = self.all.pop(ref)
+        if entry.process is not None:
+            if entry.process.poll() is None:
+                _signal(entry, 9)
+            await entry.process.wait()
+            assert entry.process.stdout is not None
+            await entry.process.stdout.aclose()
+
+    def list(self, query: object = None) -> list[Container]:
+        wanted = getattr(query, "labels", ())
+        return [
+            entry.container
+            for entry in self.all.values()
+            if all(_has_label(entry.container.labels, label) for label in wanted)
+        ]
+
+    @asynccontextmanager
+    async def logs(self, ref: str, query: object) -> AsyncIterator[AsyncIterator[LogRecord]]:
+        async def records() -> AsyncIterator[LogRecord]:
+            yield LogRecord(stream=StreamKind.STDERR, time="", data=b"it cannot start\n")
+
+        yield records()
+
+
+def _signal(entry: _Process, number: int) -> None:
+    assert entry.process is not None
+    os.killpg(entry.process.pid, number)
+
+
+def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    name, has_value, value = wanted.partition("=")
+    return name in labels and (not has_value or labels[name] == value)
+
+
+class _Waiter:
+    def __init__(self, entry: _Process) -> None:
+        self._entry = entry
+
+    async def result(self) -> ExitStatus:
+        await self._entry.exited.wait()
+        assert self._entry.exit is not None
+        return self._entry.exit
+
+
+class FakeImages:
+    def __init__(self) -> None:
+        self.here = {"img"}
+        self.pulled: list[str] = []
+
+    def inspect(self, ref: str) -> Image:
+        if ref not in self.here:
+            raise NotFound(f"No such image: {ref}")
+        return Image(id="sha256:0", config=ImageConfig())
+
+    async def pull(self, reference: str, **_: object) -> Image:
+        if reference.startswith("missing"):
+            raise NotFound(f"no image '{reference}' in its registry")
+        self.pulled.append(reference)
+        self.here.add(reference)
+        await trio.lowlevel.checkpoint()
+        return self.inspect(reference)
+
+
+class FakeNetworks:
+    def __init__(self) -> None:
+        self.all: dict[str, Network] = {}
+        self.made: list[str] = []
+
+    async def create(self, spec) -> Network:
+        if spec.name in self.all:
+            raise Conflict("name taken", code="name_taken")
+        self.all[spec.name] = Network(id=spec.name, spec=spec, created_at="")
+        self.made.append(spec.name)
+        await trio.lowlevel.checkpoint()
+        return self.all[spec.name]
+
+    async def remove(self, ref: str) -> None:
+        del self.all[ref]
+        await trio.lowlevel.checkpoint()
+
+    def list(self) -> list[Network]:
+        return list(self.all.values())
+
+
+class FakeEvents:
+    def __init__(self) -> None:
+        self.published = []
+
+    def publish(self, event) -> None:
+        self.published.append((event.action, event.attributes.get("result", "")))
+
+
+class FakeEngine:
+    def __init__(self) -> None:
+        self.images = FakeImages()
+        self.networks = FakeNetworks()
+        self.events = FakeEvents()
+        self.containers = FakeContainers(self)
+        self.health = HealthStatus.HEALTHY
+
+
+class WorldVerb(Step[NoConfig]):
+    """``set``: puts a value under a name; what it can be told to do is in ``with``."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config, host):
+        raise NotImplementedError
+        yield
+
+    async def plan(self, intent: StepIntent) -> StepPlan:
+        await trio.lowlevel.checkpoint()
+        if intent.settings.get("plain"):
+            return StepPlan()
+        return StepPlan(undo={"before": self.world.values.get(intent.settings["name"])})
+
+    async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, object]:
+        name, value = intent.settings["name"], intent.settings.get("value", "")
+        self.world.applied.append(intent.step)
+        context.log(f"setting {name}")
+        await trio.lowlevel.checkpoint()
+        if (seconds := intent.settings.get("takes")) is not None:
+            await trio.sleep(seconds)
+        self.world.values[name] = value
+        self.world.changed(intent)
+        await trio.lowlevel.checkpoint()
+        failures = self.world.failures.get(intent.step, [])
+        if failures:
+            raise failures.pop(0)
+        return {"value": value, "settings": dict(intent.settings)}
+
+    async def observe(self, intent: StepIntent) -> StepOutcome:
+        await trio.lowlevel.checkpoint()
+        self.world.observed.append(intent.step)
+        value = intent.settings.get("value", "")
+        done = self.world.values.get(intent.settings["name"]) == value
+        outputs = {"value": value, "settings": dict(intent.settings)} if done else {}
+        return StepOutcome(applied=done, outputs=outputs, detail="looked at the world")
+
+    async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, object]:
+        await trio.lowlevel.checkpoint()
+        self.world.undone.append(intent.step)
+        if self.world.undo_fails:
+            raise LinkspanError("the world is stuck")
+        before = intent.undo["before"]
+        if before is None:
+            self.world.values.pop(intent.settings["name"], None)
+        else:
+            self.world.values[intent.settings["name"]] = before
+        return {"detail": f"back to {before}"}
+
+
+@attrs.define
+class World:
+    """What verbs change."""
+
+    values: dict[str, str] = attrs.field(factory=dict)
+    applied: list[str] = attrs.field(factory=list)
+    undone: list[str] = attrs.field(factory=list)
+    observed: list[str] = attrs.field(factory=list)
+    failures: dict[str, list[Exception]] = attrs.field(factory=dict)
+    undo_fails: bool = False
+    changed: Callable[[StepIntent], None] = attrs.field(default=lambda intent: None)
+
+
+VERBS = Verbs(
+    [
+        PluginManifest(
+            name="world",
+            version="1",
+            verbs=(
+                VerbManifest(
+                    name="set",
+                    summary="",
+                    settings={
+                        "name": VerbSetting(type="string", required=True),
+                        "value": VerbSetting(type="string", default=""),
+                        "takes": VerbSetting(type="duration"),
+                        "number": VerbSetting(type="int"),
+                        "plain": VerbSetting(type="bool"),
+                    },
+                    outputs=("value", "settings"),
+                ),
+            ),
+        )
+    ]
+)
+
+
+@attrs.define
+class Bench:
+    """A manager with all around it."""
+
+    host: FakeHost
+    engine: FakeEngine
+    world: World
+    manager: RunManager
+    sources: Path
+
+    async def start(self, jobs: str, **inputs: str) -> str:
+        text = jobs if "linkspan:" in jobs else f"linkspan: v1\ndefaults: {{image: img}}\n{jobs}"
+        new = NewRun(file="p.yaml", text=text, workspace=self.sources, inputs=inputs)
+        return (await self.manager.create(new))["id"]
+
+    async def run(self, jobs: str, **inputs: str) -> dict:
+        run_id = await self.start(jobs, **inputs)
+        await self.manager.wait(run_id)
+        return self.manager.inspect(run_id)
+
+    async def resume(self, run_id: str) -> dict:
+        await self.manager.resume(run_id)
+        await self.manager.wait(run_id)
+        return self.manager.inspect(run_id)
+
+
+def results(run: dict) -> dict[str, str]:
+    """``job`` and ``job/step`` → state."""
+    found = {}
+    for job in run["jobs"]:
+        found[job["id"]] = job["state"]
+        found |= {f"{job['id']}/{step['id']}": step["state"] for step in job["steps"]}
+    return found
+
+
+@pytest.fixture
+def summarise():
+    return results
+
+
+@pytest.fixture
+def verbs():
+    return VERBS
+
+
+@pytest.fixture
+def make_bench(tmp_path):
+    """Makes benches that share one folder and one world, as daemons one after the other do."""
+    world, engine = World(), FakeEngine()
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "hello.txt").write_text("hello\n")
+
+    async def make(nursery: trio.Nursery) -> Bench:
+        host = FakeHost(root=tmp_path / "host", nursery=nursery, fake_engine=engine)
+        host.drivers["step", "set"] = WorldVerb(world)
+        manager = RunManager(host, VERBS, nursery)
+        await manager.recover()
+        return Bench(host, engine, world, manager, sources)
+
+    return make
+
+
+@pytest.fixture
+async def bench(make_bench, nursery):
+    return await make_bench(nursery)

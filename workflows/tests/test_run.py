@@ -1,0 +1,490 @@
+"""What a run does, told by the world it leaves and by its record."""
+
+import pytest
+import trio
+
+from linkspan.sdk.errors import (
+    Conflict,
+    InvalidArgument,
+    LinkspanError,
+    NotFound,
+    Timeout,
+    Unavailable,
+)
+from linkspan.sdk.model.container import HealthStatus
+
+
+async def test_jobs_run_as_their_needs_allow_and_hand_on_outputs(bench, summarise):
+    run = await bench.run("""
+jobs:
+  last:
+    needs: [middle]
+    steps: [{id: s, uses: set, with: {name: last, value: "${{ needs.middle.outputs.out }}!"}}]
+  middle:
+    needs: [first]
+    outputs: {out: "${{ steps.s.outputs.value }}"}
+    steps: [{id: s, uses: set, with: {name: middle, value: "${{ needs.first.outputs.word }}"}}]
+  first:
+    outputs: {word: "${{ steps.say.outputs.word }}"}
+    steps: [{id: say, run: 'echo "word=moin" >> "$LINKSPAN_OUTPUT"'}]
+""")
+    assert run["state"] == "success"
+    assert bench.world.values == {"middle": "moin", "last": "moin!"}
+    assert set(summarise(run).values()) == {"success"}
+    assert bench.engine.events.published == [("start", ""), ("finish", "success")]
+    assert bench.engine.containers.all == {}
+    assert bench.engine.networks.all == {}
+
+
+async def test_jobs_without_needs_run_side_by_side(bench):
+    await bench.run(
+        """
+jobs:
+  a: {steps: [{run: 'mkfifo "$PIPE" 2>/dev/null || true; echo x > "$PIPE"', env: {PIPE: "%s"}}]}
+  b: {steps: [{run: 'mkfifo "$PIPE" 2>/dev/null || true; cat "$PIPE"', env: {PIPE: "%s"}}]}
+"""
+        % ((bench.sources.parent / "pipe",) * 2)
+    )
+
+
+async def test_a_script_gets_its_values_as_environment_variables(bench):
+    run = await bench.run(
+        """
+inputs: {version: {type: string}, count: {type: int, default: 3}}
+env: {TOP: "t-${{ inputs.version }}", CLASH: top}
+jobs:
+  a:
+    outputs: {x: "${{ steps.one.outputs.x }}"}
+    steps: [{id: one, run: 'echo x=1 > "$LINKSPAN_OUTPUT"'}]
+  b:
+    needs: a
+    env: {JOB: "j-${{ env.TOP }}", CLASH: job}
+    outputs: {all: "${{ steps.env.outputs.all }}"}
+    steps:
+      - id: env
+        env: {STEP: "s-${{ env.JOB }}"}
+        run: |
+          echo "all=$INPUT_VERSION $INPUT_COUNT $TOP $JOB $STEP $CLASH" \\
+            "$NEEDS_A_X $NEEDS_A_RESULT $RUN_NAME" >> $LINKSPAN_OUTPUT
+""",
+        version="7",
+    )
+    outputs = run["jobs"][1]["outputs"]
+    assert outputs == {"all": "7 3 t-7 j-t-7 s-j-t-7 job 1 success p"}
+
+
+async def test_steps_of_a_job_share_a_copy_of_the_sources(bench, summarise):
+    run = await bench.run("""
+jobs:
+  a:
+    steps:
+      - run: cat hello.txt; rm hello.txt
+      - run: test ! -e hello.txt; mkdir d
+      - {run: touch x, working-directory: d}
+      - run: test -e d/x
+  b: {needs: a, steps: [{run: cat hello.txt}]}
+""")
+    assert run["state"] == "success"
+    assert (bench.sources / "hello.txt").exists()
+
+
+async def test_after_a_failure_what_depends_on_it_is_skipped_and_finally_runs(bench, summarise):
+    run = await bench.run("""
+jobs:
+  a:
+    steps:
+      - {id: bad, run: "echo oops; exit 3"}
+      - {id: after, run: "true"}
+      - {id: tidy, if: failure(), run: "true"}
+  b: {needs: a, steps: [{id: s, run: "true"}]}
+  c: {needs: b, if: failure(), steps: [{id: s, run: "true"}]}
+  d: {steps: [{id: s, run: "true"}]}
+finally:
+  end: {steps: [{id: s, uses: set, with: {name: end, value: "${{ run.result }} ${{ needs.a.result }}"}}]}
+""")
+    assert summarise(run) == {
+        "a": "failed",
+        "a/bad": "failed",
+        "a/after": "skipped",
+        "a/tidy": "success",
+        "b": "skipped",
+        "b/s": "waiting",
+        "c": "success",
+        "c/s": "success",
+        "d": "success",
+        "d/s": "success",
+        "end": "success",
+        "end/s": "success",
+    }
+    assert run["state"] == "failed"
+    assert bench.world.values == {"end": "failed failed"}
+    step = run["jobs"][0]["steps"][0]
+    assert step["error"]["message"] == "the script ended with exit code 3"
+    assert step["error"]["cause"] == "exit:3"
+    assert step["tail"] == ["oops"]
+
+
+async def test_a_warning_does_not_stop_the_rest(bench, summarise):
+    run = await bench.run("""
+jobs:
+  a: {steps: [{id: s, run: exit 1, continue-on-error: true}, {id: t, run: "true"}]}
+  b: {needs: a, continue-on-error: "${{ needs.a.result == 'warned' }}", steps: [{id: s, run: exit 1}]}
+  c: {needs: b, steps: [{id: s, run: "true"}]}
+""")
+    assert run["state"] == "warned"
+    states = summarise(run)
+    assert (states["a"], states["a/s"], states["b"], states["c"]) == (
+        "warned",
+        "warned",
+        "warned",
+        "success",
+    )
+
+
+async def test_a_failed_finally_is_the_runs_failure(bench):
+    run = await bench.run("""
+jobs: {a: {steps: [{run: "true"}]}}
+finally: {end: {steps: [{run: exit 1}]}}
+""")
+    assert run["state"] == "failed"
+
+
+async def test_a_verb_gets_typed_settings(bench):
+    run = await bench.run(
+        """
+inputs: {n: {type: int, default: 4}}
+jobs: {a: {outputs: {s: "${{ to_json(steps.s.outputs.settings) }}"}, steps: [
+  {id: s, uses: set, with: {name: x, number: "${{ inputs.n }}", takes: 10ms, value: 3.10}}]}}
+"""
+    )
+    assert run["jobs"][0]["outputs"]["s"] == '{"name":"x","value":"3.10","takes":0.01,"number":4}'
+
+
+async def test_an_expression_of_the_wrong_type_fails_the_step(bench):
+    run = await bench.run("""
+jobs: {a: {steps: [{id: s, uses: set, with: {name: x, number: "${{ from_json('\\"4\\"') }}"}}]}}
+""")
+    error = run["jobs"][0]["steps"][0]["error"]
+    assert error["message"] == "'number' must be a int, the expression gave '4'"
+    assert bench.world.applied == []
+
+
+# retry and time
+
+
+async def test_a_step_is_tried_again_for_the_causes_it_names(bench):
+    bench.world.failures["s"] = [Unavailable("gone"), Timeout("slow")]
+    run = await bench.run("""
+jobs: {a: {steps: [{id: s, uses: set, with: {name: x, value: y}, retry: {max: 3, backoff: 1ms, jitter: false}}]}}
+""")
+    assert run["state"] == "success"
+    assert bench.world.applied == ["s", "s", "s"]
+
+
+async def test_a_permanent_failure_of_a_verb_is_not_tried_again(bench):
+    bench.world.failures["s"] = [InvalidArgument("no such thing")]
+    run = await bench.run("""
+jobs: {a: {steps: [{id: s, uses: set, with: {name: x}, retry: {max: 3, backoff: 1ms}}]}}
+""")
+    assert run["state"] == "failed"
+    assert bench.world.applied == ["s"]
+
+
+async def test_a_script_is_tried_again_for_its_exit_code(bench):
+    run = await bench.run("""
+jobs: {a: {steps: [{id: s, run: "echo x >> n; test $(wc -l < n) = 3 || exit 9",
+                    retry: {max: 5, backoff: 1ms, on: "exit:9"}}]}}
+""")
+    assert run["state"] == "success"
+    assert run["jobs"][0]["steps"][0]["tries"] == 3
+
+
+async def test_the_waits_between_tries_grow(bench, autojump_clock):
+    bench.world.failures["s"] = [Unavailable("gone")] * 3
+    began = trio.current_time()
+    await bench.run("""
+jobs: {a: {steps: [{id: s, uses: set, with: {name: x},
+                    retry: {max: 3, backoff: 10s, factor: 3, max-delay: 50s, jitter: false}}]}}
+""")
+    assert trio.current_time() - began == pytest.approx(10 + 30 + 50, abs=5)
+
+
+async def test_a_step_beyond_its_timeout_is_stopped_and_undone(bench, autojump_clock):
+    bench.world.values["x"] = "old"
+    run = await bench.run("""
+jobs: {a: {steps: [{id: s, uses: set, with: {name: x, value: new, takes: 1h}, timeout: 5s}]}}
+""")
+    step = run["jobs"][0]["steps"][0]
+    assert (step["state"], step["error"]["cause"]) == ("timed-out", "timeout")
+    assert step["error"]["message"] == "it took longer than its timeout of 5s"
+    assert bench.world.undone == ["s"]
+
+
+async def test_a_script_beyond_its_timeout_gets_a_signal_and_its_container_is_gone(bench):
+    run = await bench.run("""
+jobs: {a: {steps: [{id: s, run: "trap 'echo bye; exit 0' TERM; sleep 60 & wait", timeout: 300ms, grace: 5s}]}}
+""")
+    assert run["jobs"][0]["steps"][0]["state"] == "timed-out"
+    assert bench.engine.containers.all == {}
+
+
+async def test_a_job_beyond_its_timeout_ends_timed_out(bench, summarise, autojump_clock):
+    run = await bench.run("""
+jobs: {a: {timeout: 3s, steps: [{id: s, uses: set, with: {name: x, takes: 1h}},
+                                {id: t, uses: set, with: {name: y}}]}}
+""")
+    assert summarise(run) == {"a": "timed-out", "a/s": "timed-out", "a/t": "waiting"}
+    assert run["state"] == "failed"
+
+
+# undo
+
+
+async def test_a_failed_change_is_rolled_back_from_what_was_recorded_before_it(bench):
+    bench.world.values["x"] = "old"
+    bench.world.failures["s"] = [LinkspanError("unhealthy")]
+    run = await bench.run("jobs: {a: {steps: [{id: s, uses: set, with: {name: x, value: new}}]}}")
+    assert bench.world.values == {"x": "old"}
+    step = run["jobs"][0]["steps"][0]
+    assert (step["state"], step["undone"]) == ("failed", True)
+    assert step["undo"] == {"result": "success", "detail": "back to old"}
+
+
+async def test_a_later_failure_rolls_back_the_step_it_names(bench):
+    bench.world.values["x"] = "old"
+    run = await bench.run("""
+jobs: {a: {steps: [{id: change, uses: set, with: {name: x, value: new}},
+                   {id: smoke, run: exit 1, on-failure: "rollback:change"}]}}
+""")
+    assert bench.world.values == {"x": "old"}
+    assert run["jobs"][0]["steps"][0]["undone"]
+
+
+async def test_leave_leaves_it(bench):
+    bench.world.failures["s"] = [LinkspanError("unhealthy")]
+    await bench.run(
+        "jobs: {a: {steps: [{id: s, uses: set, with: {name: x, value: new}, on-failure: leave}]}}"
+    )
+    assert bench.world.values == {"x": "new"}
+    assert bench.world.undone == []
+
+
+async def test_a_retried_change_is_undone_to_before_its_first_try(bench):
+    bench.world.values["x"] = "old"
+    bench.world.failures["s"] = [Unavailable("gone"), Unavailable("gone")]
+    await bench.run("""
+jobs: {a: {steps: [{id: s, uses: set, with: {name: x, value: new}, retry: {max: 1, backoff: 1ms}}]}}
+""")
+    assert bench.world.applied == ["s", "s"]
+    assert bench.world.values == {"x": "old"}
+
+
+async def test_a_failed_undo_is_told(bench):
+    bench.world.failures["s"] = [LinkspanError("unhealthy")]
+    bench.world.undo_fails = True
+    run = await bench.run("jobs: {a: {steps: [{id: s, uses: set, with: {name: x, value: new}}]}}")
+    assert run["jobs"][0]["steps"][0]["undo"] == {
+        "result": "failed",
+        "detail": "the world is stuck",
+    }
+
+
+# services
+
+
+async def test_services_are_up_before_the_first_step_and_gone_after_the_last(bench):
+    run = await bench.run("""
+jobs:
+  a:
+    services:
+      db:
+        image: img
+        environment: {MODE: "${{ inputs.m }}"}
+        healthcheck: {test: [CMD, check], interval: 1s}
+    steps: [{run: "true"}]
+inputs: {m: {type: string, default: fast}}
+""")
+    assert run["state"] == "success"
+    service, script = bench.engine.containers.made
+    assert service.env == ("MODE=fast",)
+    assert service.network_mode == script.network_mode == f"linkspan-{run['id']}-a"
+    assert service.networks[service.network_mode].aliases == ("db",)
+    assert bench.engine.containers.all == {}
+    assert bench.engine.networks.all == {}
+
+
+async def test_a_service_that_is_unhealthy_fails_the_job_with_its_last_lines(bench, summarise):
+    bench.engine.health = HealthStatus.UNHEALTHY
+    run = await bench.run("""
+jobs: {a: {services: {db: {image: img, healthcheck: {test: check}}}, steps: [{id: s, run: "true"}]}}
+""")
+    assert run["jobs"][0]["error"]["message"] == "service 'db' is unhealthy before the first step"
+    assert summarise(run) == {"a": "failed", "a/s": "waiting"}
+    ((_, _, log),) = bench.manager.log_files(run["id"])
+    assert "db | it cannot start" in log.read_text()
+
+
+async def test_an_image_that_is_not_here_is_pulled(bench):
+    run = await bench.run("jobs: {a: {image: other, steps: [{run: 'true'}]}}")
+    assert run["state"] == "success"
+    assert bench.engine.images.pulled == ["other"]
+
+
+async def test_an_image_that_is_nowhere_fails_the_step(bench):
+    run = await bench.run("jobs: {a: {image: missing/x, steps: [{run: 'true'}]}}")
+    assert "no image 'missing/x'" in run["jobs"][0]["steps"][0]["error"]["message"]
+
+
+# outputs
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo nonsense", "line 1 of $LINKSPAN_OUTPUT is neither name=value nor name<<END"),
+        ("echo 'a b=c'", "'a b' is not a name for an output"),
+        ("echo 'a<<E'", "does not end with 'E'"),
+        ("head -c 1100000 /dev/zero | tr '\\\\0' x", "more than 1048576 bytes"),
+    ],
+)
+async def test_outputs_that_cannot_be_read_fail_the_step(bench, script, message):
+    run = await bench.run(f"""
+jobs: {{a: {{steps: [{{id: s, run: "({script}) > $LINKSPAN_OUTPUT"}}]}}}}
+""")
+    assert message in run["jobs"][0]["steps"][0]["error"]["message"]
+
+
+async def test_an_output_may_have_several_lines(bench):
+    run = await bench.run("""
+jobs:
+  a:
+    outputs: {notes: "${{ steps.s.outputs.notes }}"}
+    steps:
+      - id: s
+        run: |
+          printf 'notes<<END\\none\\n\\ntwo=2\\nEND\\n' > "$LINKSPAN_OUTPUT"
+""")
+    assert run["jobs"][0]["outputs"] == {"notes": "one\n\ntwo=2"}
+
+
+async def test_the_log_has_every_line_and_memory_only_the_last(bench):
+    run = await bench.run("""
+jobs: {a: {steps: [{id: s, run: "seq -f 'line %g' 0 2999; printf end; exit 1"}]}}
+""")
+    ((_, _, path),) = bench.manager.log_files(run["id"], "a", "s")
+    lines = [line.split(" ", 2)[2] for line in path.read_text().splitlines()]
+    assert lines[:2] == ["line 0", "line 1"]
+    assert lines[2999:] == ["line 2999", "end", "the script ended with exit code 1"]
+    assert run["jobs"][0]["steps"][0]["tail"][-2:] == ["line 2999", "end"]
+    assert len(run["jobs"][0]["steps"][0]["tail"]) < 25
+
+
+# stopping
+
+
+async def until(condition):
+    """What happens is seen only from outside: a process's file, a verb's note."""
+    while not condition():  # noqa: ASYNC110
+        await trio.sleep(0.01)
+
+
+async def started(bench, text, step):
+    """Start a run and wait until a step of it is applied."""
+    run_id = await bench.start(text)
+    await until(lambda: step in bench.world.applied)
+    return run_id
+
+
+async def test_cancel_stops_what_runs_then_runs_finally(bench, summarise):
+    run_id = await started(
+        bench,
+        """
+jobs:
+  a: {steps: [{id: s, uses: set, with: {name: x, takes: 1h}}]}
+  b: {needs: a, steps: [{id: s, uses: set, with: {name: y}}]}
+finally: {end: {steps: [{id: s, uses: set, with: {name: end, value: "${{ run.result }}"}}]}}
+""",
+        "s",
+    )
+    await bench.manager.cancel(run_id, kill=False)
+    assert await bench.manager.wait(run_id) == "cancelled"
+    assert summarise(bench.manager.inspect(run_id)) == {
+        "a": "cancelled",
+        "a/s": "cancelled",
+        "b": "cancelled",
+        "b/s": "waiting",
+        "end": "success",
+        "end/s": "success",
+    }
+    assert bench.world.values == {"end": "cancelled"}
+    with pytest.raises(Conflict, match="is not running, it is cancelled"):
+        await bench.manager.cancel(run_id, kill=False)
+
+
+async def test_a_second_cancel_ends_finally_too(bench):
+    run_id = await started(
+        bench,
+        """
+jobs: {a: {steps: [{id: s, uses: set, with: {name: x, takes: 1h}}]}}
+finally: {end: {steps: [{id: e, uses: set, with: {name: end, takes: 1h}}]}}
+""",
+        "s",
+    )
+    await bench.manager.cancel(run_id, kill=False)
+    await until(lambda: "e" in bench.world.applied)
+    await bench.manager.cancel(run_id, kill=True)
+    assert await bench.manager.wait(run_id) == "cancelled"
+    assert bench.world.values == {}
+
+
+async def test_a_script_that_ignores_the_signal_is_killed_after_its_grace_or_a_second_cancel(bench):
+    run_id = await bench.start("""
+jobs: {a: {steps: [{id: s, run: "trap '' TERM; touch ready; while :; do sleep 0.1; done", grace: 1h}]}}
+""")
+    workspace = bench.host.state_dir / "runs" / run_id / "jobs" / "a" / "workspace"
+    await until((workspace / "ready").exists)
+    await bench.manager.cancel(run_id, kill=False)
+    await trio.sleep(0.1)
+    assert bench.manager.inspect(run_id)["state"] == "cancelling"
+    await bench.manager.cancel(run_id, kill=True)
+    assert await bench.manager.wait(run_id) == "cancelled"
+    assert bench.engine.containers.all == {}
+
+
+# asking
+
+
+async def test_a_watcher_sees_all_records_from_the_first_and_the_log_as_it_comes(bench):
+    run_id = await bench.start("jobs: {a: {steps: [{id: s, run: echo hi}]}}")
+    kinds, lines = [], []
+    with bench.manager.watch(run_id) as watcher:
+        async for batch in watcher.batches():
+            kinds += [event["kind"] for event in batch if "n" in event]
+            lines += [event["line"] for event in batch if event["kind"] == "log"]
+    expected = ["run-created", "attempt-started", "job-started", "step-started", "step-finished"]
+    assert kinds == [*expected, "job-finished", "run-finished"]
+    assert lines == ["hi"]
+    again = []
+    with bench.manager.watch(run_id) as watcher:
+        async for batch in watcher.batches():
+            again += [event["kind"] for event in batch]
+    assert again == kinds
+
+
+async def test_runs_are_found_by_prefix_and_by_last(bench):
+    first = (await bench.run("jobs: {a: {steps: [{run: 'true'}]}}"))["id"]
+    assert bench.manager.resolve(first[:3]) == first
+    assert bench.manager.resolve("last") == first
+    with pytest.raises(NotFound):
+        bench.manager.resolve("zzzz")
+    assert [row["id"] for row in bench.manager.list_runs()] == [first]
+
+
+async def test_a_wrong_pipeline_or_input_starts_nothing(bench):
+    with pytest.raises(InvalidArgument) as caught:
+        await bench.start("jobs: {a: {steps: [{uses: nothing}]}}")
+    assert caught.value.details["diagnostics"][0]["id"] == "LS1401"
+    with pytest.raises(InvalidArgument, match="there is no input 'y'"):
+        await bench.start("jobs: {a: {steps: [{run: 'true'}]}}", y="1")
+    assert bench.manager.list_runs() == []
+    assert list((bench.host.state_dir / "runs").iterdir()) == []
