@@ -141,7 +141,7 @@ def no_such_driver(role: str, name: str, known: Iterable[str]) -> NotFound:
     elif names:
         hint = f"installed for this role: {', '.join(names)}"
     else:
-        hint = f"pip install linkspan-{name}-{role}"
+        hint = "no installed plugin fills this role: linkspan plugin ls"
     return NotFound(
         f"{role} driver '{name}' is not installed",
         code="driver_not_found",
