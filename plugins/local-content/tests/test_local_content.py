@@ -114,6 +114,6 @@ async def test_a_full_disk_is_out_of_space_and_nothing_half_made_is_seen(
             with pytest.raises(OutOfSpace):
                 await content.put(bytes(600_000))
             assert await content.list() == []
-            assert len(list((disk / "ingest").iterdir())) == 1  # noqa: ASYNC240
+            assert len(list((disk / "ingest").iterdir())) == 1
     finally:
         await trio.run_process(["umount", "-l", disk])

@@ -137,11 +137,16 @@ class Snapshots(Driver[Config], abc.ABC):
         """
 
     @abc.abstractmethod
-    async def mount(self, key: str, target: Path) -> None:
+    async def mount(self, key: str, target: Path, *, volatile: bool = False) -> None:
         """Mount a snapshot at a folder (made if missing). Idempotent.
+
+        Args:
+            volatile: What is written need not survive a crash of the machine (a build's step, a container
+                that is removed when it ends): nothing waits for the disk, neither fsync nor unmounting.
 
         Raises:
             NotFound: No such key.
+            Conflict: It is mounted at another folder.
         """
 
     @abc.abstractmethod
@@ -165,17 +170,29 @@ class Snapshots(Driver[Config], abc.ABC):
 
         Raises:
             NotFound: No such key.
+            InvalidArgument: It stands on another layer, or has a name that a layer cannot have (``.wh.…``).
+            Conflict: It is mounted and in use.
         """
 
     @abc.abstractmethod
     def export(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The layer's own tar, uncompressed; its sha256 is the layer's diff id."""
+        """The layer's own tar, uncompressed; its sha256 is the layer's diff id.
+
+        Layers made by ``commit`` can always be exported. A layer that was applied may have been packed by
+        another program in a way that cannot be repeated: keep its blob and send that.
+
+        Raises:
+            NotFound: No such layer.
+            DataLoss: At the end of the stream: its sha256 differs from the diff id.
+        """
 
     @abc.abstractmethod
     async def compress(self, name: str, target: Path) -> tuple[str, int]:
         """Write the layer's tar, gzipped, to a new file; return its digest and size.
 
         Raises:
+            NotFound: No such layer.
+            DataLoss: As in ``export``; the file is gone.
             OutOfSpace: The disk is full; the file is gone.
         """
 

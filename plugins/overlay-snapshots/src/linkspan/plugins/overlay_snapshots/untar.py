@@ -1,0 +1,723 @@
+"""A streaming tar reader that makes the folder of an overlay layer.
+
+It runs in a child that is chrooted into that folder: whatever symlinks a layer plants, the kernel
+resolves them inside. Nothing existing is ever written through: files are made with O_EXCL, links and
+special files are replaced, never followed in their last component.
+
+Whiteouts become what overlayfs reads (0:0 devices, ``trusted.overlay.opaque``). Two things cannot be
+finished without the layers below and are noted for ``settle``: folders that the tar did not list, and
+hard links to files of lower layers, for which an empty file stands in.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import zlib
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from linkspan.plugins.overlay_snapshots.faults import (
+    corrupt,
+    from_os_error,
+    hostile,
+    truncated,
+)
+from linkspan.plugins.overlay_snapshots.sparse import (
+    Segment,
+    SparseFile,
+    number,
+    old_gnu_segments,
+    pax_sparse,
+)
+from linkspan.plugins.overlay_snapshots.trees import remove_tree
+from linkspan.sdk.errors import TooLarge
+
+BLOCK: Final = 512
+OPAQUE: Final = "trusted.overlay.opaque"
+_ZERO: Final = bytes(BLOCK)
+_EXTENDED_LIMIT_BYTES: Final = 1 << 20
+_PATH_LIMIT: Final = 4095
+_LINK_HOPS: Final = 40
+_MAX_ID: Final = 0xFFFFFFFE
+_MAX_TIME_NS: Final = (1 << 63) - 1
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_FILE, _FILE_OLD, _CONTIGUOUS, _GNU_SPARSE = b"0"[0], 0, b"7"[0], b"S"[0]
+_LINK, _SYMLINK, _DIRECTORY = b"1"[0], b"2"[0], b"5"[0]
+_SPECIAL: Final = {b"3"[0]: stat.S_IFCHR, b"4"[0]: stat.S_IFBLK, b"6"[0]: stat.S_IFIFO}
+_LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = b"L"[0], b"K"[0], b"x"[0], b"g"[0]
+_EXTENDED: Final = frozenset((_LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL))
+
+
+class LayerLimits(NamedTuple):
+    """What one layer may have at most; ``ratio`` is plain bytes for each compressed one."""
+
+    unpacked_bytes: int
+    entries: int
+    ratio: int
+
+
+class _Entry:
+    """The header of one entry, with what extended headers say."""
+
+    __slots__ = ("gid", "header", "link", "mode", "mtime_ns", "path", "pax", "uid")
+
+    def __init__(self, header: bytes, path: bytes, pax: dict[bytes, bytes] | None) -> None:
+        self.header = header
+        self.path = path
+        self.pax = pax
+        self.link = b""
+        self.mode = number(header[100:108]) & 0o7777
+        self.uid = number(header[108:116])
+        self.gid = number(header[116:124])
+        self.mtime_ns = number(header[136:148]) * 1_000_000_000
+
+
+class Untar:
+    """Takes a tar in pieces of any size; makes what it describes in the current folder.
+
+    Attributes:
+        entries: Entries so far.
+        unpacked_bytes: Sizes of the files so far, holes included.
+        implicit: Folders that were made because something in them came first.
+        deferred: Path → the path of another layer's file to which it is a hard link.
+    """
+
+    def __init__(self, limits: LayerLimits) -> None:
+        self.entries = 0
+        self.unpacked_bytes = 0
+        self.implicit: set[bytes] = set()
+        self.deferred: dict[bytes, bytes] = {}
+        self._limits = limits
+        self._rest = b""
+        self._left = 0
+        self._padding = 0
+        self._zero_blocks = 0
+        self._fd = -1
+        self._entry: _Entry | None = None
+        self._sparse: SparseFile | None = None
+        self._extended: bytearray | None = None
+        self._extended_kind = 0
+        self._long_name: bytes | None = None
+        self._long_link: bytes | None = None
+        self._pax: dict[bytes, bytes] | None = None
+        self._pax_pairs: list[Segment] = []
+        self._gnu_sparse: tuple[bytes, list[Segment]] | None = None
+        self._directories: list[tuple[bytes, int]] = []
+        # A folder with the setgid bit gives its group to what is made in it, so that the owner has to
+        # be set even where it is 0:0.
+        self._setgid_seen = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece.
+
+        Raises:
+            InvalidArgument: code ``hostile_layer``.
+            DataLoss: It is no tar.
+            TooLarge: More than the limits.
+            OutOfSpace: The disk is full.
+        """
+        view, at, end = memoryview(data), 0, len(data)
+        while True:
+            if self._left:
+                taken = min(self._left, end - at)
+                if not taken:
+                    return
+                self._take(view[at : at + taken])
+                at += taken
+                self._left -= taken
+                if self._left:
+                    return
+                self._data_ended()
+            if self._padding:
+                taken = min(self._padding, end - at)
+                at += taken
+                self._padding -= taken
+                if self._padding:
+                    return
+            missing = BLOCK - len(self._rest)
+            if end - at < missing:
+                self._rest += data[at:]
+                return
+            block = data[at : at + missing]
+            at += missing
+            if self._rest:
+                block, self._rest = self._rest + block, b""
+            if self._zero_blocks == 2:
+                # Behind the trailer: garbage or padding; only its hash counts.
+                return
+            if block == _ZERO:
+                self._zero_blocks += 1
+                continue
+            self._zero_blocks = 0
+            self._header(block)
+
+    def finish(self) -> None:
+        """The stream has ended: set the times of folders.
+
+        Raises:
+            DataLoss: It ended inside an entry.
+        """
+        if self._left or self._entry is not None:
+            name = self._entry.path if self._entry is not None else b"an extended header"
+            raise truncated(f"it ends inside '{os.fsdecode(name)}'")
+        if self._gnu_sparse is not None or (self._zero_blocks < 2 and self._rest.strip(b"\0")):
+            raise truncated("it ends inside a header")
+        if self._pax is not None or self._long_name is not None or self._long_link is not None:
+            raise truncated("it ends behind an extended header")
+        for path, mtime_ns in reversed(self._directories):
+            # What was a folder may have been replaced by a later entry.
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                if stat.S_ISDIR(os.lstat(path).st_mode):
+                    os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+
+    # Data
+
+    def _take(self, data: memoryview) -> None:
+        if self._fd >= 0:
+            try:
+                if self._sparse is not None:
+                    self._sparse.write(self._fd, data)
+                    return
+                written = os.write(self._fd, data)
+                while written < len(data):
+                    written += os.write(self._fd, data[written:])
+            except OSError as error:
+                raise from_os_error(error, self._path()) from error
+        elif self._extended is not None:
+            self._extended += data
+
+    def _path(self) -> bytes:
+        return self._entry.path if self._entry is not None else b""
+
+    def _data_ended(self) -> None:
+        if self._fd >= 0:
+            self._close_file()
+        elif self._extended is not None:
+            data, self._extended = bytes(self._extended), None
+            self._read_extended(self._extended_kind, data)
+
+    def _close_file(self) -> None:
+        fd, entry = self._fd, self._entry
+        assert entry is not None
+        try:
+            if self._sparse is not None:
+                self._sparse.finish(fd)
+                self._sparse = None
+            if entry.pax:
+                # Writing drops security.capability, so attributes come behind the data.
+                _set_attributes(fd, entry, regular_or_directory=True)
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        except OSError as error:
+            raise from_os_error(error, entry.path) from error
+        os.close(fd)
+        self._fd = -1
+        self._entry = None
+
+    # Headers
+
+    def _header(self, block: bytes) -> None:
+        if self._gnu_sparse is not None:
+            self._continue_gnu_sparse(block)
+            return
+        _check_sum(block)
+        size = number(block[124:136])
+        kind = block[156]
+        if size < 0:
+            raise corrupt("an entry has a negative size")
+        if kind in _EXTENDED:
+            if size > _EXTENDED_LIMIT_BYTES:
+                raise hostile(_short_name(block), f"an extended header of {size} bytes")
+            self._extended, self._extended_kind = bytearray(), kind
+            self._left, self._padding = size, -size % BLOCK
+            if not size:
+                self._data_ended()
+            return
+        if kind == _GNU_SPARSE and block[482]:
+            self._gnu_sparse = (block, old_gnu_segments(block, 386, 4))
+            return
+        segments = old_gnu_segments(block, 386, 4) if kind == _GNU_SPARSE else None
+        self._begin(block, kind, size, segments)
+
+    def _continue_gnu_sparse(self, block: bytes) -> None:
+        assert self._gnu_sparse is not None
+        header, segments = self._gnu_sparse
+        segments += old_gnu_segments(block, 0, 21)
+        if len(segments) > 1 << 20:
+            raise hostile(_short_name(header), "its sparse map is too long")
+        if not block[504]:
+            self._gnu_sparse = None
+            self._begin(header, _GNU_SPARSE, number(header[124:136]), segments)
+
+    def _begin(self, block: bytes, kind: int, size: int, segments: list[Segment] | None) -> None:
+        pax, self._pax = self._pax, None
+        pairs, self._pax_pairs = self._pax_pairs, []
+        name = _short_name(block)
+        if self._long_name is not None:
+            name, self._long_name = self._long_name, None
+        if pax:
+            name = pax.get(b"GNU.sparse.name") or pax.get(b"path") or name
+            size = _pax_int(pax, b"size", size)
+        path = _inside(name)
+        if (kind in (_FILE, _FILE_OLD)) and name.endswith(b"/"):
+            kind = _DIRECTORY
+        self.entries += 1
+        if self.entries > self._limits.entries:
+            raise TooLarge(f"the layer has more than {self._limits.entries} entries")
+        entry = _Entry(block, path, pax)
+        if pax:
+            _apply_pax(entry, pax)
+        if self._long_link is not None or kind in (_LINK, _SYMLINK):
+            entry.link = self._link_of(block, pax)
+        if not 0 <= entry.uid <= _MAX_ID or not 0 <= entry.gid <= _MAX_ID:
+            raise hostile(path, f"owner {entry.uid}:{entry.gid}")
+        entry.mtime_ns = min(max(entry.mtime_ns, 0), _MAX_TIME_NS)
+        try:
+            self._make(entry, kind, size, segments, pairs)
+        except OSError as error:
+            raise from_os_error(error, path) from error
+
+    def _link_of(self, block: bytes, pax: dict[bytes, bytes] | None) -> bytes:
+        link = _cut(block, 157, 257)
+        if self._long_link is not None:
+            link, self._long_link = self._long_link, None
+        return pax.get(b"linkpath", link) if pax else link
+
+    def _make(
+        self,
+        entry: _Entry,
+        kind: int,
+        size: int,
+        segments: list[Segment] | None,
+        pairs: list[Segment],
+    ) -> None:
+        if not entry.path:
+            # The root itself: only folders may name it, and its attributes are not the layer's.
+            if kind != _DIRECTORY:
+                raise hostile(entry.path, "it has no name")
+            return
+        regular = kind in (_FILE, _FILE_OLD, _CONTIGUOUS, _GNU_SPARSE)
+        if b".wh." in entry.path and self._marker(entry.path):
+            if regular:
+                self._left, self._padding = size, -size % BLOCK
+        elif regular:
+            self._file(entry, size, self._sparse_of(entry, kind, size, segments, pairs))
+        elif kind == _DIRECTORY:
+            self._directory(entry)
+        elif kind == _SYMLINK:
+            self._create(entry.path, lambda: os.symlink(entry.link, entry.path))
+            self._finish_node(entry, mode=False)
+        elif kind == _LINK:
+            self._hard_link(entry)
+        elif kind in _SPECIAL:
+            self._special(entry, _SPECIAL[kind])
+        else:
+            raise hostile(entry.path, f"unknown type {chr(kind)!r}")
+
+    # Kinds of entries
+
+    def _sparse_of(
+        self,
+        entry: _Entry,
+        kind: int,
+        size: int,
+        segments: list[Segment] | None,
+        pairs: list[Segment],
+    ) -> SparseFile | None:
+        if kind == _GNU_SPARSE:
+            return SparseFile(entry.path, number(entry.header[483:495]), size, segments or [])
+        if entry.pax and any(key.startswith(b"GNU.sparse.") for key in entry.pax):
+            return pax_sparse(entry.path, size, entry.pax, pairs)
+        return None
+
+    def _file(self, entry: _Entry, size: int, sparse: SparseFile | None) -> None:
+        self.unpacked_bytes += sparse.real_size if sparse is not None else size
+        if self.unpacked_bytes > self._limits.unpacked_bytes:
+            raise TooLarge(
+                f"the layer unpacks to more than {self._limits.unpacked_bytes} bytes",
+                code="layer_too_large",
+            )
+        path, mode = entry.path, entry.mode
+        try:
+            fd = os.open(path, _NEW_FILE, mode)
+        except (FileExistsError, FileNotFoundError):
+            fd = self._create(path, lambda: os.open(path, _NEW_FILE, mode))
+        if entry.uid or entry.gid or self._setgid_seen:
+            os.fchown(fd, entry.uid, entry.gid)
+            if mode & 0o6000:
+                # chown has cleared them.
+                os.fchmod(fd, mode)
+        self._fd, self._entry, self._sparse = fd, entry, sparse
+        self._left, self._padding = size, -size % BLOCK
+        if not size:
+            self._close_file()
+
+    def _directory(self, entry: _Entry) -> None:
+        path, mode = entry.path, entry.mode
+        try:
+            os.mkdir(path, mode)
+        except FileNotFoundError:
+            self._make_parents(path)
+            if os.path.isdir(path):
+                os.chmod(path, mode)
+            else:
+                os.mkdir(path, mode)
+        except FileExistsError:
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                self.implicit.discard(path)
+                os.chmod(path, mode)
+            else:
+                # Something of this layer was here, so what lower layers have here is hidden.
+                self._remove(path)
+                os.mkdir(path, mode)
+                os.setxattr(path, OPAQUE, b"y")
+        if entry.uid or entry.gid or self._setgid_seen:
+            os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
+            os.chmod(path, mode)
+        elif mode & 0o6000:
+            os.chmod(path, mode)
+        if mode & 0o2000:
+            self._setgid_seen = True
+        if entry.pax:
+            _set_attributes(path, entry, regular_or_directory=True)
+        self._directories.append((path, entry.mtime_ns))
+
+    def _special(self, entry: _Entry, kind: int) -> None:
+        device = 0
+        if kind != stat.S_IFIFO:
+            major, minor = number(entry.header[329:337]), number(entry.header[337:345])
+            if not 0 <= major < 1 << 12 or not 0 <= minor < 1 << 20:
+                raise hostile(entry.path, f"device number {major}:{minor}")
+            device = os.makedev(major, minor)
+            if kind == stat.S_IFCHR and device == 0:
+                raise hostile(entry.path, "device 0:0 would delete a file of a lower layer")
+        self._create(entry.path, lambda: os.mknod(entry.path, kind | entry.mode, device))
+        self._finish_node(entry, mode=True)
+
+    def _finish_node(self, entry: _Entry, *, mode: bool) -> None:
+        path = entry.path
+        if entry.uid or entry.gid or self._setgid_seen:
+            os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
+            if mode and entry.mode & 0o6000:
+                os.chmod(path, entry.mode)
+        if entry.pax:
+            _set_attributes(path, entry, regular_or_directory=False)
+        os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+
+    def _hard_link(self, entry: _Entry) -> None:
+        path, target = entry.path, _inside(entry.link)
+        if path == target or not target:
+            raise hostile(path, "a hard link to itself" if target else "a hard link to the root")
+        try:
+            status = os.lstat(target)
+        except (FileNotFoundError, NotADirectoryError):
+            if not self._lower_visible(target):
+                raise hostile(
+                    path, f"its hard link target '{os.fsdecode(target)}' is missing"
+                ) from (None)
+            self._defer(path, target)
+            return
+        if _is_whiteout(status):
+            raise hostile(path, f"its hard link target '{os.fsdecode(target)}' is missing")
+        if stat.S_ISDIR(status.st_mode):
+            raise hostile(path, "a hard link to a folder")
+        if target in self.deferred:
+            self._defer(path, self.deferred[target])
+            return
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat(os.lstat(path), status):
+                return
+        self._create(path, lambda: os.link(target, path, follow_symlinks=False))
+
+    def _defer(self, path: bytes, target: bytes) -> None:
+        self._create(path, lambda: os.close(os.open(path, _NEW_FILE, 0o600)))
+        self.deferred[path] = target
+
+    def _lower_visible(self, path: bytes) -> bool:
+        """Whether this layer so far hides what lower layers may have at a path."""
+        parts = path.split(b"/")
+        for count in range(1, len(parts)):
+            parent = b"/".join(parts[:count])
+            try:
+                status = os.lstat(parent)
+            except FileNotFoundError:
+                return True
+            if stat.S_ISLNK(status.st_mode):
+                return True
+            if not stat.S_ISDIR(status.st_mode) or is_opaque(parent):
+                return False
+        return True
+
+    def _marker(self, path: bytes) -> bool:
+        """Do what a name with the prefix ``.wh.`` stands for; False if no part of it has the prefix."""
+        parent, _, base = path.rpartition(b"/")
+        if b"/.wh." in b"/" + parent:
+            if b"/.wh..wh." in b"/" + parent:
+                # Inside a folder of aufs.
+                return True
+            raise hostile(path, "a folder's name begins with .wh.")
+        if not base.startswith(b".wh."):
+            return False
+        if base == b".wh..wh..opq":
+            self._make_parents(path)
+            os.setxattr(parent or b".", OPAQUE, b"y")
+        elif not base.startswith(b".wh..wh."):
+            self._whiteout(path, parent, base[4:])
+        return True
+
+    def _whiteout(self, path: bytes, parent: bytes, hidden: bytes) -> None:
+        if hidden in (b"", b".", b".."):
+            raise hostile(path, "a whiteout of no name")
+        target = parent + b"/" + hidden if parent else hidden
+        try:
+            os.mknod(target, stat.S_IFCHR, 0)
+        except FileNotFoundError:
+            self._make_parents(target)
+            os.mknod(target, stat.S_IFCHR, 0)
+        except FileExistsError:
+            # What this layer has added survives; a folder hides what lower layers have in it.
+            if stat.S_ISDIR(os.lstat(target).st_mode):
+                os.setxattr(target, OPAQUE, b"y")
+
+    # Places
+
+    def _create(self, path: bytes, make: Callable[[], int | None]) -> int:
+        """Call ``make``, with the parents made and the way cleared where needed."""
+        for _ in range(2):
+            try:
+                return make() or 0
+            except FileExistsError:
+                self._remove(path)
+            except FileNotFoundError:
+                self._make_parents(path)
+        return make() or 0
+
+    def _remove(self, path: bytes) -> None:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            remove_tree(path)
+        else:
+            os.unlink(path)
+        self.deferred.pop(path, None)
+
+    def _make_parents(self, path: bytes) -> None:
+        parent = path.rpartition(b"/")[0]
+        if parent:
+            self._make_folders(parent, path, _LINK_HOPS)
+
+    def _make_folders(self, folder: bytes, entry: bytes, hops: int) -> None:
+        parts = folder.split(b"/")
+        for count in range(1, len(parts) + 1):
+            current = b"/".join(parts[:count])
+            try:
+                os.mkdir(current, 0o755)
+            except FileExistsError:
+                self._accept_parent(current, entry, hops)
+            else:
+                self.implicit.add(current)
+                if self._setgid_seen:
+                    os.chown(current, 0, 0)
+                    os.chmod(current, 0o755)  # noqa: S103 - as a missing parent is made
+
+    def _accept_parent(self, current: bytes, entry: bytes, hops: int) -> None:
+        """Something is where a folder is needed."""
+        status = os.lstat(current)
+        if _is_whiteout(status):
+            os.unlink(current)
+            os.mkdir(current, 0o755)
+            os.setxattr(current, OPAQUE, b"y")
+            return
+        if stat.S_ISLNK(status.st_mode):
+            try:
+                status = os.stat(current)
+            except FileNotFoundError:
+                # A link to what is not there (yet): make it, inside the root as the link says.
+                if not hops:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+                target = _link_target(current, os.readlink(current))
+                if target:
+                    self._make_folders(target, entry, hops - 1)
+                status = os.stat(current)
+        if not stat.S_ISDIR(status.st_mode):
+            raise hostile(entry, f"'{os.fsdecode(current)}' is not a folder")
+
+    # Extended headers
+
+    def _read_extended(self, kind: int, data: bytes) -> None:
+        if kind == _PAX_GLOBAL:
+            return
+        if kind == _PAX:
+            self._pax, self._pax_pairs = _pax_records(data)
+            return
+        name = data.split(b"\0")[0]
+        if kind == _LONG_NAME:
+            self._long_name = name
+        else:
+            self._long_link = name
+
+
+def is_opaque(path: bytes | int) -> bool:
+    """Whether a folder hides what lower layers have in it."""
+    try:
+        return os.getxattr(path, OPAQUE) == b"y"
+    except OSError:
+        return False
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def _link_target(link: bytes, target: bytes) -> bytes:
+    """Where a symlink leads, from the root; ``..`` stops at the root, as in a chroot."""
+    start = b"" if target.startswith(b"/") else link.rpartition(b"/")[0]
+    parts: list[bytes] = []
+    for part in (start + b"/" + target).split(b"/"):
+        if part == b"..":
+            del parts[-1:]
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)
+
+
+def _cut(block: bytes, start: int, end: int) -> bytes:
+    zero = block.find(b"\0", start, end)
+    return block[start : zero if zero >= 0 else end]
+
+
+def _short_name(block: bytes) -> bytes:
+    name = _cut(block, 0, 100)
+    # POSIX has a prefix; GNU ("ustar  ") has other fields in its place.
+    if block[345] and block[257:263] == b"ustar\0":
+        return _cut(block, 345, 500) + b"/" + name
+    return name
+
+
+def _inside(name: bytes) -> bytes:
+    """A name as a path relative to the root; ``""`` is the root.
+
+    Raises:
+        InvalidArgument: It leaves the root, or cannot be a path.
+    """
+    path = name.strip(b"/")
+    if path[:2] == b"./" or path[:2] == b".." or path == b"." or b"/." in path or b"//" in path:
+        parts: list[bytes] = []
+        for part in path.split(b"/"):
+            if part == b"..":
+                if not parts:
+                    raise hostile(name, "its name leaves the root")
+                parts.pop()
+            elif part not in (b"", b"."):
+                parts.append(part)
+        path = b"/".join(parts)
+    if b"\0" in path:
+        raise hostile(name, "its name has a NUL")
+    if len(path) > _PATH_LIMIT:
+        raise hostile(name, f"its name has {len(path)} bytes")
+    return path
+
+
+def _check_sum(block: bytes) -> None:
+    """Header checksum: the sum of all bytes, its own field counted as blanks (POSIX pax).
+
+    adler32 gives the sum modulo 65521 thirty times faster than ``sum``.
+    """
+    field = block[148:156]
+    expected = number(field)
+    total = (zlib.adler32(block) & 0xFFFF) - 1 - sum(field) + 8 * 32
+    if (total - expected) % 65521 == 0:
+        return
+    # Some old writers summed signed bytes.
+    plain = block[:148] + b" " * 8 + block[156:]
+    if expected != sum(b - 256 if b > 127 else b for b in plain):
+        raise corrupt("a tar header has a wrong checksum")
+
+
+def _pax_records(data: bytes) -> tuple[dict[bytes, bytes], list[Segment]]:
+    """Records of an extended header (POSIX pax "pax Extended Header"), and the pairs of sparse 0.0."""
+    records: dict[bytes, bytes] = {}
+    offsets: list[int] = []
+    lengths: list[int] = []
+    at = 0
+    while at < len(data):
+        blank = data.find(b" ", at, at + 20)
+        text = data[at:blank]
+        if blank < 0 or not text.isdigit():
+            raise corrupt("an extended header cannot be read")
+        end = at + int(text)
+        if end > len(data) or end <= blank + 1 or data[end - 1] != 0x0A:
+            raise corrupt("an extended header cannot be read")
+        key, equals, value = data[blank + 1 : end - 1].partition(b"=")
+        if not equals:
+            raise corrupt("an extended header cannot be read")
+        if key == b"GNU.sparse.offset":
+            offsets.append(_int(value))
+        elif key == b"GNU.sparse.numbytes":
+            lengths.append(_int(value))
+        else:
+            records[key] = value
+        at = end
+    return records, list(zip(offsets, lengths, strict=False))
+
+
+def _int(text: bytes) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise corrupt("a number in an extended header cannot be read") from None
+
+
+def _pax_int(pax: dict[bytes, bytes], key: bytes, default: int) -> int:
+    value = pax.get(key)
+    if value is None or value == b"":
+        return default
+    result = _int(value)
+    if result < 0:
+        raise corrupt("a number in an extended header is negative")
+    return result
+
+
+def _apply_pax(entry: _Entry, pax: dict[bytes, bytes]) -> None:
+    entry.uid = _pax_int(pax, b"uid", entry.uid)
+    entry.gid = _pax_int(pax, b"gid", entry.gid)
+    mtime = pax.get(b"mtime")
+    if mtime:
+        seconds, _, fraction = mtime.partition(b".")
+        nanoseconds = _int((fraction + b"0" * 9)[:9])
+        entry.mtime_ns = _int(seconds) * 1_000_000_000
+        entry.mtime_ns += -nanoseconds if mtime.startswith(b"-") else nanoseconds
+
+
+def _set_attributes(where: int | bytes, entry: _Entry, *, regular_or_directory: bool) -> None:
+    """Extended attributes that a layer may set. What the file system cannot keep is left out."""
+    assert entry.pax is not None
+    for key, value in entry.pax.items():
+        for prefix in (b"SCHILY.xattr.", b"LIBARCHIVE.xattr."):
+            if key.startswith(prefix):
+                break
+        else:
+            continue
+        name = key[len(prefix) :]
+        if not allowed_attribute(name, regular_or_directory=regular_or_directory):
+            continue
+        try:
+            if isinstance(where, int):
+                os.setxattr(where, name, value)
+            else:
+                os.setxattr(where, name, value, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.ENOTSUP):
+                continue
+            if error.errno == errno.ENOSPC and os.statvfs(".").f_bavail:
+                # ext4 says so when the attributes of one file do not fit its block.
+                raise hostile(entry.path, "its extended attributes are too large") from error
+            raise
+
+
+def allowed_attribute(name: bytes, *, regular_or_directory: bool) -> bool:
+    """Whether a layer may carry an attribute: never one that controls overlayfs."""
+    if name.startswith((b"trusted.overlay.", b"user.overlay.")):
+        return False
+    if name.startswith(b"user."):
+        return regular_or_directory
+    return name == b"security.capability" or name.startswith(b"trusted.")
