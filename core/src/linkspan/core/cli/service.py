@@ -1,0 +1,201 @@
+"""``linkspan service``: list services and tasks, remove services."""
+
+from typing import Any
+
+import click
+
+from linkspan.core.cli import words
+from linkspan.core.cli.command import command
+from linkspan.core.cli.common import each, filters
+from linkspan.core.cli.session import Session
+from linkspan.core.cli.terminal import Terminal
+from linkspan.core.client.short import segment
+
+_ENDED = ("complete", "shutdown", "failed", "rejected", "orphaned", "remove")
+
+
+def counts(record: Any) -> tuple[int, int]:
+    """Running and desired tasks."""
+    status = record.get("ServiceStatus") or {}
+    return int(status.get("RunningTasks") or 0), int(status.get("DesiredTasks") or 0)
+
+
+def service_ports(record: Any) -> str:
+    """``8080→80``."""
+    texts = []
+    for port in (record.get("Endpoint") or {}).get("Ports") or ():
+        protocol = "" if port.get("Protocol", "tcp") == "tcp" else f"/{port['Protocol']}"
+        texts.append(f"{port.get('PublishedPort')}→{port.get('TargetPort')}{protocol}")
+    return ", ".join(texts)
+
+
+def image_of(record: Any) -> str:
+    """The image of a service or task, its digest left out."""
+    spec = record.get("Spec") or {}
+    template = spec.get("TaskTemplate") or spec
+    image = str((template.get("ContainerSpec") or {}).get("Image", ""))
+    return image.partition("@")[0]
+
+
+def _state(terminal: Terminal, record: Any) -> str:
+    running, desired = counts(record)
+    rollout = (record.get("UpdateStatus") or {}).get("State", "")
+    if rollout in ("updating", "rollback_started"):
+        word = "updating" if rollout == "updating" else "rolling back"
+        return terminal.state("running", word)
+    if rollout in ("paused", "rollback_paused"):
+        return terminal.state("failed", "paused")
+    if running < desired:
+        return terminal.state("waiting", "starting")
+    if rollout == "rollback_completed":
+        return terminal.state("rolled-back", "rolled back")
+    return terminal.state("done", "steady")
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    spec = record.get("Spec") or {}
+    running, desired = counts(record)
+    return {
+        "ID": words.short_id(record.get("ID", "")),
+        "Name": spec.get("Name", ""),
+        "Mode": next(iter(spec.get("Mode") or {}), "").lower(),
+        "Replicas": f"{running}/{desired}",
+        "Image": image_of(record),
+        "Ports": service_ports(record),
+    }
+
+
+@command(
+    "ls",
+    "List services with how many of their tasks run.",
+    examples=["linkspan service ls", "linkspan service ls --format '{{.Name}} {{.Replicas}}'"],
+    more=["linkspan service ps"],
+)
+@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+def ls(session: Session, filter_: tuple[str, ...]) -> None:
+    """List services."""
+    records = session.api.get("/services", {"status": True, "filters": filters(filter_)})
+    terminal, now = session.terminal, session.now
+
+    def cells(record: Any) -> list[str]:
+        fields = _fields(record)
+        return [
+            fields["Name"],
+            _state(terminal, record),
+            fields["Replicas"],
+            fields["Image"],
+            fields["Ports"],
+            words.age_of(record.get("UpdatedAt", ""), now),
+        ]
+
+    headers = ["SERVICE", "STATE", "REPLICAS", "IMAGE", "PORTS", "UPDATED"]
+    session.rows(
+        records,
+        _fields,
+        cells,
+        headers,
+        drop=["UPDATED", "PORTS", "IMAGE"],
+        keep=["SERVICE", "STATE", "REPLICAS"],
+    )
+
+
+def task_name(task: Any, services: dict[str, str]) -> str:
+    """``web.2``; for a global service the node stands in the place of the slot."""
+    service = services.get(task.get("ServiceID", ""), task.get("ServiceID", "")[:12])
+    return f"{service}.{task.get('Slot') or words.short_id(task.get('NodeID', ''))}"
+
+
+def _task_state(terminal: Terminal, task: Any) -> str:
+    state = (task.get("Status") or {}).get("State", "")
+    desired = task.get("DesiredState", "")
+    if state == "running":
+        return terminal.state("running" if desired == "running" else "waiting", state)
+    if state in ("failed", "rejected", "orphaned"):
+        return terminal.state("failed", state)
+    return terminal.state("waiting", state)
+
+
+@command(
+    "ps",
+    "List the tasks of services, with the error of those that failed.",
+    examples=["linkspan service ps web", "linkspan service ps --no-trunc web"],
+    more=["linkspan service ls"],
+)
+@click.argument("services", nargs=-1, required=True)
+@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
+def ps(
+    session: Session, services: tuple[str, ...], filter_: tuple[str, ...], no_trunc: bool
+) -> None:
+    """List tasks."""
+    api = session.api
+    names: dict[str, str] = {}
+    for service in services:
+        found = api.get(f"/services/{segment(service)}")
+        names[found["ID"]] = found["Spec"]["Name"]
+    asked = {**(filters(filter_) or {}), "service": list(names)}
+    tasks = api.get("/tasks", {"filters": asked})
+    tasks.sort(key=lambda t: (task_name(t, names), _is_over(t), _newest_first(t)))
+    nodes = _node_names(session, tasks)
+    terminal, now = session.terminal, session.now
+
+    def cells(task: Any) -> list[str]:
+        error = (task.get("Status") or {}).get("Err", "")
+        name = task_name(task, names)
+        return [
+            f"  {name}" if _is_over(task) else name,
+            words.short_id(task.get("ID", "")),
+            nodes.get(task.get("NodeID", ""), ""),
+            _task_state(terminal, task),
+            task.get("DesiredState", ""),
+            image_of(task),
+            words.age_of((task.get("Status") or {}).get("Timestamp", ""), now),
+            error,
+        ]
+
+    def fields(task: Any) -> dict[str, Any]:
+        status = task.get("Status") or {}
+        return {
+            "ID": words.short_id(task.get("ID", "")),
+            "Name": task_name(task, names),
+            "Image": image_of(task),
+            "Node": nodes.get(task.get("NodeID", ""), ""),
+            "DesiredState": task.get("DesiredState", "").title(),
+            "CurrentState": status.get("State", "").title(),
+            "Error": status.get("Err", ""),
+        }
+
+    headers = ["TASK", "ID", "NODE", "STATE", "DESIRED", "IMAGE", "AGE", "ERROR"]
+    session.rows(
+        tasks,
+        fields,
+        cells,
+        headers,
+        drop=["ID", "DESIRED", "NODE", "IMAGE"],
+        keep=["TASK", "STATE"],
+        trunc=not no_trunc,
+    )
+
+
+def _is_over(task: Any) -> bool:
+    return (task.get("Status") or {}).get("State") in _ENDED
+
+
+def _newest_first(task: Any) -> float:
+    return -(words.parse_time(task.get("CreatedAt", "")) or 0.0)
+
+
+def _node_names(session: Session, tasks: list[Any]) -> dict[str, str]:
+    if not any(task.get("NodeID") for task in tasks):
+        return {}
+    return {
+        node["ID"]: (node.get("Description") or {}).get("Hostname", "")
+        for node in session.api.get("/nodes")
+    }
+
+
+@command("rm", "Remove services with their tasks.", examples=["linkspan service rm web"])
+@click.argument("services", nargs=-1, required=True)
+def rm(session: Session, services: tuple[str, ...]) -> int:
+    """Remove services."""
+    return each(session, services, lambda n: session.api.delete(f"/services/{segment(n)}"))

@@ -1,0 +1,597 @@
+"""``service create|update|scale|rollback``: change what is wanted, and wait until it is so."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import click
+
+from linkspan.core.cli import words
+from linkspan.core.cli.command import Seconds, Size, command
+from linkspan.core.cli.common import key_values
+from linkspan.core.cli.failure import FAILED, TIMED_OUT, Failure
+from linkspan.core.cli.image import registry_auth
+from linkspan.core.cli.progress import Display, bar
+from linkspan.core.cli.runflags import environment, healthcheck, mount, split_port, split_volumes
+from linkspan.core.cli.service import task_name
+from linkspan.core.cli.session import Session
+from linkspan.core.client.short import segment
+from linkspan.sdk.units import format_duration
+
+_NS: Final = 1_000_000_000
+_POLL_S: Final = 0.15
+_FAILED_STATES: Final = ("failed", "rejected")
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+_ORDERS = click.Choice(["start-first", "stop-first"])
+_ACTIONS = click.Choice(["pause", "continue", "rollback"])
+
+
+def _many(*names: str, metavar: str, help: str) -> Option:  # noqa: A002 - click's word
+    return click.option(*names, multiple=True, metavar=metavar, help=help)
+
+
+def _rollout_options(kind: str) -> list[Option]:
+    actions = _ACTIONS if kind == "update" else click.Choice(["pause", "continue"])
+    return [
+        click.option(
+            f"--{kind}-parallelism", type=int, metavar="N", help="Tasks at a time; 0: all"
+        ),
+        click.option(f"--{kind}-delay", type=Seconds(), metavar="TIME", help="Between tasks"),
+        click.option(f"--{kind}-order", type=_ORDERS, help="New task first, or old one away first"),
+        click.option(f"--{kind}-monitor", type=Seconds(), metavar="TIME", help="Watch a new task"),
+        click.option(f"--{kind}-failure-action", type=actions, help="When a new task fails"),
+        click.option(f"--{kind}-max-failure-ratio", type=float, metavar="R", help="Tolerated"),
+    ]
+
+
+_SPEC_OPTIONS: Final[Sequence[Option]] = (
+    click.option("--replicas", type=int, metavar="N", help="How many tasks"),
+    _many("-l", "--label", metavar="KEY=VALUE", help="A label of the service"),
+    _many("--container-label", metavar="KEY=VALUE", help="A label of its containers"),
+    _many("--constraint", metavar="EXPR", help="Where tasks may run: node.labels.zone==a"),
+    click.option("-u", "--user", metavar="USER[:GROUP]", help="Run as"),
+    click.option("-w", "--workdir", metavar="DIR", help="Working directory"),
+    click.option("--hostname", metavar="NAME", help="Host name of its containers"),
+    click.option("--read-only", is_flag=True, default=None, help="Root file system not writable"),
+    click.option("--init", is_flag=True, default=None, help="A small init that reaps processes"),
+    click.option("--stop-signal", metavar="NAME", help="Signal that stops a task"),
+    click.option("--stop-grace-period", type=Seconds(), metavar="TIME", help="Until SIGKILL"),
+    click.option("--limit-cpu", type=float, metavar="N", help="CPUs: 0.5, 2"),
+    click.option("--limit-memory", type=Size(), metavar="BYTES", help="Memory limit: 512m"),
+    click.option("--reserve-cpu", type=float, metavar="N", help="CPUs that a node must have free"),
+    click.option("--reserve-memory", type=Size(), metavar="BYTES", help="Memory it must have free"),
+    click.option(
+        "--restart-condition",
+        type=click.Choice(["none", "on-failure", "any"]),
+        help="When to replace",
+    ),
+    click.option("--restart-delay", type=Seconds(), metavar="TIME", help="Before a replacement"),
+    click.option("--restart-max-attempts", type=int, metavar="N", help="Then give up"),
+    click.option("--restart-window", type=Seconds(), metavar="TIME", help="Attempts count in this"),
+    *_rollout_options("update"),
+    *_rollout_options("rollback"),
+    click.option("--health-cmd", metavar="COMMAND", help="Health check, run by a shell"),
+    click.option("--health-interval", type=Seconds(), metavar="TIME", help="Between checks"),
+    click.option("--health-timeout", type=Seconds(), metavar="TIME", help="For one check"),
+    click.option("--health-retries", type=int, metavar="N", help="Failures until unhealthy"),
+    click.option("--health-start-period", type=Seconds(), metavar="TIME", help="Time to start up"),
+    click.option("--no-healthcheck", is_flag=True, help="Without the image's health check"),
+    click.option("-d", "--detach", is_flag=True, help="Do not wait until it is so"),
+    click.option("--wait-timeout", type=Seconds(), metavar="TIME", help="Wait no longer than this"),
+    click.option("--with-registry-auth", is_flag=True, help="Send our registry login along"),
+)
+
+
+def _spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_SPEC_OPTIONS):
+        function = option(function)
+    return function
+
+
+@command(
+    "create",
+    "Create a service, and wait until all its tasks are well.",
+    examples=[
+        "linkspan service create --name web --replicas 2 -p 8080:80 nginx",
+        "linkspan service create --name db --mount type=volume,src=data,dst=/data db:1",
+        "linkspan service create --name web --health-cmd 'wget -qO- localhost' "
+        "--update-order start-first --update-failure-action rollback web:1",
+    ],
+    more=["linkspan service ps", "linkspan service update"],
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("image")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND [ARG]...]")
+@click.option("--name", help="Its name; made up if none is given")
+@click.option(
+    "--mode", type=click.Choice(["replicated", "global"]), default="replicated", help="How many"
+)
+@click.option("--entrypoint", metavar="PROGRAM", help="Instead of the image's entrypoint")
+@_many("-p", "--publish", metavar="[HOST:]PORT[/udp]", help="Publish a port")
+@_many("--mount", metavar="type=…,src=…,dst=…", help="Mount a volume or a folder")
+@_many("--volume", metavar="SOURCE:TARGET[:ro]", help="The same, short")
+@_many("-e", "--env", metavar="NAME[=VALUE]", help="Environment")
+@_many("--env-file", metavar="FILE", help="Environment from a file")
+@_many("--network", metavar="NAME", help="A network")
+@_many("--cap-add", metavar="NAME", help="Add a capability")
+@_many("--cap-drop", metavar="NAME", help="Drop a capability")
+@_spec_options
+def create(session: Session, image: str, arguments: tuple[str, ...], **options: Any) -> int:
+    """Create a service."""
+    spec: dict[str, Any] = {
+        "Name": options["name"] or "",
+        "Labels": {},
+        "Mode": {"Global": {}} if options["mode"] == "global" else {"Replicated": {"Replicas": 1}},
+        "TaskTemplate": {"ContainerSpec": {"Image": image}},
+        "EndpointSpec": {"Mode": "vip", "Ports": [service_port(p) for p in options["publish"]]},
+    }
+    if options["mode"] == "global" and options["replicas"] is not None:
+        raise click.BadParameter("a global service has one task a node", param_hint="--replicas")
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    if arguments:
+        container["Args"] = list(arguments)
+    if options["entrypoint"]:
+        container["Command"] = [options["entrypoint"]]
+    container["Mounts"] = [*map(mount, options["mount"]), *map(_mount_of, options["volume"])]
+    container["Env"] = environment(options["env"], options["env_file"])
+    container["CapabilityAdd"] = list(options["cap_add"])
+    container["CapabilityDrop"] = list(options["cap_drop"])
+    spec["TaskTemplate"]["Networks"] = [{"Target": name} for name in options["network"]]
+    apply_options(spec, options)
+    headers = {"X-Registry-Auth": registry_auth(image)} if options["with_registry_auth"] else {}
+    api = session.api
+    with api.open("POST", "/services/create", None, spec, headers=headers) as answer:
+        made = answer.json()
+    for warning in made.get("Warnings") or ():
+        session.terminal.note(f"{session.terminal.painted_sign('warned')} {warning}")
+    session.terminal.print(made["ID"])
+    if options["detach"]:
+        return 0
+    return watch(session, made["ID"], options["wait_timeout"], since_version=None)
+
+
+@command(
+    "update",
+    "Change a service, and wait until all its tasks are exchanged.",
+    examples=[
+        "linkspan service update --image web:2 web",
+        "linkspan service update --env-add MODE=fast --env-rm DEBUG web",
+        "linkspan service update --force web",
+    ],
+    more=["linkspan service rollback", "linkspan service ps"],
+)
+@click.argument("service")
+@click.option("--image", help="Another image")
+@click.option("--args", "arguments", metavar="TEXT", help="Other arguments")
+@click.option("--force", is_flag=True, help="New tasks although nothing has changed")
+@click.option("--rollback", "roll_back", is_flag=True, help="Undo the last update")
+@_many("--publish-add", metavar="[HOST:]PORT", help="Publish a port")
+@_many("--publish-rm", metavar="PORT", help="Publish it no more, by its port inside")
+@_many("--env-add", metavar="NAME=VALUE", help="Add or change a variable")
+@_many("--env-rm", metavar="NAME", help="Remove a variable")
+@_many("--label-add", metavar="KEY=VALUE", help="Add or change a label")
+@_many("--label-rm", metavar="KEY", help="Remove a label")
+@_many("--mount-add", metavar="type=…", help="Add a mount")
+@_many("--mount-rm", metavar="TARGET", help="Remove a mount")
+@_spec_options
+def update(session: Session, service: str, **options: Any) -> int:
+    """Change a service."""
+    if options["roll_back"]:
+        return _roll_back(session, service, options["detach"], options["wait_timeout"])
+    api = session.api
+    found = api.get(f"/services/{segment(service)}")
+    spec = found["Spec"]
+    template = spec["TaskTemplate"]
+    container = template["ContainerSpec"]
+    if options["image"]:
+        container["Image"] = options["image"]
+    if options["arguments"] is not None:
+        import shlex
+
+        container["Args"] = shlex.split(options["arguments"])
+    if options["force"]:
+        template["ForceUpdate"] = int(template.get("ForceUpdate") or 0) + 1
+    _change_lists(spec, options)
+    apply_options(spec, options)
+    return _send(session, found, spec, options, auth_for=container["Image"])
+
+
+def _change_lists(spec: dict[str, Any], options: dict[str, Any]) -> None:
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    added = environment(options["env_add"], ())
+    gone = {*options["env_rm"], *(pair.partition("=")[0] for pair in added)}
+    kept = [p for p in container.get("Env") or () if p.partition("=")[0] not in gone]
+    container["Env"] = [*kept, *added]
+    labels = {k: v for k, v in (spec.get("Labels") or {}).items() if k not in options["label_rm"]}
+    spec["Labels"] = labels | key_values(options["label_add"], "--label-add")
+    endpoint = spec.setdefault("EndpointSpec", {})
+    closed = {text.partition("/")[0] for text in options["publish_rm"]}
+    ports = [p for p in endpoint.get("Ports") or () if str(p.get("TargetPort")) not in closed]
+    endpoint["Ports"] = [*ports, *map(service_port, options["publish_add"])]
+    targets = set(options["mount_rm"])
+    mounts = [m for m in container.get("Mounts") or () if m.get("Target") not in targets]
+    container["Mounts"] = [*mounts, *map(mount, options["mount_add"])]
+
+
+def _send(
+    session: Session, found: Any, spec: dict[str, Any], options: dict[str, Any], auth_for: str = ""
+) -> int:
+    api = session.api
+    version = found["Version"]["Index"]
+    headers = (
+        {"X-Registry-Auth": registry_auth(auth_for)} if options.get("with_registry_auth") else {}
+    )
+    path = f"/services/{found['ID']}/update"
+    with api.open("POST", path, {"version": version}, spec, headers=headers) as answer:
+        changed = answer.json() or {}
+    for warning in changed.get("Warnings") or ():
+        session.terminal.note(f"{session.terminal.painted_sign('warned')} {warning}")
+    session.terminal.print(found["Spec"]["Name"])
+    if options["detach"]:
+        return 0
+    return watch(session, found["ID"], options["wait_timeout"], since_version=version)
+
+
+@command(
+    "scale",
+    "Change how many tasks services have, and wait until they run.",
+    examples=["linkspan service scale web=5", "linkspan service scale web=5 worker=2"],
+)
+@click.argument("counts", nargs=-1, required=True, metavar="SERVICE=N...")
+@click.option("-d", "--detach", is_flag=True, help="Do not wait until it is so")
+@click.option("--wait-timeout", type=Seconds(), metavar="TIME", help="Wait no longer than this")
+def scale(
+    session: Session, counts: tuple[str, ...], detach: bool, wait_timeout: float | None
+) -> int:
+    """Change the number of tasks."""
+    wanted: dict[str, int] = {}
+    for text in counts:
+        name, equals, number = text.partition("=")
+        if not equals or not number.isdigit():
+            raise click.BadParameter(
+                f"'{text}' is not of the form SERVICE=N", param_hint="SERVICE=N"
+            )
+        wanted[name] = int(number)
+    status = 0
+    for name, replicas in wanted.items():
+        found = session.api.get(f"/services/{segment(name)}")
+        spec = found["Spec"]
+        if "Replicated" not in (spec.get("Mode") or {}):
+            raise Failure(f"service '{name}' has one task a node and cannot be scaled")
+        spec["Mode"]["Replicated"]["Replicas"] = replicas
+        options = {"detach": detach, "wait_timeout": wait_timeout}
+        status = _send(session, found, spec, options) or status
+    return status
+
+
+@command(
+    "rollback",
+    "Undo the last update of a service, and wait until it is undone.",
+    examples=["linkspan service rollback web"],
+    more=["linkspan service update"],
+)
+@click.argument("service")
+@click.option("-d", "--detach", is_flag=True, help="Do not wait until it is so")
+@click.option("--wait-timeout", type=Seconds(), metavar="TIME", help="Wait no longer than this")
+def rollback(session: Session, service: str, detach: bool, wait_timeout: float | None) -> int:
+    """Undo the last update."""
+    return _roll_back(session, service, detach, wait_timeout)
+
+
+def _roll_back(session: Session, service: str, detach: bool, timeout_s: float | None) -> int:
+    api = session.api
+    found = api.get(f"/services/{segment(service)}")
+    query = {"version": found["Version"]["Index"], "rollback": "previous"}
+    api.post(f"/services/{found['ID']}/update", query, found["Spec"])
+    session.terminal.print(found["Spec"]["Name"])
+    if detach:
+        return 0
+    version = found["Version"]["Index"]
+    return watch(session, found["ID"], timeout_s, since_version=version, rolling_back=True)
+
+
+def service_port(text: str) -> dict[str, Any]:
+    """An API EndpointPortConfig of ``8080:80`` or ``published=8080,target=80,mode=host``."""
+    if "=" in text:
+        pairs = dict(part.partition("=")[::2] for part in text.split(","))
+        if not pairs.get("target", "").isdigit():
+            raise click.BadParameter(f"'{text}' has no target", param_hint="--publish")
+        return {
+            "TargetPort": int(pairs["target"]),
+            "PublishedPort": int(pairs.get("published") or 0),
+            "Protocol": pairs.get("protocol", "tcp"),
+            "PublishMode": pairs.get("mode", "ingress"),
+        }
+    address, host, inside, protocol = split_port(text)
+    if address or "-" in inside or "-" in host:
+        reason = f"'{text}': a service publishes single ports on all addresses"
+        raise click.BadParameter(reason, param_hint="--publish")
+    return {
+        "TargetPort": int(inside),
+        "PublishedPort": int(host or 0),
+        "Protocol": protocol,
+        "PublishMode": "ingress",
+    }
+
+
+def _mount_of(text: str) -> dict[str, Any]:
+    anonymous, binds = split_volumes([text])
+    if anonymous:
+        return {"Type": "volume", "Target": text}
+    source, target, *options = binds[0].split(":")
+    kind = "bind" if source.startswith("/") else "volume"
+    return {"Type": kind, "Source": source, "Target": target, "ReadOnly": "ro" in options}
+
+
+def apply_options(spec: dict[str, Any], options: dict[str, Any]) -> None:
+    """Write the options that were given into an API ServiceSpec; leave the rest as it is."""
+    template = spec["TaskTemplate"]
+    container = template["ContainerSpec"]
+    if options["replicas"] is not None:
+        spec["Mode"] = {"Replicated": {"Replicas": options["replicas"]}}
+    spec["Labels"] = (spec.get("Labels") or {}) | key_values(options["label"], "--label")
+    labels = key_values(options["container_label"], "--container-label")
+    container["Labels"] = (container.get("Labels") or {}) | labels
+    if options["constraint"]:
+        template.setdefault("Placement", {})["Constraints"] = list(options["constraint"])
+    for option, key in (
+        ("user", "User"),
+        ("workdir", "Dir"),
+        ("hostname", "Hostname"),
+        ("read_only", "ReadOnly"),
+        ("init", "Init"),
+        ("stop_signal", "StopSignal"),
+    ):
+        if options[option] is not None:
+            container[key] = options[option]
+    if options["stop_grace_period"] is not None:
+        container["StopGracePeriod"] = _ns(options["stop_grace_period"])
+    health = healthcheck(options)
+    if health is not None:
+        container["Healthcheck"] = (container.get("Healthcheck") or {}) | health
+    _resources(template, options)
+    _restart(template, options)
+    for kind, key in (("update", "UpdateConfig"), ("rollback", "RollbackConfig")):
+        _rollout(spec, options, kind, key)
+
+
+def _resources(template: dict[str, Any], options: dict[str, Any]) -> None:
+    for prefix, key in (("limit", "Limits"), ("reserve", "Reservations")):
+        cpu, memory = options[f"{prefix}_cpu"], options[f"{prefix}_memory"]
+        if cpu is None and memory is None:
+            continue
+        target = template.setdefault("Resources", {}).setdefault(key, {})
+        if cpu is not None:
+            target["NanoCPUs"] = round(cpu * _NS)
+        if memory is not None:
+            target["MemoryBytes"] = memory
+
+
+def _restart(template: dict[str, Any], options: dict[str, Any]) -> None:
+    values = {
+        "Condition": options["restart_condition"],
+        "Delay": _ns(options["restart_delay"]),
+        "MaxAttempts": options["restart_max_attempts"],
+        "Window": _ns(options["restart_window"]),
+    }
+    given = {key: value for key, value in values.items() if value is not None}
+    if given:
+        template["RestartPolicy"] = (template.get("RestartPolicy") or {}) | given
+
+
+def _rollout(spec: dict[str, Any], options: dict[str, Any], kind: str, key: str) -> None:
+    values = {
+        "Parallelism": options[f"{kind}_parallelism"],
+        "Delay": _ns(options[f"{kind}_delay"]),
+        "Order": options[f"{kind}_order"],
+        "Monitor": _ns(options[f"{kind}_monitor"]),
+        "FailureAction": options[f"{kind}_failure_action"],
+        "MaxFailureRatio": options[f"{kind}_max_failure_ratio"],
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    if given:
+        spec[key] = {"Parallelism": 1} | (spec.get(key) or {}) | given
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * _NS)
+
+
+class _Rollout:
+    """How far a service is, from polls of the API."""
+
+    def __init__(self, session: Session, identifier: str) -> None:
+        self._session = session
+        self._id = identifier
+        self.service: Any = {}
+        self.tasks: list[Any] = []
+        self.name = identifier[:12]
+
+    def poll(self) -> None:
+        api = self._session.api
+        query = {"filters": {"service": [self._id]}}
+        self.service = api.get(f"/services/{self._id}")
+        self.tasks = api.get("/tasks", query)
+        self.name = self.service["Spec"]["Name"]
+
+    @property
+    def wanted(self) -> int:
+        mode = self.service["Spec"].get("Mode") or {}
+        if "Replicated" in mode:
+            return int(mode["Replicated"].get("Replicas") or 0)
+        return sum(t.get("DesiredState") == "running" for t in self.tasks)
+
+    @property
+    def running(self) -> int:
+        """Tasks of the present specification that run (or have done their work)."""
+        spec = _what_it_runs(self.service["Spec"]["TaskTemplate"])
+        return sum(
+            (t.get("Status") or {}).get("State") in ("running", "complete")
+            and t.get("DesiredState") in ("running", "complete")
+            and _what_it_runs(t.get("Spec") or {}) == spec
+            for t in self.tasks
+        )
+
+    @property
+    def leaving(self) -> int:
+        """Tasks that still run and are not wanted any more."""
+        return sum(
+            (t.get("Status") or {}).get("State") == "running" and t.get("DesiredState") != "running"
+            for t in self.tasks
+        )
+
+    @property
+    def state(self) -> str:
+        return str((self.service.get("UpdateStatus") or {}).get("State", ""))
+
+    @property
+    def message(self) -> str:
+        return str((self.service.get("UpdateStatus") or {}).get("Message", ""))
+
+    def errors(self, since: float) -> list[str]:
+        """Why tasks failed since a time, each once, the newest first."""
+        names = {self._id: self.name}
+        failed = [
+            (words.parse_time((t.get("Status") or {}).get("Timestamp", "")) or 0.0, t)
+            for t in self.tasks
+            if (t.get("Status") or {}).get("State") in _FAILED_STATES
+        ]
+        failed.sort(key=lambda pair: -pair[0])
+        texts: dict[str, str] = {}
+        for when, task in failed:
+            text = task["Status"].get("Err") or task["Status"].get("Message") or "it failed"
+            if when >= since:
+                texts.setdefault(text, f"{task_name(task, names)}: {text}")
+        return list(texts.values())
+
+    def pending(self) -> list[str]:
+        """What the tasks that do not run yet wait for."""
+        names = {self._id: self.name}
+        return [
+            f"{task_name(t, names)} {t['Status'].get('State')}"
+            + (
+                f": {t['Status'].get('Err') or t['Status'].get('Message')}"
+                if t["Status"].get("Err") or t["Status"].get("Message")
+                else ""
+            )
+            for t in self.tasks
+            if t.get("DesiredState") == "running" and t["Status"].get("State") != "running"
+        ]
+
+    def lines(self) -> list[str]:
+        head = (
+            f"{self.name}  {bar(self.running, self.wanted or 1)}  {self.running} of {self.wanted}"
+        )
+        if self.state:
+            head += f"  {self.state.replace('_', ' ')}"
+        return [head, *(f"  {text}" for text in self.pending()[:5])]
+
+
+def _what_it_runs(template: dict[str, Any]) -> str:
+    container = template.get("ContainerSpec") or {}
+    return json.dumps(
+        [container.get("Image"), template.get("ForceUpdate") or 0, container.get("Env")]
+    )
+
+
+def watch(
+    session: Session,
+    identifier: str,
+    timeout_s: float | None,
+    *,
+    since_version: int | None,
+    rolling_back: bool = False,
+) -> int:
+    """Wait until a service is as wanted; say why it is not.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        Failure: It was rolled back or paused, or the time is over.
+    """
+    rollout = _Rollout(session, identifier)
+    began = time.time()
+    terminal = session.terminal
+    said = ""
+    steady_since = 0.0
+    with Display(session, rollout.lines, f"service {identifier[:12]}") as display:
+        while True:
+            rollout.poll()
+            display.event(
+                {"service": rollout.name, "running": rollout.running, "of": rollout.wanted}
+            )
+            fact = f"  {rollout.name}  {rollout.running} of {rollout.wanted} run"
+            if rollout.state:
+                fact += f", {rollout.state.replace('_', ' ')}"
+            if display.mode == "plain" and fact != said:
+                display.say(fact)
+                said = fact
+            _raise_if_it_failed(rollout, began, rolling_back)
+            if _is_there(rollout, since_version):
+                # Two looks in a row: between two states of the daemon a single one may be lucky.
+                if steady_since:
+                    break
+                steady_since = time.monotonic()
+            else:
+                steady_since = 0.0
+            if timeout_s is not None and time.time() - began > timeout_s:
+                raise _out_of_time(rollout, timeout_s, began)
+            display.update()
+            time.sleep(_POLL_S)
+        line = (
+            f"{terminal.painted_sign('done')} {rollout.name}  "
+            f"{rollout.running}/{rollout.wanted} run  {display.elapsed}"
+        )
+    terminal.note(line)
+    return 0
+
+
+def _is_there(rollout: _Rollout, since_version: int | None) -> bool:
+    if since_version is not None and rollout.service["Version"]["Index"] <= since_version:
+        return False
+    if rollout.state in ("updating", "rollback_started"):
+        return False
+    return rollout.running == rollout.wanted and rollout.leaving == 0
+
+
+def _raise_if_it_failed(rollout: _Rollout, began: float, rolling_back: bool) -> None:
+    """A service that went back, or stands still, is a failure of what was asked for."""
+    state = rollout.state
+    at = words.parse_time((rollout.service.get("UpdateStatus") or {}).get("StartedAt") or "")
+    if at is not None and at < began - 2:
+        return  # of an earlier update
+    notes = [("cause", text) for text in rollout.errors(began - 2)[:3]]
+    if state == "rollback_completed" and not rolling_back:
+        raise Failure(
+            f"service '{rollout.name}' was rolled back: {rollout.message or 'the update failed'}",
+            id="LS0104",
+            status=FAILED,
+            notes=[*notes, ("state", f"{rollout.running} of {rollout.wanted} tasks run as before")],
+            helps=[f"linkspan service ps {rollout.name}"],
+        )
+    if state in ("paused", "rollback_paused"):
+        raise Failure(
+            f"the update of service '{rollout.name}' has stopped: {rollout.message}",
+            id="LS0104",
+            status=FAILED,
+            notes=[*notes, ("state", f"{rollout.running} of {rollout.wanted} new tasks run")],
+            helps=[
+                f"linkspan service ps {rollout.name}",
+                f"linkspan service rollback {rollout.name}",
+            ],
+        )
+
+
+def _out_of_time(rollout: _Rollout, timeout_s: float, began: float) -> Failure:
+    causes = rollout.errors(began - 2)[:3] or rollout.pending()[:3]
+    return Failure(
+        f"service '{rollout.name}' is not there after {format_duration(timeout_s)}: "
+        f"{rollout.running} of {rollout.wanted} tasks run",
+        id="LS0104",
+        status=TIMED_OUT,
+        notes=[("cause", text) for text in causes],
+        helps=[f"linkspan service ps {rollout.name}"],
+    )

@@ -1,0 +1,96 @@
+"""``linkspan swarm`` and ``linkspan node``."""
+
+from typing import Any
+
+import click
+
+from linkspan.core.cli import words
+from linkspan.core.cli.command import command
+from linkspan.core.cli.common import filters
+from linkspan.core.cli.session import Session
+from linkspan.core.cli.terminal import Terminal
+
+
+@command(
+    "init",
+    "Make this machine a cluster of one, so that it can run services.",
+    examples=["linkspan swarm init"],
+    more=["linkspan service create", "linkspan swarm leave"],
+)
+@click.option("--advertise-addr", default="", metavar="ADDRESS", help="Where others find it")
+@click.option("--listen-addr", default="0.0.0.0:2377", metavar="ADDRESS", help="Where it listens")
+@click.option("--force-new-cluster", is_flag=True, help="Forget the other managers")
+def init(session: Session, advertise_addr: str, listen_addr: str, force_new_cluster: bool) -> None:
+    """Make a cluster."""
+    body = {
+        "ListenAddr": listen_addr,
+        "AdvertiseAddr": advertise_addr,
+        "ForceNewCluster": force_new_cluster,
+    }
+    session.terminal.print(str(session.api.post("/swarm/init", None, body)))
+
+
+@command(
+    "leave",
+    "Leave the cluster; services and their tasks are gone with it.",
+    examples=["linkspan swarm leave --force"],
+)
+@click.option("-f", "--force", is_flag=True, help="Even if this is the last manager")
+def leave(session: Session, force: bool) -> None:
+    """Leave the cluster."""
+    session.api.post("/swarm/leave", {"force": force})
+    session.terminal.note("left the cluster")
+
+
+def _node_fields(record: Any) -> dict[str, Any]:
+    manager = record.get("ManagerStatus") or {}
+    return {
+        "ID": record.get("ID", ""),
+        "Hostname": (record.get("Description") or {}).get("Hostname", ""),
+        "Status": (record.get("Status") or {}).get("State", ""),
+        "Availability": (record.get("Spec") or {}).get("Availability", ""),
+        "ManagerStatus": "Leader" if manager.get("Leader") else "Reachable" if manager else "",
+        "EngineVersion": ((record.get("Description") or {}).get("Engine") or {}).get(
+            "EngineVersion", ""
+        ),
+    }
+
+
+def _node_state(terminal: Terminal, record: Any) -> str:
+    fields = _node_fields(record)
+    state, availability = fields["Status"], fields["Availability"]
+    if state != "ready":
+        return terminal.state("failed", "lost" if state == "down" else state)
+    if availability == "drain":
+        return terminal.state("holds", "draining")
+    if availability == "pause":
+        return terminal.state("holds", "paused")
+    return terminal.state("running", "ready")
+
+
+@command("ls", "List the machines of the cluster.", examples=["linkspan node ls"])
+@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+def node_ls(session: Session, filter_: tuple[str, ...]) -> None:
+    """List nodes."""
+    records = session.api.get("/nodes", {"filters": filters(filter_)})
+    terminal, now = session.terminal, session.now
+
+    def cells(record: Any) -> list[str]:
+        fields = _node_fields(record)
+        role = (record.get("Spec") or {}).get("Role", "")
+        if fields["ManagerStatus"] == "Leader":
+            role += "*"
+        labels = words.labels((record.get("Spec") or {}).get("Labels"))
+        return [
+            fields["Hostname"],
+            words.short_id(fields["ID"]),
+            role,
+            _node_state(terminal, record),
+            labels,
+            words.age_of(record.get("CreatedAt", ""), now),
+        ]
+
+    headers = ["NODE", "ID", "ROLE", "STATE", "LABELS", "AGE"]
+    session.rows(
+        records, _node_fields, cells, headers, drop=["LABELS", "ID"], keep=["NODE", "STATE"]
+    )
