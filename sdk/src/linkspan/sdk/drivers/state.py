@@ -66,7 +66,8 @@ class ChangeEvent:
 class State(Driver[Config], abc.ABC):
     """Keeps the cluster's truth; see the module.
 
-    A value is at most 1 MiB, a transaction at most 1,000 operations (InvalidArgument beyond).
+    A value is at most 1 MiB, a transaction at most 1,000 operations, each on a key of its own; a key has
+    1 to 1,024 bytes (InvalidArgument beyond).
     """
 
     @property
@@ -86,8 +87,11 @@ class State(Driver[Config], abc.ABC):
     async def commit(self, *operations: Operation) -> int:
         """All or nothing, durable when it returns; return the revision.
 
+        Without operations nothing is written, and the revision stays.
+
         Raises:
             Conflict: code ``revision``: a condition does not hold; nothing was written.
+            NotFound: code ``lease_unknown``: nobody holds the lease of a ``Put`` now.
             OutOfSpace: The disk is full; nothing was written.
         If cancelled: read to learn whether it was committed.
         """
