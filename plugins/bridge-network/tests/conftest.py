@@ -1,13 +1,57 @@
-"""A network namespace for each system test, so that the machine's own network is never touched."""
+"""A small world for system tests: host, neighbour and containers, each in a namespace of its own.
+
+The main thread, and so the driver's threads, live in the namespace ``host``; ``lan`` is a machine on
+the same wire. The machine's own network is never touched. Links and addresses are made by ``ip``, not
+by the code under test.
+"""
 
 import ctypes
 import os
-from collections.abc import Iterator
+import secrets
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import attrs
 import pytest
+import trio
+
+from linkspan.plugins.bridge_network.config import BridgeConfig
+from linkspan.plugins.bridge_network.driver import BridgeNetwork
+from linkspan.sdk.drivers.network import AttachRequest, Sandbox
+from linkspan.sdk.model.network import AddressPool, EndpointSpec, Network, NetworkSpec, PortBinding
+from linkspan.sdk.testing.host import FakeHost
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
+HOST = "198.51.100.2"
+LAN = "198.51.100.9"
+
+
+def _check(result: int) -> None:
+    assert result == 0, os.strerror(ctypes.get_errno())
+
+
+@contextmanager
+def _inside(path: str) -> Iterator[None]:
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(there, _CLONE_NEWNET))
+        yield
+    finally:
+        _check(_libc.setns(home, _CLONE_NEWNET))
+        os.close(there)
+        os.close(home)
+
+
+def run(command: str) -> str:
+    """Run a command in the host's namespace; return what it prints."""
+    done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
 
 
 @pytest.fixture
@@ -15,8 +59,195 @@ def own_network() -> Iterator[None]:
     """Put the main thread, and all threads that the test starts, into a namespace of its own."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        assert _libc.unshare(_CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        _check(_libc.unshare(_CLONE_NEWNET))
         yield
     finally:
-        assert _libc.setns(home, _CLONE_NEWNET) == 0
+        _check(_libc.setns(home, _CLONE_NEWNET))
         os.close(home)
+
+
+@pytest.fixture
+def wire(own_network: None) -> Iterator[str]:
+    """A host with the address HOST and a neighbour LAN; the path of the neighbour's namespace.
+
+    The neighbour routes the containers' addresses through the host, as an attacker would.
+    """
+    run("ip link set lo up")
+    lan = subprocess.Popen(["unshare", "--net", "sleep", "600"])
+    try:
+        path = f"/proc/{lan.pid}/ns/net"
+        own = Path("/proc/thread-self/ns/net").readlink()
+        while Path(path).readlink() == own:
+            pass
+        run(f"ip link add eth0 type veth peer name eth0 netns {lan.pid}")
+        run(f"ip addr add {HOST}/24 dev eth0")
+        run("ip link set eth0 up")
+        run("ip route add default via 198.51.100.1")
+        for command in (
+            "ip link set lo up",
+            f"ip addr add {LAN}/24 dev eth0",
+            "ip link set eth0 up",
+            f"ip route add 10.0.0.0/8 via {HOST}",
+        ):
+            run(f"nsenter --net={path} {command}")
+        yield path
+    finally:
+        lan.kill()
+        lan.wait()
+
+
+@attrs.define(eq=False)
+class Lab:
+    """The world with a driver in it.
+
+    Attributes:
+        places: Name → path of a namespace; the host has none.
+    """
+
+    driver: BridgeNetwork
+    nursery: trio.Nursery
+    places: dict[str, str]
+    sandboxes: dict[str, Sandbox] = attrs.field(factory=dict)
+    host_address: str = HOST
+    lan_address: str = LAN
+
+    async def network(self, name: str, *, subnet: str = "", **spec: object) -> Network:
+        pools = (AddressPool(subnet=subnet),) if subnet else ()
+        wanted = NetworkSpec(name=name, pools=pools, **spec)  # type: ignore[arg-type]
+        return await self.driver.create_network(
+            Network(id=secrets.token_hex(32), spec=wanted, created_at="")
+        )
+
+    async def attach(
+        self,
+        name: str,
+        *networks: Network | tuple[Network, EndpointSpec],
+        ports: tuple[PortBinding, ...] = (),
+        serving: bool = True,
+        **wishes: object,
+    ) -> Sandbox:
+        """A container that answers ``<name> <address of the client>`` on tcp 80, 81 and udp 80."""
+        sandbox = await self.driver.attach(
+            AttachRequest(
+                container_id=secrets.token_hex(32),
+                name=name,
+                hostname=name,
+                networks=tuple(
+                    n if isinstance(n, tuple) else (n, EndpointSpec()) for n in networks
+                ),
+                ports=ports,
+                **wishes,  # type: ignore[arg-type]
+            )
+        )
+        self.sandboxes[name] = sandbox
+        assert sandbox.namespace
+        self.places[name] = sandbox.namespace
+        if serving:
+            self.serve(name)
+        return sandbox
+
+    def serve(self, name: str) -> None:
+        for port in (80, 81):
+            self.nursery.start_soon(self._serve_tcp, name, self._listen(name, "", port))
+        self.nursery.start_soon(self._serve_udp, name, self._listen(name, "", 80, "udp"))
+
+    def listen(self, place: str, address: str, port: int) -> None:
+        """A server somewhere, as in containers."""
+        listener = self._listen(place, address, port)
+        self.nursery.start_soon(self._serve_tcp, place, listener)
+
+    async def detach(self, name: str) -> None:
+        await self.driver.detach(self.sandboxes.pop(name).container_id)
+        del self.places[name]
+
+    def address(self, name: str) -> str:
+        return self.sandboxes[name].endpoints[0].ipv4_address
+
+    def socket(self, place: str, protocol: str = "tcp") -> socket.socket:
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        if place == "host":
+            return socket.socket(socket.AF_INET, kind)
+        with _inside(self.places[place]):
+            return socket.socket(socket.AF_INET, kind)
+
+    def exec(self, place: str, command: str) -> str:
+        return run(f"nsenter --net={self.places[place]} {command}")
+
+    async def connect(self, place: str, address: str, port: int) -> trio.SocketStream:
+        sock = trio.socket.from_stdlib_socket(self.socket(place))
+        await sock.connect((address, port))
+        return trio.SocketStream(sock)
+
+    async def ask(
+        self,
+        place: str,
+        address: str,
+        port: int,
+        protocol: str = "tcp",
+        *,
+        source_port: int = 0,
+        wait_s: float = 0.6,
+    ) -> str:
+        """What is answered; ``timeout``, ``refused``, or the error's name."""
+        with trio.socket.from_stdlib_socket(self.socket(place, protocol)) as sock:
+            try:
+                with trio.fail_after(wait_s):
+                    if source_port:
+                        await sock.bind(("", source_port))
+                    await sock.connect((address, port))
+                    if protocol == "udp":
+                        await sock.send(b"?")
+                    return (await sock.recv(100)).decode()
+            except trio.TooSlowError:
+                return "timeout"
+            except ConnectionRefusedError:
+                return "refused"
+            except OSError as error:
+                return error.strerror or str(error)
+
+    def _listen(
+        self, place: str, address: str, port: int, protocol: str = "tcp"
+    ) -> trio.socket.SocketType:
+        sock = self.socket(place, protocol)
+        if protocol == "tcp":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((address, port))
+        except OSError:
+            sock.close()
+            raise
+        if protocol == "tcp":
+            sock.listen(64)
+        return trio.socket.from_stdlib_socket(sock)
+
+    async def _serve_tcp(self, name: str, sock: trio.socket.SocketType) -> None:
+        async def answer(stream: trio.SocketStream) -> None:
+            """Answer once, then echo."""
+            peer = stream.socket.getpeername()[0]
+            try:
+                await stream.send_all(f"{name} {peer}".encode())
+                async for data in stream:
+                    await stream.send_all(data)
+            except trio.BrokenResourceError:
+                return
+
+        await trio.serve_listeners(answer, [trio.SocketListener(sock)])
+
+    async def _serve_udp(self, name: str, sock: trio.socket.SocketType) -> None:
+        with sock:
+            while True:
+                _, peer = await sock.recvfrom(100)
+                await sock.sendto(f"{name} {peer[0]}".encode(), peer)
+
+
+@pytest.fixture
+async def lab(wire: str, fake_host: FakeHost) -> AsyncIterator[Lab]:
+    async with (
+        BridgeNetwork.open(BridgeConfig(), fake_host) as driver,
+        trio.open_nursery() as nursery,
+    ):
+        lab = Lab(driver=driver, nursery=nursery, places={"lan": wire})
+        yield lab
+        for name in list(lab.sandboxes):
+            await lab.detach(name)
+        nursery.cancel_scope.cancel()

@@ -114,6 +114,8 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         self._networks: dict[str, CarriedNetwork] = {}
         self._sandboxes: dict[str, LivingSandbox] = {}
         self._closing = trio.Event()
+        self._idle = trio.Event()
+        self._idle.set()
 
     @classmethod
     @asynccontextmanager
@@ -152,16 +154,21 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             ) from error
 
     async def _work(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._pool.run)
-            nursery.start_soon(self._graveyard.run)
-            await nursery.start(self._resolver.run)
-            task_status.started()
-            await self._closing.wait()
-            nursery.cancel_scope.cancel()
+        self._idle = trio.Event()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pool.run)
+                nursery.start_soon(self._graveyard.run)
+                await nursery.start(self._resolver.run)
+                task_status.started()
+                await self._closing.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._idle.set()
 
     async def _close(self) -> None:
         self._closing.set()
+        await self._idle.wait()
         for sandbox in self._sandboxes.values():
             self._resolver.stop(sandbox)
         self._pool.network = None
