@@ -458,7 +458,7 @@ async def test_a_watcher_sees_all_records_from_the_first_and_the_log_as_it_comes
     run_id = await bench.start("jobs: {a: {steps: [{id: s, run: echo hi}]}}")
     kinds, lines = [], []
     with bench.manager.watch(run_id) as watcher:
-        async for batch in watcher.batches():
+        while batch := await watcher.batch():
             kinds += [event["kind"] for event in batch if "n" in event]
             lines += [event["line"] for event in batch if event["kind"] == "log"]
     expected = ["run-created", "attempt-started", "job-started", "step-started", "step-finished"]
@@ -466,7 +466,7 @@ async def test_a_watcher_sees_all_records_from_the_first_and_the_log_as_it_comes
     assert lines == ["hi"]
     again = []
     with bench.manager.watch(run_id) as watcher:
-        async for batch in watcher.batches():
+        while batch := await watcher.batch():
             again += [event["kind"] for event in batch]
     assert again == kinds
 

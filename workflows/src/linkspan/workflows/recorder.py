@@ -1,7 +1,7 @@
 """One run's journal, its state folded from it, and those who watch."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -37,20 +37,16 @@ class Watcher:
         self._ended = True
         self._wake.set()
 
-    async def batches(self) -> AsyncIterator[list[Mapping[str, Json]]]:
-        """Events in groups, as many as there are; ends when the run is no longer active."""
-        while True:
-            if self._waiting:
-                batch, self._waiting = list(self._waiting), deque()
-                if self._lost:
-                    batch.append({"kind": "lost", "count": self._lost})
-                    self._lost = 0
-                yield batch
-            elif self._ended:
-                return
-            else:
-                self._wake = trio.Event()
-                await self._wake.wait()
+    async def batch(self) -> list[Mapping[str, Json]]:
+        """The events there are, at least one; empty when the run is no longer active."""
+        while not self._waiting and not self._ended:
+            self._wake = trio.Event()
+            await self._wake.wait()
+        batch, self._waiting = list(self._waiting), deque()
+        if self._lost:
+            batch.append({"kind": "lost", "count": self._lost})
+            self._lost = 0
+        return batch
 
 
 class Recorder:

@@ -1,0 +1,74 @@
+"""``build``: an image from a context in the workspace."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from linkspan.plugins.standard_steps.base import StandardStep
+from linkspan.sdk.drivers.builder import Builder, BuildRequest
+from linkspan.sdk.drivers.step import StepContext
+from linkspan.sdk.errors import InvalidArgument, NotFound
+from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
+from linkspan.sdk.reference import parse_reference
+
+
+class BuildStep(StandardStep):
+    """Builds with the chosen builder; finished layers of a build that was cut off are in its cache."""
+
+    async def plan(self, intent: StepIntent) -> StepPlan:
+        """The tags that will name the new image."""
+        tags = _tags(intent)
+        return StepPlan(
+            changes=tuple(StepChange(action="create", what=f"image {tag}") for tag in tags)
+            or (StepChange(action="create", what="image"),)
+        )
+
+    async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
+        """Build and tag.
+
+        Raises:
+            NotFound: There is no such folder in the workspace; code ``context_not_found``.
+            InvalidArgument: The file is wrong, or the context leads out of the workspace.
+            LinkspanError: A command of the file failed; code ``build_failed``.
+        If cancelled: no image is left; finished layers stay in the cache.
+        """
+        settings, tags = intent.settings, _tags(intent)
+        request = BuildRequest(
+            context=_context(intent),
+            file=settings["file"],
+            tags=tags,
+            args=settings.get("args", {}),
+            labels=settings.get("labels", {}),
+            target=settings.get("target", ""),
+            no_cache=settings.get("no-cache", False),
+            pull=settings.get("pull", False),
+        )
+        builder: Builder[Any] = self.host.driver("builder")
+        result = await builder.build(request, context.progress)
+        context.log(f"{result.steps} steps, {result.cached_steps} of them cached")
+        return {"id": result.image_id, "image": tags[0] if tags else result.image_id}
+
+    async def observe(self, intent: StepIntent) -> StepOutcome:
+        """Nothing says of which sources an image was made; the cache makes a second build short."""
+        return StepOutcome(applied=False, detail="built again; finished layers are in the cache")
+
+
+def _tags(intent: StepIntent) -> tuple[str, ...]:
+    tags: list[str] = intent.settings.get("tags", [])
+    return tuple(parse_reference(tag).with_default_tag().familiar for tag in tags)
+
+
+def _context(intent: StepIntent) -> Path:
+    """The context's folder; a link may not lead the builder out of the workspace."""
+    name: str = intent.settings["context"]
+    workspace: Path = intent.workspace.resolve()
+    folder = (workspace / name).resolve()
+    if not folder.is_relative_to(workspace):
+        raise InvalidArgument(f"the context '{name}' leads out of the workspace")
+    if not folder.is_dir():
+        raise NotFound(
+            f"there is no folder '{name}' in the workspace",
+            code="context_not_found",
+            help="'context' is relative to the folder of the pipeline",
+        )
+    return folder

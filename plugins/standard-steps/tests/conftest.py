@@ -1,0 +1,285 @@
+"""An engine with images only, a registry that remembers manifests, and an orchestrator without tasks."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from linkspan.sdk.drivers.orchestrator import RolloutProgress
+from linkspan.sdk.drivers.registry import Manifest
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
+from linkspan.sdk.model.image import Descriptor, Image, ImageConfig, PushResult, RemovedImage
+from linkspan.sdk.model.service import (
+    Cluster,
+    RolloutState,
+    RolloutStatus,
+    Service,
+    ServiceSpec,
+)
+from linkspan.sdk.model.step import StepIntent
+from linkspan.sdk.progress import Progress
+from linkspan.sdk.reference import Reference, parse_reference
+from linkspan.sdk.testing.host import FakeHost
+
+
+class FakeRegistry:
+    """What was pushed, by reference."""
+
+    def __init__(self) -> None:
+        self.manifests: dict[str, Manifest] = {}
+
+    async def manifest(self, reference: Reference, credentials: object) -> Manifest:
+        await trio.lowlevel.checkpoint()
+        if str(reference) not in self.manifests:
+            raise NotFound("manifest unknown")
+        return self.manifests[str(reference)]
+
+    def put(self, reference: str, image_id: str) -> str:
+        data = json.dumps({"config": {"digest": image_id}}).encode()
+        digest = f"sha256:{abs(hash(data)):064x}"
+        descriptor = Descriptor(media_type="m", digest=digest, size_bytes=len(data))
+        self.manifests[str(parse_reference(reference))] = Manifest(descriptor=descriptor, data=data)
+        return digest
+
+
+class FakeImages:
+    """Names and ids."""
+
+    def __init__(self, registry: FakeRegistry) -> None:
+        self.registry = registry
+        self.names: dict[str, str] = {}
+        self.used = False
+
+    def inspect(self, ref: str) -> Image:
+        found = ref if ref in self.names.values() else self.names.get(ref)
+        if found is None:
+            raise NotFound(f"No such image: {ref}", code="image_not_found")
+        return Image(id=found, config=ImageConfig(), repo_digests=("app@sha256:dd",))
+
+    async def tag(self, ref: str, reference: str) -> None:
+        self.names[reference] = self.inspect(ref).id
+        await trio.lowlevel.checkpoint()
+
+    async def push(self, reference: str, *, progress) -> PushResult:
+        progress(Progress(status="Pushed", id="layer"))
+        digest = self.registry.put(reference, self.inspect(reference).id)
+        await trio.lowlevel.checkpoint()
+        return PushResult(reference=reference, digest=digest, size_bytes=1)
+
+    async def pull(self, reference: str, *, platform: str, progress) -> Image:
+        self.names[reference] = "sha256:pulled"
+        await trio.lowlevel.checkpoint()
+        return self.inspect(reference)
+
+    async def remove(self, ref: str, *, force: bool = False) -> list[RemovedImage]:
+        await trio.lowlevel.checkpoint()
+        image = self.inspect(ref).id
+        if self.used:
+            raise Conflict("the image is used")
+        gone = [name for name, value in self.names.items() if value == image]
+        for name in gone:
+            del self.names[name]
+        return [*(RemovedImage(untagged=name) for name in gone), RemovedImage(deleted=image)]
+
+
+class FakeEngine:
+    def __init__(self, images: FakeImages) -> None:
+        self.images = images
+
+
+class FakeOrchestrator:
+    """Applies what it is told; a service whose image ends in ``bad`` is rolled back."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Service] = {}
+        self.joined = False
+        self.calls: list[str] = []
+        self.stuck = False
+
+    async def cluster(self) -> Cluster | None:
+        await trio.lowlevel.checkpoint()
+        return Cluster(id="c", created_at="", node_id="n") if self.joined else None
+
+    async def init(self, *, advertise_address: str = "") -> Cluster:
+        self.calls.append("init")
+        self.joined = True
+        return Cluster(id="c", created_at="", node_id="n")
+
+    async def get_service(self, service: str) -> Service:
+        await trio.lowlevel.checkpoint()
+        for found in self.services.values():
+            if service in (found.id, found.spec.name):
+                return found
+        raise NotFound(f"service {service} not found")
+
+    async def create_service(self, spec: ServiceSpec) -> Service:
+        self.calls.append(f"create {spec.name}")
+        return self._put(Service(id=f"id-{spec.name}", version=1, spec=spec))
+
+    async def update_service(
+        self, service: str, spec: ServiceSpec, *, version: int | None = None
+    ) -> Service:
+        before = await self.get_service(service)
+        if version not in (None, before.version):
+            raise Conflict("update out of sequence")
+        self.calls.append(f"update {spec.name} {spec.container.image} {spec.replicas}")
+        status = RolloutStatus(state=RolloutState.UPDATING)
+        return self._put(
+            attrs.evolve(
+                before,
+                spec=spec,
+                previous_spec=before.spec,
+                version=before.version + 1,
+                rollout=status,
+            )
+        )
+
+    async def rollback_service(self, service: str) -> Service:
+        before = await self.get_service(service)
+        if before.previous_spec is None:
+            raise InvalidArgument("there is no update to roll back")
+        self.calls.append(f"rollback {service}")
+        status = RolloutStatus(state=RolloutState.ROLLBACK_COMPLETED)
+        return self._put(
+            attrs.evolve(
+                before, spec=before.previous_spec, previous_spec=before.spec, rollout=status
+            )
+        )
+
+    async def scale_service(self, service: str, replicas: int) -> Service:
+        before = await self.get_service(service)
+        self.calls.append(f"scale {service} {replicas}")
+        return self._put(attrs.evolve(before, spec=attrs.evolve(before.spec, replicas=replicas)))
+
+    async def remove_service(self, service: str) -> None:
+        found = await self.get_service(service)
+        self.calls.append(f"remove {service}")
+        del self.services[found.id]
+
+    def _put(self, service: Service) -> Service:
+        if not self.stuck:
+            service = attrs.evolve(service, running_tasks=service.spec.replicas)
+        self.services[service.id] = service
+        return service
+
+    @asynccontextmanager
+    async def rollout(self, service: str) -> AsyncIterator[AsyncIterator[RolloutProgress]]:
+        async with aclosing(self._moments(await self.get_service(service))) as moments:
+            yield moments
+
+    async def _moments(self, service: Service) -> AsyncIterator[RolloutProgress]:
+        wanted = service.spec.replicas
+        bad = service.spec.container.image.endswith("bad")
+        failures: tuple[str, ...] = ()
+        for number in range(100 if self.stuck or bad else 2):
+            if bad:
+                failures = (*failures, f"task {number}: unhealthy")
+            if bad and service.previous_spec is not None and number == 1:
+                back = attrs.evolve(
+                    service,
+                    spec=service.previous_spec,
+                    rollout=RolloutStatus(state=RolloutState.ROLLBACK_COMPLETED),
+                )
+                self.services[service.id] = back
+                yield RolloutProgress(
+                    service=back,
+                    rollout=back.rollout,
+                    tasks=(),
+                    running=wanted,
+                    desired=wanted,
+                    updated=0,
+                    done=True,
+                    failed=True,
+                    failures=failures,
+                )
+                return
+            yield RolloutProgress(
+                service=service,
+                rollout=service.rollout,
+                tasks=(),
+                running=0,
+                desired=wanted,
+                updated=0,
+                done=False,
+                failures=failures,
+            )
+            await trio.sleep(1)
+        status = RolloutStatus(state=RolloutState.COMPLETED) if service.rollout else None
+        service = attrs.evolve(service, rollout=status)
+        self.services[service.id] = service
+        yield RolloutProgress(
+            service=service,
+            rollout=status,
+            tasks=(),
+            running=wanted,
+            desired=wanted,
+            updated=wanted,
+            done=True,
+        )
+
+
+@attrs.define
+class Context:
+    """Implements ``StepContext``."""
+
+    lines: list[str] = attrs.field(factory=list)
+    shown: list[Progress] = attrs.field(factory=list)
+    secrets: dict[str, str] = attrs.field(factory=dict)
+
+    def log(self, line: str) -> None:
+        self.lines.append(line)
+
+    def progress(self, progress: Progress) -> None:
+        self.shown.append(progress)
+
+
+@pytest.fixture
+def registry() -> FakeRegistry:
+    return FakeRegistry()
+
+
+@pytest.fixture
+def images(registry) -> FakeImages:
+    return FakeImages(registry)
+
+
+@pytest.fixture
+def orchestrator() -> FakeOrchestrator:
+    return FakeOrchestrator()
+
+
+@pytest.fixture
+def context() -> Context:
+    return Context()
+
+
+@pytest.fixture
+def host(tmp_path, nursery, registry, images, orchestrator) -> FakeHost:
+    host = FakeHost(root=tmp_path / "host", nursery=nursery, fake_engine=FakeEngine(images))
+    host.drivers["registry", ""] = registry
+    host.drivers["orchestrator", ""] = orchestrator
+    return host
+
+
+@pytest.fixture
+def intent(tmp_path):
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+
+    def make(verb: str, undo=None, **settings) -> StepIntent:
+        return StepIntent(
+            run_id="r",
+            job="j",
+            step="s",
+            attempt=1,
+            verb=verb,
+            settings={name.replace("_", "-"): value for name, value in settings.items()},
+            workspace=Path(workspace),
+            undo=undo or {},
+        )
+
+    return make

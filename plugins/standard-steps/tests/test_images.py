@@ -1,0 +1,109 @@
+"""``build``, ``push``, ``pull``, ``remove-image``."""
+
+import pytest
+
+from linkspan.plugins.standard_steps.build import BuildStep
+from linkspan.plugins.standard_steps.pull import PullStep
+from linkspan.plugins.standard_steps.push import PushStep
+from linkspan.plugins.standard_steps.remove_image import RemoveImageStep
+from linkspan.sdk.drivers.builder import BuildResult
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
+from linkspan.sdk.progress import Progress
+
+
+class Builder:
+    def __init__(self) -> None:
+        self.requests = []
+
+    async def build(self, request, progress):
+        self.requests.append(request)
+        progress(Progress(stream="Step 1/3 : FROM scratch\n"))
+        return BuildResult(image_id="sha256:made", steps=3, cached_steps=2)
+
+
+@pytest.fixture
+def builder(host):
+    made = Builder()
+    host.drivers["builder", ""] = made
+    return made
+
+
+async def test_build_hands_the_context_of_the_workspace_to_the_builder(
+    host, builder, intent, context
+):
+    wish = intent("build", context="app", file="Dockerfile", tags=["app:1"], args={"V": "1"})
+    (wish.workspace / "app").mkdir()
+    outputs = await BuildStep(host).apply(wish, context)
+    assert outputs == {"id": "sha256:made", "image": "app:1"}
+    (request,) = builder.requests
+    assert request.context == (wish.workspace / "app").resolve()
+    assert (request.tags, request.args) == (("app:1",), {"V": "1"})
+    assert context.lines == ["3 steps, 2 of them cached"]
+    assert [p.stream for p in context.shown] == ["Step 1/3 : FROM scratch\n"]
+
+
+async def test_build_without_tags_is_named_by_its_id(host, builder, intent, context):
+    outputs = await BuildStep(host).apply(intent("build", context=".", file="Dockerfile"), context)
+    assert outputs["image"] == "sha256:made"
+
+
+@pytest.mark.parametrize("name", ["..", "/etc", "link"])
+async def test_a_context_outside_of_the_workspace_is_refused(host, builder, intent, context, name):
+    wish = intent("build", context=name, file="Dockerfile")
+    (wish.workspace / "link").symlink_to("/etc")
+    with pytest.raises(InvalidArgument, match="leads out of the workspace"):
+        await BuildStep(host).apply(wish, context)
+
+
+async def test_a_context_that_is_not_there_is_named(host, builder, intent, context):
+    with pytest.raises(NotFound, match="no folder 'nowhere'"):
+        await BuildStep(host).apply(intent("build", context="nowhere", file="f"), context)
+
+
+async def test_push_tags_the_image_and_gives_its_digest(host, images, registry, intent, context):
+    images.names["app:1"] = "sha256:a"
+    wish = intent("push", image="app:1", tags=["127.0.0.1:5000/app:1", "127.0.0.1:5000/app:new"])
+    outputs = await PushStep(host).apply(wish, context)
+    digest = registry.manifests["127.0.0.1:5000/app:1"].descriptor.digest
+    assert outputs == {"image": f"127.0.0.1:5000/app@{digest}", "digest": digest}
+    assert set(registry.manifests) == {"127.0.0.1:5000/app:1", "127.0.0.1:5000/app:new"}
+
+
+async def test_push_asks_the_registry_what_became_of_it(host, images, registry, intent, context):
+    images.names["app:1"] = "sha256:a"
+    wish = intent("push", image="app:1", tags=["127.0.0.1:5000/app:1"])
+    step = PushStep(host)
+    assert not (await step.observe(wish)).applied
+    registry.put("127.0.0.1:5000/app:1", "sha256:other")
+    assert (await step.observe(wish)).detail.endswith("is another image")
+    outputs = await step.apply(wish, context)
+    seen = await step.observe(wish)
+    assert (seen.applied, seen.outputs) == (True, outputs)
+
+
+async def test_an_id_without_tags_cannot_be_pushed(host, intent, context):
+    with pytest.raises(InvalidArgument, match="names no tag"):
+        await PushStep(host).plan(intent("push", image="sha256:abc"))
+
+
+async def test_pull_gives_id_and_digest(host, intent, context):
+    outputs = await PullStep(host).apply(intent("pull", image="app"), context)
+    assert outputs == {"id": "sha256:pulled", "image": "app@sha256:dd"}
+
+
+async def test_remove_image_removes_and_is_content_if_there_is_none(host, images, intent, context):
+    images.names["app:1"] = "sha256:a"
+    step, wish = RemoveImageStep(host), intent("remove-image", image="app:1")
+    assert (await step.plan(wish)).changes[0].action == "destroy"
+    assert not (await step.observe(wish)).applied
+    assert (await step.apply(wish, context))["removed"] == ["app:1", "sha256:a"]
+    assert (await step.observe(wish)).applied
+    assert (await step.plan(wish)).changes[0].action == "none"
+    assert (await step.apply(wish, context))["removed"] == []
+
+
+async def test_an_image_in_use_is_a_conflict(host, images, intent, context):
+    images.names["app:1"] = "sha256:a"
+    images.used = True
+    with pytest.raises(Conflict):
+        await RemoveImageStep(host).apply(intent("remove-image", image="app:1"), context)

@@ -1,0 +1,175 @@
+"""``/linkspan/v1/runs``: pipelines over the daemon's API.
+
+=======  =================================  ======================================================
+POST     ``/linkspan/v1/runs``              start a run; 201 with its summary
+GET      ``/linkspan/v1/runs``              summaries, newest first
+GET      ``/linkspan/v1/runs/{run}``        one run with jobs and steps
+GET      ``/linkspan/v1/runs/{run}/events`` JSON lines: all records so far, then everything as it
+                                            happens, until the run is not active any more
+GET      ``/linkspan/v1/runs/{run}/logs``   JSON lines ``{job, step, time, stream, line}``;
+                                            ``?job= &step= &tail=``
+POST     ``/linkspan/v1/runs/{run}/cancel`` ask it to stop; ``?kill=1`` at once
+POST     ``/linkspan/v1/runs/{run}/resume`` go on with it
+=======  =================================  ======================================================
+
+``{run}`` is an id, an unique prefix of one, or ``last``.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+import trio
+
+from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.http import Answer, Request, Response, Router, Stream, Writer, json_response
+from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.manager import NewRun, RunManager
+
+T = TypeVar("T")
+_LINES: Final = {"Content-Type": "application/jsonl"}
+_BATCH: Final = 500
+_MAX_FILES: Final = 200_000
+
+
+class Routes:
+    """The handlers; ``manager`` finds the daemon's runs when a request comes."""
+
+    def __init__(self, manager: Callable[[], RunManager]) -> None:
+        self._manager = manager
+
+    def register(self, router: Router) -> None:
+        """Add the routes."""
+        base = "/linkspan/v1/runs"
+        router.add("POST", base, self.create)
+        router.add("GET", base, self.list_runs)
+        router.add("GET", base + "/{run}", self.inspect)
+        router.add("GET", base + "/{run}/events", self.events)
+        router.add("GET", base + "/{run}/logs", self.logs)
+        router.add("POST", base + "/{run}/cancel", self.cancel)
+        router.add("POST", base + "/{run}/resume", self.resume)
+
+    async def create(self, request: Request) -> Answer:
+        """Start a run."""
+        body = await request.json()
+        return json_response(await self._manager().create(new_run(body)), 201)
+
+    async def list_runs(self, request: Request) -> Answer:
+        """Summaries, newest first."""
+        return json_response(self._manager().list_runs())
+
+    async def inspect(self, request: Request) -> Answer:
+        """One run."""
+        return json_response(self._manager().inspect(request.params["run"]))
+
+    async def events(self, request: Request) -> Answer:
+        """Records so far, then everything as it happens."""
+        manager, run = self._manager(), request.params["run"]
+        manager.resolve(run)
+
+        async def write(writer: Writer) -> None:
+            with manager.watch(run) as watcher:
+                while batch := await watcher.batch():
+                    await writer.write(_as_lines(batch))
+
+        return Stream(run=write, headers=_LINES)
+
+    async def logs(self, request: Request) -> Answer:
+        """Lines of the logs."""
+        job, step = request.query.get("job", ""), request.query.get("step", "")
+        if step and not job:
+            raise InvalidArgument("'step' needs 'job'")
+        tail = request.number("tail", 0)
+        files = self._manager().log_files(request.params["run"], job, step)
+
+        async def write(writer: Writer) -> None:
+            for job_id, step_id, path in files:
+                lines = _log_lines(job_id, step_id, path, tail)
+                while batch := await trio.to_thread.run_sync(_take, lines, _BATCH):
+                    await writer.write(_as_lines(batch))
+
+        return Stream(run=write, headers=_LINES)
+
+    async def cancel(self, request: Request) -> Answer:
+        """Ask a run to stop."""
+        by = _who(request)
+        answer = await self._manager().cancel(
+            request.params["run"], kill=request.flag("kill"), by=by
+        )
+        return json_response(answer)
+
+    async def resume(self, request: Request) -> Response:
+        """Go on with a run."""
+        return json_response(await self._manager().resume(request.params["run"]))
+
+
+def _who(request: Request) -> str:
+    return "" if request.peer_uid is None else f"uid {request.peer_uid}"
+
+
+def _as_lines(events: Iterable[Mapping[str, Json]]) -> bytes:
+    lines = (json.dumps(event, separators=(",", ":"), ensure_ascii=False) for event in events)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _log_lines(job: str, step: str, path: Path, tail: int) -> Iterator[dict[str, Json]]:
+    """Lines of a log file, the last ``tail`` only unless that is 0. Blocks."""
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        lines: Iterable[str] = deque(file, maxlen=tail) if tail else file
+        for line in lines:
+            time, _, rest = line.rstrip("\n").partition(" ")
+            stream, _, text = rest.partition(" ")
+            yield {"job": job, "step": step, "time": time, "stream": stream, "line": text}
+
+
+def _take(lines: Iterator[dict[str, Json]], count: int) -> list[dict[str, Json]]:
+    return [line for _, line in zip(range(count), lines, strict=False)]
+
+
+def new_run(body: Json) -> NewRun:
+    """A request's body as a ``NewRun``.
+
+    Raises:
+        InvalidArgument: A field is missing or of the wrong type.
+    """
+    if not isinstance(body, dict):
+        raise InvalidArgument("the body must be an object")
+    workspace = Path(_field(body, "workspace", str, ""))
+    if not workspace.is_absolute():
+        raise InvalidArgument("'workspace' must be an absolute path", code="workspace_path")
+    inputs = _field(body, "inputs", dict, {})
+    if not all(isinstance(value, str) for value in inputs.values()):
+        raise InvalidArgument("values of 'inputs' must be texts")
+    files = body.get("files")
+    if files is not None and (
+        not isinstance(files, list)
+        or len(files) > _MAX_FILES
+        or not all(isinstance(name, str) for name in files)
+    ):
+        raise InvalidArgument(f"'files' must be a list of at most {_MAX_FILES} texts")
+    return NewRun(
+        file=_field(body, "file", str, "pipeline.yaml"),
+        text=_field(body, "text", str, ""),
+        workspace=workspace,
+        inputs=inputs,
+        files=None if files is None else tuple(files),
+        git=_git(_field(body, "git", dict, {})),
+        by=_field(body, "by", str, ""),
+    )
+
+
+def _field(body: Mapping[str, Json], name: str, kind: type[T], default: T) -> T:
+    value = body.get(name, default)
+    if not isinstance(value, kind):
+        raise InvalidArgument(f"'{name}' is of the wrong type")
+    return value
+
+
+def _git(given: Mapping[str, Json]) -> dict[str, Json]:
+    kinds = {"sha": str, "short_sha": str, "branch": str, "tag": str, "dirty": bool}
+    for name, value in given.items():
+        if name not in kinds or not isinstance(value, kinds[name]):
+            raise InvalidArgument(f"'git.{name}' is unknown or of the wrong type")
+    return dict(given)
