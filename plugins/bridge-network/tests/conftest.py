@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,11 @@ def run(command: str) -> str:
     done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
+
+
+@pytest.fixture
+def shell() -> Callable[[str], str]:
+    return run
 
 
 @pytest.fixture
@@ -104,9 +109,9 @@ class Lab:
         places: Name → path of a namespace; the host has none.
     """
 
-    driver: BridgeNetwork
     nursery: trio.Nursery
     places: dict[str, str]
+    driver: BridgeNetwork = attrs.field(init=False)
     sandboxes: dict[str, Sandbox] = attrs.field(factory=dict)
     host_address: str = HOST
     lan_address: str = LAN
@@ -241,13 +246,17 @@ class Lab:
 
 
 @pytest.fixture
-async def lab(wire: str, fake_host: FakeHost) -> AsyncIterator[Lab]:
-    async with (
-        BridgeNetwork.open(BridgeConfig(), fake_host) as driver,
-        trio.open_nursery() as nursery,
-    ):
-        lab = Lab(driver=driver, nursery=nursery, places={"lan": wire})
-        yield lab
-        for name in list(lab.sandboxes):
-            await lab.detach(name)
+async def world(wire: str) -> AsyncIterator[Lab]:
+    """The world before a driver is in it."""
+    async with trio.open_nursery() as nursery:
+        yield Lab(nursery=nursery, places={"lan": wire})
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def lab(world: Lab, fake_host: FakeHost) -> AsyncIterator[Lab]:
+    async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+        world.driver = driver
+        yield world
+        for name in list(world.sandboxes):
+            await world.detach(name)

@@ -23,6 +23,7 @@ from linkspan.plugins.bridge_network.bridges import (
     mac_of,
     parse_options,
 )
+from linkspan.plugins.bridge_network.coexistence import ForeignForwarding
 from linkspan.plugins.bridge_network.config import BridgeConfig
 from linkspan.plugins.bridge_network.firewall import Firewall, PublishedPorts
 from linkspan.plugins.bridge_network.graveyard import Grave, Graveyard, Lease, end
@@ -106,6 +107,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         self._firewall = Firewall(
             f"linkspan_{self._short_id}", self._group, host.run_dir / "balanced.json"
         )
+        self._foreign = ForeignForwarding(self._group, f"linkspan:{self._short_id}")
         self._graveyard = Graveyard(self._namespaces)
         self._pool = Pool(
             config.pool_size, self._group, self._namespaces, self._graveyard, self._isolated
@@ -159,6 +161,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pool.run)
                 nursery.start_soon(self._graveyard.run)
+                nursery.start_soon(self._foreign.run)
                 await nursery.start(self._resolver.run)
                 task_status.started()
                 await self._closing.wait()
@@ -177,6 +180,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         empty = not self._sandboxes
         if empty:
             await self._delete_all_links()
+        await self._foreign.close(remove=empty)
         await self._firewall.close(remove=empty)
         await self._namespaces.close()
 

@@ -1,0 +1,127 @@
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from hypothesis import given, strategies as st
+
+from linkspan.plugins.bridge_network.config import DEFAULT_POOLS, PoolConfig
+from linkspan.plugins.bridge_network.ipam import Subnet, choose_subnet
+from linkspan.sdk.errors import Conflict, InvalidArgument, PermissionDenied, Unavailable
+from linkspan.sdk.model.network import AddressPool
+
+
+def subnet(text="10.0.0.0/24", **parts):
+    network = IPv4Network(text)
+    parts.setdefault("gateway", network.network_address + 1)
+    return Subnet("net", network, **parts)
+
+
+def choose(wanted=None, pools=DEFAULT_POOLS, *, own=(), foreign=()):
+    return choose_subnet(
+        wanted or AddressPool(),
+        pools,
+        own=[IPv4Network(each) for each in own],
+        foreign=[IPv4Network(each) for each in foreign],
+    )
+
+
+def test_the_lowest_free_address_is_given_out():
+    net = subnet()
+    assert [str(net.take()) for _ in range(3)] == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
+    net.release(IPv4Address("10.0.0.3"))
+    assert str(net.take()) == "10.0.0.3"
+    assert str(net.take()) == "10.0.0.5"
+
+
+def test_a_range_limits_what_is_chosen_but_not_what_is_asked_for():
+    net = subnet(ip_range=IPv4Network("10.0.0.128/30"))
+    assert [str(net.take()) for _ in range(4)] == [f"10.0.0.{n}" for n in (128, 129, 130, 131)]
+    with pytest.raises(Unavailable):
+        net.take()
+    net.take_fixed(IPv4Address("10.0.0.9"))
+
+
+def test_reserved_addresses_are_refused():
+    net = subnet(auxiliary=[IPv4Address("10.0.0.5")])
+    for text in ("10.0.0.0", "10.0.0.1", "10.0.0.5", "10.0.0.255", "10.0.1.2"):
+        with pytest.raises(InvalidArgument):
+            net.take_fixed(IPv4Address(text))
+
+
+def test_a_point_to_point_subnet_has_no_network_and_broadcast_address():
+    net = subnet("10.0.0.0/31", gateway=IPv4Address("10.0.0.0"))
+    assert str(net.take()) == "10.0.0.1"
+
+
+@given(st.lists(st.sampled_from(["take", "release", "fixed"]), max_size=60), st.randoms())
+def test_no_address_is_had_twice(steps, random):
+    net = subnet("10.0.0.0/28")
+    held = set()
+    for step in steps:
+        if step == "release" and held:
+            address = random.choice(sorted(held))
+            held.remove(address)
+            net.release(address)
+            continue
+        free = set(net.network.hosts()) - held - {net.gateway}
+        if step == "fixed":
+            address = random.choice(sorted(net.network.hosts()))
+            if address in free:
+                net.take_fixed(address)
+                held.add(address)
+            else:
+                with pytest.raises((Conflict, InvalidArgument)):
+                    net.take_fixed(address)
+        elif free:
+            address = net.take()
+            assert address == min(free)
+            held.add(address)
+        else:
+            with pytest.raises(Unavailable):
+                net.take()
+
+
+def test_the_first_pool_that_the_host_does_not_route_to_is_chosen():
+    pool = choose(own=["172.17.0.0/16"], foreign=["172.18.4.0/24", "0.0.0.0/32", "172.19.0.5/32"])
+    assert (pool.subnet, pool.gateway) == ("172.20.0.0/16", "172.20.0.1")
+
+
+def test_pools_run_out_and_the_option_is_named():
+    pools = (PoolConfig(base="10.0.0.0/23", size=24),)
+    assert choose(pools=pools, own=["10.0.0.0/24"]).subnet == "10.0.1.0/24"
+    with pytest.raises(InvalidArgument, match="fully subnetted") as caught:
+        choose(pools=pools, own=["10.0.0.0/24"], foreign=["10.0.1.0/30"])
+    assert caught.value.code == "pools_exhausted"
+    assert "default-address-pools" in caught.value.help
+
+
+def test_an_asked_subnet_may_overlap_the_hosts_routes_but_no_network():
+    wanted = AddressPool(subnet="10.5.0.0/16")
+    assert choose(wanted, foreign=["10.5.1.0/24"]).gateway == "10.5.0.1"
+    with pytest.raises(PermissionDenied):
+        choose(wanted, own=["10.0.0.0/8"])
+
+
+def test_the_gateway_avoids_auxiliary_addresses():
+    wanted = AddressPool(subnet="10.5.0.0/24", auxiliary={"router": "10.5.0.1"})
+    assert choose(wanted).gateway == "10.5.0.2"
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        AddressPool(subnet="10.5.0.0/24", ip_range="10.6.0.0/25"),
+        AddressPool(subnet="10.5.0.0/24", auxiliary={"x": "10.6.0.1"}),
+        AddressPool(subnet="10.5.0.0/24", gateway="fd00::1"),
+        AddressPool(subnet="fd00::/64"),
+        AddressPool(subnet="10.5.0.1/32", auxiliary={"x": "10.5.0.1"}),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(wanted):
+    with pytest.raises(InvalidArgument):
+        choose(wanted)
+
+
+@pytest.mark.parametrize(("base", "size"), [("10.0.0.1/8", 16), ("10.0.0.0/16", 8), ("ten", 16)])
+def test_a_pool_that_cannot_be_cut_is_refused(base, size):
+    with pytest.raises(InvalidArgument):
+        PoolConfig(base=base, size=size)

@@ -1,0 +1,283 @@
+"""Names between containers, and what is passed on to other servers."""
+
+import random
+import struct
+from pathlib import Path
+
+import pytest
+import trio
+
+from linkspan.plugins.bridge_network import sandbox_files
+from linkspan.sdk.model.network import EndpointSpec
+
+pytestmark = pytest.mark.system
+
+A, PTR, MX, AAAA = 1, 12, 15, 28
+SERVER = ("127.0.0.11", 53)
+
+
+def query(name, kind=A):
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+    return (
+        struct.pack("!HHHHHH", random.randrange(65536), 0x0100, 1, 0, 0, 0)
+        + labels
+        + b"\0"
+        + struct.pack("!HH", kind, 1)
+    )
+
+
+def read(asked, answer):
+    """The code and the records' data."""
+    ident, flags, _, count = struct.unpack_from("!HHHH", answer)
+    assert ident == struct.unpack_from("!H", asked)[0]
+    assert flags & 0x8000
+    assert answer[12 : len(asked)] == asked[12:], "the question comes back as it was asked"
+    found, offset = [], len(asked)
+    for _ in range(count):
+        size = struct.unpack_from("!H", answer, offset + 10)[0]
+        found.append(answer[offset + 12 : offset + 12 + size])
+        offset += 12 + size
+    return flags & 0xF, found
+
+
+async def ask(lab, place, name, kind=A, *, tcp=False, wait_s=3):
+    asked = query(name, kind)
+    with trio.fail_after(wait_s):
+        if tcp:
+            async with await lab.connect(place, *SERVER) as stream:
+                await stream.send_all(struct.pack("!H", len(asked)) + asked)
+                data = b""
+                while len(data) < 2 or len(data) < 2 + struct.unpack_from("!H", data)[0]:
+                    data += await stream.receive_some()
+                return read(asked, data[2:])
+        with trio.socket.from_stdlib_socket(lab.socket(place, "udp")) as sock:
+            await sock.connect(SERVER)
+            await sock.send(asked)
+            return read(asked, await sock.recv(65535))
+
+
+async def addresses(lab, place, name, **how):
+    code, found = await ask(lab, place, name, **how)
+    assert code == 0
+    return sorted(".".join(map(str, each)) for each in found)
+
+
+@pytest.fixture
+def upstream(lab, tmp_path, monkeypatch):
+    """A server on the neighbour which the host uses: it knows ``x.example``; returns what it was asked."""
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text(f"nameserver {lab.lan_address}\nsearch example.org\n")
+    monkeypatch.setattr(sandbox_files, "HOST_RESOLV_CONF", resolv_conf)
+    asked = []
+
+    def answer(data):
+        asked.append(data)
+        if b"\x07example" not in data:
+            return data[:2] + b"\x81\x83" + data[4:]
+        record = b"\xc0\x0c" + struct.pack("!HHIH", A, 1, 60, 4) + bytes([203, 0, 113, 5])
+        return data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:] + record
+
+    async def serve_udp(sock):
+        with sock:
+            while True:
+                data, peer = await sock.recvfrom(4096)
+                await sock.sendto(answer(data), peer)
+
+    async def serve_tcp(stream):
+        size = struct.unpack("!H", await stream.receive_some(2))[0]
+        reply = answer(await stream.receive_some(size))
+        await stream.send_all(struct.pack("!H", len(reply)) + reply)
+
+    lab.nursery.start_soon(serve_udp, lab._listen("lan", lab.lan_address, 53, "udp"))
+    listener = trio.SocketListener(lab._listen("lan", lab.lan_address, 53))
+    lab.nursery.start_soon(trio.serve_listeners, serve_tcp, [listener])
+    return asked
+
+
+async def test_containers_know_each_other_by_name_alias_and_short_id(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    db = await lab.attach("db", (net, EndpointSpec(aliases=("Store",))))
+    await lab.attach("web", net)
+    for name in ("db", "DB", "store", db.container_id[:12], "db.shop"):
+        assert await addresses(lab, "web", name) == ["10.201.0.2"], name
+    assert await addresses(lab, "db", "web", tcp=True) == ["10.201.0.3"]
+    assert upstream == []
+
+
+async def test_a_shared_alias_leads_to_all_who_have_it_and_are_there(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    for name in ("w1", "w2"):
+        await lab.attach(name, (net, EndpointSpec(aliases=("web",))))
+    assert await addresses(lab, "w1", "web") == ["10.201.0.2", "10.201.0.3"]
+    await lab.detach("w2")
+    assert await addresses(lab, "w1", "web") == ["10.201.0.2"]
+
+
+async def test_a_known_name_without_that_record_is_answered_empty(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    await lab.attach("db", net)
+    for kind in (AAAA, MX):
+        assert await ask(lab, "db", "db", kind) == (0, [])
+    assert upstream == []
+
+
+async def test_an_address_leads_back_to_a_name(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    await lab.attach("db", net)
+    code, found = await ask(lab, "db", "2.0.201.10.in-addr.arpa", PTR)
+    assert (code, found) == (0, [b"\x02db\x04shop\x00"])
+
+
+async def test_names_of_other_networks_are_not_known(lab, upstream):
+    shop = await lab.network("shop", subnet="10.201.0.0/24")
+    office = await lab.network("office", subnet="10.202.0.0/24")
+    await lab.attach("db", shop)
+    await lab.attach("desk", office)
+    assert await ask(lab, "desk", "db") == (3, [])
+
+
+async def test_other_names_are_asked_of_the_hosts_servers(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    sandbox = await lab.attach("web", net)
+    assert await addresses(lab, "web", "www.example") == ["203.0.113.5"]
+    assert await addresses(lab, "web", "www.example", tcp=True) == ["203.0.113.5"]
+    assert Path(sandbox.files["/etc/resolv.conf"]).read_text().splitlines()[1:] == [
+        "nameserver 127.0.0.11",
+        "search example.org",
+        "options ndots:0",
+    ]
+
+
+async def test_a_containers_own_servers_are_asked_from_within_it(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    seen = []
+
+    async def serve(sock):
+        with sock:
+            while True:
+                data, peer = await sock.recvfrom(4096)
+                seen.append(peer[0])
+                await sock.sendto(data[:2] + b"\x81\x80" + data[4:], peer)
+
+    await lab.attach("dns", net)
+    lab.nursery.start_soon(serve, lab._listen("dns", "", 53, "udp"))
+    await lab.attach("web", net, dns=("10.201.0.2",), dns_search=("shop.test",))
+    assert await ask(lab, "web", "www.example") == (0, [])
+    assert seen == ["10.201.0.3"]
+    assert upstream == []
+
+
+async def test_a_container_may_have_port_53_itself(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    await lab.attach("dns", net)
+    with lab._listen("dns", "0.0.0.0", 53), lab._listen("dns", "0.0.0.0", 53, "udp"):
+        assert await addresses(lab, "dns", "dns") == ["10.201.0.2"]
+
+
+async def test_an_internal_network_is_not_a_way_to_the_hosts_servers(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24", internal=True)
+    await lab.attach("db", net)
+    assert await addresses(lab, "db", "db") == ["10.201.0.2"]
+    assert await ask(lab, "db", "www.example") == (2, [])
+    assert upstream == []
+
+
+async def test_a_dead_first_server_costs_a_second(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    path = sandbox_files.HOST_RESOLV_CONF
+    path.write_text(f"nameserver 198.51.100.77\nnameserver {lab.lan_address}\n")
+    await lab.attach("web", net)
+    assert await addresses(lab, "web", "www.example", wait_s=1.9) == ["203.0.113.5"]
+
+
+async def test_a_single_label_stays_here_when_the_user_wants_dots(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    await lab.attach("web", net, dns_options=("ndots:2",))
+    assert await ask(lab, "web", "nobody") == (3, [])
+    assert upstream == []
+
+
+async def test_many_questions_from_one_socket_are_all_answered(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    await lab.attach("db", net)
+    with trio.socket.from_stdlib_socket(lab.socket("db", "udp")) as sock:
+        await sock.connect(SERVER)
+        for _ in range(20):
+            for _ in range(32):
+                await sock.send(query("db"))
+                await sock.send(query("db", AAAA))
+            with trio.fail_after(3):
+                for _ in range(64):
+                    await sock.recv(512)
+
+
+async def test_nonsense_does_not_stop_the_service(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    await lab.attach("db", net)
+    with trio.socket.from_stdlib_socket(lab.socket("db", "udp")) as sock:
+        await sock.connect(SERVER)
+        for size in range(1, 40):
+            await sock.send(random.Random(size).randbytes(size))
+    assert await addresses(lab, "db", "db") == ["10.201.0.2"]
+
+
+async def test_a_new_name_takes_the_place_of_the_old(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    sandbox = await lab.attach("db", net)
+    await lab.driver.rename(sandbox.container_id, "store")
+    assert await addresses(lab, "db", "store") == ["10.201.0.2"]
+    # The hostname stays, as Docker's does.
+    await lab.attach("web", net)
+    code, _ = await ask(lab, "web", "2.0.201.10.in-addr.arpa", PTR)
+    assert code == 0
+
+
+async def test_names_come_with_the_first_network_that_has_them(lab, upstream):
+    default = await lab.network("bridge", subnet="10.200.0.0/24")
+    shop = await lab.network("shop", subnet="10.201.0.0/24")
+    sandbox = await lab.attach("web", default)
+    await lab.attach("db", shop)
+    path = Path(sandbox.files["/etc/resolv.conf"])
+    assert f"nameserver {lab.lan_address}" in path.read_text()
+    inode = path.stat().st_ino
+    await lab.driver.connect(sandbox.container_id, shop, EndpointSpec(aliases=("shopweb",)))
+    assert "nameserver 127.0.0.11" in path.read_text()
+    assert path.stat().st_ino == inode, "a bind mounted file is written in place"
+    assert await addresses(lab, "web", "db") == ["10.201.0.2"]
+    assert await addresses(lab, "db", "shopweb") == ["10.201.0.3"]
+    hosts = Path(sandbox.files["/etc/hosts"])
+    assert "10.201.0.3\tweb\n" in hosts.read_text()
+    await lab.driver.disconnect(sandbox.container_id, shop)
+    assert "10.201.0.3" not in hosts.read_text()
+    assert f"nameserver {lab.lan_address}" in path.read_text()
+
+
+async def test_a_users_resolv_conf_is_left_alone(lab, upstream):
+    default = await lab.network("bridge", subnet="10.200.0.0/24")
+    shop = await lab.network("shop", subnet="10.201.0.0/24")
+    sandbox = await lab.attach("web", default)
+    path = Path(sandbox.files["/etc/resolv.conf"])
+    path.write_text("nameserver 192.0.2.1\n")
+    await lab.driver.connect(sandbox.container_id, shop, EndpointSpec())
+    assert path.read_text() == "nameserver 192.0.2.1\n"
+
+
+async def test_links_are_names_for_one_container_only(lab, upstream):
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    await lab.attach("db", net)
+    await lab.attach("web", (net, EndpointSpec(links=("db:store",))))
+    assert await addresses(lab, "web", "store") == ["10.201.0.2"]
+    assert await ask(lab, "db", "store") == (3, [])
+    default = await lab.network("bridge", subnet="10.200.0.0/24")
+    await lab.attach("old-db", default)
+    old = await lab.attach("old-web", (default, EndpointSpec(links=("old-db:store",))))
+    hosts = Path(old.files["/etc/hosts"]).read_text()
+    assert f"{lab.address('old-db')}\tstore old-db\n" in hosts
+
+
+async def test_host_gateway_is_the_host(lab, upstream):
+    default = await lab.network("bridge", subnet="10.200.0.0/24")
+    lab.listen("host", "", 9998)
+    sandbox = await lab.attach("web", default, extra_hosts=("box:host-gateway",))
+    assert "10.200.0.1\tbox\n" in Path(sandbox.files["/etc/hosts"]).read_text()
+    assert (await lab.ask("web", "10.200.0.1", 9998)).startswith("host")

@@ -1,0 +1,97 @@
+"""The drivers ``host`` and ``none``."""
+
+import secrets
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from linkspan.plugins.bridge_network import plain, sandbox_files
+from linkspan.plugins.bridge_network.plain import HostNetwork, NoneNetwork
+from linkspan.sdk.drivers.base import NoConfig
+from linkspan.sdk.drivers.network import AttachRequest
+from linkspan.sdk.errors import Conflict, PermissionDenied
+from linkspan.sdk.model.network import EndpointSpec, Network, NetworkSpec, PortBinding
+
+
+def network(name):
+    return Network(id=secrets.token_hex(32), spec=NetworkSpec(name=name), created_at="")
+
+
+def request(net, **changes):
+    return AttachRequest(
+        container_id=secrets.token_hex(32),
+        name="web",
+        hostname=changes.pop("hostname", "web"),
+        networks=((net, EndpointSpec()),),
+        **changes,
+    )
+
+
+async def test_a_container_on_the_host_has_its_files_and_no_namespace(
+    fake_host, tmp_path, monkeypatch
+):
+    hosts, resolv_conf = tmp_path / "hosts", tmp_path / "resolv.conf"
+    hosts.write_text("127.0.0.1\tlocalhost\n192.0.2.1\tbox\n")
+    resolv_conf.write_text("nameserver 127.0.0.53\n")
+    monkeypatch.setattr(plain, "_HOST_HOSTS", hosts)
+    monkeypatch.setattr(sandbox_files, "HOST_RESOLV_CONF", resolv_conf)
+    async with HostNetwork.open(NoConfig(), fake_host) as driver:
+        net = await driver.create_network(network("host"))
+        ports = (PortBinding(container_port=80, host_port=80),)
+        wanted = request(net, hostname="", ports=ports, extra_hosts=("me:host-gateway",))
+        sandbox = await driver.attach(wanted)
+        assert sandbox.namespace is None
+        assert sandbox.ports == ()
+        assert [each.network_id for each in sandbox.endpoints] == [net.id]
+        text = {name: Path(path).read_text() for name, path in sandbox.files.items()}
+        assert text["/etc/hosts"] == hosts.read_text() + "127.0.0.1\tme\n"
+        assert "nameserver 127.0.0.53" in text["/etc/resolv.conf"]
+        assert text["/etc/hostname"] == socket.gethostname() + "\n"
+        await driver.detach(sandbox.container_id)
+        await driver.detach(sandbox.container_id)
+        assert not Path(sandbox.files["/etc/hosts"]).exists()
+
+
+async def test_there_is_one_network_of_the_host(fake_host):
+    async with HostNetwork.open(NoConfig(), fake_host) as driver:
+        first = network("host")
+        assert await driver.create_network(first) == first
+        assert await driver.create_network(first) == first
+        with pytest.raises(PermissionDenied):
+            await driver.create_network(network("host2"))
+
+
+@pytest.mark.system
+async def test_a_container_without_network_has_loopback_only(own_network, fake_host):
+    async with NoneNetwork.open(NoConfig(), fake_host) as driver:
+        net = await driver.create_network(network("none"))
+        wanted = request(net)
+        sandbox = await driver.attach(wanted)
+        with pytest.raises(Conflict):
+            await driver.attach(wanted)
+        shown = subprocess.run(
+            ["nsenter", f"--net={sandbox.namespace}", "ip", "-br", "link"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert [line.split()[0] for line in shown.stdout.splitlines()] == ["lo"]
+        await driver.detach(sandbox.container_id)
+        assert not Path(sandbox.namespace).exists()
+
+
+@pytest.mark.system
+async def test_unknown_namespaces_are_removed_and_living_ones_kept(own_network, fake_host):
+    async with NoneNetwork.open(NoConfig(), fake_host) as driver:
+        net = await driver.create_network(network("none"))
+        kept, lost = [await driver.attach(request(net)) for _ in range(2)]
+    async with NoneNetwork.open(NoConfig(), fake_host) as driver:
+        assert await driver.restore([net], [kept]) == []
+        assert Path(kept.namespace).exists()
+        assert not Path(lost.namespace).exists()
+        await driver.detach(kept.container_id)
+        (note,) = await driver.restore([net], [kept])
+        assert "is gone" in note
+        await driver.detach(kept.container_id)

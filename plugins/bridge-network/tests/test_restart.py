@@ -1,0 +1,202 @@
+"""The daemon dies and comes back: containers' networking goes on, and nothing is left or lost."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from linkspan.plugins.bridge_network.config import BridgeConfig
+from linkspan.plugins.bridge_network.driver import BridgeNetwork
+from linkspan.sdk.drivers.network import Sandbox
+from linkspan.sdk.errors import Conflict
+from linkspan.sdk.model.network import (
+    AddressPool,
+    Endpoint,
+    EndpointSpec,
+    Network,
+    NetworkSpec,
+    PortBinding,
+)
+
+pytestmark = pytest.mark.system
+
+
+def network_of(record):
+    spec = record["spec"]
+    pools = tuple(AddressPool(**pool) for pool in spec["pools"])
+    return Network(**{**record, "spec": NetworkSpec(**{**spec, "pools": pools})})
+
+
+def sandbox_of(record):
+    endpoints = tuple(
+        Endpoint(**{**each, "spec": EndpointSpec(**each["spec"]), "names": tuple(each["names"])})
+        for each in record["endpoints"]
+    )
+    ports = tuple(PortBinding(**port) for port in record["ports"])
+    return Sandbox(**{**record, "endpoints": endpoints, "ports": ports})
+
+
+@pytest.fixture
+def records(wire, tmp_path):
+    """Networks and sandboxes by name, of a daemon that was killed."""
+    script = Path(__file__).with_name("killed_daemon.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -9, done.stderr
+    made = json.loads(done.stdout)
+    return (
+        [network_of(each) for each in made["networks"]],
+        {name: sandbox_of(each) for name, each in made["sandboxes"].items()},
+    )
+
+
+@pytest.fixture
+async def survivors(records, world):
+    """The world with the living containers, before the daemon comes back."""
+    _, world.sandboxes = records
+    for name, sandbox in world.sandboxes.items():
+        world.places[name] = sandbox.namespace
+        world.serve(name)
+    return world
+
+
+@pytest.fixture
+async def restored(records, survivors, fake_host):
+    """The world with the daemon back in it."""
+    async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+        survivors.driver = driver
+        assert await driver.restore(records[0], records[1].values()) == []
+        yield survivors
+        for name in list(survivors.sandboxes):
+            await survivors.detach(name)
+
+
+async def asked(lab, place, address, port):
+    return (await lab.ask(place, address, port)).split()[0]
+
+
+def links():
+    done = subprocess.run(["ip", "-j", "link"], capture_output=True, text=True, check=True)
+    return [link["ifname"] for link in json.loads(done.stdout)]
+
+
+async def check_reachability(lab):
+    host, ephemeral = lab.host_address, lab.sandboxes["web"].ports[1].host_port
+    assert await asked(lab, "lan", host, 8080) == "web"
+    assert await asked(lab, "host", "127.0.0.1", ephemeral) == "web"
+    assert await asked(lab, "web", lab.address("db"), 81) == "timeout"
+    assert await asked(lab, "cache", lab.address("db"), 81) == "db"
+
+
+async def test_networking_goes_on_without_the_daemon_and_when_it_is_back(
+    records, survivors, fake_host
+):
+    lab = survivors
+    await check_reachability(lab)
+    stream = await lab.connect("lan", lab.host_address, 8080)
+    async with stream:
+        assert (await stream.receive_some()).startswith(b"web")
+        async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+            await check_reachability(lab)
+            await driver.restore(records[0], records[1].values())
+            await check_reachability(lab)
+            await stream.send_all(b"still there?")
+            with trio.fail_after(2):
+                assert await stream.receive_some() == b"still there?"
+            for sandbox in lab.sandboxes.values():
+                await driver.detach(sandbox.container_id)
+
+
+async def test_balanced_ports_lead_to_the_backends_that_live(restored):
+    found = [await asked(restored, "lan", restored.host_address, 9000) for _ in range(4)]
+    assert sorted(found) == ["cache", "cache", "db", "db"]
+
+
+async def test_ports_are_reserved_again(restored, records):
+    for host_port in (8080, 9000):
+        with pytest.raises(OSError, match="in use"):
+            restored.listen("host", "", host_port)
+        port = PortBinding(container_port=80, host_port=host_port)
+        with pytest.raises(Conflict) as caught:
+            await restored.attach("thief", records[0][0], ports=(port,))
+        assert caught.value.code == "port_taken"
+
+
+async def test_addresses_are_taken_again(restored, records):
+    taken = EndpointSpec(ipv4_address=restored.address("db"))
+    with pytest.raises(Conflict) as caught:
+        await restored.attach("thief", (records[0][1], taken))
+    assert caught.value.code == "address_taken"
+
+
+async def test_a_port_that_another_process_took_meanwhile_is_reported(
+    records, survivors, fake_host
+):
+    survivors.listen("host", "", 8080)
+    async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+        (note,) = await driver.restore(records[0], records[1].values())
+        assert "web" in note
+        assert "8080" in note
+        for sandbox in survivors.sandboxes.values():
+            await driver.detach(sandbox.container_id)
+
+
+async def test_names_are_answered_again_and_known_to_new_containers(restored, records):
+    question = b"\0\7\1\0\0\1\0\0\0\0\0\0\2db\0\0\1\0\1"
+    await restored.attach("new", records[0][1])
+    for place in ("cache", "new"):
+        with trio.socket.from_stdlib_socket(restored.socket(place, "udp")) as sock:
+            await sock.connect(("127.0.0.11", 53))
+            await sock.send(question)
+            with trio.fail_after(2):
+                answer = await sock.recv(512)
+        assert ".".join(map(str, answer[-4:])) == restored.address("db")
+
+
+async def test_what_no_record_knows_is_removed(restored, fake_host):
+    known = restored.sandboxes.values()
+    assert await asked(restored, "lan", restored.host_address, 8090) == "refused"
+    folders = {path.name for path in (fake_host.run_dir / "sandboxes").iterdir()}
+    assert folders == {each.container_id for each in known}
+    files = {str(path) for path in (fake_host.run_dir / "netns").iterdir()}
+    pooled = len(files) - len(known)
+    assert {each.namespace for each in known} <= files
+    assert pooled <= BridgeConfig().pool_size
+    ports = [name for name in links() if name.startswith("lsv")]
+    assert len(ports) <= len(known) + BridgeConfig().pool_size
+    assert [name for name in links() if name.startswith("br-")] == ["br-111111111111"]
+
+
+async def test_a_bridge_that_was_deleted_meanwhile_is_made_again(records, survivors, fake_host):
+    subprocess.run(["ip", "link", "del", "br-111111111111"], check=True)
+    async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+        notes = await driver.restore(records[0], records[1].values())
+        assert len(notes) == 3, "the bridge, and the two containers on it"
+        assert await asked(survivors, "cache", survivors.address("db"), 81) == "db"
+        for sandbox in survivors.sandboxes.values():
+            await driver.detach(sandbox.container_id)
+
+
+async def test_a_rule_set_flushed_meanwhile_is_loaded_again(records, survivors, fake_host):
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+        await driver.restore(records[0], records[1].values())
+        await check_reachability(survivors)
+        for sandbox in survivors.sandboxes.values():
+            await driver.detach(sandbox.container_id)
+
+
+async def test_a_daemon_that_ends_without_containers_leaves_nothing(restored, records, fake_host):
+    await restored.attach("last", *records[0])
+    for name in list(restored.sandboxes):
+        await restored.detach(name)
+    await restored.driver._close()
+    restored.driver._close = trio.lowlevel.checkpoint
+    assert links() == ["lo", "eth0"]
+    assert list((fake_host.run_dir / "netns").iterdir()) == []
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
+    assert tables.stdout == ""
