@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import zstandard
 
 from linkspan.plugins.overlay_snapshots.config import OverlaySnapshotsConfig
 from linkspan.plugins.overlay_snapshots.driver import OverlaySnapshots
+from linkspan.plugins.overlay_snapshots.trees import remove_tree
 from linkspan.sdk.drivers.snapshots import ApplyRequest
 from linkspan.sdk.errors import DataLoss, InvalidArgument, LinkspanError, TooLarge
 from linkspan.sdk.testing.host import FakeHost
@@ -491,6 +492,15 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
         yield data[start : start + 65536]
 
 
+@pytest.fixture
+def removed_afterwards(tmp_path: Path) -> Iterator[None]:
+    """pytest cannot remove a tree as deep as one of these."""
+    yield
+    remove_tree(tmp_path)
+    tmp_path.mkdir()
+
+
+@pytest.mark.usefixtures("removed_afterwards")
 @pytest.mark.parametrize(
     "vector", [v for v in VECTORS if v["id"] not in ELSEWHERE], ids=lambda v: v["id"]
 )

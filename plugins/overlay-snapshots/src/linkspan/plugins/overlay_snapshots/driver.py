@@ -6,7 +6,7 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -208,6 +208,8 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
                     finally:
                         os.close(writing)
                         ends.remove(writing)
+                        if isinstance(source, AsyncGenerator):
+                            await source.aclose()
 
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(pump)
