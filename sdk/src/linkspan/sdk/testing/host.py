@@ -25,6 +25,8 @@ class FakeHost:
     drivers: dict[tuple[str, str], Any] = attrs.field(factory=dict)
     fake_engine: Engine | None = None
     insecure_registries: tuple[str, ...] = ("127.0.0.0/8", "localhost")
+    daemon_id: str = "fake"
+    bridge_address: str = ""
 
     @property
     def state_dir(self) -> Path:
@@ -52,7 +54,7 @@ class FakeHost:
     @property
     def daemon(self) -> DaemonInfo:
         return DaemonInfo(
-            id="fake",
+            id=self.daemon_id,
             name="fake",
             version="0",
             data_root=self.root / "data",
@@ -60,6 +62,7 @@ class FakeHost:
             api_sockets=(),
             drivers={role: name for role, name in self.drivers if name},
             insecure_registries=self.insecure_registries,
+            bridge_address=self.bridge_address,
         )
 
     def driver(self, role: str, name: str | None = None) -> Any:
