@@ -184,7 +184,9 @@ class Daemon:
                 await supervisor.start(run, config, host, name=name)
             except LinkspanError as error:
                 self.troubles[name] = str(error)
-                log.warning("component not started", extra={"component": name, "reason": str(error)})
+                log.warning(
+                    "component not started", extra={"component": name, "reason": str(error)}
+                )
 
     async def _serve(
         self,
