@@ -14,6 +14,7 @@ from linkspan.plugins.distribution_registry.transport import (
     ConnectionLostError,
     Outgoing,
     Transport,
+    abandon,
     close_response,
     describe_failure,
 )
@@ -57,7 +58,10 @@ class BlobDownload(AsyncIterator[bytes]):
 
     async def aclose(self) -> None:
         """Close the connection; may be called at any time, and again."""
-        response, self._response, self._parts = self._response, None, None
+        response, parts = self._response, self._parts
+        self._response = self._parts = None
+        if parts is not None:
+            await abandon(parts)
         if response is not None:
             await close_response(response)
 

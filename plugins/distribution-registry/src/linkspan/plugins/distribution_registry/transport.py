@@ -197,12 +197,28 @@ def _is_short(response: httpx.Response) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def closing(response: httpx.Response) -> AsyncIterator[httpx.Response]:
-    """Close a response at the end."""
+async def body_of(response: httpx.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The body's parts; the response is closed at the end, wherever reading stopped."""
+    parts = response.aiter_raw()
     try:
-        yield response
+        yield parts
     finally:
+        await abandon(parts)
         await close_response(response)
+
+
+async def abandon(parts: AsyncIterator[bytes]) -> None:
+    """End a body that is not read to its end.
+
+    httpx and httpcore stack five async generators; closing the outer one leaves the others to the
+    garbage collector. A cancellation at the innermost wait runs through and ends them all. What is
+    buffered already comes first, so this also finds the end of a body that has arrived whole.
+    """
+    with trio.CancelScope(shield=True) as scope:
+        scope.cancel()
+        with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+            async for _ in parts:
+                pass
 
 
 async def read_at_most(response: httpx.Response, limit_bytes: int) -> tuple[bytes, bool]:
@@ -211,18 +227,18 @@ async def read_at_most(response: httpx.Response, limit_bytes: int) -> tuple[byte
     Raises:
         ConnectionLostError: The connection broke off.
     """
-    parts: list[bytes] = []
+    found: list[bytes] = []
     size = 0
-    async with closing(response):
+    async with body_of(response) as parts:
         try:
-            async for part in response.aiter_raw():
-                parts.append(part)
+            async for part in parts:
+                found.append(part)
                 size += len(part)
                 if size > limit_bytes:
-                    return b"".join(parts)[:limit_bytes], False
+                    return b"".join(found)[:limit_bytes], False
         except httpx.TransportError as error:
             raise ConnectionLostError(describe_failure(error)) from error
-    return b"".join(parts), True
+    return b"".join(found), True
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
