@@ -5,7 +5,8 @@ POST     ``/linkspan/v1/runs``              start a run; 201 with its summary
 GET      ``/linkspan/v1/runs``              summaries, newest first
 GET      ``/linkspan/v1/runs/{run}``        one run with jobs and steps
 GET      ``/linkspan/v1/runs/{run}/events`` JSON lines: all records so far, then everything as it
-                                            happens, until the run is not active any more
+                                            happens, until the run is not active any more;
+                                            ``?follow=0`` ends after the records so far
 GET      ``/linkspan/v1/runs/{run}/logs``   JSON lines ``{job, step, time, stream, line}``;
                                             ``?job= &step= &tail=``
 POST     ``/linkspan/v1/runs/{run}/cancel`` ask it to stop; ``?kill=1`` at once
@@ -68,11 +69,14 @@ class Routes:
         """Records so far, then everything as it happens."""
         manager, run = self._manager(), request.params["run"]
         manager.resolve(run)
+        follow = request.flag("follow", default=True)
 
         async def write(writer: Writer) -> None:
             with manager.watch(run) as watcher:
                 while batch := await watcher.batch():
                     await writer.write(_as_lines(batch))
+                    if not follow:
+                        return
 
         return Stream(run=write, headers=_LINES)
 

@@ -1,0 +1,418 @@
+"""``linkspan workflow …``: parse, one call to the daemon, render."""
+
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from linkspan.core.cli.command import command
+from linkspan.core.cli.failure import FAILED, INTERRUPTED, UNREACHABLE, USAGE, Failure, of_error
+from linkspan.core.cli.session import Session
+from linkspan.core.client.errors import ApiError, ConnectionLost
+from linkspan.core.client.short import Api, segment
+from linkspan.sdk.errors import LinkspanError
+from linkspan.workflows import sources
+
+BASE: Final = "/linkspan/v1/runs"
+
+
+def _complete_runs(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from linkspan.core.cli.common import complete
+
+    return complete(BASE, lambda run: [run["id"]])(ctx, _param, incomplete)
+
+
+_run_argument = click.argument("run_ref", metavar="RUN", shell_complete=_complete_runs)
+_detach = click.option("-d", "--detach", is_flag=True, help="Print the id and leave it running")
+
+
+# lint
+
+
+@command(
+    "lint",
+    "Say everything that is wrong with pipelines, running nothing.",
+    examples=["linkspan workflow lint", "linkspan workflow lint release.yaml --format json"],
+    more=["linkspan workflow run"],
+)
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+def lint(session: Session, files: tuple[str, ...]) -> int:
+    """Check pipelines."""
+    from linkspan.sdk.diagnostics import render_all
+
+    paths = [_file(name) for name in files] or sources.all_files()
+    if not paths:
+        raise Failure(
+            "there is no pipeline to check",
+            status=USAGE,
+            helps=["linkspan workflow lint FILE", f"pipelines live in {sources.FOLDER}/*.yaml"],
+        )
+    found: list[Any] = []
+    for path in paths:
+        found += _checked(path, path.read_bytes()).diagnostics
+    errors = sum(d.severity == "error" for d in found)
+    if not session.document([_as_json(d) for d in found], default="table"):
+        for line in render_all(found).splitlines():
+            session.terminal.print(line)
+        warnings = len(found) - errors
+        parts = [_count(errors, "error")] if errors or not warnings else []
+        parts += [_count(warnings, "warning")] if warnings else []
+        session.terminal.note(f"{', '.join(parts)} in {_count(len(paths), 'file')}")
+    return USAGE if errors else 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"
+
+
+def _as_json(diagnostic: Any) -> dict[str, Any]:
+    import attrs
+
+    return attrs.asdict(diagnostic, filter=lambda attribute, _: attribute.name != "source")
+
+
+def _file(name: str) -> Path:
+    found = sources.find_file(name)
+    if found is None:
+        raise Failure(
+            f"there is no pipeline '{name}'",
+            status=USAGE,
+            helps=[f"a file, or a name in {sources.FOLDER}/: linkspan workflow run release"],
+        )
+    return found
+
+
+def _checked(path: Path, data: bytes) -> Any:
+    """The pipeline as the installed plugins see it; no daemon is asked."""
+    from linkspan.core.plugins.registry import PluginRegistry
+    from linkspan.workflows.check import check
+    from linkspan.workflows.verbs import Verbs
+
+    return check(data, str(path), Verbs(PluginRegistry().discover().manifests.values()))
+
+
+# run
+
+
+@command(
+    "run",
+    "Run a pipeline and watch it.",
+    examples=[
+        "linkspan workflow run release",
+        "linkspan workflow run ci/release.yaml --input version=2 --input port=8080",
+        "linkspan workflow run release --progress plain --format json",
+    ],
+    more=["linkspan workflow resume", "linkspan workflow logs", "linkspan workflow lint"],
+)
+@click.argument("file", metavar="FILE")
+@click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="A value for an input")
+@click.option("--workspace", metavar="DIR", help="Folder of the sources; else the pipeline's own")
+@click.option("--all-files", is_flag=True, help="Also what git ignores")
+@_detach
+def run(
+    session: Session,
+    file: str,
+    inputs: tuple[str, ...],
+    workspace: str | None,
+    all_files: bool,
+    detach: bool,
+) -> int:
+    """Run a pipeline."""
+    import getpass
+
+    from linkspan.core.cli.common import key_values
+
+    path = _file(file)
+    data = path.read_bytes()
+    given = key_values(inputs, "--input")
+    _refuse_faults(path, data, given)
+    folder = Path(workspace).resolve() if workspace else sources.workspace_of(path)
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = ""
+    body = {
+        "file": str(path),
+        "text": data.decode("utf-8-sig"),
+        "inputs": given,
+        "workspace": str(folder),
+        "files": None if all_files else sources.git_files(folder),
+        "git": sources.git_facts(folder),
+        "by": user,
+    }
+    return _begin(session, lambda: session.api.post(BASE, body=body), detach=detach)
+
+
+def _refuse_faults(path: Path, data: bytes, given: Mapping[str, str]) -> None:
+    """Faults of the file and of the inputs need no daemon to be told."""
+    from linkspan.core.cli.failure import Rendered
+    from linkspan.sdk.diagnostics import render_all
+    from linkspan.workflows.check import MAX_SHOWN
+    from linkspan.workflows.inputs import read_inputs
+
+    checked = _checked(path, data)
+    if checked.errors or checked.workflow is None:
+        shown = checked.diagnostics[:MAX_SHOWN]
+        raise Rendered(render_all(shown), len(checked.errors))
+    try:
+        read_inputs(checked.workflow, given)
+    except LinkspanError as error:
+        raise Failure(error.message, status=USAGE) from error
+
+
+def _begin(session: Session, start: Callable[[], Any], *, detach: bool) -> int:
+    try:
+        started = start()
+    except ApiError as error:
+        wrong = error.code in ("invalid_pipeline", "invalid_input")
+        failure = of_error(error)
+        failure.status = USAGE if wrong else failure.status
+        raise failure from error
+    if detach:
+        session.terminal.print(started["id"])
+        return 0
+    return _watch(session, started["id"])
+
+
+def _watch(session: Session, run_id: str) -> int:
+    """Show a run until it is not active; Ctrl-C asks it to stop, a second one kills."""
+    from linkspan.workflows.view import RunView, ending, summary
+
+    view = RunView(session, run_id)
+    lost = False
+    with _Stopper(session, run_id) as stopper, view.display:
+        try:
+            for event in _events(session, run_id, view.display.update):
+                if event is not None:
+                    view.take(event)
+        except ConnectionLost:
+            lost = True
+    state = view.state
+    if session.format and session.format != "table":
+        session.document(state.as_json(active=False))
+    elif not session.quiet and session.terminal.progress != "json":
+        summary(session, state)
+    if session.terminal.progress != "json":
+        for line in ending(session, state):
+            session.terminal.note(line)
+    if lost:
+        return UNREACHABLE
+    if state.result in ("success", "warned"):
+        return 0
+    return INTERRUPTED if stopper.asked else FAILED
+
+
+def _events(
+    session: Session, run_id: str, idle: Callable[[], None]
+) -> Iterator[Mapping[str, Any] | None]:
+    """A run's events; ``idle`` is called four times a second while nothing happens."""
+    import json
+    import select
+
+    with session.api.open("GET", f"{BASE}/{segment(run_id)}/events") as answer:
+        pieces = answer.pieces()
+        rest = b""
+        while True:
+            # What may be left of a chunk is its line end; the next chunk is not here then.
+            if answer.reader.buffer in (b"", b"\r\n"):
+                ready, _, _ = select.select([answer.sock], [], [], 0.25)
+                if not ready:
+                    idle()
+                    continue
+            piece = next(pieces, None)
+            if piece is None:
+                return
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                if line:
+                    yield json.loads(line)
+
+
+class _Stopper:
+    """Turns Ctrl-C into a request to the daemon: once to stop, twice to kill, then to leave."""
+
+    def __init__(self, session: Session, run_id: str) -> None:
+        self.asked = 0
+        self._session = session
+        self._run_id = run_id
+        self._before: Any = None
+
+    def __enter__(self) -> "_Stopper":
+        self._before = signal.signal(signal.SIGINT, self._interrupted)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _interrupted(self, *_: object) -> None:
+        self.asked += 1
+        if self.asked > 2:
+            raise KeyboardInterrupt
+        kill = self.asked == 2
+        words = (
+            "killing what runs"
+            if kill
+            else "asked the run to stop; Ctrl-C again kills, and skips `finally`"
+        )
+        # A terminal shows ^C where the cursor is; the words begin on a line of their own.
+        self._session.terminal.note(f"\n{words}")
+        try:
+            _cancel(self._session.api, self._run_id, kill=kill)
+        except LinkspanError as error:
+            self._session.terminal.error(of_error(error).render())
+
+
+def _cancel(api: Api, run_ref: str, *, kill: bool) -> Any:
+    return api.post(f"{BASE}/{segment(run_ref)}/cancel", {"kill": kill})
+
+
+@command(
+    "attach",
+    "Watch a run that is under way, from its beginning.",
+    examples=["linkspan workflow attach last", "linkspan workflow attach 7f3a --progress json"],
+    more=["linkspan workflow cancel"],
+)
+@_run_argument
+def attach(session: Session, run_ref: str) -> int:
+    """Watch a run."""
+    return _watch(session, _id_of(session, run_ref))
+
+
+def _id_of(session: Session, run_ref: str) -> str:
+    found = session.api.get(f"{BASE}/{segment(run_ref)}")
+    return str(found["id"])
+
+
+@command(
+    "resume",
+    "Go on with a run that failed, was cancelled or interrupted; what is done is not done again.",
+    examples=["linkspan workflow resume 7f3a", "linkspan workflow resume last"],
+    more=["linkspan workflow ls", "linkspan workflow show"],
+)
+@_run_argument
+@_detach
+def resume(session: Session, run_ref: str, detach: bool) -> int:
+    """Go on with a run."""
+    path = f"{BASE}/{segment(run_ref)}/resume"
+    return _begin(session, lambda: session.api.post(path), detach=detach)
+
+
+@command(
+    "cancel",
+    "Ask a run to stop: its steps get SIGTERM and their grace, then `finally` runs.",
+    examples=["linkspan workflow cancel 7f3a", "linkspan workflow cancel 7f3a --kill"],
+)
+@_run_argument
+@click.option("--kill", is_flag=True, help="At once, without grace and without `finally`")
+def cancel(session: Session, run_ref: str, kill: bool) -> int:
+    """Ask a run to stop."""
+    said = _cancel(session.api, run_ref, kill=kill)
+    if not session.document(said, default="table"):
+        session.terminal.print(said["id"])
+    return 0
+
+
+# looking
+
+
+@command(
+    "ls",
+    "List runs, newest first.",
+    examples=[
+        "linkspan workflow ls",
+        "linkspan workflow ls -q",
+        "linkspan workflow ls --format json",
+    ],
+    more=["linkspan workflow show"],
+)
+def ls(session: Session) -> int:
+    """List runs."""
+    from linkspan.core.cli.words import age_of
+    from linkspan.sdk.units import format_duration
+    from linkspan.workflows.view import sign
+
+    def columns(row: Mapping[str, Any]) -> list[str]:
+        state = f"{sign(session, row['state'], on_err=False)} {row['state']}"
+        took = format_duration(row["duration_s"]) if row["result"] else ""
+        age = age_of(row["created_at"], session.now)
+        return [row["id"], row["workflow"], state, str(row["attempt"]), took, age, row["by"]]
+
+    def fields(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"ID": row["id"], "Workflow": row["workflow"], "State": row["state"]}
+
+    session.rows(
+        session.api.get(BASE),
+        fields,
+        columns,
+        ["RUN", "WORKFLOW", "STATE", "ATTEMPT", "DURATION", "AGE", "BY"],
+        drop=["BY", "ATTEMPT", "AGE"],
+        keep=["RUN", "STATE"],
+    )
+    return 0
+
+
+@command(
+    "show",
+    "Show a run with its jobs and steps, and what it says to do next.",
+    examples=["linkspan workflow show last", "linkspan workflow show 7f3a --format json"],
+    more=["linkspan workflow logs"],
+)
+@_run_argument
+def show(session: Session, run_ref: str) -> int:
+    """Show a run."""
+    document = session.api.get(f"{BASE}/{segment(run_ref)}")
+    if session.document(document, default="table"):
+        return 0
+    from linkspan.workflows.state import RunState
+    from linkspan.workflows.view import ending, summary
+
+    state = RunState()
+    active = document["state"] in ("running", "cancelling")
+    for event in _records(session, document["id"]):
+        state.take(event)
+    summary(session, state)
+    if active:
+        session.terminal.note(f"{document['state']}: linkspan workflow attach {document['id']}")
+        return 0
+    for line in ending(session, state):
+        session.terminal.note(line)
+    return 0
+
+
+def _records(session: Session, run_id: str) -> Iterable[Mapping[str, Any]]:
+    """The records so far, without waiting for more."""
+    with session.api.open("GET", f"{BASE}/{segment(run_id)}/events", {"follow": False}) as answer:
+        yield from (event for event in answer.json_lines() if "n" in event)
+
+
+@command(
+    "logs",
+    "Show what the steps of a run wrote.",
+    examples=[
+        "linkspan workflow logs last",
+        "linkspan workflow logs 7f3a deploy/rollout",
+        "linkspan workflow logs 7f3a test --tail 50",
+    ],
+    more=["linkspan workflow attach --verbose"],
+)
+@_run_argument
+@click.argument("where", required=False, default="", metavar="[JOB[/STEP]]")
+@click.option("--tail", type=int, metavar="N", help="The last N lines of each step")
+@click.option("-t", "--timestamps", is_flag=True, help="The time before each line")
+def logs(session: Session, run_ref: str, where: str, tail: int | None, timestamps: bool) -> int:
+    """Show logs."""
+    job, _, step = where.partition("/")
+    query = {"job": job or None, "step": step or None, "tail": tail}
+    several = not step
+    with session.api.open("GET", f"{BASE}/{segment(run_ref)}/logs", query) as answer:
+        for line in answer.json_lines():
+            if session.format in ("json", "jsonl"):
+                session.document(line, default="jsonl")
+                continue
+            place = "/".join(filter(None, (line["job"], line["step"])))
+            prefix = f"{place} | " if several else ""
+            time = f"{line['time']} " if timestamps else ""
+            session.terminal.print(f"{prefix}{time}{line['line']}")
+    return 0

@@ -1,0 +1,89 @@
+"""What a client tells about its sources: the pipeline file, the folder around it, and git's view."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+FOLDER: Final = ".linkspan"
+_SUFFIXES: Final = (".yaml", ".yml")
+_GIT_LIMIT_S: Final = 30.0
+
+
+def find_file(name: str) -> Path | None:
+    """The file of a pipeline: a path, or a name in ``.linkspan``; None if there is none."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if "/" not in name:
+        for suffix in _SUFFIXES:
+            found = Path(FOLDER) / f"{name}{suffix}"
+            if found.is_file():
+                return found
+    return None
+
+
+def all_files() -> list[Path]:
+    """Every pipeline in ``.linkspan``."""
+    return sorted(path for path in Path(FOLDER).glob("*") if path.suffix in _SUFFIXES)
+
+
+def workspace_of(file: Path) -> Path:
+    """The folder that holds a pipeline's sources: its own, or the one that holds ``.linkspan``."""
+    folder = file.resolve().parent
+    return folder.parent if folder.name == FOLDER else folder
+
+
+def git_facts(folder: Path) -> dict[str, Any]:
+    """Commit, branch and tag; empty outside of a repository, or without git."""
+    status = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    if status is None:
+        return {}
+    heads: dict[str, str] = {}
+    dirty = False
+    for line in status.splitlines():
+        if line.startswith("# branch."):
+            name, _, value = line.removeprefix("# branch.").partition(" ")
+            heads[name] = value
+        else:
+            dirty = True
+    sha = heads.get("oid", "")
+    branch = heads.get("head", "")
+    tag = _git(folder, "describe", "--tags", "--exact-match") or ""
+    return {
+        "sha": "" if sha.startswith("(") else sha,
+        "short_sha": "" if sha.startswith("(") else sha[:7],
+        "branch": "" if branch.startswith("(") else branch,
+        "tag": tag.strip(),
+        "dirty": dirty,
+    }
+
+
+def git_files(folder: Path) -> list[str] | None:
+    """The files that git tracks or would: all but the ignored ones, relative to the folder.
+
+    None outside of a repository, and where git ignores the whole folder: then all files count.
+    """
+    listed = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = sorted(set(filter(None, (listed or "").split("\0"))))
+    return names or None
+
+
+def _git(folder: Path, *args: str) -> str | None:
+    # Optional locks off: looking at a repository must not write to it.
+    environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    command: Sequence[str] = ("git", "-C", str(folder), *args)
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environ,
+            timeout=_GIT_LIMIT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return os.fsdecode(done.stdout) if done.returncode == 0 else None

@@ -1,0 +1,254 @@
+"""How a run looks to the one who watches it: live on a terminal, a line a fact anywhere else."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from linkspan.core.cli.progress import Display
+from linkspan.core.cli.session import Session
+from linkspan.core.cli.terminal import paint
+from linkspan.sdk.units import format_duration
+from linkspan.workflows.state import GOOD, JobState, RunState, StepState, kept
+
+_SIGNS: Final = {
+    "success": "done",
+    "warned": "warned",
+    "failed": "failed",
+    "timed-out": "failed",
+    "cancelled": "failed",
+    "interrupted": "failed",
+    "skipped": "skipped",
+    "running": "running",
+    "cancelling": "running",
+    "waiting": "waiting",
+}
+_WORDS: Final = {
+    "success": "succeeded",
+    "warned": "succeeded with a warning",
+    "failed": "failed",
+    "timed-out": "timed out",
+    "cancelled": "was cancelled",
+    "skipped": "skipped",
+}
+
+
+def sign(session: Session, state: str, *, on_err: bool = True) -> str:
+    """The sign of a state, in its colour."""
+    return session.terminal.painted_sign(_SIGNS.get(state, "waiting"), on_err=on_err)
+
+
+def clock(record: Mapping[str, Any]) -> str:
+    """Local ``07:41:02`` of a record."""
+    then = datetime.fromisoformat(str(record["t"]).replace("Z", "+00:00"))
+    return then.astimezone().strftime("%H:%M:%S")
+
+
+class RunView:
+    """Takes a run's events and shows them.
+
+    Attributes:
+        state: Folded from the records so far.
+    """
+
+    def __init__(self, session: Session, run_id: str) -> None:
+        self._session = session
+        self._run_id = run_id
+        self.state = RunState()
+        self._doing: dict[str, str] = {}
+        self._logged = session.verbose
+        self.display = Display(session, self.lines, f"run {run_id}")
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Show one event."""
+        self.display.event(event)
+        if "n" in event:
+            self.state.take(event)
+            self._say(event)
+        elif event["kind"] == "log":
+            self._log(event)
+        elif event["kind"] == "progress":
+            self._doing[event["job"]] = _progress_words(event)
+        self.display.update()
+
+    def _log(self, event: Mapping[str, Any]) -> None:
+        if event["line"].strip():
+            self._doing[event["job"]] = event["line"]
+        if self._logged:
+            where = "/".join(filter(None, (event["job"], event["step"])))
+            self.display.say(f"{where} | {event['line']}")
+
+    # plain lines
+
+    def _say(self, record: Mapping[str, Any]) -> None:
+        if self.display.mode != "plain":
+            return
+        line = self._line(record)
+        if line:
+            self.display.say(f"{clock(record)} {line}")
+
+    def _line(self, record: Mapping[str, Any]) -> str:
+        where = "/".join(filter(None, (record.get("job"), record.get("step"))))
+        match record["kind"]:
+            case "run-created":
+                return f"{record['workflow']}  run {record['run']}"
+            case "attempt-started" if record["attempt"] > 1:
+                return f"{self.state.workflow}  attempt {record['attempt']}{self._kept_words()}"
+            case "step-finished" if record["result"] == "skipped":
+                return f"{where}  skipped"
+            case "step-finished":
+                return self._step_line(where, record)
+            case "step-settled":
+                word = "was done" if record["applied"] else "done again"
+                return f"{where}  had begun: {word}: {record['detail']}"
+            case "undo-finished" if record["result"] == "success":
+                return f"{where}  rolled back: {record['detail']}"
+            case "undo-finished":
+                return f"{where}  rollback failed: {record['detail']}"
+            case "job-finished" if record["result"] != "success":
+                reason = record.get("error", {}).get("message", "")
+                words = _WORDS.get(record["result"], record["result"])
+                return f"{record['job']}  {words}{': ' + reason if reason else ''}"
+            case "cancel-requested":
+                return f"{self.state.workflow}  is being cancelled"
+            case _:
+                return ""
+
+    def _step_line(self, where: str, record: Mapping[str, Any]) -> str:
+        took = format_duration(record.get("duration", 0.0))
+        if record["result"] == "success":
+            return f"{where}  succeeded in {took}"
+        reason = record.get("error", {}).get("message", "")
+        again = record.get("retry_in")
+        if again is not None:
+            return f"{where}  failed after {took}: {reason}; again in {format_duration(again)}"
+        return f"{where}  {_WORDS.get(record['result'], record['result'])} after {took}: {reason}"
+
+    def _kept_words(self) -> str:
+        jobs = [job.id for job in self.state.jobs.values() if job.result in GOOD]
+        steps = [
+            f"{job.id}/{step.id}"
+            for job in self.state.jobs.values()
+            if job.id not in jobs
+            for step in kept(job)
+            if step.result in GOOD
+        ]
+        names = [*jobs, *steps]
+        return f"; kept: {', '.join(names)}" if names else ""
+
+    # live
+
+    def lines(self) -> list[str]:
+        """The present state, for the live view."""
+        session, state = self._session, self.state
+        width = max([8, *(len(name) for name in state.jobs)])
+        head = f"{state.workflow}  run {self._run_id}  {self.display.elapsed}"
+        drawn = [head]
+        for job in state.jobs.values():
+            if job.cleanup and not job.started:
+                continue
+            drawn.append(f"{sign(session, job.state)} {job.id:<{width}}  {self._job_words(job)}")
+        done = sum(bool(job.result) for job in state.jobs.values())
+        color = session.terminal.err_color
+        rest = "is being cancelled" if state.cancelling else "Ctrl-C asks it to stop"
+        drawn.append(paint(f"{done} of {len(state.jobs)} jobs   {rest}", "dim", color))
+        return drawn
+
+    def _job_words(self, job: JobState) -> str:
+        if job.result:
+            return format_duration(job.duration) if job.result != "skipped" else "skipped"
+        running = next((step for step in job.steps.values() if step.open), None)
+        if running is None:
+            return "starting" if job.started else ""
+        doing = self._doing.get(job.id, "")
+        return f"{running.title}  {doing}"[:200]
+
+
+def _progress_words(event: Mapping[str, Any]) -> str:
+    words = f"{event['status']} {event['id']}".strip()
+    if event.get("total"):
+        words += f" {event.get('current') or 0}/{event['total']}"
+    return words
+
+
+# the end
+
+
+def summary(session: Session, state: RunState) -> None:
+    """The table that a run ends with: every step, whose it was, how long it took, what came out."""
+    rows = []
+    for job in state.jobs.values():
+        for step in job.steps.values():
+            shown = step.state if step.result or job.started else "waiting"
+            result = f"{sign(session, shown, on_err=False)} {shown}"
+            if step.undone:
+                result += ", rolled back" if step.undo_result == "success" else ", rollback failed"
+            took = format_duration(step.duration) if step.intent and step.result else ""
+            provider = step.provider or ("run" if step.verb == "" else step.verb)
+            rows.append([f"{job.id}/{step.id}", provider, took, result])
+    session.terminal.table(["STEP", "PLUGIN", "DURATION", "RESULT"], rows, keep=["STEP", "RESULT"])
+
+
+def ending(session: Session, state: RunState, *, active: bool = False) -> Iterator[str]:
+    """What is said below the table: one line for success, the whole story for a failure."""
+    word = state.state(active=active)
+    took = format_duration(state.duration)
+    head = f"{sign(session, word)} {state.workflow}  run {state.id}"
+    if word in GOOD:
+        yield f"{head}  {_WORDS[word]} in {took}"
+        return
+    failed = list(_failures(state))
+    names = ", ".join(where for where, _, _ in failed)
+    words = {"interrupted": "was interrupted: the daemon ended"}.get(word, _WORDS.get(word, word))
+    yield f"{head}  {names + ' ' if names else ''}{words}{'' if word == 'interrupted' else f'  {took}'}"
+    for where, error, step in failed:
+        yield from _story(session, state, where, error, step)
+    yield from _next(state)
+
+
+def _failures(state: RunState) -> Iterator[tuple[str, Mapping[str, Any], StepState | None]]:
+    for job in state.jobs.values():
+        before = False
+        for step in job.steps.values():
+            if step.result in ("failed", "timed-out", "cancelled"):
+                before = True
+                yield f"{job.id}/{step.id}", step.error, step
+        if not before and job.result in ("failed", "timed-out") and job.error:
+            yield job.id, job.error, None
+
+
+def _story(
+    session: Session,
+    state: RunState,
+    where: str,
+    error: Mapping[str, Any],
+    step: StepState | None,
+) -> Iterator[str]:
+    for line in str(error.get("message", "")).splitlines():
+        yield f"  {line}"
+    if step is not None and step.tail:
+        for line in step.tail:
+            yield f"    | {line}"
+        job, _, name = where.partition("/")
+        yield f"    whole log: linkspan workflow logs {state.id} {job}/{name}"
+    if error.get("help"):
+        yield f"  help    {error['help']}"
+    for job_state in state.jobs.values():
+        for each in job_state.steps.values():
+            if each.undone and where.startswith(f"{job_state.id}/"):
+                back = session.terminal.painted_sign("rolled-back")
+                verb = "rolled back" if each.undo_result == "success" else "rollback failed"
+                yield f"  {back} {verb}: {each.undo_detail}"
+
+
+def _next(state: RunState) -> Iterator[str]:
+    """The command that goes on from here."""
+    for job in state.jobs.values():
+        if job.result not in GOOD and not job.cleanup:
+            break
+    else:
+        yield f"  next    linkspan workflow resume {state.id}"
+        return
+    done = [other.id for other in state.jobs.values() if other.result in GOOD and not other.cleanup]
+    keeps = [*done, *(f"{job.id}/{s.id}" for s in kept(job) if s.result in GOOD)]
+    tail = f"; {', '.join(keeps)} kept" if keeps else ""
+    yield f"  next    linkspan workflow resume {state.id}    goes on at {job.id}{tail}"

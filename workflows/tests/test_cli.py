@@ -1,0 +1,264 @@
+"""The command line against a daemon's API on a socket, with fakes below it."""
+
+import functools
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from linkspan.core.http.listeners import open_unix_listener
+from linkspan.core.http.routing import RouteTable
+from linkspan.core.http.server import serve_http
+from linkspan.sdk.errors import LinkspanError
+from linkspan.workflows.routes import Routes
+
+pytestmark = pytest.mark.integration
+
+
+@attrs.define
+class Shell:
+    """Runs ``linkspan workflow …`` in a folder of its own."""
+
+    url: str
+    folder: Path
+    bench: object
+
+    def command(self, *words: str) -> list[str]:
+        code = "import sys; from linkspan.core.cli.main import main; sys.exit(main())"
+        return [sys.executable, "-c", code, "--host", self.url, "workflow", *words]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR", "FORCE_COLOR")}
+        return {
+            **kept,
+            "XDG_CACHE_HOME": str(self.folder / "cache"),
+            "PYTHONUTF8": "1",
+            "TZ": "UTC",
+        }
+
+    async def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        run = functools.partial(
+            trio.run_process,
+            self.command(*words),
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            cwd=self.folder,
+            env=self.environ,
+        )
+        done = await run()
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+    def write(self, text: str, name: str = "p.yaml") -> None:
+        (self.folder / name).write_text(f"linkspan: v1\ndefaults: {{image: img}}\n{text}")
+
+
+@pytest.fixture
+async def shell(bench, nursery, tmp_path):
+    path = tmp_path / "s"
+    routes = RouteTable()
+    Routes(lambda: bench.manager).register(routes)
+    listener = await open_unix_listener(str(path))
+    await nursery.start(serve_http, [listener], routes)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    yield Shell(f"unix://{path}", folder, bench)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_run_prints_plain_lines_and_ends_with_a_table(shell):
+    shell.write(
+        "jobs: {a: {steps: [{id: one, run: echo hi}, {id: two, if: failure(), run: 'true'}]}}"
+    )
+    done = await shell("run", "p.yaml")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[0] == ["STEP", "PLUGIN", "DURATION", "RESULT"]
+    assert [rows[1][i] for i in (0, 1, 3, 4)] == ["a/one", "run", "✓", "success"]
+    assert rows[2] == ["a/two", "run", "↷", "skipped"]
+    said = [line.split(" ", 1)[1] for line in done.stderr.splitlines()]
+    assert said[0].startswith("p  run ")
+    assert said[1].startswith("a/one  succeeded in ")
+    assert said[2] == "a/two  skipped"
+    assert "succeeded in" in said[-1]
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\r" not in done.stdout + done.stderr
+
+
+async def test_a_failure_tells_reason_log_undo_and_what_to_type_next(shell):
+    shell.write("""
+jobs:
+  a: {steps: [{id: ok, run: 'true'}, {id: bad, run: echo oops; exit 7}]}
+  b: {needs: a, steps: [{run: 'true'}]}
+""")
+    done = await shell("run", "p.yaml")
+    assert done.returncode == 1
+    run_id = (await shell("ls", "-q")).stdout.strip()
+    tail = done.stderr.splitlines()[-5:]
+    assert tail[0].startswith(f"✗ p  run {run_id}  a/bad failed  ")
+    assert tail[1:] == [
+        "  the script ended with exit code 7",
+        "    | oops",
+        f"    whole log: linkspan workflow logs {run_id} a/bad",
+        f"  next    linkspan workflow resume {run_id}    goes on at a; a/ok kept",
+    ]
+    logs = await shell("logs", run_id, "a/bad")
+    assert logs.stdout.splitlines() == ["oops", "the script ended with exit code 7"]
+    resumed = await shell("resume", run_id)
+    assert resumed.returncode == 1
+    assert "attempt 2; kept: a/ok" in resumed.stderr
+
+
+async def test_json_is_one_document_on_stdout_and_events_on_stderr(shell):
+    shell.write("jobs: {a: {steps: [{id: s, run: sleep 0.5; echo hi}]}}")
+    done = await shell("run", "p.yaml", "--format", "json", "--progress", "json")
+    assert json.loads(done.stdout)["state"] == "success"
+    kinds = [json.loads(line)["kind"] for line in done.stderr.splitlines()]
+    assert kinds[0] == "run-created"
+    assert kinds[-1] == "run-finished"
+    assert "log" in kinds
+
+
+async def test_faults_of_the_file_are_told_before_any_daemon_is_asked(shell):
+    shell.write("jobs: {a: {step: []}}")
+    done = await shell("run", "p.yaml")
+    assert done.returncode == 2
+    assert "error[LS1001]: unknown key 'step' in job 'a'" in done.stderr
+    assert shell.bench.manager.list_runs() == []
+    missing = await shell("run", "nowhere.yaml")
+    assert missing.returncode == 2
+    assert "there is no pipeline 'nowhere.yaml'" in missing.stderr
+    wrong = await shell("run", "p.yaml", "--input", "x")
+    assert wrong.returncode == 2
+
+
+async def test_lint_finds_all_faults_of_all_files(shell):
+    (shell.folder / ".linkspan").mkdir()
+    shell.write("jobs: {a: {need: b, steps: [{run: 'true'}]}}", ".linkspan/one.yaml")
+    shell.write("jobs: {a: {needs: b, steps: [{run: 'true'}]}}", ".linkspan/two.yaml")
+    shell.write("jobs: {a: {steps: [{run: 'true'}]}}", ".linkspan/good.yaml")
+    done = await shell("lint")
+    assert done.returncode == 2
+    assert "LS1001" in done.stdout
+    assert ".linkspan/two.yaml:3:19" in done.stdout
+    assert done.stderr == "2 errors in 3 files\n"
+    good = await shell("lint", "good")
+    assert (good.returncode, good.stderr) == (0, "no errors in 1 file\n")
+    machine = await shell("lint", "one", "--format", "json")
+    assert [d["id"] for d in json.loads(machine.stdout)] == ["LS1001"]
+
+
+async def test_runs_are_listed_and_shown(shell):
+    shell.write("name: shop\njobs: {a: {steps: [{id: s, run: echo hi}]}}")
+    detached = await shell("run", "p.yaml", "--detach")
+    run_id = detached.stdout.strip()
+    await shell.bench.manager.wait(run_id)
+    listed = await shell("ls")
+    assert listed.stdout.splitlines()[1].split()[:4] == [run_id, "shop", "✓", "success"]
+    shown = await shell("show", "last")
+    assert "a/s" in shown.stdout
+    document = json.loads((await shell("show", run_id, "--format", "json")).stdout)
+    assert document["jobs"][0]["steps"][0]["id"] == "s"
+    attached = await shell("attach", run_id)
+    assert attached.returncode == 0
+    unknown = await shell("show", "zzzz")
+    assert unknown.returncode == 1
+    assert "there is no run 'zzzz'" in unknown.stderr
+    assert "linkspan workflow ls" in unknown.stderr
+    ended = await shell("cancel", run_id)
+    assert (ended.returncode, "is not running" in ended.stderr) == (1, True)
+    again = await shell("resume", run_id)
+    assert (again.returncode, "nothing is left to do" in again.stderr) == (1, True)
+
+
+async def started(shell):
+    """A run of a step that waits, watched by a command line."""
+    shell.write("jobs: {a: {steps: [{id: s, run: 'touch ready; exec sleep 60'}]}}")
+    process = await trio.lowlevel.open_process(
+        shell.command("run", "p.yaml"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=shell.folder,
+        env=shell.environ,
+    )
+    runs = shell.bench.host.state_dir / "runs"
+    while not list(runs.glob("*/jobs/a/workspace/ready")):  # noqa: ASYNC110
+        await trio.sleep(0.02)
+    return process
+
+
+async def finish(process):
+    said = b""
+    while chunk := await process.stderr.receive_some():
+        said += chunk
+    status = await process.wait()
+    await process.stdout.aclose()
+    await process.stderr.aclose()
+    return status, said.decode()
+
+
+async def test_ctrl_c_asks_the_run_to_stop_and_says_so(shell):
+    process = await started(shell)
+    process.send_signal(signal.SIGINT)
+    status, said = await finish(process)
+    assert status == 130
+    assert "asked the run to stop; Ctrl-C again kills" in said
+    assert "a/s was cancelled" in said
+    assert "next    linkspan workflow resume" in said
+
+
+async def test_a_lost_terminal_does_not_stop_the_run(shell):
+    process = await started(shell)
+    process.kill()
+    await finish(process)
+    await trio.sleep(0.2)
+    (row,) = shell.bench.manager.list_runs()
+    assert row["state"] == "running"
+    stopped = await shell("cancel", row["id"], "--kill")
+    assert stopped.stdout.strip() == row["id"]
+    assert await shell.bench.manager.wait(row["id"]) == "cancelled"
+
+
+async def test_a_terminal_gets_a_live_view(shell):
+    shell.write("jobs: {a: {steps: [{id: s, run: 'echo working; sleep 0.8'}]}}")
+    ours, theirs = pty.openpty()
+    process = await trio.lowlevel.open_process(
+        shell.command("run", "p.yaml"),
+        stdout=theirs,
+        stderr=theirs,
+        cwd=shell.folder,
+        env={**shell.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
+    )
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            seen += await trio.to_thread.run_sync(os.read, ours, 65536)
+        except OSError:
+            break
+    os.close(ours)
+    assert await process.wait() == 0
+    text = seen.decode()
+    assert "Ctrl-C asks it to stop" in text
+    assert "working" in text
+    assert "succeeded in" in text
+
+
+async def test_a_verbs_undo_is_told(shell):
+    shell.bench.world.failures["s"] = [LinkspanError("web.1 is unhealthy")]
+    run = await shell.bench.run("jobs: {a: {steps: [{id: s, uses: set, with: {name: x}}]}}")
+    shown = await shell("show", run["id"])
+    assert "a/s" in shown.stdout
+    assert "failed, rolled back" in shown.stdout
+    assert "  web.1 is unhealthy" in shown.stderr
+    assert "  ↺ rolled back: back to None" in shown.stderr
