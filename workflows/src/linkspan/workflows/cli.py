@@ -216,7 +216,7 @@ def _events(
         rest = b""
         while True:
             # What may be left of a chunk is its line end; the next chunk is not here then.
-            if answer.reader.buffer in (b"", b"\r\n"):
+            if bytes(answer.reader.buffer) in (b"", b"\r\n"):
                 ready, _, _ = select.select([answer.sock], [], [], 0.25)
                 if not ready:
                     idle()

@@ -15,6 +15,9 @@ _MAX_BEHIND: Final = 5000
 """Passing events (log lines, progress) kept for a watcher that is slow; records are always kept."""
 
 
+_RECENT: Final = 200
+
+
 class Watcher:
     """Receives a run's events: first all records so far, then everything as it happens."""
 
@@ -60,6 +63,7 @@ class Recorder:
         self._journal = journal
         self._records: list[Mapping[str, Json]] = [record.as_json() for record in records]
         self._watchers: set[Watcher] = set()
+        self._recent: deque[Mapping[str, Json]] = deque(maxlen=_RECENT)
         self.state: RunState = fold(self._records)
 
     async def write(self, kind: str, **data: Json) -> None:
@@ -79,13 +83,15 @@ class Recorder:
 
     def tell(self, kind: str, **data: Json) -> None:
         """Tell the watchers something that is not recorded."""
+        event = {"kind": kind, **data}
+        self._recent.append(event)
         for watcher in self._watchers:
-            watcher.offer({"kind": kind, **data}, passing=True)
+            watcher.offer(event, passing=True)
 
     @contextmanager
     def watch(self) -> Iterator[Watcher]:
-        """A watcher, from the first record on."""
-        watcher = Watcher(self._records)
+        """A watcher, from the first record on; of passing events it gets the last ones too."""
+        watcher = Watcher([*self._records, *self._recent])
         self._watchers.add(watcher)
         try:
             yield watcher
