@@ -217,12 +217,12 @@ def context_tar(root: Path, dockerfile: str, extra: bytes | None) -> Iterator[by
     # Nothing is written to this archive: it knows how to describe files, hard links among them.
     with tarfile.open(fileobj=io.BytesIO(), mode="w") as describer:
         for path, name in _walk(root, ignore, {dockerfile, ".dockerignore"}):
+            if path.is_socket():
+                continue  # tar has no word for it
             try:
                 info = describer.gettarinfo(path, name)
             except FileNotFoundError:
                 continue  # it went away while we were reading
-            if info is None:
-                continue  # a socket
             info.uname = info.gname = ""
             yield _header(info)
             if info.isreg():

@@ -7,7 +7,6 @@ importlib.metadata are not: a test watches over ``ps`` and ``--help``.
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any, Final, NoReturn
 
 import click
@@ -204,6 +203,8 @@ def _options(ctx: click.Context | None) -> list[str]:
 
 
 def _nearest(word: str, choices: Iterable[str]) -> str:
+    from difflib import get_close_matches  # takes longer than a command that is right may
+
     found = get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"did you mean `{found[0]}`?" if found else ""
 

@@ -133,8 +133,10 @@ def _pipeline(words: list[str], data: object) -> tuple[Any, list[str]]:
                 inner, words = _pipeline(words, data)
                 if not words or words[0] != ")":
                     raise TemplateError("'(' without ')'")
-                operands.append(inner)
                 words = words[1:]
+                if words and len(words[0]) > 1 and words[0].startswith("."):
+                    inner, words = _operand(words[0], inner), words[1:]
+                operands.append(inner)
             elif not operands and not function and word in _FUNCTIONS:
                 function = word
             else:

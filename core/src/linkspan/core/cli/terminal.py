@@ -6,7 +6,6 @@ movements are used is decided here, once, for both.
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
@@ -35,7 +34,7 @@ _SIGN_STYLES: Final = {
     "retry": "yellow",
 }
 _ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"(?!\x1b\[[0-9;]*m)[\x00-\x1f\x7f]")  # all but our own colours
 _MIN_COLUMN: Final = 8
 
 
@@ -83,7 +82,10 @@ class Terminal:
     @property
     def width(self) -> int:
         """Columns of the terminal on stdout."""
-        return shutil.get_terminal_size().columns
+        try:
+            return os.get_terminal_size(self.out.fileno()).columns or 80
+        except OSError:
+            return 80
 
     def sign(self, name: str) -> str:
         """``✓`` for ``done`` and so on; words where the terminal has no such signs."""
@@ -140,7 +142,7 @@ class Terminal:
             keep: Headers of columns that are never shortened.
             trunc: False leaves everything whole on a terminal too.
         """
-        clean = [[_CONTROL.sub("?", c) if "\x1b" not in c else c for c in row] for row in rows]
+        clean = [[_CONTROL.sub("?", cell) for cell in row] for row in rows]
         columns = list(range(len(headers)))
         widths = [max([visible(headers[i]), *(visible(row[i]) for row in clean)]) for i in columns]
         if self.out_is_tty and trunc:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 DEFAULT_HOST = "unix:///run/linkspan/linkspan.sock"
@@ -40,7 +39,7 @@ def resolve_address(
     named = host or environ.get("LINKSPAN_HOST", "")
     config = config or environ.get("LINKSPAN_CONFIG", "")
     if named:
-        url = named if "://" in named else f"unix://{Path(named).absolute()}"
+        url = named if "://" in named else f"unix://{os.path.abspath(named)}"  # noqa: PTH100 - pathlib is slow to import
         return Address(url, config, False)
     table = _daemon_table(config)
     hosts = table.get("host")
@@ -49,17 +48,16 @@ def resolve_address(
 
 
 def _daemon_table(config: str) -> dict[str, object]:
-    if config:
-        files = [Path(config)]
-    else:
-        # os.stat is quicker than a failing open, and most machines have no file at all.
-        files = [Path(_DEFAULT_CONFIG)] if os.path.exists(_DEFAULT_CONFIG) else []  # noqa: PTH110
-        if os.path.isdir(_DEFAULT_CONFIG_DIR):  # noqa: PTH112
-            files.extend(sorted(Path(_DEFAULT_CONFIG_DIR).glob("*.toml")))
-    if not files:
+    # os.path, since pathlib takes longer to import than a short command may; most machines have no
+    # config file at all, and need neither of the imports below.
+    if not config and not (os.path.exists(_DEFAULT_CONFIG) or os.path.isdir(_DEFAULT_CONFIG_DIR)):  # noqa: PTH110, PTH112
         return {}
     import tomllib
+    from pathlib import Path
 
+    files = [Path(config or _DEFAULT_CONFIG)]
+    if not config:
+        files.extend(sorted(Path(_DEFAULT_CONFIG_DIR).glob("*.toml")))
     table: dict[str, object] = {}
     for file in files:
         try:

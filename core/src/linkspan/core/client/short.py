@@ -5,7 +5,6 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import quote, urlencode
 
 from linkspan.core.client.address import Address
 from linkspan.core.client.errors import ApiError, ConnectionLost, Unreachable
@@ -24,6 +23,8 @@ Query = Mapping[str, object]
 
 def segment(text: str) -> str:
     """A name or reference as one part of a path."""
+    from urllib.parse import quote
+
     return quote(text, safe="")
 
 
@@ -292,7 +293,11 @@ class Api:
                 else:
                     pairs.append((key, str(item)))
         prefix = "" if path.startswith(("/linkspan/", "/_ping", "/version")) else f"/v{API_VERSION}"
-        return f"{prefix}{path}" + (f"?{urlencode(pairs)}" if pairs else "")
+        if not pairs:
+            return f"{prefix}{path}"
+        from urllib.parse import urlencode
+
+        return f"{prefix}{path}{'&' if '?' in path else '?'}{urlencode(pairs)}"
 
     def _head(self, reader: Reader) -> tuple[int, dict[str, str]]:
         try:

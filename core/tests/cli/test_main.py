@@ -1,0 +1,194 @@
+"""The command line as a whole: what is typed wrong, exit statuses, help."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import click
+import pytest
+
+from linkspan.core.cli.command import Command, load
+from linkspan.core.cli.main import cli
+from linkspan.core.cli.table import ROWS
+
+BANNED = (
+    "attrs",
+    "attr",
+    "cattrs",
+    "h11",
+    "trio",
+    "yaml",
+    "stevedore",
+    "rich",
+    "importlib.metadata",
+)
+
+
+def test_an_unknown_command_is_shown_with_the_nearest(linkspan: Any) -> None:
+    result = linkspan("pss", "-f", "x")
+    assert result == (
+        2,
+        "",
+        "error[LS0002]: `linkspan` has no command pss\n"
+        "  |\n"
+        "  | linkspan pss -f x\n"
+        "  |          ^^^\n"
+        "  = help: did you mean `ps`?\n",
+    )
+
+
+def test_an_unknown_verb_is_reported_before_its_options(linkspan: Any) -> None:
+    result = linkspan("service", "scael", "--bogus")
+    assert result.err.startswith("error[LS0002]: `linkspan service` has no command scael\n")
+    assert "did you mean `scale`?" in result.err
+
+
+def test_an_unknown_option_is_shown_with_the_nearest(linkspan: Any) -> None:
+    result = linkspan("run", "--nam", "x", "alpine")
+    assert result == (
+        2,
+        "",
+        "error[LS0003]: `linkspan run` has no option --nam\n"
+        "  |\n"
+        "  | linkspan run --nam x alpine\n"
+        "  |              ^^^^^\n"
+        "  = help: did you mean `--name`?\n",
+    )
+
+
+def test_long_options_cannot_be_abbreviated(linkspan: Any) -> None:
+    assert linkspan("ps", "--al").status == 2
+
+
+def test_a_missing_argument_names_the_help(linkspan: Any) -> None:
+    result = linkspan("stop")
+    assert result.status == 2
+    assert result.err == (
+        "error[LS0004]: missing argument 'CONTAINERS...'\n  = help: linkspan stop --help\n"
+    )
+
+
+def test_no_daemon_is_exit_status_69_with_its_cause(linkspan: Any) -> None:
+    result = linkspan("ps")
+    assert result.status == 69
+    assert result.err.startswith("error[LS0101]: no daemon answers at unix://")
+    assert "= cause: there is no such socket\n" in result.err
+    assert "= help: linkspan daemon start\n" in result.err
+
+
+def test_a_refusal_of_the_daemon_is_exit_status_1(linkspan: Any, fake: Any) -> None:
+    fake.on("DELETE", "/containers/web", {"message": "it runs", "help": "linkspan rm -f web"}, 409)
+    with fake.running():
+        result = linkspan("rm", "web")
+    assert result == (1, "", "error[LS0102]: it runs\n  = help: linkspan rm -f web\n")
+
+
+def test_a_fault_of_our_own_shows_no_traceback(linkspan: Any, fake: Any) -> None:
+    fake.on("GET", "/containers/json", {"not": "a list"})
+    with fake.running():
+        result = linkspan("ps")
+    assert result.status == 1
+    assert result.err.startswith("error[LS0001]: ")
+    assert "Traceback" not in result.err
+
+
+def test_global_options_may_stand_before_and_after_the_command(linkspan: Any, fake: Any) -> None:
+    fake.on("GET", "/containers/json", [])
+    with fake.running():
+        assert linkspan("--format", "json", "ps").out == "[]\n"
+        assert linkspan("ps", "--format", "json").out == "[]\n"
+        assert linkspan("--host", fake.url, "ps", "-q").out == ""
+
+
+def test_without_words_the_overview_is_shown(linkspan: Any) -> None:
+    result = linkspan()
+    assert result.status == 0
+    assert "Containers" in result.out
+    assert len(result.out.splitlines()) <= 40
+
+
+def test_a_group_without_a_verb_shows_its_verbs(linkspan: Any) -> None:
+    result = linkspan("service")
+    assert result.status == 2
+    assert "rollback" in result.out
+
+
+def test_version_as_an_option(linkspan: Any) -> None:
+    assert linkspan("--version").out.startswith("linkspan ")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.words)
+def test_every_row_of_the_table_is_a_command_with_examples(row: Any, linkspan: Any) -> None:
+    found = load(row.run)
+    assert isinstance(found, Command)
+    assert row.summary
+    assert found.examples
+    assert all(e.startswith(("linkspan ", "eval ")) for e in found.examples)
+    result = linkspan(*row.words.split(), "--help")
+    assert result.status == 0
+    assert result.out.index("Examples:") < result.out.index("And everywhere:")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.words)
+def test_every_example_can_be_parsed(row: Any) -> None:
+    import shlex
+
+    found = load(row.run)
+    for example in found.examples:  # type: ignore[attr-defined]
+        command_line = example.partition(" > ")[0].partition("        ")[0]
+        if not command_line.startswith("linkspan ") or "$(" in command_line:
+            continue
+        words = shlex.split(command_line)[1:]
+        context = cli.make_context("linkspan", words, resilient_parsing=False)
+        command: click.Command = cli
+        rest = [*context._protected_args, *context.args]
+        while isinstance(command, click.Group):
+            name, sub, rest = command.resolve_command(context, rest)
+            assert sub is not None, example
+            context = sub.make_context(name, rest, parent=context)
+            command, rest = sub, [*context._protected_args, *context.args]
+
+
+def imported(*words: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "linkspan.core.cli", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [ln for ln in done.stderr.splitlines() if ln.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.parametrize(
+    "words", [["ps"], ["--help"], ["ps", "--help"], ["psx"], ["ps", "--bogus"]]
+)
+def test_short_calls_import_nothing_heavy(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, words: list[str]
+) -> None:
+    monkeypatch.setenv("LINKSPAN_HOST", fake.url)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fake.on("GET", "/containers/json", [])
+    with fake.running():
+        imported("--help")  # fills the cache of plugins' commands
+        modules = imported(*words)
+    assert "linkspan.core.cli.main" in modules
+    heavy = {m for m in modules for b in BANNED if m == b or m.startswith(f"{b}.")}
+    assert heavy == set()
+
+
+def test_a_reader_that_leaves_is_no_error(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.on("GET", "/containers/json", [{"Id": "a" * 64, "Names": ["/x"]}] * 5000)
+    monkeypatch.setenv("LINKSPAN_HOST", fake.url)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with fake.running():
+        done = subprocess.run(
+            [sys.executable, "-m", "linkspan.core.cli", "ps"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
