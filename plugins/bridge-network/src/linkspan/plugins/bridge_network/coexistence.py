@@ -16,7 +16,6 @@ from linkspan.plugins.bridge_network.worker import Worker
 
 log = logging.getLogger(__name__)
 
-_CHECK_EVERY_S = 30.0
 _CHAINS = ("DOCKER-USER", "FORWARD")  # Docker keeps the first for rules of others
 
 
@@ -34,11 +33,9 @@ class ForeignForwarding:
         self._worker = Worker("linkspan-iptables")
         self._reported = False
 
-    async def run(self) -> None:
-        """Look after the rules, for ever: other programs come later, and flush."""
-        while True:
-            await self._worker.run(self._ensure)
-            await trio.sleep(_CHECK_EVERY_S)
+    async def ensure(self) -> None:
+        """Put the rules in place, if they are needed; other programs come later, and flush."""
+        await self._worker.run(self._ensure)
 
     async def close(self, *, remove: bool) -> None:
         """End the thread; ``remove`` takes the rules, too."""

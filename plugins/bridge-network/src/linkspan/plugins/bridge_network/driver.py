@@ -5,7 +5,7 @@ import hashlib
 import logging
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -74,6 +74,7 @@ from linkspan.sdk.model.network import (
 log = logging.getLogger(__name__)
 
 _DEFAULT_MTU = 1500
+_LOOK_AFTER_RULES_S = 30.0
 _DEFAULT_BRIDGE = "linkspan0"
 _MAIN_TABLE = 254
 _BR_NETFILTER = "net/bridge/bridge-nf-call-iptables"
@@ -161,13 +162,27 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pool.run)
                 nursery.start_soon(self._graveyard.run)
-                nursery.start_soon(self._foreign.run)
+                nursery.start_soon(self._look_after_rules)
                 await nursery.start(self._resolver.run)
                 task_status.started()
                 await self._closing.wait()
                 nursery.cancel_scope.cancel()
         finally:
             self._idle.set()
+
+    async def _look_after_rules(self) -> None:
+        while True:
+            await self._firewall.repair()
+            await self._foreign.ensure()
+            await trio.sleep(_LOOK_AFTER_RULES_S)
+
+    async def gc(self, known: Iterable[str]) -> Mapping[str, str]:
+        """See ``Driver``: ``known`` are ids of containers that have a sandbox."""
+        keep = set(known)
+        unknown = [container_id for container_id in self._sandboxes if container_id not in keep]
+        for container_id in unknown:
+            await self.detach(container_id)
+        return dict.fromkeys(unknown, "no container has this network sandbox")
 
     async def _close(self) -> None:
         self._closing.set()

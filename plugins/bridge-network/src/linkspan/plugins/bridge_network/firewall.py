@@ -118,6 +118,10 @@ class Firewall:
         """
         return await self._worker.run(self._restore, list(networks), list(published), living)
 
+    async def repair(self) -> None:
+        """Load the table again if another program has flushed it."""
+        await self._worker.run(self._repair)
+
     async def add_network(self, rules: BridgeRules) -> None:
         """Know one more network."""
         await self._worker.run(self._add_network, rules)
@@ -172,9 +176,8 @@ class Firewall:
     def _open(self) -> None:
         self._nft = open_nftables()
         self._conntrack = Conntrack()
-        listed = self._nft.run("list tables inet\n")
-        if f"table inet {self._table}" not in listed.splitlines():
-            self._run(ruleset.load(self._table, self._group, [], []))
+        if not self._is_there():
+            self._load()
 
     def _close(self, remove: bool) -> None:
         try:
@@ -204,11 +207,25 @@ class Firewall:
             reservation = self._reserve_again(_BALANCE_OWNER, binding, notes)
             alive = tuple(backend for backend in backends if backend.address in living)
             self._keep_balance(reservation, binding, alive)
+        self._load()
+        return notes
+
+    def _load(self) -> None:
         elements = [e for rules in self._networks.values() for e in rules.elements()]
         elements += [e for item in self._published.values() for e in item.elements()]
         balanced = [balance.rules for balance in self._balanced.values()]
         self._run(ruleset.load(self._table, self._group, elements, balanced))
-        return notes
+
+    def _is_there(self) -> bool:
+        assert self._nft is not None
+        return f"table inet {self._table}" in self._nft.run("list tables inet\n").splitlines()
+
+    def _repair(self) -> None:
+        if not self._is_there():
+            self._load()
+            log.warning(
+                "the firewall table was gone and is loaded again", extra={"table": self._table}
+            )
 
     def _reserve_again(self, owner: str, binding: PortBinding, notes: list[str]) -> Reservation:
         try:

@@ -66,6 +66,7 @@ class LibNftables:
 
     def run(self, text: str) -> str:
         """See ``Nftables``."""
+        assert self._context is not None, "used after close"  # NULL would end the process
         failed = self._library.nft_run_cmd_from_buffer(self._context, text.encode())
         # Reading a buffer empties it for the next run.
         said = self._library.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
