@@ -83,7 +83,7 @@ def _media_type(reference: Reference, data: bytes, header: str) -> str:
             "it is not an image",
             code="not_an_image",
         )
-    if (found in INDEXES) != (shape in INDEXES):
+    if shape != (OCI_INDEX if found in INDEXES else OCI_MANIFEST):
         raise _invalid(reference, f"it is sent as '{found}' but has another form")
     return found
 
