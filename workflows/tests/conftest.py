@@ -87,7 +87,7 @@ class FakeContainers:
         entry = self.all[ref]
         spec = entry.container.spec
         state = ContainerState(status=ContainerStatus.RUNNING)
-        if spec.healthcheck is not None:
+        if spec.healthcheck is not None and spec.healthcheck.test != ("NONE",):
             state = attrs.evolve(state, health=Health(status=self.engine.health))
         entry.container = attrs.evolve(entry.container, state=state)
         if not spec.mounts:

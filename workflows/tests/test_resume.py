@@ -1,6 +1,7 @@
 """A run that was cut off anywhere goes on to the same end, and does nothing twice that was done."""
 
 import json
+import random
 
 import attrs
 import pytest
@@ -112,6 +113,51 @@ async def _one_crash(make_bench, monkeypatch, tmp_path, number):
         assert bench.engine.networks.all == {}
         nursery.cancel_scope.cancel()
     return world
+
+
+class _CancelAt(trio.abc.Instrument):
+    """Cancels a nursery after so many steps of any task."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+        self.nursery = None
+
+    def before_task_step(self, task):
+        self.left -= 1
+        if self.left == 0 and self.nursery is not None:
+            self.nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_a_daemon_that_ends_at_any_moment_leaves_a_run_that_can_be_finished(make_bench, seed):
+    steps = random.Random(seed).randrange(1, 900)
+    instrument = _CancelAt(steps)
+    async with trio.open_nursery() as nursery:
+        bench = await make_bench(nursery)
+        instrument.nursery = nursery
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            await bench.manager.wait(await bench.start(pipeline(bench)))
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+    before = list(bench.world.applied)
+    async with trio.open_nursery() as nursery:
+        bench = await make_bench(nursery)
+        runs = bench.manager.list_runs()
+        if not runs:
+            # It ended before the run was made: nothing of it is left.
+            assert before == []
+            assert not list((bench.host.state_dir / "runs").iterdir())
+        elif runs[0]["state"] == "interrupted":
+            assert (await bench.resume("last"))["state"] == "success"
+        if runs:
+            assert bench.world.values == END
+            twice = {s for s in bench.world.applied if bench.world.applied.count(s) > 1}
+            # Cut off in the middle of a change, it is made again; never more than one step a chain.
+            assert len(twice - {"e"}) <= 2
+        assert bench.engine.containers.all == {}
+        assert bench.engine.networks.all == {}
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_intent_without_a_result_is_settled_by_its_driver(make_bench, monkeypatch):

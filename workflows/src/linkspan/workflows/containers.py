@@ -9,7 +9,13 @@ import trio
 
 from linkspan.sdk.errors import LinkspanError, NotFound
 from linkspan.sdk.host import Engine
-from linkspan.sdk.model.container import ContainerFilter, ContainerSpec, ExitStatus, Mount
+from linkspan.sdk.model.container import (
+    ContainerFilter,
+    ContainerSpec,
+    ExitStatus,
+    Healthcheck,
+    Mount,
+)
 from linkspan.sdk.progress import ProgressSink
 from linkspan.workflows.steplog import StepLog
 
@@ -85,6 +91,8 @@ def container_spec(script: Script) -> ContainerSpec:
         attach_stdout=True,
         attach_stderr=True,
         labels=dict(script.labels),
+        # A script ends by itself; the image's check is for what serves.
+        healthcheck=Healthcheck(test=("NONE",)),
         mounts=(
             Mount(type="bind", source=str(script.workspace), target=WORKSPACE),
             Mount(type="bind", source=str(script.control), target=CONTROL),
