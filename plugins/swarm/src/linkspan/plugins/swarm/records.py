@@ -1,0 +1,126 @@
+"""What the cluster remembers, and how it is written into the state store."""
+
+import secrets
+import string
+from typing import Any, TypeVar
+
+import attrs
+from cattrs.preconf.orjson import make_converter
+
+from linkspan.sdk.model.service import Cluster, Node, Service, ServiceSpec, Task, TaskState
+
+T = TypeVar("T")
+
+CLUSTER_KEY = "swarm/cluster"
+NODES = "swarm/nodes/"
+SERVICES = "swarm/services/"
+TASKS = "swarm/tasks/"
+
+_ALPHABET = string.ascii_lowercase + string.digits
+_converter = make_converter(omit_if_default=True)
+
+
+@attrs.frozen(kw_only=True)
+class ServiceRecord:
+    """A service and where its last change stands.
+
+    Attributes:
+        rollout_id: The running or last rollout; its tasks carry it.
+        rollout_total: Slots that it has to exchange: the base of the failure ratio.
+        stepped_at: When the last slot was taken in hand, seconds since the epoch.
+        settled: Every slot runs the wanted spec and was watched long enough.
+        gave_up: Why nothing is tried any more, or empty.
+        rolled_back: The last update failed, and went back by itself.
+    """
+
+    service: Service
+    rollout_id: str = ""
+    rollout_total: int = 0
+    stepped_at: float = 0.0
+    settled: bool = False
+    gave_up: str = ""
+    rolled_back: bool = False
+
+    @property
+    def id(self) -> str:
+        """The service's id."""
+        return self.service.id
+
+    @property
+    def spec(self) -> ServiceSpec:
+        """What is wanted."""
+        return self.service.spec
+
+
+@attrs.frozen(kw_only=True)
+class TaskRecord:
+    """A task and its history. Times are seconds since the epoch; 0 means never.
+
+    Attributes:
+        rollout_id: The rollout that made it; empty if it was scaling or a restart outside one.
+        restarts: How often this slot was restarted in a row.
+        not_before: It may not start earlier.
+    """
+
+    task: Task
+    rollout_id: str = ""
+    restarts: int = 0
+    not_before: float = 0.0
+    made_at: float = 0.0
+    running_at: float = 0.0
+    ended_at: float = 0.0
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self.task.id
+
+    @property
+    def ended(self) -> bool:
+        """Nothing of it runs any more."""
+        return self.task.state >= TaskState.COMPLETE
+
+    @property
+    def active(self) -> bool:
+        """It is meant to run."""
+        return self.task.desired <= TaskState.RUNNING and not self.ended
+
+    @property
+    def failed(self) -> bool:
+        """It ended, though nobody wanted it to."""
+        return self.task.state in (TaskState.FAILED, TaskState.REJECTED, TaskState.COMPLETE)
+
+
+Record = Cluster | Node | ServiceRecord | TaskRecord
+
+
+def new_id() -> str:
+    """25 letters and digits, as swarm's ids."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(25))
+
+
+def dump(record: Record) -> bytes:
+    """A record as JSON."""
+    return _converter.dumps(record)
+
+
+def load(data: bytes, kind: type[T]) -> T:
+    """Back from ``dump``; unknown keys are ignored."""
+    return _converter.loads(data, kind)
+
+
+def same_tasks(one: ServiceSpec, other: ServiceSpec) -> bool:
+    """Whether both specs make the same tasks: replicas, names and policies don't matter."""
+    return _task_part(one) == _task_part(other)
+
+
+def _task_part(spec: ServiceSpec) -> tuple[Any, ...]:
+    host_ports = tuple(port for port in spec.ports if port.mode == "host")
+    return (
+        spec.container,
+        spec.networks,
+        spec.reservation,
+        spec.placement,
+        spec.force_update,
+        host_ports,
+    )
