@@ -1,5 +1,6 @@
 """The command line against a daemon's API on a socket, with fakes below it."""
 
+import errno
 import functools
 import json
 import os
@@ -227,6 +228,28 @@ async def test_a_lost_terminal_does_not_stop_the_run(shell):
     stopped = await shell("cancel", row["id"], "--kill")
     assert stopped.stdout.strip() == row["id"]
     assert await shell.bench.manager.wait(row["id"]) == "cancelled"
+
+
+async def test_a_full_disk_under_the_journal_interrupts_the_run_and_says_so(shell, monkeypatch):
+    real = os.fdatasync
+    count = 0
+
+    def full(descriptor):
+        nonlocal count
+        count += 1
+        if count >= 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", full)
+    shell.write("jobs: {a: {steps: [{id: s, run: 'true'}, {id: t, run: 'true'}]}}")
+    done = await shell("run", "p.yaml")
+    assert done.returncode == 1
+    assert "was interrupted: no room for the journal" in done.stderr
+    assert "next    linkspan workflow resume" in done.stderr
+    monkeypatch.undo()
+    resumed = await shell("resume", "last")
+    assert resumed.returncode == 0, resumed.stderr
 
 
 async def test_a_terminal_gets_a_live_view(shell):

@@ -195,7 +195,7 @@ def _watch(session: Session, run_id: str) -> int:
     elif not session.quiet and session.terminal.progress != "json":
         summary(session, state)
     if session.terminal.progress != "json":
-        for line in ending(session, state):
+        for line in ending(session, state, interruption=view.interruption):
             session.terminal.note(line)
     if lost:
         return UNREACHABLE

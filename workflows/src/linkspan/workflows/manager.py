@@ -92,6 +92,7 @@ class RunManager:
         self._nursery = nursery
         self._active: dict[str, _Active] = {}
         self._ended: dict[str, RunState] = {}
+        self._interruptions: dict[str, str] = {}
         self._folder = host.state_dir / "runs"
 
     # start
@@ -106,10 +107,21 @@ class RunManager:
         engine = self._host.engine
         for container in engine.containers.list(ContainerFilter(all=True, labels=(RUN_LABEL,))):
             log.info("removing what a run left", extra={"container": container.name})
-            await remove_container(engine, container.id)
+            try:
+                await remove_container(engine, container.id)
+            except LinkspanError as error:
+                # One that cannot be removed is no reason to have no pipelines.
+                log.warning(
+                    "leftover stays", extra={"container": container.name, "why": str(error)}
+                )
         for network in engine.networks.list():
             if RUN_LABEL in network.spec.labels:
-                await engine.networks.remove(network.id)
+                try:
+                    await engine.networks.remove(network.id)
+                except LinkspanError as error:
+                    log.warning(
+                        "leftover stays", extra={"network": network.name, "why": str(error)}
+                    )
 
     def _load(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -183,6 +195,8 @@ class RunManager:
                 yield watcher
             return
         records = [record.as_json() for record in read(self._folder / run_id / _JOURNAL)]
+        if run_id in self._interruptions:
+            records.append({"kind": "interrupted", "reason": self._interruptions[run_id]})
         watcher = Watcher(list(records))
         watcher.end()
         yield watcher
@@ -323,6 +337,7 @@ class RunManager:
             run_id, checked.workflow, created["inputs"], created["git"], folder, recorder
         )
         del self._ended[run_id]
+        self._interruptions.pop(run_id, None)
         self._start(run)
         return recorder.state.summary(active=True)
 
@@ -396,14 +411,21 @@ class RunManager:
                 await trio.to_thread.run_sync(_drop_workspaces, run.folder)
         except LinkspanError as error:
             log.error("run interrupted", extra={"run": run.id, "reason": error.message})  # noqa: TRY400
-        except Exception:
+            self._interrupted(run, error.message)
+        except Exception as error:
             log.exception("run interrupted", extra={"run": run.id})
+            self._interrupted(run, f"{type(error).__name__}: {error}")
         finally:
             self._ended[run.id] = run.recorder.state
             self._active.pop(run.id, None)
             run.recorder.close()
             active.ended.set()
         await self._prune()
+
+    def _interrupted(self, run: Run, reason: str) -> None:
+        """Tell those who watch, and those who will; the journal cannot be told."""
+        self._interruptions[run.id] = reason
+        run.recorder.tell("interrupted", reason=reason)
 
     def _publish(self, run: Run, action: str, **attributes: str) -> None:
         event = Event(

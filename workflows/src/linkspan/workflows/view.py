@@ -48,12 +48,14 @@ class RunView:
 
     Attributes:
         state: Folded from the records so far.
+        interruption: Why the run was interrupted, if it was.
     """
 
     def __init__(self, session: Session, run_id: str) -> None:
         self._session = session
         self._run_id = run_id
         self.state = RunState()
+        self.interruption = "the daemon ended"
         self._doing: dict[str, str] = {}
         self._logged = session.verbose
         self.display = Display(session, self.lines, f"run {run_id}")
@@ -66,6 +68,8 @@ class RunView:
             self._say(event)
         elif event["kind"] == "log":
             self._log(event)
+        elif event["kind"] == "interrupted":
+            self.interruption = event["reason"]
         elif event["kind"] == "progress":
             self._doing[event["job"]] = _progress_words(event)
         self.display.update()
@@ -188,9 +192,11 @@ def summary(session: Session, state: RunState) -> None:
     session.terminal.table(["STEP", "PLUGIN", "DURATION", "RESULT"], rows, keep=["STEP", "RESULT"])
 
 
-def ending(session: Session, state: RunState, *, active: bool = False) -> Iterator[str]:
+def ending(
+    session: Session, state: RunState, *, interruption: str = "the daemon ended"
+) -> Iterator[str]:
     """What is said below the table: one line for success, the whole story for a failure."""
-    word = state.state(active=active)
+    word = state.state(active=False)
     took = format_duration(state.duration)
     head = f"{sign(session, word)} {state.workflow}  run {state.id}"
     if word in GOOD:
@@ -198,7 +204,9 @@ def ending(session: Session, state: RunState, *, active: bool = False) -> Iterat
         return
     failed = list(_failures(state))
     names = ", ".join(where for where, _, _ in failed)
-    words = {"interrupted": "was interrupted: the daemon ended"}.get(word, _WORDS.get(word, word))
+    words = _WORDS.get(word, word)
+    if word == "interrupted":
+        words = f"was interrupted: {interruption}"
     yield f"{head}  {names + ' ' if names else ''}{words}{'' if word == 'interrupted' else f'  {took}'}"
     for where, error, step in failed:
         yield from _story(session, state, where, error, step)
