@@ -232,9 +232,14 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             with trio.CancelScope(shield=True):
                 await self._unmake_bridge(carried)
             raise
+        self._keep_ready(carried)
+        return carried.network
+
+    def _keep_ready(self, carried: CarriedNetwork) -> None:
         if carried.default:
             self._pool.serve(carried)
-        return carried.network
+        else:
+            self._pool.want_bare()
 
     def _wanted_pool(self, network: Network) -> AddressPool:
         if network.spec.pools:
@@ -391,19 +396,25 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             rest = networks[1:]
         links = [await self._join(sandbox, self._carried(network), spec) for network, spec in rest]
         if prepared is None:
-            way_out = next((j for j in sandbox.joins.values() if not j.network.internal), None)
-            first = _put_first(links, way_out)
-            sandbox.path, sandbox.resolver = await self._namespaces.create(
-                new_endpoint_id()[:12],
-                first,
-                gateway=way_out.network.gateway if way_out else None,
-                resolver=sandbox.needs_resolver,
-            )
+            await self._furnish(sandbox, links)
             return
         for link in links:
             await self._namespaces.add_link(sandbox.path, link)
         if sandbox.needs_resolver:
             sandbox.resolver = await self._namespaces.open_resolver(sandbox.path)
+
+    async def _furnish(self, sandbox: LivingSandbox, links: list[LinkPlan]) -> None:
+        way_out = next((j for j in sandbox.joins.values() if not j.network.internal), None)
+        gateway = way_out.network.gateway if way_out else None
+        ordered = _put_first(links, way_out)
+        bare = self._pool.take_bare() if sandbox.needs_resolver else None
+        if bare is not None:
+            sandbox.path, sandbox.resolver = bare.path, bare.resolver
+            await self._namespaces.furnish(bare.path, ordered, gateway=gateway)
+            return
+        sandbox.path, sandbox.resolver = await self._namespaces.create(
+            new_endpoint_id()[:12], ordered, gateway=gateway, resolver=sandbox.needs_resolver
+        )
 
     def _take_prepared(self, networks: Sequence[tuple[Network, EndpointSpec]]) -> Prepared | None:
         if not networks:
@@ -719,8 +730,8 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             if sandbox.needs_resolver and sandbox.resolver is None:
                 sandbox.resolver = await self._namespaces.open_resolver(sandbox.path)
             self._make_known(sandbox)
-        default = next((c for c in self._networks.values() if c.default), None)
-        self._pool.serve(default)
+        for carried in self._networks.values():
+            self._keep_ready(carried)
         log.info("networks restored", extra={"sandboxes": len(memories), "notes": notes})
         return notes
 

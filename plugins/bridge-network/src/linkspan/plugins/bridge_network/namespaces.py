@@ -37,9 +37,11 @@ _SYSCTLS = {
 
 # 127.0.0.11:53 leads to the resolver's own ports by rewriting headers, without connection tracking:
 # the container's port 53 stays free, and parallel A and AAAA questions do not race for an entry.
-_RESOLVER_RULES = """\
+_NO_RESOLVER_RULES = """\
 add table ip linkspan_dns
 delete table ip linkspan_dns
+"""
+_RESOLVER_RULES = """\
 table ip linkspan_dns {{
  chain out {{
   type filter hook output priority -300; policy accept;
@@ -121,6 +123,16 @@ class Namespaces:
         """
         return await self._worker.run(self._create, name, tuple(links), gateway, resolver)
 
+    async def furnish(
+        self, path: str, links: Iterable[LinkPlan], *, gateway: IPv4Address | None
+    ) -> None:
+        """Give a bare namespace its links and its default route, by the first of them.
+
+        Raises:
+            OSError: The kernel refused; some links may be there.
+        """
+        await self._worker.run(self._furnish, path, tuple(links), gateway)
+
     async def add_link(self, path: str, link: LinkPlan) -> None:
         """Add a link to a namespace, up, without touching its routes."""
         await self._worker.run(self._add_link, path, link)
@@ -135,7 +147,7 @@ class Namespaces:
 
     async def open_resolver(self, path: str) -> ResolverSockets:
         """Make the sockets of the name service in a living namespace."""
-        return await self._worker.run(self._inside, path, _open_resolver)
+        return await self._worker.run(self._inside, path, lambda: _open_resolver(anew=True))
 
     async def open_socket(self, path: str, kind: socket.SocketKind) -> socket.socket:
         """Make a socket in a namespace; it stays there. Not blocking."""
@@ -215,31 +227,38 @@ class Namespaces:
         resolver: bool,
     ) -> tuple[str, ResolverSockets | None]:
         path = self.path(name)
-        self._home_netlink()  # before the thread is elsewhere
         sockets: ResolverSockets | None = None
         try:
-            with self._elsewhere():
-                syscalls.unshare_network()
-                with Path(path).open("x"):
-                    pass
-                syscalls.bind_mount(syscalls.THREAD_NAMESPACE, path)
-                for sysctl, value in _SYSCTLS.items():
-                    with suppress(FileNotFoundError):  # no IPv6 in this kernel
-                        _set_sysctl(sysctl, value)
-                inner = RtNetlink()
-                inner.send(rtnetlink.link_up(1))  # lo, without which 127.0.0.11 is no address
-                sockets = _open_resolver() if resolver else None
-            with inner, syscalls.opened(path) as descriptor:
-                for link in links:
-                    self._join(inner, descriptor, link)
-                if gateway is not None:
-                    self._route(inner, links[0].name, gateway)
+            sockets = self._create_bare(path, resolver)
+            self._furnish(path, links, gateway)
         except BaseException:
             if sockets is not None:
                 sockets.close()
             self._drop((path,))
             raise
         return path, sockets
+
+    def _create_bare(self, path: str, resolver: bool) -> ResolverSockets | None:
+        with self._elsewhere():
+            syscalls.unshare_network()
+            with Path(path).open("x"):
+                pass
+            syscalls.bind_mount(syscalls.THREAD_NAMESPACE, path)
+            for sysctl, value in _SYSCTLS.items():
+                with suppress(FileNotFoundError):  # no IPv6 in this kernel
+                    _set_sysctl(sysctl, value)
+            with RtNetlink() as inner:
+                inner.send(rtnetlink.link_up(1))  # lo, without which 127.0.0.11 is no address
+            return _open_resolver(anew=False) if resolver else None
+
+    def _furnish(self, path: str, links: tuple[LinkPlan, ...], gateway: IPv4Address | None) -> None:
+        if not links:
+            return
+        with self._inside(path, RtNetlink) as inner, syscalls.opened(path) as descriptor:
+            for link in links:
+                self._join(inner, descriptor, link)
+            if gateway is not None:
+                self._route(inner, links[0].name, gateway)
 
     def _join(self, inner: RtNetlink, namespace: int, link: LinkPlan) -> None:
         self._home_netlink().send(
@@ -268,13 +287,11 @@ class Namespaces:
                 raise
 
     def _add_link(self, path: str, link: LinkPlan) -> None:
-        self._home_netlink()
-        with self._inside(path, RtNetlink) as inner, syscalls.opened(path) as descriptor:
-            try:
-                self._join(inner, descriptor, link)
-            except BaseException:
-                _delete_link(inner, link.name)
-                raise
+        try:
+            self._furnish(path, (link,), None)
+        except BaseException:
+            self._remove_link(path, link.name)
+            raise
 
     def _remove_link(self, path: str, name: str) -> None:
         with self._inside(path, RtNetlink) as inner:
@@ -332,7 +349,8 @@ def _socket(kind: socket.SocketKind) -> socket.socket:
     return made
 
 
-def _open_resolver() -> ResolverSockets:
+def _open_resolver(*, anew: bool) -> ResolverSockets:
+    """Sockets and rules; ``anew`` replaces rules that are there, at the price of some ten milliseconds."""
     udp, tcp = _socket(socket.SOCK_DGRAM), _socket(socket.SOCK_STREAM)
     try:
         udp.bind((RESOLVER_ADDRESS, 0))
@@ -340,11 +358,10 @@ def _open_resolver() -> ResolverSockets:
         tcp.listen(64)
         firewall = nftables.open_nftables()
         try:
-            firewall.run(
-                _RESOLVER_RULES.format(
-                    address=RESOLVER_ADDRESS, udp=udp.getsockname()[1], tcp=tcp.getsockname()[1]
-                )
+            rules = _RESOLVER_RULES.format(
+                address=RESOLVER_ADDRESS, udp=udp.getsockname()[1], tcp=tcp.getsockname()[1]
             )
+            firewall.run(_NO_RESOLVER_RULES + rules if anew else rules)
         finally:
             firewall.close()
     except BaseException:

@@ -1,4 +1,8 @@
-"""Namespaces kept ready for the default network: address and route are set, a start just takes one."""
+"""Namespaces kept ready, so that a start just takes one.
+
+Those for the default network have address and route; for other networks there are bare ones, with
+the sockets of the name service in them.
+"""
 
 import logging
 import secrets
@@ -11,7 +15,7 @@ import trio
 
 from linkspan.plugins.bridge_network.bridges import CarriedNetwork, mac_of
 from linkspan.plugins.bridge_network.graveyard import Grave, Graveyard, Lease
-from linkspan.plugins.bridge_network.namespaces import LinkPlan, Namespaces
+from linkspan.plugins.bridge_network.namespaces import LinkPlan, Namespaces, ResolverSockets
 from linkspan.sdk.errors import LinkspanError
 
 log = logging.getLogger(__name__)
@@ -64,6 +68,14 @@ def plan_link(
     )
 
 
+@attrs.frozen
+class Bare:
+    """A namespace with nothing but the sockets of the name service."""
+
+    path: str
+    resolver: ResolverSockets
+
+
 class Pool:
     """See the module. ``isolated`` says whether ports of a network must not see each other."""
 
@@ -81,6 +93,8 @@ class Pool:
         self._graveyard = graveyard
         self._isolated = isolated
         self._ready: deque[Prepared] = deque()
+        self._bare: deque[Bare] = deque()
+        self._bare_wanted = False
         self._wanted = trio.Event()
         self.network: CarriedNetwork | None = None
 
@@ -93,6 +107,16 @@ class Pool:
         """Take one, if there is one."""
         self._wanted.set()
         return self._ready.popleft() if self._ready else None
+
+    def want_bare(self) -> None:
+        """There are other networks than the default one: keep bare namespaces, too."""
+        self._bare_wanted = True
+        self._wanted.set()
+
+    def take_bare(self) -> Bare | None:
+        """Take a bare one, if there is one."""
+        self._wanted.set()
+        return self._bare.popleft() if self._bare else None
 
     def give_up(self, lease: Lease) -> None:
         """Bury the one that has an address, if one has."""
@@ -109,8 +133,11 @@ class Pool:
 
     def drain(self) -> list[str]:
         """Take all out, at the end of the daemon; return the paths of their namespaces."""
-        paths = [prepared.path for prepared in self._ready]
+        for bare in self._bare:
+            bare.resolver.close()
+        paths = [each.path for each in self._ready] + [each.path for each in self._bare]
         self._ready.clear()
+        self._bare.clear()
         return paths
 
     async def run(self) -> None:
@@ -119,18 +146,23 @@ class Pool:
             await self._wanted.wait()
             self._wanted = trio.Event()
             await trio.sleep(_REST_S)
-            while self.network is not None and len(self._ready) < self._size:
-                try:
-                    prepared = await self._prepare(self.network)
-                except (LinkspanError, OSError) as error:
-                    # Starts make what they need themselves; the next one tries to fill the pool again.
-                    log.warning("no namespace was prepared", extra={"reason": str(error)})
-                    break
-                if prepared.lease.subnet is not getattr(self.network, "subnet", None):
-                    self._bury(prepared)  # the network was removed meanwhile
-                    break
-                self._ready.append(prepared)
-                await trio.lowlevel.checkpoint()
+            try:
+                await self._fill()
+            except (LinkspanError, OSError) as error:
+                # Starts make what they need themselves; the next one tries to fill the pool again.
+                log.warning("no namespace was prepared", extra={"reason": str(error)})
+
+    async def _fill(self) -> None:
+        while (network := self.network) is not None and len(self._ready) < self._size:
+            prepared = await self._prepare(network)
+            if self.network is not network:
+                self._bury(prepared)  # it was removed meanwhile
+                return
+            self._ready.append(prepared)
+        while self._bare_wanted and len(self._bare) < self._size:
+            path, resolver = await self._namespaces.create(new_endpoint_id()[:12], resolver=True)
+            assert resolver is not None
+            self._bare.append(Bare(path, resolver))
 
     async def _prepare(self, network: CarriedNetwork) -> Prepared:
         isolated = await self._isolated(network)

@@ -10,7 +10,8 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -246,16 +247,17 @@ def find_holder(protocol: Protocol, port: int) -> str:
     }
     targets = {f"socket:[{inode}]" for inode in inodes}
     for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        try:
-            for descriptor in (process / "fd").iterdir():
-                if str(descriptor.readlink()) in targets:
-                    name = (process / "comm").read_text().strip()
-                    return f"{name}, pid {process.name}"
-        except OSError:
-            continue  # it has ended
+        if process.name.isdigit() and targets & set(_open_files(process)):
+            with suppress(OSError):  # it has ended
+                return f"{(process / 'comm').read_text().strip()}, pid {process.name}"
     return ""
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    with suppress(OSError):  # it has ended
+        for descriptor in (process / "fd").iterdir():
+            with suppress(OSError):  # it was closed
+                yield str(descriptor.readlink())
 
 
 def _socket_table(name: str) -> list[list[str]]:

@@ -107,10 +107,9 @@ class LivingSandbox:
             "resolv_conf": self.resolv_conf,
             "published_at": self.published_at,
         }
-        path = self.files.folder / _MEMORY
-        new = path.with_suffix(".new")
+        new = self.files.folder / f"{_MEMORY}.new"
         new.write_text(json.dumps(memory))
-        new.replace(path)
+        new.replace(self.files.folder / _MEMORY)
 
 
 @attrs.frozen(kw_only=True)

@@ -6,6 +6,7 @@ seen. Users may edit them, so a change touches only lines (or a file) that are a
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -59,9 +60,15 @@ def parse_resolv_conf(text: str) -> ResolverSettings:
 def host_settings() -> ResolverSettings:
     """What the host itself uses; empty if it has no file."""
     try:
-        return parse_resolv_conf(HOST_RESOLV_CONF.read_text(errors="replace"))
+        found = HOST_RESOLV_CONF.stat()
+        return _read_settings(HOST_RESOLV_CONF, found.st_ino, found.st_mtime_ns, found.st_size)
     except OSError:
         return ResolverSettings()
+
+
+@lru_cache(maxsize=4)
+def _read_settings(path: Path, *_version: int) -> ResolverSettings:
+    return parse_resolv_conf(path.read_text(errors="replace"))
 
 
 def with_wishes(
