@@ -667,6 +667,8 @@ def signal_number(text: str) -> int:
     if base == "RTMIN" and (not plus or offset.isdecimal()):
         return int(signals.SIGRTMIN) + int(offset or 0)
     try:
+        if plus:
+            raise KeyError(word)
         return int(signals.Signals[f"SIG{base}"])
     except KeyError:
         raise InvalidArgument(f"Invalid signal: {text}", code="invalid_signal") from None

@@ -1,0 +1,329 @@
+"""Containers: the state machine, on a runtime in memory."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from linkspan.core.engine.lifecycle import should_restart, signal_number
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, NotModified
+from linkspan.sdk.hooks import hookimpl
+from linkspan.sdk.model.container import (
+    ContainerFilter,
+    ContainerSpec,
+    ContainerStatus,
+    ExecSpec,
+    Healthcheck,
+    HealthStatus,
+    RestartPolicy,
+)
+from linkspan.sdk.model.network import PortBinding
+from linkspan.sdk.model.process import LogQuery
+from linkspan.sdk.testing.fakes.runtime import FakeProcess
+
+from .conftest import IMAGE, World, until
+
+
+async def run(world: World, *command: str, name: str = "", **more: object) -> str:
+    spec = ContainerSpec(image=IMAGE, command=command or None, **more)  # type: ignore[arg-type]
+    container = await world.engine.containers.create(spec, name=name)
+    await world.engine.containers.start(container.id)
+    return container.id
+
+
+async def test_a_container_runs_to_its_end_and_its_exit_code_is_kept(world: World) -> None:
+    containers = world.engine.containers
+    made = await containers.create(ContainerSpec(image=IMAGE, command=("false",)), name="one")
+    assert made.state.status is ContainerStatus.CREATED
+    waiter = containers.waiter("one", "next-exit")
+    await containers.start("one")
+    assert (await waiter.result()).exit_code == 1
+    found = containers.inspect("one")
+    assert found.state.status is ContainerStatus.EXITED
+    assert found.state.exit_code == 1
+    assert found.endpoints == ()
+
+
+async def test_an_attached_client_sees_the_first_byte(world: World) -> None:
+    containers = world.engine.containers
+    made = await containers.create(ContainerSpec(image=IMAGE, command=("echo", "hello")))
+    seen = []
+    async with trio.open_nursery() as nursery:
+        attachment = containers.attach(made.id)
+
+        async def read() -> None:
+            async with attachment as streams:
+                while (chunk := await streams.receive()) is not None:
+                    seen.append(chunk.data)
+
+        nursery.start_soon(read)
+        await containers.start(made.id)
+    assert b"".join(seen) == b"hello\n"
+
+
+async def test_its_log_can_be_read_after_its_end(world: World) -> None:
+    made = await run(world, "echo", "kept")
+    await until(lambda: not world.engine.containers.inspect(made).state.running)
+    async with world.engine.containers.logs(made, LogQuery()) as records:
+        assert [r.data async for r in records] == [b"kept\n"]
+
+
+async def test_the_images_env_and_command_are_taken_over(world: World) -> None:
+    made = await world.engine.containers.create(ContainerSpec(image=IMAGE, env=("B=2", "A=3")))
+    assert made.args == ("sleep", "60")
+    assert {"A=3", "B=2"} <= set(made.env)
+    assert any(e.startswith("PATH=") for e in made.env)
+
+
+async def test_a_taken_name_is_a_conflict_that_names_the_holder(world: World) -> None:
+    holder = await run(world, name="web")
+    with pytest.raises(Conflict, match=f'"/web" is already in use by container "{holder}"'):
+        await world.engine.containers.create(ContainerSpec(image=IMAGE), name="web")
+
+
+async def test_of_two_creates_with_one_name_at_once_one_wins(world: World) -> None:
+    outcomes = []
+
+    async def create() -> None:
+        try:
+            await world.engine.containers.create(ContainerSpec(image=IMAGE), name="both")
+            outcomes.append("made")
+        except Conflict:
+            outcomes.append("conflict")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(create)
+        nursery.start_soon(create)
+    assert sorted(outcomes) == ["conflict", "made"]
+    assert len(world.engine.containers.list(ContainerFilter(all=True))) == 1
+
+
+async def test_a_missing_program_leaves_exit_code_127_and_no_network(world: World) -> None:
+    made = await world.engine.containers.create(ContainerSpec(image=IMAGE, command=("nope",)))
+    with pytest.raises(InvalidArgument, match="executable file not found"):
+        await world.engine.containers.start(made.id)
+    state = world.engine.containers.inspect(made.id).state
+    assert state.exit_code == 127
+    assert "nope" in state.error
+    assert world.network.sandboxes == {}
+
+
+async def test_a_taken_port_leaves_the_container_created(world: World) -> None:
+    port = PortBinding(container_port=80, host_port=8080)
+    await run(world, name="first", ports=(port,))
+    made = await world.engine.containers.create(
+        ContainerSpec(image=IMAGE, ports=(port,)), name="second"
+    )
+    with pytest.raises(Conflict) as caught:
+        await world.engine.containers.start(made.id)
+    assert caught.value.code == "port_taken"
+    assert world.engine.containers.inspect("second").state.status is ContainerStatus.CREATED
+
+
+async def test_starting_a_running_one_and_stopping_a_stopped_one_change_nothing(
+    world: World,
+) -> None:
+    made = await run(world)
+    with pytest.raises(NotModified):
+        await world.engine.containers.start(made)
+    await world.engine.containers.stop(made, timeout_s=1)
+    with pytest.raises(NotModified):
+        await world.engine.containers.stop(made)
+
+
+async def test_stop_sends_the_signal_then_kills(world: World) -> None:
+    async def stubborn(process: FakeProcess) -> int:
+        process.trapped.add(15)
+        await trio.sleep_forever()
+        return 0
+
+    world.machine.programs["stubborn"] = stubborn
+    made = await run(world, "stubborn")
+    await world.engine.containers.stop(made, timeout_s=0.05)
+    assert world.machine.containers[made].init.received == [15, 9]
+    assert world.engine.containers.inspect(made).state.exit_code == 137
+
+
+async def test_kill_of_a_stopped_container_is_a_conflict(world: World) -> None:
+    made = await world.engine.containers.create(ContainerSpec(image=IMAGE))
+    with pytest.raises(Conflict, match="is not running"):
+        await world.engine.containers.kill(made.id)
+
+
+async def test_a_paused_container_refuses_exec_until_it_is_thawed(world: World) -> None:
+    made = await run(world)
+    containers = world.engine.containers
+    await containers.pause(made)
+    assert containers.inspect(made).state.status is ContainerStatus.PAUSED
+    with pytest.raises(Conflict, match="paused"):
+        await containers.exec_create(made, ExecSpec(command=("true",)))
+    await containers.unpause(made)
+    session = await containers.exec_create(made, ExecSpec(command=("echo", "x")))
+    async with containers.exec_start(session.id) as streams:
+        chunk = await streams.receive()
+        assert chunk is not None
+        assert chunk.data == b"x\n"
+        assert await streams.wait() == 0
+    assert containers.exec_inspect(session.id).exit_code == 0
+    with pytest.raises(Conflict):
+        async with containers.exec_start(session.id):
+            pass
+
+
+async def test_a_running_container_is_removed_only_by_force(world: World) -> None:
+    made = await run(world, name="busy")
+    with pytest.raises(Conflict, match="stop the container before removing or force remove"):
+        await world.engine.containers.remove("busy")
+    waiter = world.engine.containers.waiter("busy", "removed")
+    await world.engine.containers.remove("busy", force=True)
+    assert (await waiter.result()).exit_code == 137
+    with pytest.raises(NotFound, match="No such container: busy"):
+        world.engine.containers.inspect("busy")
+    await until(lambda: made not in world.snapshots.store.snapshots)
+
+
+async def test_auto_remove_tells_the_exit_code_and_leaves_nothing(world: World) -> None:
+    containers = world.engine.containers
+    made = await containers.create(ContainerSpec(image=IMAGE, command=("false",), auto_remove=True))
+    waiter = containers.waiter(made.id, "removed")
+    await containers.start(made.id)
+    assert (await waiter.result()).exit_code == 1
+    await until(lambda: not world.snapshots.store.snapshots and not world.network.sandboxes)
+    assert containers.list(ContainerFilter(all=True)) == []
+
+
+async def test_a_failing_container_is_restarted_as_often_as_its_policy_says(world: World) -> None:
+    made = await run(
+        world,
+        "false",
+        restart=RestartPolicy(name="on-failure", maximum_retry_count=2),
+    )
+    await until(
+        lambda: world.engine.containers.inspect(made).state.status is ContainerStatus.EXITED
+    )
+    assert world.engine.containers.inspect(made).state.restart_count == 2
+
+
+async def test_stop_ends_a_container_that_waits_for_its_restart(world: World) -> None:
+    made = await run(world, "false", restart=RestartPolicy(name="always"))
+    await until(
+        lambda: world.engine.containers.inspect(made).state.status is ContainerStatus.RESTARTING
+    )
+    await world.engine.containers.stop(made)
+    await trio.sleep(0.3)
+    assert world.engine.containers.inspect(made).state.status is ContainerStatus.EXITED
+
+
+async def test_health_goes_from_starting_to_healthy_to_unhealthy(world: World) -> None:
+    well = True
+
+    async def probe(process: FakeProcess) -> int:
+        await process.write(b"asked")
+        return 0 if well else 1
+
+    world.machine.programs["probe"] = probe
+    check = Healthcheck(test=("CMD", "probe"), interval_s=0.01, timeout_s=1, retries=2)
+    made = await run(world, healthcheck=check)
+
+    def status() -> HealthStatus | None:
+        health = world.engine.containers.inspect(made).state.health
+        return health.status if health else None
+
+    assert status() is HealthStatus.STARTING
+    await until(lambda: status() is HealthStatus.HEALTHY)
+    well = False
+    await until(lambda: status() is HealthStatus.UNHEALTHY)
+    health = world.engine.containers.inspect(made).state.health
+    assert health is not None
+    assert health.log[-1].output == "asked"
+
+
+async def test_an_interceptor_may_refuse_a_container(world: World) -> None:
+    class Policy:
+        @hookimpl
+        async def linkspan_before_container_create(self, spec: ContainerSpec) -> None:
+            if spec.privileged:
+                raise InvalidArgument("no privileged containers here")
+
+    world.hooks.register(Policy(), "policy")
+    with pytest.raises(InvalidArgument, match="no privileged containers"):
+        await world.engine.containers.create(ContainerSpec(image=IMAGE, privileged=True))
+    assert world.engine.containers.list(ContainerFilter(all=True)) == []
+
+
+async def test_containers_run_on_while_the_daemon_is_away(open_world) -> None:
+    async with open_world() as first:
+        await first.engine.images.pull(IMAGE)
+        running = await run(first, name="stays")
+        ending = await run(first, name="ends")
+    first.machine.crash(ending, 3)
+    async with open_world() as second:
+        containers = second.engine.containers
+        assert containers.inspect("stays").state.running
+        assert containers.inspect("ends").state.exit_code == 3
+        assert any("ends" in text for text in second.said)
+        waiter = containers.waiter("stays", "next-exit")
+        await containers.kill(running)
+        assert (await waiter.result()).exit_code == 137
+
+
+async def test_rename_keeps_the_container_and_frees_the_old_name(world: World) -> None:
+    made = await run(world, name="old")
+    await world.engine.containers.rename("old", "new")
+    assert world.engine.containers.inspect("new").id == made
+    await world.engine.containers.create(ContainerSpec(image=IMAGE), name="old")
+
+
+async def test_a_container_joins_another_ones_network(world: World) -> None:
+    first = await run(world, name="first")
+    second = await run(world, network_mode="container:first")
+    inspect = world.engine.containers.inspect
+    assert inspect(second).sandbox_key == inspect(first).sandbox_key
+    await world.engine.containers.remove("first", force=True)
+    await world.engine.containers.stop(second, timeout_s=0.1)
+    with pytest.raises(NotFound):
+        await world.engine.containers.start(second)
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "stopped", "restarts", "again"),
+    [
+        ("no", 1, False, 0, False),
+        ("always", 0, False, 9, True),
+        ("always", 0, True, 0, False),
+        ("unless-stopped", 0, False, 0, True),
+        ("on-failure", 0, False, 0, False),
+        ("on-failure", 1, False, 0, True),
+    ],
+)
+def test_restart_policies(
+    policy: str, code: int, stopped: bool, restarts: int, again: bool
+) -> None:
+    chosen = RestartPolicy(name=policy)  # type: ignore[arg-type]
+    assert should_restart(chosen, code, manually_stopped=stopped, restarts=restarts) is again
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("SIGTERM", 15), ("kill", 9), ("15", 15), ("SIGRTMIN+3", 37)]
+)
+def test_signals_are_named_as_in_docker(text: str, number: int) -> None:
+    assert signal_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "SIGNOPE", "0", "99", "RTMIN+x"])
+def test_an_unknown_signal_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="Invalid signal"):
+        signal_number(text)
+
+
+async def test_a_bind_source_that_is_missing_is_refused_by_name(
+    world: World, tmp_path: Path
+) -> None:
+    from linkspan.sdk.model.container import Mount
+
+    missing = str(tmp_path / "nothing")
+    made = await world.engine.containers.create(
+        ContainerSpec(image=IMAGE, mounts=(Mount(type="bind", source=missing, target="/x"),))
+    )
+    with pytest.raises(InvalidArgument, match=missing):
+        await world.engine.containers.start(made.id)
