@@ -185,14 +185,19 @@ class _Connection:
         size = 0
         with trio.move_on_after(self._config.idle_timeout_s):
             while size < PIECE_BYTES:
-                event = self._next_body_event()
-                if event is h11.NEED_DATA:
-                    self._http.receive_data(await self._receive_some())
-                elif isinstance(event, h11.Data):
-                    parts.append(bytes(event.data))
-                    size += len(event.data)
-                else:
-                    return b"".join(parts)
+                try:
+                    event = self._next_body_event()
+                    if event is h11.NEED_DATA:
+                        self._http.receive_data(await self._receive_some())
+                        continue
+                except ClientGoneError:
+                    if not parts:
+                        raise
+                    break  # What has come is worth keeping; the next call fails again.
+                if not isinstance(event, h11.Data):
+                    break
+                parts.append(bytes(event.data))
+                size += len(event.data)
             return b"".join(parts)
         if size < _LEAST_BYTES:
             raise ClientGoneError
