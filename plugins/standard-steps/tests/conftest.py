@@ -127,7 +127,9 @@ class FakeOrchestrator:
         if version not in (None, before.version):
             raise Conflict("update out of sequence")
         self.calls.append(f"update {spec.name} {spec.container.image} {spec.replicas}")
-        status = RolloutStatus(state=RolloutState.UPDATING)
+        status = before.rollout
+        if spec.container != before.spec.container:
+            status = RolloutStatus(state=RolloutState.UPDATING)
         return self._put(
             attrs.evolve(
                 before,
@@ -191,7 +193,7 @@ class FakeOrchestrator:
                     tasks=(),
                     running=wanted,
                     desired=wanted,
-                    updated=0,
+                    updated=wanted,
                     done=True,
                     failed=True,
                     failures=failures,
@@ -208,7 +210,9 @@ class FakeOrchestrator:
                 failures=failures,
             )
             await trio.sleep(1)
-        status = RolloutStatus(state=RolloutState.COMPLETED) if service.rollout else None
+        status = service.rollout
+        if status is not None and status.state is RolloutState.UPDATING:
+            status = RolloutStatus(state=RolloutState.COMPLETED)
         service = attrs.evolve(service, rollout=status)
         self.services[service.id] = service
         yield RolloutProgress(

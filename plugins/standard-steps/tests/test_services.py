@@ -159,6 +159,17 @@ async def test_a_bad_update_fails_with_its_reason_and_undo_finds_it_back(
     assert orchestrator.calls == before
 
 
+@pytest.mark.parametrize("replicas", [2, 3])
+async def test_how_an_earlier_update_ended_is_no_fault_of_this_deploy(
+    host, orchestrator, intent, context, autojump_clock, replicas
+):
+    await deploy(host, intent, context)
+    with pytest.raises(RolloutFailed):
+        await deploy(host, intent, context, image="bad")
+    _, outputs = await deploy(host, intent, context, replicas=replicas)
+    assert outputs["replicas"] == replicas
+
+
 async def test_a_bad_first_deploy_fails_and_undo_removes_it(
     host, orchestrator, intent, context, autojump_clock
 ):

@@ -14,7 +14,7 @@ from linkspan.plugins.standard_steps.service_spec import (
 from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.errors import NotFound, Unavailable
-from linkspan.sdk.model.service import RolloutState, Service, ServiceSpec
+from linkspan.sdk.model.service import RolloutState, RolloutStatus, Service, ServiceSpec
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 
 
@@ -89,7 +89,11 @@ class DeployStep(StandardStep):
             )
             service = await self.orchestrator.update_service(name, wanted, version=before.version)
         done = await wait_until_done(
-            self.orchestrator, service, context, timeout_s=intent.settings["timeout"]
+            self.orchestrator,
+            service,
+            context,
+            timeout_s=intent.settings["timeout"],
+            before=_ended(before),
         )
         context.log(f"{name}: {done.spec.replicas}/{done.spec.replicas} up")
         return self._outputs(done, intent)
@@ -152,6 +156,11 @@ class DeployStep(StandardStep):
 def _previous(intent: StepIntent) -> ServiceSpec | None:
     document = intent.undo.get("spec")
     return None if document is None else spec_from_json(document)
+
+
+def _ended(service: Service | None) -> RolloutStatus | None:
+    """How the last rollout ended; None if it goes on, or there was none."""
+    return None if service is None or _is_moving(service) else service.rollout
 
 
 def _is_moving(service: Service) -> bool:

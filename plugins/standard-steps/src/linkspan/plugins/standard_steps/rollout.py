@@ -8,7 +8,7 @@ import trio
 from linkspan.sdk.drivers.orchestrator import Orchestrator, RolloutProgress
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.errors import LinkspanError, Timeout
-from linkspan.sdk.model.service import RolloutState, Service
+from linkspan.sdk.model.service import RolloutState, RolloutStatus, Service
 from linkspan.sdk.progress import Progress
 
 _ENDED_BADLY: Final = frozenset(
@@ -36,6 +36,7 @@ async def wait_until_done(
     *,
     timeout_s: float,
     rolling_back: bool = False,
+    before: RolloutStatus | None = None,
 ) -> Service:
     """Wait until all desired tasks run the wanted spec, are healthy and were watched long enough.
 
@@ -45,6 +46,8 @@ async def wait_until_done(
         context: Is told how far it is.
         timeout_s: How long it may take.
         rolling_back: A rollback is what is waited for, so its end is success.
+        before: The service's rollout before this change. A change of the number alone begins no
+            rollout, so how an earlier one ended may still stand there: it is none of ours.
 
     Raises:
         RolloutFailed: It was paused or rolled back, or tasks of a new service keep failing.
@@ -58,10 +61,9 @@ async def wait_until_done(
             async for moment in moments:
                 _tell(context, name, moment, last)
                 last = moment
-                if _is_bad(moment, rolling_back=rolling_back):
+                # The stream ends by itself when all is done.
+                if _is_bad(moment, rolling_back=rolling_back, before=before):
                     raise _failed(name, moment)
-                if moment.done:
-                    return moment.service
     if last is not None and last.done:
         return last.service
     counts = f"{last.running}/{last.desired} tasks run" if last else "nothing is known of it"
@@ -73,7 +75,12 @@ async def wait_until_done(
     )
 
 
-def _is_bad(moment: RolloutProgress, *, rolling_back: bool) -> bool:
+def _is_bad(moment: RolloutProgress, *, rolling_back: bool, before: RolloutStatus | None) -> bool:
+    if moment.done and moment.updated < moment.desired:
+        # The orchestrator has given up.
+        return True
+    if before is not None and moment.rollout == before:
+        return False
     state = moment.rollout.state if moment.rollout else None
     if moment.failed:
         return not rolling_back or state is RolloutState.ROLLBACK_PAUSED
