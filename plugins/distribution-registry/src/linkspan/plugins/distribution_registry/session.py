@@ -1,7 +1,7 @@
 """Conversation with one registry: where it is, who we are, and where it sends us."""
 
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import attrs
 import httpx
@@ -39,7 +39,7 @@ class Call:
     repository: str = ""
     scopes: frozenset[str] = frozenset()
     headers: Mapping[str, str] = attrs.field(factory=dict)
-    content: bytes | AsyncIterable[bytes] | None = attrs.field(default=None, repr=False)
+    content: bytes | httpx.AsyncByteStream | None = attrs.field(default=None, repr=False)
     answer_timeout_s: float | None = None
 
 

@@ -5,7 +5,7 @@ import errno
 import itertools
 import socket
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import attrs
 import httpx
@@ -34,14 +34,15 @@ class Outgoing:
     """A request.
 
     Attributes:
-        content: Bytes may be sent again; an iterable is sent once, so a failure is not retried.
+        content: Bytes may be sent again; a stream is sent once, so a failure is not retried. A stream's
+            ``Content-Length`` is among the headers.
         answer_timeout_s: How long the answer's head may take; None is the usual idle time-out.
     """
 
     method: str
     url: httpx.URL
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    content: bytes | AsyncIterable[bytes] | None = attrs.field(default=None, repr=False)
+    content: bytes | httpx.AsyncByteStream | None = attrs.field(default=None, repr=False)
     answer_timeout_s: float | None = None
 
     @property
@@ -138,9 +139,16 @@ class Transport:
 
     async def _send_once(self, outgoing: Outgoing) -> httpx.Response:
         client = await self._client_for(outgoing.url)
+        stream = outgoing.content if isinstance(outgoing.content, httpx.AsyncByteStream) else None
         request = client.build_request(
-            outgoing.method, outgoing.url, headers=dict(outgoing.headers), content=outgoing.content
+            outgoing.method,
+            outgoing.url,
+            headers=dict(outgoing.headers),
+            content=outgoing.content if isinstance(outgoing.content, bytes) else None,
         )
+        if stream is not None:
+            # Given as content, it would be wrapped in a generator that nobody closes after a fault.
+            request.stream = stream
         if outgoing.answer_timeout_s is not None:
             request.extensions["timeout"]["read"] = outgoing.answer_timeout_s
         return await client.send(request, stream=True)

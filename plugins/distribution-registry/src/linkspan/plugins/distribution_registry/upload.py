@@ -258,7 +258,7 @@ def _location(answer: httpx.Response) -> str:
     return str(answer.url.join(location)) if location else ""
 
 
-class _Body(AsyncIterator[bytes]):
+class _Body(httpx.AsyncByteStream, AsyncIterator[bytes]):
     """The source in pieces of at most 256 KiB; exactly as many bytes as were promised."""
 
     def __init__(
@@ -269,6 +269,9 @@ class _Body(AsyncIterator[bytes]):
         self._done = 0
         self._pending = memoryview(b"")
         self._sent = sent
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
 
     async def __anext__(self) -> bytes:
         if self._done:
