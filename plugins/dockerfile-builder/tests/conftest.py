@@ -10,7 +10,8 @@ import os
 import shutil
 import stat
 import tarfile
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import attrs
@@ -18,6 +19,7 @@ import pytest
 
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.driver import DockerfileBuilder
+from linkspan.sdk.drivers.builder import BuildRequest
 from linkspan.sdk.drivers.snapshots import Layer
 from linkspan.sdk.errors import Conflict, NotFound
 from linkspan.sdk.image_config import chain_ids, digest_of, parse_image_config
@@ -93,8 +95,6 @@ class FolderSnapshots:
     @asynccontextmanager
     async def view(self, name):
         await self.stat(name)
-        from pathlib import Path
-
         yield Path(self.folder(name))
 
     async def commit(self, key, *, parent):
@@ -231,7 +231,7 @@ class FakeEngine:
         self.runs.append(run)
 
         def say(text, stream=StreamKind.STDOUT):
-            output(Chunk(stream, text.encode()))
+            output(Chunk(stream, text if isinstance(text, bytes) else text.encode()))
 
         folder = self.snapshots.folder(run.snapshot)
         if self.runner is not None:
@@ -282,15 +282,22 @@ class Workshop:
     engine: FakeEngine
     snapshots: FolderSnapshots
     host: FakeHost
+    said: str = ""
 
     async def build(self, files, **request):
         """Build from ``{path: text}``; return the result and the stream's text."""
-        from linkspan.sdk.drivers.builder import BuildRequest
-
-        context = files if not isinstance(files, dict) else pieces(tar_of(files))
-        said = []
-        result = await self.driver.build(BuildRequest(context=context, **request), said.append)
-        return result, "".join(progress.stream for progress in said)
+        told = []
+        async with AsyncExitStack() as stack:
+            context = files
+            if isinstance(files, dict):
+                context = await stack.enter_async_context(aclosing(pieces(tar_of(files))))
+            try:
+                result = await self.driver.build(
+                    BuildRequest(context=context, **request), told.append
+                )
+            finally:
+                self.said = "".join(progress.stream for progress in told)
+        return result, self.said
 
     def image(self, ref):
         return self.engine.images.inspect(ref)
@@ -325,7 +332,6 @@ async def file_server(nursery):
     import base64
     import functools
     import json
-    from pathlib import Path
 
     import trio
 

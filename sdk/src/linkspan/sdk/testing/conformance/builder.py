@@ -6,7 +6,8 @@ engine that runs commands) overrides the fixture ``builder_host``.
 
 import io
 import tarfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def tar_of(files: Mapping[str, str]) -> bytes:
     return data.getvalue()
 
 
-async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:
     for at in range(0, len(data), 1000):
         await trio.lowlevel.checkpoint()
         yield data[at : at + 1000]
@@ -125,7 +126,8 @@ class BuilderConformance:
         """Build from a tar; return the result and the text of the stream."""
         said: list[Progress] = []
         data = tar_of({"Dockerfile": text, "hello": hello})
-        result = await builder.build(BuildRequest(context=_pieces(data), **request), said.append)
+        async with aclosing(_pieces(data)) as context:
+            result = await builder.build(BuildRequest(context=context, **request), said.append)
         return result, "".join(progress.stream for progress in said)
 
     async def test_the_image_is_stored_and_tagged(
@@ -237,11 +239,12 @@ class BuilderConformance:
     async def test_a_cancelled_build_leaves_no_image(
         self, builder: Builder[Any], builder_host: FakeHost
     ) -> None:
-        async def endless() -> AsyncIterator[bytes]:
+        async def endless() -> AsyncGenerator[bytes, None]:
             yield tar_of({"Dockerfile": self.good})[:512]
             await trio.sleep_forever()
 
         with trio.move_on_after(0.1) as scope:
-            await builder.build(BuildRequest(context=endless(), tags=("app",)), lambda _: None)
+            async with aclosing(endless()) as context:
+                await builder.build(BuildRequest(context=context, tags=("app",)), lambda _: None)
         assert scope.cancelled_caught
         assert builder_host.engine.images.list() == []
