@@ -638,6 +638,9 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
                 try:
                     await self._jobs.run("remove", {"folders": folders})
                 except LinkspanError as error:
+                    if scope.cancel_called:
+                        # The helper process has ended with the driver; the next start goes on.
+                        return
                     _log.warning("removing files failed", extra={"error": str(error)})
                     await trio.sleep(_RETRY_DELAY_S)
                     self._trash_filled.set()

@@ -1,12 +1,13 @@
 """A small process that forks one child for each job.
 
 The daemon is threaded and large: forking it is slow (and unsafe), and a fresh interpreter for every
-layer takes longer than most layers. This process has loaded what the jobs need and is forked in about
-a millisecond. It is started as ``python -P -m linkspan.plugins.overlay_snapshots.job_server FD PARENT``.
+layer takes longer than most layers. This process has loaded what the jobs need, and always has one
+child ready, so that a job does not even wait for a fork. It is started as
+``python -P -m linkspan.plugins.overlay_snapshots.job_server FD PARENT``.
 
 Protocol: on the control socket (SEQPACKET), one message a job: JSON ``{"job": …, "task": …}`` with
-descriptors; the first is the reply socket (STREAM), the others are the job's. The child sends one byte
-with its pidfd, then JSON ``{"result": …}`` or ``{"error": …}``, then ends.
+descriptors; the first is the reply socket (STREAM), the others are the job's. The child that waits
+takes it, sends one byte with its pidfd, then JSON ``{"result": …}`` or ``{"error": …}``, then ends.
 
 It ends when the daemon closes the control socket or dies, and its children end with it.
 """
@@ -15,9 +16,11 @@ import contextlib
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
+import time
 from typing import Any, Final
 
 from linkspan.plugins.overlay_snapshots.faults import dumps, from_os_error, to_wire
@@ -27,6 +30,7 @@ from linkspan.sdk.errors import Internal, LinkspanError
 
 MESSAGE_BYTES: Final = 1 << 20
 MAX_FDS: Final = 8
+_RETRY_DELAY_S: Final = 0.1
 
 
 def main() -> None:
@@ -41,33 +45,54 @@ def main() -> None:
     gc.collect()
     gc.disable()
     gc.freeze()
-    while True:
-        data, fds, _, _ = socket.recv_fds(control, MESSAGE_BYTES, MAX_FDS)
-        if not data:
-            return
-        _fork(control, json.loads(data), fds)
+    taken = os.pipe2(os.O_CLOEXEC)
+    while _serve_one(control, taken):
+        pass
 
 
-def _fork(control: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+def _serve_one(control: socket.socket, taken: tuple[int, int]) -> bool:
+    """Keep a child ready until it has taken a job; False when the daemon is gone."""
     server = os.getpid()
     try:
         child = os.fork()
-    except OSError as error:
-        with socket.socket(fileno=fds.pop(0)) as reply, contextlib.suppress(OSError):
-            reply.sendall(dumps({"error": to_wire(from_os_error(error))}))
-        child = -1
+    except OSError:
+        # Too many processes, or no memory: what waits may end meanwhile.
+        time.sleep(_RETRY_DELAY_S)
+        return True
     if child == 0:
         status = 1
         try:
             die_with_parent(signal.SIGKILL)
             if os.getppid() == server:
-                control.close()
-                _run(message, fds)
+                _wait_and_run(control, taken[1])
                 status = 0
         finally:
             os._exit(status)
-    for fd in fds:
-        os.close(fd)
+    poll = select.poll()
+    poll.register(taken[0], select.POLLIN)
+    poll.register(control, 0)
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(child)
+        try:
+            poll.register(pidfd, select.POLLIN)
+            events = dict(poll.poll())
+        finally:
+            os.close(pidfd)
+        if taken[0] in events:
+            os.read(taken[0], 1)
+        elif control.fileno() in events:
+            return False
+        # Else the child has died while it waited: there must be another one.
+    return True
+
+
+def _wait_and_run(control: socket.socket, taken: int) -> None:
+    data, fds, _, _ = socket.recv_fds(control, MESSAGE_BYTES, MAX_FDS)
+    if data:
+        os.write(taken, b".")
+        control.close()
+        os.close(taken)
+        _run(json.loads(data), fds)
 
 
 def _run(message: dict[str, Any], fds: list[int]) -> None:

@@ -71,15 +71,14 @@ class Job:
         self._over = not data
 
     async def end(self) -> None:
-        """Kill it if it runs, and wait until it is gone. If cancelled: it is killed."""
+        """Kill it if it has not answered, and wait until it is gone. If cancelled: it is killed."""
         try:
             while not self._over and self._pidfd < 0:
                 # The child names itself first thing.
                 await self._receive()
-            if self._pidfd >= 0:
-                if not self._over:
-                    with contextlib.suppress(ProcessLookupError):
-                        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            if self._pidfd >= 0 and not self._over:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 await trio.lowlevel.wait_readable(self._pidfd)
         finally:
             if self._pidfd >= 0:

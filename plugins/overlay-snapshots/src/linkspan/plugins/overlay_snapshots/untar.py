@@ -61,17 +61,35 @@ class LayerLimits(NamedTuple):
 class _Entry:
     """The header of one entry, with what extended headers say."""
 
-    __slots__ = ("gid", "header", "link", "mode", "mtime_ns", "path", "pax", "uid")
+    __slots__ = (
+        "attributes",
+        "gid",
+        "header",
+        "link",
+        "mode",
+        "mtime_ns",
+        "path",
+        "pax",
+        "uid",
+    )
 
     def __init__(self, header: bytes, path: bytes, pax: dict[bytes, bytes] | None) -> None:
         self.header = header
         self.path = path
         self.pax = pax
+        self.attributes = False
         self.link = b""
-        self.mode = number(header[100:108]) & 0o7777
-        self.uid = number(header[108:116])
-        self.gid = number(header[116:124])
-        self.mtime_ns = number(header[136:148]) * 1_000_000_000
+        try:
+            # The common form of the fields, without a call for each.
+            self.mode = int(header[100:108].rstrip(b"\0 "), 8) & 0o7777
+            self.uid = int(header[108:116].rstrip(b"\0 "), 8)
+            self.gid = int(header[116:124].rstrip(b"\0 "), 8)
+            self.mtime_ns = int(header[136:148].rstrip(b"\0 "), 8) * 1_000_000_000
+        except ValueError:
+            self.mode = number(header[100:108]) & 0o7777
+            self.uid = number(header[108:116])
+            self.gid = number(header[116:124])
+            self.mtime_ns = number(header[136:148]) * 1_000_000_000
 
 
 class Untar:
@@ -103,6 +121,7 @@ class Untar:
         self._long_link: bytes | None = None
         self._pax: dict[bytes, bytes] | None = None
         self._pax_pairs: list[Segment] = []
+        self._pax_attributes = False
         self._gnu_sparse: tuple[bytes, list[Segment]] | None = None
         self._directories: list[tuple[bytes, int]] = []
         # A folder with the setgid bit gives its group to what is made in it, so that the owner has to
@@ -205,7 +224,7 @@ class Untar:
             if self._sparse is not None:
                 self._sparse.finish(fd)
                 self._sparse = None
-            if entry.pax:
+            if entry.attributes:
                 # Writing drops security.capability, so attributes come behind the data.
                 _set_attributes(fd, entry, regular_or_directory=True)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -258,7 +277,8 @@ class Untar:
             name, self._long_name = self._long_name, None
         if pax:
             name = pax.get(b"GNU.sparse.name") or pax.get(b"path") or name
-            size = _pax_int(pax, b"size", size)
+            if b"size" in pax:
+                size = _pax_int(pax, b"size", size)
         path = _inside(name)
         if (kind in (_FILE, _FILE_OLD)) and name.endswith(b"/"):
             kind = _DIRECTORY
@@ -268,6 +288,7 @@ class Untar:
         entry = _Entry(block, path, pax)
         if pax:
             _apply_pax(entry, pax)
+            entry.attributes = self._pax_attributes
         if self._long_link is not None or kind in (_LINK, _SYMLINK):
             entry.link = self._link_of(block, pax)
         if not 0 <= entry.uid <= _MAX_ID or not 0 <= entry.gid <= _MAX_ID:
@@ -379,7 +400,7 @@ class Untar:
             os.chmod(path, mode)
         if mode & 0o2000:
             self._setgid_seen = True
-        if entry.pax:
+        if entry.attributes:
             _set_attributes(path, entry, regular_or_directory=True)
         self._directories.append((path, entry.mtime_ns))
 
@@ -401,7 +422,7 @@ class Untar:
             os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
             if mode and entry.mode & 0o6000:
                 os.chmod(path, entry.mode)
-        if entry.pax:
+        if entry.attributes:
             _set_attributes(path, entry, regular_or_directory=False)
         os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
 
@@ -548,6 +569,7 @@ class Untar:
             return
         if kind == _PAX:
             self._pax, self._pax_pairs = _pax_records(data)
+            self._pax_attributes = b".xattr." in data
             return
         name = data.split(b"\0")[0]
         if kind == _LONG_NAME:
@@ -623,7 +645,10 @@ def _check_sum(block: bytes) -> None:
     adler32 gives the sum modulo 65521 thirty times faster than ``sum``.
     """
     field = block[148:156]
-    expected = number(field)
+    try:
+        expected = int(field.rstrip(b"\0 "), 8)
+    except ValueError:
+        expected = number(field)
     total = (zlib.adler32(block) & 0xFFFF) - 1 - sum(field) + 8 * 32
     if (total - expected) % 65521 == 0:
         return
@@ -678,8 +703,10 @@ def _pax_int(pax: dict[bytes, bytes], key: bytes, default: int) -> int:
 
 
 def _apply_pax(entry: _Entry, pax: dict[bytes, bytes]) -> None:
-    entry.uid = _pax_int(pax, b"uid", entry.uid)
-    entry.gid = _pax_int(pax, b"gid", entry.gid)
+    if b"uid" in pax:
+        entry.uid = _pax_int(pax, b"uid", entry.uid)
+    if b"gid" in pax:
+        entry.gid = _pax_int(pax, b"gid", entry.gid)
     mtime = pax.get(b"mtime")
     if mtime:
         seconds, _, fraction = mtime.partition(b".")
