@@ -42,12 +42,11 @@ class Connection:
         self, status: int = 200, document: Any = None, headers: dict[str, str] | None = None
     ) -> None:
         body = b"" if document is None else json.dumps(document).encode()
-        self.head(status, {"Content-Length": str(len(body)), **(headers or {})})
-        self.sock.sendall(body)
+        self.head(status, {"Content-Length": str(len(body)), **(headers or {})}, body)
 
-    def head(self, status: int, headers: dict[str, str]) -> None:
+    def head(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         lines = [f"HTTP/1.1 {status} X", *(f"{k}: {v}" for k, v in headers.items())]
-        self.sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
+        self.sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
     def stream(self, *documents: Any) -> None:
         self.head(200, {"Transfer-Encoding": "chunked"})
@@ -107,6 +106,7 @@ class FakeDaemon:
         pid = os.fork()
         if pid == 0:
             self._serve(listener)
+        os.setpgid(pid, pid)  # here too: whoever comes first
         try:
             yield
         finally:
