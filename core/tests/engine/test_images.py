@@ -112,6 +112,7 @@ async def test_images_are_there_again_after_a_restart(open_world) -> None:
     async with open_world() as first:
         pulled = await first.engine.images.pull(IMAGE)
     async with open_world() as second:
+        assert second.said == []
         found = second.engine.images.inspect(IMAGE)
         assert found.id == pulled.id
         assert found.config == pulled.config

@@ -84,7 +84,6 @@ class ContainerStore:
         for container_id in found.keys() - self._entries.keys():
             await self._drivers.runtime.delete(container_id)
             said.append(f"container {container_id[:12]}, which nobody knows, was ended")
-        await self._drivers.snapshots.gc(list(self._entries))
         await self._drivers.runtime.gc(list(self._entries))
         return [text for text in said if text]
 

@@ -241,7 +241,7 @@ class Engine:
 
     async def gc(self) -> Mapping[str, str]:
         """Remove layers and blobs that nobody needs."""
-        removed = await self._image_store.gc()
+        removed = await self._image_store.gc([c.id for c in self.containers.all()])
         if removed:
             log.info("removed what nobody needs", extra={"count": len(removed)})
         return removed

@@ -374,26 +374,15 @@ class ImageStore:
             layers.update(await self._drivers.get("builder", name).cached_layers())
         return layers, blobs
 
-    async def gc(self) -> dict[str, str]:
-        """Remove layers and blobs that nothing needs; what was removed → why."""
+    async def gc(self, snapshots: Iterable[str]) -> dict[str, str]:
+        """Remove layers, snapshots and blobs that nothing needs; what was removed → why.
+
+        Args:
+            snapshots: Keys of the snapshots in use.
+        """
         async with self._turn:
             layers, blobs = await self.needed()
-            removed: dict[str, str] = {}
-            left = [
-                layer
-                for layer in await self._drivers.snapshots.layers()
-                if layer.name not in layers
-            ]
-            while left:
-                parents = {layer.parent for layer in left}
-                tops = [layer for layer in left if layer.name not in parents]
-                for layer in tops:
-                    try:
-                        await self._drivers.snapshots.remove_layer(layer.name)
-                    except Conflict:
-                        continue
-                    removed[layer.name] = "layer of no image"
-                left = [layer for layer in left if layer.name in parents]
+            removed = dict(await self._drivers.snapshots.gc([*layers, *snapshots]))
             for blob in await self._drivers.content.list():
                 if blob.digest not in blobs:
                     await self._drivers.content.delete(blob.digest)
