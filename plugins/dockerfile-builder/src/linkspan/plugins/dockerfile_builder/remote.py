@@ -63,7 +63,7 @@ async def fetch(
                 if left < 0:
                     raise TransferError(f"ADD failed: {url} is larger than {limit_bytes} bytes")
                 await trio.to_thread.run_sync(writer.write, piece)
-            writer.finish()
+            await trio.to_thread.run_sync(writer.finish)
     except httpx.HTTPError as error:
         tree.close()
         raise TransferError(f"ADD failed: failed to GET {url}: {error}") from error

@@ -30,6 +30,10 @@ MAX_DEPTH = 2048
 # Left-out directories are searched by recursion; deeper ones are kept as they are.
 MAX_IGNORED_DEPTH = 128
 
+# One writev takes at most 1024 pieces (IOV_MAX).
+_BATCH_BYTES = 1 << 18
+_BATCH_PIECES = 1000
+
 Parts = tuple[str, ...]
 
 
@@ -157,6 +161,9 @@ class TarTree(Tree):
     def __init__(self, folder: Path, *, max_entries: int = 1_000_000) -> None:
         self.root = Node(kind="directory", children={})
         self._fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._end = 0
+        self._unwritten: list[memoryview] = []
+        self._unwritten_bytes = 0
         self._entries_left = max_entries
 
     def close(self) -> None:
@@ -179,6 +186,7 @@ class TarTree(Tree):
             if self._entries_left < 0:
                 raise TooLarge("the build context has too many entries", code="context_too_large")
             self._add(entry, data)
+        self.flush()
 
     def _add(self, entry: Entry, data: Iterator[memoryview]) -> None:
         parts = split_path(entry.name)
@@ -232,19 +240,40 @@ class TarTree(Tree):
         return node
 
     def _store(self, node: Node, data: Iterable[memoryview]) -> None:
-        writer = self.file_writer(node)
+        hasher = hashlib.sha256()
+        node.place = start = self._end
         for piece in data:
-            writer.write(piece)
-        writer.finish()
+            hasher.update(piece)
+            self.append(piece)
+        node.size = self._end - start
+        node.digest = hasher.digest()
+
+    def append(self, data: memoryview) -> None:
+        """Put bytes at the end of the data file, some time before ``flush`` returns."""
+        self._unwritten.append(data)
+        self._unwritten_bytes += len(data)
+        self._end += len(data)
+        if self._unwritten_bytes >= _BATCH_BYTES or len(self._unwritten) >= _BATCH_PIECES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was appended: contexts are many small files, and a write for each is slow."""
+        while self._unwritten:
+            written = os.writev(self._fd, self._unwritten)
+            while self._unwritten and written >= len(self._unwritten[0]):
+                written -= len(self._unwritten.pop(0))
+            if written:
+                self._unwritten[0] = self._unwritten[0][written:]
+        self._unwritten_bytes = 0
 
     def file_writer(self, node: Node) -> "FileWriter":
         """Takes the data of a file node; one at a time."""
-        return FileWriter(self._fd, node)
+        return FileWriter(self, node)
 
-    def put(self, name: str, node: Node) -> None:
-        """Name a node in the root."""
-        assert self.root.children is not None
-        self.root.children[name] = node
+    @property
+    def end(self) -> int:
+        """Length of the data file."""
+        return self._end
 
     def children(self, node: Node) -> Mapping[str, Node]:
         """Entries of a directory."""
@@ -273,22 +302,22 @@ class TarTree(Tree):
 class FileWriter:
     """Appends the data of one file, hashing it on the way. Blocking."""
 
-    def __init__(self, fd: int, node: Node) -> None:
-        self._fd = fd
+    def __init__(self, tree: TarTree, node: Node) -> None:
+        self._tree = tree
         self._node = node
         self._hasher = hashlib.sha256()
-        self._start = os.lseek(fd, 0, os.SEEK_END)
+        self._start = tree.end
         node.place = self._start
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """The next piece."""
         self._hasher.update(data)
-        while data:
-            data = data[os.write(self._fd, data) :]
+        self._tree.append(memoryview(data))
 
     def finish(self) -> None:
         """All is there: the node gets its size and digest."""
-        self._node.size = os.lseek(self._fd, 0, os.SEEK_CUR) - self._start
+        self._tree.flush()
+        self._node.size = self._tree.end - self._start
         self._node.digest = self._hasher.digest()
 
 
