@@ -1,19 +1,32 @@
-"""Our registry client passes its kit against Debian's docker-registry; skopeo works with our server."""
+"""Our registry client passes its kit against Debian's docker-registry, and logs in there."""
 
+import json
 import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
 from linkspan.plugins.distribution_registry.config import DistributionConfig
 from linkspan.plugins.distribution_registry.driver import DistributionRegistry
 from linkspan.sdk.drivers.registry import Registry
-from linkspan.sdk.testing.conformance.registry import HttpRemote, RegistryConformance
+from linkspan.sdk.errors import Unauthenticated
+from linkspan.sdk.model.image import Credentials
+from linkspan.sdk.reference import parse_reference
+from linkspan.sdk.testing.conformance.registry import (
+    LAYER,
+    HttpRemote,
+    RegistryConformance,
+    describe,
+    source_of,
+)
+from linkspan.sdk.testing.host import FakeHost
 
 pytestmark = pytest.mark.system
 
@@ -38,6 +51,38 @@ async def wait_for_port(port: int) -> None:
                 return
 
 
+USER = "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
+"""Password ``secret`` (bcrypt)."""
+
+
+@asynccontextmanager
+async def debian_registry(folder: Path, more: dict[str, Any] | None = None) -> AsyncIterator[str]:
+    """Run it until the context ends; gives ``HOST:PORT``."""
+    if shutil.which(REGISTRY) is None:
+        pytest.skip("Debian's package docker-registry is not installed")
+    port = free_port()
+    config = folder / "registry.yml"
+    document: dict[str, Any] = {
+        "version": "0.1",
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}},
+        **(more or {}),
+    }
+    document["http"] = {"addr": f"127.0.0.1:{port}", **document.get("http", {})}
+    # JSON is YAML, too.
+    config.write_text(json.dumps(document))
+    process = await trio.lowlevel.open_process(
+        [REGISTRY, "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        await wait_for_port(port)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
 class TestDebianRegistry(RegistryConformance):
     driver: type[Registry[Any]] = DistributionRegistry
 
@@ -47,25 +92,61 @@ class TestDebianRegistry(RegistryConformance):
 
     @pytest.fixture
     async def remote(self, tmp_path: Path) -> AsyncIterator[HttpRemote]:
-        if shutil.which(REGISTRY) is None:
-            pytest.skip("Debian's package docker-registry is not installed")
-        port = free_port()
-        config = tmp_path / "registry.yml"
-        config.write_text(
-            "version: 0.1\n"
-            "log: {level: error, accesslog: {disabled: true}}\n"
-            f"storage: {{filesystem: {{rootdirectory: {tmp_path / 'registry'}}}}}\n"
-            f"http: {{addr: '127.0.0.1:{port}'}}\n"
+        async with debian_registry(tmp_path) as address:
+            yield HttpRemote(address)
+
+
+async def test_a_registry_with_users_lets_in_whom_it_knows(
+    tmp_path: Path, fake_host: FakeHost
+) -> None:
+    users = tmp_path / "htpasswd"
+    users.write_text(USER)
+    more = {"auth": {"htpasswd": {"realm": "here", "path": str(users)}}}
+    docker_config = tmp_path / "config.json"
+    config = DistributionConfig(docker_config=docker_config, retry_delay_s=0.01)
+    me, wrong = (Credentials(username="me", password=p) for p in ("secret", "wrong"))
+    async with (
+        debian_registry(tmp_path, more) as address,
+        DistributionRegistry.open(config, fake_host) as registry,
+    ):
+        reference = parse_reference(f"{address}/app:1")
+        for credentials in (Credentials(), wrong):
+            with pytest.raises(Unauthenticated, match="access denied for") as caught:
+                await registry.push_blob(reference, describe(LAYER), source_of(LAYER), credentials)
+            assert caught.value.help == f"docker login {address}"
+        assert (
+            await registry.push_blob(reference, describe(LAYER), source_of(LAYER), me) == "pushed"
         )
-        process = await trio.lowlevel.open_process(
-            [REGISTRY, "serve", str(config)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            await wait_for_port(port)
-            yield HttpRemote(f"127.0.0.1:{port}")
-        finally:
-            process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
+        assert await registry.login(attrs.evolve(me, server_address=address)) == ""
+        with pytest.raises(Unauthenticated, match="failed with status: 401"):
+            await registry.login(attrs.evolve(wrong, server_address=address))
+        known = {"auths": {address: {"username": "me", "password": "secret"}}}
+        docker_config.write_text(json.dumps(known))
+        async with registry.blob(reference, describe(LAYER), Credentials()) as parts:
+            assert b"".join([part async for part in parts]) == LAYER
+
+
+async def test_a_registry_with_its_own_certificate_is_spoken_to_on_loopback(
+    tmp_path: Path, fake_host: FakeHost
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    await trio.run_process(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "1", "-subj", "/CN=registry"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        capture_stderr=True,
+    )
+    tls = {"http": {"tls": {"certificate": str(certificate), "key": str(key)}}}
+    config = DistributionConfig(docker_config=tmp_path / "none.json", retry_delay_s=0.01)
+    async with (
+        debian_registry(tmp_path, tls) as address,
+        DistributionRegistry.open(config, fake_host) as registry,
+    ):
+        reference = parse_reference(f"{address}/app:1")
+        await registry.push_blob(reference, describe(LAYER), source_of(LAYER), Credentials())
+        async with registry.blob(reference, describe(LAYER), Credentials()) as parts:
+            assert b"".join([part async for part in parts]) == LAYER
