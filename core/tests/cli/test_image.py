@@ -1,0 +1,244 @@
+"""pull, push, build: progress, credentials, the context that is sent."""
+
+import base64
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linkspan.core.cli.build import context_tar
+from linkspan.core.cli.dockerignore import IgnoreFile, IgnoreFileError
+from linkspan.core.cli.image import split_reference
+
+VECTORS = json.loads((Path(__file__).parent / "data" / "dockerignore.json").read_text())
+DIGEST = "sha256:" + "d" * 64
+
+
+def pull_stream(layers: int) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = [{"status": "Pulling from library/postgres", "id": "16"}]
+    for number in range(layers):
+        identifier = f"{number:012x}"
+        if number < 3:
+            records.append({"status": "Already exists", "id": identifier})
+            continue
+        records.append({"status": "Pulling fs layer", "id": identifier})
+        for current in range(0, 100, 5):
+            detail = {"current": current, "total": 100}
+            records.append({"status": "Downloading", "id": identifier, "progressDetail": detail})
+        records.append({"status": "Pull complete", "id": identifier})
+    records.append({"status": f"Digest: {DIGEST}"})
+    records.append({"status": "Status: Downloaded newer image for postgres:16"})
+    return records
+
+
+def test_a_pull_of_14_layers_is_two_lines_in_a_pipe(fake: Any, linkspan: Any) -> None:
+    fake.on("POST", "/images/create", lambda _r, c: c.stream(*pull_stream(14)))
+    fake.on("GET", "/images/postgres%3A16/json", {"Size": 151_000_000})
+    with fake.running():
+        result = linkspan("pull", "postgres:16")
+        quiet = linkspan("pull", "-q", "postgres:16")
+    assert result.err == "pulling postgres:16\n"
+    assert result.out.startswith(
+        "✓ postgres:16  sha256:dddddddddddd  151MB, 3 of 14 layers were here  "
+    )
+    assert len(result.out.splitlines()) == 1
+    assert quiet == (0, "postgres:16\n", "")
+
+
+def test_json_progress_passes_on_what_the_daemon_says(fake: Any, linkspan: Any) -> None:
+    fake.on("POST", "/images/create", lambda _r, c: c.stream(*pull_stream(4)))
+    fake.on("GET", "/images/postgres%3A16/json", {"Size": 1})
+    with fake.running():
+        result = linkspan("--progress", "json", "pull", "postgres:16")
+    assert [json.loads(line) for line in result.err.splitlines()] == pull_stream(4)
+
+
+def test_an_error_in_the_stream_is_the_commands_error(fake: Any, linkspan: Any) -> None:
+    message = "pull access denied for x: 401"
+    problem = {"errorDetail": {"message": message}, "error": message}
+    fake.on("POST", "/images/create", lambda _r, c: c.stream({"status": "…"}, problem))
+    with fake.running():
+        result = linkspan("pull", "x")
+    assert result == (1, "", f"pulling x\nerror[LS0102]: {message}\n")
+
+
+def test_the_live_view_comes_from_rich_and_leaves_the_summary(fake: Any, linkspan: Any) -> None:
+    def slow(_request: Any, connection: Any) -> None:
+        import time
+
+        connection.head(200, {"Transfer-Encoding": "chunked"})
+        for record in pull_stream(6):
+            connection.chunk(json.dumps(record).encode())
+            time.sleep(0.005)
+        connection.sock.sendall(b"0\r\n\r\n")
+
+    fake.on("POST", "/images/create", slow)
+    fake.on("GET", "/images/postgres%3A16/json", {"Size": 151_000_000})
+    with fake.running():
+        result = linkspan("--progress", "live", "pull", "postgres:16")
+    assert "postgres:16" in result.err
+    assert "were here" in result.err
+    assert "\x1b" not in result.out
+
+
+def test_credentials_come_from_dockers_config(
+    fake: Any, linkspan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = base64.b64encode(b"ana:secret").decode()
+    config = {"auths": {"127.0.0.1:5000": {"auth": secret}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    stream = [
+        {"status": "The push refers to repository [127.0.0.1:5000/web]"},
+        {"status": "Preparing", "id": "a"},
+        {"status": "Layer already exists", "id": "a"},
+        {"status": f"1: digest: {DIGEST} size: 1234"},
+        {"aux": {"Tag": "1", "Digest": DIGEST, "Size": 1234}},
+    ]
+    path = "/images/127.0.0.1%3A5000%2Fweb/push"
+    fake.on("POST", path, lambda _r, c: c.stream(*stream))
+    with fake.running():
+        result = linkspan("push", "127.0.0.1:5000/web:1")
+    request = fake.asked("POST", path)
+    sent = json.loads(base64.urlsafe_b64decode(request.headers["x-registry-auth"]))
+    assert (sent["username"], sent["password"]) == ("ana", "secret")
+    assert request.query == {"tag": "1"}
+    assert "sha256:dddddddddddd  1 of 1 layers were there" in result.out
+    assert "secret" not in result.out + result.err
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("alpine", ("alpine", "latest")),
+        ("alpine:3", ("alpine", "3")),
+        ("host:5000/a/b", ("host:5000/a/b", "latest")),
+        ("host:5000/a/b:c", ("host:5000/a/b", "c")),
+        (f"a@{DIGEST}", ("a", DIGEST)),
+    ],
+)
+def test_references_are_split(reference: str, expected: tuple[str, str]) -> None:
+    assert split_reference(reference) == expected
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["id"])
+def test_dockerignore_agrees_with_moby(case: dict[str, Any]) -> None:
+    if case.get("error"):
+        with pytest.raises(IgnoreFileError):
+            IgnoreFile(case["ignorefile"])
+        return
+    ignore = IgnoreFile(case["ignorefile"])
+    assert {path: ignore.excludes(path) for path in case["expected"]} == case["expected"]
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    root = tmp_path / "context"
+    for name, text in {
+        "Dockerfile": "FROM scratch\n",
+        ".dockerignore": "node_modules\n*.log\n!keep.log\n**/secret\nDockerfile\n",
+        "src/main.py": "print()",
+        "src/secret": "x",
+        "node_modules/deep/x.js": "x",
+        "a.log": "x",
+        "keep.log": "x",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (root / "link").symlink_to("src/main.py")
+    (root / "src/main.py").chmod(0o755)
+    return root
+
+
+def unpack(pieces: Any) -> tarfile.TarFile:
+    return tarfile.open(fileobj=io.BytesIO(b"".join(pieces)))
+
+
+def test_the_context_leaves_out_what_the_ignore_file_says(context: Path) -> None:
+    with unpack(context_tar(context, "Dockerfile", None)) as tar:
+        assert sorted(tar.getnames()) == [
+            ".dockerignore",
+            "Dockerfile",
+            "keep.log",
+            "link",
+            "src",
+            "src/main.py",
+        ]
+        assert tar.getmember("link").linkname == "src/main.py"
+        assert tar.getmember("src/main.py").mode & 0o777 == 0o755
+        assert tar.extractfile("src/main.py").read() == b"print()"  # type: ignore[union-attr]
+
+
+def test_a_large_file_is_sent_in_pieces(context: Path) -> None:
+    (context / "big").write_bytes(b"ab" * 1_000_000)
+    pieces = list(context_tar(context, "Dockerfile", None))
+    assert max(map(len, pieces)) <= 256 * 1024
+    with unpack(pieces) as tar:
+        assert tar.getmember("big").size == 2_000_000
+
+
+def test_build_sends_the_context_and_shows_steps(
+    fake: Any, linkspan: Any, context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FROM_HERE", "yes")
+    stream = [
+        {"stream": "Step 1/2 : FROM scratch"},
+        {"stream": "\n"},
+        {"stream": " ---> \n"},
+        {"stream": "Step 2/2 : COPY . /\n"},
+        {"stream": " ---> Using cache\n"},
+        {"aux": {"ID": DIGEST}},
+        {"stream": "Successfully built dddddddddddd\n"},
+    ]
+    fake.on("POST", "/build", lambda _r, c: c.stream(*stream))
+    words = ["--build-arg", "V=2", "--build-arg", "FROM_HERE", "--build-arg", "NOT_HERE"]
+    with fake.running():
+        result = linkspan(
+            "build", "-t", "web:1", "-t", "web:2", "--target", "app", *words, str(context)
+        )
+        quiet = linkspan("build", "-q", str(context))
+    assert result.err.splitlines()[0] == "Step 1/2 : FROM scratch"
+    assert result.out.startswith("✓ web:1, web:2  sha256:dddddddddddd  2 steps, 1 cached  ")
+    assert quiet == (0, f"{DIGEST}\n", "")
+    request = fake.requests[0]
+    assert json.loads(request.query["buildargs"]) == {"V": "2", "FROM_HERE": "yes"}
+    assert request.query["target"] == "app"
+    with unpack([request.body]) as tar:
+        assert "src/main.py" in tar.getnames()
+
+
+def test_a_failing_step_is_the_commands_error(fake: Any, linkspan: Any, context: Path) -> None:
+    message = "The command '/bin/sh -c false' returned a non-zero code: 1"
+    records = [{"stream": "Step 1/1 : RUN false\n"}, {"errorDetail": {"message": message}}]
+    fake.on("POST", "/build", lambda _r, c: c.stream(*records))
+    with fake.running():
+        result = linkspan("build", str(context))
+    assert result == (1, "", f"Step 1/1 : RUN false\nerror[LS0102]: {message}\n")
+
+
+def test_a_dockerfile_outside_the_context_is_sent_along(
+    fake: Any, linkspan: Any, context: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "Other"
+    outside.write_text("FROM other\n")
+    fake.on("POST", "/build", lambda _r, c: c.stream({"aux": {"ID": DIGEST}}))
+    with fake.running():
+        linkspan("build", "-f", str(outside), str(context))
+    request = fake.requests[0]
+    with unpack([request.body]) as tar:
+        sent = tar.extractfile(request.query["dockerfile"])
+        assert sent is not None
+        assert sent.read() == b"FROM other\n"
+
+
+@pytest.mark.parametrize("words", [["/nonexistent"], ["."], ["-f", "/nonexistent", "."]])
+def test_a_missing_context_or_dockerfile_is_wrong_usage(
+    linkspan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = linkspan("build", *words)
+    assert result.status == 2
+    assert result.err.startswith("error[LS0004]: ")
