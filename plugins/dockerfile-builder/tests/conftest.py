@@ -283,6 +283,7 @@ class Workshop:
     snapshots: FolderSnapshots
     host: FakeHost
     said: str = ""
+    aux: list = attrs.field(factory=list)
 
     async def build(self, files, **request):
         """Build from ``{path: text}``; return the result and the stream's text."""
@@ -297,6 +298,7 @@ class Workshop:
                 )
             finally:
                 self.said = "".join(progress.stream for progress in told)
+                self.aux = [progress.aux for progress in told if progress.aux]
         return result, self.said
 
     def image(self, ref):

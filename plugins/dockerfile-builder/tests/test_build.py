@@ -656,6 +656,7 @@ async def test_the_stream_reads_as_dockers(workshop):
         " ---> ",
         "Step 3/5 : COPY a /a",
     ]
+    assert workshop.aux == [{"ID": result.image_id}]
     running = next(line for line in lines if "Running in" in line)
     at = lines.index(running)
     assert lines[at + 1] == "hi"

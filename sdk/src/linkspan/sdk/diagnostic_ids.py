@@ -8,10 +8,18 @@ mistakes, ``20xx`` config, ``21xx`` driver config, ``30xx`` plugins, ``90xx`` de
 from typing import Final
 
 IDS: Final[dict[str, str]] = {
+    "LS0001": "a fault of linkspan itself",
     "LS0002": "unknown command",
     "LS0003": "unknown option",
+    "LS0004": "a value of an option or argument cannot be used",
     "LS0101": "no daemon answers at the socket",
     "LS0102": "the daemon refused the command",
+    "LS0103": "the daemon went away in the middle of a command",
+    "LS0104": "a service did not become what was asked for",
+    "LS0201": "a Dockerfile instruction cannot be read or done",
+    "LS0202": "unknown Dockerfile instruction",
+    "LS0203": "COPY, ADD or WORKDIR cannot be done as written",
+    "LS0204": "a Dockerfile asks for what is not supported",
     "LS1001": "unknown key",
     "LS1002": "a key is written twice",
     "LS1003": "a tab is used for indentation",

@@ -22,8 +22,10 @@ from linkspan.plugins.dockerfile_builder.variables import (
 from linkspan.sdk.drivers.builder import BuildRequest
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
+from linkspan.sdk.image_config import digest_of
 from linkspan.sdk.model.image import Credentials, Image, Platform
 from linkspan.sdk.platform import host_platform, normalize_platform, parse_platform
+from linkspan.sdk.progress import Progress
 from linkspan.sdk.reference import DOCKER_DOMAIN, parse_reference
 
 _SCRATCH = "scratch"
@@ -222,6 +224,7 @@ class Build:
         is_target = stage.index == self.dockerfile.target(self.request.target).index
         if is_target and self.request.labels:
             run.state.set_labels(self.request.labels)
+        stream.send(Progress(aux={"ID": digest_of(run.state.serialize())}))
         task.result = run.result()
         stream.end()
         task.done.set()

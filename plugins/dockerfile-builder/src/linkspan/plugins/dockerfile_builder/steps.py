@@ -110,12 +110,15 @@ class StageRun:
         """What the stage is now."""
         return StageResult(state=self.state, chain=tuple(self.chain), scope=self.scope)
 
+    def image_id(self) -> str:
+        """Of the image as it stands; empty while there is nothing in it."""
+        if self.chain or self.state.history:
+            return digest_of(self.state.serialize())
+        return ""
+
     def show_image(self) -> None:
         """The line with the image's id."""
-        if self.chain or self.state.history:
-            self.stream.image(digest_of(self.state.serialize()))
-        else:
-            self.stream.image("")
+        self.stream.image(self.image_id())
 
     async def run(self, instruction: ins.Instruction) -> None:
         """Run one instruction and show the image that it gives.
