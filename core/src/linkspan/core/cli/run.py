@@ -33,7 +33,7 @@ _SETTINGS: Final = {"allow_interspersed_args": False, "help_option_names": ["--h
 _NOT_FOUND: Final = ("executable file not found", "no such file or directory", "not found in")
 _NOT_ALLOWED: Final = ("permission denied", "is a directory", "exec format error")
 _detach_keys = click.option(
-    "--detach-keys", default=DEFAULT_DETACH_KEYS, metavar="KEYS", help="Leave it running"
+    "--detach-keys", default=DEFAULT_DETACH_KEYS, metavar="KEYS", help="Keys that leave it running"
 )
 
 

@@ -1,0 +1,102 @@
+"""Writes docs/reference/commands.md from the commands themselves.
+
+``python -m linkspan.core.cli.reference > docs/reference/commands.md``; a test compares the two.
+"""
+
+import sys
+
+import click
+
+from linkspan.core.cli.command import Command, global_options, load
+from linkspan.core.cli.table import ROWS
+
+_HEAD = """\
+# Commands
+
+The words, options and exit codes are Docker's where Docker has them. This page is made from the
+commands themselves (`python -m linkspan.core.cli.reference`); `linkspan COMMAND --help` shows the same.
+
+Plugins add commands of their own (`linkspan workflow …`); `linkspan --help` lists them.
+
+## Everywhere
+
+"""
+
+_STATUS = """
+## Exit status
+
+| status | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | failed |
+| 2 | wrong usage, or findings in a file |
+| 3 | refused (policy, a predefined object) |
+| 4 | not allowed to open the daemon's socket |
+| 69 | no daemon answers |
+| 124 | timed out |
+| 130 | interrupted |
+| 141 | the reader of our output has gone; silent |
+| 125, 126, 127 | the daemon failed; the program cannot be run; there is no such program |
+
+`run`, `exec`, `attach` and `start --attach` end with the program's own status, or one of the last three.
+
+## Output
+
+stdout carries the answer: rows, ids, JSON, a container's own stdout. stderr carries progress, remarks
+and errors. On a terminal columns are shortened or left out to fit; a pipe gets everything, without
+colours, escape sequences or carriage returns. Colours follow `--color`, `NO_COLOR`, `FORCE_COLOR`,
+`TERM=dumb`. `--format` takes `table`, `json` (one document; lists are an array), `jsonl` (a document a
+line), or a Go template with Docker's field names: fields, `json`, `join`, `upper`, `lower`, `len`,
+`index`, `println`, `range`, `if`/`else`, `eq`, `ne`, `and`, `or`, `not`.
+
+The daemon is found by `--host`, `LINKSPAN_HOST`, the config's `[daemon] host`, or the default
+`unix:///run/linkspan/linkspan.sock`. One that was not named by address is started when none answers and
+`[daemon] autostart` is on.
+"""
+
+
+def render() -> str:
+    """The whole page."""
+    out = [_HEAD, _options([*global_options()], hidden=True), _STATUS]
+    seen: dict[str, str] = {}
+    for row in ROWS:
+        alias = seen.get(row.run)
+        if alias is not None:
+            continue
+        seen[row.run] = row.words
+        others = [r.words for r in ROWS if r.run == row.run and r.words != row.words]
+        out.append(_command(row.words, load(row.run), others))
+    return "\n".join(out)
+
+
+def _command(words: str, command: click.Command, others: list[str]) -> str:
+    assert isinstance(command, Command)
+    context = click.Context(command, info_name=f"linkspan {words}")
+    usage = " ".join(command.collect_usage_pieces(context))
+    lines = [f"## linkspan {words}", "", (command.help or "").strip(), ""]
+    if others:
+        names = ", ".join(f"`linkspan {other}`" for other in others)
+        lines += [f"Also: {names}", ""]
+    lines += ["```", f"linkspan {words} {usage}", "", *command.examples, "```", ""]
+    own = [p for p in command.params if isinstance(p, click.Option)]
+    table = _options(own, hidden=False)
+    return "\n".join([*lines, table] if table else lines)
+
+
+def _options(options: list[click.Option], *, hidden: bool) -> str:
+    rows = []
+    for option in options:
+        if option.hidden and not hidden:
+            continue
+        names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+        kind = option.metavar or ""
+        if isinstance(option.type, click.Choice):
+            kind = ", ".join(option.type.choices)
+        rows.append(f"| {names} | {kind.replace('|', ' or ')} | {option.help or ''} |")
+    if not rows:
+        return ""
+    return "\n".join(["| option | value | |", "| --- | --- | --- |", *rows, ""])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())
