@@ -1,0 +1,106 @@
+"""POST /build: Docker's classic build stream. What it says comes from the builder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from linkspan.plugins.docker_api.codec_image import registry_config
+from linkspan.plugins.docker_api.document import map_parameter, parse_parameter
+from linkspan.plugins.docker_api.filters import read_filters
+from linkspan.plugins.docker_api.routing import DockerRouter
+from linkspan.plugins.docker_api.streams import run_with_progress
+from linkspan.sdk.drivers.builder import Builder, BuildRequest
+from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.host import Host
+from linkspan.sdk.http import Request, Response, Stream, Writer, json_response
+from linkspan.sdk.progress import ProgressSink
+
+
+class BuildRoutes:
+    """Builds images with the daemon's builder."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the routes."""
+        router.post("/build", self.build)
+        router.post("/build/prune", self.prune)
+
+    @property
+    def _builder(self) -> Builder[Any]:
+        driver: Builder[Any] = self._host.driver("builder")
+        return driver
+
+    async def build(self, request: Request) -> Stream:
+        """POST /build: a context as tar in, JSON lines out."""
+        asked = decode_build(request)
+        builder = self._builder
+
+        async def work(progress: ProgressSink) -> None:
+            await builder.build(asked, progress)
+
+        async def run(writer: Writer) -> None:
+            await run_with_progress(writer, work)
+
+        return Stream(run=run, headers_at_once=False)
+
+    async def prune(self, request: Request) -> Response:
+        """POST /build/prune."""
+        read_filters(
+            request, ("until", "id", "parent", "type", "description", "inuse", "shared", "private")
+        )
+        reclaimed = await self._builder.prune()
+        return json_response({"CachesDeleted": None, "SpaceReclaimed": reclaimed})
+
+
+def decode_build(request: Request) -> BuildRequest:
+    """The parameters of /build.
+
+    Raises:
+        InvalidArgument: A value is malformed.
+        Unsupported: A remote context, squashing, or BuildKit's own protocol is asked for.
+    """
+    query = request.query
+    if query.get("remote"):
+        raise Unsupported(
+            "a remote build context is not supported",
+            help="clone or download it, then build the folder",
+        )
+    if query.get("version") not in (None, "", "1"):
+        raise Unsupported(
+            "BuildKit's protocol is not supported; use the classic builder",
+            help="DOCKER_BUILDKIT=0 docker build …",
+        )
+    if _is_given(query.get("outputs")):
+        raise Unsupported("build outputs (--output) are not supported; the result is an image")
+    if request.flag("squash"):
+        raise Unsupported("squashing (--squash) is not supported")
+    hosts = query.get("extrahosts", "")
+    return BuildRequest(
+        context=request.body(),
+        file=query.get("dockerfile") or "Dockerfile",
+        tags=tuple(tag for tag in request.query_all.get("t", ()) if tag),
+        args=map_parameter("buildargs", query.get("buildargs")),
+        labels=_labels(query.get("labels")),
+        target=query.get("target", ""),
+        platform=query.get("platform", ""),
+        no_cache=request.flag("nocache"),
+        pull=request.flag("pull"),
+        quiet=request.flag("q"),
+        network_mode=query.get("networkmode") or "default",
+        extra_hosts=tuple(hosts.split(",")) if hosts else (),
+        credentials=registry_config(request),
+        memory_bytes=request.number("memory", 0),
+        shm_size_bytes=request.number("shmsize", 0) or 67108864,
+    )
+
+
+def _is_given(text: str | None) -> bool:
+    return bool(text) and parse_parameter("outputs", text or "") not in (None, [], {})
+
+
+def _labels(text: str | None) -> Mapping[str, str]:
+    found = map_parameter("labels", text)
+    if any(value is None for value in found.values()):
+        raise InvalidArgument("parameter 'labels' must be an object of strings")
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,420 @@
+"""Containers between JSON (ContainerConfig, HostConfig, NetworkingConfig, inspect, list) and the model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from linkspan.plugins.docker_api.codec_health import (
+    decode_healthcheck,
+    encode_health,
+    encode_healthcheck,
+)
+from linkspan.plugins.docker_api.codec_mount import decode_mount, encode_mount, encode_mount_point
+from linkspan.plugins.docker_api.codec_network import (
+    decode_endpoint,
+    decode_port_bindings,
+    encode_container_networks,
+    encode_port_bindings,
+    encode_port_list,
+    encode_ports,
+    parse_port,
+)
+from linkspan.plugins.docker_api.codec_resources import (
+    decode_resources,
+    decode_restart,
+    encode_resources,
+    encode_restart,
+)
+from linkspan.plugins.docker_api.document import Document
+from linkspan.plugins.docker_api.timestamps import epoch_s, human_duration, now_s, or_never
+from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.model.container import (
+    Container,
+    ContainerSpec,
+    ContainerState,
+    ContainerStatus,
+    ExecSpec,
+    HealthStatus,
+)
+from linkspan.sdk.model.image import ImageConfig
+from linkspan.sdk.model.network import EndpointSpec
+
+
+def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
+    """The body of POST /containers/create.
+
+    Raises:
+        InvalidArgument: A value is wrong; Docker's texts.
+        Unsupported: Something that Docker has and Linkspan has not.
+    """
+    host = body.document("HostConfig")
+    image = body.text("Image")
+    if not image:
+        raise InvalidArgument("no image specified: Config.Image is empty")
+    for text in (exposed := body.keys_of("ExposedPorts")):
+        parse_port(text)
+    for entry in (env := body.texts("Env")):
+        if not entry or entry.startswith("="):
+            raise InvalidArgument(f"invalid environment variable: {entry}")
+    if host.text("Isolation") not in ("", "default"):
+        raise InvalidArgument(
+            f"invalid isolation '{host.text('Isolation')}': linux knows only 'default'"
+        )
+    if host.document("StorageOpt"):
+        raise Unsupported("storage options per container (--storage-opt) are not supported")
+    mode = host.text("NetworkMode") or "default"
+    if body.flag("NetworkDisabled"):
+        mode = "none"
+    return ContainerSpec(
+        image=image,
+        command=body.words("Cmd") or None,
+        entrypoint=body.words("Entrypoint"),
+        env=env,
+        working_dir=body.text("WorkingDir"),
+        user=body.text("User"),
+        hostname=body.text("Hostname"),
+        domainname=body.text("Domainname"),
+        tty=body.flag("Tty"),
+        open_stdin=body.flag("OpenStdin"),
+        stdin_once=body.flag("StdinOnce"),
+        attach_stdin=body.flag("AttachStdin"),
+        attach_stdout=body.flag("AttachStdout"),
+        attach_stderr=body.flag("AttachStderr"),
+        labels=body.text_map("Labels"),
+        exposed_ports=exposed,
+        volumes=body.keys_of("Volumes"),
+        stop_signal=body.text("StopSignal") or None,
+        stop_timeout_s=body.number("StopTimeout") if "StopTimeout" in body else None,
+        healthcheck=(
+            decode_healthcheck(body.document("Healthcheck")) if "Healthcheck" in body else None
+        ),
+        platform=platform,
+        mounts=tuple(decode_mount(mount) for mount in host.documents("Mounts")),
+        binds=host.texts("Binds"),
+        volumes_from=host.texts("VolumesFrom"),
+        ports=decode_port_bindings(host.document("PortBindings")),
+        publish_all=host.flag("PublishAllPorts"),
+        network_mode=mode,
+        networks=_decode_networks(body, host, mode),
+        restart=decode_restart(host.document("RestartPolicy")),
+        auto_remove=host.flag("AutoRemove"),
+        resources=decode_resources(host),
+        cap_add=host.texts("CapAdd"),
+        cap_drop=host.texts("CapDrop"),
+        privileged=host.flag("Privileged"),
+        security_opt=host.texts("SecurityOpt"),
+        read_only=host.flag("ReadonlyRootfs"),
+        tmpfs=host.text_map("Tmpfs"),
+        sysctls=host.text_map("Sysctls"),
+        init=host.flag("Init") if "Init" in host else None,
+        pid_mode=host.text("PidMode"),
+        ipc_mode=host.text("IpcMode"),
+        uts_mode=host.text("UTSMode"),
+        cgroupns_mode=host.text("CgroupnsMode"),
+        userns_mode=host.text("UsernsMode"),
+        group_add=host.texts("GroupAdd"),
+        extra_hosts=host.texts("ExtraHosts"),
+        dns=host.texts("Dns"),
+        dns_search=host.texts("DnsSearch"),
+        dns_options=host.texts("DnsOptions"),
+        log_driver=host.document("LogConfig").text("Type"),
+        log_options=host.document("LogConfig").text_map("Config"),
+        shm_size_bytes=host.number("ShmSize") or 67108864,
+        oom_score_adj=host.number("OomScoreAdj"),
+        runtime=host.text("Runtime"),
+        masked_paths=host.texts("MaskedPaths") if "MaskedPaths" in host else None,
+        readonly_paths=host.texts("ReadonlyPaths") if "ReadonlyPaths" in host else None,
+        annotations=host.text_map("Annotations"),
+    )
+
+
+def _decode_networks(body: Document, host: Document, mode: str) -> dict[str, EndpointSpec]:
+    """NetworkingConfig, where the default network has its mode's name; and ``--link``."""
+    found: dict[str, EndpointSpec] = {}
+    for name, settings in body.document("NetworkingConfig").named_documents("EndpointsConfig"):
+        found["bridge" if name == "default" else name] = decode_endpoint(settings)
+    links = host.texts("Links")
+    mac = body.text("MacAddress")
+    if links or mac:
+        name = "bridge" if mode == "default" else mode
+        before = found.get(name, EndpointSpec())
+        found[name] = attrs.evolve(
+            before, mac_address=before.mac_address or mac, links=before.links or links
+        )
+    return found
+
+
+def decode_exec(body: Document) -> ExecSpec:
+    """The body of POST /containers/{id}/exec."""
+    command = body.words("Cmd")
+    if not command:
+        raise InvalidArgument("No exec command specified")
+    return ExecSpec(
+        command=command,
+        env=body.texts("Env"),
+        working_dir=body.text("WorkingDir"),
+        user=body.text("User"),
+        tty=body.flag("Tty"),
+        privileged=body.flag("Privileged"),
+        attach_stdin=body.flag("AttachStdin"),
+        attach_stdout=body.flag("AttachStdout"),
+        attach_stderr=body.flag("AttachStderr"),
+        detach_keys=body.text("DetachKeys"),
+    )
+
+
+def status_text(state: ContainerState, *, at_s: float | None = None) -> str:
+    """The status column of ``docker ps``: ``Up 2 hours (healthy)``."""
+    now = now_s() if at_s is None else at_s
+    since_start = human_duration(now - epoch_s(state.started_at))
+    since_end = human_duration(now - epoch_s(state.finished_at))
+    match state.status:
+        case ContainerStatus.CREATED:
+            return "Created"
+        case ContainerStatus.RUNNING:
+            return f"Up {since_start}{_health_text(state)}"
+        case ContainerStatus.PAUSED:
+            return f"Up {since_start} (Paused)"
+        case ContainerStatus.RESTARTING:
+            return f"Restarting ({state.exit_code}) {since_end} ago"
+        case ContainerStatus.REMOVING:
+            return "Removal In Progress"
+        case ContainerStatus.DEAD:
+            return "Dead"
+        case ContainerStatus.EXITED:
+            return f"Exited ({state.exit_code}) {since_end} ago"
+
+
+def _health_text(state: ContainerState) -> str:
+    if state.health is None or state.health.status is HealthStatus.NONE:
+        return ""
+    if state.health.status is HealthStatus.STARTING:
+        return " (health: starting)"
+    return f" ({state.health.status.value})"
+
+
+def command_text(args: tuple[str, ...]) -> str:
+    """The command column: arguments with a space are quoted, as Docker does."""
+    return " ".join(
+        [*args[:1], *(f"'{arg}'" if " " in arg else arg for arg in args[1:])],
+    )
+
+
+def encode_summary(container: Container, *, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """An entry of GET /containers/json."""
+    out: dict[str, Any] = {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": container.spec.image,
+        "ImageID": container.image_id,
+        "Command": command_text(container.args),
+        "Created": int(epoch_s(container.created_at)),
+        "Ports": encode_port_list(container),
+        "Labels": dict(container.labels),
+        "State": container.state.status.value,
+        "Status": status_text(container.state),
+        "HostConfig": {"NetworkMode": _network_mode(container)},
+        "NetworkSettings": {"Networks": encode_container_networks(container)},
+        "Mounts": [encode_mount_point(point) for point in container.mounts],
+    }
+    if size is not None:
+        out["SizeRw"], out["SizeRootFs"] = size
+    return out
+
+
+def _network_mode(container: Container) -> str:
+    mode = container.spec.network_mode
+    return "bridge" if mode == "default" else mode
+
+
+def encode_state(state: ContainerState) -> dict[str, Any]:
+    """ContainerState."""
+    restarting = state.status is ContainerStatus.RESTARTING
+    out: dict[str, Any] = {
+        "Status": state.status.value,
+        # Docker says of a container between two attempts that it runs.
+        "Running": state.running or restarting,
+        "Paused": state.status is ContainerStatus.PAUSED,
+        "Restarting": restarting,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status is ContainerStatus.DEAD,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": or_never(state.started_at),
+        "FinishedAt": or_never(state.finished_at),
+    }
+    if state.health is not None:
+        out["Health"] = encode_health(state.health)
+    return out
+
+
+def encode_inspect(
+    container: Container,
+    *,
+    image: ImageConfig | None,
+    graph_driver: str,
+    exec_ids: tuple[str, ...] = (),
+    size: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """GET /containers/{id}/json.
+
+    Args:
+        image: Its image's config, for the values that the container takes from there; None if the image
+            is gone.
+    """
+    out: dict[str, Any] = {
+        "Id": container.id,
+        "Created": container.created_at,
+        "Path": container.args[0] if container.args else "",
+        "Args": list(container.args[1:]),
+        "State": encode_state(container.state),
+        "Image": container.image_id,
+        "ResolvConfPath": container.files.get("/etc/resolv.conf", ""),
+        "HostnamePath": container.files.get("/etc/hostname", ""),
+        "HostsPath": container.files.get("/etc/hosts", ""),
+        "LogPath": container.log_path,
+        "Name": f"/{container.name}",
+        "RestartCount": container.state.restart_count,
+        "Driver": graph_driver,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": list(exec_ids) or None,
+        "HostConfig": encode_host_config(container),
+        "GraphDriver": {"Data": None, "Name": graph_driver},
+    }
+    if size is not None:
+        out["SizeRw"], out["SizeRootFs"] = size
+    return {
+        **out,
+        "Mounts": [encode_mount_point(point) for point in container.mounts],
+        "Config": encode_config(container, image),
+        "NetworkSettings": encode_network_settings(container),
+    }
+
+
+def encode_config(container: Container, image: ImageConfig | None) -> dict[str, Any]:
+    """ContainerConfig: what was asked, completed by the image."""
+    spec = container.spec
+    entrypoint, command = spec.entrypoint, spec.command
+    if image is not None:
+        if entrypoint is None:
+            command = image.command or None if command is None else command
+            entrypoint = image.entrypoint or None
+        volumes = dict.fromkeys((*image.volumes, *spec.volumes))
+    else:
+        volumes = dict.fromkeys(spec.volumes)
+    out: dict[str, Any] = {
+        "Hostname": container.hostname,
+        "Domainname": spec.domainname,
+        "User": container.user,
+        "AttachStdin": spec.attach_stdin,
+        "AttachStdout": spec.attach_stdout,
+        "AttachStderr": spec.attach_stderr,
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        "StdinOnce": spec.stdin_once,
+        "Env": list(container.env),
+        "Cmd": None if command is None else list(command),
+        "Image": spec.image,
+        "Volumes": {path: {} for path in volumes} or None,
+        "WorkingDir": container.working_dir,
+        "Entrypoint": None if entrypoint is None else list(entrypoint),
+        "OnBuild": None,
+        "Labels": dict(container.labels),
+    }
+    if container.exposed_ports:
+        out["ExposedPorts"] = {
+            (port if "/" in port else f"{port}/tcp"): {} for port in container.exposed_ports
+        }
+    if container.healthcheck is not None:
+        out["Healthcheck"] = encode_healthcheck(container.healthcheck)
+    if spec.stop_signal or container.stop_signal != "SIGTERM":
+        out["StopSignal"] = container.stop_signal
+    if spec.stop_timeout_s is not None:
+        out["StopTimeout"] = spec.stop_timeout_s
+    return out
+
+
+def encode_host_config(container: Container) -> dict[str, Any]:
+    """HostConfig."""
+    spec = container.spec
+    own = spec.networks.get(_network_mode(container))
+    return {
+        "Binds": list(spec.binds) or None,
+        "ContainerIDFile": "",
+        "LogConfig": {
+            "Type": spec.log_driver or "json-file",
+            "Config": dict(spec.log_options),
+        },
+        "NetworkMode": _network_mode(container),
+        "PortBindings": encode_port_bindings(spec.ports),
+        "RestartPolicy": encode_restart(spec.restart),
+        "AutoRemove": spec.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": list(spec.volumes_from) or None,
+        "ConsoleSize": [0, 0],
+        "Annotations": dict(spec.annotations) or None,
+        "CapAdd": list(spec.cap_add) or None,
+        "CapDrop": list(spec.cap_drop) or None,
+        "CgroupnsMode": spec.cgroupns_mode or "private",
+        "Dns": list(spec.dns),
+        "DnsOptions": list(spec.dns_options),
+        "DnsSearch": list(spec.dns_search),
+        "ExtraHosts": list(spec.extra_hosts) or None,
+        "GroupAdd": list(spec.group_add) or None,
+        "IpcMode": spec.ipc_mode or "private",
+        "Cgroup": "",
+        "Links": list(own.links) if own and own.links else None,
+        "OomScoreAdj": spec.oom_score_adj,
+        "PidMode": spec.pid_mode,
+        "Privileged": spec.privileged,
+        "PublishAllPorts": spec.publish_all,
+        "ReadonlyRootfs": spec.read_only,
+        "SecurityOpt": list(spec.security_opt) or None,
+        "Tmpfs": dict(spec.tmpfs) or None,
+        "UTSMode": spec.uts_mode,
+        "UsernsMode": spec.userns_mode,
+        "ShmSize": spec.shm_size_bytes,
+        "Sysctls": dict(spec.sysctls) or None,
+        "Runtime": container.runtime,
+        "Isolation": "",
+        **encode_resources(spec.resources),
+        "Mounts": [encode_mount(mount) for mount in spec.mounts] or None,
+        "Init": spec.init,
+        "MaskedPaths": _paths(spec.masked_paths),
+        "ReadonlyPaths": _paths(spec.readonly_paths),
+    }
+
+
+def _paths(paths: tuple[str, ...] | None) -> list[str] | None:
+    return None if paths is None else list(paths)
+
+
+def encode_network_settings(container: Container) -> dict[str, Any]:
+    """NetworkSettings, with the old copies of the default bridge's addresses at the top."""
+    networks = encode_container_networks(container)
+    first: Mapping[str, Any] = networks.get("bridge") or {}
+    return {
+        "Bridge": "",
+        "SandboxID": container.id if container.sandbox_key else "",
+        "SandboxKey": container.sandbox_key,
+        "Ports": encode_ports(container),
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": first.get("EndpointID", ""),
+        "Gateway": first.get("Gateway", ""),
+        "GlobalIPv6Address": first.get("GlobalIPv6Address", ""),
+        "GlobalIPv6PrefixLen": first.get("GlobalIPv6PrefixLen", 0),
+        "IPAddress": first.get("IPAddress", ""),
+        "IPPrefixLen": first.get("IPPrefixLen", 0),
+        "IPv6Gateway": first.get("IPv6Gateway", ""),
+        "MacAddress": first.get("MacAddress", ""),
+        "Networks": networks,
+    }

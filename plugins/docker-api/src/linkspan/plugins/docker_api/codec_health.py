@@ -1,0 +1,61 @@
+"""Health checks between JSON (HealthConfig, nanoseconds) and the model."""
+
+from typing import Any
+
+from linkspan.plugins.docker_api.document import Document
+from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.model.container import Health, Healthcheck
+
+_SHORTEST_NS = 1_000_000
+
+
+def decode_healthcheck(body: Document) -> Healthcheck:
+    """A HealthConfig; zero and absent times are the defaults.
+
+    Raises:
+        InvalidArgument: A time is shorter than Docker allows, or retries are negative.
+    """
+    for key in ("Interval", "Timeout", "StartPeriod", "StartInterval"):
+        value = body.number(key)
+        if value and value < _SHORTEST_NS:
+            raise InvalidArgument(f"{key} in Healthcheck cannot be less than 1ms")
+    if body.number("Retries") < 0:
+        raise InvalidArgument("Retries in Healthcheck cannot be negative")
+    usual = Healthcheck()
+    return Healthcheck(
+        test=body.texts("Test"),
+        interval_s=body.seconds("Interval") or usual.interval_s,
+        timeout_s=body.seconds("Timeout") or usual.timeout_s,
+        retries=body.number("Retries") or usual.retries,
+        start_period_s=body.seconds("StartPeriod"),
+        start_interval_s=body.seconds("StartInterval") or usual.start_interval_s,
+    )
+
+
+def nanoseconds(seconds: float) -> int:
+    """A duration as the API counts it."""
+    return round(seconds * 1e9)
+
+
+def encode_healthcheck(check: Healthcheck) -> dict[str, Any]:
+    """A HealthConfig."""
+    return {
+        "Test": list(check.test),
+        "Interval": nanoseconds(check.interval_s),
+        "Timeout": nanoseconds(check.timeout_s),
+        "StartPeriod": nanoseconds(check.start_period_s),
+        "StartInterval": nanoseconds(check.start_interval_s),
+        "Retries": check.retries,
+    }
+
+
+def encode_health(health: Health) -> dict[str, Any]:
+    """State.Health."""
+    return {
+        "Status": health.status.value,
+        "FailingStreak": health.failing_streak,
+        "Log": [
+            {"Start": p.start, "End": p.end, "ExitCode": p.exit_code, "Output": p.output}
+            for p in health.log
+        ],
+    }

@@ -1,0 +1,286 @@
+"""Networks, endpoints and published ports between JSON and the model."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from linkspan.plugins.docker_api.document import Document
+from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.model.container import Container
+from linkspan.sdk.model.network import (
+    AddressPool,
+    Endpoint,
+    EndpointSpec,
+    Network,
+    NetworkSpec,
+    PortBinding,
+    Protocol,
+)
+
+_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/([a-zA-Z]+))?")
+_PROTOCOLS: Mapping[str, Protocol] = {"tcp": "tcp", "udp": "udp", "sctp": "sctp"}
+
+
+def parse_port(text: str) -> tuple[int, int, Protocol]:
+    """``80/tcp`` or ``8000-8010/udp`` as first port, last port, protocol.
+
+    Raises:
+        InvalidArgument: Not a port (Docker's text).
+    """
+    match = _PORT.fullmatch(text)
+    if match is None:
+        raise InvalidArgument(f'invalid port specification: "{text}"')
+    first, last = int(match[1]), int(match[2] or match[1])
+    protocol = _PROTOCOLS.get((match[3] or "tcp").lower())
+    if protocol is None:
+        raise InvalidArgument(f"invalid proto: {match[3]}")
+    if not first <= last <= 65535:
+        raise InvalidArgument(f'invalid port specification: "{text}"')
+    return first, last, protocol
+
+
+def decode_port_bindings(body: Document) -> tuple[PortBinding, ...]:
+    """HostConfig.PortBindings: ``{"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}``."""
+    found = []
+    for text in body.value:
+        port, last, protocol = parse_port(text)
+        if port != last or not port:
+            raise InvalidArgument(f'invalid port specification: "{text}"')
+        bindings = list(body.documents(text))
+        if body.value[text] is None:
+            continue
+        for binding in bindings or [Document({})]:
+            host_port, host_end = _host_port(binding.text("HostPort"))
+            found.append(
+                PortBinding(
+                    container_port=port,
+                    protocol=protocol,
+                    host_ip=_host_ip(binding.text("HostIp")),
+                    host_port=host_port,
+                    host_port_end=host_end,
+                )
+            )
+    return tuple(found)
+
+
+def _host_ip(text: str) -> str:
+    # Docker's "all addresses of IPv4" is what is meant by an empty address here.
+    return "" if text == "0.0.0.0" else text  # noqa: S104 - compared, not bound
+
+
+def _host_port(text: str) -> tuple[int, int]:
+    if not text or text == "0":
+        return 0, 0
+    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text)
+    if match is None or not 0 < int(match[1]) <= int(match[2] or match[1]) <= 65535:
+        raise InvalidArgument(f'invalid port specification: "{text}"')
+    first, last = int(match[1]), int(match[2] or match[1])
+    return first, 0 if first == last else last
+
+
+def encode_port_bindings(ports: Sequence[PortBinding]) -> dict[str, Any]:
+    """HostConfig.PortBindings, as they were asked for."""
+    out: dict[str, Any] = {}
+    for port in ports:
+        text = str(port.host_port or "")
+        if port.host_port_end:
+            text = f"{port.host_port}-{port.host_port_end}"
+        binding = {"HostIp": port.host_ip, "HostPort": text}
+        out.setdefault(f"{port.container_port}/{port.protocol}", []).append(binding)
+    return out
+
+
+def host_addresses(port: PortBinding) -> tuple[str, ...]:
+    """Where a published port listens; both families if no address was asked for."""
+    return (port.host_ip,) if port.host_ip else ("0.0.0.0", "::")  # noqa: S104 - shown, not bound
+
+
+def encode_ports(container: Container) -> dict[str, Any]:
+    """NetworkSettings.Ports: what is published, and ``null`` for what is only exposed."""
+    out: dict[str, Any] = {}
+    if not container.state.running:
+        return out
+    for text in container.exposed_ports:
+        out[text if "/" in text else f"{text}/tcp"] = None
+    for port in container.ports:
+        key = f"{port.container_port}/{port.protocol}"
+        out[key] = [
+            *(out.get(key) or ()),
+            *({"HostIp": ip, "HostPort": str(port.host_port)} for ip in host_addresses(port)),
+        ]
+    return out
+
+
+def encode_port_list(container: Container) -> list[dict[str, Any]]:
+    """The ports column of ``docker ps``."""
+    out: list[dict[str, Any]] = []
+    for key, bindings in encode_ports(container).items():
+        numbers, _, protocol = key.partition("/")
+        if not numbers.isdecimal():
+            continue
+        if not bindings:
+            out.append({"PrivatePort": int(numbers), "Type": protocol})
+        for binding in bindings or ():
+            out.append(
+                {
+                    "IP": binding["HostIp"],
+                    "PrivatePort": int(numbers),
+                    "PublicPort": int(binding["HostPort"]),
+                    "Type": protocol,
+                }
+            )
+    return sorted(out, key=lambda p: (p["PrivatePort"], p["Type"], p.get("IP", "")))
+
+
+def decode_endpoint(body: Document) -> EndpointSpec:
+    """EndpointSettings: how a container wants to be in a network."""
+    ipam = body.document("IPAMConfig")
+    return EndpointSpec(
+        ipv4_address=ipam.text("IPv4Address"),
+        ipv6_address=ipam.text("IPv6Address"),
+        mac_address=body.text("MacAddress"),
+        aliases=body.texts("Aliases"),
+        links=body.texts("Links"),
+        driver_options=body.text_map("DriverOpts"),
+        gateway_priority=body.number("GwPriority"),
+    )
+
+
+def encode_endpoint(spec: EndpointSpec, endpoint: Endpoint | None) -> dict[str, Any]:
+    """EndpointSettings; without addresses while the container does not run."""
+    ipam = {}
+    if spec.ipv4_address:
+        ipam["IPv4Address"] = spec.ipv4_address
+    if spec.ipv6_address:
+        ipam["IPv6Address"] = spec.ipv6_address
+    asked = {
+        "IPAMConfig": ipam or None,
+        "Links": list(spec.links) or None,
+        "Aliases": list(spec.aliases) or None,
+        "DriverOpts": dict(spec.driver_options) or None,
+        "GwPriority": spec.gateway_priority,
+    }
+    if endpoint is None:
+        return {
+            **asked,
+            "MacAddress": spec.mac_address,
+            "NetworkID": "",
+            "EndpointID": "",
+            "Gateway": "",
+            "IPAddress": "",
+            "IPPrefixLen": 0,
+            "IPv6Gateway": "",
+            "GlobalIPv6Address": "",
+            "GlobalIPv6PrefixLen": 0,
+            "DNSNames": None,
+        }
+    return {
+        **asked,
+        "MacAddress": endpoint.mac_address,
+        "NetworkID": endpoint.network_id,
+        "EndpointID": endpoint.id,
+        "Gateway": endpoint.gateway,
+        "IPAddress": endpoint.ipv4_address,
+        "IPPrefixLen": endpoint.ipv4_prefix,
+        "IPv6Gateway": endpoint.ipv6_gateway,
+        "GlobalIPv6Address": endpoint.ipv6_address,
+        "GlobalIPv6PrefixLen": endpoint.ipv6_prefix,
+        "DNSNames": list(endpoint.names) or None,
+    }
+
+
+def encode_container_networks(container: Container) -> dict[str, Any]:
+    """NetworkSettings.Networks: those it is in, and those it will be in when it starts."""
+    spec = container.spec
+    out: dict[str, Any] = {}
+    for endpoint in container.endpoints:
+        wanted = spec.networks.get(endpoint.network_name, endpoint.spec)
+        out[endpoint.network_name] = encode_endpoint(wanted, endpoint)
+    if spec.network_mode.startswith("container:"):
+        return out
+    mode = "bridge" if spec.network_mode in ("", "default") else spec.network_mode
+    for name in (mode, *spec.networks):
+        known = name in out or any(e.network_id == name for e in container.endpoints)
+        if not known:
+            out[name] = encode_endpoint(spec.networks.get(name, EndpointSpec()), None)
+    return out
+
+
+def decode_network(body: Document) -> NetworkSpec:
+    """NetworkCreateRequest."""
+    ipam = body.document("IPAM")
+    return NetworkSpec(
+        name=body.text("Name"),
+        driver=body.text("Driver") or "bridge",
+        internal=body.flag("Internal"),
+        attachable=body.flag("Attachable"),
+        enable_ipv6=body.flag("EnableIPv6"),
+        pools=tuple(
+            AddressPool(
+                subnet=pool.text("Subnet"),
+                ip_range=pool.text("IPRange"),
+                gateway=pool.text("Gateway"),
+                auxiliary=pool.text_map(
+                    "AuxiliaryAddresses" if "AuxiliaryAddresses" in pool else "AuxAddress"
+                ),
+            )
+            for pool in ipam.documents("Config")
+        ),
+        ipam_driver=ipam.text("Driver") or "default",
+        ipam_options=ipam.text_map("Options"),
+        options=body.text_map("Options"),
+        labels=body.text_map("Labels"),
+    )
+
+
+def encode_network(
+    network: Network, endpoints: Mapping[str, Endpoint], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """A network; ``names`` are the containers' by id."""
+    spec = network.spec
+    return {
+        "Name": spec.name,
+        "Id": network.id,
+        "Created": network.created_at,
+        "Scope": network.scope,
+        "Driver": spec.driver,
+        "EnableIPv4": True,
+        "EnableIPv6": spec.enable_ipv6,
+        "IPAM": {
+            "Driver": spec.ipam_driver,
+            "Options": dict(spec.ipam_options) or None,
+            "Config": [_encode_pool(pool) for pool in spec.pools],
+        },
+        "Internal": spec.internal,
+        "Attachable": spec.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {
+            container_id: {
+                "Name": names.get(container_id, ""),
+                "EndpointID": endpoint.id,
+                "MacAddress": endpoint.mac_address,
+                "IPv4Address": _with_prefix(endpoint.ipv4_address, endpoint.ipv4_prefix),
+                "IPv6Address": _with_prefix(endpoint.ipv6_address, endpoint.ipv6_prefix),
+            }
+            for container_id, endpoint in endpoints.items()
+        },
+        "Options": dict(spec.options),
+        "Labels": dict(spec.labels),
+    }
+
+
+def _with_prefix(address: str, prefix: int) -> str:
+    return f"{address}/{prefix}" if address else ""
+
+
+def _encode_pool(pool: AddressPool) -> dict[str, Any]:
+    out: dict[str, Any] = {"Subnet": pool.subnet}
+    if pool.ip_range:
+        out["IPRange"] = pool.ip_range
+    if pool.gateway:
+        out["Gateway"] = pool.gateway
+    if pool.auxiliary:
+        out["AuxiliaryAddresses"] = dict(pool.auxiliary)
+    return out

@@ -1,0 +1,155 @@
+"""Limits and restart policies between JSON (Resources, RestartPolicy) and the model."""
+
+import os
+from typing import Any, Literal
+
+from linkspan.plugins.docker_api.document import Document
+from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.model.container import Device, Resources, RestartPolicy, Ulimit
+
+_POLICIES: dict[str, Literal["no", "always", "unless-stopped", "on-failure"]] = {
+    "": "no",
+    "no": "no",
+    "always": "always",
+    "unless-stopped": "unless-stopped",
+    "on-failure": "on-failure",
+}
+
+
+def decode_restart(body: Document) -> RestartPolicy:
+    """RestartPolicy. Raises InvalidArgument with Docker's texts."""
+    name, count = body.text("Name"), body.number("MaximumRetryCount")
+    policy = _POLICIES.get(name)
+    if policy is None:
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', "
+            "'on-failure', or 'unless-stopped'"
+        )
+    if policy != "on-failure" and count:
+        raise InvalidArgument(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+        )
+    if count < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    return RestartPolicy(name=policy, maximum_retry_count=count)
+
+
+def encode_restart(policy: RestartPolicy) -> dict[str, Any]:
+    """RestartPolicy."""
+    return {"Name": policy.name, "MaximumRetryCount": policy.maximum_retry_count}
+
+
+def _check_cpus(body: Document) -> None:
+    nano = body.number("NanoCpus")
+    most = os.cpu_count() or 1
+    if nano and (body.number("CpuPeriod") or body.number("CpuQuota")):
+        raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+    if nano < 0 or nano > most * 10**9:
+        raise InvalidArgument(
+            f"range of CPUs is from 0.01 to {most}.00, as there are only {most} CPUs available"
+        )
+    period, quota = body.number("CpuPeriod"), body.number("CpuQuota")
+    if period and not 1000 <= period <= 1_000_000:
+        raise InvalidArgument(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+        )
+    if 0 < quota < 1000:
+        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+
+
+def decode_resources(body: Document) -> Resources:
+    """Resources, which are part of HostConfig and the body of an update.
+
+    Raises:
+        InvalidArgument: A limit is out of its range.
+        Unsupported: Devices by driver (GPUs) are asked for.
+    """
+    _check_cpus(body)
+    if body.items("DeviceRequests"):
+        raise Unsupported("device requests (GPUs) are not supported; name devices with --device")
+    return Resources(
+        memory_bytes=body.number("Memory"),
+        memory_swap_bytes=body.number("MemorySwap"),
+        memory_reservation_bytes=body.number("MemoryReservation"),
+        nano_cpus=body.number("NanoCpus"),
+        cpu_shares=body.number("CpuShares"),
+        cpu_period_us=body.number("CpuPeriod"),
+        cpu_quota_us=body.number("CpuQuota"),
+        cpuset_cpus=body.text("CpusetCpus"),
+        cpuset_mems=body.text("CpusetMems"),
+        # -1 and 0 mean no limit, too (moby daemon/daemon_unix.go).
+        pids_limit=limit if (limit := body.number("PidsLimit")) > 0 else None,
+        blkio_weight=body.number("BlkioWeight"),
+        oom_kill_disable=body.flag("OomKillDisable"),
+        ulimits=decode_ulimits(body),
+        devices=tuple(
+            Device(
+                host_path=device.text("PathOnHost"),
+                container_path=device.text("PathInContainer") or device.text("PathOnHost"),
+                permissions=device.text("CgroupPermissions") or "rwm",
+            )
+            for device in body.documents("Devices")
+        ),
+        device_cgroup_rules=body.texts("DeviceCgroupRules"),
+        cgroup_parent=body.text("CgroupParent"),
+    )
+
+
+def decode_ulimits(body: Document) -> tuple[Ulimit, ...]:
+    """``Ulimits``; also in a service's ContainerSpec."""
+    found = []
+    for limit in body.documents("Ulimits"):
+        soft, hard = limit.number("Soft"), limit.number("Hard")
+        if hard != -1 and (soft == -1 or soft > hard):
+            raise InvalidArgument(
+                f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+            )
+        found.append(Ulimit(name=limit.text("Name"), soft=soft, hard=hard))
+    return tuple(found)
+
+
+def encode_ulimits(limits: tuple[Ulimit, ...]) -> list[dict[str, Any]]:
+    """``Ulimits``."""
+    return [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in limits]
+
+
+def encode_resources(resources: Resources) -> dict[str, Any]:
+    """Resources."""
+    return {
+        "CpuShares": resources.cpu_shares,
+        "Memory": resources.memory_bytes,
+        "NanoCpus": resources.nano_cpus,
+        "CgroupParent": resources.cgroup_parent,
+        "BlkioWeight": resources.blkio_weight,
+        "BlkioWeightDevice": [],
+        "BlkioDeviceReadBps": [],
+        "BlkioDeviceWriteBps": [],
+        "BlkioDeviceReadIOps": [],
+        "BlkioDeviceWriteIOps": [],
+        "CpuPeriod": resources.cpu_period_us,
+        "CpuQuota": resources.cpu_quota_us,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": resources.cpuset_cpus,
+        "CpusetMems": resources.cpuset_mems,
+        "Devices": [
+            {
+                "PathOnHost": d.host_path,
+                "PathInContainer": d.container_path,
+                "CgroupPermissions": d.permissions,
+            }
+            for d in resources.devices
+        ],
+        "DeviceCgroupRules": list(resources.device_cgroup_rules) or None,
+        "DeviceRequests": None,
+        "MemoryReservation": resources.memory_reservation_bytes,
+        "MemorySwap": resources.memory_swap_bytes,
+        "MemorySwappiness": None,
+        "OomKillDisable": resources.oom_kill_disable,
+        "PidsLimit": resources.pids_limit,
+        "Ulimits": encode_ulimits(resources.ulimits),
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+    }

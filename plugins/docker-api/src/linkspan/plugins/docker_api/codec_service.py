@@ -1,0 +1,424 @@
+"""Services between JSON (ServiceSpec and what is in it) and the model.
+
+Clients read a service, change a part and send it back whole, so what is decoded must encode to the
+same again. Durations are nanoseconds in the API and seconds here.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import attrs
+
+from linkspan.plugins.docker_api.codec_health import (
+    decode_healthcheck,
+    encode_healthcheck,
+    nanoseconds,
+)
+from linkspan.plugins.docker_api.codec_mount import decode_mount, encode_mount
+from linkspan.plugins.docker_api.codec_resources import decode_ulimits, encode_ulimits
+from linkspan.plugins.docker_api.document import Document
+from linkspan.plugins.docker_api.timestamps import or_never
+from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.model.container import ContainerSpec, Resources
+from linkspan.sdk.model.network import EndpointSpec
+from linkspan.sdk.model.service import (
+    Placement,
+    Reservation,
+    RolloutStatus,
+    Service,
+    ServicePort,
+    ServiceRestart,
+    ServiceSpec,
+    UpdatePolicy,
+)
+
+Word = TypeVar("Word", bound=str)
+
+_CONDITIONS: Mapping[str, Literal["none", "on-failure", "any"]] = {
+    "": "any",
+    "none": "none",
+    "on-failure": "on-failure",
+    "any": "any",
+}
+_ACTIONS: Mapping[str, Literal["pause", "continue", "rollback"]] = {
+    "": "pause",
+    "pause": "pause",
+    "continue": "continue",
+    "rollback": "rollback",
+}
+_ORDERS: Mapping[str, Literal["stop-first", "start-first"]] = {
+    "": "stop-first",
+    "stop-first": "stop-first",
+    "start-first": "start-first",
+}
+_PROTOCOLS: Mapping[str, Literal["tcp", "udp"]] = {"": "tcp", "tcp": "tcp", "udp": "udp"}
+_MODES: Mapping[str, Literal["ingress", "host"]] = {
+    "": "ingress",
+    "ingress": "ingress",
+    "host": "host",
+}
+
+
+def _one_of(body: Document, key: str, words: Mapping[str, Word]) -> Word:
+    found = words.get(body.text(key))
+    if found is None:
+        names = ", ".join(word for word in words if word)
+        raise InvalidArgument(f"invalid {body.at(key)} '{body.text(key)}': use one of {names}")
+    return found
+
+
+def decode_service(body: Document) -> ServiceSpec:
+    """A ServiceSpec.
+
+    Raises:
+        InvalidArgument: A value is wrong.
+        Unsupported: Something that Docker has and Linkspan has not (jobs, secrets, DNS round robin).
+    """
+    if not body.text("Name"):
+        raise InvalidArgument("rpc error: code = InvalidArgument desc = name must be provided")
+    template = body.document("TaskTemplate")
+    if template.text("Runtime") not in ("", "container"):
+        raise Unsupported(f"services of runtime '{template.text('Runtime')}' are not supported")
+    mode = body.document("Mode")
+    if "ReplicatedJob" in mode or "GlobalJob" in mode:
+        raise Unsupported("jobs are not supported; the modes are replicated and global")
+    endpoint = body.document("EndpointSpec")
+    if endpoint.text("Mode") not in ("", "vip"):
+        raise Unsupported(f"endpoint mode '{endpoint.text('Mode')}' is not supported; use vip")
+    if "Global" in mode and "Replicated" in mode:
+        raise InvalidArgument("a service is replicated or global, not both")
+    replicas = mode.document("Replicated").number("Replicas", 1)
+    if replicas < 0:
+        raise InvalidArgument(f"the number of replicas cannot be negative: {replicas}")
+    attachments = [
+        *template.documents("Networks"),
+        *(() if "Networks" in template else body.documents("Networks")),
+    ]
+    resources = template.document("Resources")
+    placement = template.document("Placement")
+    return ServiceSpec(
+        name=body.text("Name"),
+        labels=body.text_map("Labels"),
+        container=_decode_task(template, attachments),
+        mode="global" if "Global" in mode else "replicated",
+        replicas=replicas,
+        networks=tuple(attachment.text("Target") for attachment in attachments),
+        ports=tuple(_decode_port(port) for port in endpoint.documents("Ports")),
+        restart=_decode_restart(template),
+        update=_decode_policy(body, "UpdateConfig"),
+        rollback=_decode_policy(body, "RollbackConfig"),
+        reservation=Reservation(
+            nano_cpus=resources.document("Reservations").number("NanoCPUs"),
+            memory_bytes=resources.document("Reservations").number("MemoryBytes"),
+        ),
+        placement=Placement(
+            constraints=placement.texts("Constraints"),
+            preferences=tuple(
+                preference.document("Spread").text("SpreadDescriptor")
+                for preference in placement.documents("Preferences")
+            ),
+            max_replicas_per_node=placement.number("MaxReplicas"),
+        ),
+        force_update=template.number("ForceUpdate"),
+    )
+
+
+def _decode_port(body: Document) -> ServicePort:
+    target, published = body.number("TargetPort"), body.number("PublishedPort")
+    if not 0 < target <= 65535 or not 0 <= published <= 65535:
+        raise InvalidArgument(f"invalid published port {published}:{target}")
+    return ServicePort(
+        target_port=target,
+        published_port=published,
+        protocol=_one_of(body, "Protocol", _PROTOCOLS),
+        mode=_one_of(body, "PublishMode", _MODES),
+    )
+
+
+def _decode_restart(template: Document) -> ServiceRestart:
+    if "RestartPolicy" not in template:
+        return ServiceRestart()
+    body = template.document("RestartPolicy")
+    usual = ServiceRestart()
+    return ServiceRestart(
+        condition=_one_of(body, "Condition", _CONDITIONS),
+        delay_s=body.seconds("Delay", usual.delay_s),
+        max_attempts=body.number("MaxAttempts"),
+        window_s=body.seconds("Window"),
+    )
+
+
+def _decode_policy(service: Document, key: str) -> UpdatePolicy:
+    if key not in service:
+        return UpdatePolicy()
+    body = service.document(key)
+    ratio = body.ratio("MaxFailureRatio")
+    if not 0 <= ratio <= 1:
+        raise InvalidArgument(f"{body.at('MaxFailureRatio')} must be between 0 and 1, not {ratio}")
+    if body.number("Parallelism") < 0 or body.number("Delay") < 0 or body.number("Monitor") < 0:
+        raise InvalidArgument(f"{key} has a negative value")
+    return UpdatePolicy(
+        parallelism=body.number("Parallelism"),
+        delay_s=body.seconds("Delay"),
+        order=_one_of(body, "Order", _ORDERS),
+        failure_action=_one_of(body, "FailureAction", _ACTIONS),
+        # Zero is Docker's "not given", too.
+        monitor_s=body.seconds("Monitor") or UpdatePolicy().monitor_s,
+        max_failure_ratio=ratio,
+    )
+
+
+def _decode_task(template: Document, attachments: list[Document]) -> ContainerSpec:
+    body = template.document("ContainerSpec")
+    if not body.text("Image"):
+        raise InvalidArgument(
+            "rpc error: code = InvalidArgument desc = ContainerSpec: image reference must be provided"
+        )
+    for key in ("Secrets", "Configs"):
+        if body.items(key):
+            raise Unsupported(f"{key.lower()} of services are not supported")
+    dns = body.document("DNSConfig")
+    limits = template.document("Resources").document("Limits")
+    log = template.document("LogDriver")
+    health = body.document("Healthcheck")
+    grace_ns = body.number("StopGracePeriod")
+    return ContainerSpec(
+        image=body.text("Image"),
+        entrypoint=body.texts("Command") or None,
+        command=body.texts("Args") or None,
+        hostname=body.text("Hostname"),
+        env=body.texts("Env"),
+        working_dir=body.text("Dir"),
+        user=body.text("User"),
+        group_add=body.texts("Groups"),
+        labels=body.text_map("Labels"),
+        tty=body.flag("TTY"),
+        open_stdin=body.flag("OpenStdin"),
+        read_only=body.flag("ReadOnly"),
+        mounts=tuple(decode_mount(mount) for mount in body.documents("Mounts")),
+        stop_signal=body.text("StopSignal") or None,
+        # Containers count in whole seconds; a fraction is rounded up rather than lost.
+        stop_timeout_s=-(-grace_ns // 10**9) if "StopGracePeriod" in body else None,
+        healthcheck=decode_healthcheck(health) if health else None,
+        extra_hosts=tuple(_decode_host(entry) for entry in body.texts("Hosts")),
+        dns=dns.texts("Nameservers"),
+        dns_search=dns.texts("Search"),
+        dns_options=dns.texts("Options"),
+        init=body.flag("Init") if "Init" in body else None,
+        sysctls=body.text_map("Sysctls"),
+        cap_add=body.texts("CapabilityAdd"),
+        cap_drop=body.texts("CapabilityDrop"),
+        resources=Resources(
+            nano_cpus=limits.number("NanoCPUs"),
+            memory_bytes=limits.number("MemoryBytes"),
+            pids_limit=limits.number("Pids") or None,
+            ulimits=decode_ulimits(body),
+        ),
+        log_driver=log.text("Name"),
+        log_options=log.text_map("Options"),
+        networks={
+            attachment.text("Target"): EndpointSpec(
+                aliases=attachment.texts("Aliases"),
+                driver_options=attachment.text_map("DriverOpts"),
+            )
+            for attachment in attachments
+            if attachment.texts("Aliases") or attachment.text_map("DriverOpts")
+        },
+    )
+
+
+def _decode_host(entry: str) -> str:
+    """A line of /etc/hosts, ``10.0.0.1 name``, as Docker's containers have it: ``name:10.0.0.1``."""
+    words = entry.split()
+    return f"{words[1]}:{words[0]}" if len(words) == 2 else entry
+
+
+def _encode_host(entry: str) -> str:
+    name, colon, address = entry.partition(":")
+    return f"{address} {name}" if colon else entry
+
+
+# To JSON
+
+
+def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
+    """As Go's ``omitempty`` does."""
+    return {key: inner for key, inner in value.items() if inner not in ("", 0, None, [], {}, False)}
+
+
+def encode_service_spec(spec: ServiceSpec) -> dict[str, Any]:
+    """A ServiceSpec."""
+    mode: dict[str, Any] = (
+        {"Global": {}} if spec.mode == "global" else {"Replicated": {"Replicas": spec.replicas}}
+    )
+    return {
+        "Name": spec.name,
+        "Labels": dict(spec.labels),
+        "TaskTemplate": encode_task_spec(spec),
+        "Mode": mode,
+        "UpdateConfig": _encode_policy(spec.update),
+        "RollbackConfig": _encode_policy(spec.rollback),
+        "EndpointSpec": _without_empty(
+            {"Mode": "vip", "Ports": [_encode_port(port) for port in spec.ports]}
+        ),
+    }
+
+
+def _encode_port(port: ServicePort) -> dict[str, Any]:
+    out: dict[str, Any] = {"Protocol": port.protocol, "TargetPort": port.target_port}
+    if port.published_port:
+        out["PublishedPort"] = port.published_port
+    return {**out, "PublishMode": port.mode}
+
+
+def _encode_policy(policy: UpdatePolicy) -> dict[str, Any]:
+    out: dict[str, Any] = {"Parallelism": policy.parallelism}
+    if policy.delay_s:
+        out["Delay"] = nanoseconds(policy.delay_s)
+    return {
+        **out,
+        "FailureAction": policy.failure_action,
+        "Monitor": nanoseconds(policy.monitor_s),
+        "MaxFailureRatio": policy.max_failure_ratio,
+        "Order": policy.order,
+    }
+
+
+def encode_task_spec(spec: ServiceSpec) -> dict[str, Any]:
+    """A TaskSpec."""
+    container = spec.container
+    limits = _without_empty(
+        {
+            "NanoCPUs": container.resources.nano_cpus,
+            "MemoryBytes": container.resources.memory_bytes,
+            "Pids": container.resources.pids_limit,
+        }
+    )
+    reservations = _without_empty(
+        {
+            "NanoCPUs": spec.reservation.nano_cpus,
+            "MemoryBytes": spec.reservation.memory_bytes,
+        }
+    )
+    out: dict[str, Any] = {
+        "ContainerSpec": _encode_container(container),
+        "Resources": _without_empty({"Limits": limits, "Reservations": reservations}),
+        "RestartPolicy": {
+            "Condition": spec.restart.condition,
+            "Delay": nanoseconds(spec.restart.delay_s),
+            "MaxAttempts": spec.restart.max_attempts,
+            **({"Window": nanoseconds(spec.restart.window_s)} if spec.restart.window_s else {}),
+        },
+        "Placement": _without_empty(
+            {
+                "Constraints": list(spec.placement.constraints),
+                "Preferences": [
+                    {"Spread": {"SpreadDescriptor": text}} for text in spec.placement.preferences
+                ],
+                "MaxReplicas": spec.placement.max_replicas_per_node,
+            }
+        ),
+    }
+    if spec.networks:
+        out["Networks"] = [_encode_attachment(name, container) for name in spec.networks]
+    if container.log_driver:
+        out["LogDriver"] = _without_empty(
+            {"Name": container.log_driver, "Options": dict(container.log_options)}
+        )
+    return {**out, "ForceUpdate": spec.force_update, "Runtime": "container"}
+
+
+def _encode_attachment(name: str, container: ContainerSpec) -> dict[str, Any]:
+    settings = container.networks.get(name, EndpointSpec())
+    return _without_empty(
+        {
+            "Target": name,
+            "Aliases": list(settings.aliases),
+            "DriverOpts": dict(settings.driver_options),
+        }
+    )
+
+
+def _encode_container(spec: ContainerSpec) -> dict[str, Any]:
+    dns = {
+        "Nameservers": list(spec.dns),
+        "Search": list(spec.dns_search),
+        "Options": list(spec.dns_options),
+    }
+    out = _without_empty(
+        {
+            "Image": spec.image,
+            "Labels": dict(spec.labels),
+            "Command": list(spec.entrypoint or ()),
+            "Args": list(spec.command or ()),
+            "Hostname": spec.hostname,
+            "Env": list(spec.env),
+            "Dir": spec.working_dir,
+            "User": spec.user,
+            "Groups": list(spec.group_add),
+            "TTY": spec.tty,
+            "OpenStdin": spec.open_stdin,
+            "ReadOnly": spec.read_only,
+            "Mounts": [encode_mount(mount) for mount in spec.mounts],
+            "StopSignal": spec.stop_signal,
+            "Hosts": [_encode_host(entry) for entry in spec.extra_hosts],
+            "DNSConfig": _without_empty(dns),
+            "Sysctls": dict(spec.sysctls),
+            "CapabilityAdd": list(spec.cap_add),
+            "CapabilityDrop": list(spec.cap_drop),
+            "Ulimits": encode_ulimits(spec.resources.ulimits),
+        }
+    )
+    if spec.stop_timeout_s is not None:
+        out["StopGracePeriod"] = spec.stop_timeout_s * 10**9
+    if spec.healthcheck is not None:
+        out["Healthcheck"] = encode_healthcheck(spec.healthcheck)
+    if spec.init is not None:
+        out["Init"] = spec.init
+    return {**out, "Isolation": "default"}
+
+
+def encode_service(service: Service, *, with_status: bool) -> dict[str, Any]:
+    """A Service."""
+    out: dict[str, Any] = {
+        "ID": service.id,
+        "Version": {"Index": service.version},
+        "CreatedAt": or_never(service.created_at),
+        "UpdatedAt": or_never(service.updated_at),
+        "Spec": encode_service_spec(service.spec),
+    }
+    if service.previous_spec is not None:
+        out["PreviousSpec"] = encode_service_spec(service.previous_spec)
+    endpoint: dict[str, Any] = {"Spec": out["Spec"]["EndpointSpec"]}
+    if service.ports:
+        endpoint["Ports"] = [_encode_port(port) for port in service.ports]
+    out["Endpoint"] = endpoint
+    if service.rollout is not None:
+        out["UpdateStatus"] = _encode_rollout(service.rollout)
+    if with_status:
+        out["ServiceStatus"] = {
+            "RunningTasks": service.running_tasks,
+            "DesiredTasks": service.desired_tasks,
+            "CompletedTasks": 0,
+        }
+    return out
+
+
+def _encode_rollout(rollout: RolloutStatus) -> dict[str, Any]:
+    out: dict[str, Any] = {"State": rollout.state.value}
+    if rollout.started_at:
+        out["StartedAt"] = rollout.started_at
+    if rollout.completed_at:
+        out["CompletedAt"] = rollout.completed_at
+    return {**out, "Message": rollout.message}
+
+
+def same_task(left: ServiceSpec, right: ServiceSpec) -> bool:
+    """Whether a task of one spec would be a task of the other (swarmkit, IsTaskDirty)."""
+
+    def template(spec: ServiceSpec) -> ServiceSpec:
+        return attrs.evolve(
+            spec, replicas=0, labels={}, update=UpdatePolicy(), rollback=UpdatePolicy()
+        )
+
+    return template(left) == template(right)

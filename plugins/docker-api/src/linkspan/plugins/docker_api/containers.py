@@ -1,0 +1,340 @@
+"""/containers: list, make, run, look at, remove."""
+
+from collections.abc import Iterator, Sequence, Set
+from typing import Any
+
+import attrs
+import orjson
+import trio
+
+from linkspan.plugins.docker_api.codec_container import (
+    decode_container,
+    encode_inspect,
+    encode_summary,
+)
+from linkspan.plugins.docker_api.codec_network import parse_port
+from linkspan.plugins.docker_api.codec_resources import decode_resources, decode_restart
+from linkspan.plugins.docker_api.filters import Filters, has_label, read_filters
+from linkspan.plugins.docker_api.processes import list_processes
+from linkspan.plugins.docker_api.routing import NO_CONTENT, DockerRouter, read_document
+from linkspan.plugins.docker_api.timestamps import epoch_s
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
+from linkspan.sdk.host import Host, WaitCondition
+from linkspan.sdk.http import Request, Response, Stream, Writer, json_response
+from linkspan.sdk.model.container import (
+    Container,
+    ContainerFilter,
+    ContainerStatus,
+    Resources,
+)
+from linkspan.sdk.model.image import ImageConfig
+
+_FILTERS = [
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+]
+_STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+_CONDITIONS: dict[str, WaitCondition] = {
+    "": "not-running",
+    "not-running": "not-running",
+    "next-exit": "next-exit",
+    "removed": "removed",
+}
+
+
+class ContainerRoutes:
+    """What clients do with containers, but for their streams and exec."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._containers = host.engine.containers
+        self._images = host.engine.images
+        self._pruning = trio.Lock()
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the routes."""
+        router.get("/containers/json", self.list)
+        router.post("/containers/create", self.create)
+        router.post("/containers/prune", self.prune)
+        router.get("/containers/{id}/json", self.inspect)
+        router.get("/containers/{id}/top", self.top)
+        router.post("/containers/{id}/start", self.start)
+        router.post("/containers/{id}/stop", self.stop)
+        router.post("/containers/{id}/restart", self.restart)
+        router.post("/containers/{id}/kill", self.kill)
+        router.post("/containers/{id}/pause", self.pause)
+        router.post("/containers/{id}/unpause", self.unpause)
+        router.post("/containers/{id}/rename", self.rename)
+        router.post("/containers/{id}/update", self.update)
+        router.post("/containers/{id}/wait", self.wait)
+        router.add("DELETE", "/containers/{id}", self.remove)
+
+    async def list(self, request: Request) -> Response:
+        """GET /containers/json."""
+        filters = read_filters(request, _FILTERS)
+        limit = request.number("limit", 0)
+        query = _container_filter(
+            filters, everything=request.flag("all") or limit > 0 or _wants_all(filters)
+        )
+        found = self._between(
+            [c for c in self._containers.list(query) if _passes(c, filters)], filters
+        )
+        if limit > 0:
+            found = found[:limit]
+        with_size = request.flag("size")
+        return json_response(
+            [
+                encode_summary(c, size=await self._containers.size(c.id) if with_size else None)
+                for c in found
+            ]
+        )
+
+    def _between(self, found: Sequence[Container], filters: Filters) -> Sequence[Container]:
+        """``before`` and ``since`` name containers."""
+        for ref in filters.all("before"):
+            created = self._containers.inspect(ref).created_at
+            found = [c for c in found if c.created_at < created]
+        for ref in filters.all("since"):
+            created = self._containers.inspect(ref).created_at
+            found = [c for c in found if c.created_at > created]
+        return found
+
+    async def create(self, request: Request) -> Response:
+        """POST /containers/create."""
+        body = await read_document(request)
+        spec = decode_container(body, platform=request.query.get("platform", ""))
+        made = await self._containers.create(spec, name=request.query.get("name", ""))
+        return json_response({"Id": made.id, "Warnings": []}, status=201)
+
+    async def inspect(self, request: Request) -> Response:
+        """GET /containers/{id}/json."""
+        container = self._containers.inspect(request.params["id"])
+        size = await self._containers.size(container.id) if request.flag("size") else None
+        return json_response(
+            encode_inspect(
+                container,
+                image=self._image_config(container.image_id),
+                graph_driver=self._host.daemon.drivers.get("snapshots", ""),
+                size=size,
+            )
+        )
+
+    def _image_config(self, image_id: str) -> ImageConfig | None:
+        try:
+            return self._images.inspect(image_id).config
+        except NotFound:
+            return None
+
+    async def top(self, request: Request) -> Response:
+        """GET /containers/{id}/top."""
+        arguments = request.query.get("ps_args") or "-ef"
+        pids = await self._containers.pids(request.params["id"])
+        titles, rows = await list_processes(arguments, frozenset(pids))
+        return json_response({"Titles": titles, "Processes": rows})
+
+    async def start(self, request: Request) -> Response:
+        """POST /containers/{id}/start."""
+        await self._containers.start(request.params["id"])
+        return NO_CONTENT
+
+    async def stop(self, request: Request) -> Response:
+        """POST /containers/{id}/stop."""
+        await self._containers.stop(
+            request.params["id"],
+            timeout_s=_timeout_s(request),
+            signal=request.query.get("signal", ""),
+        )
+        return NO_CONTENT
+
+    async def restart(self, request: Request) -> Response:
+        """POST /containers/{id}/restart."""
+        await self._containers.restart(
+            request.params["id"],
+            timeout_s=_timeout_s(request),
+            signal=request.query.get("signal", ""),
+        )
+        return NO_CONTENT
+
+    async def kill(self, request: Request) -> Response:
+        """POST /containers/{id}/kill."""
+        await self._containers.kill(request.params["id"], request.query.get("signal") or "SIGKILL")
+        return NO_CONTENT
+
+    async def pause(self, request: Request) -> Response:
+        """POST /containers/{id}/pause."""
+        await self._containers.pause(request.params["id"])
+        return NO_CONTENT
+
+    async def unpause(self, request: Request) -> Response:
+        """POST /containers/{id}/unpause."""
+        await self._containers.unpause(request.params["id"])
+        return NO_CONTENT
+
+    async def rename(self, request: Request) -> Response:
+        """POST /containers/{id}/rename."""
+        name = request.query.get("name", "")
+        if not name:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        await self._containers.rename(request.params["id"], name)
+        return NO_CONTENT
+
+    async def update(self, request: Request) -> Response:
+        """POST /containers/{id}/update: fields that are not there, or zero, stay as they are."""
+        body = await read_document(request)
+        container = self._containers.inspect(request.params["id"])
+        asked = decode_resources(body)
+        resources = container.spec.resources
+        changes = {
+            name: value for name, value in _set_fields(asked) if value != getattr(resources, name)
+        }
+        restart = (
+            decode_restart(body.document("RestartPolicy"))
+            if body.document("RestartPolicy").text("Name")
+            else None
+        )
+        warnings = await self._containers.update(
+            container.id,
+            resources=attrs.evolve(resources, **changes) if changes else None,
+            restart=restart,
+        )
+        return json_response({"Warnings": list(warnings)})
+
+    async def wait(self, request: Request) -> Stream:
+        """POST /containers/{id}/wait: the CLI starts the container when it has our headers."""
+        name = request.query.get("condition", "") if request.api_version >= (1, 30) else ""
+        condition = _CONDITIONS.get(name)
+        if condition is None:
+            raise InvalidArgument(f'invalid condition: "{name}"')
+        waiter = self._containers.waiter(request.params["id"], condition)
+
+        async def run(writer: Writer) -> None:
+            status = await waiter.result()
+            body: dict[str, object] = {"StatusCode": status.exit_code}
+            if status.error:
+                body["Error"] = {"Message": status.error}
+            await writer.write(orjson.dumps(body) + b"\n")
+
+        return Stream(run=run)
+
+    async def remove(self, request: Request) -> Response:
+        """DELETE /containers/{id}."""
+        if request.flag("link"):
+            raise Conflict("links between containers cannot be removed one by one")
+        await self._containers.remove(
+            request.params["id"], force=request.flag("force"), volumes=request.flag("v")
+        )
+        return NO_CONTENT
+
+    async def prune(self, request: Request) -> Response:
+        """POST /containers/prune."""
+        filters = read_filters(request, ("label", "label!", "until"))
+        if self._pruning.locked():
+            raise Conflict("a prune operation is already running")
+        async with self._pruning:
+            deleted, reclaimed = [], 0
+            until = filters.until_s()
+            for container in self._containers.list(ContainerFilter(all=True)):
+                if not _is_prunable(container) or not filters.labels(container.labels):
+                    continue
+                if until is not None and epoch_s(container.created_at) >= until:
+                    continue
+                size, _ = await self._containers.size(container.id)
+                try:
+                    await self._containers.remove(container.id)
+                except (Conflict, NotFound):
+                    # It was started or removed by somebody meanwhile.
+                    continue
+                deleted.append(container.id)
+                reclaimed += size
+        return json_response({"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed})
+
+
+def _is_prunable(container: Container) -> bool:
+    return container.state.status in (
+        ContainerStatus.CREATED,
+        ContainerStatus.EXITED,
+        ContainerStatus.DEAD,
+    )
+
+
+def _timeout_s(request: Request) -> float | None:
+    """``t`` in seconds; a negative one waits for ever, as in Docker."""
+    if not request.query.get("t"):
+        return None
+    seconds = request.number("t", 0)
+    return float("inf") if seconds < 0 else float(seconds)
+
+
+def _set_fields(resources: Resources) -> Iterator[tuple[str, Any]]:
+    """Fields of an update that were given."""
+    unset = Resources()
+    for field in attrs.fields(Resources):
+        value = getattr(resources, field.name)
+        if value != getattr(unset, field.name):
+            yield field.name, value
+
+
+def _wants_all(filters: Filters) -> bool:
+    return any(key in filters for key in ("status", "before", "since"))
+
+
+def _container_filter(filters: Filters, *, everything: bool) -> ContainerFilter:
+    for state in filters.all("status"):
+        if state not in _STATES:
+            raise InvalidArgument(
+                f"invalid filter 'status={state}': use one of {', '.join(sorted(_STATES))}",
+                code="invalid_filter",
+            )
+    for code in (exited := filters.all("exited")):
+        if not code.isdecimal():
+            raise InvalidArgument(f"invalid filter 'exited={code}'", code="invalid_filter")
+    return ContainerFilter(
+        all=everything,
+        labels=filters.all("label"),
+        names=filters.all("name"),
+        ids=filters.all("id"),
+        statuses=filters.all("status"),
+        ancestors=filters.all("ancestor"),
+        networks=filters.all("network"),
+        volumes=filters.all("volume"),
+        health=filters.all("health"),
+        exited=tuple(int(code) for code in exited),
+    )
+
+
+def _passes(container: Container, filters: Filters) -> bool:
+    """The filters that the engine does not know."""
+    wanted = filters.flag("is-task")
+    if wanted is not None and wanted is not ("com.docker.swarm.task.id" in container.labels):
+        return False
+    exposed = {parse_port(port)[::2] for port in container.exposed_ports}
+    published = {(port.container_port, port.protocol) for port in container.ports}
+    return (
+        _has_port(filters, "expose", exposed | published)
+        and _has_port(filters, "publish", published)
+        and not any(has_label(container.labels, label) for label in filters.all("label!"))
+    )
+
+
+def _has_port(filters: Filters, key: str, have: Set[tuple[int, str]]) -> bool:
+    if key not in filters:
+        return True
+    for text in filters.all(key):
+        first, last, protocol = parse_port(text)
+        if any(p == protocol and first <= port <= last for port, p in have):
+            return True
+    return False

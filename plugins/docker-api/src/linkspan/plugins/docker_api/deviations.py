@@ -1,0 +1,121 @@
+"""Where Docker answers otherwise than an error's class says: the one table, and who applies it.
+
+Linkspan has one status for each class of error (``linkspan.sdk.errors``). Docker's daemon answers
+differently in places, and clients (and their tests) rely on it.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import attrs
+
+from linkspan.sdk.errors import (
+    LinkspanError,
+    OutOfSpace,
+    Timeout,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from linkspan.sdk.http import Answer, AnswerError, Duplex, Handler, Hijack, Request, Stream, Writer
+
+NOT_IN_SWARM = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this '
+    "node to swarm and try again."
+)
+ALREADY_IN_SWARM = (
+    'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join '
+    "another one."
+)
+
+
+@attrs.frozen
+class Deviation:
+    """Docker's status, and its text if that differs, too."""
+
+    status: int
+    text: str = ""
+
+
+BY_CODE = {
+    # libnetwork reports a port that cannot be bound as an internal error.
+    "port_taken": Deviation(500),
+    "already_connected": Deviation(403),
+    "network_in_use": Deviation(403),
+    "predefined_network": Deviation(403),
+    "not_connected": Deviation(500),
+    "no_log": Deviation(501),
+    "not_in_swarm": Deviation(503, NOT_IN_SWARM),
+    "already_in_swarm": Deviation(503, ALREADY_IN_SWARM),
+    "out_of_sequence": Deviation(500, "update out of sequence"),
+    # A program that is not there or may not run is the user's mistake (exit codes 127 and 126).
+    "command_not_found": Deviation(400),
+    "command_not_executable": Deviation(400),
+    "invalid_mount": Deviation(400),
+    "ambiguous": Deviation(400),
+}
+"""By ``code``: facts that have a status of their own."""
+
+BY_CLASS: dict[type[LinkspanError], int] = {
+    OutOfSpace: 500,
+    Timeout: 500,
+    TooLarge: 413,
+    # Docker passes on what a registry said as an error of the daemon's.
+    Unauthenticated: 500,
+    Unavailable: 500,
+}
+"""By class, where no code decides."""
+
+
+def in_dockers_way(error: LinkspanError) -> LinkspanError:
+    """The error as Docker would answer it; the same one if there is no difference."""
+    if isinstance(error, AnswerError):
+        return error
+    deviation = BY_CODE.get(error.code)
+    status = deviation.status if deviation else BY_CLASS.get(type(error), error.http_status)
+    text = (deviation.text if deviation else "") or error.message
+    if status == error.http_status and text == error.message:
+        return error
+    return AnswerError(text, status=status, code=error.code, details=error.details, help=error.help)
+
+
+@contextmanager
+def _translating() -> Iterator[None]:
+    try:
+        yield
+    except LinkspanError as error:
+        other = in_dockers_way(error)
+        if other is error:
+            raise
+        raise other from error
+
+
+def dockers_errors(handler: Handler) -> Handler:
+    """A handler whose errors, also those before a stream begins, are Docker's."""
+
+    async def handle(request: Request) -> Answer:
+        with _translating():
+            answer = await handler(request)
+        if isinstance(answer, Stream):
+            return attrs.evolve(answer, run=_of_stream(answer.run))
+        if isinstance(answer, Hijack):
+            return attrs.evolve(answer, run=_of_hijack(answer.run))
+        return answer
+
+    return handle
+
+
+def _of_stream(run: Callable[[Writer], Awaitable[None]]) -> Callable[[Writer], Awaitable[None]]:
+    async def translated(writer: Writer) -> None:
+        with _translating():
+            await run(writer)
+
+    return translated
+
+
+def _of_hijack(run: Callable[[Duplex], Awaitable[None]]) -> Callable[[Duplex], Awaitable[None]]:
+    async def translated(duplex: Duplex) -> None:
+        with _translating():
+            await run(duplex)
+
+    return translated

@@ -1,0 +1,110 @@
+"""/auth and /distribution: questions that the registry answers."""
+
+import json
+from typing import Any
+
+from linkspan.plugins.docker_api.codec_image import decode_credentials, registry_auth
+from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.sdk.drivers.registry import Manifest, Registry
+from linkspan.sdk.errors import DataLoss, Unauthenticated
+from linkspan.sdk.host import Host
+from linkspan.sdk.http import AnswerError, Request, Response, json_response
+from linkspan.sdk.model.image import Credentials, Descriptor, Platform
+from linkspan.sdk.reference import Reference, parse_reference
+
+_CONFIG_LIMIT_BYTES = 4 << 20
+_INDEX_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+
+
+class DistributionRoutes:
+    """Log in, and look at images without pulling them."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the routes."""
+        router.post("/auth", self.login)
+        router.get("/distribution/{name:path}/json", self.inspect)
+
+    @property
+    def _registry(self) -> Registry[Any]:
+        driver: Registry[Any] = self._host.driver("registry")
+        return driver
+
+    async def login(self, request: Request) -> Response:
+        """POST /auth."""
+        credentials = decode_credentials(await read_document(request))
+        try:
+            token = await self._registry.login(credentials)
+        except Unauthenticated as error:
+            # Here, other than in a pull, 401 is the answer and not an error of the daemon's.
+            raise AnswerError(error.message, status=401, code=error.code) from error
+        return json_response({"Status": "Login Succeeded", "IdentityToken": token})
+
+    async def inspect(self, request: Request) -> Response:
+        """GET /distribution/{name}/json."""
+        reference = parse_reference(request.params["name"]).with_default_tag()
+        credentials = registry_auth(request, lenient=False)
+        try:
+            manifest = await self._registry.manifest(reference, credentials)
+        except Unauthenticated as error:
+            raise AnswerError(error.message, status=401, code=error.code) from error
+        descriptor = manifest.descriptor
+        return json_response(
+            {
+                "Descriptor": {
+                    "mediaType": descriptor.media_type,
+                    "digest": descriptor.digest,
+                    "size": descriptor.size_bytes,
+                },
+                "Platforms": await self._platforms(reference, manifest, credentials),
+            }
+        )
+
+    async def _platforms(
+        self, reference: Reference, manifest: Manifest, credentials: Credentials
+    ) -> list[dict[str, Any]]:
+        document = _parse(manifest.data)
+        if manifest.descriptor.media_type in _INDEX_TYPES or "manifests" in document:
+            entries = [e.get("platform") for e in document.get("manifests") or ()]
+            return [_platform(e) for e in entries if isinstance(e, dict)]
+        config = document.get("config")
+        if not isinstance(config, dict) or int(config.get("size", 0)) > _CONFIG_LIMIT_BYTES:
+            return []
+        descriptor = Descriptor(
+            media_type=str(config.get("mediaType", "")),
+            digest=str(config.get("digest", "")),
+            size_bytes=int(config.get("size", 0)),
+        )
+        data = bytearray()
+        async with self._registry.blob(reference, descriptor, credentials) as chunks:
+            async for chunk in chunks:
+                data += chunk
+                if len(data) > _CONFIG_LIMIT_BYTES:
+                    return []
+        return [_platform(_parse(bytes(data)))]
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataLoss(f"the registry sent a manifest that is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise DataLoss("the registry sent a manifest that is no JSON object")
+    return document
+
+
+def _platform(entry: dict[str, Any]) -> dict[str, Any]:
+    usual = Platform()
+    out = {
+        "architecture": str(entry.get("architecture") or usual.architecture),
+        "os": str(entry.get("os") or usual.os),
+    }
+    if entry.get("variant"):
+        out["variant"] = str(entry["variant"])
+    return out

@@ -1,0 +1,133 @@
+"""GET /events."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import trio
+
+from linkspan.plugins.docker_api.filters import Filters, has_label, parse_nanoseconds, read_filters
+from linkspan.plugins.docker_api.routing import DockerRouter
+from linkspan.plugins.docker_api.streams import copy_in_batches
+from linkspan.plugins.docker_api.timestamps import now_s
+from linkspan.sdk.events import Event
+from linkspan.sdk.host import Host
+from linkspan.sdk.http import Request, Stream, Writer
+
+_FILTERS = [
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+    "workflow",
+    "task",
+]
+# Filters that name an object of the type of the same name.
+_OBJECTS = (
+    "container",
+    "daemon",
+    "image",
+    "network",
+    "node",
+    "service",
+    "volume",
+    "workflow",
+    "task",
+)
+# Events of the past are told first; how long an `until` that is over waits for them.
+_REPLAY_S = 0.5
+
+
+class EventRoutes:
+    """What happens, as it happens."""
+
+    def __init__(self, host: Host) -> None:
+        self._events = host.engine.events
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the route."""
+        router.get("/events", self.events)
+
+    async def events(self, request: Request) -> Stream:
+        """GET /events: one object a line, until the client goes or ``until`` is over."""
+        filters = read_filters(request, _FILTERS)
+        since_ns = parse_nanoseconds(request.query.get("since", ""))
+        until_ns = parse_nanoseconds(request.query.get("until", ""))
+        if since_ns is None and until_ns is not None and until_ns / 1e9 <= now_s():
+            since_ns = 0
+
+        async def wanted(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+            async for event in events:
+                if until_ns is not None and event.time_ns > until_ns:
+                    return
+                if passes(event, filters):
+                    yield event
+
+        async def run(writer: Writer) -> None:
+            left_s = float("inf")
+            if until_ns is not None:
+                left_s = max(until_ns / 1e9 - now_s(), 0) + _REPLAY_S
+            with trio.move_on_after(left_s):
+                async with self._events.subscribe(since_ns=since_ns) as events:
+                    await copy_in_batches(writer, wanted(events), _encode)
+
+        return Stream(run=run)
+
+
+def _encode(event: Event) -> tuple[bytes]:
+    return (orjson.dumps(encode_event(event)) + b"\n",)
+
+
+def passes(event: Event, filters: Filters) -> bool:
+    """Docker's rules: any value of a key, all keys; objects by id, id prefix or name."""
+    action = event.action.partition(":")[0]
+    if not filters.among("type", event.type) or not filters.among("scope", event.scope):
+        return False
+    if not filters.among("event", event.action, action):
+        return False
+    if not all(has_label(event.attributes, label) for label in filters.all("label")):
+        return False
+    if any(key in filters for key in ("config", "plugin", "secret")):
+        return False
+    name = event.attributes.get("name", "")
+    for kind in _OBJECTS:
+        if kind not in filters:
+            continue
+        names = {name}
+        if kind == "image":
+            names |= {event.attributes.get("image", ""), name.partition(":")[0]}
+        is_it = event.type == kind or (kind == "image" and event.type == "container")
+        if not is_it or not (
+            filters.among(kind, event.actor_id, *names)
+            or any(event.actor_id.startswith(v) for v in filters.all(kind))
+        ):
+            return False
+    return True
+
+
+def encode_event(event: Event) -> dict[str, Any]:
+    """EventMessage, with the old names that clients of containers and images still read."""
+    out: dict[str, Any] = {}
+    if event.type in ("container", "image"):
+        out = {"status": event.action, "id": event.actor_id}
+        if event.type == "container" and "image" in event.attributes:
+            out["from"] = event.attributes["image"]
+    return {
+        **out,
+        "Type": event.type,
+        "Action": event.action,
+        "Actor": {"ID": event.actor_id, "Attributes": dict(event.attributes)},
+        "scope": event.scope,
+        "time": event.time_ns // 10**9,
+        "timeNano": event.time_ns,
+    }

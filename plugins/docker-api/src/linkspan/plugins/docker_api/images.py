@@ -1,0 +1,247 @@
+"""/images: list, pull, push, tag, look at, remove."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import trio
+
+from linkspan.plugins.docker_api.codec_image import (
+    encode_history,
+    encode_image,
+    encode_image_summary,
+    registry_auth,
+)
+from linkspan.plugins.docker_api.filters import Filters, read_filters
+from linkspan.plugins.docker_api.routing import DockerRouter
+from linkspan.plugins.docker_api.streams import run_with_progress
+from linkspan.plugins.docker_api.timestamps import epoch_s
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from linkspan.sdk.host import Host
+from linkspan.sdk.http import Request, Response, Stream, Writer, json_response
+from linkspan.sdk.model.container import ContainerFilter
+from linkspan.sdk.model.image import Image, RemovedImage
+from linkspan.sdk.progress import ProgressSink
+from linkspan.sdk.reference import parse_reference
+
+_FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
+
+
+class ImageRoutes:
+    """Images of this machine, and their way to and from registries."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._images = host.engine.images
+        self._containers = host.engine.containers
+        self._pruning = trio.Lock()
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the routes."""
+        router.get("/images/json", self.list)
+        router.post("/images/create", self.pull)
+        router.post("/images/prune", self.prune)
+        router.get("/images/{name:path}/json", self.inspect)
+        router.get("/images/{name:path}/history", self.history)
+        router.post("/images/{name:path}/push", self.push)
+        router.post("/images/{name:path}/tag", self.tag)
+        router.add("DELETE", "/images/{name:path}", self.remove)
+
+    async def list(self, request: Request) -> Response:
+        """GET /images/json."""
+        filters = read_filters(request, _FILTERS)
+        everything = self._images.list()
+        found = [i for i in everything if self._passes(i, filters, everything)]
+        if not request.flag("all") and "dangling" not in filters:
+            # Steps of a build that stand between two images are not shown.
+            found = [
+                i for i in found if i.repo_tags or i.repo_digests or not _is_parent(i, everything)
+            ]
+        found = list(self._between(found, filters))
+        old = request.api_version < (1, 43)
+        return json_response([encode_image_summary(i, containers=-1, old=old) for i in found])
+
+    def _passes(self, image: Image, filters: Filters, everything: Sequence[Image]) -> bool:
+        dangling = filters.flag("dangling")
+        if dangling is not None and dangling is not _is_dangling(image, everything):
+            return False
+        until = filters.until_s()
+        if until is not None and epoch_s(image.config.created) >= until:
+            return False
+        return filters.labels(image.config.labels) and (
+            "reference" not in filters
+            or any(_matches(ref, p) for ref in image.repo_tags for p in filters.all("reference"))
+        )
+
+    def _between(self, found: Sequence[Image], filters: Filters) -> Sequence[Image]:
+        for ref in filters.all("before"):
+            edge = self._images.inspect(ref)
+            found = [i for i in found if _created(i) < _created(edge)]
+        for ref in filters.all("since"):
+            edge = self._images.inspect(ref)
+            found = [i for i in found if _created(i) > _created(edge)]
+        return found
+
+    async def pull(self, request: Request) -> Stream:
+        """POST /images/create."""
+        if request.query.get("fromSrc"):
+            raise Unsupported("importing a file system as an image is not supported")
+        name, tag = request.query.get("fromImage", ""), request.query.get("tag", "")
+        reference = join_tag(name, tag)
+        credentials = registry_auth(request, lenient=True)
+        platform = request.query.get("platform", "")
+        parsed = parse_reference(reference)
+
+        async def work(progress: ProgressSink) -> None:
+            texts = [reference]
+            if not parsed.tag and not parsed.digest:
+                driver = self._host.driver("registry")
+                texts = [f"{reference}:{t}" for t in await driver.tags(parsed, credentials)]
+            for text in texts:
+                await self._images.pull(
+                    text, credentials=credentials, platform=platform, progress=progress
+                )
+
+        return _progress_stream(work, hold=1)
+
+    async def push(self, request: Request) -> Stream:
+        """POST /images/{name}/push; without a tag, all tags of the repository."""
+        name = request.params["name"]
+        credentials = registry_auth(request, lenient=False)
+        texts = (
+            [join_tag(name, request.query["tag"])] if request.query.get("tag") else self._tags(name)
+        )
+
+        async def work(progress: ProgressSink) -> None:
+            for text in texts:
+                await self._images.push(text, credentials=credentials, progress=progress)
+
+        return _progress_stream(work)
+
+    def _tags(self, name: str) -> Sequence[str]:
+        reference = parse_reference(name)
+        if reference.tag or reference.digest:
+            return [name]
+        found = [
+            tag
+            for image in self._images.list()
+            for tag in image.repo_tags
+            if parse_reference(tag).name == reference.name
+        ]
+        if not found:
+            raise NotFound(
+                f"An image does not exist locally with the tag: {reference.familiar_name}"
+            )
+        return sorted(found)
+
+    async def tag(self, request: Request) -> Response:
+        """POST /images/{name}/tag."""
+        repository = request.query.get("repo", "")
+        await self._images.tag(
+            request.params["name"], join_tag(repository, request.query.get("tag", ""))
+        )
+        return Response(status=201)
+
+    async def inspect(self, request: Request) -> Response:
+        """GET /images/{name}/json."""
+        image = self._images.inspect(request.params["name"])
+        graph_driver = self._host.daemon.drivers.get("snapshots", "")
+        old = request.api_version < (1, 44)
+        return json_response(encode_image(image, graph_driver=graph_driver, old=old))
+
+    async def history(self, request: Request) -> Response:
+        """GET /images/{name}/history."""
+        image = self._images.inspect(request.params["name"])
+        snapshots = self._host.driver("snapshots")
+        sizes = {}
+        for chain in image.chain_ids:
+            sizes[chain] = (await snapshots.stat(chain)).size_bytes
+        return json_response(encode_history(image, sizes))
+
+    async def remove(self, request: Request) -> Response:
+        """DELETE /images/{name}."""
+        removed = await self._images.remove(
+            request.params["name"],
+            force=request.flag("force"),
+            prune_parents=not request.flag("noprune"),
+        )
+        return json_response([_encode_removed(item) for item in removed])
+
+    async def prune(self, request: Request) -> Response:
+        """POST /images/prune: dangling images, or with ``dangling=false`` all that no container uses."""
+        filters = read_filters(request, ("dangling", "label", "label!", "until"))
+        dangling_only = filters.flag("dangling") is not False
+        if self._pruning.locked():
+            raise Conflict("a prune operation is already running")
+        removed: list[RemovedImage] = []
+        reclaimed = 0
+        async with self._pruning:
+            used = {c.image_id for c in self._containers.list(ContainerFilter(all=True))}
+            for image in list(self._images.list()):
+                if image.id in used or not self._is_prunable(image, filters, dangling_only):
+                    continue
+                for reference in (*image.repo_tags, image.id) if image.repo_tags else (image.id,):
+                    try:
+                        gone = await self._images.remove(reference)
+                    except (Conflict, NotFound):
+                        # Used again, or gone with its last tag.
+                        continue
+                    removed.extend(gone)
+                    if any(item.deleted == image.id for item in gone):
+                        reclaimed += image.size_bytes
+        items = [_encode_removed(item) for item in removed]
+        return json_response({"ImagesDeleted": items or None, "SpaceReclaimed": reclaimed})
+
+    def _is_prunable(self, image: Image, filters: Filters, dangling_only: bool) -> bool:
+        everything = self._images.list()
+        until = filters.until_s()
+        return (
+            (not dangling_only or _is_dangling(image, everything))
+            and filters.labels(image.config.labels)
+            and (until is None or epoch_s(image.config.created) < until)
+        )
+
+
+def _progress_stream(work: Any, *, hold: int = 0) -> Stream:
+    async def run(writer: Writer) -> None:
+        await run_with_progress(writer, work, hold=hold)
+
+    return Stream(run=run, headers_at_once=False)
+
+
+def join_tag(name: str, tag: str) -> str:
+    """A name and the ``tag`` parameter, which may be a digest.
+
+    Raises:
+        InvalidArgument: There is no name.
+    """
+    if not name:
+        raise InvalidArgument("invalid reference format", code="invalid_reference")
+    if not tag:
+        return name
+    if tag.startswith("sha256:"):
+        return f"{name.partition('@')[0]}@{tag}"
+    reference = parse_reference(name)
+    return name if reference.digest else f"{name.removesuffix(f':{reference.tag}')}:{tag}"
+
+
+def _created(image: Image) -> float:
+    return epoch_s(image.config.created)
+
+
+def _is_parent(image: Image, everything: Sequence[Image]) -> bool:
+    return any(other.parent == image.id for other in everything)
+
+
+def _is_dangling(image: Image, everything: Sequence[Image]) -> bool:
+    return not image.repo_tags and not image.repo_digests and not _is_parent(image, everything)
+
+
+def _matches(reference: str, pattern: str) -> bool:
+    """A familiar reference against ``repository[:tag]`` with ``*`` and ``?``."""
+    name = reference.rpartition(":")[0]
+    return fnmatch.fnmatchcase(reference, pattern) or fnmatch.fnmatchcase(name, pattern)
+
+
+def _encode_removed(item: RemovedImage) -> Mapping[str, str]:
+    return {"Untagged": item.untagged} if item.untagged else {"Deleted": item.deleted}

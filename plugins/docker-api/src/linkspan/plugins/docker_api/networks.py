@@ -1,0 +1,148 @@
+"""/networks."""
+
+from typing import Any
+
+import trio
+
+from linkspan.plugins.docker_api.codec_network import (
+    decode_endpoint,
+    decode_network,
+    encode_network,
+)
+from linkspan.plugins.docker_api.filters import Filters, read_filters
+from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.timestamps import epoch_s
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unsupported
+from linkspan.sdk.host import Host
+from linkspan.sdk.http import Request, Response, json_response
+from linkspan.sdk.model.container import ContainerFilter
+from linkspan.sdk.model.network import Network
+
+_PREDEFINED = ("bridge", "host", "none")
+
+
+class NetworkRoutes:
+    """Networks and who is in them."""
+
+    def __init__(self, host: Host) -> None:
+        self._networks = host.engine.networks
+        self._containers = host.engine.containers
+        self._pruning = trio.Lock()
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the routes."""
+        router.get("/networks", self.list)
+        router.post("/networks/create", self.create)
+        router.post("/networks/prune", self.prune)
+        router.get("/networks/{id}", self.inspect)
+        router.add("DELETE", "/networks/{id}", self.remove)
+        router.post("/networks/{id}/connect", self.connect)
+        router.post("/networks/{id}/disconnect", self.disconnect)
+
+    async def list(self, request: Request) -> Response:
+        """GET /networks."""
+        filters = read_filters(
+            request, ("dangling", "driver", "id", "label", "label!", "name", "scope", "type")
+        )
+        for kind in filters.all("type"):
+            if kind not in ("custom", "builtin"):
+                raise InvalidArgument(f"invalid filter: 'type'='{kind}'", code="invalid_filter")
+        found = [n for n in self._networks.list() if self._passes(n, filters)]
+        # As in Docker, who is in it is told by inspect alone.
+        return json_response([encode_network(network, {}, {}) for network in found])
+
+    def _passes(self, network: Network, filters: Filters) -> bool:
+        dangling = filters.flag("dangling")
+        if dangling is not None and dangling is not self._is_unused(network):
+            return False
+        kind = "builtin" if network.name in _PREDEFINED else "custom"
+        return (
+            filters.among("driver", network.spec.driver)
+            and filters.prefix("id", network.id)
+            and filters.pattern("name", network.name)
+            and filters.among("scope", network.scope)
+            and filters.among("type", kind)
+            and filters.labels(network.spec.labels)
+        )
+
+    def _is_unused(self, network: Network) -> bool:
+        if network.name in _PREDEFINED:
+            return False
+        return not any(
+            {network.name, network.id}
+            & {c.spec.network_mode, *c.spec.networks, *(e.network_id for e in c.endpoints)}
+            for c in self._containers.list(ContainerFilter(all=True))
+        )
+
+    def _encode(self, network: Network) -> dict[str, Any]:
+        endpoints = self._networks.endpoints(network.id)
+        names = {}
+        for container_id in endpoints:
+            try:
+                names[container_id] = self._containers.inspect(container_id).name
+            except NotFound:
+                continue
+        return encode_network(network, endpoints, names)
+
+    async def inspect(self, request: Request) -> Response:
+        """GET /networks/{id}."""
+        network = self._networks.inspect(request.params["id"])
+        scope = request.query.get("scope", "")
+        if scope and scope != network.scope:
+            raise NotFound(f"network {request.params['id']} not found", code="network_not_found")
+        return json_response(self._encode(network))
+
+    async def create(self, request: Request) -> Response:
+        """POST /networks/create."""
+        body = await read_document(request)
+        for key, what in (
+            ("ConfigOnly", "config-only networks"),
+            ("Ingress", "an ingress network of one's own"),
+        ):
+            if body.flag(key):
+                raise Unsupported(f"{what} are not supported")
+        network = await self._networks.create(decode_network(body))
+        return json_response({"Id": network.id, "Warning": ""}, status=201)
+
+    async def remove(self, request: Request) -> Response:
+        """DELETE /networks/{id}."""
+        await self._networks.remove(request.params["id"])
+        return Response(status=204)
+
+    async def connect(self, request: Request) -> Response:
+        """POST /networks/{id}/connect."""
+        body = await read_document(request)
+        await self._networks.connect(
+            request.params["id"],
+            body.text("Container"),
+            decode_endpoint(body.document("EndpointConfig")),
+        )
+        return Response()
+
+    async def disconnect(self, request: Request) -> Response:
+        """POST /networks/{id}/disconnect."""
+        body = await read_document(request)
+        await self._networks.disconnect(
+            request.params["id"], body.text("Container"), force=body.flag("Force")
+        )
+        return Response()
+
+    async def prune(self, request: Request) -> Response:
+        """POST /networks/prune."""
+        filters = read_filters(request, ("label", "label!", "until"))
+        until = filters.until_s()
+        if self._pruning.locked():
+            raise Conflict("a prune operation is already running")
+        deleted = []
+        async with self._pruning:
+            for network in list(self._networks.list()):
+                young = until is not None and epoch_s(network.created_at) >= until
+                if young or not self._is_unused(network) or not filters.labels(network.spec.labels):
+                    continue
+                try:
+                    await self._networks.remove(network.id)
+                except (Conflict, NotFound, PermissionDenied):
+                    # Somebody uses it now, or was quicker.
+                    continue
+                deleted.append(network.name)
+        return json_response({"NetworksDeleted": deleted or None})

@@ -1,0 +1,101 @@
+"""/nodes: the machines of the cluster."""
+
+from typing import Any
+
+from linkspan.plugins.docker_api.filters import read_filters
+from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
+from linkspan.plugins.docker_api.timestamps import or_never
+from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.host import Host
+from linkspan.sdk.http import Request, Response, json_response
+from linkspan.sdk.model.service import Node
+from linkspan.sdk.platform import host_platform
+
+_AVAILABILITIES = ("active", "pause", "drain")
+
+
+class NodeRoutes:
+    """Nodes."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the routes."""
+        router.get("/nodes", self.list)
+        router.get("/nodes/{id}", self.inspect)
+        router.post("/nodes/{id}/update", self.update)
+
+    async def list(self, request: Request) -> Response:
+        """GET /nodes."""
+        filters = read_filters(request, ("id", "label", "membership", "name", "node.label", "role"))
+        await require_cluster(self._host)
+        found = [
+            node
+            for node in await orchestrator(self._host).list_nodes()
+            if filters.prefix("id", node.id)
+            and filters.prefix("name", node.hostname)
+            and filters.among("role", node.role)
+            and filters.among("membership", "accepted")
+            and filters.labels(node.labels, "node.label")
+            and filters.labels(node.labels)
+        ]
+        return json_response([encode_node(node) for node in found])
+
+    async def inspect(self, request: Request) -> Response:
+        """GET /nodes/{id}."""
+        node = await orchestrator(self._host).get_node(request.params["id"])
+        return json_response(encode_node(node))
+
+    async def update(self, request: Request) -> Response:
+        """POST /nodes/{id}/update: availability and labels."""
+        driver = orchestrator(self._host)
+        body = await read_document(request)
+        node = await driver.get_node(request.params["id"])
+        if body.text("Role") not in ("", node.role):
+            raise Unsupported(
+                f"node {node.hostname} stays a {node.role}: changing roles is not supported"
+            )
+        availability = body.text("Availability")
+        if availability and availability not in _AVAILABILITIES:
+            raise InvalidArgument(
+                f"invalid Availability '{availability}': use one of {', '.join(_AVAILABILITIES)}"
+            )
+        if not request.query.get("version"):
+            raise InvalidArgument("invalid node version '': the parameter 'version' is missing")
+        if request.number("version", 0) != node.version:
+            raise InvalidArgument("update out of sequence", code="out_of_sequence")
+        await driver.update_node(
+            node.id, availability=availability or None, labels=body.text_map("Labels")
+        )
+        return Response()
+
+
+def encode_node(node: Node) -> dict[str, Any]:
+    """A Node."""
+    platform = host_platform()
+    out: dict[str, Any] = {
+        "ID": node.id,
+        "Version": {"Index": node.version},
+        "CreatedAt": or_never(node.created_at),
+        "UpdatedAt": or_never(node.created_at),
+        "Spec": {
+            "Labels": dict(node.labels),
+            "Role": node.role,
+            "Availability": node.availability,
+        },
+        "Description": {
+            "Hostname": node.hostname,
+            "Platform": {"Architecture": platform.architecture, "OS": "linux"},
+            "Resources": {"NanoCPUs": node.nano_cpus, "MemoryBytes": node.memory_bytes},
+            "Engine": {"EngineVersion": node.engine_version},
+            "TLSInfo": {},
+        },
+        "Status": {"State": node.state, "Addr": node.address},
+    }
+    if node.role == "manager":
+        reachability = "reachable" if node.state == "ready" else "unreachable"
+        manager = {"Reachability": reachability, "Addr": node.address}
+        out["ManagerStatus"] = {**({"Leader": True} if node.leader else {}), **manager}
+    return out

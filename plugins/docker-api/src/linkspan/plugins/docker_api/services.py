@@ -1,0 +1,85 @@
+"""/services: desired state of what runs in the cluster."""
+
+from collections.abc import Sequence
+
+from linkspan.plugins.docker_api.codec_service import decode_service, encode_service
+from linkspan.plugins.docker_api.filters import read_filters
+from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.service_logs import task_log_stream
+from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
+from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.host import Host
+from linkspan.sdk.http import Request, Response, Stream, json_response
+from linkspan.sdk.model.service import Task
+
+
+class ServiceRoutes:
+    """Services."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the routes."""
+        router.get("/services", self.list)
+        router.post("/services/create", self.create)
+        router.get("/services/{id}", self.inspect)
+        router.add("DELETE", "/services/{id}", self.remove)
+        router.post("/services/{id}/update", self.update)
+        router.get("/services/{id}/logs", self.logs)
+
+    async def list(self, request: Request) -> Response:
+        """GET /services."""
+        filters = read_filters(request, ("id", "label", "mode", "name", "runtime"))
+        await require_cluster(self._host)
+        found = [
+            service
+            for service in await orchestrator(self._host).list_services()
+            if filters.prefix("id", service.id)
+            and filters.prefix("name", service.spec.name)
+            and filters.among("mode", service.spec.mode)
+            and filters.among("runtime", "container")
+            and filters.labels(service.spec.labels)
+        ]
+        with_status = request.flag("status")
+        return json_response([encode_service(s, with_status=with_status) for s in found])
+
+    async def create(self, request: Request) -> Response:
+        """POST /services/create."""
+        await require_cluster(self._host)
+        spec = decode_service(await read_document(request))
+        service = await orchestrator(self._host).create_service(spec)
+        return json_response({"ID": service.id, "Warnings": None}, status=201)
+
+    async def inspect(self, request: Request) -> Response:
+        """GET /services/{id}."""
+        service = await orchestrator(self._host).get_service(request.params["id"])
+        return json_response(encode_service(service, with_status=False))
+
+    async def remove(self, request: Request) -> Response:
+        """DELETE /services/{id}."""
+        await orchestrator(self._host).remove_service(request.params["id"])
+        return Response()
+
+    async def update(self, request: Request) -> Response:
+        """POST /services/{id}/update; ``rollback=previous`` goes back instead."""
+        driver = orchestrator(self._host)
+        body = await read_document(request)
+        if not request.query.get("version"):
+            raise InvalidArgument("invalid service version '': the parameter 'version' is missing")
+        version = request.number("version", 0)
+        rollback = request.query.get("rollback", "")
+        if rollback not in ("", "none", "previous"):
+            raise InvalidArgument(f"unrecognized rollback option {rollback}")
+        if rollback == "previous":
+            await driver.rollback_service(request.params["id"])
+        else:
+            await driver.update_service(request.params["id"], decode_service(body), version=version)
+        return json_response({"Warnings": None})
+
+    async def logs(self, request: Request) -> Stream:
+        """GET /services/{id}/logs: of all its tasks on this node."""
+        driver = orchestrator(self._host)
+        service = await driver.get_service(request.params["id"])
+        tasks: Sequence[Task] = await driver.list_tasks(service=service.id)
+        return task_log_stream(self._host, request, tasks)

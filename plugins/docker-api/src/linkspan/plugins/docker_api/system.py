@@ -1,0 +1,252 @@
+"""/_ping, /version, /info and /system/df."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from linkspan.plugins.docker_api.codec_container import encode_summary
+from linkspan.plugins.docker_api.codec_image import encode_image_summary
+from linkspan.plugins.docker_api.codec_volume import encode_volume
+from linkspan.plugins.docker_api.routing import DockerRouter
+from linkspan.plugins.docker_api.swarm import swarm_state
+from linkspan.plugins.docker_api.volumes import volume_size
+from linkspan.sdk.errors import InvalidArgument, NotFound
+from linkspan.sdk.host import Host
+from linkspan.sdk.http import Request, Response, json_response
+from linkspan.sdk.model.container import ContainerFilter, ContainerStatus
+from linkspan.sdk.platform import host_platform
+
+API_VERSION = "1.50"
+MIN_API_VERSION = "1.24"
+_OBJECT_TYPES = ("container", "image", "volume", "build-cache")
+
+
+class SystemRoutes:
+    """The daemon as a whole."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._engine = host.engine
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the routes."""
+        router.get("/_ping", self.ping)
+        router.get("/version", self.version)
+        router.get("/info", self.info)
+        router.get("/system/df", self.disk_usage)
+
+    async def ping(self, _: Request) -> Response:
+        """GET and HEAD /_ping: what every command of the CLI asks first."""
+        swarm = await swarm_state(self._host)
+        state = swarm["LocalNodeState"]
+        return Response(
+            body=b"OK",
+            headers={
+                "Content-Type": "text/plain; charset=utf-8",
+                # 1 keeps the CLI on the classic builder; 2 would mean BuildKit.
+                "Builder-Version": "1",
+                "Cache-Control": "no-cache, no-store, must-revalidate",
+                "Pragma": "no-cache",
+                "Swarm": "active/manager" if state == "active" else state,
+            },
+        )
+
+    async def version(self, _: Request) -> Response:
+        """GET /version."""
+        daemon = self._host.daemon
+        architecture = host_platform().architecture
+        details = {
+            "ApiVersion": API_VERSION,
+            "Arch": architecture,
+            "BuildTime": "",
+            "Experimental": "false",
+            "GitCommit": "",
+            "KernelVersion": platform.release(),
+            "MinAPIVersion": MIN_API_VERSION,
+            "Os": "linux",
+        }
+        drivers = [
+            {"Name": f"{role}/{name}", "Version": daemon.version, "Details": {}}
+            for role, name in sorted(daemon.drivers.items())
+        ]
+        engine = {"Name": "Engine", "Version": daemon.version, "Details": details}
+        return json_response(
+            {
+                "Platform": {"Name": "Linkspan"},
+                "Components": [engine, *drivers],
+                "Version": daemon.version,
+                "ApiVersion": API_VERSION,
+                "MinAPIVersion": MIN_API_VERSION,
+                "GitCommit": "",
+                "GoVersion": "",
+                "PythonVersion": platform.python_version(),
+                "Os": "linux",
+                "Arch": architecture,
+                "KernelVersion": platform.release(),
+                "BuildTime": "",
+            }
+        )
+
+    async def info(self, _: Request) -> Response:
+        """GET /info."""
+        daemon = self._host.daemon
+        states = [c.state.status for c in self._engine.containers.list(ContainerFilter(all=True))]
+        paused = states.count(ContainerStatus.PAUSED)
+        running = states.count(ContainerStatus.RUNNING)
+        restarting = states.count(ContainerStatus.RESTARTING)
+        runtime = daemon.drivers.get("runtime", "")
+        facts = await trio.to_thread.run_sync(_machine_facts)
+        return json_response(
+            {
+                "ID": daemon.id,
+                "Containers": len(states),
+                "ContainersRunning": running + restarting,
+                "ContainersPaused": paused,
+                "ContainersStopped": len(states) - running - restarting - paused,
+                "Images": len(self._engine.images.list()),
+                "Driver": daemon.drivers.get("snapshots", ""),
+                "DriverStatus": [["Role", "snapshots"]],
+                "Plugins": {
+                    "Volume": sorted({daemon.drivers.get("volume", "local")}),
+                    "Network": sorted({n.spec.driver for n in self._engine.networks.list()}),
+                    "Authorization": None,
+                    "Log": ["json-file", "local", "none"],
+                },
+                "MemoryLimit": True,
+                "SwapLimit": True,
+                "CpuCfsPeriod": True,
+                "CpuCfsQuota": True,
+                "CPUShares": True,
+                "CPUSet": True,
+                "PidsLimit": True,
+                "IPv4Forwarding": True,
+                "Debug": False,
+                "OomKillDisable": True,
+                "NGoroutines": 0,
+                "NEventsListener": 0,
+                "NFd": facts["open_files"],
+                "LoggingDriver": "json-file",
+                "CgroupDriver": "cgroupfs",
+                "CgroupVersion": facts["cgroup_version"],
+                "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+                "KernelVersion": platform.release(),
+                "OperatingSystem": facts["system"],
+                "OSVersion": facts["system_version"],
+                "OSType": "linux",
+                "Architecture": platform.machine(),
+                "NCPU": os.cpu_count() or 1,
+                "MemTotal": facts["memory_bytes"],
+                "IndexServerAddress": "https://index.docker.io/v1/",
+                "RegistryConfig": _registries(daemon.insecure_registries),
+                "GenericResources": None,
+                "DockerRootDir": str(daemon.data_root),
+                "HttpProxy": os.environ.get("HTTP_PROXY", ""),
+                "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
+                "NoProxy": os.environ.get("NO_PROXY", ""),
+                "Name": daemon.name,
+                "Labels": [],
+                "ExperimentalBuild": False,
+                "ServerVersion": daemon.version,
+                "Runtimes": {runtime: {"path": runtime}},
+                "DefaultRuntime": runtime,
+                "Swarm": await swarm_state(self._host),
+                # Containers are held by their own monitors and outlive the daemon.
+                "LiveRestoreEnabled": True,
+                "Isolation": "",
+                "InitBinary": "",
+                "ContainerdCommit": {"ID": ""},
+                "RuncCommit": {"ID": ""},
+                "InitCommit": {"ID": ""},
+                "SecurityOptions": ["name=seccomp,profile=builtin"],
+                "CDISpecDirs": None,
+                "Warnings": None,
+            }
+        )
+
+    async def disk_usage(self, request: Request) -> Response:
+        """GET /system/df."""
+        wanted = request.query_all.get("type", ())
+        for kind in wanted:
+            if kind not in _OBJECT_TYPES:
+                raise InvalidArgument(f"unknown object type: {kind}")
+        wanted = wanted or _OBJECT_TYPES
+        out: dict[str, Any] = {}
+        if "image" in wanted:
+            out |= await self._image_usage()
+        if "container" in wanted:
+            out["Containers"] = await self._container_usage()
+        if "volume" in wanted:
+            out["Volumes"] = await self._volume_usage()
+        if "build-cache" in wanted:
+            # The builder's cache consists of layers, which count as images' above.
+            out["BuildCache"] = []
+        return json_response(out)
+
+    async def _image_usage(self) -> dict[str, Any]:
+        images = self._engine.images.list()
+        snapshots = self._host.driver("snapshots")
+        users = [c.image_id for c in self._engine.containers.list(ContainerFilter(all=True))]
+        sizes = {}
+        for chain in {chain for image in images for chain in image.chain_ids}:
+            try:
+                sizes[chain] = (await snapshots.stat(chain)).size_bytes
+            except NotFound:
+                continue
+        shares: dict[str, int] = {}
+        for image in images:
+            for chain in image.chain_ids:
+                shares[chain] = shares.get(chain, 0) + 1
+        items = []
+        for image in images:
+            item = encode_image_summary(image, containers=users.count(image.id), old=False)
+            item["SharedSize"] = sum(sizes.get(c, 0) for c in image.chain_ids if shares[c] > 1)
+            items.append(item)
+        return {"LayersSize": sum(sizes.values()), "Images": items}
+
+    async def _container_usage(self) -> list[dict[str, Any]]:
+        containers = self._engine.containers
+        return [
+            encode_summary(c, size=await containers.size(c.id))
+            for c in containers.list(ContainerFilter(all=True))
+        ]
+
+    async def _volume_usage(self) -> list[dict[str, Any]]:
+        out = []
+        for volume in await self._engine.volumes.list():
+            usage = {
+                "Size": await volume_size(self._host, volume),
+                "RefCount": len(self._engine.volumes.users(volume.name)),
+            }
+            out.append({**encode_volume(volume), "UsageData": usage})
+        return out
+
+
+def _machine_facts() -> dict[str, Any]:
+    release = platform.freedesktop_os_release() if Path("/etc/os-release").exists() else {}
+    pure_v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    return {
+        "open_files": len(list(Path("/proc/self/fd").iterdir())),
+        "cgroup_version": "2" if pure_v2 else "1",
+        "system": release.get("PRETTY_NAME", "Linux"),
+        "system_version": release.get("VERSION_ID", ""),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+    }
+
+
+def _registries(insecure: tuple[str, ...]) -> dict[str, Any]:
+    hosts = [name for name in insecure if "/" not in name]
+    index = {
+        name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False} for name in hosts
+    }
+    hub = {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}
+    return {
+        "AllowNondistributableArtifactsCIDRs": None,
+        "AllowNondistributableArtifactsHostnames": None,
+        "InsecureRegistryCIDRs": [name for name in insecure if "/" in name],
+        "IndexConfigs": {**index, "docker.io": hub},
+        "Mirrors": None,
+    }

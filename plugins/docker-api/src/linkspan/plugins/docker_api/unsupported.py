@@ -1,0 +1,90 @@
+"""Routes of the Engine API that are not served: each answers 501 and says so by name.
+
+An empty list is the truth where nothing of a kind can exist.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from linkspan.plugins.docker_api.routing import DockerRouter
+from linkspan.sdk.errors import Unsupported
+from linkspan.sdk.host import Host
+from linkspan.sdk.http import Answer, Request, Response, json_response
+
+NOT_SERVED = {
+    "the file system of a container (cp, diff, export)": (
+        "GET /containers/{id}/changes",
+        "GET /containers/{id}/export",
+        "GET /containers/{id}/archive",
+        "HEAD /containers/{id}/archive",
+        "PUT /containers/{id}/archive",
+    ),
+    "attaching by WebSocket": ("GET /containers/{id}/attach/ws",),
+    "committing a container as an image": ("POST /commit",),
+    "saving and loading images": (
+        "GET /images/get",
+        "GET /images/{name:path}/get",
+        "POST /images/load",
+    ),
+    "searching for images": ("GET /images/search",),
+    "BuildKit's protocol": ("POST /session", "POST /grpc", "POST /build/cancel"),
+    "a swarm of several nodes": (
+        "POST /swarm/join",
+        "POST /swarm/update",
+        "GET /swarm/unlockkey",
+        "POST /swarm/unlock",
+        "DELETE /nodes/{id}",
+    ),
+    "secrets": (
+        "POST /secrets/create",
+        "GET /secrets/{id}",
+        "DELETE /secrets/{id}",
+        "POST /secrets/{id}/update",
+    ),
+    "configs": (
+        "POST /configs/create",
+        "GET /configs/{id}",
+        "DELETE /configs/{id}",
+        "POST /configs/{id}/update",
+    ),
+    "Docker's own plugins (Linkspan's are Python packages)": (
+        "GET /plugins/privileges",
+        "POST /plugins/pull",
+        "GET /plugins/{name:path}/json",
+        "DELETE /plugins/{name:path}",
+        "POST /plugins/{name:path}/enable",
+        "POST /plugins/{name:path}/disable",
+        "POST /plugins/{name:path}/upgrade",
+        "POST /plugins/create",
+        "POST /plugins/{name:path}/push",
+        "POST /plugins/{name:path}/set",
+    ),
+    "updating a volume": ("PUT /volumes/{name}",),
+}
+EMPTY_LISTS = ("/secrets", "/configs", "/plugins")
+
+
+class UnsupportedRoutes:
+    """What is not there."""
+
+    def __init__(self, _: Host) -> None:
+        pass
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the routes."""
+        for what, routes in NOT_SERVED.items():
+            for route in routes:
+                method, pattern = route.split(" ", 1)
+                router.add(method, pattern, _refusal(what))
+        for pattern in EMPTY_LISTS:
+            router.get(pattern, _empty)
+
+
+def _refusal(what: str) -> Callable[[Request], Awaitable[Answer]]:
+    async def refuse(_: Request) -> Answer:
+        raise Unsupported(f"not supported by this daemon: {what}", code="not_served")
+
+    return refuse
+
+
+async def _empty(_: Request) -> Response:
+    return json_response([])
