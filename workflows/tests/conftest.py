@@ -40,6 +40,7 @@ class _Process:
         self.process: trio.Process | None = None
         self.exit: ExitStatus | None = None
         self.exited = trio.Event()
+        self.started = trio.Event()
         self.signals: list[str] = []
 
 
@@ -105,6 +106,7 @@ class FakeContainers:
             env={"PATH": os.environ["PATH"], **env},
             start_new_session=True,
         )
+        entry.started.set()
 
     def ended(self, entry: _Process, code: int) -> None:
         entry.exit = entry.exit or ExitStatus(exit_code=code, oom_killed=code == 137)
@@ -115,6 +117,7 @@ class FakeContainers:
 
     @asynccontextmanager
     async def attach(self, ref: str) -> AsyncIterator[_Streams]:
+        await self.all[ref].started.wait()
         yield _Streams(self, self.all[ref])
 
     def waiter(self, ref: str, condition: str = "not-running") -> "_Waiter":

@@ -119,10 +119,7 @@ async def run_script(engine: Engine, script: Script, log: StepLog, on_stop: OnSt
     ended = False
     try:
         waiter = engine.containers.waiter(container.id, "next-exit")
-        async with engine.containers.attach(container.id) as streams:
-            await engine.containers.start(container.id)
-            while (chunk := await streams.receive()) is not None:
-                await log.feed(chunk.stream, chunk.data)
+        await _start_and_read(engine, container.id, log)
         status = await waiter.result()
         ended = True
         return status
@@ -131,6 +128,35 @@ async def run_script(engine: Engine, script: Script, log: StepLog, on_stop: OnSt
             await _stop(engine, container.id, script.grace_s, on_stop)
         log.end()
         await remove_container(engine, container.id)
+
+
+async def _start_and_read(engine: Engine, container: str, log: StepLog) -> None:
+    """Start a container and read its output to the end, from the first byte.
+
+    Raises:
+        LinkspanError: It could not be started.
+    """
+    attachment = engine.containers.attach(container)
+    fault: LinkspanError | None = None
+
+    async def read() -> None:
+        try:
+            # Entered when the container is about to start, so not by the task that starts it.
+            async with attachment as streams:
+                while (chunk := await streams.receive()) is not None:
+                    await log.feed(chunk.stream, chunk.data)
+        except LinkspanError as error:
+            log.add(f"the output cannot be read: {error.message}")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        try:
+            await engine.containers.start(container)
+        except LinkspanError as error:
+            fault = error
+            nursery.cancel_scope.cancel()
+    if fault is not None:
+        raise fault
 
 
 async def _stop(engine: Engine, container: str, grace_s: float, on_stop: OnStop) -> None:
