@@ -414,24 +414,27 @@ async def test_the_helper_is_started_again_when_it_dies(
     await add(snapshots, "two", tar_of(("f", b"1")))
 
 
+def children_of(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
 async def test_a_cancelled_apply_ends_its_process(
     snapshots: OverlaySnapshots, fake_host: FakeHost
 ) -> None:
-    def children() -> list[str]:
-        listed = subprocess.run(
-            ["pgrep", "-P", str(snapshots._jobs._pid)], capture_output=True, text=True
-        )
-        return listed.stdout.split()
+    server = snapshots._jobs._pid
+    busy: set[int] = set()
 
     async def stuck() -> AsyncIterator[bytes]:
         yield tar_of(("f", b"x" * 10_000))[:5000]
+        busy.update(children_of(server))
         await trio.sleep_forever()
 
-    # The trash may be being emptied.
-    await eventually(lambda: not children())
+    await eventually(lambda: len(children_of(server)) == 1)
     with trio.move_on_after(0.3):
         await snapshots.apply(ApplyRequest(ref="x"), stuck())
-    await eventually(lambda: not children())
+    assert busy
+    # One child stays: it waits for the next job.
+    await eventually(lambda: len(children_of(server)) == 1)
     assert names_in(fake_host.state_dir / "staging") == []
 
 
@@ -459,22 +462,17 @@ async def test_nothing_outlives_a_killed_daemon(tmp_path: Path) -> None:
         trio.run(main)
         """
     )
-    daemon = subprocess.Popen(  # noqa: ASYNC220 - it is killed, and never waited for long
+    with subprocess.Popen(  # noqa: ASYNC220 - it is killed, and never waited for long
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
-    )
-    assert daemon.stdout is not None
-    server = int(daemon.stdout.readline())
-
-    def children() -> list[str]:
-        listed = subprocess.run(["pgrep", "-P", str(server)], capture_output=True, text=True)
-        return listed.stdout.split()
-
-    await eventually(lambda: len(children()) == 1)
-    (child,) = children()
-    daemon.kill()
-    daemon.wait()
-    daemon.stdout.close()
-    await eventually(lambda: not _runs(server) and not _runs(int(child)))
+    ) as daemon:
+        try:
+            assert daemon.stdout is not None
+            server = int(daemon.stdout.readline())
+            await eventually(lambda: len(children_of(server)) == 2)
+            everybody = {server, *children_of(server)}
+        finally:
+            daemon.kill()
+    await eventually(lambda: not any(_runs(pid) for pid in everybody))
 
 
 def _runs(pid: int) -> bool:

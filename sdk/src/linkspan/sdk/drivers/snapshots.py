@@ -166,11 +166,12 @@ class Snapshots(Driver[Config], abc.ABC):
         """Make a snapshot's own content a layer on ``parent`` and end the snapshot.
 
         The name is the ChainID that follows from the parent's name and the computed diff id.
-        The folder is adopted, not copied. If the layer exists, the snapshot is dropped.
+        The folder is adopted, not copied. If the layer exists, the snapshot is dropped. A snapshot that
+        was prepared on nothing may be committed on any layer: its folders merge with those below.
 
         Raises:
             NotFound: No such key.
-            InvalidArgument: It stands on another layer, or has a name that a layer cannot have (``.wh.…``).
+            InvalidArgument: It was prepared on another layer, or has a name that a layer cannot have (``.wh.…``).
             Conflict: It is mounted and in use.
         """
 

@@ -418,10 +418,9 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
 
     async def _commit(self, key: str, parent: str) -> Layer:
         snapshot = self._snapshot(key)
-        if snapshot.parent != parent:
+        if snapshot.parent not in ("", parent):
             raise InvalidArgument(
-                f"snapshot '{key}' stands on {snapshot.parent or 'nothing'}, "
-                f"not on {parent or 'nothing'}"
+                f"snapshot '{key}' stands on {snapshot.parent}, not on {parent or 'nothing'}"
             )
         self._chain(parent)
         try:
@@ -436,18 +435,18 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             ) from error
         task = {
             "folder": str(self._store.upper(snapshot)),
-            "lowers": [str(path) for path in self._store.lowers(parent)],
+            "lowers": [str(path) for path in self._store.lowers(snapshot.parent)],
         }
         async with self._packers:
             measured = await self._jobs.run("measure", task)
         diff_id = measured["diff_id"]
         name = chain_ids([parent, diff_id])[1] if parent else diff_id
         with trio.CancelScope(shield=True), self._pin(parent):
-            layer = await self._adopt(snapshot, name, diff_id, measured["size_bytes"])
+            layer = await self._adopt(snapshot, parent, name, diff_id, measured["size_bytes"])
         return layer
 
     async def _adopt(
-        self, snapshot: SnapshotRecord, name: str, diff_id: str, size_bytes: int
+        self, snapshot: SnapshotRecord, parent: str, name: str, diff_id: str, size_bytes: int
     ) -> Layer:
         known = self._store.layers.get(name)
         if known is not None:
@@ -461,7 +460,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             LayerRecord(
                 id=folder_id,
                 name=name,
-                parent=snapshot.parent,
+                parent=parent,
                 diff_id=diff_id,
                 size_bytes=size_bytes,
             )

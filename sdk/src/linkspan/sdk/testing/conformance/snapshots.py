@@ -436,6 +436,20 @@ class SnapshotsConformance:
             await snapshots.commit("a", parent="")
         await snapshots.commit("a", parent=base)
 
+    async def test_what_was_written_on_nothing_may_stand_on_any_layer(
+        self, snapshots: Snapshots[Any], tmp_path: Path
+    ) -> None:
+        base = await self.add(snapshots, tar_of(("d", None), ("d/a", b"1")))
+        await snapshots.prepare("a", "")
+        await snapshots.mount("a", tmp_path / "root", volatile=True)
+        (tmp_path / "root" / "d").mkdir()
+        (tmp_path / "root" / "d" / "b").write_text("2")
+        await snapshots.unmount("a")
+        layer = await snapshots.commit("a", parent=base)
+        assert layer.parent == base
+        async with snapshots.view(layer.name) as folder:
+            assert files_in(folder) == {"d/": "", "d/a": "1", "d/b": "2"}
+
     async def test_layers_and_snapshots_survive_a_restart(
         self, config: Any, fake_host: FakeHost, tmp_path: Path
     ) -> None:

@@ -204,10 +204,11 @@ class FakeSnapshots(Snapshots[NoConfig]):
 
     async def commit(self, key: str, *, parent: str) -> Layer:
         snapshot = self._snapshot(key)
-        if snapshot.parent != parent:
+        if snapshot.parent not in ("", parent):
             raise InvalidArgument(f"snapshot '{key}' stands on another layer")
         await self.unmount(key)
-        own = _difference(self.merged(parent), snapshot.tree)
+        self.merged(parent)
+        own = _difference(self.merged(snapshot.parent), snapshot.tree)
         diff_id = "sha256:" + hashlib.sha256(_tar(own)).hexdigest()
         name = chain_ids([parent, diff_id])[1] if parent else diff_id
         del self.store.snapshots[key]
