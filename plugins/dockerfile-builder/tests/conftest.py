@@ -5,6 +5,7 @@ RUN is a Python function here: the builder's part ends at ``engine.run_in_snapsh
 """
 
 import hashlib
+import importlib.metadata
 import io
 import os
 import shutil
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 
 import attrs
 import pytest
+import trio
 
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.driver import DockerfileBuilder
@@ -308,6 +310,16 @@ class Workshop:
         image = self.image(ref)
         return self.snapshots.folder(image.chain_ids[-1]) if image.chain_ids else None
 
+    @asynccontextmanager
+    async def tree(self, ref):
+        """The image's file system as a folder; None if it has no layers."""
+        chain = self.image(ref).chain_ids
+        if not chain:
+            yield None
+            return
+        async with self.snapshots.view(chain[-1]) as folder:
+            yield str(folder)
+
 
 @pytest.fixture
 async def workshop(fake_host, tmp_path):
@@ -324,6 +336,49 @@ async def workshop(fake_host, tmp_path):
 
 
 @pytest.fixture
+async def overlay_workshop(fake_host, tmp_path):
+    """On the overlay driver, if it is installed; RUN is a program in a chroot."""
+    found = importlib.metadata.entry_points(group="linkspan.snapshots.v1", name="overlay")
+    if not found:
+        pytest.skip("no driver 'overlay' is installed")
+    kind = next(iter(found)).load()
+    storage = FakeHost(root=tmp_path / "snapshots", nursery=fake_host.nursery)
+    async with kind.open(kind.config_type(), storage) as snapshots:
+        await snapshots.recover()
+        engine = ChrootEngine(snapshots, tmp_path / "run-root")
+        fake_host.drivers["snapshots", ""] = snapshots
+        fake_host.fake_engine = engine
+        async with DockerfileBuilder.open(DockerfileBuilderConfig(), fake_host) as driver:
+            yield Workshop(driver, engine, snapshots, fake_host)
+    mounts = Path("/proc/self/mounts").read_text()
+    assert str(tmp_path) not in mounts, "a build left a mount"
+
+
+@attrs.define
+class ChrootEngine:
+    """RUN in a chroot: enough for what the builder has to do with a command's changes."""
+
+    snapshots: object
+    folder: Path
+    images: FakeImages = attrs.field(factory=FakeImages)
+
+    async def run_in_snapshot(self, run, output):
+        await self.snapshots.mount(run.snapshot, self.folder)
+        try:
+            ended = await trio.run_process(
+                ["/usr/sbin/chroot", str(self.folder), *run.args],
+                env=dict(entry.split("=", 1) for entry in run.env),
+                capture_stdout=True,
+                check=False,
+            )
+            output(Chunk(StreamKind.STDOUT, ended.stdout))
+            return ended.returncode
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.snapshots.unmount(run.snapshot)
+
+
+@pytest.fixture
 def tools():
     return SimpleNamespace(tar_of=tar_of, pieces=pieces)
 
@@ -334,8 +389,6 @@ async def file_server(nursery):
     import base64
     import functools
     import json
-
-    import trio
 
     cases = json.loads((Path(__file__).parent / "data" / "copy-rules.json").read_text())["cases"]
     archive = next(

@@ -172,8 +172,20 @@ def wanted_error(text):
     return text.replace("<rootfs>", "")
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
+every_case = pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
+
+
+@every_case
 async def test_files_are_copied_as_buildkit_does(case, workshop, tools, file_server):
+    await check(case, workshop, tools, file_server)
+
+
+@every_case
+async def test_so_they_are_on_overlayfs(case, overlay_workshop, tools, file_server):
+    await check(case, overlay_workshop, tools, file_server)
+
+
+async def check(case, workshop, tools, file_server):
     if "base" in case:
         await workshop.build(
             {"Dockerfile": "FROM scratch\nADD base.tar /\n", "base.tar": base_tar(case)},
@@ -184,19 +196,20 @@ async def test_files_are_copied_as_buildkit_does(case, workshop, tools, file_ser
     data = context_tar({**case, "dockerfile": case["dockerfile"].replace("HOST", host or "HOST")})
     expected = expected_of(case)
     started = time.time()
-    request = BuildRequest(context=tools.pieces(data), tags=("result",))
+    asked = BuildRequest(context=tools.pieces(data), tags=("result",))
     if case["id"] in REFUSED:
         with pytest.raises(DockerfileError, match="not supported"):
-            await workshop.driver.build(request, lambda _: None)
+            await workshop.driver.build(asked, lambda _: None)
         return
     if "error" in expected:
         with pytest.raises(LinkspanError) as caught:
-            await workshop.driver.build(request, lambda _: None)
+            await workshop.driver.build(asked, lambda _: None)
         text = wanted_error(expected["error"]).replace("HOST", host or "HOST")
         assert text.removesuffix(": no") in caught.value.message
         return
-    await workshop.driver.build(request, lambda _: None)
-    lines = tree_lines(workshop.root("result"), started)
+    await workshop.driver.build(asked, lambda _: None)
+    async with workshop.tree("result") as root:
+        lines = tree_lines(root, started)
     wanted = [
         line.replace("FROM scratch", "FROM base") if "base" in case else line
         for line in expected["tree"]

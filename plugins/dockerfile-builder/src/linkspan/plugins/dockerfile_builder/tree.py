@@ -16,6 +16,7 @@ import hashlib
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -160,7 +161,9 @@ class TarTree(Tree):
 
     def __init__(self, folder: Path, *, max_entries: int = 1_000_000) -> None:
         self.root = Node(kind="directory", children={})
-        self._fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        # Without a name wherever the file system can do that: a crash leaves nothing.
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        self._fd = self._file.fileno()
         self._end = 0
         self._unwritten: list[memoryview] = []
         self._unwritten_bytes = 0
@@ -168,9 +171,7 @@ class TarTree(Tree):
 
     def close(self) -> None:
         """Give the data back; idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
     def receive(self, stream: ByteStream) -> None:
         """Read a whole tar. Blocking; for a worker thread.
