@@ -9,7 +9,7 @@ from linkspan.plugins.bridge_network import driver as driver_module
 from linkspan.plugins.bridge_network.config import BridgeConfig
 from linkspan.plugins.bridge_network.driver import BridgeNetwork
 from linkspan.sdk.errors import InvalidArgument
-from linkspan.sdk.model.network import AddressPool, EndpointSpec, PortBinding
+from linkspan.sdk.model.network import AddressPool, Backend, EndpointSpec, PortBinding
 from linkspan.sdk.testing.host import FakeHost
 
 pytestmark = pytest.mark.system
@@ -93,6 +93,41 @@ async def test_flushed_rules_come_back_by_themselves(world, fake_host, shell, mo
                 await trio.sleep(0.02)
         assert (await world.ask("lan", world.host_address, 8080)).startswith("a1")
         await world.detach("a1")
+
+
+async def test_flushed_rules_stand_in_nobodys_way(lab, shell):
+    net = await lab.network("bridge", subnet="10.201.0.0/24")
+    port, other = (PortBinding(container_port=80, host_port=number) for number in (8080, 8081))
+    service = PortBinding(container_port=80, host_port=9000)
+    await lab.attach("a1", net, ports=(port,))
+    await lab.driver.balance(service, (Backend(address=lab.address("a1"), port=80),))
+    shell("nft flush ruleset")
+    await lab.attach("a2", net, ports=(other,))
+    for number, name in ((8080, "a1"), (8081, "a2"), (9000, "a1")):
+        assert (await lab.ask("lan", lab.host_address, number)).startswith(name)
+    shell("nft flush ruleset")
+    await lab.driver.balance(service, (Backend(address=lab.address("a2"), port=80),))
+    assert (await lab.ask("lan", lab.host_address, 9000)).startswith("a2")
+    shell("nft flush ruleset")
+    await lab.detach("a1")
+    assert (await lab.ask("lan", lab.host_address, 8081)).startswith("a2")
+    assert await lab.ask("lan", lab.host_address, 8080) == "refused"
+    shell("nft flush ruleset")
+    await lab.driver.unbalance(service)
+    await lab.driver.unbalance(service)
+    await lab.detach("a2")
+    shell("nft flush ruleset")
+    await lab.driver.remove_network(net)
+
+
+async def test_a_container_is_reached_from_its_first_moment(lab):
+    # Without a carrier on its port a bridge drops the first packets, and ARP asks again a second later.
+    net = await lab.network("net", subnet="10.201.0.0/24")
+    for _ in range(30):
+        await lab.attach("a", net)
+        answer = await lab.ask("host", lab.address("a"), 80, "udp", wait_s=0.5)
+        assert answer == "a 10.201.0.1"
+        await lab.detach("a")
 
 
 async def test_sandboxes_that_no_container_has_are_collected(lab):

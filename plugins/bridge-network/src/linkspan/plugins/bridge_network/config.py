@@ -32,7 +32,12 @@ class PoolConfig:
 
 
 DEFAULT_POOLS = (
-    *(PoolConfig(base=f"172.{second}.0.0/16", size=16) for second in range(17, 32)),
+    PoolConfig(base="172.17.0.0/16", size=16),
+    PoolConfig(base="172.18.0.0/16", size=16),
+    PoolConfig(base="172.19.0.0/16", size=16),
+    PoolConfig(base="172.20.0.0/14", size=16),
+    PoolConfig(base="172.24.0.0/14", size=16),
+    PoolConfig(base="172.28.0.0/14", size=16),
     PoolConfig(base="192.168.0.0/16", size=20),
 )
 """Docker's: daemon/libnetwork/ipamutils."""

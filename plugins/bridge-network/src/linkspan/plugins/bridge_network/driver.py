@@ -371,18 +371,19 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             files=SandboxFiles(self._sandbox_folder / request.container_id),
         )
         self._sandboxes[sandbox.id] = sandbox
-        try:
-            await self._make_namespace(sandbox, request.networks)
-            await self._publish(sandbox)
-            await self._write_files(sandbox)
-        except BaseException as error:
-            with trio.CancelScope(shield=True):
-                await self._end(sandbox)
-            if isinstance(error, OSError):
-                raise Internal(f"network of container {request.name}: {error}") from error
-            raise
-        self._make_known(sandbox)
-        return sandbox.view()
+        async with sandbox.lock:
+            try:
+                await self._make_namespace(sandbox, request.networks)
+                await self._publish(sandbox)
+                await self._write_files(sandbox)
+            except BaseException as error:
+                with trio.CancelScope(shield=True):
+                    await self._end(sandbox)
+                if isinstance(error, OSError):
+                    raise Internal(f"network of container {request.name}: {error}") from error
+                raise
+            self._make_known(sandbox)
+            return sandbox.view()
 
     async def _make_namespace(
         self, sandbox: LivingSandbox, networks: Sequence[tuple[Network, EndpointSpec]]

@@ -15,7 +15,7 @@ import trio
 
 from linkspan.plugins.bridge_network import ruleset
 from linkspan.plugins.bridge_network.conntrack import Conntrack
-from linkspan.plugins.bridge_network.nftables import Nftables, open_nftables
+from linkspan.plugins.bridge_network.nftables import Nftables, NftablesError, open_nftables
 from linkspan.plugins.bridge_network.ports import Ports, Reservation
 from linkspan.plugins.bridge_network.ruleset import BalancedPort, BridgeRules, Element
 from linkspan.plugins.bridge_network.worker import Worker
@@ -169,9 +169,24 @@ class Firewall:
     # In the thread from here on.
 
     def _run(self, text: str) -> None:
+        """Change the table; if another program has flushed it, it is loaded again first."""
         assert self._nft is not None
-        if text:
+        try:
             self._nft.run(text)
+        except NftablesError:
+            if self._is_there():
+                raise
+            self._repair()
+            self._nft.run(text)
+
+    def _take_out(self, text: str) -> None:
+        """Delete what our books have no more; where it is not as it was, the books win."""
+        assert self._nft is not None
+        try:
+            self._nft.run(text)
+        except NftablesError as error:
+            log.warning("the firewall table is loaded again", extra={"reason": str(error)})
+            self._load()
 
     def _open(self) -> None:
         self._nft = open_nftables()
@@ -214,7 +229,8 @@ class Firewall:
         elements = [e for rules in self._networks.values() for e in rules.elements()]
         elements += [e for item in self._published.values() for e in item.elements()]
         balanced = [balance.rules for balance in self._balanced.values()]
-        self._run(ruleset.load(self._table, self._group, elements, balanced))
+        assert self._nft is not None
+        self._nft.run(ruleset.load(self._table, self._group, elements, balanced))
 
     def _is_there(self) -> bool:
         assert self._nft is not None
@@ -241,7 +257,7 @@ class Firewall:
     def _remove_network(self, bridge: str) -> None:
         rules = self._networks.pop(bridge, None)
         if rules is not None:
-            self._run(ruleset.delete(self._table, rules.elements()))
+            self._take_out(ruleset.delete(self._table, rules.elements()))
 
     def _publish(
         self,
@@ -264,7 +280,7 @@ class Firewall:
     def _unpublish(self, container_id: str) -> None:
         publication = self._published.pop(container_id, None)
         if publication is not None:
-            self._run(ruleset.delete(self._table, publication.elements()))
+            self._take_out(ruleset.delete(self._table, publication.elements()))
             self._ports.release(publication.reservations)
 
     def _move(self, container_id: str, address: IPv4Address) -> None:
@@ -336,7 +352,7 @@ class Firewall:
     def _unbalance(self, port: PortBinding) -> None:
         balance = self._balanced.pop(_key(port), None)
         if balance is not None:
-            self._run(balance.rules.removal(self._table))
+            self._take_out(balance.rules.removal(self._table))
             self._ports.release([balance.reservation])
             self._remember()
 

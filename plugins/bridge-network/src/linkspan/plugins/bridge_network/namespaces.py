@@ -273,12 +273,15 @@ class Namespaces:
             ),
             rtnetlink.bridge_port(link.port, isolated=link.isolated),
         )
-        index = _index(inner, link.name)
+        index = inner.link(link.name).index
         inner.send(rtnetlink.address(index, link.interface), rtnetlink.link_up(index))
+        # The port gets its carrier with that, but the kernel only notes it for later, and until then
+        # the bridge sends nothing there. Asking for the link makes it so now.
+        self._home_netlink().link(link.port)
 
     def _route(self, inner: RtNetlink, name: str, gateway: IPv4Address | None) -> None:
         if gateway is not None:
-            inner.send(rtnetlink.default_route(_index(inner, name), gateway))
+            inner.send(rtnetlink.default_route(inner.link(name).index, gateway))
             return
         try:
             inner.send(rtnetlink.delete_default_route())
@@ -318,13 +321,6 @@ def _delete_link(inner: RtNetlink, name: str) -> None:
     except OSError as error:
         if error.errno != errno.ENODEV:
             raise
-
-
-def _index(inner: RtNetlink, name: str) -> int:
-    link = inner.link(name)
-    if link is None:
-        raise rtnetlink.RtNetlinkError(errno.ENODEV, f"the namespace has no link {name}")
-    return link.index
 
 
 def _set_sysctl(name: str, value: str) -> str:

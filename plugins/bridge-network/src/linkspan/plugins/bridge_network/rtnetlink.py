@@ -271,9 +271,25 @@ class RtNetlink:
         """All links of the namespace."""
         return [_parse_link(body) for body in self._dump(_GETLINK, _link())]
 
-    def link(self, name: str) -> Link | None:
-        """A link by its name."""
-        return next((link for link in self.links() if link.name == name), None)
+    def link(self, name: str) -> Link:
+        """A link by its name.
+
+        The kernel (6.8 or newer) first carries out what it has put off: a carrier that came up.
+
+        Raises:
+            RtNetlinkError: There is none of that name (ENODEV), or the kernel refused.
+        """
+        self._sequence += 1
+        body = _link(name)
+        head = _HEADER.pack(_HEADER.size + len(body), _GETLINK, _REQUEST, self._sequence, 0)
+        self._socket.send(head + body)
+        while True:
+            for kind, flags, sequence, part in self._receive():
+                if sequence != self._sequence:
+                    continue
+                if kind == _ERROR:
+                    raise _refusal(f"look up link {name}", flags, part) or RtNetlinkError(name)
+                return _parse_link(part)
 
     def addresses(self) -> list[tuple[int, IPv4Interface]]:
         """All IPv4 addresses with the index of their link."""
