@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from linkspan.core.cli.session import Session
+
 NOW = int(time.time())
 CONTAINERS = [
     {
@@ -127,7 +129,8 @@ LISTS: list[tuple[list[str], str]] = [
 
 
 @pytest.fixture
-def daemon(fake: Any) -> Any:
+def daemon(fake: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(Session, "now", NOW)
     fake.on("GET", "/containers/json", CONTAINERS)
     fake.on("GET", "/images/json", IMAGES)
     fake.on("GET", "/networks", NETWORKS)

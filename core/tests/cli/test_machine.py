@@ -163,6 +163,17 @@ def test_a_plugins_command_is_found_and_cannot_replace_one_of_ours(
     assert "did you mean `acme`?" in linkspan("acne").err
 
 
+def test_a_disabled_plugins_command_is_not_there(
+    plugin: Path, linkspan: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('[plugins]\ndisable = ["tool"]\n')
+    assert linkspan("--config", str(config), "acme", "greet", "ana").status == 2
+    assert linkspan("acme", "greet", "ana").status == 0
+    monkeypatch.setenv("LINKSPAN_CONFIG", str(config))
+    assert linkspan("acme", "greet", "ana").status == 2
+
+
 def rows() -> list[str]:
     return [row.words for row in manifests.plugin_commands()]
 

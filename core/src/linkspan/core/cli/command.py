@@ -157,7 +157,7 @@ class Command(click.Command):
         _write_lines(formatter, "Examples", self.examples)
         rows = []
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None and "--help" not in param.opts:
                 rows.append(record)
         if rows:

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 import click
 from click.exceptions import Abort, Exit, NoArgsIsHelpError
 
-from linkspan.core.cli.command import EVERYWHERE, Group, Row
+from linkspan.core.cli.command import EVERYWHERE, Group, Row, session_of
 from linkspan.core.cli.failure import (
     FAILED,
     INTERRUPTED,
@@ -29,11 +29,11 @@ _PROGRAM: Final = "linkspan"
 _COMPLETE_VARIABLE: Final = "_LINKSPAN_COMPLETE"
 
 
-def _plugin_rows() -> Sequence[Row]:
+def _plugin_rows(ctx: click.Context) -> Sequence[Row]:
     """Commands from the manifests of plugins; read from a cache, nothing of a plugin is imported."""
     from linkspan.core.cli.manifests import plugin_commands
 
-    return plugin_commands()
+    return plugin_commands(session_of(ctx).config)
 
 
 class Root(Group):
@@ -47,11 +47,12 @@ class Root(Group):
         found = super().get_command(ctx, cmd_name)
         if found is not None or cmd_name.startswith("-"):
             return found
-        return Group(_PROGRAM, (), _plugin_rows, "").get_command(ctx, cmd_name)
+        rows = _plugin_rows(ctx)
+        return Group(_PROGRAM, (), lambda: rows, "").get_command(ctx, cmd_name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All words that may follow."""
-        return list(dict.fromkeys([*super().list_commands(ctx), *_first_words(_plugin_rows())]))
+        return list(dict.fromkeys([*super().list_commands(ctx), *_first_words(_plugin_rows(ctx))]))
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One screen: sections of words."""
@@ -62,7 +63,7 @@ class Root(Group):
             if len(words) == 1 and row.section:
                 sections.setdefault(row.section, []).append(row.words)
         nouns: dict[str, list[str]] = {}
-        for row in [*ROWS, *_plugin_rows()]:
+        for row in [*ROWS, *_plugin_rows(ctx)]:
             noun, _, verb = row.words.partition(" ")
             if verb:
                 nouns.setdefault(noun, []).append(verb)

@@ -13,19 +13,32 @@ from pathlib import Path
 from typing import Any, Final
 
 from linkspan.core.cli.command import Row
+from linkspan.core.client.address import read_table
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+
+Rows = list[tuple[str, Row]]
+"""Plugin's name and row."""
 
 
-def plugin_commands() -> Sequence[Row]:
-    """The rows that installed plugins add to the table."""
+def plugin_commands(config: str = "") -> Sequence[Row]:
+    """The rows that installed plugins add to the table, those of disabled ones left out.
+
+    Args:
+        config: The config file that was named, if any.
+    """
     file = _cache_file()
     folders = _folders()
     rows = _read(file, folders)
     if rows is None:
         rows, manifests = _scan()
         _write(file, folders, manifests, rows)
-    return rows
+    if not rows:
+        return []
+    table = read_table("plugins", config or os.environ.get("LINKSPAN_CONFIG", ""))
+    disabled = table.get("disable")
+    off = disabled if isinstance(disabled, list) else []
+    return [row for plugin, row in rows if plugin not in off]
 
 
 def _cache_file() -> Path:
@@ -46,7 +59,7 @@ def _folders() -> dict[str, int]:
     return found
 
 
-def _read(file: Path, folders: dict[str, int]) -> list[Row] | None:
+def _read(file: Path, folders: dict[str, int]) -> Rows | None:
     """The cached rows, or None if they are missing, stale, or not ours alone to write."""
     try:
         with file.open("rb") as stream:
@@ -59,17 +72,17 @@ def _read(file: Path, folders: dict[str, int]) -> list[Row] | None:
         for manifest, mtime_ns in cached["manifests"].items():
             if os.stat(manifest).st_mtime_ns != mtime_ns:  # noqa: PTH116
                 return None
-        return [Row(*row) for row in cached["rows"]]
+        return [(plugin, Row(*row)) for plugin, row in cached["rows"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _scan() -> tuple[list[Row], dict[str, int]]:
+def _scan() -> tuple[Rows, dict[str, int]]:
     from importlib import metadata
 
     from linkspan.core.plugins.manifest import ManifestError, find_manifest_file, read_manifest
 
-    rows: list[Row] = []
+    rows: Rows = []
     manifests: dict[str, int] = {}
     for point in metadata.entry_points(group="linkspan.manifest"):
         file = find_manifest_file(point.value)
@@ -79,13 +92,11 @@ def _scan() -> tuple[list[Row], dict[str, int]]:
             manifest = read_manifest(point.value)
         except ManifestError:
             continue  # `linkspan plugin ls` shows it with its reason
-        rows.extend(Row(c.words, c.run, c.summary) for c in manifest.commands)
+        rows.extend((manifest.name, Row(c.words, c.run, c.summary)) for c in manifest.commands)
     return rows, manifests
 
 
-def _write(
-    file: Path, folders: dict[str, int], manifests: dict[str, int], rows: Sequence[Row]
-) -> None:
+def _write(file: Path, folders: dict[str, int], manifests: dict[str, int], rows: Rows) -> None:
     """Keep the result for the next call; a cache that cannot be written is no fault."""
     document = {"format": _FORMAT, "folders": folders, "manifests": manifests, "rows": rows}
     temporary = file.with_name(f"{file.name}.{os.getpid()}")

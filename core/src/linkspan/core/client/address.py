@@ -41,13 +41,19 @@ def resolve_address(
     if named:
         url = named if "://" in named else f"unix://{os.path.abspath(named)}"  # noqa: PTH100 - pathlib is slow to import
         return Address(url, config, False)
-    table = _daemon_table(config)
+    table = read_table("daemon", config)
     hosts = table.get("host")
     url = hosts[0] if isinstance(hosts, list) and hosts else DEFAULT_HOST
     return Address(str(url), config, table.get("autostart") is not False)
 
 
-def _daemon_table(config: str) -> dict[str, object]:
+def read_table(name: str, config: str = "") -> dict[str, object]:
+    """One table of the config as it is written, later files over earlier ones; faults are ignored.
+
+    Args:
+        name: Of the table.
+        config: The file instead of the usual ones.
+    """
     # os.path, since pathlib takes longer to import than a short command may; most machines have no
     # config file at all, and need neither of the imports below.
     if not config and not (os.path.exists(_DEFAULT_CONFIG) or os.path.isdir(_DEFAULT_CONFIG_DIR)):  # noqa: PTH110, PTH112
@@ -64,7 +70,7 @@ def _daemon_table(config: str) -> dict[str, object]:
             document = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
         except (OSError, ValueError):
             continue
-        daemon = document.get("daemon")
-        if isinstance(daemon, dict):
-            table.update(daemon)
+        found = document.get(name)
+        if isinstance(found, dict):
+            table.update(found)
     return table
