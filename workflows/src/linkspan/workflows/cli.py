@@ -109,7 +109,7 @@ def _checked(path: Path, data: bytes) -> Any:
 @click.argument("file", metavar="FILE")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="A value for an input")
 @click.option("--workspace", metavar="DIR", help="Folder of the sources; else the pipeline's own")
-@click.option("--all-files", is_flag=True, help="Also what git ignores")
+@click.option("--all-files", is_flag=True, help="Also folders that git ignores")
 @_detach
 def run(
     session: Session,

@@ -61,13 +61,21 @@ def git_facts(folder: Path) -> dict[str, Any]:
 
 
 def git_files(folder: Path) -> list[str] | None:
-    """The files that git tracks or would: all but the ignored ones, relative to the folder.
+    """All files but those in folders that git ignores, relative to the folder.
+
+    Ignored folders hold caches and environments, which are large and of no use in a container. A single
+    file that is ignored (a built binary, a local setting) is often what a run on this machine needs.
 
     None outside of a repository, and where git ignores the whole folder: then all files count.
     """
-    listed = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = sorted(set(filter(None, (listed or "").split("\0"))))
-    return names or None
+    known = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    if not known:
+        return None
+    ignored = _git(
+        folder, "ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"
+    )
+    names = {*known.split("\0"), *(n for n in (ignored or "").split("\0") if n[-1:] != "/")}
+    return sorted(filter(None, names)) or None
 
 
 def _git(folder: Path, *args: str) -> str | None:

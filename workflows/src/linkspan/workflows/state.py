@@ -203,6 +203,7 @@ class RunState:
             "workflow": self.workflow,
             "file": self.created.get("file", ""),
             "state": self.state(active=active),
+            "active": active,
             "result": self.result,
             "attempt": self.attempt,
             "by": self.created.get("by", ""),
