@@ -1,0 +1,293 @@
+"""Control groups: where they are (v1, hybrid, v2), and what is read from and written to them here.
+
+Limits are set by the OCI runtime; this module reads counters, freezes, kills and removes. All functions
+block for microseconds, ``remove`` and ``set_frozen`` longer: call them from a worker thread.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from linkspan.sdk.drivers.runtime import RuntimeStats
+from linkspan.sdk.errors import Timeout
+
+MOUNTINFO: Final = Path("/proc/self/mountinfo")
+_TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
+# v1 says "no limit" by the biggest multiple of a page.
+_V1_UNLIMITED: Final = 1 << 62
+_FREEZE_TIMEOUT_S: Final = 10.0
+
+
+@attrs.frozen(kw_only=True)
+class Hierarchies:
+    """The mounted hierarchies.
+
+    Attributes:
+        version: 2 if the resource controllers are those of cgroup v2.
+        controllers: v1: controller (``memory``, ``name=systemd``) → mount point. v2: empty.
+        unified: Mount point of the v2 hierarchy; None on plain v1, and where it was detached.
+    """
+
+    version: int
+    controllers: Mapping[str, Path]
+    unified: Path | None = None
+
+    @property
+    def mounts(self) -> tuple[Path, ...]:
+        """All mount points, each once."""
+        found = dict.fromkeys(self.controllers.values())
+        if self.unified is not None:
+            found[self.unified] = None
+        return tuple(found)
+
+    def folder(self, controller: str, path: str) -> Path | None:
+        """A group's folder of a controller; None if that is not mounted."""
+        if self.version == 2:
+            assert self.unified is not None
+            return _below(self.unified, path)
+        mount = self.controllers.get(controller)
+        return None if mount is None else _below(mount, path)
+
+    def has(self, controller: str) -> bool:
+        """Whether a controller can be used."""
+        if self.version == 1:
+            return controller in self.controllers
+        assert self.unified is not None
+        return controller in _read(self.unified / "cgroup.controllers").split()
+
+
+def detect(mountinfo: str | None = None) -> Hierarchies:
+    """Read the mounts (proc(5), mountinfo)."""
+    text = mountinfo if mountinfo is not None else MOUNTINFO.read_text()
+    controllers: dict[str, Path] = {}
+    unified: Path | None = None
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        target = Path(_unescape(before.split()[4]))
+        fstype, _, options = (after.split(" ", 2) + ["", ""])[:3]
+        if fstype == "cgroup2" and unified is None:
+            unified = target
+        elif fstype == "cgroup":
+            for option in options.split(","):
+                if option not in ("rw", "ro", "xattr", "clone_children", "noprefix"):
+                    controllers.setdefault(option, target)
+    named = {name for name in controllers if not name.startswith("name=")}
+    if named:
+        return Hierarchies(version=1, controllers=controllers, unified=unified)
+    return Hierarchies(version=2, controllers={}, unified=unified or Path("/sys/fs/cgroup"))
+
+
+def _unescape(path: str) -> str:
+    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+
+
+def _below(mount: Path, path: str) -> Path:
+    return mount / path.strip("/")
+
+
+def _read(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _number(path: Path | None) -> int:
+    text = _read(path).strip()
+    return int(text) if text.isdecimal() else 0
+
+
+def _pairs(path: Path | None) -> dict[str, int]:
+    """Lines of ``name number``."""
+    found = {}
+    for line in _read(path).splitlines():
+        name, _, value = line.rpartition(" ")
+        if value.isdecimal():
+            found[name] = int(value)
+    return found
+
+
+def _join(folder: Path | None, name: str) -> Path | None:
+    return None if folder is None else folder / name
+
+
+def processes(groups: Hierarchies, path: str) -> list[int]:
+    """Host pids in the group and the groups below it."""
+    controller = "pids" if "pids" in groups.controllers else "memory"
+    top = groups.folder(controller, path)
+    found: dict[int, None] = {}
+    for folder in _tree(top) if top is not None else ():
+        for pid in _read(folder / "cgroup.procs").split():
+            found[int(pid)] = None
+    found.pop(0, None)  # a process of another pid namespace
+    return list(found)
+
+
+def _tree(top: Path) -> Iterator[Path]:
+    """A group and all below it, the deepest first."""
+    for folder, _, _ in os.walk(top, topdown=False):
+        yield Path(folder)
+
+
+def oom_kills(groups: Hierarchies, path: str) -> int:
+    """How many processes of the group the kernel killed for want of memory."""
+    folder = groups.folder("memory", path)
+    name = "memory.events" if groups.version == 2 else "memory.oom_control"
+    return _pairs(_join(folder, name)).get("oom_kill", 0)
+
+
+def stats(groups: Hierarchies, path: str) -> RuntimeStats:
+    """Counters of a group; what a controller lacks is 0."""
+    return (_stats_v2 if groups.version == 2 else _stats_v1)(groups, path)
+
+
+def _stats_v1(groups: Hierarchies, path: str) -> RuntimeStats:
+    cpuacct, cpu = groups.folder("cpuacct", path), groups.folder("cpu", path)
+    memory, pids = groups.folder("memory", path), groups.folder("pids", path)
+    ticks = _pairs(_join(cpuacct, "cpuacct.stat"))
+    limit = _number(_join(memory, "memory.limit_in_bytes"))
+    read, written = _bytes_v1(groups.folder("blkio", path))
+    return RuntimeStats(
+        cpu_usage_ns=_number(_join(cpuacct, "cpuacct.usage")),
+        cpu_user_ns=ticks.get("user", 0) * _TICK_NS,
+        cpu_system_ns=ticks.get("system", 0) * _TICK_NS,
+        cpu_throttled_periods=_pairs(_join(cpu, "cpu.stat")).get("nr_throttled", 0),
+        memory_usage_bytes=_number(_join(memory, "memory.usage_in_bytes")),
+        memory_limit_bytes=0 if limit >= _V1_UNLIMITED else limit,
+        memory_cache_bytes=_pairs(_join(memory, "memory.stat")).get("total_inactive_file", 0),
+        pids_current=_number(_join(pids, "pids.current")),
+        pids_limit=_number(_join(pids, "pids.max")),
+        io_read_bytes=read,
+        io_write_bytes=written,
+    )
+
+
+def _bytes_v1(blkio: Path | None) -> tuple[int, int]:
+    for name in ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_service_bytes"):
+        text = _read(_join(blkio, name))
+        if text:
+            break
+    totals = {"Read": 0, "Write": 0}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 3 and words[1] in totals:
+            totals[words[1]] += int(words[2])
+    return totals["Read"], totals["Write"]
+
+
+def _stats_v2(groups: Hierarchies, path: str) -> RuntimeStats:
+    folder = groups.folder("", path)
+    cpu = _pairs(_join(folder, "cpu.stat"))
+    totals = {"rbytes": 0, "wbytes": 0}
+    for line in _read(_join(folder, "io.stat")).splitlines():
+        for word in line.split()[1:]:
+            name, _, value = word.partition("=")
+            if name in totals:
+                totals[name] += int(value)
+    return RuntimeStats(
+        cpu_usage_ns=cpu.get("usage_usec", 0) * 1000,
+        cpu_user_ns=cpu.get("user_usec", 0) * 1000,
+        cpu_system_ns=cpu.get("system_usec", 0) * 1000,
+        cpu_throttled_periods=cpu.get("nr_throttled", 0),
+        memory_usage_bytes=_number(_join(folder, "memory.current")),
+        memory_limit_bytes=_number(_join(folder, "memory.max")),
+        memory_cache_bytes=_pairs(_join(folder, "memory.stat")).get("inactive_file", 0),
+        pids_current=_number(_join(folder, "pids.current")),
+        pids_limit=_number(_join(folder, "pids.max")),
+        io_read_bytes=totals["rbytes"],
+        io_write_bytes=totals["wbytes"],
+    )
+
+
+def set_frozen(groups: Hierarchies, path: str, frozen: bool) -> None:
+    """Stop or let go all processes of a group, and wait until it is so.
+
+    Raises:
+        Timeout: A process cannot be stopped (it waits for a disk, say); it is let go again.
+        OSError: The group is gone.
+    """
+    if groups.version == 2:
+        folder = groups.folder("", path)
+        assert folder is not None
+        (folder / "cgroup.freeze").write_text("1" if frozen else "0")
+        _await_frozen(folder / "cgroup.events", "frozen 1" if frozen else "frozen 0")
+        return
+    folder = groups.folder("freezer", path)
+    if folder is None:
+        raise OSError(errno.ENOTSUP, "the freezer controller is not mounted")
+    state = folder / "freezer.state"
+    state.write_text("FROZEN" if frozen else "THAWED")
+    try:
+        _await_frozen(state, "FROZEN" if frozen else "THAWED")
+    except Timeout:
+        state.write_text("THAWED")
+        raise
+
+
+def _await_frozen(file: Path, wanted: str) -> None:
+    deadline = time.monotonic() + _FREEZE_TIMEOUT_S
+    pause_s = 0.001
+    while wanted not in file.read_text().splitlines():
+        if time.monotonic() > deadline:
+            raise Timeout(f"{file} does not become '{wanted}'", code="freeze_timeout")
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, 0.05)
+
+
+def is_frozen(groups: Hierarchies, path: str) -> bool:
+    """Whether the group is stopped or about to be."""
+    if groups.version == 2:
+        return "frozen 1" in _read(_join(groups.folder("", path), "cgroup.events"))
+    return _read(_join(groups.folder("freezer", path), "freezer.state")).strip() in (
+        "FROZEN",
+        "FREEZING",
+    )
+
+
+def kill(groups: Hierarchies, path: str) -> None:
+    """SIGKILL everything in the group, thawing it, until nothing new appears."""
+    if groups.version == 2:
+        with contextlib.suppress(OSError):  # before Linux 5.14
+            folder = groups.folder("", path)
+            assert folder is not None
+            (folder / "cgroup.kill").write_text("1")
+    for _ in range(10):
+        found = processes(groups, path)
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError, Timeout):
+            set_frozen(groups, path, False)
+        if not found:
+            return
+        time.sleep(0.005)
+
+
+def remove(groups: Hierarchies, path: str) -> bool:
+    """Remove the group in every hierarchy; False if one is still busy (try again a moment later)."""
+    done = True
+    for mount in _removal_roots(groups):
+        for folder in _tree(_below(mount, path)):
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:
+                done = False
+    return done
+
+
+def _removal_roots(groups: Hierarchies) -> tuple[Path, ...]:
+    """All mounts, and the folder that lies under a detached unified hierarchy: crun makes groups there."""
+    if groups.version == 1 and groups.unified is None and groups.mounts:
+        return (*groups.mounts, groups.mounts[0].parent / "unified")
+    return groups.mounts

@@ -1,0 +1,772 @@
+"""The ``oci`` runtime: crun or runc makes containers, conmon holds them.
+
+Each container has a bundle in the run folder (``Layout``), a record and a log in the state folder, a conmon
+that outlives the daemon, and, while a daemon runs, a task that waits for that conmon and takes up its exit.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import signal as signals
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+import attrs
+import orjson
+import trio
+
+from linkspan.plugins.oci_runtime import (
+    attach,
+    cgroups,
+    exec_session,
+    logs,
+    mount_namespace,
+    programs,
+    refusal,
+    rootfs,
+    seccomp,
+    spec,
+    users,
+)
+from linkspan.plugins.oci_runtime.config import OciConfig
+from linkspan.plugins.oci_runtime.conmon import (
+    ConmonCommand,
+    CreateFailed,
+    Held,
+    open_running,
+    read_exit,
+    reap,
+    resize_command,
+    start_conmon,
+    start_time,
+)
+from linkspan.plugins.oci_runtime.record import Record, boot_id
+from linkspan.plugins.oci_runtime.tools import Tools
+from linkspan.plugins.oci_runtime.warmth import KeepWarm
+from linkspan.sdk.drivers.runtime import (
+    CreateRequest,
+    ExecProcess,
+    OciSpec,
+    ProcessSpec,
+    Recovered,
+    Runtime,
+    RuntimeCap,
+    RuntimeStats,
+)
+from linkspan.sdk.errors import Conflict, Internal, NotFound
+from linkspan.sdk.host import Host
+from linkspan.sdk.model.container import ExitStatus, Resources
+from linkspan.sdk.model.process import LogQuery, LogRecord, ProcessStreams
+
+_log: Final = logging.getLogger(__name__)
+_SCRUB_TRIES: Final = 50
+
+
+@attrs.define(eq=False)
+class _Container:
+    """A container of this driver, in memory.
+
+    Attributes:
+        init: pidfd of its init; -1 once that is known to be gone.
+        scrubbed: Its cgroups and the runtime's state are removed; its id may be used again.
+        process: The ``process`` of its config.json, read when the first exec needs it.
+    """
+
+    record: Record
+    bundle: Path
+    init: int = -1
+    started: bool = False
+    paused: bool = False
+    status: ExitStatus | None = None
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    scrubbed: trio.Event = attrs.field(factory=trio.Event)
+    process: Mapping[str, Any] | None = None
+
+    @property
+    def id(self) -> str:
+        return self.record.container_id
+
+    @property
+    def running(self) -> bool:
+        return self.started and self.status is None
+
+
+class OciRuntime(Runtime[OciConfig]):
+    """See the module."""
+
+    config_type = OciConfig
+
+    def __init__(self, config: OciConfig, tools: Tools) -> None:
+        self._config = config
+        self._tools = tools
+        self._layout = tools.layout
+        self._containers: dict[str, _Container] = {}
+        self._creating: set[str] = set()
+        self._discarding: dict[str, trio.Event] = {}
+        self._recovered: list[Recovered] = []
+        self._background: trio.Nursery | None = None
+        self._stop = trio.Event()
+        self._stopped = trio.Event()
+        self._warm: KeepWarm | None = None
+
+    @classmethod
+    def prepare_process(cls, config: OciConfig, run_dir: Path) -> None:
+        """Move the daemon into its own mount namespace where crun needs that; see ``mount_namespace``."""
+        if mount_namespace.is_pinned(run_dir):
+            mount_namespace.enter(run_dir)
+            return
+        try:
+            runtime = programs.find_runtime(config.runtime)
+        except programs.NotUsable:
+            return  # `open` says so
+        if mount_namespace.is_hybrid() and "crun" in Path(runtime).name:
+            mount_namespace.enter(run_dir)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config: OciConfig, host: Host) -> AsyncIterator[Self]:
+        """Find the programs, start the task that watches containers."""
+        tools = await trio.to_thread.run_sync(Tools.make, config, host.run_dir, host.state_dir)
+        driver = cls(config, tools)
+        try:
+            await host.start_task(driver._run_background, name="watch containers")
+            if config.keep_warm:
+                async with KeepWarm.open(
+                    tools.groups, config.cgroup_parent, tools.token, host
+                ) as warm:
+                    driver._warm = warm
+                    yield driver
+            else:
+                yield driver
+        finally:
+            with trio.CancelScope(shield=True):
+                await driver._close()
+
+    async def _close(self) -> None:
+        self._stop.set()
+        if self._background is not None:
+            await self._stopped.wait()
+        for container in self._containers.values():
+            if container.init >= 0:
+                os.close(container.init)
+        alive = any(container.status is None for container in self._containers.values())
+        await trio.to_thread.run_sync(self._tools.close, alive)
+
+    async def _run_background(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Hold the tasks that wait for containers; when restarted, wait again for those that run."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._background = nursery
+                for container in self._containers.values():
+                    if container.status is None:
+                        nursery.start_soon(self._watch, container)
+                task_status.started()
+                await self._stop.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._stopped.set()
+
+    @property
+    def _nursery(self) -> trio.Nursery:
+        assert self._background is not None
+        return self._background
+
+    @property
+    def capabilities(self) -> RuntimeCap:
+        """PAUSE where there is a freezer."""
+        able = RuntimeCap.UPDATE | RuntimeCap.STATS
+        groups = self._tools.groups
+        if groups.version == 2 or groups.has("freezer"):
+            able |= RuntimeCap.PAUSE
+        return able
+
+    @property
+    def version(self) -> str:
+        """``crun 1.8.1``."""
+        return f"{self._tools.runtime.name} {self._tools.runtime.version}"
+
+    def _get(self, container_id: str) -> _Container:
+        container = self._containers.get(container_id)
+        if container is None:
+            raise NotFound(
+                f"the runtime knows no container {container_id[:12]}", code="container_not_found"
+            )
+        return container
+
+    def _get_running(self, container_id: str) -> _Container:
+        container = self._get(container_id)
+        if not container.running:
+            raise NotFound(f"container {container_id[:12]} does not run", code="not_running")
+        return container
+
+    # --- create
+
+    async def create(self, request: CreateRequest) -> None:
+        """See the contract."""
+        container_id = request.container_id
+        old = self._containers.get(container_id)
+        if container_id in self._creating or (old is not None and old.status is None):
+            raise Conflict(f"container {container_id[:12]} exists", code="container_exists")
+        self._creating.add(container_id)
+        try:
+            leaving = self._discarding.get(container_id)
+            if leaving is not None:
+                await leaving.wait()
+            if old is not None:
+                await old.scrubbed.wait()
+            await self._create(request, old)
+        finally:
+            self._creating.discard(container_id)
+
+    async def _create(self, request: CreateRequest, old: _Container | None) -> None:
+        bundle = self._layout.bundle(request.container_id)
+        try:
+            prepared = await trio.to_thread.run_sync(self._prepare, request, self._join(request))
+            if request.modify_spec is not None:
+                prepared = await request.modify_spec(prepared)
+            key = await trio.to_thread.run_sync(self._write_bundle, bundle, prepared)
+            held = await start_conmon(self._conmon_command(request, bundle))
+        except BaseException as exc:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._undo_create, request, old)
+            if isinstance(exc, CreateFailed):
+                raise refusal.error_of(str(exc), request.process.args[0]) from exc
+            raise
+        container = self._hold(request, bundle, held)
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._record_created, container, key)
+
+    def _join(self, request: CreateRequest) -> spec.Namespaces:
+        """Paths of the namespaces to join."""
+
+        def path(shared: str, kind: str) -> str | None:
+            if shared == "host":
+                return None
+            if not shared:
+                return ""
+            return f"/proc/{self._get_running(shared).record.pid}/ns/{kind}"
+
+        own_cgroup = self._tools.groups.version == 2 and not request.cgroup_host
+        return spec.Namespaces(
+            pid=path(request.share_pid, "pid"),
+            ipc=path(request.share_ipc, "ipc"),
+            uts=path(request.share_uts, "uts"),
+            network=request.network_namespace,
+            cgroup="" if own_cgroup else None,
+        )
+
+    def _prepare(self, request: CreateRequest, namespaces: spec.Namespaces) -> OciSpec:
+        """Look at the root folder and make the spec; blocking."""
+        try:
+            identity = users.look_up(
+                request.rootfs, request.process.user, request.process.group_add
+            )
+            rootfs.make_folder(request.rootfs, request.process.cwd)
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise Internal(
+                f"the container's root folder is missing: {request.rootfs}", code="no_rootfs"
+            ) from exc
+        security = spec.parse_security(
+            request.security_opt, no_new_privileges=self._config.no_new_privileges
+        )
+        caps = spec.container_capabilities(request, self._tools.machine)
+        return spec.make_spec(
+            request,
+            identity=identity,
+            machine=self._tools.machine,
+            security=security,
+            namespaces=namespaces,
+            cgroup_path=self._cgroup_path(request),
+            seccomp_section=spec.seccomp_of(security, request, caps, self._tools.default_profile),
+        )
+
+    def _cgroup_path(self, request: CreateRequest) -> str:
+        parent = request.resources.cgroup_parent or self._config.cgroup_parent
+        return f"/{parent.strip('/')}/{request.container_id}"
+
+    def _write_bundle(self, bundle: Path, document: OciSpec) -> str | None:
+        """Write config.json; return the key of a seccomp filter that is still to be compiled."""
+        key = None
+        section = document.get("linux", {}).get("seccomp")
+        if section is not None and self._tools.filters is not None:
+            key = self._tools.filters.key(section)
+            compiled = self._tools.filters.get(key)
+            if compiled is not None:
+                document = {
+                    **document,
+                    "linux": {k: v for k, v in document["linux"].items() if k != "seccomp"},
+                    "annotations": {
+                        **document.get("annotations", {}),
+                        seccomp.ANNOTATION: compiled,
+                    },
+                }
+                key = None
+        shutil.rmtree(bundle, ignore_errors=True)
+        bundle.mkdir(mode=0o700)
+        self._layout.exit_file(bundle.name).unlink(missing_ok=True)
+        self._layout.folder(bundle.name).mkdir(mode=0o700, exist_ok=True)
+        (bundle / "config.json").write_bytes(orjson.dumps(document))
+        return key
+
+    def _conmon_command(self, request: CreateRequest, bundle: Path) -> ConmonCommand:
+        return ConmonCommand(
+            conmon=self._tools.conmon,
+            prefix=self._tools.prefix,
+            runtime=self._tools.runtime_path,
+            runtime_args=("--root", str(self._layout.runtime_state)),
+            container_id=request.container_id,
+            name=request.name,
+            bundle=bundle,
+            exit_folder=self._layout.exits,
+            log=f"k8s-file:{self._layout.log(request.container_id)}" if request.log else "none",
+            log_max_bytes=request.log_max_bytes,
+            tty=request.process.tty,
+            stdin=request.process.stdin,
+            stdin_once=request.stdin_once,
+        )
+
+    def _hold(self, request: CreateRequest, bundle: Path, held: Held) -> _Container:
+        record = Record(
+            container_id=request.container_id,
+            cgroup_path=self._cgroup_path(request),
+            boot=self._tools.boot,
+            tty=request.process.tty,
+            log=request.log,
+            stdin_once=request.stdin_once,
+            own_pid_namespace=request.share_pid == "",
+            conmon_pid=held.conmon_pid,
+            conmon_started=start_time(held.conmon_pid),
+            pid=held.pid,
+        )
+        container = _Container(record=record, bundle=bundle, init=_pidfd(held.pid))
+        self._containers[request.container_id] = container
+        self._nursery.start_soon(self._watch, container, held.conmon_pidfd)
+        return container
+
+    def _record_created(self, container: _Container, key: str | None) -> None:
+        container.record.write(self._layout.folder(container.id))
+        if key is not None and self._tools.filters is not None:
+            compiled = self._layout.state(container.id) / "seccomp.bpf"
+            self._tools.filters.keep(key, compiled)
+
+    def _undo_create(self, request: CreateRequest, old: _Container | None) -> None:
+        """Remove what a failed create made; an ended container that was to be made anew stays as it was."""
+        container_id = request.container_id
+        path = self._cgroup_path(request)
+        cgroups.kill(self._tools.groups, path)
+        _remove_group(self._tools.groups, path)
+        shutil.rmtree(self._layout.state(container_id), ignore_errors=True)
+        shutil.rmtree(self._layout.bundle(container_id), ignore_errors=True)
+        if old is None:
+            shutil.rmtree(self._layout.folder(container_id), ignore_errors=True)
+
+    # --- life
+
+    async def start(self, container_id: str) -> int:
+        """See the contract."""
+        container = self._get(container_id)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not container.started and container.status is None:
+            with trio.CancelScope(shield=True):
+                if not (self._tools.is_crun and self._open_gate(container)):
+                    await self._call_runtime("start", container_id)
+            container.started = True
+        return container.record.pid
+
+    def _open_gate(self, container: _Container) -> bool:
+        """Do what ``crun start`` does: write into the pipe that init waits at. It never blocks."""
+        fifo = self._layout.state(container.id) / "exec.fifo"
+        for _ in range(3):
+            try:
+                fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as exc:
+                if exc.errno == errno.ENXIO:  # init is not there yet
+                    time.sleep(0.0005)
+                    continue
+                return False
+            try:
+                fifo.unlink()
+                os.write(fd, b"0")
+            finally:
+                os.close(fd)
+            return True
+        return False
+
+    async def _call_runtime(self, *words: str) -> None:
+        """Run a verb of the runtime to its end."""
+        argv = [*self._tools.runtime_words, *words]
+        result = await trio.run_process(
+            argv, capture_stdout=True, capture_stderr=True, check=False, stdin=b""
+        )
+        if result.returncode:
+            message = result.stderr.decode(errors="replace")
+            raise refusal.error_of(message, words[-1])
+
+    async def wait(self, container_id: str) -> ExitStatus:
+        """See the contract."""
+        container = self._get(container_id)
+        await container.ended.wait()
+        assert container.status is not None
+        return container.status
+
+    async def signal(self, container_id: str, signal: int) -> None:
+        """See the contract. SIGKILL also thaws, as frozen processes do not die."""
+        container = self._get_running(container_id)
+        await trio.lowlevel.checkpoint()
+        try:
+            signals.pidfd_send_signal(container.init, signal)
+        except (ProcessLookupError, OSError) as exc:
+            raise NotFound(
+                f"container {container_id[:12]} does not run", code="not_running"
+            ) from exc
+        if signal == signals.SIGKILL and container.paused:
+            await self._freeze(container, False)
+
+    async def delete(self, container_id: str) -> None:
+        """See the contract; files are removed after the return."""
+        container = self._containers.pop(container_id, None)
+        if container is None:
+            await trio.lowlevel.checkpoint()
+            return
+        gone = self._discarding[container_id] = trio.Event()
+        if container.status is None:
+            await self._kill(container)
+        self._nursery.start_soon(self._discard, container, gone)
+        await container.ended.wait()
+
+    async def _kill(self, container: _Container) -> None:
+        with contextlib.suppress(ProcessLookupError, OSError):
+            signals.pidfd_send_signal(container.init, signals.SIGKILL)
+        if container.paused or not container.record.own_pid_namespace:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(
+                    cgroups.kill, self._tools.groups, container.record.cgroup_path
+                )
+
+    async def _discard(self, container: _Container, gone: trio.Event) -> None:
+        await container.scrubbed.wait()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._remove_files, container.id)
+        if self._discarding.get(container.id) is gone:
+            del self._discarding[container.id]
+        gone.set()
+
+    def _remove_files(self, container_id: str) -> None:
+        self._layout.exit_file(container_id).unlink(missing_ok=True)
+        shutil.rmtree(self._layout.bundle(container_id), ignore_errors=True)
+        shutil.rmtree(self._layout.folder(container_id), ignore_errors=True)
+
+    async def _watch(self, container: _Container, conmon: int | None = None) -> None:
+        """Wait for conmon's end, take up the exit status, clean up."""
+        if conmon is None:
+            conmon = open_running(container.record.conmon_pid, container.record.conmon_started)
+        if conmon is not None:
+            try:
+                await trio.lowlevel.wait_readable(conmon)
+            finally:
+                reap(conmon)
+        with trio.CancelScope(shield=True):
+            container.status = await trio.to_thread.run_sync(self._read_status, container)
+            container.ended.set()
+            if container.init >= 0:
+                os.close(container.init)
+                container.init = -1
+            await trio.to_thread.run_sync(self._scrub, container)
+            container.scrubbed.set()
+
+    def _read_status(self, container: _Container) -> ExitStatus:
+        """What conmon wrote; if it wrote nothing, it was killed, and the container must not go on."""
+        path = container.record.cgroup_path
+        found = read_exit(self._layout.exit_file(container.id))
+        oom = (container.bundle / "oom").exists() or cgroups.oom_kills(self._tools.groups, path) > 0
+        if found is None:
+            cgroups.kill(self._tools.groups, path)
+            return ExitStatus(
+                exit_code=137,
+                oom_killed=oom,
+                finished_at=_rfc3339(time.time_ns()),
+                error="conmon, which held the container, ended without telling its exit status",
+            )
+        code, written_ns = found
+        return ExitStatus(exit_code=code, oom_killed=oom, finished_at=_rfc3339(written_ns))
+
+    def _scrub(self, container: _Container) -> None:
+        """Remove what the runtime would have removed by ``delete``, without running it."""
+        record = attrs.evolve(container.record, exit=container.status)
+        with contextlib.suppress(FileNotFoundError):  # it is being deleted
+            record.write(self._layout.folder(container.id))
+        container.record = record
+        shutil.rmtree(self._layout.state(container.id), ignore_errors=True)
+        if not _remove_group(self._tools.groups, record.cgroup_path):
+            _log.warning("cgroup stays behind", extra={"cgroup": record.cgroup_path})
+
+    # --- streams
+
+    @asynccontextmanager
+    async def attach(self, container_id: str) -> AsyncIterator[ProcessStreams]:
+        """See the contract."""
+        container = self._get(container_id)
+        if container.status is not None:
+            raise NotFound(f"container {container_id[:12]} has ended", code="not_running")
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                streams = await stack.enter_async_context(attach.attach(container.bundle))
+            except OSError as exc:
+                raise NotFound(
+                    f"container {container_id[:12]} has ended", code="not_running"
+                ) from exc
+            yield streams
+
+    async def resize(self, container_id: str, height: int, width: int) -> None:
+        """See the contract."""
+        container = self._get(container_id)
+        await trio.lowlevel.checkpoint()
+        if not container.record.tty or container.status is not None:
+            return
+        with contextlib.suppress(OSError):
+            fd = os.open(container.bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.write(fd, resize_command(height, width))
+            finally:
+                os.close(fd)
+
+    @asynccontextmanager
+    async def exec(self, container_id: str, process: ProcessSpec) -> AsyncIterator[ExecProcess]:
+        """See the contract. A missing program is told by its exit code, 127."""
+        container = self._get_running(container_id)
+        document = await trio.to_thread.run_sync(self._exec_document, container, process)
+        command = exec_session.ExecCommand(
+            runtime=self._tools.runtime_words,
+            container_id=container_id,
+            document=document,
+            folder=container.bundle / "exec",
+            tty=process.tty,
+            stdin=process.stdin,
+        )
+        async with exec_session.run_exec(command) as session:
+            yield session
+
+    def _exec_document(self, container: _Container, process: ProcessSpec) -> dict[str, Any]:
+        """The process to run: its user from the container as it is now, the rest as its init's."""
+        folder = container.bundle / "exec"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if container.process is None:
+            document = orjson.loads((container.bundle / "config.json").read_bytes())
+            container.process = document["process"]
+        init = container.process
+        try:
+            identity = users.look_up(
+                f"/proc/{container.record.pid}/root", process.user, process.group_add
+            )
+        except FileNotFoundError as exc:
+            raise NotFound(
+                f"container {container.id[:12]} does not run", code="not_running"
+            ) from exc
+        available = self._tools.machine.capabilities
+        made = spec.make_process(
+            process,
+            identity=identity,
+            machine=self._tools.machine,
+            no_new_privileges=init.get("noNewPrivileges", False),
+            caps=[name for name in spec.capabilities.ALL if name in available]
+            if process.privileged
+            else init["capabilities"]["bounding"],
+        )
+        return {**{key: init[key] for key in ("rlimits", "oomScoreAdj") if key in init}, **made}
+
+    @asynccontextmanager
+    async def logs(
+        self, container_id: str, query: LogQuery
+    ) -> AsyncIterator[AsyncIterator[LogRecord]]:
+        """See the contract."""
+        container = self._get(container_id)
+        path = self._layout.log(container_id)
+        if not container.record.log or not path.exists():
+            raise NotFound(f"container {container_id[:12]} keeps no log", code="no_log")
+        async with contextlib.aclosing(
+            logs.read_log(
+                path,
+                query,
+                ended=lambda: container.status is not None,
+                wait_end=container.ended.wait,
+            )
+        ) as records:
+            yield records
+
+    # --- cgroups
+
+    async def pids(self, container_id: str) -> list[int]:
+        """See the contract."""
+        container = self._get_running(container_id)
+        return await trio.to_thread.run_sync(
+            cgroups.processes, self._tools.groups, container.record.cgroup_path
+        )
+
+    async def pause(self, container_id: str) -> None:
+        """See the contract."""
+        await self._freeze(self._get_running(container_id), True)
+
+    async def resume(self, container_id: str) -> None:
+        """See the contract."""
+        await self._freeze(self._get_running(container_id), False)
+
+    async def _freeze(self, container: _Container, frozen: bool) -> None:
+        try:
+            await trio.to_thread.run_sync(
+                cgroups.set_frozen, self._tools.groups, container.record.cgroup_path, frozen
+            )
+        except OSError as exc:
+            if container.status is not None or exc.errno == errno.ENOENT:
+                return  # it ended meanwhile
+            raise Internal(f"cannot freeze or thaw: {exc}", code="freezer_failed") from exc
+        container.paused = frozen
+
+    async def update(self, container_id: str, resources: Resources) -> None:
+        """See the contract."""
+        container = self._get_running(container_id)
+        made = spec.make_resources(resources, machine=self._tools.machine, update=True)
+        file = container.bundle / "resources.json"
+        await trio.to_thread.run_sync(file.write_bytes, orjson.dumps(made))
+        await self._call_runtime("update", "--resources", str(file), container_id)
+
+    async def stats(self, container_id: str) -> RuntimeStats:
+        """See the contract."""
+        container = self._get_running(container_id)
+        return await trio.to_thread.run_sync(
+            cgroups.stats, self._tools.groups, container.record.cgroup_path
+        )
+
+    def stir(self) -> None:
+        """Keep moves between cgroups fast for a while (``keep-warm``)."""
+        if self._warm is not None:
+            self._warm.stir()
+
+    # --- after a restart
+
+    async def recover(self) -> None:
+        """Find containers of earlier daemons: take up running ones, tell how the others ended."""
+        self._recovered = []
+        records = await trio.to_thread.run_sync(self._read_records)
+        for record in records:
+            if record.container_id not in self._containers:
+                await self._take_up(record)
+
+    def _read_records(self) -> list[Record]:
+        found = []
+        for folder in self._layout.containers.iterdir():
+            record = Record.read(folder)
+            if record is not None and record.container_id == folder.name:
+                found.append(record)
+        return found
+
+    async def _take_up(self, record: Record) -> None:
+        container = _Container(record=record, bundle=self._layout.bundle(record.container_id))
+        self._containers[record.container_id] = container
+        conmon = None
+        if record.boot == self._tools.boot and record.exit is None:
+            conmon = open_running(record.conmon_pid, record.conmon_started)
+        if conmon is None:
+            await trio.to_thread.run_sync(self._take_up_ended, container)
+        else:
+            container.started = not (self._layout.state(container.id) / "exec.fifo").exists()
+            container.init = _pidfd(record.pid)
+            container.paused = cgroups.is_frozen(self._tools.groups, record.cgroup_path)
+            self._nursery.start_soon(self._watch, container, conmon)
+            if not container.started:  # nobody will start it any more
+                await self.delete(container.id)
+                return
+            await trio.to_thread.run_sync(self._end_execs, container)
+        self._recovered.append(
+            Recovered(
+                container_id=container.id,
+                pid=record.pid if container.running else 0,
+                paused=container.paused and container.running,
+                exit=container.status,
+            )
+        )
+
+    def _take_up_ended(self, container: _Container) -> None:
+        """It ended while no daemon ran, or before."""
+        container.started = True
+        if container.record.exit is not None:
+            container.status = container.record.exit
+        elif container.record.boot != self._tools.boot:
+            container.status = ExitStatus(
+                exit_code=137, finished_at="", error="the machine was restarted"
+            )
+        else:
+            container.status = self._read_status(container)
+        container.ended.set()
+        self._scrub(container)
+        container.scrubbed.set()
+
+    def _end_execs(self, container: _Container) -> None:
+        """Exec sessions end with their daemon."""
+        inside = set(cgroups.processes(self._tools.groups, container.record.cgroup_path))
+        folder = container.bundle / "exec"
+        for file in folder.glob("*.pid") if folder.exists() else ():
+            text = file.read_text().strip()
+            if text.isdecimal() and int(text) in inside:
+                exec_session.kill_group(int(text))
+        shutil.rmtree(folder, ignore_errors=True)
+
+    async def recovered(self) -> list[Recovered]:
+        """See the contract."""
+        await trio.lowlevel.checkpoint()
+        return list(self._recovered)
+
+    async def gc(self, known: Iterable[str]) -> Mapping[str, str]:
+        """Delete containers that nobody knows, and folders without a container."""
+        keep = set(known) | self._creating | set(self._discarding)
+        removed = {}
+        for container_id in [name for name in self._containers if name not in keep]:
+            await self.delete(container_id)
+            removed[container_id] = "nobody knows this container"
+        keep |= set(self._containers) | set(self._discarding)
+        orphans = await trio.to_thread.run_sync(self._remove_orphans, keep)
+        return {**removed, **dict.fromkeys(orphans, "files without a container")}
+
+    def _remove_orphans(self, keep: set[str]) -> list[str]:
+        """Remove folders of ids that are neither held nor in the making (a create that was cut off)."""
+        layout = self._layout
+        found = {
+            entry.name
+            for parent in (layout.bundles, layout.exits, layout.containers, layout.runtime_state)
+            for entry in parent.iterdir()
+            if not entry.name.startswith(".")
+        }
+        orphans = sorted(found - keep)
+        for container_id in orphans:
+            path = f"/{self._config.cgroup_parent.strip('/')}/{container_id}"
+            cgroups.kill(self._tools.groups, path)
+            _remove_group(self._tools.groups, path)
+            shutil.rmtree(layout.state(container_id), ignore_errors=True)
+            self._remove_files(container_id)
+        return orphans
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def _remove_group(groups: cgroups.Hierarchies, path: str) -> bool:
+    """Remove a group, waiting for the kernel to let go of the last process; blocking."""
+    for _ in range(_SCRUB_TRIES):
+        if cgroups.remove(groups, path):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _rfc3339(time_ns: int) -> str:
+    return logs.time_text(time_ns).decode() + "Z"

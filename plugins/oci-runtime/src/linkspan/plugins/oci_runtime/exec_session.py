@@ -1,0 +1,384 @@
+"""Further processes in a container: ``RUNTIME exec`` as a child of the daemon, without conmon.
+
+Output comes through pipes, or through a terminal whose master the runtime hands over (``--console-socket``).
+A session ends with the daemon; the process's pid is in a file, so that the next daemon can end what is left.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import struct
+import subprocess
+import termios
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import orjson
+import trio
+
+from linkspan.plugins.oci_runtime import refusal
+from linkspan.plugins.oci_runtime.conmon import reap
+from linkspan.sdk.drivers.runtime import ExecProcess
+from linkspan.sdk.errors import Internal
+from linkspan.sdk.model.process import Chunk, StreamKind
+
+_PIPE_BYTES: Final = 1 << 20
+_F_SETPIPE_SZ: Final = 1031
+_ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+@attrs.frozen(kw_only=True)
+class ExecCommand:
+    """What to run.
+
+    Attributes:
+        runtime: Words up to the runtime's own options.
+        document: The process of runtime-spec's config.json.
+        folder: Where the session's files go; it exists.
+    """
+
+    runtime: tuple[str, ...]
+    container_id: str
+    document: Mapping[str, Any]
+    folder: Path
+    tty: bool
+    stdin: bool
+
+
+@attrs.frozen(kw_only=True)
+class _Files:
+    process: Path
+    pid: Path
+    log: Path
+
+    def remove(self) -> None:
+        for path in (self.process, self.pid, self.log):
+            path.unlink(missing_ok=True)
+
+
+class ExecSession(ExecProcess):
+    """A running session; see the module."""
+
+    def __init__(
+        self,
+        *,
+        pidfd: int,
+        files: _Files,
+        stdin: int | None,
+        outputs: Mapping[StreamKind, int],
+        terminal: int | None,
+    ) -> None:
+        self._pidfd = pidfd
+        self._files = files
+        self._stdin = stdin
+        self._outputs = dict(outputs)
+        self._terminal = terminal
+        self._turn = 0
+        self._exit_code: int | None = None
+        self._complaint = b""
+        self._reaping = trio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """Its host pid, from the runtime's file; 0 until that is written."""
+        try:
+            text = self._files.pid.read_text().strip()
+        except OSError:
+            return 0
+        return int(text) if text.isdecimal() else 0
+
+    async def receive(self) -> Chunk | None:
+        """The next output; a message of the runtime that it could not run comes as stderr."""
+        while self._outputs:
+            chunk = self._read_ready()
+            if chunk is not None:
+                await trio.lowlevel.checkpoint()
+                return chunk
+            if self._outputs:
+                await self._readable()
+        await self.wait()
+        complaint, self._complaint = self._complaint, b""
+        if complaint:
+            kind = StreamKind.STDERR if self._terminal is None else StreamKind.STDOUT
+            return Chunk(kind, complaint)
+        return None
+
+    def _read_ready(self) -> Chunk | None:
+        """Read whichever output has something, in turn."""
+        kinds = list(self._outputs)
+        for step in range(len(kinds)):
+            kind = kinds[(self._turn + step) % len(kinds)]
+            fd = self._outputs[kind]
+            try:
+                data = os.read(fd, _PIPE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""  # EIO: the terminal's last process is gone
+            if data:
+                self._turn = (self._turn + step + 1) % len(kinds)
+                return Chunk(kind, data)
+            del self._outputs[kind]
+            if fd != self._terminal:
+                os.close(fd)
+        return None
+
+    async def _readable(self) -> None:
+        fds = list(self._outputs.values())
+        if len(fds) == 1:
+            await trio.lowlevel.wait_readable(fds[0])
+            return
+        async with trio.open_nursery() as nursery:
+
+            async def first(fd: int) -> None:
+                await trio.lowlevel.wait_readable(fd)
+                nursery.cancel_scope.cancel()
+
+            for fd in fds:
+                nursery.start_soon(first, fd)
+
+    async def send(self, data: bytes) -> None:
+        """Write to stdin."""
+        view = memoryview(data)
+        while view and self._stdin is not None:
+            try:
+                written = os.write(self._stdin, view)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._stdin)
+                continue
+            except OSError:
+                break
+            view = view[written:]
+        await trio.lowlevel.checkpoint()
+
+    async def close_stdin(self) -> None:
+        """End of input; on a terminal that is the character for it, Ctrl-D."""
+        if self._stdin is not None:
+            if self._stdin == self._terminal:
+                with contextlib.suppress(OSError):
+                    os.write(self._stdin, b"\x04")
+            else:
+                os.close(self._stdin)
+            self._stdin = None
+        await trio.lowlevel.checkpoint()
+
+    async def resize(self, height: int, width: int) -> None:
+        """Tell the terminal."""
+        if self._terminal is not None:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(
+                    self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0)
+                )
+        await trio.lowlevel.checkpoint()
+
+    async def wait(self) -> int:
+        """The exit code."""
+        async with self._reaping:
+            if self._exit_code is None:
+                await trio.lowlevel.wait_readable(self._pidfd)
+                self._exit_code = self._collect()
+        return self._exit_code
+
+    def _collect(self) -> int:
+        """Reap the runtime, whose exit status is the process's, or its own refusal."""
+        result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        assert result is not None
+        code = result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+        if code:
+            try:
+                complaint = self._files.log.read_text(errors="replace").strip()
+            except OSError:
+                complaint = ""
+            if complaint:
+                text = refusal.plain(complaint)
+                self._complaint = f"OCI runtime exec failed: {text}\n".encode()
+                return refusal.exit_code_of(text) if self.pid == 0 or code == 1 else code
+        return code
+
+    async def end(self) -> None:
+        """Kill what still runs and release everything."""
+        if self._exit_code is None:
+            self._kill()
+            await self.wait()
+            self._kill_process()  # the runtime may have made it after the first look
+        for fd in {*self._outputs.values(), self._stdin, self._terminal} - {None}:
+            assert fd is not None
+            os.close(fd)
+        self._outputs.clear()
+        os.close(self._pidfd)
+        self._files.remove()
+
+    def _kill(self) -> None:
+        if not self._kill_process():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _kill_process(self) -> bool:
+        pid = self.pid
+        return bool(pid) and kill_group(pid)
+
+
+def kill_group(pid: int) -> bool:
+    """Kill a process of a session and its group (the runtime made it a leader); whether it was there."""
+    try:
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def run_exec(command: ExecCommand) -> AsyncIterator[ExecSession]:
+    """Run a process in a container; leaving kills it.
+
+    Raises:
+        Internal: The runtime cannot be started.
+    """
+    session = await (_with_terminal if command.tty else _with_pipes)(command)
+    try:
+        yield session
+    finally:
+        with trio.CancelScope(shield=True):
+            await session.end()
+
+
+def _files(command: ExecCommand) -> _Files:
+    name = secrets.token_hex(8)
+    files = _Files(
+        process=command.folder / f"{name}.json",
+        pid=command.folder / f"{name}.pid",
+        log=command.folder / f"{name}.log",
+    )
+    files.process.write_bytes(orjson.dumps(command.document))
+    return files
+
+
+def _argv(command: ExecCommand, files: _Files, *more: str) -> list[str]:
+    return [
+        *command.runtime,
+        *("--log", str(files.log), "exec"),
+        *("--process", str(files.process), "--pid-file", str(files.pid)),
+        *more,
+        command.container_id,
+    ]
+
+
+def _spawn(argv: list[str], files: _Files, stdin: int, stdout: int, stderr: int) -> int:
+    """Start the runtime; return its pidfd."""
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=_ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as exc:
+        files.remove()
+        raise Internal(f"cannot start {argv[0]}: {exc}", code="runtime_failed") from exc
+    process.returncode = 0  # it is reaped through its pidfd
+    return os.pidfd_open(process.pid)
+
+
+async def _with_pipes(command: ExecCommand) -> ExecSession:
+    files = _files(command)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    in_read, in_write = os.pipe() if command.stdin else (null, None)
+    out_read, out_write = os.pipe()
+    err_read, err_write = os.pipe()
+    try:
+        pidfd = _spawn(_argv(command, files), files, in_read, out_write, err_write)
+    except BaseException:
+        for fd in {out_read, err_read, in_write} - {None}:
+            assert fd is not None
+            os.close(fd)
+        raise
+    finally:
+        for fd in {null, in_read, out_write, err_write}:
+            os.close(fd)
+    for fd in (out_read, err_read, in_write):
+        if fd is not None:
+            os.set_blocking(fd, False)
+            with contextlib.suppress(OSError):  # over the user's limit for pipes
+                fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_BYTES)
+    return ExecSession(
+        pidfd=pidfd,
+        files=files,
+        stdin=in_write,
+        outputs={StreamKind.STDOUT: out_read, StreamKind.STDERR: err_read},
+        terminal=None,
+    )
+
+
+async def _with_terminal(command: ExecCommand) -> ExecSession:
+    files = _files(command)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    path = f"@{secrets.token_hex(8)}"
+    socket_path = command.folder / f"{path[1:]}.s"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        folder = os.open(command.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            listener.bind(f"/proc/self/fd/{folder}/{socket_path.name}")
+        finally:
+            os.close(folder)
+        listener.listen(1)
+        listener.setblocking(False)
+        try:
+            argv = _argv(command, files, "--tty", "--console-socket", str(socket_path))
+            pidfd = _spawn(argv, files, null, null, null)
+            try:
+                terminal = await _receive_terminal(listener, pidfd)
+            except BaseException:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                with trio.CancelScope(shield=True):
+                    await trio.lowlevel.wait_readable(pidfd)
+                reap(pidfd)
+                files.remove()
+                raise
+        finally:
+            os.close(null)
+            socket_path.unlink(missing_ok=True)
+    outputs = {} if terminal is None else {StreamKind.STDOUT: terminal}
+    return ExecSession(
+        pidfd=pidfd,
+        files=files,
+        stdin=terminal if command.stdin else None,
+        outputs=outputs,
+        terminal=terminal,
+    )
+
+
+async def _receive_terminal(listener: socket.socket, pidfd: int) -> int | None:
+    """Take the terminal's master; None if the runtime ended before it made one."""
+    master: int | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def ended() -> None:
+            await trio.lowlevel.wait_readable(pidfd)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(ended)
+        await trio.lowlevel.wait_readable(listener)
+        connection, _ = listener.accept()
+        with connection:
+            connection.setblocking(False)
+            await trio.lowlevel.wait_readable(connection)
+            _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
+        if fds:
+            master = fds[0]
+            os.set_inheritable(master, False)
+            os.set_blocking(master, False)
+        nursery.cancel_scope.cancel()
+    return master

@@ -1,0 +1,80 @@
+"""What an OCI runtime says when it refuses, as errors of the contract."""
+
+import contextlib
+import json
+import re
+from typing import Final
+
+from linkspan.sdk.errors import Internal, InvalidArgument, LinkspanError, OutOfSpace
+
+# crun: executable file `x` not found in $PATH: No such file or directory
+# runc: exec: "x": executable file not found in $PATH
+#       exec: "/x": stat /x: no such file or directory
+_NOT_FOUND: Final = re.compile(
+    r"not found in \$PATH|exec: .*no such file or directory|open executable: No such file", re.I
+)
+# crun: open executable: Permission denied · runc: exec: "/x": permission denied
+_NOT_EXECUTABLE: Final = re.compile(
+    r"open executable: |executable .*permission denied|exec: .*(permission denied|is a directory)"
+    r"|exec format error|the path .* is a directory",
+    re.I,
+)
+_NOISE: Final = re.compile(
+    r"^(runc create failed: |runc run failed: |exec failed: |unable to start container process: )+"
+)
+
+
+def plain(message: str) -> str:
+    """The runtime's message without its log dress, on one line."""
+    text = message.strip()
+    lines = [_line(line) for line in text.splitlines() if line.strip()]
+    return _NOISE.sub("", "; ".join(line for line in lines if line)) or "no message"
+
+
+def _line(line: str) -> str:
+    if line.startswith("{"):
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            return str(entry.get("msg", line))
+    match = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
+    if match:
+        return match[1].replace('\\"', '"')
+    # crun's log file: 2026-11-24T09:07:33.000000Z: message
+    return re.sub(r"^[0-9T:.-]+Z: ", "", line.strip())
+
+
+def exit_code_of(message: str) -> int:
+    """127 not found, 126 not executable, 1 anything else."""
+    if _NOT_FOUND.search(message):
+        return 127
+    if _NOT_EXECUTABLE.search(message):
+        return 126
+    return 1
+
+
+def error_of(message: str, program: str) -> LinkspanError:
+    """The error for a container or process that was not made."""
+    text = plain(message)
+    details = {"program": program, "runtime_message": text}
+    match exit_code_of(text):
+        case 127:
+            return InvalidArgument(
+                f'exec: "{program}": executable file not found in the container: {text}',
+                code="command_not_found",
+                details=details,
+                help="check the command's spelling and the PATH of the image",
+            )
+        case 126:
+            return InvalidArgument(
+                f'exec: "{program}": cannot be executed: {text}',
+                code="command_not_executable",
+                details=details,
+                help="check the file's mode and that it fits this machine's architecture",
+            )
+    if "No space left on device" in text or "no space left on device" in text:
+        return OutOfSpace(f"the runtime could not make the container: {text}", details=details)
+    if re.search(r"invalid|unknown|not supported|no such file|not permitted|denied", text, re.I):
+        return InvalidArgument(
+            f"the runtime refused the container: {text}", code="runtime_refused", details=details
+        )
+    return Internal(f"the runtime failed: {text}", code="runtime_failed", details=details)

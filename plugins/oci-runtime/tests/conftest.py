@@ -1,0 +1,25 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+BUSYBOX = Path("/bin/busybox")
+
+
+@pytest.fixture(scope="session")
+def busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root folder of busybox: programs as links to it, users, mount points."""
+    folder = tmp_path_factory.mktemp("rootfs")
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "root", "home/app"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy2(BUSYBOX, folder / "bin/busybox")
+    names = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True)
+    for name in names.stdout.split():
+        if name != "busybox":
+            (folder / "bin" / name).symlink_to("busybox")
+    (folder / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/bin/sh\n"
+    )
+    (folder / "etc/group").write_text("root:x:0:\nwheel:x:10:root,app\napp:x:1001:\nlog:x:40:\n")
+    return folder
