@@ -20,6 +20,7 @@ from linkspan.core.config.schema import (
     DEFAULT_CONFIG,
     DEFAULT_CONFIG_DIR,
     DEFAULT_DRIVERS,
+    NAMED_DRIVER_ROLES,
     DaemonConfig,
     PluginsConfig,
     RoleConfig,
@@ -92,11 +93,10 @@ class LoadedConfig:
         Raises:
             NotFound: There is no such role.
         """
-        default = DEFAULT_DRIVERS.get(role)
-        if default is None:
-            raise NotFound(
-                f"there is no role '{role}'", help=f"the roles are {', '.join(DEFAULT_DRIVERS)}"
-            )
+        default = DEFAULT_DRIVERS.get(role, "")
+        if not default and role not in NAMED_DRIVER_ROLES:
+            roles = ", ".join((*DEFAULT_DRIVERS, *NAMED_DRIVER_ROLES))
+            raise NotFound(f"there is no role '{role}'", help=f"the roles are {roles}")
         table = self.values.get(role, {})
         tables = {k: v for k, v in table.items() if isinstance(v, Mapping)}
         return RoleConfig(table.get("driver", default), MappingProxyType(tables))
@@ -133,7 +133,7 @@ class LoadedConfig:
 
     def check_tables(self, components: Iterable[str]) -> list[Diagnostic]:
         """Tables that neither the core nor one of these components knows."""
-        known = [*_CORE_TABLES, *DEFAULT_DRIVERS, *sorted(components)]
+        known = [*_CORE_TABLES, *DEFAULT_DRIVERS, *NAMED_DRIVER_ROLES, *sorted(components)]
         found = []
         for name in self.values:
             if name not in known:
@@ -271,7 +271,7 @@ def read_config(
 
 def _role_faults(config: LoadedConfig, values: dict[str, Any]) -> Iterator[Diagnostic]:
     """Wrong shapes of role tables; what is inside the drivers' tables is the drivers' business."""
-    for role in DEFAULT_DRIVERS:
+    for role in (*DEFAULT_DRIVERS, *NAMED_DRIVER_ROLES):
         table = values.get(role, {})
         if not isinstance(table, dict):
             fault = Fault("type", (role,), f"must be a table, found {describe(table)}")
@@ -280,7 +280,7 @@ def _role_faults(config: LoadedConfig, values: dict[str, Any]) -> Iterator[Diagn
             continue
         for key in list(table):
             value = table[key]
-            if key == "driver":
+            if key == "driver" and role in DEFAULT_DRIVERS:
                 if not isinstance(value, str) or not value:
                     fault = Fault(
                         "type", (role, key), f"must be a driver's name, found {describe(value)}"
@@ -288,7 +288,7 @@ def _role_faults(config: LoadedConfig, values: dict[str, Any]) -> Iterator[Diagn
                     yield config._diagnostic(fault, (), role)
                     del table[key]
             elif not isinstance(value, Mapping):
-                driver = config.role(role).driver
+                driver = config.role(role).driver or "VERB"
                 origin = config.origin((role, key))
                 yield Diagnostic(
                     id="LS2001",

@@ -31,6 +31,9 @@ DEFAULT_DRIVERS: Final = MappingProxyType(
 )
 """The roles that are filled by one chosen driver, each with its default."""
 
+NAMED_DRIVER_ROLES: Final = ("step",)
+"""The roles whose drivers are asked for by name, each time: none is chosen."""
+
 
 def _unix_address(
     _instance: object, _field: "attrs.Attribute[Any]", value: tuple[str, ...]
@@ -122,7 +125,7 @@ class RoleConfig:
     """The choice for one role.
 
     Attributes:
-        driver: The chosen driver's name.
+        driver: The chosen driver's name; empty in a role whose drivers are asked for by name.
         tables: Each driver's own table, as plain TOML values.
     """
 

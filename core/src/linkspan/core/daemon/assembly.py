@@ -59,6 +59,8 @@ class Daemon:
     def wanted(self, role: str) -> list[str]:
         """Names of the drivers of a role that are to be opened, the chosen one first."""
         chosen = self.config.role(role).driver
+        if not chosen:
+            return self.registry.driver_names(role)
         self.drivers.chosen[role] = chosen
         if role not in ALL_INSTALLED:
             return [chosen]
