@@ -191,9 +191,12 @@ class Lab:
         protocol: str = "tcp",
         *,
         source_port: int = 0,
-        wait_s: float = 0.6,
+        wait_s: float = 2.5,
     ) -> str:
-        """What is answered; ``timeout``, ``refused``, or the error's name."""
+        """What is answered; ``timeout``, ``refused``, or the error's name.
+
+        The wait is for busy machines; where no answer is expected, a short one does.
+        """
         with trio.socket.from_stdlib_socket(self.socket(place, protocol)) as sock:
             try:
                 with trio.fail_after(wait_s):

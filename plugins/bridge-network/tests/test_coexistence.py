@@ -37,7 +37,7 @@ async def test_our_packets_pass_and_nothing_is_left_behind(chain, world, fake_ho
         assert (await lab.ask("lan", lab.host_address, 8080)) == f"a1 {lab.lan_address}"
         assert (await lab.ask("a1", lab.lan_address, 7000)).startswith("lan")
         assert (await lab.ask("a2", "10.201.0.2", 81)).startswith("a1")
-        assert await lab.ask("b1", "10.201.0.2", 81) == "timeout"
+        assert await lab.ask("b1", "10.201.0.2", 81, wait_s=0.6) == "timeout"
         for name in list(lab.sandboxes):
             await lab.detach(name)
     assert shell("iptables -S") == before

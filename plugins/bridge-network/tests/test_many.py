@@ -65,8 +65,8 @@ async def test_two_daemons_live_side_by_side_and_apart(lab, tmp_path, shell):
         assert len(bridges) == 2
         assert await lab.ask("b1", lab.host_address, 8080) == "a1 10.201.0.1"
         assert await lab.ask("a1", lab.host_address, 8081) == "b1 10.250.0.1"
-        assert await lab.ask("a1", "10.250.0.2", 81) == "timeout"
-        assert await lab.ask("b1", "10.201.0.2", 81) == "timeout"
+        assert await lab.ask("a1", "10.250.0.2", 81, wait_s=0.6) == "timeout"
+        assert await lab.ask("b1", "10.201.0.2", 81, wait_s=0.6) == "timeout"
         await lab.detach("b1")
         lab.driver = first
     assert shell("nft list tables").count("table inet linkspan_") == 1

@@ -75,8 +75,8 @@ async def restored(records, survivors, fake_host):
             await survivors.detach(name)
 
 
-async def asked(lab, place, address, port):
-    return (await lab.ask(place, address, port)).split()[0]
+async def asked(lab, place, address, port, **how):
+    return (await lab.ask(place, address, port, **how)).split()[0]
 
 
 def links():
@@ -88,7 +88,7 @@ async def check_reachability(lab):
     host, ephemeral = lab.host_address, lab.sandboxes["web"].ports[1].host_port
     assert await asked(lab, "lan", host, 8080) == "web"
     assert await asked(lab, "host", "127.0.0.1", ephemeral) == "web"
-    assert await asked(lab, "web", lab.address("db"), 81) == "timeout"
+    assert await asked(lab, "web", lab.address("db"), 81, wait_s=0.6) == "timeout"
     assert await asked(lab, "cache", lab.address("db"), 81) == "db"
 
 

@@ -275,9 +275,10 @@ class Namespaces:
         )
         index = inner.link(link.name).index
         inner.send(rtnetlink.address(index, link.interface), rtnetlink.link_up(index))
-        # The port gets its carrier with that, but the kernel only notes it for later, and until then
-        # the bridge sends nothing there. Asking for the link makes it so now.
+        # The port, and with the first port the bridge, get their carrier with that, but the kernel
+        # only notes it for later; until then they send nothing. Asking for a link makes it so now.
         self._home_netlink().link(link.port)
+        self._home_netlink().link(index=link.bridge)
 
     def _route(self, inner: RtNetlink, name: str, gateway: IPv4Address | None) -> None:
         if gateway is not None:

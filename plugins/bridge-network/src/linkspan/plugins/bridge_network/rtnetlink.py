@@ -271,16 +271,16 @@ class RtNetlink:
         """All links of the namespace."""
         return [_parse_link(body) for body in self._dump(_GETLINK, _link())]
 
-    def link(self, name: str) -> Link:
-        """A link by its name.
+    def link(self, name: str = "", *, index: int = 0) -> Link:
+        """A link by its name or index.
 
         The kernel (6.8 or newer) first carries out what it has put off: a carrier that came up.
 
         Raises:
-            RtNetlinkError: There is none of that name (ENODEV), or the kernel refused.
+            RtNetlinkError: There is none (ENODEV), or the kernel refused.
         """
         self._sequence += 1
-        body = _link(name)
+        body = _link(name, index=index)
         head = _HEADER.pack(_HEADER.size + len(body), _GETLINK, _REQUEST, self._sequence, 0)
         self._socket.send(head + body)
         while True:
@@ -288,7 +288,9 @@ class RtNetlink:
                 if sequence != self._sequence:
                     continue
                 if kind == _ERROR:
-                    raise _refusal(f"look up link {name}", flags, part) or RtNetlinkError(name)
+                    raise _refusal(f"look up link {name or index}", flags, part) or RtNetlinkError(
+                        name
+                    )
                 return _parse_link(part)
 
     def addresses(self) -> list[tuple[int, IPv4Interface]]:
