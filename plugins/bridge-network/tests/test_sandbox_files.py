@@ -1,3 +1,4 @@
+import errno
 from ipaddress import IPv4Address
 
 import pytest
@@ -6,13 +7,14 @@ from linkspan.plugins.bridge_network import sandbox_files
 from linkspan.plugins.bridge_network.sandbox_files import (
     ResolverSettings,
     SandboxFiles,
+    failure,
     hosts_text,
     parse_extra_hosts,
     parse_resolv_conf,
     reachable_from_container,
     with_wishes,
 )
-from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.errors import Internal, InvalidArgument, OutOfSpace
 
 
 def test_a_resolv_conf_is_read_as_the_resolver_does():
@@ -66,3 +68,11 @@ def test_a_line_is_taken_out_of_the_hosts_file_and_others_stay(tmp_path):
     files.remove_hosts([("10.1.0.2", "web")])
     assert path.read_text() == "127.0.0.1\tlocalhost\n10.0.0.2\tweb\n192.0.2.1\tmine\n"
     assert path.stat().st_ino == inode
+
+
+def test_a_full_disk_is_told_from_other_faults():
+    full = failure(OSError(errno.ENOSPC, "No space left on device", "/run/x"), "web")
+    assert isinstance(full, OutOfSpace)
+    assert "web" in str(full)
+    assert "/run/x" in str(full)
+    assert isinstance(failure(OSError(errno.EPERM, "no"), "web"), Internal)

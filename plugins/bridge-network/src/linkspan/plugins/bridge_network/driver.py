@@ -45,6 +45,7 @@ from linkspan.plugins.bridge_network.resolver import Resolver
 from linkspan.plugins.bridge_network.sandbox import Join, LivingSandbox, Memory, recall
 from linkspan.plugins.bridge_network.sandbox_files import (
     SandboxFiles,
+    failure,
     host_settings,
     hosts_text,
     parse_extra_hosts,
@@ -380,7 +381,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
                 with trio.CancelScope(shield=True):
                     await self._end(sandbox)
                 if isinstance(error, OSError):
-                    raise Internal(f"network of container {request.name}: {error}") from error
+                    raise failure(error, request.name) from error
                 raise
             self._make_known(sandbox)
             return sandbox.view()

@@ -17,6 +17,7 @@ from linkspan.plugins.bridge_network.namespaces import Namespaces
 from linkspan.plugins.bridge_network.pool import new_endpoint_id
 from linkspan.plugins.bridge_network.sandbox_files import (
     SandboxFiles,
+    failure,
     host_settings,
     hosts_text,
     parse_extra_hosts,
@@ -24,7 +25,7 @@ from linkspan.plugins.bridge_network.sandbox_files import (
 )
 from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.network import AttachRequest, NetworkCap, NetworkDriver, Sandbox
-from linkspan.sdk.errors import Conflict, Internal, NotUsable, PermissionDenied
+from linkspan.sdk.errors import Conflict, NotUsable, PermissionDenied
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network
 
@@ -81,7 +82,7 @@ class PlainNetwork(NetworkDriver[NoConfig]):
             with trio.CancelScope(shield=True):
                 await self.detach(request.container_id)
             if isinstance(error, OSError):
-                raise Internal(f"network of container {request.name}: {error}") from error
+                raise failure(error, request.name) from error
             raise
         return Sandbox(
             container_id=request.container_id,

@@ -4,6 +4,7 @@ They are bind mounted into the container, so they are written *in place*: a rena
 seen. Users may edit them, so a change touches only lines (or a file) that are as we wrote them.
 """
 
+import errno
 import ipaddress
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.errors import Internal, InvalidArgument, LinkspanError, OutOfSpace
 
 HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 _BEHIND_STUB = Path("/run/systemd/resolve/resolv.conf")
@@ -128,6 +129,13 @@ def parse_extra_hosts(
             raise InvalidArgument(f"invalid extra host '{text}': {error}") from error
         found.append((address.strip("[]"), name))
     return found
+
+
+def failure(error: OSError, container: str) -> LinkspanError:
+    """What to raise when the kernel or the disk refused something a sandbox needs."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpace(f"network of container {container}: {error}", help="free some disk space")
+    return Internal(f"network of container {container}: {error}")
 
 
 def hosts_text(own: Iterable[tuple[str, str]], more: Iterable[tuple[str, str]]) -> str:
