@@ -11,6 +11,7 @@ from typing import TypeVar
 import attrs
 
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.media_types import INDEXES, MANIFESTS
 from linkspan.sdk.model.image import Descriptor, Platform
 
 T = TypeVar("T")
@@ -68,14 +69,6 @@ _KNOWN_ARCHITECTURES = frozenset(
     ]
 )
 _VARIANT_VERSION = re.compile(r"v([0-9]+)")
-_INDEX_MEDIA_TYPES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
-_MANIFEST_MEDIA_TYPES = (
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-)
 
 
 def _os_name(text: str) -> str:
@@ -257,7 +250,7 @@ def select_manifest(
     An entry without a platform (a nested index, or an image whose index does not say) serves only
     when no entry with a platform does. Entries that are neither manifest nor index are passed over.
     """
-    usable = [d for d in descriptors if d.media_type in _INDEX_MEDIA_TYPES + _MANIFEST_MEDIA_TYPES]
+    usable = [d for d in descriptors if d.media_type in INDEXES + MANIFESTS]
     best = rank_platforms(
         wanted, [(d.platform, d) for d in usable if d.platform is not None], strict=strict
     )

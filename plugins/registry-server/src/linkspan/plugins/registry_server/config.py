@@ -44,7 +44,7 @@ class RegistryServerConfig:
         upload_expiry_s: An upload without news for this long is forgotten.
         head_timeout_s: How long a client may take for the head of a request.
         idle_timeout_s: How long a connection may rest between requests, and a body or an answer stall.
-        max_connections: More clients than this wait.
+        max_connections: More clients than this are told to come back (503).
     """
 
     listen: str = attrs.field(default="")
