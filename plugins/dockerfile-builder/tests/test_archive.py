@@ -165,6 +165,17 @@ def test_a_broken_extended_header_is_told():
             read(data)
 
 
+@pytest.mark.parametrize(
+    "records",
+    [{"uid": "-1"}, {"gid": "4294967295"}, {"path": "a\0b"}, {"linkpath": "a\0b"}, {"size": "-5"}],
+)
+def test_values_that_no_file_can_have_are_told(records):
+    info = member("a")
+    info.pax_headers = records
+    with pytest.raises(InvalidArgument):
+        read(make([(info, b"")], format=tarfile.PAX_FORMAT))
+
+
 def context(tmp_path, members):
     tree = TarTree(tmp_path)
     try:

@@ -8,7 +8,7 @@ import os
 import pytest
 import trio
 
-from linkspan.plugins.dockerfile_builder import target
+from linkspan.plugins.dockerfile_builder import copying
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.driver import DockerfileBuilder
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
@@ -674,6 +674,24 @@ async def test_a_quiet_build_tells_all_when_it_fails(workshop):
     assert "Step 2/2 : RUN exit 3" in workshop.said
 
 
+async def test_a_fault_in_a_step_is_drawn(workshop):
+    await fails(workshop, "FROM scratch", "LABEL a=b", "COPY ../x /x")
+    assert workshop.said.endswith(
+        """\
+error[LS0203]: COPY failed: forbidden path outside the build context: ../x ()
+ --> Dockerfile:3:1
+  |
+3 | COPY ../x /x
+  | ^^^^^^^^^^^^
+"""
+    )
+
+
+async def test_a_fault_before_the_first_step_is_told_by_the_error_alone(workshop):
+    await fails(workshop, "FROM scratch", "NOPE")
+    assert workshop.said == ""
+
+
 # Faults
 
 
@@ -739,7 +757,7 @@ async def test_a_full_disk_is_told_as_such(workshop, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(target, "_copy_data", full)
+    monkeypatch.setattr(copying, "copy_data", full)
     error = await fails(workshop, "FROM scratch", "COPY a /a", error=OutOfSpace, tags=("app",))
     assert "no space left" in str(error)
     assert workshop.engine.images.stored == {}

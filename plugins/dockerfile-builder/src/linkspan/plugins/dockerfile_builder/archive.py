@@ -20,6 +20,8 @@ _ZERO = bytes(BLOCK)
 # GNU and PAX headers carry names and small attributes; a MiB is far beyond what tar programs write.
 _MAX_METADATA_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 18
+# The highest one means "leave it as it is" to chown(2).
+_MAX_ID = (1 << 32) - 2
 
 Kind = Literal["file", "directory", "symlink", "hardlink", "fifo", "char", "block"]
 _KINDS: dict[bytes, Kind] = {
@@ -320,9 +322,7 @@ class _Reader:
             ) from error
         if entry.size < 0:
             raise InvalidArgument(f"'{name}' has a negative size", code="archive_broken")
-        stored = entry.size if kind in ("file", "hardlink") else 0
-        if kind == "hardlink" and not pax:
-            stored = _number(block[124:136])
+        stored = entry.size if kind == "file" else 0
         self._left, self._padding, self._name = stored, -stored % BLOCK, name
         return entry, self._data()
 
@@ -363,18 +363,28 @@ def _make_entry(
         for key, value in pax.items()
         if key.startswith("SCHILY.xattr.")
     }
+    uid = int(pax["uid"]) if "uid" in pax else _number(block[108:116])
+    gid = int(pax["gid"]) if "gid" in pax else _number(block[116:124])
+    device = (0, 0)
+    if kind in ("char", "block"):
+        device = (_number(block[329:337]), _number(block[337:345]))
+    if (
+        not 0 <= min(uid, gid) <= max(uid, gid) <= _MAX_ID
+        or not 0 <= min(device) <= max(device) < 1 << 20
+    ):
+        raise ValueError(name)
+    if "\0" in name or b"\0" in target:
+        raise ValueError(name)
     return Entry(
         name=name,
         kind=kind,
         mode=_number(block[100:108]) & 0o7777,
-        uid=int(pax["uid"]) if "uid" in pax else _number(block[108:116]),
-        gid=int(pax["gid"]) if "gid" in pax else _number(block[116:124]),
+        uid=uid,
+        gid=gid,
         size=int(pax["size"]) if "size" in pax else _number(block[124:136]),
         mtime_ns=min(max(mtime_ns, 0), (1 << 63) - 1),
         target=os.fsdecode(target) if kind in ("symlink", "hardlink") else "",
-        device=(_number(block[329:337]), _number(block[337:345]))
-        if kind in ("char", "block")
-        else (0, 0),
+        device=device,
         xattrs=xattrs,
     )
 

@@ -19,6 +19,7 @@ from linkspan.plugins.dockerfile_builder.solver import Build
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
 from linkspan.plugins.dockerfile_builder.stream import BuildStream
 from linkspan.plugins.dockerfile_builder.tree import FolderTree, TarTree, Tree
+from linkspan.sdk.diagnostics import render
 from linkspan.sdk.drivers.builder import Builder, BuilderCap, BuildRequest, BuildResult
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, Unsupported
 from linkspan.sdk.host import Host, NewImage
@@ -74,11 +75,11 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         if request.squash:
             raise Unsupported("squash is not supported", help="build without --squash")
         stream = BuildStream(progress, quiet=request.quiet)
-        try:
-            async with self._context(request) as (context, text):
-                dockerfile = _parse(text, request.file)
-                _warn(dockerfile, stream)
+        async with self._context(request) as (context, text):
+            dockerfile = _parse(text, request.file)
+            try:
                 with self._layers.lease() as lease:
+                    _warn(dockerfile, stream)
                     build = Build(
                         request=request,
                         dockerfile=dockerfile,
@@ -94,9 +95,12 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
                         NewImage(config=result.state.serialize(), chain_ids=result.chain),
                         tags=[str(tag) for tag in tags],
                     )
-        except LinkspanError:
-            stream.failed()
-            raise
+            except DockerfileError as error:
+                stream.failed(render(error.diagnostic(text)))
+                raise
+            except LinkspanError:
+                stream.failed()
+                raise
         stream.finish(image.id, tuple(tag.familiar for tag in tags))
         return BuildResult(image_id=image.id, steps=build.steps, cached_steps=build.cached_steps)
 

@@ -1,10 +1,7 @@
 """Runs the instructions of one stage, one after the other."""
 
-import contextlib
 import posixpath
 import signal
-from collections.abc import AsyncIterator, Iterator
-from typing import Protocol
 
 import attrs
 
@@ -12,22 +9,14 @@ from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.cache import StepRecord, step_key
 from linkspan.plugins.dockerfile_builder.fault import quote
 from linkspan.plugins.dockerfile_builder.image_config import ImageState, parse_ports
-from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
-from linkspan.plugins.dockerfile_builder.ownership import Mode, parse_owner
-from linkspan.plugins.dockerfile_builder.remote import fetch, is_git, is_url
-from linkspan.plugins.dockerfile_builder.selection import (
-    Selection,
-    Selector,
-    TransferError,
-    selection_digest,
-)
+from linkspan.plugins.dockerfile_builder.ownership import parse_owner
+from linkspan.plugins.dockerfile_builder.services import Services
 from linkspan.plugins.dockerfile_builder.stream import OutputDecoder, StageStream
-from linkspan.plugins.dockerfile_builder.target import CopyOptions, Target
-from linkspan.plugins.dockerfile_builder.tree import Tree
+from linkspan.plugins.dockerfile_builder.target import Target
+from linkspan.plugins.dockerfile_builder.transfer import Transfer, expand_order, located
 from linkspan.plugins.dockerfile_builder.variables import StageScope, expanded
-from linkspan.sdk.drivers.builder import BuildRequest
 from linkspan.sdk.errors import LinkspanError
-from linkspan.sdk.host import Engine, Host, StepRun
+from linkspan.sdk.host import Engine, StepRun
 from linkspan.sdk.image_config import digest_of
 
 _SIGNALS = {name for name in dir(signal) if name.startswith("SIG") and "_" not in name}
@@ -49,40 +38,6 @@ class StageResult:
     def top(self) -> str:
         """Its uppermost layer; empty if it has none."""
         return self.chain[-1] if self.chain else ""
-
-
-class Services(Protocol):
-    """What a stage needs of the build that it belongs to."""
-
-    @property
-    def request(self) -> BuildRequest:
-        """What was asked."""
-
-    @property
-    def host(self) -> Host:
-        """Lent by the core."""
-
-    @property
-    def layers(self) -> LayerMaker:
-        """Makes and remembers layers."""
-
-    @property
-    def lease(self) -> set[str]:
-        """Layers that must not be pruned while the build runs."""
-
-    @property
-    def context(self) -> Tree:
-        """The build context."""
-
-    @property
-    def max_archive_bytes(self) -> int:
-        """Limit of what ADD fetches or unpacks."""
-
-    async def source_layer(self, copy: ins.Copy, stage_index: int) -> str:
-        """The top layer of what ``--from`` names."""
-
-    def count_step(self, *, cached: bool) -> None:
-        """One more step is done."""
 
 
 @attrs.define
@@ -131,7 +86,7 @@ class StageRun:
             case ins.Run():
                 await self._run(instruction)
             case ins.Copy() | ins.Add():
-                await self._transfer(instruction)
+                await self._copy(instruction)
             case ins.Workdir():
                 await self._workdir(instruction)
             case _:
@@ -318,7 +273,7 @@ class StageRun:
             owner = parse_owner(user, target.read_text) if user else None
             target.make_directories(target.resolve(path), owner)
 
-        with _located(instruction):
+        with located(instruction):
             record, cached = await self.services.layers.once(
                 step_key(op="workdir", parent=self.top, path=path, user=user),
                 lambda: self.services.layers.write(self.top, work),
@@ -326,200 +281,12 @@ class StageRun:
             )
         self._take(record, cached, f"WORKDIR {path}")
 
-    # COPY and ADD
-
-    async def _transfer(self, instruction: ins.Copy | ins.Add) -> None:
-        with _located(instruction):
-            order = self._order(instruction)
-            if order.source:
-                record, cached = await self._copy_from(order)
-            else:
-                record, cached = await self._copy_context(order)
+    async def _copy(self, instruction: ins.Copy | ins.Add) -> None:
+        with located(instruction):
+            order = expand_order(instruction, self.scope.values, self.state.working_dir)
+            transfer = Transfer(self.services, order, parent=self.top, index=self.index)
+            record, cached = await transfer.run()
         self._take(record, cached, order.history)
-
-    def _order(self, instruction: ins.Copy | ins.Add) -> "_Order":
-        """The instruction with its variables expanded and its contradictions refused."""
-        line = instruction.line
-        sources = tuple(self._expand(instruction, source) for source in instruction.sources)
-        dest = self._expand(instruction, instruction.dest)
-        chmod = self._expand(instruction, instruction.chmod)
-        unpack = False
-        if isinstance(instruction, ins.Add):
-            unpack = instruction.unpack is not False
-            git = [source for source in sources if is_git(source)]
-            if git:
-                raise line.error(
-                    f"ADD from a git repository is not supported yet: {git[0]}",
-                    framed=False,
-                    code="dockerfile_unsupported",
-                    diagnostic_id="LS0204",
-                    help="clone it into the build context, or RUN git clone",
-                )
-            if instruction.checksum and not all(map(is_url, sources)):
-                raise line.error("checksum requires HTTP(S) or Git sources", framed=False)
-            if instruction.checksum and len(sources) > 1:
-                raise line.error("checksum can't be specified for multiple sources", framed=False)
-        elif any(is_url(source) or source.startswith("git@") for source in sources):
-            raise line.error("source can't be a URL for COPY", framed=False)
-        return _Order(
-            instruction=instruction,
-            sources=sources,
-            dest=dest if dest.startswith("/") else posixpath.join(self.state.working_dir, dest),
-            chown=self._expand(instruction, instruction.chown),
-            mode=Mode.parse(chmod) if chmod else None,
-            chmod=chmod,
-            exclude=tuple(self._expand(instruction, word) for word in instruction.exclude),
-            unpack=unpack,
-            source=instruction.source if isinstance(instruction, ins.Copy) else "",
-            history=" ".join((line.keyword, *line.flags, *sources, dest)),
-        )
-
-    def _key(self, order: "_Order", **facts: object) -> str:
-        return step_key(
-            op="copy",
-            parent=self.top,
-            dest=order.dest,
-            chown=order.chown,
-            chmod=order.chmod,
-            unpack=order.unpack,
-            link=order.instruction.link,
-            **facts,
-        )
-
-    async def _copy_from(self, order: "_Order") -> tuple[StepRecord, bool]:
-        """From a stage or image. Looked up by what it names first; then by what that holds."""
-        assert isinstance(order.instruction, ins.Copy)
-        layers = self.services.layers
-        use_cache = not self.services.request.no_cache
-        top = await self.services.source_layer(order.instruction, self.index)
-        named = self._key(
-            order,
-            source=top,
-            paths=order.sources,
-            exclude=order.exclude,
-            parents=order.instruction.parents,
-        )
-        if use_cache and (record := await layers.lookup(named)) is not None:
-            return record, True
-        async with layers.tree(top) as tree:
-            selection, digest = await in_thread(self._select, tree, order)
-            record, cached = await layers.once(
-                self._key(order, content=[digest], kept_owner=True),
-                lambda: self._write(order, [(tree, selection)]),
-                use_cache=use_cache,
-            )
-        await layers.remember(named, record)
-        return record, cached
-
-    async def _copy_context(self, order: "_Order") -> tuple[StepRecord, bool]:
-        async with self._context_parts(order) as parts:
-            digests = [digest for _, _, digest in parts]
-            return await self.services.layers.once(
-                self._key(order, content=digests, kept_owner=False),
-                lambda: self._write(order, [(tree, selection) for tree, selection, _ in parts]),
-                use_cache=not self.services.request.no_cache,
-            )
-
-    @contextlib.asynccontextmanager
-    async def _context_parts(
-        self, order: "_Order"
-    ) -> AsyncIterator[list[tuple[Tree, Selection, str]]]:
-        """What is copied from the context, and what is fetched, each with its digest."""
-        parts: list[tuple[Tree, Selection, str]] = []
-        local = tuple(source for source in order.sources if not is_url(source))
-        with contextlib.ExitStack() as stack:
-            if local:
-                context = self.services.context
-                selection, digest = await in_thread(
-                    self._select, context, attrs.evolve(order, sources=local)
-                )
-                parts.append((context, selection, digest))
-            for url in order.sources:
-                if is_url(url):
-                    assert isinstance(order.instruction, ins.Add)
-                    tree, selection = await fetch(
-                        url,
-                        self.services.host.state_dir,
-                        checksum=order.instruction.checksum,
-                        limit_bytes=self.services.max_archive_bytes,
-                    )
-                    stack.callback(tree.close)
-                    node = selection.sources[0].node
-                    digest = f"{url} {node.digest!r} {node.mtime_ns}"
-                    parts.append((tree, selection, digest))
-            yield parts
-
-    def _select(self, tree: Tree, order: "_Order") -> tuple[Selection, str]:
-        """Blocking."""
-        instruction = order.instruction
-        selector = Selector(
-            keyword=instruction.line.keyword,
-            from_context=not order.source,
-            exclude=order.exclude,
-            parents=instruction.parents,
-        )
-        selection = selector.select(tree, order.sources)
-        digest = selection_digest(
-            tree, selection, keep_owner=bool(order.source), check=lambda: None
-        )
-        return selection, digest
-
-    async def _write(self, order: "_Order", parts: list[tuple[Tree, Selection]]) -> StepRecord:
-        many = sum(len(selection.sources) for _, selection in parts) > 1
-
-        def work(target: Target) -> None:
-            owner = parse_owner(order.chown, target.read_text) if order.chown else None
-            for tree, selection in parts:
-                remote = tree is not self.services.context and not order.source
-                unpack = order.unpack and (not remote or order.unpacks_remote)
-                options = CopyOptions(
-                    dest=order.dest,
-                    owner=owner,
-                    keep_owner=bool(order.source),
-                    mode=order.mode,
-                    unpack=unpack,
-                    unpack_limit_bytes=self.services.max_archive_bytes,
-                )
-                wide = attrs.evolve(selection, many=selection.many or (many and len(parts) > 1))
-                target.copy(tree, wide, options, order.instruction.line.keyword)
-
-        return await self.services.layers.write(self.top, work, apart=order.instruction.link)
-
-
-@attrs.frozen(kw_only=True)
-class _Order:
-    """A COPY or ADD, expanded.
-
-    Attributes:
-        dest: Absolute, as written otherwise.
-        source: ``--from``.
-        history: What the image's history says.
-    """
-
-    instruction: ins.Copy | ins.Add
-    sources: tuple[str, ...]
-    dest: str
-    chown: str
-    chmod: str
-    mode: Mode | None
-    exclude: tuple[str, ...]
-    unpack: bool
-    source: str
-    history: str
-
-    @property
-    def unpacks_remote(self) -> bool:
-        """Fetched archives are unpacked only when asked for."""
-        return isinstance(self.instruction, ins.Add) and self.instruction.unpack is True
-
-
-@contextlib.contextmanager
-def _located(instruction: ins.Instruction) -> Iterator[None]:
-    """Give the faults of file work their place in the Dockerfile."""
-    try:
-        yield
-    except TransferError as error:
-        raise instruction.line.error(str(error), framed=False, diagnostic_id="LS0203") from error
 
 
 def _failed(instruction: ins.Run, argv: tuple[str, ...], code: int) -> LinkspanError:

@@ -59,10 +59,15 @@ class BuildStream:
         for tag in tags:
             self.say(f"Successfully tagged {tag}\n")
 
-    def failed(self) -> None:
-        """Tell what was kept back, in the order of the stages."""
+    def failed(self, note: str = "") -> None:
+        """Tell what was kept back, in the order of the stages, and last a note on the fault.
+
+        A fault before the first step is told by the error alone: HTTP can still say so in its status.
+        """
         for _, stage in sorted(self._stages.items()):
             stage.set_open(True)
+        if note and self._stages:
+            self.say(f"{note}\n")
         if self._quiet:
             for progress in self._kept:
                 self._sink(progress)

@@ -162,7 +162,7 @@ class TarTree(Tree):
     def __init__(self, folder: Path, *, max_entries: int = 1_000_000) -> None:
         self.root = Node(kind="directory", children={})
         # Without a name wherever the file system can do that: a crash leaves nothing.
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - see close
         self._fd = self._file.fileno()
         self._end = 0
         self._unwritten: list[memoryview] = []

@@ -1,0 +1,43 @@
+"""What a stage needs of the build that it belongs to."""
+
+from typing import Protocol
+
+from linkspan.plugins.dockerfile_builder import instructions as ins
+from linkspan.plugins.dockerfile_builder.layers import LayerMaker
+from linkspan.plugins.dockerfile_builder.tree import Tree
+from linkspan.sdk.drivers.builder import BuildRequest
+from linkspan.sdk.host import Host
+
+
+class Services(Protocol):
+    """Lent to the stages of one build."""
+
+    @property
+    def request(self) -> BuildRequest:
+        """What was asked."""
+
+    @property
+    def host(self) -> Host:
+        """Lent by the core."""
+
+    @property
+    def layers(self) -> LayerMaker:
+        """Makes and remembers layers."""
+
+    @property
+    def lease(self) -> set[str]:
+        """Layers that must not be pruned while the build runs."""
+
+    @property
+    def context(self) -> Tree:
+        """The build context."""
+
+    @property
+    def max_archive_bytes(self) -> int:
+        """Limit of what ADD fetches or unpacks."""
+
+    async def source_layer(self, copy: ins.Copy, stage_index: int) -> str:
+        """The top layer of what ``--from`` names."""
+
+    def count_step(self, *, cached: bool) -> None:
+        """One more step is done."""

@@ -1,0 +1,255 @@
+"""COPY and ADD: from a build context, a stage, an image or a URL into a layer."""
+
+import contextlib
+import posixpath
+from collections.abc import AsyncIterator, Iterator, Mapping
+
+import attrs
+import trio
+
+from linkspan.plugins.dockerfile_builder import instructions as ins
+from linkspan.plugins.dockerfile_builder.cache import StepRecord, step_key
+from linkspan.plugins.dockerfile_builder.copying import Copier, CopyOptions
+from linkspan.plugins.dockerfile_builder.layers import in_thread
+from linkspan.plugins.dockerfile_builder.ownership import Mode, parse_owner
+from linkspan.plugins.dockerfile_builder.remote import fetch, is_git, is_url
+from linkspan.plugins.dockerfile_builder.selection import (
+    Selection,
+    Selector,
+    TransferError,
+    selection_digest,
+)
+from linkspan.plugins.dockerfile_builder.services import Services
+from linkspan.plugins.dockerfile_builder.target import Target
+from linkspan.plugins.dockerfile_builder.tree import Tree
+from linkspan.plugins.dockerfile_builder.variables import expanded
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """A COPY or ADD, expanded.
+
+    Attributes:
+        dest: Absolute, as written otherwise.
+        source: ``--from``.
+        history: What the image's history says.
+    """
+
+    instruction: ins.Copy | ins.Add
+    sources: tuple[str, ...]
+    dest: str
+    chown: str
+    chmod: str
+    mode: Mode | None
+    exclude: tuple[str, ...]
+    unpack: bool
+    source: str
+    history: str
+
+    @property
+    def unpacks_remote(self) -> bool:
+        """Fetched archives are unpacked only when asked for."""
+        return isinstance(self.instruction, ins.Add) and self.instruction.unpack is True
+
+
+def expand_order(
+    instruction: ins.Copy | ins.Add, values: Mapping[str, str], working_dir: str
+) -> Order:
+    """The instruction with its variables expanded and its contradictions refused.
+
+    Raises:
+        DockerfileError: A variable cannot be expanded, or the sources do not fit the instruction.
+        TransferError: ``--chmod`` cannot be read.
+    """
+
+    def word(text: str) -> str:
+        return expanded(instruction, text, values).text
+
+    line = instruction.line
+    sources = tuple(word(source) for source in instruction.sources)
+    dest = word(instruction.dest)
+    chmod = word(instruction.chmod)
+    unpack = False
+    if isinstance(instruction, ins.Add):
+        unpack = instruction.unpack is not False
+        git = [source for source in sources if is_git(source)]
+        if git:
+            raise line.error(
+                f"ADD from a git repository is not supported yet: {git[0]}",
+                framed=False,
+                code="dockerfile_unsupported",
+                diagnostic_id="LS0204",
+                help="clone it into the build context, or RUN git clone",
+            )
+        if instruction.checksum and not all(map(is_url, sources)):
+            raise line.error("checksum requires HTTP(S) or Git sources", framed=False)
+        if instruction.checksum and len(sources) > 1:
+            raise line.error("checksum can't be specified for multiple sources", framed=False)
+    elif any(is_url(source) or source.startswith("git@") for source in sources):
+        raise line.error("source can't be a URL for COPY", framed=False)
+    return Order(
+        instruction=instruction,
+        sources=sources,
+        dest=dest if dest.startswith("/") else posixpath.join(working_dir, dest),
+        chown=word(instruction.chown),
+        mode=Mode.parse(chmod) if chmod else None,
+        chmod=chmod,
+        exclude=tuple(word(pattern) for pattern in instruction.exclude),
+        unpack=unpack,
+        source=instruction.source if isinstance(instruction, ins.Copy) else "",
+        history=" ".join((line.keyword, *line.flags, *sources, dest)),
+    )
+
+
+class Transfer:
+    """One COPY or ADD that is being done.
+
+    Args:
+        order: What to do.
+        parent: The layer below; empty if there is none.
+        index: Of the stage.
+    """
+
+    def __init__(self, services: Services, order: Order, *, parent: str, index: int) -> None:
+        self._services = services
+        self._order = order
+        self._parent = parent
+        self._index = index
+
+    async def run(self) -> tuple[StepRecord, bool]:
+        """Do it, or find it in the cache; say which.
+
+        Raises:
+            TransferError: In Docker's wording.
+            DockerfileError: ``--from`` names what it must not.
+        """
+        if self._order.source:
+            return await self._copy_from()
+        return await self._copy_context()
+
+    def _key(self, **facts: object) -> str:
+        return step_key(
+            op="copy",
+            parent=self._parent,
+            dest=self._order.dest,
+            chown=self._order.chown,
+            chmod=self._order.chmod,
+            unpack=self._order.unpack,
+            link=self._order.instruction.link,
+            **facts,
+        )
+
+    async def _copy_from(self) -> tuple[StepRecord, bool]:
+        """From a stage or image. Looked up by what it names first; then by what that holds."""
+        assert isinstance(self._order.instruction, ins.Copy)
+        layers = self._services.layers
+        use_cache = not self._services.request.no_cache
+        top = await self._services.source_layer(self._order.instruction, self._index)
+        named = self._key(
+            source=top,
+            paths=self._order.sources,
+            exclude=self._order.exclude,
+            parents=self._order.instruction.parents,
+        )
+        if use_cache and (record := await layers.lookup(named)) is not None:
+            return record, True
+        async with layers.tree(top) as tree:
+            selection, digest = await in_thread(self._select, tree, self._order.sources)
+            record, cached = await layers.once(
+                self._key(content=[digest], kept_owner=True),
+                lambda: self._write([(tree, selection)]),
+                use_cache=use_cache,
+            )
+        await layers.remember(named, record)
+        return record, cached
+
+    async def _copy_context(self) -> tuple[StepRecord, bool]:
+        async with self._context_parts() as parts:
+            digests = [digest for _, _, digest in parts]
+            return await self._services.layers.once(
+                self._key(content=digests, kept_owner=False),
+                lambda: self._write([(tree, selection) for tree, selection, _ in parts]),
+                use_cache=not self._services.request.no_cache,
+            )
+
+    @contextlib.asynccontextmanager
+    async def _context_parts(self) -> AsyncIterator[list[tuple[Tree, Selection, str]]]:
+        """What is copied from the context, and what is fetched, each with its digest."""
+        parts: list[tuple[Tree, Selection, str]] = []
+        local = tuple(source for source in self._order.sources if not is_url(source))
+        with contextlib.ExitStack() as stack:
+            if local:
+                context = self._services.context
+                selection, digest = await in_thread(self._select, context, local)
+                parts.append((context, selection, digest))
+            for url in self._order.sources:
+                if is_url(url):
+                    assert isinstance(self._order.instruction, ins.Add)
+                    tree, selection = await fetch(
+                        url,
+                        self._services.host.state_dir,
+                        checksum=self._order.instruction.checksum,
+                        limit_bytes=self._services.max_archive_bytes,
+                    )
+                    stack.callback(tree.close)
+                    node = selection.sources[0].node
+                    digest = f"{url} {node.digest!r} {node.mtime_ns}"
+                    parts.append((tree, selection, digest))
+            yield parts
+
+    def _select(self, tree: Tree, sources: tuple[str, ...]) -> tuple[Selection, str]:
+        """Blocking."""
+        instruction = self._order.instruction
+        selector = Selector(
+            keyword=instruction.line.keyword,
+            from_context=not self._order.source,
+            exclude=self._order.exclude,
+            parents=instruction.parents,
+        )
+        selection = selector.select(tree, sources)
+        digest = selection_digest(
+            tree,
+            selection,
+            keep_owner=bool(self._order.source),
+            check=trio.from_thread.check_cancelled,
+        )
+        return selection, digest
+
+    async def _write(self, parts: list[tuple[Tree, Selection]]) -> StepRecord:
+        many = sum(len(selection.sources) for _, selection in parts) > 1
+
+        def work(target: Target) -> None:
+            owner = parse_owner(self._order.chown, target.read_text) if self._order.chown else None
+            for tree, selection in parts:
+                remote = tree is not self._services.context and not self._order.source
+                unpack = self._order.unpack and (not remote or self._order.unpacks_remote)
+                options = CopyOptions(
+                    dest=self._order.dest,
+                    owner=owner,
+                    keep_owner=bool(self._order.source),
+                    mode=self._order.mode,
+                    unpack=unpack,
+                    unpack_limit_bytes=self._services.max_archive_bytes,
+                )
+                wide = attrs.evolve(selection, many=selection.many or (many and len(parts) > 1))
+                Copier(tree, target, options).copy(wide, self._order.instruction.line.keyword)
+
+        return await self._services.layers.write(
+            self._parent, work, apart=self._order.instruction.link
+        )
+
+
+@contextlib.contextmanager
+def located(instruction: ins.Instruction) -> Iterator[None]:
+    """Give the faults of file work their place in the Dockerfile."""
+    try:
+        yield
+    except TransferError as error:
+        raise instruction.line.error(str(error), framed=False, diagnostic_id="LS0203") from error
+    except OSError as error:
+        # A name too long, a value that the file system does not take: the sources' fault.
+        raise instruction.line.error(
+            f"{instruction.line.keyword} failed: {error.strerror}: {error.filename or ''}",
+            framed=False,
+            diagnostic_id="LS0203",
+        ) from error
