@@ -104,7 +104,7 @@ class StepRunner:
 
     def _progress(self, progress: Progress) -> None:
         if progress.stream:
-            self.log.add(progress.stream.rstrip("\n"))
+            self.log.add_text(progress.stream)
             return
         self.run.recorder.tell(
             "progress",
@@ -190,6 +190,7 @@ class StepRunner:
                 fault = error
             finally:
                 nursery.cancel_scope.cancel()
+                self.log.end()
                 await self.log.flush()
         if fault is not None:
             raise fault

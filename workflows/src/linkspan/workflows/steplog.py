@@ -36,6 +36,7 @@ class StepLog:
         self._size = 0
         self._wake = trio.Event()
         self._lock = trio.Lock()
+        self._text = ""
         self._partial: dict[StreamKind, str] = {}
         self._decoders = {
             kind: codecs.getincrementaldecoder("utf-8")("replace") for kind in StreamKind
@@ -54,6 +55,12 @@ class StepLog:
         self.tail.append(line)
         self._on_line(stream, line)
         self._wake.set()
+
+    def add_text(self, text: str) -> None:
+        """Add text whose lines may come in pieces; does not block."""
+        *lines, self._text = (self._text + text).split("\n")
+        for line in lines:
+            self.add(line.rstrip("\r"))
 
     async def feed(self, stream: StreamKind, data: bytes) -> None:
         """Add output of a process; waits for the disk when it comes faster than that."""
@@ -75,6 +82,8 @@ class StepLog:
             if rest:
                 self.add(rest, "e" if stream is StreamKind.STDERR else "o")
         self._partial.clear()
+        if self._text:
+            self.add_text("\n")
 
     async def run(self) -> None:
         """Write what was added, until cancelled."""

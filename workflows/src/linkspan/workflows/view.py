@@ -182,7 +182,8 @@ def summary(session: Session, state: RunState) -> None:
     rows = []
     for job in state.jobs.values():
         for step in job.steps.values():
-            shown = step.state if step.result or job.started else "waiting"
+            # A job that never began says it for its steps.
+            shown = step.state if step.result or job.started or not job.result else job.result
             result = f"{sign(session, shown, on_err=False)} {shown}"
             if step.undone:
                 result += ", rolled back" if step.undo_result == "success" else ", rollback failed"
