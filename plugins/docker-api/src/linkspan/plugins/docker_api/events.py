@@ -1,6 +1,5 @@
 """GET /events."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -66,12 +65,10 @@ class EventRoutes:
         if since_ns is None and until_ns is not None and until_ns / 1e9 <= now_s():
             since_ns = 0
 
-        async def wanted(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
-            async for event in events:
-                if until_ns is not None and event.time_ns > until_ns:
-                    return
-                if passes(event, filters):
-                    yield event
+        def encode(event: Event) -> tuple[bytes, ...] | None:
+            if until_ns is not None and event.time_ns > until_ns:
+                return None
+            return _encode(event) if passes(event, filters) else ()
 
         async def run(writer: Writer) -> None:
             left_s = float("inf")
@@ -79,7 +76,7 @@ class EventRoutes:
                 left_s = max(until_ns / 1e9 - now_s(), 0) + _REPLAY_S
             with trio.move_on_after(left_s):
                 async with self._events.subscribe(since_ns=since_ns) as events:
-                    await copy_in_batches(writer, wanted(events), _encode)
+                    await copy_in_batches(writer, events, encode)
 
         return Stream(run=run)
 

@@ -104,11 +104,14 @@ def json_line(value: object) -> bytes:
 
 
 async def copy_in_batches(
-    writer: Writer, source: AsyncIterator[T], encode: Callable[[T], tuple[bytes, ...]]
+    writer: Writer, source: AsyncIterator[T], encode: Callable[[T], tuple[bytes, ...] | None]
 ) -> None:
     """Write each item of a source; items that are there already go out in one chunk.
 
     A million log lines of a follower cost a few hundred writes, and a single one goes out at once.
+
+    Args:
+        encode: The parts of an item; none of them to leave it out, None to end here.
     """
     parts: list[bytes] = []
     size = 0
@@ -133,6 +136,10 @@ async def copy_in_batches(
         nursery.start_soon(pump)
         async for item in source:
             encoded = encode(item)
+            if encoded is None:
+                break
+            if not encoded:
+                continue
             parts.extend(encoded)
             size += sum(map(len, encoded))
             more.set()
