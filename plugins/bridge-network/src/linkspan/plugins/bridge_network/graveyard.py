@@ -18,6 +18,8 @@ from linkspan.plugins.bridge_network.namespaces import Namespaces
 
 _REST_S = 1.0
 _LOOK_AGAIN_S = 0.2
+_LOOK_AGAIN_SOON_S = 0.01
+_LONG_ENOUGH_S = 0.5
 
 
 @attrs.frozen
@@ -91,6 +93,13 @@ class Graveyard:
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
+
+    async def until_gone(self, names: Iterable[str]) -> None:
+        """Wait, but not long, until the kernel has taken links away."""
+        waiting = set(names)
+        with trio.move_on_after(_LONG_ENOUGH_S):
+            while waiting & {link.name for link in await self._namespaces.links()}:  # noqa: ASYNC110
+                await trio.sleep(_LOOK_AGAIN_SOON_S)
 
     async def _give_back(self) -> bool:
         async with self._working:
