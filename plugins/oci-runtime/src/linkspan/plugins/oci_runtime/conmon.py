@@ -65,7 +65,8 @@ class ConmonCommand:
             words.append("--terminal")
         if self.stdin:
             words.append("--stdin")
-            if not self.stdin_once:
+            # A terminal stays open when its first user has left (Docker: StdinOnce counts without one).
+            if self.tty or not self.stdin_once:
                 words.append("--leave-stdin-open")
         return words
 
