@@ -21,7 +21,6 @@ from linkspan.sdk.errors import (
 )
 from linkspan.sdk.host import Host
 
-
 # What survives a restart of the driver, by its folder.
 _kept: dict[Path, tuple[dict[str, bytes], dict[str, bytearray]]] = {}
 
