@@ -4,6 +4,7 @@ The socket is SEQPACKET: each packet of ours is a piece of stdin, each of conmon
 names the stream (2 stdout, 3 stderr). Packets of one stream that are there already are joined.
 """
 
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -83,10 +84,8 @@ class AttachedStreams(ProcessStreams):
 
     async def close_stdin(self) -> None:
         """End of input; conmon passes it on if the container was made with ``stdin_once``."""
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
         await trio.lowlevel.checkpoint()
 
 

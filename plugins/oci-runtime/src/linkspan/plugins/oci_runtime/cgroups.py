@@ -71,7 +71,7 @@ def detect(mountinfo: str | None = None) -> Hierarchies:
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         target = Path(_unescape(before.split()[4]))
-        fstype, _, options = (after.split(" ", 2) + ["", ""])[:3]
+        fstype, _, options = [*after.split(" ", 2), "", ""][:3]
         if fstype == "cgroup2" and unified is None:
             unified = target
         elif fstype == "cgroup":

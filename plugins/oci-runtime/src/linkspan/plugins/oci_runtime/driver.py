@@ -22,6 +22,7 @@ import trio
 
 from linkspan.plugins.oci_runtime import (
     attach,
+    capabilities,
     cgroups,
     exec_session,
     logs,
@@ -45,7 +46,7 @@ from linkspan.plugins.oci_runtime.conmon import (
     start_conmon,
     start_time,
 )
-from linkspan.plugins.oci_runtime.record import Record, boot_id
+from linkspan.plugins.oci_runtime.record import Record
 from linkspan.plugins.oci_runtime.tools import Tools
 from linkspan.plugins.oci_runtime.warmth import KeepWarm
 from linkspan.sdk.drivers.runtime import (
@@ -58,7 +59,7 @@ from linkspan.sdk.drivers.runtime import (
     RuntimeCap,
     RuntimeStats,
 )
-from linkspan.sdk.errors import Conflict, Internal, NotFound
+from linkspan.sdk.errors import Conflict, Internal, LinkspanError, NotFound, NotUsable, OutOfSpace
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.container import ExitStatus, Resources
 from linkspan.sdk.model.process import LogQuery, LogRecord, ProcessStreams
@@ -75,6 +76,7 @@ class _Container:
         init: pidfd of its init; -1 once that is known to be gone.
         scrubbed: Its cgroups and the runtime's state are removed; its id may be used again.
         process: The ``process`` of its config.json, read when the first exec needs it.
+        state_in_use: Held while the runtime starts it: a short-lived one may end before that is done.
     """
 
     record: Record
@@ -86,6 +88,7 @@ class _Container:
     ended: trio.Event = attrs.field(factory=trio.Event)
     scrubbed: trio.Event = attrs.field(factory=trio.Event)
     process: Mapping[str, Any] | None = None
+    state_in_use: trio.Lock = attrs.field(factory=trio.Lock)
 
     @property
     def id(self) -> str:
@@ -122,7 +125,7 @@ class OciRuntime(Runtime[OciConfig]):
             return
         try:
             runtime = programs.find_runtime(config.runtime)
-        except programs.NotUsable:
+        except NotUsable:
             return  # `open` says so
         if mount_namespace.is_hybrid() and "crun" in Path(runtime).name:
             mount_namespace.enter(run_dir)
@@ -238,10 +241,16 @@ class OciRuntime(Runtime[OciConfig]):
                 await trio.to_thread.run_sync(self._undo_create, request, old)
             if isinstance(exc, CreateFailed):
                 raise refusal.error_of(str(exc), request.process.args[0]) from exc
+            if isinstance(exc, OSError):
+                raise _disk_error(exc) from exc
             raise
         container = self._hold(request, bundle, held)
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._record_created, container, key)
+            try:
+                await trio.to_thread.run_sync(self._record_created, container, key)
+            except OSError as exc:
+                await self.delete(container.id)
+                raise _disk_error(exc) from exc
 
     def _join(self, request: CreateRequest) -> spec.Namespaces:
         """Paths of the namespaces to join."""
@@ -375,9 +384,10 @@ class OciRuntime(Runtime[OciConfig]):
         await trio.lowlevel.checkpoint_if_cancelled()
         if not container.started and container.status is None:
             with trio.CancelScope(shield=True):
-                if not (self._tools.is_crun and self._open_gate(container)):
-                    await self._call_runtime("start", container_id)
-            container.started = True
+                async with container.state_in_use:
+                    if not (self._tools.is_crun and self._open_gate(container)):
+                        await self._call_runtime("start", container_id)
+                    container.started = True
         return container.record.pid
 
     def _open_gate(self, container: _Container) -> bool:
@@ -478,7 +488,8 @@ class OciRuntime(Runtime[OciConfig]):
             if container.init >= 0:
                 os.close(container.init)
                 container.init = -1
-            await trio.to_thread.run_sync(self._scrub, container)
+            async with container.state_in_use:
+                await trio.to_thread.run_sync(self._scrub, container)
             container.scrubbed.set()
 
     def _read_status(self, container: _Container) -> ExitStatus:
@@ -549,6 +560,7 @@ class OciRuntime(Runtime[OciConfig]):
             folder=container.bundle / "exec",
             tty=process.tty,
             stdin=process.stdin,
+            hands_terminal_over=self._tools.is_crun,
         )
         async with exec_session.run_exec(command) as session:
             yield session
@@ -575,7 +587,7 @@ class OciRuntime(Runtime[OciConfig]):
             identity=identity,
             machine=self._tools.machine,
             no_new_privileges=init.get("noNewPrivileges", False),
-            caps=[name for name in spec.capabilities.ALL if name in available]
+            caps=[name for name in capabilities.ALL if name in available]
             if process.privileged
             else init["capabilities"]["bounding"],
         )
@@ -750,6 +762,12 @@ class OciRuntime(Runtime[OciConfig]):
             shutil.rmtree(layout.state(container_id), ignore_errors=True)
             self._remove_files(container_id)
         return orphans
+
+
+def _disk_error(exc: OSError) -> LinkspanError:
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpace(f"no space for the container's files: {exc}")
+    return Internal(f"cannot write the container's files: {exc}", code="bundle_failed")
 
 
 def _pidfd(pid: int) -> int:

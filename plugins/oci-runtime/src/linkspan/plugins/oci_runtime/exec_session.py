@@ -1,6 +1,7 @@
 """Further processes in a container: ``RUNTIME exec`` as a child of the daemon, without conmon.
 
 Output comes through pipes, or through a terminal whose master the runtime hands over (``--console-socket``).
+runc hands it over only to callers that do not wait; it gets a terminal of ours instead and relays.
 A session ends with the daemon; the process's pid is in a file, so that the next daemon can end what is left.
 """
 
@@ -30,6 +31,8 @@ from linkspan.sdk.model.process import Chunk, StreamKind
 
 _PIPE_BYTES: Final = 1 << 20
 _F_SETPIPE_SZ: Final = 1031
+_PID_TIMEOUT_S: Final = 1.0
+_PID_POLL_S: Final = 0.005
 _ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -41,6 +44,7 @@ class ExecCommand:
         runtime: Words up to the runtime's own options.
         document: The process of runtime-spec's config.json.
         folder: Where the session's files go; it exists.
+        hands_terminal_over: Whether the runtime takes ``--console-socket`` and still waits.
     """
 
     runtime: tuple[str, ...]
@@ -49,6 +53,7 @@ class ExecCommand:
     folder: Path
     tty: bool
     stdin: bool
+    hands_terminal_over: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -204,9 +209,8 @@ class ExecSession(ExecProcess):
     async def end(self) -> None:
         """Kill what still runs and release everything."""
         if self._exit_code is None:
-            self._kill()
+            await self._kill()
             await self.wait()
-            self._kill_process()  # the runtime may have made it after the first look
         for fd in {*self._outputs.values(), self._stdin, self._terminal} - {None}:
             assert fd is not None
             os.close(fd)
@@ -214,14 +218,20 @@ class ExecSession(ExecProcess):
         os.close(self._pidfd)
         self._files.remove()
 
-    def _kill(self) -> None:
-        if not self._kill_process():
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+    async def _kill(self) -> None:
+        """Kill the process in the container; the runtime, which waits for it, ends by itself.
 
-    def _kill_process(self) -> bool:
-        pid = self.pid
-        return bool(pid) and kill_group(pid)
+        Killing the runtime would leave the process running. Its pid is known a moment after the start;
+        a runtime that names none for a second hangs (in a frozen container, say) and is killed.
+        """
+        with trio.move_on_after(_PID_TIMEOUT_S):
+            while not (self.pid and kill_group(self.pid)):
+                with trio.move_on_after(_PID_POLL_S):
+                    await trio.lowlevel.wait_readable(self._pidfd)
+                    return
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
 def kill_group(pid: int) -> bool:
@@ -243,7 +253,12 @@ async def run_exec(command: ExecCommand) -> AsyncIterator[ExecSession]:
     Raises:
         Internal: The runtime cannot be started.
     """
-    session = await (_with_terminal if command.tty else _with_pipes)(command)
+    if not command.tty:
+        session = _with_pipes(command)
+    elif command.hands_terminal_over:
+        session = await _with_terminal(command)
+    else:
+        session = _with_relayed_terminal(command)
     try:
         yield session
     finally:
@@ -272,7 +287,15 @@ def _argv(command: ExecCommand, files: _Files, *more: str) -> list[str]:
     ]
 
 
-def _spawn(argv: list[str], files: _Files, stdin: int, stdout: int, stderr: int) -> int:
+def _spawn(
+    argv: list[str],
+    files: _Files,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    *,
+    new_session: bool = True,
+) -> int:
     """Start the runtime; return its pidfd."""
     try:
         process = subprocess.Popen(
@@ -282,7 +305,7 @@ def _spawn(argv: list[str], files: _Files, stdin: int, stdout: int, stderr: int)
             stderr=stderr,
             env=_ENVIRONMENT,
             cwd="/",
-            start_new_session=True,
+            start_new_session=new_session,
         )
     except OSError as exc:
         files.remove()
@@ -291,7 +314,7 @@ def _spawn(argv: list[str], files: _Files, stdin: int, stdout: int, stderr: int)
     return os.pidfd_open(process.pid)
 
 
-async def _with_pipes(command: ExecCommand) -> ExecSession:
+def _with_pipes(command: ExecCommand) -> ExecSession:
     files = _files(command)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     in_read, in_write = os.pipe() if command.stdin else (null, None)
@@ -321,11 +344,38 @@ async def _with_pipes(command: ExecCommand) -> ExecSession:
     )
 
 
+def _with_relayed_terminal(command: ExecCommand) -> ExecSession:
+    files = _files(command)
+    master, slave = os.openpty()
+    try:
+        # With a terminal of its own, the runtime hears of new sizes by SIGWINCH.
+        argv = ["setsid", "--ctty", *_argv(command, files, "--tty")]
+        pidfd = _spawn(argv, files, slave, slave, slave, new_session=False)
+    except BaseException:
+        os.close(master)
+        raise
+    finally:
+        os.close(slave)
+    os.set_blocking(master, False)
+    return _terminal_session(command, files, pidfd, master)
+
+
+def _terminal_session(
+    command: ExecCommand, files: _Files, pidfd: int, terminal: int | None
+) -> ExecSession:
+    return ExecSession(
+        pidfd=pidfd,
+        files=files,
+        stdin=terminal if command.stdin else None,
+        outputs={} if terminal is None else {StreamKind.STDOUT: terminal},
+        terminal=terminal,
+    )
+
+
 async def _with_terminal(command: ExecCommand) -> ExecSession:
     files = _files(command)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    path = f"@{secrets.token_hex(8)}"
-    socket_path = command.folder / f"{path[1:]}.s"
+    socket_path = files.pid.with_suffix(".s")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         folder = os.open(command.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -350,14 +400,7 @@ async def _with_terminal(command: ExecCommand) -> ExecSession:
         finally:
             os.close(null)
             socket_path.unlink(missing_ok=True)
-    outputs = {} if terminal is None else {StreamKind.STDOUT: terminal}
-    return ExecSession(
-        pidfd=pidfd,
-        files=files,
-        stdin=terminal if command.stdin else None,
-        outputs=outputs,
-        terminal=terminal,
-    )
+    return _terminal_session(command, files, pidfd, terminal)
 
 
 async def _receive_terminal(listener: socket.socket, pidfd: int) -> int | None:

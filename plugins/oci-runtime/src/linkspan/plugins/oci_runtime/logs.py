@@ -7,7 +7,7 @@ a line, after which no newline follows. On rotation conmon starts a new file and
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final, Self
 
@@ -89,7 +89,8 @@ def merged_records(lines: list[bytes], selection: Selection) -> list[LogRecord]:
         data = b"\n".join([line[_TEXT:] for line in lines]) + b"\n"
         return [_merged(lines[0], [data])]
     found: list[LogRecord] = []
-    first, parts = lines[0], []
+    first = lines[0]
+    parts: list[bytes] = []
     for line in lines:
         if len(line) < _TEXT or line[_STREAM] not in _KINDS:
             continue
@@ -191,7 +192,7 @@ async def read_log(
     *,
     ended: Callable[[], bool],
     wait_end: Callable[[], Awaitable[object]],
-) -> AsyncIterator[LogRecord]:
+) -> AsyncGenerator[LogRecord, None]:
     """Records of a log, oldest first; with ``follow`` until the container ended.
 
     Raises:

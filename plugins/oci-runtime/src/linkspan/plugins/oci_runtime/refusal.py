@@ -56,21 +56,21 @@ def error_of(message: str, program: str) -> LinkspanError:
     """The error for a container or process that was not made."""
     text = plain(message)
     details = {"program": program, "runtime_message": text}
-    match exit_code_of(text):
-        case 127:
-            return InvalidArgument(
-                f'exec: "{program}": executable file not found in the container: {text}',
-                code="command_not_found",
-                details=details,
-                help="check the command's spelling and the PATH of the image",
-            )
-        case 126:
-            return InvalidArgument(
-                f'exec: "{program}": cannot be executed: {text}',
-                code="command_not_executable",
-                details=details,
-                help="check the file's mode and that it fits this machine's architecture",
-            )
+    code = exit_code_of(text)
+    if code == 127:
+        return InvalidArgument(
+            f'exec: "{program}": executable file not found in the container: {text}',
+            code="command_not_found",
+            details=details,
+            help="check the command's spelling and the PATH of the image",
+        )
+    if code == 126:
+        return InvalidArgument(
+            f'exec: "{program}": cannot be executed: {text}',
+            code="command_not_executable",
+            details=details,
+            help="check the file's mode and that it fits this machine's architecture",
+        )
     if "No space left on device" in text or "no space left on device" in text:
         return OutOfSpace(f"the runtime could not make the container: {text}", details=details)
     if re.search(r"invalid|unknown|not supported|no such file|not permitted|denied", text, re.I):

@@ -9,10 +9,11 @@ in its state folder. So each filter is compiled once and kept by the digest of a
 """
 
 import base64
+import contextlib
 import hashlib
 import json
-import os
 import platform
+import secrets
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -169,15 +170,13 @@ class FilterCache:
         return text
 
     def keep(self, key: str, compiled: Path) -> None:
-        """Take over what the runtime compiled; does nothing if it left none."""
-        try:
+        """Take over what the runtime compiled; without it (or on a full disk) it is compiled again."""
+        with contextlib.suppress(OSError):
             data = compiled.read_bytes()
-        except OSError:
-            return
-        if not data or len(data) % 8:  # struct sock_filter has 8 bytes
-            return
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self.folder / f".{key}.{os.getpid()}"
-        temporary.write_bytes(data)
-        temporary.rename(self.folder / key)
-        self._texts[key] = base64.b64encode(data).decode()
+            if not data or len(data) % 8:  # struct sock_filter has 8 bytes
+                return
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary = self.folder / f".{secrets.token_hex(8)}"
+            temporary.write_bytes(data)
+            temporary.rename(self.folder / key)
+            self._texts[key] = base64.b64encode(data).decode()

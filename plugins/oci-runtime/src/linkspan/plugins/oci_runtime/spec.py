@@ -85,11 +85,12 @@ class Machine:
         )
 
 
+_LIMIT_NAMES: Final = (
+    "core cpu data fsize memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
+)
 _LIMITS: Final[Mapping[str, int]] = {
     name: getattr(resource, f"RLIMIT_{name.upper()}")
-    for name in (
-        "core cpu data fsize memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
-    ).split()
+    for name in _LIMIT_NAMES.split()
     if hasattr(resource, f"RLIMIT_{name.upper()}")
 }
 
@@ -581,9 +582,9 @@ def _host_devices() -> list[dict[str, Any]]:
         for name in files:
             path = f"{folder}/{name}"
             info = os.lstat(path)
-            if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
-                if path != "/dev/console":
-                    found.append(_device_of(path, info))
+            is_device = stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)
+            if is_device and path != "/dev/console":
+                found.append(_device_of(path, info))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import struct
 from pathlib import Path
 from typing import Final
 
@@ -70,24 +71,21 @@ def file_system_type(path: str | Path) -> int:
     return buffer[0]
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
-
-
 def open_in_root(root: int, path: str, flags: int) -> int:
     """openat2(2) with RESOLVE_IN_ROOT: no link and no ``..`` leads out of ``root``.
 
     Raises:
         OSError: As open(2); ENOSYS before Linux 5.6.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    # struct open_how: flags, mode, resolve
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
     return _check(
         _libc.syscall(
             _OPENAT2,
             root,
             os.fsencode(path),
-            ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
+            how,
+            ctypes.c_size_t(len(how)),
         ),
         "open",
         path,

@@ -144,7 +144,7 @@ def _swap_accounting(groups: cgroups.Hierarchies) -> bool:
 
 def _bind_read_only(program: str, copy: Path) -> str:
     """Bind the program to a file of ours, read-only; the program itself if that is not possible."""
-    if copy.exists() and os.path.samefile(program, copy) and _is_read_only(copy):
+    if copy.exists() and copy.samefile(program) and _is_read_only(copy):
         return str(copy)  # an earlier daemon's
     with contextlib.suppress(OSError):
         syscalls.umount(str(copy), syscalls.MNT_DETACH)
@@ -169,13 +169,9 @@ def _made_by(runtime: programs.Program) -> str:
 
 
 def _libseccomp() -> str:
-    class Version(ctypes.Structure):
-        _fields_ = [("major", ctypes.c_uint), ("minor", ctypes.c_uint), ("micro", ctypes.c_uint)]
-
     try:
         library = ctypes.CDLL("libseccomp.so.2")
     except OSError:
         return "none"
-    library.seccomp_version.restype = ctypes.POINTER(Version)
-    version = library.seccomp_version().contents
-    return f"{version.major}.{version.minor}.{version.micro}"
+    library.seccomp_version.restype = ctypes.POINTER(ctypes.c_uint * 3)
+    return ".".join(str(number) for number in library.seccomp_version().contents)

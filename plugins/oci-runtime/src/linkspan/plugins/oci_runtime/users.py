@@ -142,7 +142,7 @@ def _lines(root_fd: int, path: str) -> list[str]:
         if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EXDEV):
             return []
         raise
-    with open(fd, encoding="utf-8", errors="replace") as file:
+    with os.fdopen(fd, encoding="utf-8", errors="replace") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return []
         text = file.read(_MAX_FILE_BYTES)

@@ -8,7 +8,6 @@ The parked process is a ``cat`` whose stdin is a pipe of ours: it ends with this
 """
 
 import contextlib
-import os
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -83,18 +82,17 @@ class KeepWarm:
 
     def _move(self) -> None:
         assert self._parked is not None
-        pid = str(self._parked.pid).encode()
-        files = [os.open(folder / "cgroup.procs", os.O_WRONLY) for folder in self._folders]
-        try:
+        pid = str(self._parked.pid)
+        # OSError: the process was ended, or the groups are gone; nothing is to be kept warm then.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            files = [
+                stack.enter_context((folder / "cgroup.procs").open("w", buffering=1))
+                for folder in self._folders
+            ]
             while time.monotonic() < self._until:
                 for file in files:
-                    os.write(file, pid)
+                    file.write(f"{pid}\n")
                     time.sleep(_EVERY_S)
-        except ProcessLookupError:
-            return  # it was ended
-        finally:
-            for file in files:
-                os.close(file)
 
     def _end(self) -> None:
         self._until = 0.0
