@@ -1,5 +1,6 @@
 """The client against a registry that answers by script: what it sends, and what it makes of answers."""
 
+import functools
 import hashlib
 import json
 import ssl
@@ -936,3 +937,59 @@ async def test_no_other_registry_is_asked_in_plain_http() -> None:
     with pytest.raises(Unavailable):
         await client_of(script, DistributionConfig(retry_delay_s=0.0)).manifest(APP, ANONYMOUS)
     assert {r.url.scheme for r in script.requests} == {"https"}
+
+
+async def test_a_registry_that_changed_to_tls_is_found_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.scheme == "http" and changed:
+            return httpx.Response(400)
+        return httpx.Response(200) if request.url.path == "/v2/" else manifest_answer()
+
+    changed = False
+    client = client_of(Script([answer]))
+    reference = parse_reference("localhost:5000/app:1")
+    await client.manifest(reference, ANONYMOUS)
+    changed = True
+    with pytest.raises(InvalidArgument):
+        await client.manifest(reference, ANONYMOUS)
+    await client.manifest(reference, ANONYMOUS)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "nonsense://x"])
+async def test_a_proxy_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    client = DistributionClient(DistributionConfig(), InsecureHosts.of([]))
+    with pytest.raises(Unsupported) as caught:
+        await client.manifest(APP, ANONYMOUS)
+    assert caught.value.code == "proxy_unusable"
+
+
+async def test_a_proxy_is_used_for_others_and_never_for_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    config = DistributionConfig(retry_delay_s=0.0)
+    client = DistributionClient(config, InsecureHosts.of([]))
+    asked: list[bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        asked.append(await stream.receive_some(1000))
+        await stream.send_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        serve_it = functools.partial(trio.serve_tcp, serve, 0, host="127.0.0.1")
+        listeners = await nursery.start(serve_it)
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises((NotFound, Unavailable)):
+            await client.manifest(parse_reference(f"127.0.0.1:{port}/app:1"), ANONYMOUS)
+        nursery.cancel_scope.cancel()
+    assert asked[0].startswith(b"GET /v2/ HTTP/1.1"), "no proxy in between"
+    with pytest.raises(Unavailable, match="connection refused"):
+        await client.manifest(APP, ANONYMOUS)
+    await client.aclose()

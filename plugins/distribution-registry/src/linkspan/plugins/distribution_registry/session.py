@@ -91,6 +91,11 @@ class Session:
             f"{self._authority} does not answer as a registry", code="registry_unreachable"
         )
 
+    def _forget_base(self) -> None:
+        """What answers there next may speak TLS, or no longer do so."""
+        if self._insecure:
+            self._base = None
+
     async def _speaks(self, base: httpx.URL) -> bool:
         response = await self._transport.send(
             Outgoing(method="GET", url=base.copy_with(path="/v2/"))
@@ -125,7 +130,13 @@ class Session:
         authorization = None
         if ours:
             authorization = await self.authorizer.header(call.scopes, credentials, call.repository)
-        response, answered_by = await self._follow(call, url, authorization)
+        try:
+            response, answered_by = await self._follow(call, url, authorization)
+        except (Unavailable, ConnectionLostError):
+            self._forget_base()
+            raise
+        if response.status_code == 400 and base.scheme == "http":
+            self._forget_base()
         if response.status_code != 401 or not ours or not _same_origin(answered_by, base):
             return response
         fresh = await self._try_authorize(response, call, credentials)

@@ -18,7 +18,7 @@ from linkspan.plugins.distribution_registry.retry import (
     RetryPolicy,
     retry_after_s,
 )
-from linkspan.sdk.errors import Timeout, Unavailable
+from linkspan.sdk.errors import Unavailable, Unsupported
 
 USER_AGENT = "linkspan/0.1 (linux)"
 REFUSED_ATTEMPTS = 3
@@ -161,15 +161,26 @@ class Transport:
             if kind not in self._clients:
                 # Loading the machine's certificates takes tens of milliseconds.
                 context = await trio.to_thread.run_sync(_tls_context, kind == "verified")
-                self._clients[kind] = httpx.AsyncClient(
-                    transport=self._base,
-                    verify=context,
-                    trust_env=not loopback,
-                    timeout=self._timeout,
-                    limits=_LIMITS,
-                    headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-                )
+                self._clients[kind] = self._make_client(context, by_proxy=not loopback)
             return self._clients[kind]
+
+    def _make_client(self, context: ssl.SSLContext, *, by_proxy: bool) -> httpx.AsyncClient:
+        try:
+            return httpx.AsyncClient(
+                transport=self._base,
+                verify=context,
+                trust_env=by_proxy,
+                timeout=self._timeout,
+                limits=_LIMITS,
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            )
+        except (ImportError, ValueError) as error:
+            # A proxy of a kind that is not spoken (SOCKS), or no address at all.
+            raise Unsupported(
+                f"the proxy that the daemon's environment names cannot be used: {error}",
+                code="proxy_unusable",
+                help="set HTTPS_PROXY to an http:// address, or unset ALL_PROXY",
+            ) from error
 
 
 def _tls_context(verified: bool) -> ssl.SSLContext:
@@ -298,7 +309,7 @@ def describe_failure(error: httpx.TransportError) -> str:
             return str(error) or type(error).__name__
 
 
-def unavailable(method: str, url: httpx.URL, error: httpx.TransportError) -> Unavailable | Timeout:
+def unavailable(method: str, url: httpx.URL, error: httpx.TransportError) -> Unavailable:
     """The error for a request without an answer: ``Get "http://host/v2/": dial tcp …``."""
     why = describe_failure(error)
     if why.startswith("connect:"):

@@ -26,6 +26,7 @@ HEAD_LIMIT_BYTES = 64 << 10
 PIECE_BYTES = 1 << 20
 _LEAST_BYTES = 64 << 10
 _RECEIVE_BYTES = 256 << 10
+_HEAD_PIECE_BYTES = 16 << 10
 _DRAIN_BYTES = 1 << 20
 _LINGER_S = 2.0
 _SENDFILE_BYTES = 4 << 20
@@ -152,7 +153,8 @@ class _Connection:
                         error.error_status_hint, "UNSUPPORTED", str(error), close=True
                     ) from error
                 if event is h11.NEED_DATA:
-                    data = await self._receive_some()
+                    # Small pieces: h11 limits what is incomplete, not what has come at once.
+                    data = await self._receive_some(_HEAD_PIECE_BYTES)
                     if data and not began:
                         began = True
                         scope.deadline = trio.current_time() + config.head_timeout_s
@@ -165,9 +167,9 @@ class _Connection:
             raise RefusalError(408, "UNSUPPORTED", "the request's head came too slowly", close=True)
         return None
 
-    async def _receive_some(self) -> bytes:
+    async def _receive_some(self, most_bytes: int = _RECEIVE_BYTES) -> bytes:
         try:
-            return bytes(await self._stream.receive_some(_RECEIVE_BYTES))
+            return bytes(await self._stream.receive_some(most_bytes))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ClientGoneError from error
 
