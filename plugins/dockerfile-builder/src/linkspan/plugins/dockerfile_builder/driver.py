@@ -13,7 +13,7 @@ from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.dockerignore import IgnorePatterns
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.plugins.dockerfile_builder.glob import PatternError
-from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
+from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors, in_thread
 from linkspan.plugins.dockerfile_builder.parser import MAX_FILE_BYTES
 from linkspan.plugins.dockerfile_builder.solver import Build
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
@@ -26,6 +26,7 @@ from linkspan.sdk.host import Host, NewImage
 from linkspan.sdk.progress import ProgressSink
 from linkspan.sdk.reference import parse_reference
 
+_BATCH_BYTES = 1 << 18
 _IGNORE_FILE = ".dockerignore"
 _FRONTENDS = ("docker/dockerfile", "docker.io/docker/dockerfile")
 
@@ -126,25 +127,24 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         return TarTree(self._host.state_dir, max_entries=self._config.max_context_entries)
 
     async def _receive(self, tree: TarTree, source: AsyncIterator[bytes]) -> None:
-        """Read a tar stream in a worker thread, which asks for piece after piece."""
+        """Read a tar stream in a worker thread, while the next pieces arrive.
 
-        async def next_piece() -> bytes:
-            async for piece in source:
-                if piece:
-                    return piece
-            return b""
+        What follows the end of the tar is read too, so that the sender can finish.
+        """
+        full, arrived = trio.open_memory_channel[bytes](4)
+
+        def more() -> bytes:
+            return trio.from_thread.run(_next_batch, arrived)
 
         def receive() -> None:
-            stream = open_stream(
-                lambda: trio.from_thread.run(next_piece),
-                limit_bytes=self._config.max_context_bytes,
-            )
-            tree.receive(stream)
+            tree.receive(open_stream(more, limit_bytes=self._config.max_context_bytes))
+            while more():
+                pass
 
-        await in_thread(receive)
-        # What follows the end of the tar is read too, so that the sender can finish.
-        while await next_piece():
-            pass
+        with bare_errors():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_fill_batches, source, full)
+                await in_thread(receive)
 
     async def prune(self) -> int:
         """Empty the cache; layers of images and of running builds stay."""
@@ -162,6 +162,30 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         keys = self._layers.cache.keys_of(gone)
         await in_thread(self._layers.cache.forget, keys)
         return dict.fromkeys(keys, "its layer is gone")
+
+
+async def _fill_batches(source: AsyncIterator[bytes], full: trio.MemorySendChannel[bytes]) -> None:
+    """Join small pieces: each batch costs a change of thread."""
+    async with full:
+        batch: list[bytes] = []
+        size = 0
+        async for piece in source:
+            batch.append(piece)
+            size += len(piece)
+            if size >= _BATCH_BYTES:
+                await full.send(b"".join(batch))
+                batch.clear()
+                size = 0
+        if size:
+            await full.send(b"".join(batch))
+
+
+async def _next_batch(arrived: trio.MemoryReceiveChannel[bytes]) -> bytes:
+    """The next batch; empty at the end."""
+    try:
+        return await arrived.receive()
+    except trio.EndOfChannel:
+        return b""
 
 
 def _remove_folders(folder: Path) -> None:

@@ -38,6 +38,18 @@ async def in_thread(function: Callable[..., T], *args: object) -> T:
         raise
 
 
+@contextlib.contextmanager
+def bare_errors() -> Iterator[None]:
+    """The first error of a group of tasks as it is: the others are but its consequence."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from error.__cause__
+
+
 class LayerMaker:
     """Lent to all builds of one driver.
 

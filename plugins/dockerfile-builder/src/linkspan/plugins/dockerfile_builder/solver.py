@@ -1,6 +1,5 @@
 """One build: which stages it needs, in which order they may run, and what they share."""
 
-import contextlib
 from collections.abc import Iterator
 
 import attrs
@@ -8,7 +7,7 @@ import trio
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.image_config import ImageState, rfc3339
-from linkspan.plugins.dockerfile_builder.layers import LayerMaker
+from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, Stage
 from linkspan.plugins.dockerfile_builder.steps import StageResult, StageRun
 from linkspan.plugins.dockerfile_builder.stream import BuildStream
@@ -83,7 +82,7 @@ class Build:
         target = self.dockerfile.target(self.request.target)
         self._count(target)
         self._show_global_args()
-        with _bare_errors():
+        with bare_errors():
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for index in sorted(self._numbers):
@@ -337,15 +336,3 @@ class Build:
         """One more step is done."""
         self.steps += 1
         self.cached_steps += cached
-
-
-@contextlib.contextmanager
-def _bare_errors() -> Iterator[None]:
-    """The first error of a group of tasks as it is: the others are but its consequence."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from error.__cause__
