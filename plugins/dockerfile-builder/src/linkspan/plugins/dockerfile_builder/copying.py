@@ -174,7 +174,7 @@ class Copier:
         """Owner, mode, attributes and times, in the order in which they do not undo each other."""
         os.fchown(fd, *self._owner(node))
         os.fchmod(fd, self._mode(node))
-        set_xattrs(fd, self._tree.xattrs(node))
+        set_xattrs(fd, node.xattrs)
         os.utime(fd, ns=(node.mtime_ns, node.mtime_ns))
 
 

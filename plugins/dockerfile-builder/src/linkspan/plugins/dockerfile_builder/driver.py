@@ -18,7 +18,7 @@ from linkspan.plugins.dockerfile_builder.parser import MAX_FILE_BYTES
 from linkspan.plugins.dockerfile_builder.solver import Build
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
 from linkspan.plugins.dockerfile_builder.stream import BuildStream
-from linkspan.plugins.dockerfile_builder.tree import FolderTree, TarTree, Tree
+from linkspan.plugins.dockerfile_builder.tree import DigestMemo, FolderTree, TarTree, Tree
 from linkspan.sdk.diagnostics import render
 from linkspan.sdk.drivers.builder import Builder, BuilderCap, BuildRequest, BuildResult
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, Unsupported
@@ -40,6 +40,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         self._config = config
         self._host = host
         self._layers = layers
+        self._memo = DigestMemo()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -110,7 +111,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         """The context as a tree, and the text of the Dockerfile."""
         tree: TarTree | FolderTree
         if isinstance(request.context, Path):
-            tree, text = await in_thread(_open_folder, request.context, request.file)
+            tree, text = await in_thread(_open_folder, request.context, request.file, self._memo)
         else:
             tree = await in_thread(self._tar_tree)
             text = ""
@@ -219,7 +220,7 @@ def _patterns(text: str | None, file: str) -> IgnorePatterns:
         raise DockerfileError(str(error), file=file, code="dockerignore") from error
 
 
-def _open_folder(folder: Path, file: str) -> tuple[FolderTree, str]:
+def _open_folder(folder: Path, file: str, memo: DigestMemo) -> tuple[FolderTree, str]:
     """A local context: its own ``.dockerignore`` is applied here, as clients do before they send."""
     try:
         whole = FolderTree(folder)
@@ -237,7 +238,7 @@ def _open_folder(folder: Path, file: str) -> tuple[FolderTree, str]:
             ignore_file, ignore = _IGNORE_FILE, _read_text(whole, _IGNORE_FILE)
     finally:
         whole.close()
-    return FolderTree(folder, _patterns(ignore, ignore_file)), text
+    return FolderTree(folder, _patterns(ignore, ignore_file), memo), text
 
 
 def _dockerfile_of(tree: TarTree, file: str) -> str:

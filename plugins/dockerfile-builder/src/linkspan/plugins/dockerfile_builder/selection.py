@@ -246,7 +246,7 @@ def _hash_tree(
         owner = (node.uid, node.gid) if keep_owner else ()
         fields = (path, node.kind, node.mode, owner, node.target, node.device, first)
         update(repr(fields).encode("utf-8", "surrogateescape"))
-        attributes = tree.xattrs(node)
+        attributes = node.xattrs
         if attributes:
             update(repr(sorted(attributes.items())).encode("utf-8", "surrogateescape"))
         if node.kind == "file":

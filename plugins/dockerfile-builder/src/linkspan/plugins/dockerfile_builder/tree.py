@@ -17,6 +17,7 @@ import io
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -87,10 +88,6 @@ class Tree(abc.ABC):
     @abc.abstractmethod
     def data_range(self, node: Node) -> contextlib.AbstractContextManager[tuple[int, int]]:
         """A file descriptor that holds the data of a file, and the offset where it begins."""
-
-    def xattrs(self, node: Node) -> Mapping[str, bytes]:
-        """Extended attributes; names of overlayfs are never among those that are copied."""
-        return node.xattrs
 
     def digest(self, node: Node) -> bytes:
         """sha256 of a file's data."""
@@ -357,17 +354,53 @@ _KIND_OF_FORMAT: dict[int, str] = {
 }
 
 
+class DigestMemo:
+    """Digests of files that were read before, by what changes when a file does.
+
+    The time of the last change (ctime) cannot be set by programs, but ticks are milliseconds long: a
+    file that changed just before it was read may change again in the same tick, so it is not kept.
+    """
+
+    _SETTLED_NS = 2_000_000_000
+    _MAX_FILES = 200_000
+
+    def __init__(self) -> None:
+        self._digests: dict[tuple[int, ...], bytes] = {}
+
+    def get(self, info: os.stat_result) -> bytes | None:
+        """The digest of an unchanged file."""
+        return self._digests.get(self._key(info))
+
+    def keep(self, info: os.stat_result, digest: bytes) -> None:
+        """Remember a digest; ``info`` was taken before the file was read."""
+        if time.time_ns() - info.st_ctime_ns < self._SETTLED_NS:
+            return
+        if len(self._digests) >= self._MAX_FILES:
+            self._digests.clear()
+        self._digests[self._key(info)] = digest
+
+    def _key(self, info: os.stat_result) -> tuple[int, ...]:
+        return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
 class FolderTree(Tree):
     """A folder of this host: a local build context, or a stage's mounted file system.
 
     Args:
         folder: Its root.
         ignore: What of it is left out.
+        memo: Digests that are known already.
     """
 
-    def __init__(self, folder: Path, ignore: IgnorePatterns | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ignore: IgnorePatterns | None = None,
+        memo: DigestMemo | None = None,
+    ) -> None:
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.ignore = ignore
+        self._memo = memo
         self._linked: dict[tuple[int, int], Node] = {}
         self.root = self._node((), os.fstat(self._fd))
 
@@ -391,6 +424,7 @@ class FolderTree(Tree):
             size=info.st_size,
             device=info.st_rdev,
             place=place,
+            digest=self._memo.get(info) if self._memo and kind == "file" else None,
         )
         if shared:
             self._linked[info.st_dev, info.st_ino] = node
@@ -415,6 +449,9 @@ class FolderTree(Tree):
                     continue
                 if node.kind == "symlink":
                     node.target = os.readlink(name, dir_fd=fd)
+                elif node.kind in ("file", "directory"):
+                    # These calls know no open folder to start from; its name in /proc is one.
+                    node.xattrs = _xattrs(f"/proc/self/fd/{fd}/{name}")
                 yield name, node
 
     def _ignored(self, place: Parts, node: Node) -> bool:
@@ -431,6 +468,16 @@ class FolderTree(Tree):
         with self.data_range(node) as (fd, _), os.fdopen(os.dup(fd), "rb") as file:
             yield file
 
+    def digest(self, node: Node) -> bytes:
+        """sha256 of a file's data, read once as long as it does not change."""
+        if node.digest is None:
+            with self.open(node) as file:
+                info = os.fstat(file.fileno())
+                node.digest = hashlib.file_digest(file, "sha256").digest()
+            if self._memo:
+                self._memo.keep(info, node.digest)
+        return node.digest
+
     @contextlib.contextmanager
     def data_range(self, node: Node) -> Iterator[tuple[int, int]]:
         """The open file."""
@@ -439,18 +486,16 @@ class FolderTree(Tree):
         with opened(self._fd, node.place, os.O_RDONLY | os.O_NONBLOCK) as fd:
             yield fd, 0
 
-    def xattrs(self, node: Node) -> Mapping[str, bytes]:
-        """Of a file or directory."""
-        if node.kind not in ("file", "directory"):
+
+def _xattrs(path: str) -> Mapping[str, bytes]:
+    """Extended attributes of a file or directory; a link is not followed."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+        return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.ENODATA):
             return {}
-        assert isinstance(node.place, tuple)
-        with opened(self._fd, node.place, os.O_RDONLY | os.O_NONBLOCK) as fd:
-            try:
-                return {name: os.getxattr(fd, name) for name in os.listxattr(fd)}
-            except OSError as error:
-                if error.errno in (errno.ENOTSUP, errno.ENODATA):
-                    return {}
-                raise
+        raise
 
 
 @contextlib.contextmanager
