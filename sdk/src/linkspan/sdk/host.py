@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import attrs
 
@@ -24,6 +24,7 @@ from linkspan.sdk.model.process import Chunk, LogQuery, LogRecord, ProcessStream
 from linkspan.sdk.model.volume import Volume, VolumeSpec
 from linkspan.sdk.progress import ProgressSink
 
+T = TypeVar("T")
 WaitCondition = Literal["not-running", "next-exit", "removed"]
 
 
@@ -331,6 +332,16 @@ class TaskStarter(Protocol):
         """
 
 
+class Hooks(Protocol):
+    """The hooks of all listeners, for a plugin whose doings others may watch, change or refuse."""
+
+    async def intercept(self, name: str, spec: T, /, **kwargs: object) -> T:
+        """Call an interceptor; the value to go on with. Raises LinkspanError if somebody refuses."""
+
+    def tell(self, name: str, /, **kwargs: object) -> None:
+        """Tell listeners, in the background; never waits, never raises."""
+
+
 class Host(Protocol):
     """Lent to a driver or component for its lifetime.
 
@@ -358,6 +369,10 @@ class Host(Protocol):
     @property
     def daemon(self) -> DaemonInfo:
         """Facts about this daemon."""
+
+    @property
+    def hooks(self) -> Hooks:
+        """To let listeners watch what the plugin does."""
 
     def driver(self, role: str, name: str | None = None) -> Any:
         """The driver of a role, by its name or the chosen one. NotFound if there is none.

@@ -387,8 +387,16 @@ class StepRunner:
         }
         await self._write("step-started", **record)
         context = _Context(self.log, self._progress)
-        intent = self._intent({"step": self.step.id, **record})
-        outputs = await driver.apply(intent, context)
+        hooks = self.run.host.hooks
+        intent = await hooks.intercept(
+            "linkspan_before_step", self._intent({"step": self.step.id, **record})
+        )
+        try:
+            outputs = await driver.apply(intent, context)
+        except Exception:
+            hooks.tell("linkspan_step_finished", intent=intent, result="failed")
+            raise
+        hooks.tell("linkspan_step_finished", intent=intent, result="success")
         return _Outcome(outputs=_plain(outputs, verb.manifest.outputs))
 
     def _unspent_undo(self) -> Mapping[str, Json] | None:

@@ -15,7 +15,7 @@ import trio
 
 from linkspan.core.config.load import LoadedConfig
 from linkspan.core.daemon.identity import Identity
-from linkspan.core.daemon.lending import Lent, PluginHost
+from linkspan.core.daemon.lending import Lent, LentHooks, PluginHost
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.engine import Engine
 from linkspan.core.engine.supervisor import Supervisor
@@ -115,7 +115,7 @@ class Daemon:
         async with AsyncExitStack() as stack:
             supervisor = Supervisor(await stack.enter_async_context(_cancelled_at_end()))
             hooks = self.registry.hook_runner()
-            lent = Lent(self.drivers, self.info())
+            lent = Lent(self.drivers, self.info(), LentHooks(hooks, supervisor))
             for role in ENGINE_ROLES:
                 await self._open_role(role, lent, stack)
             lent.info = self.info()

@@ -225,6 +225,7 @@ class Engine:
         self._image_store.containers_of = self.containers.using_image
         self._network_store.containers = self.containers.all
         self.volumes.containers = self.containers.all
+        self.volumes.notify = lifecycle.notify
 
     async def recover(self) -> Sequence[str]:
         """After the drivers are open: read the records, repair, go on; say what was repaired."""

@@ -27,6 +27,7 @@ class VolumeStore:
         self._publish = publish
         self._before_create = before_create
         self.containers: Callable[[], Sequence[Container]] = lambda: ()
+        self.notify: Callable[..., None] = lambda _hook, **_facts: None
 
     async def create(self, spec: VolumeSpec) -> Volume:
         """Make a volume, or return the one of this name."""
@@ -50,6 +51,7 @@ class VolumeStore:
         volume = await driver.create(spec, anonymous=anonymous)
         if before is None:
             self._publish(_event("create", volume))
+            self.notify("linkspan_volume_created", volume=volume)
         return volume
 
     async def find(self, name: str) -> Volume | None:
@@ -99,6 +101,7 @@ class VolumeStore:
             )
         await self._drivers.volume(volume.driver).remove(name)
         self._publish(_event("destroy", volume))
+        self.notify("linkspan_volume_removed", name=name)
 
     def driver_of(self, volume: Volume) -> VolumeDriver[object]:
         """The driver that has it."""

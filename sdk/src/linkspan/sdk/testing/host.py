@@ -12,6 +12,26 @@ from linkspan.sdk.host import DaemonInfo, Engine
 
 
 @attrs.define
+class FakeHooks:
+    """Implements ``linkspan.sdk.host.Hooks`` and remembers.
+
+    Attributes:
+        interceptors: Hook → what to call with the value; it may raise.
+        told: Name and arguments of what listeners would have been told.
+    """
+
+    interceptors: dict[str, Callable[[Any], Any]] = attrs.field(factory=dict)
+    told: list[tuple[str, Mapping[str, object]]] = attrs.field(factory=list)
+
+    async def intercept(self, name: str, spec: Any, /, **kwargs: object) -> Any:
+        found = self.interceptors.get(name)
+        return spec if found is None else found(spec)
+
+    def tell(self, name: str, /, **kwargs: object) -> None:
+        self.told.append((name, kwargs))
+
+
+@attrs.define
 class FakeHost:
     """Implements ``linkspan.sdk.host.Host``.
 
@@ -24,6 +44,7 @@ class FakeHost:
     nursery: trio.Nursery
     drivers: dict[tuple[str, str], Any] = attrs.field(factory=dict)
     fake_engine: Engine | None = None
+    hooks: FakeHooks = attrs.field(factory=FakeHooks)
     insecure_registries: tuple[str, ...] = ("127.0.0.0/8", "localhost")
     daemon_id: str = "fake"
     bridge_address: str = ""

@@ -20,7 +20,7 @@ from linkspan.sdk.errors import Conflict, LinkspanError, NotFound, NotModified
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.container import Container, ContainerStatus, HealthStatus
 from linkspan.sdk.model.network import EndpointSpec, PortBinding
-from linkspan.sdk.model.service import TaskState
+from linkspan.sdk.model.service import Task, TaskState
 
 log = logging.getLogger("linkspan.swarm.agent")
 
@@ -90,6 +90,7 @@ class Agent:
             version = record.task.version + 1
             task = attrs.evolve(record.task, state=state, message=message, version=version, **facts)
             running_at = self._now() if state is TaskState.RUNNING else record.running_at
+            self._tell(record, task)
             return Change([attrs.evolve(record, task=task, running_at=running_at)])
 
         await self._store.change(decide, durable=state >= TaskState.RUNNING)
@@ -108,9 +109,14 @@ class Agent:
                 version=record.task.version + 1,
                 **facts,
             )
+            self._tell(record, task)
             return Change([attrs.evolve(record, task=task, ended_at=self._now())])
 
         await self._store.change(decide)
+
+    def _tell(self, record: TaskRecord, task: Task) -> None:
+        old, new = record.task.state.name.lower(), task.state.name.lower()
+        self._host.hooks.tell("linkspan_task_state_changed", task=task, old=old, new=new)
 
     async def _steps(self, task_id: str) -> None:
         """From wherever it is to its end."""
