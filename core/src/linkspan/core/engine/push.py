@@ -49,6 +49,33 @@ class Pusher:
     async def _push(
         self, reference: Reference, image: Image, credentials: Credentials, progress: ProgressSink
     ) -> PushResult:
+        layers = await self._blobs(reference, image, credentials, progress)
+        media_type, data = await self._manifest(image, layers)
+        try:
+            digest = await self._drivers.registry.push_manifest(
+                reference, media_type, data, credentials
+            )
+        except NotFound as error:
+            if error.code != "manifest_blob_unknown":
+                raise
+            # The registry lost a blob between its answer and now (its own clean-up): once more.
+            image = attrs.evolve(image, layers=layers)
+            await self._blobs(reference, image, credentials, progress)
+            digest = await self._drivers.registry.push_manifest(
+                reference, media_type, data, credentials
+            )
+        await self._remember(image, reference, layers, media_type, data)
+        tag = reference.tag or reference.digest
+        progress(Progress(status=f"{tag}: digest: {digest} size: {len(data)}"))
+        progress(Progress(aux={"Tag": tag, "Digest": digest, "Size": len(data)}))
+        return PushResult(
+            reference=f"{reference.familiar_name}@{digest}", digest=digest, size_bytes=len(data)
+        )
+
+    async def _blobs(
+        self, reference: Reference, image: Image, credentials: Credentials, progress: ProgressSink
+    ) -> tuple[Descriptor, ...]:
+        """Upload the config and every layer; return the layers' blobs, bottom first."""
         blobs: list[Descriptor | None] = list(image.layers)
         sources = _repositories(image, reference)
         limit = trio.CapacityLimiter(MOST_UPLOADS)
@@ -74,18 +101,7 @@ class Pusher:
                     nursery.start_soon(layer, at)
         except BaseExceptionGroup as group:
             raise first_error(group) from None
-        layers = tuple(blob for blob in blobs if blob is not None)
-        media_type, data = await self._manifest(image, layers)
-        digest = await self._drivers.registry.push_manifest(
-            reference, media_type, data, credentials
-        )
-        await self._remember(image, reference, layers, media_type, data)
-        tag = reference.tag or reference.digest
-        progress(Progress(status=f"{tag}: digest: {digest} size: {len(data)}"))
-        progress(Progress(aux={"Tag": tag, "Digest": digest, "Size": len(data)}))
-        return PushResult(
-            reference=f"{reference.familiar_name}@{digest}", digest=digest, size_bytes=len(data)
-        )
+        return tuple(blob for blob in blobs if blob is not None)
 
     async def _upload(
         self,
