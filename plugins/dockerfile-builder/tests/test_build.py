@@ -828,8 +828,19 @@ async def test_a_bad_ignore_file_is_named(workshop, tmp_path):
         await workshop.build(tmp_path)
 
 
-async def test_mount_points_of_a_crash_are_removed(workshop):
-    left = workshop.host.run_dir / "mnt" / "build-x"
-    left.mkdir(parents=True)
+async def test_what_a_crash_left_is_removed(workshop):
+    await workshop.snapshots.prepare("build-x", "")
+    for left in (workshop.host.state_dir / "in-work", workshop.host.run_dir / "mnt" / "build-x"):
+        left.mkdir(parents=True)
+    (workshop.host.state_dir / "in-work" / "build-x").touch()
     await workshop.driver.recover()
-    assert not left.exists()
+    assert workshop.snapshots.open_keys == {}
+    assert list((workshop.host.state_dir / "in-work").iterdir()) == []
+    assert list((workshop.host.run_dir / "mnt").iterdir()) == []
+
+
+async def test_nothing_is_noted_as_left_when_a_build_has_ended(workshop):
+    await workshop.build(dockerfile("FROM scratch", "RUN echo 1"))
+    with pytest.raises(LinkspanError):
+        await workshop.build(dockerfile("FROM scratch", "RUN exit 1"))
+    assert list((workshop.host.state_dir / "in-work").iterdir()) == []

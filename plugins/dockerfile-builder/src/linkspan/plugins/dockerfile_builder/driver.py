@@ -57,8 +57,8 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         return BuilderCap.TARGET | BuilderCap.CACHE
 
     async def recover(self) -> None:
-        """Remove the mount points that a crash left."""
-        await in_thread(_remove_folders, self._host.run_dir / "mnt")
+        """Remove what builds left that a crash cut off; their finished steps stay in the cache."""
+        await self._layers.recover()
 
     async def build(self, request: BuildRequest, progress: ProgressSink) -> BuildResult:
         """Build, store and tag an image.
@@ -187,13 +187,6 @@ async def _next_batch(arrived: trio.MemoryReceiveChannel[bytes]) -> bytes:
         return await arrived.receive()
     except trio.EndOfChannel:
         return b""
-
-
-def _remove_folders(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        for entry in folder.iterdir():
-            with contextlib.suppress(OSError):
-                entry.rmdir()
 
 
 def _missing(file: str) -> InvalidArgument:

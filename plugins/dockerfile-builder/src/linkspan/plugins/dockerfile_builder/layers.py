@@ -135,14 +135,35 @@ class LayerMaker:
     async def snapshot(self, parent: str) -> AsyncIterator[str]:
         """A writable snapshot; gone afterwards unless it was committed."""
         key = f"build-{uuid.uuid4().hex[:24]}"
+        note = self._notes / key
         self._snapshots_in_use.add(key)
+        # Found by `recover` should the daemon die before the end.
+        await in_thread(_touch, note)
         try:
             await self.snapshots.prepare(key, parent)
             yield key
         finally:
             with trio.CancelScope(shield=True):
                 await self.snapshots.remove(key)
+                await in_thread(note.unlink)
             self._snapshots_in_use.discard(key)
+
+    async def recover(self) -> None:
+        """Remove the snapshots and mount points of steps that a crash cut off."""
+        for key in await in_thread(_names, self._notes):
+            await self.snapshots.remove(key)
+            await in_thread((self._notes / key).unlink)
+        for name in await in_thread(_names, self._mounts):
+            with contextlib.suppress(OSError):
+                await in_thread((self._mounts / name).rmdir)
+
+    @property
+    def _notes(self) -> Path:
+        return self._host.state_dir / "in-work"
+
+    @property
+    def _mounts(self) -> Path:
+        return self._host.run_dir / "mnt"
 
     async def commit(self, key: str, parent: str) -> StepRecord:
         """Make a snapshot a layer."""
@@ -170,7 +191,7 @@ class LayerMaker:
 
     @contextlib.asynccontextmanager
     async def _mounted(self, key: str) -> AsyncIterator[Path]:
-        folder = self._host.run_dir / "mnt" / key
+        folder = self._mounts / key
         await self.snapshots.mount(key, folder)
         try:
             yield folder
@@ -218,6 +239,18 @@ class LayerMaker:
         except NotFound:
             return True
         return True
+
+
+def _touch(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.touch()
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
 
 
 def _work(folder: Path, work: Callable[[Target], None]) -> bool:
