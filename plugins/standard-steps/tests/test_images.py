@@ -107,3 +107,6 @@ async def test_an_image_in_use_is_a_conflict(host, images, intent, context):
     images.used = True
     with pytest.raises(Conflict):
         await RemoveImageStep(host).apply(intent("remove-image", image="app:1"), context)
+    kept = intent("remove-image", image="app:1", unless_used=True)
+    assert await RemoveImageStep(host).apply(kept, context) == {"removed": []}
+    assert context.lines == ["app:1 stays: the image is used"]

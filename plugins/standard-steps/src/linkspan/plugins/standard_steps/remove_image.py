@@ -5,7 +5,7 @@ from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
 from linkspan.sdk.drivers.step import StepContext
-from linkspan.sdk.errors import NotFound
+from linkspan.sdk.errors import Conflict, NotFound
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 
 
@@ -28,7 +28,7 @@ class RemoveImageStep(StandardStep):
         return True
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
-        """Remove; an image that is not here is no failure.
+        """Remove; an image that is not here is no failure, nor one in use with ``unless-used``.
 
         Raises:
             Conflict: A container uses it, or it has several names and ``force`` is not set.
@@ -41,6 +41,11 @@ class RemoveImageStep(StandardStep):
             )
         except NotFound:
             context.log(f"{image} is not here")
+            return {"removed": []}
+        except Conflict as conflict:
+            if not intent.settings.get("unless-used", False):
+                raise
+            context.log(f"{image} stays: {conflict.message}")
             return {"removed": []}
         for effect in effects:
             word = f"untagged {effect.untagged}" if effect.untagged else f"deleted {effect.deleted}"
