@@ -84,4 +84,4 @@ class Builder(Driver[Config], abc.ABC):
 
     @abc.abstractmethod
     async def cached_layers(self) -> list[str]:
-        """Names of the layers that the cache holds, so that ``gc`` keeps them."""
+        """Layers of the cache and of running builds, and keys of snapshots in work: ``gc`` keeps them."""

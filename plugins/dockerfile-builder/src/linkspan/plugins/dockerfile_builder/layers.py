@@ -33,7 +33,7 @@ async def in_thread(function: Callable[..., T], *args: object) -> T:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutOfSpace(
                 "no space left on the disk while building",
-                help="remove what is not needed: linkspan image prune, linkspan builder prune",
+                help="remove images with linkspan rmi, or empty the build cache: docker builder prune",
             ) from error
         raise
 
