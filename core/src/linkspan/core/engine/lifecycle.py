@@ -307,7 +307,13 @@ class Lifecycle:
             exit_code=code,
             error=text,
         )
-        entry.tell_exit(ExitStatus(exit_code=code, error=text))
+        status = ExitStatus(exit_code=code, error=text)
+        if container.spec.auto_remove and not entry.removing:
+            # `docker run --rm` waits for the removal also when the start has failed.
+            entry.removing = True
+            entry.last_exit = status
+            await self.finish_removal(entry, volumes=True)
+        entry.tell_exit(status)
 
     async def _networks_detach(self, container: Container) -> None:
         try:
