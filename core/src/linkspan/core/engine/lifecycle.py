@@ -307,7 +307,8 @@ class Lifecycle:
             exit_code=code,
             error=text,
         )
-        status = ExitStatus(exit_code=code, error=text)
+        # The error is told to who started it, and kept in the state; waiting itself did not fail.
+        status = ExitStatus(exit_code=code)
         if container.spec.auto_remove and not entry.removing:
             # `docker run --rm` waits for the removal also when the start has failed.
             entry.removing = True
