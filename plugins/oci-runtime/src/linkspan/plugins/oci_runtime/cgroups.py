@@ -7,6 +7,7 @@ block for microseconds, ``remove`` and ``set_frozen`` longer: call them from a w
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -275,7 +276,7 @@ def kill(groups: Hierarchies, path: str) -> None:
 def remove(groups: Hierarchies, path: str) -> bool:
     """Remove the group in every hierarchy; False if one is still busy (try again a moment later)."""
     done = True
-    for mount in _removal_roots(groups):
+    for mount in groups.mounts:
         for folder in _tree(_below(mount, path)):
             try:
                 folder.rmdir()
@@ -283,11 +284,9 @@ def remove(groups: Hierarchies, path: str) -> bool:
                 pass
             except OSError:
                 done = False
-    return done
-
-
-def _removal_roots(groups: Hierarchies) -> tuple[Path, ...]:
-    """All mounts, and the folder that lies under a detached unified hierarchy: crun makes groups there."""
     if groups.version == 1 and groups.unified is None and groups.mounts:
-        return (*groups.mounts, groups.mounts[0].parent / "unified")
-    return groups.mounts
+        # Below the mount point of a detached unified hierarchy crun makes a plain folder with a plain file.
+        under = groups.mounts[0].parent / "unified"
+        if not under.is_mount():
+            shutil.rmtree(_below(under, path), ignore_errors=True)
+    return done
