@@ -224,7 +224,8 @@ async def test_a_script_beyond_its_timeout_gets_a_signal_and_its_container_is_go
     run = await bench.run("""
 jobs: {a: {steps: [{id: s, run: "trap 'echo bye; exit 0' TERM; sleep 60 & wait", timeout: 300ms, grace: 5s}]}}
 """)
-    assert run["jobs"][0]["steps"][0]["state"] == "timed-out"
+    step = run["jobs"][0]["steps"][0]
+    assert (step["state"], step["tail"]) == ("timed-out", ["bye"])
     assert bench.engine.containers.all == {}
 
 

@@ -93,6 +93,16 @@ def test_a_copy_takes_named_files_and_nothing_through_links(tmp_path):
         assert not (tmp_path / "u").exists()
 
 
+def test_a_copy_never_enters_itself_or_the_daemons_folders(tmp_path):
+    (tmp_path / "data" / "runs").mkdir(parents=True)
+    (tmp_path / "data" / "db").touch()
+    (tmp_path / "a").touch()
+    copy_tree(tmp_path, tmp_path / "data" / "runs" / "t", leave_out=[tmp_path / "data"])
+    assert [p.name for p in (tmp_path / "data" / "runs" / "t").iterdir()] == ["a"]
+    copy_tree(tmp_path, tmp_path / "u")
+    assert sorted(p.name for p in (tmp_path / "u").iterdir()) == ["a", "data"]
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(NotFound, match="there is no folder"):
         copy_tree(tmp_path / "nowhere", tmp_path / "t")

@@ -1,6 +1,6 @@
 """Scripts in containers: the container, its output, its end, and what remains when it is stopped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,9 @@ STEP_LABEL: Final = "linkspan.workflow.step"
 WORKSPACE: Final = "/workspace"
 CONTROL: Final = "/run/linkspan-step"
 """Where a script's own files are inside its container."""
+
+_LAST_WORDS_S: Final = 1.0
+"""How long the rest of the output of a stopped script is waited for."""
 
 _SHELLS: Final = {
     "": ("/bin/sh", "-e"),
@@ -101,7 +104,40 @@ def container_spec(script: Script) -> ContainerSpec:
     )
 
 
-async def run_script(engine: Engine, script: Script, log: StepLog, on_stop: OnStop) -> ExitStatus:
+class _Reader:
+    """Reads a container's output to its end, also what it says while it is being stopped.
+
+    Attributes:
+        joined: The container runs, or is about to, and its output is being read.
+    """
+
+    def __init__(self, engine: Engine, container: str, log: StepLog) -> None:
+        # Made before the start, so that the first byte is not missed.
+        self._attachment = engine.containers.attach(container)
+        self._log = log
+        self._ended = trio.Event()
+        self.joined = False
+
+    async def run(self) -> None:
+        """Read; whatever goes wrong is said in the log."""
+        try:
+            async with self._attachment as streams:
+                self.joined = True
+                while (chunk := await streams.receive()) is not None:
+                    await self._log.feed(chunk.stream, chunk.data)
+        except LinkspanError as error:
+            self._log.add(f"the output cannot be read any more: {error.message}")
+        finally:
+            self._ended.set()
+
+    async def ended(self) -> None:
+        """Wait until all is read."""
+        await self._ended.wait()
+
+
+async def run_script(
+    engine: Engine, script: Script, log: StepLog, on_stop: OnStop, nursery: trio.Nursery
+) -> ExitStatus:
     """Run a script to its end and remove its container.
 
     Args:
@@ -109,6 +145,7 @@ async def run_script(engine: Engine, script: Script, log: StepLog, on_stop: OnSt
         script: What to run.
         log: Gets the output.
         on_stop: Gets the scope of the orderly stop when it begins; cancelling it ends the grace.
+        nursery: Carries the reading, which goes on while the script is stopped.
 
     Raises:
         LinkspanError: It could not be started.
@@ -116,47 +153,31 @@ async def run_script(engine: Engine, script: Script, log: StepLog, on_stop: OnSt
     """
     await trio.to_thread.run_sync(write_script, script)
     container = await engine.containers.create(container_spec(script))
+    waiter = engine.containers.waiter(container.id, "next-exit")
+    reader = _Reader(engine, container.id, log)
     ended = False
+    scope = trio.CancelScope()
     try:
-        waiter = engine.containers.waiter(container.id, "next-exit")
-        await _start_and_read(engine, container.id, log)
+        nursery.start_soon(_within, scope, reader.run)
+        await engine.containers.start(container.id)
         status = await waiter.result()
+        await reader.ended()
         ended = True
         return status
     finally:
         if not ended:
             await _stop(engine, container.id, script.grace_s, on_stop)
+            if reader.joined:
+                with trio.CancelScope(shield=True), trio.move_on_after(_LAST_WORDS_S):
+                    await reader.ended()
+        scope.cancel()
         log.end()
         await remove_container(engine, container.id)
 
 
-async def _start_and_read(engine: Engine, container: str, log: StepLog) -> None:
-    """Start a container and read its output to the end, from the first byte.
-
-    Raises:
-        LinkspanError: It could not be started.
-    """
-    attachment = engine.containers.attach(container)
-    fault: LinkspanError | None = None
-
-    async def read() -> None:
-        try:
-            # Entered when the container is about to start, so not by the task that starts it.
-            async with attachment as streams:
-                while (chunk := await streams.receive()) is not None:
-                    await log.feed(chunk.stream, chunk.data)
-        except LinkspanError as error:
-            log.add(f"the output cannot be read: {error.message}")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(read)
-        try:
-            await engine.containers.start(container)
-        except LinkspanError as error:
-            fault = error
-            nursery.cancel_scope.cancel()
-    if fault is not None:
-        raise fault
+async def _within(scope: trio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await run()
 
 
 async def _stop(engine: Engine, container: str, grace_s: float, on_stop: OnStop) -> None:

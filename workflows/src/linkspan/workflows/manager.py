@@ -272,7 +272,9 @@ class RunManager:
         folder.mkdir(parents=True)
         (folder / "jobs").mkdir()
         (folder / _PIPELINE).write_text(new.text, encoding="utf-8")
-        copy_tree(new.workspace, folder / "source", new.files)
+        daemon = self._host.daemon
+        own = [root for root in (daemon.data_root, daemon.exec_root) if root.exists()]
+        copy_tree(new.workspace, folder / "source", new.files, leave_out=own)
 
     def _creation(
         self, run_id: str, workflow: Workflow, new: NewRun, inputs: Mapping[str, Json]
@@ -393,6 +395,7 @@ class RunManager:
             host=self._host,
             verbs=self._verbs,
             recorder=recorder,
+            nursery=self._nursery,
         )
 
     def _start(self, run: Run) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import trio
 
 from linkspan.sdk.errors import LinkspanError, Timeout, Unavailable
 from linkspan.sdk.host import Host
@@ -70,6 +71,7 @@ class Run:
     """One run while it is active.
 
     Attributes:
+        nursery: Outlives the run's own stopping; nothing in it may raise.
         folder: Everything of the run on disk: ``journal``, ``source/``, ``jobs/JOB/``.
         clock: Seconds; only differences count.
     """
@@ -82,6 +84,7 @@ class Run:
     host: Host
     verbs: Verbs
     recorder: Recorder
+    nursery: trio.Nursery
     control: Control = attrs.field(factory=Control)
     clock: Callable[[], float] = time.monotonic
 

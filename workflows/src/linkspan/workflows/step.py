@@ -96,6 +96,7 @@ class StepRunner:
         self.step = step
         self.job = place.job
         self.state: StepState = run.step_state(place.job, step)
+        self._began = run.clock()
         folder = run.job_folder(place.job)
         self.log = StepLog(folder / f"{step.id}.log", self._on_line)
 
@@ -203,7 +204,11 @@ class StepRunner:
         fault = Fault(message=why, code=result)
         with trio.CancelScope(shield=True):
             await self._write(
-                "step-finished", result=result, error=fault.as_json(), tail=list(self.log.tail)
+                "step-finished",
+                result=result,
+                error=fault.as_json(),
+                tail=list(self.log.tail),
+                duration=self.run.clock() - self._began,
             )
 
     async def _finish_unstarted(self, fault: Fault) -> str:
@@ -279,7 +284,7 @@ class StepRunner:
 
     async def _try(self, number: int) -> tuple[_Outcome, float]:
         """One try; whatever goes wrong in it is in the outcome."""
-        started = self.run.clock()
+        started = self._began = self.run.clock()
         limit = self.step.timeout_s
         with trio.move_on_after(float("inf") if limit is None else limit) as scope:
             try:
@@ -330,7 +335,11 @@ class StepRunner:
         )
         await ensure_image(self.run.host.engine, script.image, self._progress)
         status = await run_script(
-            self.run.host.engine, script, self.log, self.run.control.add_grace
+            self.run.host.engine,
+            script,
+            self.log,
+            self.run.control.add_grace,
+            self.run.nursery,
         )
         if status.oom_killed:
             return self._ended("it was killed: out of memory", "oom", "oom")

@@ -14,7 +14,13 @@ from pathlib import Path, PurePosixPath
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound, OutOfSpace
 
 
-def copy_tree(source: Path, target: Path, files: Iterable[str] | None = None) -> None:
+def copy_tree(
+    source: Path,
+    target: Path,
+    files: Iterable[str] | None = None,
+    *,
+    leave_out: Iterable[Path] = (),
+) -> None:
     """Copy a folder that appears whole or not at all.
 
     Regular files, folders and symbolic links are copied (links as links, never followed); sockets,
@@ -24,6 +30,8 @@ def copy_tree(source: Path, target: Path, files: Iterable[str] | None = None) ->
         source: The folder.
         target: Made; must not exist.
         files: Only these, relative to ``source``; those that do not exist are left out. None for all.
+        leave_out: Folders not to enter, wherever they are: the daemon's own may be in the sources. The
+            target itself is always left out.
 
     Raises:
         NotFound: There is no such folder.
@@ -37,7 +45,7 @@ def copy_tree(source: Path, target: Path, files: Iterable[str] | None = None) ->
     try:
         partial.mkdir(parents=True)
         if files is None:
-            _copy_folder(source, partial)
+            _copy_folder(source, partial, {_identity(partial), *map(_identity, leave_out)})
         else:
             for name in files:
                 _copy_named(source, partial, name)
@@ -52,13 +60,20 @@ def copy_tree(source: Path, target: Path, files: Iterable[str] | None = None) ->
         raise
 
 
-def _copy_folder(source: Path, target: Path) -> None:
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _copy_folder(source: Path, target: Path, leave_out: set[tuple[int, int]]) -> None:
     with os.scandir(source) as entries:
         for entry in entries:
             goal = target / entry.name
             if entry.is_dir(follow_symlinks=False):
+                if _identity(Path(entry.path)) in leave_out:
+                    continue
                 goal.mkdir()
-                _copy_folder(Path(entry.path), goal)
+                _copy_folder(Path(entry.path), goal, leave_out)
                 shutil.copystat(entry.path, goal, follow_symlinks=False)
             else:
                 _copy_file(Path(entry.path), goal)
