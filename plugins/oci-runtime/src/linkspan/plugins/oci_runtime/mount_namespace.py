@@ -10,6 +10,7 @@ a private mount, since a namespace must not be propagated into itself.
 """
 
 import contextlib
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -80,6 +81,24 @@ def _make(folder: Path, pin: Path, host: int) -> None:
     syscalls.mount(str(folder), str(folder), "", syscalls.MS_BIND)
     syscalls.mount("none", str(folder), "", syscalls.MS_PRIVATE)
     pin.touch(mode=0o600)
+    cpus = os.sched_getaffinity(0)
+    try:
+        for number, cpu in enumerate(sorted(cpus)):
+            # A namespace can only be bound in an older one, by the numbers that the kernel gives them. Linux 6.18
+            # counts on each CPU for itself: seen from another namespace than the first, ours may be too low.
+            os.sched_setaffinity(0, {cpu})
+            try:
+                _unshare_and_pin(pin, host)
+            except OSError as exc:
+                if exc.errno != errno.EINVAL or number + 1 == len(cpus):
+                    raise
+            else:
+                break
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+def _unshare_and_pin(pin: Path, host: int) -> None:
     syscalls.unshare(syscalls.CLONE_NEWNS)
     # Slave, not private: what the host mounts later must arrive here.
     syscalls.mount("none", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
