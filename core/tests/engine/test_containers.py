@@ -327,3 +327,14 @@ async def test_a_bind_source_that_is_missing_is_refused_by_name(
     )
     with pytest.raises(InvalidArgument, match=missing):
         await world.engine.containers.start(made.id)
+
+
+async def test_an_auto_removed_container_that_cannot_start_is_removed(world: World) -> None:
+    containers = world.engine.containers
+    made = await containers.create(ContainerSpec(image=IMAGE, command=("nope",), auto_remove=True))
+    waiter = containers.waiter(made.id, "removed")
+    with pytest.raises(InvalidArgument):
+        await containers.start(made.id)
+    with trio.fail_after(5):
+        assert (await waiter.result()).exit_code == 127
+    assert containers.list(ContainerFilter(all=True)) == []
