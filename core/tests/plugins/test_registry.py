@@ -12,6 +12,8 @@ from linkspan.core.config.load import load_config
 from linkspan.core.config.schema import PluginsConfig
 from linkspan.core.plugins.configuration import check
 from linkspan.core.plugins.drivers import DriverUnloadable
+from linkspan.core.plugins.hooks import HookStats
+from linkspan.core.plugins.listing import with_daemon_state
 from linkspan.core.plugins.registry import PluginRegistry
 from linkspan.sdk.errors import NotFound, NotUsable
 
@@ -315,3 +317,18 @@ def test_the_whole_config_is_checked_against_the_installed_plugins(
         "'volume.nfs.retries' must be a whole number, found the string \"3\"",
     ) in found
     assert ("LS2101", "10:9", "volume driver 'zfs' is not installed") in found
+
+
+def test_a_running_daemon_knows_more_of_drivers_and_listeners(
+    install: Install, points: Points
+) -> None:
+    install_nfs(install)
+    install_listener(install, LISTENER)
+    rows = PluginRegistry(entry_points=points()).discover().listing()
+    failure = "linkspan_event: ValueError: boom"
+    stats = HookStats(calls=9, failures=5, failures_in_a_row=5, muted=True, last_failure=failure)
+    found = with_daemon_state(rows, {("volume", "nfs"): "no mount.nfs"}, {"audit": stats})
+    assert [(r.plugin, r.state, r.reason, r.calls) for r in found] == [
+        ("audit", "muted", f"failed 5 times in a row, last in {failure}", 9),
+        ("nfs", "down", "no mount.nfs", 0),
+    ]

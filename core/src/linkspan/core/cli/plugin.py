@@ -10,34 +10,27 @@ from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.session import Session
 from linkspan.core.cli.terminal import Terminal
 from linkspan.core.client.address import Address
+from linkspan.core.client.errors import Unreachable
 from linkspan.core.client.short import Api
 from linkspan.core.config.load import read_config
-from linkspan.core.plugins.listing import PluginRow
 from linkspan.core.plugins.registry import PluginRegistry
 from linkspan.sdk.diagnostics import did_you_mean
-from linkspan.sdk.errors import LinkspanError
+from linkspan.sdk.manifest import PluginManifest
 
 
-def _rows(session: Session) -> tuple[PluginRegistry, list[PluginRow]]:
-    """The listing, with what the daemon says of drivers it has tried, if one runs."""
-    config, _ = read_config([session.config] if session.config else None)
-    registry = PluginRegistry(config.plugins).discover()
-    rows = registry.listing(config)
-    unusable = _unusable(session)
-    for index, row in enumerate(rows):
-        reason = unusable.get(f"{row.role}/{row.name}")
-        if reason and row.state == "ready":
-            rows[index] = attrs.evolve(row, state="down", reason=reason)
-    return registry, rows
-
-
-def _unusable(session: Session) -> dict[str, str]:
+def _rows(session: Session) -> list[dict[str, Any]]:
+    """The running daemon's listing; what is installed where none runs."""
     try:
-        api = Api(Address(session.address.url), silence_s=2.0)
-        found: dict[str, str] = api.get("/linkspan/v1/daemon")["unusable"]
-    except (LinkspanError, KeyError, TypeError):
-        return {}
-    return found
+        api = Api(Address(session.address.url), silence_s=session.timeout_s or 5.0)
+        found: list[dict[str, Any]] = api.get("/linkspan/v1/plugins")
+    except Unreachable as exc:
+        if exc.cause not in ("no-socket", "refused"):
+            raise
+    else:
+        return found
+    config, _ = read_config([session.config] if session.config else None)
+    rows = PluginRegistry(config.plugins).discover().listing(config)
+    return [attrs.asdict(row) for row in rows]
 
 
 def _fields(record: dict[str, Any]) -> dict[str, Any]:
@@ -68,8 +61,7 @@ def _state(terminal: Terminal, state: str) -> str:
 )
 def ls(session: Session) -> None:
     """List plugins; imports none of them."""
-    _, rows = _rows(session)
-    records = [attrs.asdict(row) for row in rows]
+    records = _rows(session)
     terminal = session.terminal
     session.rows(
         records,
@@ -81,16 +73,18 @@ def ls(session: Session) -> None:
             r["name"],
             _state(terminal, r["state"]),
             r["chosen_by"],
+            str(r["calls"] or ""),
+            str(r["faults"] or ""),
         ],
-        ["PLUGIN", "VERSION", "ROLE", "NAME", "STATE", "CHOSEN BY"],
-        drop=["VERSION", "CHOSEN BY"],
+        ["PLUGIN", "VERSION", "ROLE", "NAME", "STATE", "CHOSEN BY", "CALLS", "FAULTS"],
+        drop=["CALLS", "VERSION", "CHOSEN BY", "FAULTS"],
         keep=["PLUGIN", "STATE", "ROLE"],
     )
-    for row in rows:
-        if row.reason and row.state in ("broken", "down"):
-            what = f"{row.role} {row.name}".strip()
-            label = f"{row.plugin} ({what})" if what else row.plugin
-            terminal.note(f"{terminal.painted_sign('failed')} {label}: {row.reason}")
+    for record in records:
+        if record["reason"] and record["state"] in ("broken", "down", "muted"):
+            what = f"{record['role']} {record['name']}".strip()
+            label = f"{record['plugin']} ({what})" if what else record["plugin"]
+            terminal.note(f"{terminal.painted_sign('failed')} {label}: {record['reason']}")
 
 
 @command(
@@ -102,42 +96,40 @@ def ls(session: Session) -> None:
 @click.argument("name")
 def show(session: Session, name: str) -> None:
     """Show one plugin, by its name or a driver's."""
-    registry, rows = _rows(session)
-    chosen = [row for row in rows if row.plugin == name] or [
-        row for row in rows if row.name == name
-    ]
+    rows = _rows(session)
+    chosen = [r for r in rows if r["plugin"] == name] or [r for r in rows if r["name"] == name]
     if not chosen:
-        names = {row.plugin for row in rows}
-        near = did_you_mean(name, names)
+        near = did_you_mean(name, {row["plugin"] for row in rows})
         hint = f"did you mean '{near}'?" if near else "linkspan plugin ls"
         raise Failure(f"no plugin named '{name}' is installed", id="LS2101", helps=[hint])
-    if session.document([attrs.asdict(row) for row in chosen], default="table"):
+    if session.document(chosen, default="table"):
         return
-    terminal = session.terminal
-    for plugin in dict.fromkeys(row.plugin for row in chosen):
-        manifest = registry.manifests.get(plugin)
-        own = [row for row in chosen if row.plugin == plugin]
-        summary = f"  {manifest.summary}" if manifest and manifest.summary else ""
-        stage = f", {own[0].stage}" if own[0].stage else ""
-        terminal.print(f"{plugin} {own[0].version}{summary}")
-        terminal.print(f"  from     {own[0].distribution}{stage}")
-        for row in own:
-            if row.role:
-                _print_part(terminal, row)
-        if manifest is not None:
-            for verb in manifest.verbs:
-                keys = ", ".join(verb.settings)
-                terminal.print(f"  verb     {verb.name}: {verb.summary} (with: {keys})")
-            for entry in manifest.commands:
-                terminal.print(f"  command  linkspan {entry.words}: {entry.summary}")
-        if own[0].reason and not own[0].role:
-            terminal.print(f"  {_state(terminal, own[0].state)}: {own[0].reason}")
+    manifests = PluginRegistry().discover().manifests
+    for plugin in dict.fromkeys(row["plugin"] for row in chosen):
+        own = [row for row in chosen if row["plugin"] == plugin]
+        _print_plugin(session.terminal, plugin, own, manifests.get(plugin))
 
 
-def _print_part(terminal: Terminal, row: PluginRow) -> None:
-    features = f", can {', '.join(row.features)}" if row.features else ""
-    chosen = f", chosen by {row.chosen_by}" if row.chosen_by else ""
-    reason = f": {row.reason}" if row.reason else ""
-    terminal.print(
-        f"  {row.role:<8} {row.name}  {_state(terminal, row.state)}{reason}{features}{chosen}"
-    )
+def _print_plugin(
+    terminal: Terminal, plugin: str, rows: list[dict[str, Any]], manifest: PluginManifest | None
+) -> None:
+    first = rows[0]
+    summary = f"  {manifest.summary}" if manifest and manifest.summary else ""
+    stage = f", {first['stage']}" if first["stage"] else ""
+    terminal.print(f"{plugin} {first['version']}{summary}")
+    terminal.print(f"  from       {first['distribution']}{stage}")
+    for row in rows:
+        state = _state(terminal, row["state"]) + (f": {row['reason']}" if row["reason"] else "")
+        if not row["role"]:
+            terminal.print(f"  {state}")
+            continue
+        features = f", can {', '.join(row['features'])}" if row["features"] else ""
+        by = f", chosen by {row['chosen_by']}" if row["chosen_by"] else ""
+        work = f", {row['calls']} calls, {row['faults']} faults" if row["calls"] else ""
+        terminal.print(f"  {row['role']:<10} {row['name']}  {state}{features}{by}{work}")
+    if manifest is not None:
+        for verb in manifest.verbs:
+            keys = ", ".join(verb.settings)
+            terminal.print(f"  verb       {verb.name}: {verb.summary} (with: {keys})")
+        for entry in manifest.commands:
+            terminal.print(f"  command    linkspan {entry.words}: {entry.summary}")

@@ -102,11 +102,9 @@ def written(value: object, unit: str | None) -> str:
 
 def _duration(seconds: float) -> str:
     """A duration that reads back as the same number."""
-    if seconds >= 1 and float(seconds).is_integer() and seconds < 60:
-        return f"{int(seconds)}s"
-    if float(seconds).is_integer() and seconds % 60 == 0 and seconds:
-        return f"{int(seconds // 60)}m" if seconds % 3600 else f"{int(seconds // 3600)}h"
-    return f"{float(seconds):g}s"
+    if seconds >= 60 and seconds % 60 == 0:
+        return f"{seconds // 3600:.0f}h" if seconds % 3600 == 0 else f"{seconds // 60:.0f}m"
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def toml(value: object) -> str:
@@ -138,7 +136,7 @@ def toml(value: object) -> str:
 def toml_key(key: str) -> str:
     """A key, quoted where TOML asks for it."""
     bare = key.isascii() and key.replace("-", "").replace("_", "").isalnum()
-    return key if bare else json.dumps(key)
+    return key if bare else toml(key)
 
 
 def default_text(tables: list[Table]) -> str:
@@ -155,8 +153,8 @@ def default_text(tables: list[Table]) -> str:
         out.append(f"{comment}[{'.'.join(toml_key(part) for part in table.path)}]")
         for entry in table.entries:
             out.extend(f"## {remark}" for remark in entry.remarks)
-            required = "   (required)" if entry.required else ""
-            out.append(f"# {entry.key} = {entry.value}{required}".rstrip())
+            value = "…   (required)" if entry.required else entry.value
+            out.append(f"# {entry.key} = {value}".rstrip())
     return "\n".join(out) + "\n"
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from linkspan.core.http.listeners import open_unix_listener, remove_unix_socket
 from linkspan.core.http.routing import RouteTable
 from linkspan.core.http.server import serve_http
 from linkspan.core.plugins.hooks import HookRunner
+from linkspan.core.plugins.listing import with_daemon_state
 from linkspan.core.plugins.registry import PluginRegistry
 from linkspan.core.store.records import open_records
 from linkspan.sdk.errors import LinkspanError
@@ -202,6 +204,7 @@ class Daemon:
     ) -> None:
         routes = RouteTable()
         routes.add("GET", "/linkspan/v1/daemon", self._status)
+        routes.add("GET", "/linkspan/v1/plugins", partial(self._plugins, hooks))
         hooks.call("linkspan_register_routes", router=routes, host=host)
         daemon = self.config.daemon
         paths = [address.removeprefix("unix://") for address in daemon.host]
@@ -239,6 +242,12 @@ class Daemon:
                 "repaired": self.repaired,
             }
         )
+
+    async def _plugins(self, hooks: HookRunner, request: Request) -> Response:
+        rows = with_daemon_state(
+            self.registry.listing(self.config), self.drivers.reasons, hooks.stats
+        )
+        return json_response([attrs.asdict(row) for row in rows])
 
 
 class _Components:

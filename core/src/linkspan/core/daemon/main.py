@@ -7,10 +7,11 @@ from typing import Any
 
 import trio
 
-from linkspan.core.config.load import load_config
+from linkspan.core.config.load import ConfigError, load_config
 from linkspan.core.daemon.assembly import Daemon
 from linkspan.core.daemon.identity import Identity
 from linkspan.core.daemon.logs import set_up_logging
+from linkspan.core.plugins.configuration import DRIVER_TROUBLES, check
 from linkspan.core.plugins.registry import PluginRegistry
 
 
@@ -25,6 +26,10 @@ def run_daemon(config_paths: Sequence[Path | str] | None, overrides: Mapping[str
     set_up_logging(config.daemon.log_level)
     identity = Identity.claim(config.daemon.data_root, config.daemon.exec_root)
     registry = PluginRegistry(config.plugins).discover()
+    # A driver that is missing or broken is its role's trouble; a table nobody reads is a mistake.
+    mistakes = [d for d in check(config, registry) if d.id not in DRIVER_TROUBLES]
+    if mistakes:
+        raise ConfigError(mistakes)
     daemon = Daemon(config=config, registry=registry, identity=identity)
     daemon.prepare_process()
     sys.setswitchinterval(0.0005)

@@ -1,7 +1,7 @@
 """Checks a whole configuration against the installed plugins, and prints the default one."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -15,6 +15,9 @@ from linkspan.core.config.schema import (
 from linkspan.core.plugins.registry import PluginRegistry
 from linkspan.sdk.diagnostics import Diagnostic, Label, did_you_mean
 from linkspan.sdk.errors import LinkspanError
+
+DRIVER_TROUBLES: Final = ("LS2101", "LS2102", "LS2103")
+"""Faults of what is installed, not of how the config is written."""
 
 
 def check(config: LoadedConfig, registry: PluginRegistry) -> list[Diagnostic]:

@@ -9,6 +9,7 @@ from linkspan.core.config.load import LoadedConfig
 from linkspan.core.config.schema import DEFAULT_DRIVERS
 from linkspan.core.plugins.drivers import DriverEntry
 from linkspan.core.plugins.guard import CallStats
+from linkspan.core.plugins.hooks import HookStats
 from linkspan.sdk.manifest import PluginManifest
 
 
@@ -37,7 +38,8 @@ class PluginRow:
         role: The driver's role, ``listener``, ``component`` or ``command``; empty for a plugin whose
             manifest is broken.
         name: The driver's or component's name, or the command's words.
-        state: ``ready`` (may be loaded), ``disabled``, ``alpha`` (not switched on), ``broken``.
+        state: ``ready`` (may be loaded), ``disabled``, ``alpha`` (not switched on), ``broken``; of
+            a running daemon also ``down`` (a driver that cannot be opened), ``muted`` (a listener).
         chosen_by: ``default``, the file and line that chose it, or empty if nobody did.
         reason: Why it is not ready.
         calls: Since the daemon's start.
@@ -116,6 +118,27 @@ def rows_of(registry: Catalogue, config: LoadedConfig | None) -> list[PluginRow]
                 )
             )
     return sorted(rows, key=lambda row: (row.plugin, row.role, row.name))
+
+
+def with_daemon_state(
+    rows: Sequence[PluginRow],
+    unusable: Mapping[tuple[str, str], str],
+    hooks: Mapping[str, HookStats],
+) -> list[PluginRow]:
+    """Rows with what a running daemon knows better: drivers it could not open, muted listeners."""
+    found = []
+    for row in rows:
+        reason = unusable.get((row.role, row.name))
+        stats = hooks.get(row.plugin) if row.role == "listener" else None
+        if reason and row.state == "ready":
+            row = attrs.evolve(row, state="down", reason=reason)
+        elif stats is not None:
+            muted = f"failed {stats.failures_in_a_row} times in a row, last in {stats.last_failure}"
+            row = attrs.evolve(row, calls=stats.calls, faults=stats.failures)
+            if stats.muted:
+                row = attrs.evolve(row, state="muted", reason=muted)
+        found.append(row)
+    return found
 
 
 def _plugin_rows(registry: Catalogue, plugin: str, config: LoadedConfig | None) -> list[PluginRow]:
