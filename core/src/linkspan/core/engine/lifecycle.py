@@ -129,15 +129,7 @@ class Lifecycle:
                 entry.pause_scope.cancel()
             entry.backoff_s = 0.0
             entry.container = attrs.evolve(entry.container, manually_stopped=False)
-            try:
-                await self._run(entry)
-            except BaseException:
-                if entry.container.spec.auto_remove:
-                    # `docker run --rm` waits for the removal, also of what never ran.
-                    entry.removing = True
-                    with trio.CancelScope(shield=True):
-                        await self.finish_removal(entry, volumes=True)
-                raise
+            await self._run(entry)
 
     async def _run(self, entry: Entry) -> None:
         """Make its world and set its process going; on failure all of it is taken back."""
