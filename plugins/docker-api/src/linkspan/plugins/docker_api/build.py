@@ -9,7 +9,7 @@ from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.streams import run_with_progress
 from linkspan.sdk.drivers.builder import Builder, BuildRequest
-from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.errors import InvalidArgument, NotFound, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, Writer, json_response
 from linkspan.sdk.progress import ProgressSink
@@ -49,7 +49,12 @@ class BuildRoutes:
         read_filters(
             request, ("until", "id", "parent", "type", "description", "inuse", "shared", "private")
         )
-        reclaimed = await self._builder.prune()
+        try:
+            builder = self._builder
+        except NotFound:
+            reclaimed = 0  # no builder, no cache: `docker system prune` asks all the same
+        else:
+            reclaimed = await builder.prune()
         return json_response({"CachesDeleted": None, "SpaceReclaimed": reclaimed})
 
 

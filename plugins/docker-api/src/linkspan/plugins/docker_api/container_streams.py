@@ -10,7 +10,7 @@ from linkspan.plugins.docker_api.logs import LogFormat, read_log_query, record_e
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.stats import Sample, encode_stats, take_sample
 from linkspan.plugins.docker_api.streams import exchange, stream_type
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
+from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Duplex, Hijack, Request, Response, Stream, Writer
 from linkspan.sdk.model.container import Container, ContainerStatus
@@ -57,7 +57,11 @@ class ContainerStreamRoutes:
                 attachment = self._containers.attach(container.id)
                 stack.push_async_exit(attachment.__aexit__)
                 await duplex.start()
-                process = await attachment.__aenter__()
+                try:
+                    process = await attachment.__aenter__()
+                except LinkspanError:
+                    # The start failed, or it is gone: who started it has been told why.
+                    return
                 await exchange(duplex, process, tty=tty, stdin=stdin, streams=wanted, keys=keys)
 
         return Hijack(run=run, content_type=stream_type(request, tty=tty))

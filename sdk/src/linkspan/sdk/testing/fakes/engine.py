@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL, Signals
 from types import TracebackType
@@ -678,7 +678,9 @@ class FakeContainers:
         with trio.move_on_after(10.0 if timeout_s is None else timeout_s):
             await exited.wait()
         if not exited.is_set():
-            await self._runtime.signal(entry.container.id, SIGKILL)
+            with suppress(NotFound):
+                # It may end just before the signal.
+                await self._runtime.signal(entry.container.id, SIGKILL)
             await exited.wait()
         self._tell("stop", entry.container)
 
