@@ -6,7 +6,7 @@ from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import DockerRouter, read_document
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
 from linkspan.plugins.docker_api.timestamps import or_never
-from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.errors import Conflict, InvalidArgument, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.service import Node
@@ -65,7 +65,7 @@ class NodeRoutes:
         if not request.query.get("version"):
             raise InvalidArgument("invalid node version '': the parameter 'version' is missing")
         if request.number("version", 0) != node.version:
-            raise InvalidArgument("update out of sequence", code="out_of_sequence")
+            raise Conflict("update out of sequence", code="out_of_sequence")
         await driver.update_node(
             node.id, availability=availability or None, labels=body.text_map("Labels")
         )

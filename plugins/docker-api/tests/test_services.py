@@ -1,0 +1,418 @@
+"""Services, tasks and nodes on an orchestrator that only keeps books."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import attrs
+import pytest
+
+from linkspan.plugins.docker_api.codec_service import (
+    decode_service,
+    encode_service_spec,
+    same_task,
+)
+from linkspan.plugins.docker_api.document import Document
+from linkspan.sdk.drivers.base import NoConfig
+from linkspan.sdk.drivers.orchestrator import Orchestrator, OrchestratorCap, RolloutProgress
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from linkspan.sdk.host import Host
+from linkspan.sdk.model.service import (
+    Cluster,
+    Node,
+    RolloutState,
+    RolloutStatus,
+    Service,
+    ServiceSpec,
+    Task,
+    TaskState,
+)
+
+AT = "2026-11-24T08:00:00.000000000Z"
+NODE = Node(id="node1", hostname="ship", address="10.0.0.1", created_at=AT, version=3)
+
+
+class Books(Orchestrator[NoConfig]):
+    """Keeps what it is told; every replica of a service has a task that runs."""
+
+    def __init__(self) -> None:
+        self.in_swarm: Cluster | None = None
+        self.services: dict[str, Service] = {}
+        self.node = NODE
+        self.containers: dict[str, str] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config: NoConfig, host: Host) -> AsyncIterator[Self]:
+        yield cls()
+
+    @property
+    def capabilities(self) -> OrchestratorCap:
+        return OrchestratorCap.ROLLBACK
+
+    async def cluster(self) -> Cluster | None:
+        return self.in_swarm
+
+    async def init(self, *, advertise_address: str = "") -> Cluster:
+        if self.in_swarm is not None:
+            raise Unavailable("already", code="already_in_swarm")
+        self.node = attrs.evolve(NODE, address=advertise_address)
+        self.in_swarm = Cluster(id="c1", created_at=AT, node_id=NODE.id)
+        return self.in_swarm
+
+    async def leave(self, *, force: bool = False) -> None:
+        self.in_swarm = None
+
+    async def create_service(self, spec: ServiceSpec) -> Service:
+        if spec.name in self.services:
+            raise Conflict(
+                f"name conflicts with an existing object: {spec.name}", code="name_taken"
+            )
+        service = Service(
+            id=f"id-{spec.name}", version=1, spec=spec, created_at=AT, ports=spec.ports
+        )
+        self.services[spec.name] = service
+        return service
+
+    async def update_service(
+        self, service: str, spec: ServiceSpec, *, version: int | None = None
+    ) -> Service:
+        found = await self.get_service(service)
+        if version is not None and version != found.version:
+            raise Conflict("out of sequence", code="out_of_sequence")
+        changed = attrs.evolve(
+            found,
+            version=found.version + 1,
+            spec=spec,
+            previous_spec=found.spec,
+            rollout=RolloutStatus(state=RolloutState.UPDATING, message="update in progress"),
+        )
+        self.services[found.spec.name] = changed
+        return changed
+
+    async def rollback_service(self, service: str) -> Service:
+        found = await self.get_service(service)
+        if found.previous_spec is None:
+            raise InvalidArgument(f"service {service} does not have a previous spec")
+        return await self.update_service(service, found.previous_spec)
+
+    async def scale_service(self, service: str, replicas: int) -> Service:
+        found = await self.get_service(service)
+        return await self.update_service(service, attrs.evolve(found.spec, replicas=replicas))
+
+    async def remove_service(self, service: str) -> None:
+        del self.services[(await self.get_service(service)).spec.name]
+
+    async def get_service(self, service: str) -> Service:
+        if self.in_swarm is None:
+            raise Unavailable("no swarm", code="not_in_swarm")
+        for found in self.services.values():
+            if service in (found.id, found.spec.name):
+                return found
+        raise NotFound(f"service {service} not found", code="service_not_found")
+
+    async def list_services(self) -> list[Service]:
+        return list(self.services.values())
+
+    async def list_tasks(self, *, service: str = "", node: str = "") -> list[Task]:
+        return [
+            Task(
+                id=f"{found.id}-t{slot}",
+                service_id=found.id,
+                slot=slot,
+                spec=found.spec if slot > 1 else found.previous_spec or found.spec,
+                node_id=NODE.id,
+                state=TaskState.RUNNING,
+                container_id=self.containers.get(found.spec.name, f"c{slot}"),
+                created_at=AT,
+                updated_at=AT,
+            )
+            for found in self.services.values()
+            if service in ("", found.id, found.spec.name)
+            for slot in range(1, found.spec.replicas + 1)
+        ]
+
+    async def get_task(self, task: str) -> Task:
+        for found in await self.list_tasks():
+            if found.id == task:
+                return found
+        raise NotFound(f"task {task} not found", code="task_not_found")
+
+    async def list_nodes(self) -> list[Node]:
+        return [self.node]
+
+    async def get_node(self, node: str) -> Node:
+        if node not in ("self", NODE.id, NODE.hostname):
+            raise NotFound(f"node {node} not found", code="node_not_found")
+        return self.node
+
+    async def update_node(
+        self, node: str, *, availability: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Node:
+        self.node = attrs.evolve(
+            self.node, availability=availability or self.node.availability, labels=labels or {}
+        )
+        return self.node
+
+    @asynccontextmanager
+    async def rollout(self, service: str) -> AsyncIterator[AsyncIterator[RolloutProgress]]:
+        raise NotImplementedError
+        yield
+
+
+FULL: dict[str, Any] = {
+    "Name": "web",
+    "Labels": {"a": "1"},
+    "TaskTemplate": {
+        "ContainerSpec": {
+            "Image": "app:1@sha256:" + "0" * 64,
+            "Command": ["/entry"],
+            "Args": ["serve", "-v"],
+            "Hostname": "web-{{.Task.Slot}}",
+            "Env": ["A=1"],
+            "Dir": "/srv",
+            "User": "app",
+            "Groups": ["7"],
+            "Labels": {"b": "2"},
+            "TTY": True,
+            "ReadOnly": True,
+            "StopSignal": "SIGINT",
+            "StopGracePeriod": 20_000_000_000,
+            "Mounts": [
+                {"Type": "volume", "Source": "data", "Target": "/data"},
+                {"Type": "bind", "Source": "/srv", "Target": "/srv", "ReadOnly": True},
+            ],
+            "Healthcheck": {
+                "Test": ["CMD", "true"],
+                "Interval": 1_500_000_000,
+                "Timeout": 2_000_000_000,
+                "StartPeriod": 500_000_000,
+                "StartInterval": 100_000_000,
+                "Retries": 2,
+            },
+            "Hosts": ["10.0.0.9 db"],
+            "DNSConfig": {"Nameservers": ["1.1.1.1"], "Search": ["test"]},
+            "Init": True,
+            "Sysctls": {"net.core.somaxconn": "9"},
+            "CapabilityAdd": ["CAP_NET_ADMIN"],
+            "CapabilityDrop": ["CAP_CHOWN"],
+            "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}],
+            "Isolation": "default",
+        },
+        "Resources": {
+            "Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 64 << 20, "Pids": 9},
+            "Reservations": {"NanoCPUs": 100_000_000, "MemoryBytes": 32 << 20},
+        },
+        "RestartPolicy": {
+            "Condition": "on-failure",
+            "Delay": 0,
+            "MaxAttempts": 3,
+            "Window": 120_000_000_000,
+        },
+        "Placement": {
+            "Constraints": ["node.role==manager"],
+            "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}],
+            "MaxReplicas": 2,
+        },
+        "Networks": [{"Target": "back", "Aliases": ["w"]}, {"Target": "front"}],
+        "LogDriver": {"Name": "json-file", "Options": {"max-size": "1m"}},
+        "ForceUpdate": 4,
+        "Runtime": "container",
+    },
+    "Mode": {"Replicated": {"Replicas": 3}},
+    "UpdateConfig": {
+        "Parallelism": 2,
+        "Delay": 1_000_000_000,
+        "FailureAction": "rollback",
+        "Monitor": 2_000_000_000,
+        "MaxFailureRatio": 0.25,
+        "Order": "start-first",
+    },
+    "RollbackConfig": {
+        "Parallelism": 0,
+        "FailureAction": "continue",
+        "Monitor": 3_000_000_000,
+        "MaxFailureRatio": 0,
+        "Order": "stop-first",
+    },
+    "EndpointSpec": {
+        "Mode": "vip",
+        "Ports": [
+            {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"},
+            {"Protocol": "udp", "TargetPort": 53, "PublishMode": "host"},
+        ],
+    },
+}
+SMALL: dict[str, Any] = {
+    "Name": "web",
+    "TaskTemplate": {"ContainerSpec": {"Image": "app:1"}},
+    "Mode": {"Replicated": {"Replicas": 2}},
+}
+
+
+@pytest.fixture
+async def books(api) -> Books:
+    found = Books()
+    api.host.drivers["orchestrator", ""] = found
+    await api.ask("POST", "/swarm/init", {"AdvertiseAddr": "10.0.0.1"})
+    return found
+
+
+def test_a_spec_that_is_read_and_sent_back_is_the_same() -> None:
+    assert encode_service_spec(decode_service(Document(FULL))) == FULL
+
+
+def test_defaults_are_dockers() -> None:
+    spec = decode_service(
+        Document({"Name": "a", "TaskTemplate": {"ContainerSpec": {"Image": "x"}}})
+    )
+    assert (spec.mode, spec.replicas) == ("replicated", 1)
+    assert (spec.restart.condition, spec.restart.delay_s) == ("any", 5.0)
+    assert (spec.update.parallelism, spec.update.order, spec.update.monitor_s) == (
+        1,
+        "stop-first",
+        5.0,
+    )
+    assert decode_service(Document(encode_service_spec(spec))) == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"Name": ""}, "name must be provided"),
+        ({"TaskTemplate": {}}, "image reference must be provided"),
+        ({"Mode": {"ReplicatedJob": {}}}, "jobs are not supported"),
+        ({"EndpointSpec": {"Mode": "dnsrr"}}, "use vip"),
+        ({"EndpointSpec": {"Ports": [{"TargetPort": 0}]}}, "invalid published port"),
+        ({"UpdateConfig": {"Order": "sideways"}}, "use one of stop-first, start-first"),
+        ({"UpdateConfig": {"MaxFailureRatio": 2}}, "between 0 and 1"),
+        ({"Mode": {"Replicated": {"Replicas": -1}}}, "cannot be negative"),
+        ({"Mode": {"Replicated": {"Replicas": "2"}}}, "must be a whole number"),
+        (
+            {"TaskTemplate": {"ContainerSpec": {"Image": "x", "Secrets": [{"SecretID": "a"}]}}},
+            "secrets of services are not supported",
+        ),
+    ],
+)
+async def test_a_wrong_spec_is_refused(api, books, change, message) -> None:
+    reply = await api.ask("POST", "/services/create", {**SMALL, **change})
+    assert reply.status in (400, 501)
+    assert message in reply.message
+
+
+def test_only_the_task_counts_for_being_up_to_date() -> None:
+    spec = decode_service(Document(FULL))
+    assert same_task(spec, attrs.evolve(spec, replicas=9, labels={}))
+    assert not same_task(spec, attrs.evolve(spec, force_update=5))
+
+
+async def test_without_a_swarm_everything_says_how_to_get_one(api) -> None:
+    api.host.drivers["orchestrator", ""] = Books()
+    for path in ("/services", "/tasks", "/nodes", "/swarm"):
+        reply = await api.ask("GET", path)
+        assert reply.status == 503
+        assert reply.message.startswith("This node is not a swarm manager.")
+
+
+async def test_swarm_is_begun_once_and_left(api, books) -> None:
+    again = await api.ask("POST", "/swarm/init", {})
+    assert (again.status, again.message[:36]) == (503, "This node is already part of a swarm")
+    assert (await api.ask("GET", "/swarm")).json["ID"] == "c1"
+    swarm = (await api.ask("GET", "/info")).json["Swarm"]
+    assert (swarm["LocalNodeState"], swarm["NodeID"], swarm["Managers"]) == ("active", "node1", 1)
+    assert (await api.ask("GET", "/_ping")).headers["Swarm"] == "active/manager"
+    assert (await api.ask("POST", "/swarm/leave?force=1")).status == 200
+    assert (await api.ask("GET", "/_ping")).headers["Swarm"] == "inactive"
+
+
+async def test_a_service_is_created_read_updated_and_rolled_back(api, books) -> None:
+    made = await api.ask("POST", "/services/create", SMALL)
+    assert (made.status, made.json["ID"]) == (201, "id-web")
+    assert (await api.ask("POST", "/services/create", SMALL)).status == 409
+    seen = (await api.ask("GET", "/services/web?insertDefaults=false")).json
+    spec = {**seen["Spec"], "Labels": {"new": "1"}}
+    url = "/services/web/update"
+    assert (await api.ask("POST", f"{url}?version=1&registryAuthFrom=spec", spec)).status == 200
+    stale = await api.ask("POST", f"{url}?version=1", spec)
+    assert (stale.status, stale.message) == (500, "update out of sequence")
+    assert (await api.ask("POST", url, spec)).status == 400
+    seen = (await api.ask("GET", "/services/web")).json
+    assert seen["Spec"]["Labels"] == {"new": "1"}
+    assert seen["PreviousSpec"]["Labels"] == {}
+    assert seen["UpdateStatus"]["State"] == "updating"
+    back = await api.ask("POST", f"{url}?version=2&rollback=previous", spec)
+    assert back.status == 200
+    assert (await api.ask("GET", "/services/web")).json["Spec"]["Labels"] == {}
+    assert (await api.ask("DELETE", "/services/web")).status == 200
+    assert (await api.ask("GET", "/services/web")).status == 404
+
+
+async def test_services_are_listed_with_their_state(api, books) -> None:
+    await api.ask("POST", "/services/create", SMALL)
+    await api.ask("POST", "/services/create", {**SMALL, "Name": "db", "Labels": {"tier": "back"}})
+    found = (await api.ask("GET", '/services?status=1&filters={"label":["tier"]}')).json
+    assert [s["Spec"]["Name"] for s in found] == ["db"]
+    assert set(found[0]["ServiceStatus"]) == {"RunningTasks", "DesiredTasks", "CompletedTasks"}
+
+
+@pytest.mark.parametrize(
+    ("filters", "slots"),
+    [
+        ({"service": ["web"]}, [1, 2]),
+        ({"service": {"id-web": True}}, [1, 2]),
+        ({"service": ["we"]}, []),
+        ({"service": ["id-web"], "_up-to-date": ["true"]}, [2]),
+        ({"name": ["web.1"]}, [1]),
+        ({"node": ["ship"]}, [1, 2]),
+        ({"node": ["nowhere"]}, []),
+        ({"desired-state": ["running"]}, [1, 2]),
+        ({"desired-state": ["shutdown"]}, []),
+    ],
+)
+async def test_task_filters(api, books, filters, slots) -> None:
+    await api.ask("POST", "/services/create", SMALL)
+    changed = {**SMALL, "TaskTemplate": {"ContainerSpec": {"Image": "app:2"}}}
+    await api.ask("POST", "/services/web/update?version=1", changed)
+    found = await api.ask("GET", f"/tasks?filters={json.dumps(filters)}")
+    assert [task["Slot"] for task in found.json] == slots
+
+
+async def test_a_task_says_where_and_how_it_is(api, books) -> None:
+    await api.ask("POST", "/services/create", SMALL)
+    task = (await api.ask("GET", "/tasks/id-web-t1")).json
+    assert (task["ServiceID"], task["NodeID"], task["DesiredState"]) == (
+        "id-web",
+        "node1",
+        "running",
+    )
+    assert task["Status"]["State"] == "running"
+    assert task["Status"]["ContainerStatus"]["ContainerID"] == "c1"
+    assert task["Spec"]["ContainerSpec"]["Image"] == "app:1"
+    assert (await api.ask("GET", "/tasks/nobody")).status == 404
+
+
+async def test_logs_of_a_service_carry_the_task_in_front_of_each_line(api, books) -> None:
+    books.containers["web"] = await api.start("sh", "-c", "echo hello")
+    await api.ask("POST", "/containers/web/wait")
+    await api.ask("POST", "/services/create", {**SMALL, "Mode": {"Replicated": {"Replicas": 1}}})
+    reply = await api.ask("GET", "/services/web/logs?stdout=1&details=1")
+    assert reply.body[8:] == (
+        b"com.docker.swarm.node.id=node1,com.docker.swarm.service.id=id-web,"
+        b"com.docker.swarm.task.id=id-web-t1 hello\n"
+    )
+
+
+async def test_nodes_are_drained_and_labelled(api, books) -> None:
+    (node,) = (await api.ask("GET", "/nodes")).json
+    assert node["Description"]["Hostname"] == "ship"
+    assert node["ManagerStatus"]["Leader"] is True
+    spec = {**node["Spec"], "Availability": "drain", "Labels": {"zone": "a"}}
+    assert (await api.ask("POST", "/nodes/node1/update?version=3", spec)).status == 200
+    seen = (await api.ask("GET", "/nodes/self")).json
+    assert seen["Spec"] == {"Labels": {"zone": "a"}, "Role": "manager", "Availability": "drain"}
+    odd = {**spec, "Availability": "sleep"}
+    assert (await api.ask("POST", "/nodes/node1/update?version=3", odd)).status == 400
+    worker = {**spec, "Role": "worker"}
+    assert (await api.ask("POST", "/nodes/node1/update?version=3", worker)).status == 501
+    assert (await api.ask("POST", "/nodes/node1/update?version=1", spec)).status == 500
