@@ -284,9 +284,22 @@ def remove(groups: Hierarchies, path: str) -> bool:
                 pass
             except OSError:
                 done = False
-    if groups.version == 1 and groups.unified is None and groups.mounts:
-        # Below the mount point of a detached unified hierarchy crun makes a plain folder with a plain file.
-        under = groups.mounts[0].parent / "unified"
-        if not under.is_mount():
-            shutil.rmtree(_below(under, path), ignore_errors=True)
+    hidden = _hidden_unified(groups)
+    if hidden is not None:
+        shutil.rmtree(_below(hidden, path), ignore_errors=True)
     return done
+
+
+def _hidden_unified(groups: Hierarchies) -> Path | None:
+    """The plain folder that appears where a unified hierarchy was detached: runtimes write files there."""
+    if groups.version == 1 and groups.unified is None:
+        return next((mount.parent / "unified" for mount in groups.mounts), None)
+    return None
+
+
+def remove_parent(groups: Hierarchies, path: str) -> None:
+    """Remove the folder of all groups, where no group is left in it."""
+    hidden = _hidden_unified(groups)
+    for mount in (*groups.mounts, *([hidden] if hidden is not None else ())):
+        with contextlib.suppress(OSError):
+            _below(mount, path).rmdir()

@@ -560,7 +560,7 @@ class OciRuntime(Runtime[OciConfig]):
             folder=container.bundle / "exec",
             tty=process.tty,
             stdin=process.stdin,
-            hands_terminal_over=self._tools.is_crun,
+            is_crun=self._tools.is_crun,
         )
         async with exec_session.run_exec(command) as session:
             yield session

@@ -44,7 +44,7 @@ class ExecCommand:
         runtime: Words up to the runtime's own options.
         document: The process of runtime-spec's config.json.
         folder: Where the session's files go; it exists.
-        hands_terminal_over: Whether the runtime takes ``--console-socket`` and still waits.
+        is_crun: crun takes ``--console-socket`` and still waits, and complains on stderr.
     """
 
     runtime: tuple[str, ...]
@@ -53,7 +53,7 @@ class ExecCommand:
     folder: Path
     tty: bool
     stdin: bool
-    hands_terminal_over: bool = True
+    is_crun: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -78,8 +78,10 @@ class ExecSession(ExecProcess):
         stdin: int | None,
         outputs: Mapping[StreamKind, int],
         terminal: int | None,
+        told: bool = False,
     ) -> None:
         self._pidfd = pidfd
+        self._told = told  # crun writes its complaint to stderr, too
         self._files = files
         self._stdin = stdin
         self._outputs = dict(outputs)
@@ -202,7 +204,8 @@ class ExecSession(ExecProcess):
                 complaint = ""
             if complaint:
                 text = refusal.plain(complaint)
-                self._complaint = f"OCI runtime exec failed: {text}\n".encode()
+                if not self._told:
+                    self._complaint = f"OCI runtime exec failed: {text}\n".encode()
                 return refusal.exit_code_of(text) if self.pid == 0 or code == 1 else code
         return code
 
@@ -255,7 +258,7 @@ async def run_exec(command: ExecCommand) -> AsyncIterator[ExecSession]:
     """
     if not command.tty:
         session = _with_pipes(command)
-    elif command.hands_terminal_over:
+    elif command.is_crun:
         session = await _with_terminal(command)
     else:
         session = _with_relayed_terminal(command)
@@ -341,6 +344,7 @@ def _with_pipes(command: ExecCommand) -> ExecSession:
         stdin=in_write,
         outputs={StreamKind.STDOUT: out_read, StreamKind.STDERR: err_read},
         terminal=None,
+        told=command.is_crun,
     )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Mapping
@@ -107,6 +108,8 @@ class Tools:
     def close(self, containers_alive: bool) -> None:
         """Undo what is not needed by containers that go on."""
         if self.holder is not None:
+            view = Path(f"/proc/{self.holder.pid}/root/sys/fs/cgroup/unified")
+            shutil.rmtree(view / self.parent.strip("/"), ignore_errors=True)
             assert self.holder.stdin is not None
             self.holder.stdin.close()
             self.holder.kill()
@@ -118,9 +121,7 @@ class Tools:
         if self.runtime_path == str(self.layout.runtime_copy):
             with contextlib.suppress(OSError):
                 syscalls.umount(self.runtime_path, syscalls.MNT_DETACH)
-        for mount in self.groups.mounts:
-            with contextlib.suppress(OSError):
-                (mount / self.parent.strip("/")).rmdir()
+        cgroups.remove_parent(self.groups, self.parent)
         mount_namespace.release()
 
 

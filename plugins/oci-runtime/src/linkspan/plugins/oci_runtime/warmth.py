@@ -111,5 +111,3 @@ class KeepWarm:
                     time.sleep(0.01)
                 else:
                     break
-        with contextlib.suppress(OSError):
-            self._folders[0].parent.rmdir()
