@@ -59,14 +59,15 @@ def error_of(message: str, program: str) -> LinkspanError:
     code = exit_code_of(text)
     if code == 127:
         return InvalidArgument(
-            f'exec: "{program}": executable file not found in the container: {text}',
+            f'exec: "{program}": executable file not found in $PATH: {text}',
             code="command_not_found",
             details=details,
             help="check the command's spelling and the PATH of the image",
         )
     if code == 126:
         return InvalidArgument(
-            f'exec: "{program}": cannot be executed: {text}',
+            # docker's client knows the exit status 126 by these two words.
+            f'exec: "{program}": permission denied: {text}',
             code="command_not_executable",
             details=details,
             help="check the file's mode and that it fits this machine's architecture",
