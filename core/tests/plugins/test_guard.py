@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from linkspan.core.plugins.guard import CallStats, guarded, unguarded
+from linkspan.core.plugins.guard import CallStats, guarded, guarded_open, unguarded
 from linkspan.sdk.errors import Conflict, DriverFault, LinkspanError, OutOfSpace
 
 
@@ -148,3 +148,22 @@ async def test_an_async_iterator_of_the_driver_is_guarded() -> None:
 def test_an_attribute_that_does_not_exist_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError):
         _ = make().absent  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("fail", ["enter", "exit"])
+async def test_opening_and_closing_a_driver_is_guarded(fail: str) -> None:
+    opening = Sample().stream(fail)
+    with pytest.raises(DriverFault, match=f"plugin 'nfs' 1 failed in open: KeyError: '{fail}'"):
+        async with guarded_open(opening, plugin="nfs", version="1"):
+            pass
+
+
+async def test_an_opened_driver_is_guarded() -> None:
+    @asynccontextmanager
+    async def open_sample() -> AsyncIterator[Sample]:
+        yield Sample()
+
+    async with guarded_open(open_sample(), plugin="nfs", version="1", role="volume") as driver:
+        assert isinstance(driver, Sample)
+        with pytest.raises(DriverFault, match=r"volume\.work"):
+            await driver.work(0)

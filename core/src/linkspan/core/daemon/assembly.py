@@ -172,8 +172,8 @@ class Daemon:
                 self.config.daemon.data_root / f"{role}-{name}",
                 self._run_dir(role, name),
             )
-            async with kind.open(config, host) as driver:
-                yield self.registry.guard(role, name, driver)
+            async with self.registry.open_driver(role, name, config, host) as driver:
+                yield driver
 
     async def _start_components(
         self, hooks: HookRunner, lent: Lent, supervisor: Supervisor

@@ -132,6 +132,28 @@ def guarded(
     return cast(D, _Guard(driver, owner))
 
 
+def guarded_open(
+    opening: AbstractAsyncContextManager[D],
+    *,
+    plugin: str,
+    version: str,
+    role: str = "",
+    stats: CallStats | None = None,
+) -> AbstractAsyncContextManager[D]:
+    """Guard the opening and closing of a driver, and the driver that comes out of it.
+
+    Args:
+        opening: What the driver's ``open`` returned.
+        plugin: As for ``guarded``.
+        version: As for ``guarded``.
+        role: As for ``guarded``.
+        stats: As for ``guarded``.
+    """
+    owner = _Owner(plugin, version, role, stats if stats is not None else CallStats())
+    context: AbstractAsyncContextManager[D] = _OpeningContext(opening, "open", owner)
+    return context
+
+
 def unguarded(driver: D) -> D:
     """The driver inside a guard; the driver itself where there is none."""
     return (
@@ -235,6 +257,13 @@ class _GuardedContext(AbstractAsyncContextManager[Any, bool | None]):
             if raised is exc or _holds(raised, exc):
                 raise
             raise self._owner.fault(self._name, raised) from raised
+
+
+class _OpeningContext(_GuardedContext):
+    """Hands out the driver guarded, rather than an iterator or a plain value."""
+
+    async def __aenter__(self) -> object:
+        return _Guard(await super().__aenter__(), self._owner)
 
 
 def _holds(group: BaseException, exc: BaseException | None) -> bool:

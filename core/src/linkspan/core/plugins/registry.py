@@ -2,8 +2,9 @@
 
 import importlib
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from importlib import metadata
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 
 from linkspan.core.config.load import LoadedConfig
 from linkspan.core.config.schema import PluginsConfig
@@ -14,17 +15,25 @@ from linkspan.core.plugins.drivers import (
     load_driver,
     no_such_driver,
 )
-from linkspan.core.plugins.guard import CallStats, guarded
+from linkspan.core.plugins.guard import CallStats, guarded, guarded_open
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.plugins.listing import PluginProblem, PluginRow, rows_of
 from linkspan.core.plugins.manifest import ManifestError, read_manifest
 from linkspan.sdk.drivers.base import Driver
 from linkspan.sdk.errors import LinkspanError, NotUsable
+from linkspan.sdk.host import Host
 from linkspan.sdk.manifest import ComponentManifest, PluginManifest, VerbManifest
 
 D = TypeVar("D")
 MANIFEST_GROUP: Final = "linkspan.manifest"
 LISTENER_GROUP: Final = "linkspan"
+
+
+class _Owner(TypedDict):
+    plugin: str
+    version: str
+    role: str
+    stats: CallStats
 
 
 class PluginRegistry:
@@ -172,11 +181,28 @@ class PluginRegistry:
 
     def guard(self, role: str, name: str, driver: D) -> D:
         """Wrap an open driver: faults are attributed and counted."""
+        return guarded(driver, **self._owner(role, name))
+
+    def open_driver(
+        self, role: str, name: str, config: Any, host: Host
+    ) -> AbstractAsyncContextManager[Any]:
+        """Open a driver, guarded: what ``open`` raises outside its contract is a DriverFault too.
+
+        Raises:
+            NotFound, NotUsable, DriverUnloadable: As ``driver_class``.
+        """
+        kind = self.driver_class(role, name)
+        owner = self._owner(role, name)
+        return guarded_open(kind.open(config, host), **owner)
+
+    def _owner(self, role: str, name: str) -> _Owner:
         plugin = self.plugin_of(role, name)
-        stats = self._stats.setdefault((role, name), CallStats())
-        return guarded(
-            driver, plugin=plugin, version=self.version_of(plugin), role=role, stats=stats
-        )
+        return {
+            "plugin": plugin,
+            "version": self.version_of(plugin),
+            "role": role,
+            "stats": self._stats.setdefault((role, name), CallStats()),
+        }
 
     def stats(self, role: str, name: str) -> CallStats:
         """Calls and faults of a driver since the daemon's start."""
