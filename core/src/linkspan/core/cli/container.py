@@ -32,6 +32,12 @@ def state_cell(terminal: Terminal, record: Any) -> str:
     return terminal.state("failed" if state == "dead" else "waiting", state)
 
 
+def image_name(record: Any, *, trunc: bool) -> str:
+    """The image as it was asked for; a pinned one without its digest, as docker shows it."""
+    name: str = record.get("Image", "")
+    return name.partition("@")[0] if trunc else name
+
+
 def docker_fields(record: Any, now: float, *, trunc: bool = True) -> dict[str, Any]:
     """Docker's names of what ``ps`` shows, for templates."""
     identifier = record.get("Id", "")
@@ -98,7 +104,7 @@ def ls(
         row = [
             fields["Names"],
             fields["ID"],
-            record.get("Image", ""),
+            image_name(record, trunc=not no_trunc),
             state_cell(terminal, record),
             words.ports(record.get("Ports") or ()),
             words.age_of(record.get("Created"), now),

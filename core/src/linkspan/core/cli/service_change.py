@@ -491,9 +491,8 @@ class _Rollout:
 
 def _what_it_runs(template: dict[str, Any]) -> str:
     container = template.get("ContainerSpec") or {}
-    return json.dumps(
-        [container.get("Image"), template.get("ForceUpdate") or 0, container.get("Env")]
-    )
+    parts = [container.get(key) or None for key in ("Image", "Command", "Args", "Env")]
+    return json.dumps([*parts, template.get("ForceUpdate") or 0])
 
 
 def watch(
