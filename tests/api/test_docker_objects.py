@@ -147,7 +147,7 @@ def test_services_are_created_scaled_updated_and_rolled_back(daemon: Daemon) -> 
     assert seen["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"] == ["V=1"]
     (node,) = json.loads(daemon.docker("node", "inspect", "self").out)
     assert node["Status"]["State"] == "ready"
-    assert "no such service" in daemon.docker("service", "rm", "nobody", status=1).err.lower()
+    assert "service nobody not found" in daemon.docker("service", "rm", "nobody", status=1).err
     daemon.docker("service", "rm", "web")
     daemon.docker("swarm", "leave", "--force")
 

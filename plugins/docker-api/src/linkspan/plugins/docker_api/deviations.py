@@ -4,6 +4,7 @@ Linkspan has one status for each class of error (``linkspan.sdk.errors``). Docke
 differently in places, and clients (and their tests) rely on it.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -31,10 +32,16 @@ ALREADY_IN_SWARM = (
 
 @attrs.frozen
 class Deviation:
-    """Docker's status, and its text if that differs, too."""
+    """Docker's status, and its text if that differs, too.
+
+    Attributes:
+        phrase: Words that must be in the text: the CLI derives the exit status of ``docker run`` from
+            them (cli/command/container/run.go, toStatusError).
+    """
 
     status: int
     text: str = ""
+    phrase: str = ""
 
 
 BY_CODE = {
@@ -49,8 +56,8 @@ BY_CODE = {
     "already_in_swarm": Deviation(503, ALREADY_IN_SWARM),
     "out_of_sequence": Deviation(500, "update out of sequence"),
     # A program that is not there or may not run is the user's mistake (exit codes 127 and 126).
-    "command_not_found": Deviation(400),
-    "command_not_executable": Deviation(400),
+    "command_not_found": Deviation(400, phrase="executable file not found"),
+    "command_not_executable": Deviation(400, phrase="permission denied"),
     "invalid_mount": Deviation(400),
     "ambiguous": Deviation(400),
 }
@@ -73,10 +80,19 @@ def in_dockers_way(error: LinkspanError) -> LinkspanError:
         return error
     deviation = BY_CODE.get(error.code)
     status = deviation.status if deviation else BY_CLASS.get(type(error), error.http_status)
-    text = (deviation.text if deviation else "") or error.message
+    text = _text(error.message, deviation) if deviation else error.message
     if status == error.http_status and text == error.message:
         return error
     return AnswerError(text, status=status, code=error.code, details=error.details, help=error.help)
+
+
+def _text(message: str, deviation: Deviation) -> str:
+    text = deviation.text or message
+    if deviation.phrase in text:
+        return text
+    # Runtimes begin the kernel's words with a capital letter.
+    lowered = re.sub(re.escape(deviation.phrase), deviation.phrase, text, flags=re.IGNORECASE)
+    return lowered if deviation.phrase in lowered else f"{text}: {deviation.phrase}"
 
 
 @contextmanager
