@@ -89,7 +89,7 @@ class DaemonConfig:
         bip: The default bridge's own address with its prefix; the network driver chooses one when
             it is not set.
         log_level: The least severe message that is logged.
-        shutdown_timeout_s: How long the daemon waits for requests in flight when it is stopped.
+        shutdown_timeout_s: How long listeners may take to hear that the daemon stops.
     """
 
     host: tuple[str, ...] = attrs.field(default=(DEFAULT_HOST,), validator=_unix_address)
