@@ -84,6 +84,24 @@ class Harbour:
         words = [w for k, v in inputs.items() for w in ("--input", f"{k}={v}")]
         return ["workflow", "run", "examples/voyage.yaml", *words]
 
+    def cut_off(self, words: list[str], *, after: str) -> tuple[int, str]:
+        """Run a command and kill the daemon when it says something; its status and words."""
+        said = ""
+        with subprocess.Popen(
+            self.command(*words, "--progress", "plain"),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONUTF8": "1"},
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                said += line
+                if after in line:
+                    self.end(signal.SIGKILL)
+            return process.wait(30), said
+
     def ask(self) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=5) as answer:
             return answer.read().decode()
@@ -159,23 +177,8 @@ def test_build_test_push_deploy_scale_update_roll_back_and_resume(harbour):
     assert faults == []
     assert "voyage 2, answered by" in harbour.ask()
 
-    cut = subprocess.Popen(
-        harbour.command(*harbour.voyage("1"), "--progress", "plain"),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        cwd=harbour.folder,
-        env={**os.environ, "PYTHONUTF8": "1"},
-    )
-    assert cut.stderr is not None
-    said = []
-    for line in cut.stderr:
-        said.append(line)
-        if "push/push  succeeded" in line:
-            harbour.end(signal.SIGKILL)
-            break
-    said += cut.stderr.readlines()
-    assert cut.wait(30) == 69, said
+    status, said = harbour.cut_off(harbour.voyage("1"), after="push/push  succeeded")
+    assert status == 69, said
     harbour.start()
     listed = json.loads(harbour.call("workflow", "ls", "--format", "json").stdout)
     assert listed[0]["state"] == "interrupted"
