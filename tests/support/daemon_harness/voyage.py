@@ -1,0 +1,87 @@
+"""The example pipeline, and pipelines like it: sent on, killed in the middle, looked at."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from daemon_harness.daemon import ROOT, Daemon, free_port, until
+from daemon_harness.load import get
+
+
+def copy_pipeline(folder: Path) -> Path:
+    """The example pipeline with its context in a folder, ready to be run."""
+    shutil.copytree(ROOT / "workflows/examples", folder / "examples")
+    shutil.copyfile("/bin/busybox", folder / "examples/voyage/busybox")
+    return folder / "examples/voyage.yaml"
+
+
+class Ship:
+    """The service ``web`` of a voyage, and how it is sent on one.
+
+    Attributes:
+        said: What the first voyage said.
+    """
+
+    def __init__(self, daemon: Daemon, pipeline: Path, registry: str, port: int = 0) -> None:
+        self.daemon = daemon
+        self.pipeline = pipeline
+        self.registry = registry
+        self.port = port or free_port()
+        self.said = ""
+
+    def words(self, version: str) -> list[str]:
+        """The command line of a voyage."""
+        inputs = (f"registry={self.registry}", f"port={self.port}", f"version={version}")
+        words = ["workflow", "run", str(self.pipeline)]
+        return words + [word for pair in inputs for word in ("--input", pair)]
+
+    def sail(self, version: str, *, status: int = 0) -> str:
+        """Run the pipeline; what it said."""
+        return self.daemon.cli(*self.words(version), status=status).said
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Tasks that run, as ``service ps`` shows them."""
+        found = self.daemon.json("service", "ps", "web")
+        return [task for task in found if task["Status"]["State"] == "running"]
+
+    def answers(self, times: int = 40) -> set[str]:
+        """The distinct answers to some requests: which version, which replica."""
+        return {get(self.port).strip() for _ in range(times)}
+
+    def versions(self) -> set[str]:
+        """The distinct versions among the answers."""
+        return {answer.partition(",")[0] for answer in self.answers()}
+
+    def kill_daemon_in(self, version: str, job: str) -> str:
+        """Kill the daemon as soon as a job of a voyage runs; the run's id."""
+        command = self.daemon.begin(*self.words(version))
+        run = until(f"job {job} runs", lambda: self._run_in(job))
+        self.daemon.kill9()
+        said, complaint = command.communicate(timeout=60)
+        assert command.returncode != 0, said
+        assert "linkspan workflow" in complaint, complaint
+        return run
+
+    def _run_in(self, job: str) -> str:
+        for run in self.daemon.get("/linkspan/v1/runs"):
+            if run["active"]:
+                shown = self.daemon.get(f"/linkspan/v1/runs/{run['id']}")
+                if any(j["id"] == job and j["state"] == "running" for j in shown["jobs"]):
+                    return str(run["id"])
+        return ""
+
+    @staticmethod
+    def repeated(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+        """Steps that had ended well before, and are shown otherwise now: they were done again."""
+        old, new = _finished(before), _finished(after)
+        assert old, "nothing had ended yet"
+        return [step for step in old if new.get(step) != old[step]]
+
+
+def _finished(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{job['id']}/{step['id']}": step
+        for job in run["jobs"]
+        for step in job["steps"]
+        if step["state"] == "success"
+    }
