@@ -65,6 +65,8 @@ class RunView:
         self.display.event(event)
         if "n" in event:
             self.state.take(event)
+            if event["kind"] == "step-started":
+                self._doing.pop(event["job"], None)
             self._say(event)
         elif event["kind"] == "log":
             self._log(event)
@@ -150,7 +152,8 @@ class RunView:
         for job in state.jobs.values():
             if job.cleanup and not job.started:
                 continue
-            drawn.append(f"{sign(session, job.state)} {job.id:<{width}}  {self._job_words(job)}")
+            words = self._job_words(job)[: max(8, session.terminal.width - width - 5)]
+            drawn.append(f"{sign(session, job.state)} {job.id:<{width}}  {words}")
         done = sum(bool(job.result) for job in state.jobs.values())
         color = session.terminal.err_color
         rest = "is being cancelled" if state.cancelling else "Ctrl-C asks it to stop"
@@ -164,7 +167,7 @@ class RunView:
         if running is None:
             return "starting" if job.started else ""
         doing = self._doing.get(job.id, "")
-        return f"{running.title}  {doing}"[:200]
+        return f"{running.title}  {doing}"
 
 
 def _progress_words(event: Mapping[str, Any]) -> str:
