@@ -1,7 +1,12 @@
 """POST /build: Docker's classic build stream. What it says comes from the builder."""
 
+import stat
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import attrs
+import trio
 
 from linkspan.plugins.docker_api.codec_image import registry_config
 from linkspan.plugins.docker_api.document import map_parameter, parse_parameter
@@ -24,6 +29,7 @@ class BuildRoutes:
     def add_to(self, router: DockerRouter) -> None:
         """Add the routes."""
         router.post("/build", self.build)
+        router.post("/linkspan/v1/build", self.build_folder)
         router.post("/build/prune", self.prune)
 
     @property
@@ -33,7 +39,21 @@ class BuildRoutes:
 
     async def build(self, request: Request) -> Stream:
         """POST /build: a context as tar in, JSON lines out."""
-        asked = decode_build(request)
+        return self._stream(decode_build(request))
+
+    async def build_folder(self, request: Request) -> Stream:
+        """POST /linkspan/v1/build: as /build, for a folder that the daemon can read itself.
+
+        Parameters beside those of /build: ``folder``, an absolute path, and ``folderid``, its device
+        and inode (``dev:ino``), by which client and daemon know that they mean the same folder.
+        """
+        folder = Path(request.query.get("folder", ""))
+        seen = await trio.to_thread.run_sync(_folder_id, folder)
+        if seen is None or seen != request.query.get("folderid"):
+            raise NotFound(f"the daemon does not see the folder {folder}", code="folder_not_here")
+        return self._stream(attrs.evolve(decode_build(request), context=folder))
+
+    def _stream(self, asked: BuildRequest) -> Stream:
         builder = self._builder
 
         async def work(progress: ProgressSink) -> None:
@@ -56,6 +76,15 @@ class BuildRoutes:
         else:
             reclaimed = await builder.prune()
         return json_response({"CachesDeleted": None, "SpaceReclaimed": reclaimed})
+
+
+def _folder_id(folder: Path) -> str | None:
+    try:
+        info = folder.stat()
+    except OSError:
+        return None
+    usable = folder.is_absolute() and stat.S_ISDIR(info.st_mode)
+    return f"{info.st_dev}:{info.st_ino}" if usable else None
 
 
 def decode_build(request: Request) -> BuildRequest:

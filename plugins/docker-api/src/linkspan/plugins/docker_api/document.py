@@ -38,9 +38,18 @@ class Document:
             raise _wrong(path, "an object", value)
         self.value: dict[str, Any] = value
         self.path = path
+        self._folded: dict[str, Any] | None = None
+
+    def _get(self, key: str) -> Any:
+        if key in self.value:
+            return self.value[key]
+        # Go takes keys in any case; docker-py relies on it (``{"Mode": {"replicated": …}}``).
+        if self._folded is None:
+            self._folded = {name.lower(): value for name, value in self.value.items()}
+        return self._folded.get(key.lower())
 
     def __contains__(self, key: str) -> bool:
-        return self.value.get(key) is not None
+        return self._get(key) is not None
 
     def __bool__(self) -> bool:
         return bool(self.value)
@@ -51,7 +60,7 @@ class Document:
 
     def text(self, key: str, default: str = "") -> str:
         """A string."""
-        value = self.value.get(key)
+        value = self._get(key)
         if value is None:
             return default
         if not isinstance(value, str):
@@ -60,7 +69,7 @@ class Document:
 
     def number(self, key: str, default: int = 0) -> int:
         """A whole number; ``2.0`` counts as one, as JavaScript writes it."""
-        value = self.value.get(key)
+        value = self._get(key)
         if value is None:
             return default
         if isinstance(value, float) and value.is_integer():
@@ -71,7 +80,7 @@ class Document:
 
     def ratio(self, key: str, default: float = 0.0) -> float:
         """A number with a fraction."""
-        value = self.value.get(key)
+        value = self._get(key)
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -84,7 +93,7 @@ class Document:
 
     def flag(self, key: str, default: bool = False) -> bool:
         """A boolean."""
-        value = self.value.get(key)
+        value = self._get(key)
         if value is None:
             return default
         if not isinstance(value, bool):
@@ -93,7 +102,7 @@ class Document:
 
     def items(self, key: str) -> list[Any]:
         """An array of anything."""
-        value = self.value.get(key)
+        value = self._get(key)
         if value is None:
             return []
         if not isinstance(value, list):
@@ -110,7 +119,7 @@ class Document:
 
     def words(self, key: str) -> tuple[str, ...] | None:
         """A command line: an array of strings or one string; None if it is not given."""
-        value = self.value.get(key)
+        value = self._get(key)
         if value is None:
             return None
         return (value,) if isinstance(value, str) else self.texts(key)
@@ -126,7 +135,7 @@ class Document:
 
     def document(self, key: str) -> "Document":
         """An object; an empty one if it is not given."""
-        return Document(self.value.get(key), self.at(key))
+        return Document(self._get(key), self.at(key))
 
     def documents(self, key: str) -> Iterator["Document"]:
         """An array of objects."""
