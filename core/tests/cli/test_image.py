@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from linkspan.core.cli.build import context_tar
-from linkspan.core.cli.dockerignore import IgnoreFile, IgnoreFileError
 from linkspan.core.cli.image import split_reference
 
-VECTORS = json.loads((Path(__file__).parent / "data" / "dockerignore.json").read_text())
 DIGEST = "sha256:" + "d" * 64
 
 
@@ -124,16 +122,6 @@ def test_references_are_split(reference: str, expected: tuple[str, str]) -> None
     assert split_reference(reference) == expected
 
 
-@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["id"])
-def test_dockerignore_agrees_with_moby(case: dict[str, Any]) -> None:
-    if case.get("error"):
-        with pytest.raises(IgnoreFileError):
-            IgnoreFile(case["ignorefile"])
-        return
-    ignore = IgnoreFile(case["ignorefile"])
-    assert {path: ignore.excludes(path) for path in case["expected"]} == case["expected"]
-
-
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
     root = tmp_path / "context"
@@ -203,11 +191,24 @@ def test_build_sends_the_context_and_shows_steps(
     assert result.err.splitlines()[0] == "Step 1/2 : FROM scratch"
     assert result.out.startswith("✓ web:1, web:2  sha256:dddddddddddd  2 steps, 1 cached  ")
     assert quiet == (0, f"{DIGEST}\n", "")
-    request = fake.requests[0]
+    request = fake.asked("POST", "/build")
     assert json.loads(request.query["buildargs"]) == {"V": "2", "FROM_HERE": "yes"}
     assert request.query["target"] == "app"
     with unpack([request.body]) as tar:
         assert "src/main.py" in tar.getnames()
+
+
+def test_a_daemon_that_sees_the_folder_reads_it_itself(
+    fake: Any, linkspan: Any, context: Path
+) -> None:
+    fake.on("POST", "/linkspan/v1/build", lambda _r, c: c.stream({"aux": {"ID": DIGEST}}))
+    with fake.running():
+        linkspan("build", "-t", "web", str(context))
+    request = fake.asked("POST", "/linkspan/v1/build")
+    info = context.stat()
+    assert request.query["folder"] == str(context.resolve())
+    assert request.query["folderid"] == f"{info.st_dev}:{info.st_ino}"
+    assert not request.body
 
 
 def test_a_failing_step_is_the_commands_error(fake: Any, linkspan: Any, context: Path) -> None:
@@ -227,7 +228,7 @@ def test_a_dockerfile_outside_the_context_is_sent_along(
     fake.on("POST", "/build", lambda _r, c: c.stream({"aux": {"ID": DIGEST}}))
     with fake.running():
         linkspan("build", "-f", str(outside), str(context))
-    request = fake.requests[0]
+    request = fake.asked("POST", "/build")
     with unpack([request.body]) as tar:
         sent = tar.extractfile(request.query["dockerfile"])
         assert sent is not None

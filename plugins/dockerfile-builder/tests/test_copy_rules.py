@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from linkspan.plugins.dockerfile_builder.dockerignore import IgnorePatterns
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
+from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.drivers.builder import BuildRequest
 from linkspan.sdk.errors import LinkspanError
 

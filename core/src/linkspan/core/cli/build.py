@@ -13,12 +13,15 @@ import click
 from linkspan.core.cli import words
 from linkspan.core.cli.command import Size, command
 from linkspan.core.cli.common import key_values
-from linkspan.core.cli.dockerignore import IgnoreFile, IgnoreFileError
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.image import stream_failure
 from linkspan.core.cli.progress import Display
 from linkspan.core.cli.session import Session
 from linkspan.core.cli.terminal import paint
+from linkspan.core.client.errors import ApiError
+from linkspan.core.client.short import Answer
+from linkspan.sdk.dockerignore import IgnorePatterns
+from linkspan.sdk.glob import PatternError
 
 _CHUNK: Final = 256 * 1024
 _OUTSIDE_NAME: Final = ".dockerfile.outside-the-context"
@@ -81,14 +84,7 @@ def build(
     }
     steps = _Steps(tags[0] if tags else str(root))
     with Display(session, steps.lines, f"build of {steps.what}") as display:
-        with session.api.open(
-            "POST",
-            "/build",
-            query,
-            headers={"Content-Type": "application/x-tar"},
-            upload=context_tar(root, name, extra),
-            silence_s=None,
-        ) as answer:
+        with _begin(session, query, root, name, extra) as answer:
             for record in answer.json_lines():
                 display.event(record)
                 if record.get("errorDetail") or record.get("error"):
@@ -108,6 +104,32 @@ def build(
     if iidfile:
         Path(iidfile).write_text(steps.image)
     terminal.print(steps.image if session.quiet else summary)
+
+
+def _begin(
+    session: Session, query: dict[str, Any], root: Path, name: str, extra: bytes | None
+) -> Answer:
+    """Name the folder to a daemon that sees it, too; otherwise send it."""
+    if extra is None:
+        place = root.resolve()
+        info = place.stat()
+        named = {"folder": str(place), "folderid": f"{info.st_dev}:{info.st_ino}"}
+        try:
+            return session.api.open(
+                "POST", "/linkspan/v1/build", {**query, **named}, silence_s=None
+            )
+        except ApiError as error:
+            # Another daemon than ours, or one that lives in another file system.
+            if error.status != 404:
+                raise
+    return session.api.open(
+        "POST",
+        "/build",
+        query,
+        headers={"Content-Type": "application/x-tar"},
+        upload=context_tar(root, name, extra),
+        silence_s=None,
+    )
 
 
 class _Steps:
@@ -252,19 +274,19 @@ def _content(path: Path, size: int) -> Iterator[bytes]:
     yield _padding(size)
 
 
-def _ignore_file(root: Path, dockerfile: str) -> IgnoreFile:
+def _ignore_file(root: Path, dockerfile: str) -> IgnorePatterns:
     """``Dockerfile.dockerignore`` beside the Dockerfile, else ``.dockerignore``."""
     for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
         try:
-            return IgnoreFile((root / name).read_text(encoding="utf-8", errors="replace"))
+            return IgnorePatterns.parse((root / name).read_text(encoding="utf-8", errors="replace"))
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except IgnoreFileError as exc:
+        except PatternError as exc:
             raise Failure(str(exc), id="LS0004", status=USAGE) from exc
-    return IgnoreFile("")
+    return IgnorePatterns(())
 
 
-def _walk(root: Path, ignore: IgnoreFile, always: set[str]) -> Iterator[tuple[Path, str]]:
+def _walk(root: Path, ignore: IgnorePatterns, always: set[str]) -> Iterator[tuple[Path, str]]:
     """Paths to send, parents first, in a stable order."""
     pending = [(root, "")]
     while pending:

@@ -10,9 +10,7 @@ import trio
 from linkspan.plugins.dockerfile_builder.archive import open_stream
 from linkspan.plugins.dockerfile_builder.cache import StepCache
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
-from linkspan.plugins.dockerfile_builder.dockerignore import IgnorePatterns
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
-from linkspan.plugins.dockerfile_builder.glob import PatternError
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors, in_thread
 from linkspan.plugins.dockerfile_builder.parser import MAX_FILE_BYTES
 from linkspan.plugins.dockerfile_builder.solver import Build
@@ -20,8 +18,10 @@ from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerf
 from linkspan.plugins.dockerfile_builder.stream import BuildStream
 from linkspan.plugins.dockerfile_builder.tree import DigestMemo, FolderTree, TarTree, Tree
 from linkspan.sdk.diagnostics import render
+from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.drivers.builder import Builder, BuilderCap, BuildRequest, BuildResult
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, Unsupported
+from linkspan.sdk.glob import PatternError
 from linkspan.sdk.host import Host, NewImage
 from linkspan.sdk.progress import ProgressSink
 from linkspan.sdk.reference import parse_reference

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from linkspan.plugins.dockerfile_builder.fault import quote
-from linkspan.plugins.dockerfile_builder.glob import (
+from linkspan.sdk.glob import (
     ANY_CHARACTER,
     ANY_TEXT,
     Element,

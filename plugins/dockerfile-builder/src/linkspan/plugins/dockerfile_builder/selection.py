@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-from linkspan.plugins.dockerfile_builder.dockerignore import IgnorePatterns
-from linkspan.plugins.dockerfile_builder.glob import PatternError, filename_glob, has_wildcard
 from linkspan.plugins.dockerfile_builder.tree import Check, Node, Tree, split_path
+from linkspan.sdk.dockerignore import IgnorePatterns
+from linkspan.sdk.glob import PatternError, filename_glob, has_wildcard
 
 
 class TransferError(ValueError):

@@ -24,7 +24,7 @@ from pathlib import Path
 import attrs
 
 from linkspan.plugins.dockerfile_builder.archive import ByteStream, Entry, entries
-from linkspan.plugins.dockerfile_builder.dockerignore import IgnorePatterns
+from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.errors import InvalidArgument, TooLarge
 
 MAX_LINKS = 40

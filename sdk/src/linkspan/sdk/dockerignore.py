@@ -9,7 +9,7 @@ import posixpath
 
 import attrs
 
-from linkspan.plugins.dockerfile_builder.glob import (
+from linkspan.sdk.glob import (
     ANY_CHARACTER,
     ANY_TEXT,
     NOT_SLASH,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from linkspan.plugins.dockerfile_builder.dockerignore import (
+from linkspan.sdk.dockerignore import (
     IgnorePatterns,
     PatternError,
     read_patterns,
