@@ -85,7 +85,7 @@ async def test_the_last_answer_is_the_reason(host, intent, context, server):
 
 
 async def test_nobody_there_is_a_reason_too(host, intent, context):
-    wish = intent("http-check", url="http://127.0.0.1:9/", **{**SETTINGS, "within": 0.1})
+    wish = intent("http-check", url="http://127.0.0.1:9/", **{**SETTINGS, "within": 0.5})
     with pytest.raises(CheckFailed, match="onnect"):
         await HttpCheckStep(host).apply(wish, context)
 

@@ -1,5 +1,6 @@
 """``http-check``: ask an address until it answers as expected, or until every replica has answered."""
 
+import importlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Protocol
 
@@ -45,6 +46,8 @@ class HttpCheckStep(StandardStep):
         If cancelled: no connection is left.
         """
         settings = intent.settings
+        # A fifth of a second to import, most daemons never ask, and it is no part of `within`.
+        await trio.to_thread.run_sync(importlib.import_module, "httpx")
         wanted: int = settings.get("replicas", 1)
         seen: dict[str, Answer] = {}
         last = Answer(fault="it was never asked")
@@ -91,7 +94,6 @@ class HttpCheckStep(StandardStep):
 
 async def ask(settings: Mapping[str, Any]) -> Answer:
     """Ask once, over a connection of its own; faults of the network are in the answer."""
-    # A fifth of a second to import, and most daemons never ask.
     import httpx
 
     try:
