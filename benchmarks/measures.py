@@ -1,0 +1,355 @@
+"""What is measured, each a function from an engine to a number.
+
+The stock docker CLI talks to both daemons, unless a measure says otherwise.
+"""
+
+import os
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from place import LINKSPAN, Engine, Registry, wait_until
+
+REST_S: Final = 0.5
+CONTAINERS: Final = 50
+_SETTLE_S: Final = 3.0
+_CONTEXT_FILES: Final = 2000
+_DOCKERFILE: Final = """\
+FROM {base}
+WORKDIR /opt/app
+COPY src /opt/app/src
+RUN mkdir -p build && for i in 1 2 3 4 5 6 7 8 9; do echo "$i" > build/$i; done
+RUN find src -type f | sort > files.txt
+RUN cat src/*/*.txt | sha256sum > sum.txt
+RUN mkdir -p /opt/data && head -c 5000000 /dev/zero > /opt/data/zero
+COPY late.txt /opt/app/late.txt
+RUN cp late.txt build/late.txt
+CMD ["true"]
+"""
+
+Sample = Callable[[Engine], float]
+Act = Callable[[Engine], object]
+
+
+def _nothing(engine: Engine) -> None:
+    """Nothing to prepare or clean up."""
+
+
+@dataclass
+class Measure:
+    """One line of the table.
+
+    Attributes:
+        sample: Takes one sample; engines are sampled in turn.
+        rounds: Samples of each engine, unless the caller wants another number.
+        goal: At most this ratio to Docker; None if there is none.
+        before: What each engine needs first, once.
+        after: Undoes that.
+    """
+
+    name: str
+    what: str
+    sample: Sample
+    rounds: int
+    goal: float | None = 1.0
+    unit: str = "s"
+    warm_ups: int = 1
+    before: Act = _nothing
+    after: Act = _nothing
+
+
+@dataclass
+class Bench:
+    """What measures share."""
+
+    tiny: str
+    app: str
+    target: Registry
+    work: Path
+    changes: int = 0
+    at_rest: dict[str, float] = field(default_factory=dict)
+
+    def all(self) -> list[Measure]:
+        """In the order of the table."""
+        return [*self._runs(), *self._registries(), *self._builds(), *self._others()]
+
+    # -- containers ---------------------------------------------------------------------------
+
+    def _runs(self) -> list[Measure]:
+        found = []
+        for rest_s, suffix, words in (
+            (0.0, "", ""),
+            (REST_S, "-rest", f", {REST_S} s idle before"),
+        ):
+            for name, network, goal in (("run", "bridge", 0.25), ("run-none", "none", None)):
+                found.append(
+                    Measure(
+                        name + suffix,
+                        f"docker run --rm --network {network} busybox true{words}",
+                        self._run(network, rest_s),
+                        21,
+                        goal=goal or 0.25,
+                        warm_ups=2,
+                    )
+                )
+            found.append(
+                Measure(
+                    f"exec{suffix}",
+                    f"docker exec CONTAINER true{words}",
+                    _exec(rest_s),
+                    21,
+                    goal=0.6,
+                    warm_ups=2,
+                    before=self._sleeper,
+                    after=lambda e: e.docker("rm", "-f", "bench-box", check=False),
+                )
+            )
+        return found
+
+    def _run(self, network: str, rest_s: float) -> Sample:
+        def sample(engine: Engine) -> float:
+            time.sleep(rest_s)
+            return engine.docker("run", "--rm", "--network", network, self.tiny, "true")
+
+        return sample
+
+    def _sleeper(self, engine: Engine) -> None:
+        engine.docker("run", "-d", "--name", "bench-box", self.tiny, "sleep", "100000")
+
+    # -- registries ---------------------------------------------------------------------------
+
+    def _registries(self) -> list[Measure]:
+        return [
+            Measure("pull", "docker pull of app, no layer there", self._pull, 5, goal=0.4),
+            Measure(
+                "push", "docker push of app to an empty registry", self._push, 3, 0.15, warm_ups=0
+            ),
+        ]
+
+    def _pull(self, engine: Engine) -> float:
+        engine.docker("rmi", "-f", self.app, check=False)
+        os.sync()
+        return engine.docker("pull", "-q", self.app)
+
+    def _push(self, engine: Engine) -> float:
+        self.target.wipe()
+        self.changes += 1
+        reference = f"{self.target.host}/pushed-{self.changes}/app:1"
+        engine.docker("pull", "-q", self.app)
+        engine.docker("tag", self.app, reference)
+        os.sync()
+        took_s = engine.docker("push", reference)
+        engine.docker("rmi", reference)
+        return took_s
+
+    # -- builds -------------------------------------------------------------------------------
+
+    def _builds(self) -> list[Measure]:
+        found = []
+        for kind, words in (
+            ("build", "BuildKit against linkspan build"),
+            ("classic", "docker build, DOCKER_BUILDKIT=0, against both"),
+        ):
+            build = _own_build if kind == "build" else _classic_build
+            for name, what, sample, rounds in (
+                ("cold", "without cache", self._cold(build), 3),
+                ("cached", "nothing changed", self._cached(build), 9),
+                ("late", "the last COPY changed", self._late(build), 5),
+            ):
+                found.append(
+                    Measure(
+                        f"{kind}-{name}",
+                        f"{what}: {words}",
+                        sample,
+                        rounds,
+                        before=self._context,
+                        after=self._no_context,
+                    )
+                )
+        return found
+
+    @property
+    def _folder(self) -> Path:
+        return self.work / "context"
+
+    def _context(self, engine: Engine) -> None:
+        """2,000 files, 12 MB, and a Dockerfile of eight steps."""
+        engine.docker("pull", "-q", self.app)
+        if self._folder.exists():
+            return
+        chance = random.Random(7)
+        for number in range(_CONTEXT_FILES):
+            path = self._folder / f"src/d{number % 40}/f{number}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(chance.randbytes(chance.randint(200, 6000)).hex())
+        (self._folder / "Dockerfile").write_text(_DOCKERFILE.format(base=self.app))
+        (self._folder / "late.txt").write_text("0\n")
+
+    def _no_context(self, engine: Engine) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        engine.docker("rmi", "-f", "bench-build", check=False)
+        engine.docker("builder", "prune", "-af", check=False)
+        engine.docker("image", "prune", "-f", check=False)
+
+    def _change(self) -> None:
+        self.changes += 1
+        (self._folder / "late.txt").write_text(f"{time.time_ns()} {self.changes}\n")
+
+    def _cold(self, build: Callable[..., float]) -> Sample:
+        def sample(engine: Engine) -> float:
+            self._change()
+            os.sync()
+            return build(engine, self._folder, "--no-cache")
+
+        return sample
+
+    def _cached(self, build: Callable[..., float]) -> Sample:
+        return lambda engine: build(engine, self._folder)
+
+    def _late(self, build: Callable[..., float]) -> Sample:
+        def sample(engine: Engine) -> float:
+            self._change()
+            return build(engine, self._folder)
+
+        return sample
+
+    # -- the rest -----------------------------------------------------------------------------
+
+    def _others(self) -> list[Measure]:
+        return [
+            Measure("ps", "linkspan ps, whole process; docker ps", _ps, 15, goal=None),
+            Measure("start", "from the daemon's start to its first answer", _start, 5, warm_ups=0),
+            Measure(
+                "memory",
+                "PSS of the daemon and its helpers at rest",
+                self._memory_at_rest,
+                1,
+                unit="MiB",
+                warm_ups=0,
+            ),
+            Measure(
+                "memory-each",
+                f"more PSS for each of {CONTAINERS} containers",
+                self._memory_each,
+                1,
+                unit="MiB",
+                warm_ups=0,
+            ),
+            Measure(
+                "scale",
+                f"docker service scale 1 → {CONTAINERS} until all run",
+                self._scale,
+                3,
+                warm_ups=0,
+                before=lambda e: e.docker("swarm", "init", "--advertise-addr", "127.0.0.1"),
+                after=lambda e: e.docker("swarm", "leave", "--force", check=False),
+            ),
+        ]
+
+    def _memory_at_rest(self, engine: Engine) -> float:
+        engine.server.stop()
+        engine.server.start()
+        engine.docker("run", "--rm", self.tiny, "true")
+        time.sleep(_SETTLE_S)
+        self.at_rest[engine.name] = pss_mib(engine)
+        return self.at_rest[engine.name]
+
+    def _memory_each(self, engine: Engine) -> float:
+        names = [f"bench-{number}" for number in range(CONTAINERS)]
+        if engine.name not in self.at_rest:
+            self._memory_at_rest(engine)
+        for name in names:
+            engine.docker("run", "-d", "--name", name, self.tiny, "sleep", "100000")
+        time.sleep(_SETTLE_S)
+        more = pss_mib(engine) - self.at_rest[engine.name]
+        engine.docker("rm", "-f", *names)
+        return more / CONTAINERS
+
+    def _scale(self, engine: Engine) -> float:
+        def running(count: int) -> Callable[[], bool]:
+            words = ("service", "ls", "--format", "{{.Replicas}}")
+            return lambda: engine.ask(*words).startswith(f"{count}/{count}")
+
+        def gone() -> bool:
+            label = "label=com.docker.swarm.service.name=bench-web"
+            return not engine.ask("ps", "-aq", "--filter", label)
+
+        create = ("service", "create", "--detach", "--no-resolve-image", "--name", "bench-web")
+        engine.docker(*create, self.tiny, "sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait")
+        wait_until(running(1), 60)
+        began = time.perf_counter()
+        engine.docker("service", "scale", "--detach", f"bench-web={CONTAINERS}")
+        wait_until(running(CONTAINERS), 180, 0.02)
+        took_s = time.perf_counter() - began
+        engine.docker("service", "rm", "bench-web")
+        wait_until(gone, 120, 0.1)
+        return took_s
+
+
+def _exec(rest_s: float) -> Sample:
+    def sample(engine: Engine) -> float:
+        time.sleep(rest_s)
+        return engine.docker("exec", "bench-box", "true")
+
+    return sample
+
+
+def _own_build(engine: Engine, folder: Path, *flags: str) -> float:
+    command, more = engine.build
+    return engine.run([*command, "-t", "bench-build", *flags, str(folder)], more=more)
+
+
+def _classic_build(engine: Engine, folder: Path, *flags: str) -> float:
+    command = ["docker", "-H", engine.host, "build", "-t", "bench-build", *flags, str(folder)]
+    return engine.run(command, more={"DOCKER_BUILDKIT": "0"})
+
+
+def _ps(engine: Engine) -> float:
+    if engine.name == "linkspan":
+        return engine.run([LINKSPAN, "--host", engine.host, "ps"])
+    return engine.docker("ps")
+
+
+def _start(engine: Engine) -> float:
+    engine.server.stop()
+    return engine.server.start()
+
+
+def pss_mib(engine: Engine) -> float:
+    """Proportional set size of the daemon and its helpers, without the containers' own processes.
+
+    Helpers are the daemon's descendants and what names its folder; containers are in other pid namespaces.
+    """
+    assert engine.server.process is not None
+    family = {engine.server.process.pid}
+    parents: dict[int, int] = {}
+    total_kib = 0
+    own = Path("/proc/self/ns/pid").readlink()
+    for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        try:
+            status = (path / "stat").read_text()
+            if (path / "ns/pid").readlink() != own:
+                continue
+            parents[int(path.name)] = int(status.rpartition(")")[2].split()[1])
+            if str(engine.folder).encode() in (path / "cmdline").read_bytes():
+                family.add(int(path.name))
+        except OSError:
+            continue
+    grown = True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in family} - family
+        family |= more
+        grown = bool(more)
+    for pid in family:
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        found = re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)
+        total_kib += int(found[1]) if found else 0
+    return total_kib / 1024
