@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from linkspan.core.http import Limits, RouteTable, open_unix_listener, serve_http
+from linkspan.core.http import RouteTable, open_unix_listener, serve_http
 from linkspan.sdk.http import Handler
 
 
@@ -128,8 +128,3 @@ async def served() -> AsyncIterator[Served]:
             nursery.cancel_scope.cancel()
         for client in server.clients:
             await trio.aclose_forcefully(client.stream)
-
-
-@pytest.fixture
-def limits() -> Limits:
-    return Limits()

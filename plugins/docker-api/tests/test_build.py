@@ -1,0 +1,93 @@
+import base64
+import io
+import json
+import tarfile
+from urllib.parse import quote
+
+import pytest
+
+from linkspan.sdk.model.image import Credentials
+from linkspan.sdk.testing.fakes.builder import FakeBuilder
+
+
+def context(**files: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+@pytest.fixture
+def builder(api) -> FakeBuilder:
+    found = FakeBuilder(host=api.host)
+    api.host.drivers["builder", ""] = found
+    return found
+
+
+async def test_a_build_streams_what_the_builder_says(api, builder) -> None:
+    body = context(Dockerfile="FROM scratch\nLABEL a=1\n")
+    reply = await api.ask("POST", "/build?t=made:1&t=made:2", body)
+    assert reply.lines[0] == {"stream": "Step 1/2 : FROM scratch\n"}
+    assert reply.lines[-1] == {"stream": "Successfully tagged made:2\n"}
+    assert (await api.ask("GET", "/images/made:2/json")).json["Config"]["Labels"] == {"a": "1"}
+
+
+async def test_all_parameters_reach_the_builder(api, builder) -> None:
+    config = {
+        "https://index.docker.io/v1/": {"username": "u", "password": "p"},
+        "h:5000": {"auth": base64.b64encode(b"a:b:c").decode()},
+    }
+    header = base64.urlsafe_b64encode(json.dumps(config).encode()).decode()
+    await api.ask(
+        "POST",
+        "/build?dockerfile=Other&target=one&nocache=1&pull=1&q=1&platform=linux/amd64&networkmode=none"
+        f"&buildargs={quote(json.dumps({'A': '1', 'B': None}))}&labels={quote(json.dumps({'l': 'x'}))}"
+        "&extrahosts=a:1.2.3.4,b:5.6.7.8&memory=1000&shmsize=2000&rm=1&version=1&cachefrom=[]&outputs=null",
+        context(Other="FROM scratch AS one\n"),
+        **{"X-Registry-Config": header},
+    )
+    (asked,) = builder.builds
+    assert (asked.file, asked.target, asked.platform) == ("Other", "one", "linux/amd64")
+    assert (asked.no_cache, asked.pull, asked.quiet) == (True, True, True)
+    assert asked.args == {"A": "1", "B": None}
+    assert asked.labels == {"l": "x"}
+    assert asked.network_mode == "none"
+    assert asked.extra_hosts == ("a:1.2.3.4", "b:5.6.7.8")
+    assert (asked.memory_bytes, asked.shm_size_bytes) == (1000, 2000)
+    assert asked.credentials == {
+        "docker.io": Credentials(username="u", password="p"),
+        "h:5000": Credentials(username="a", password="b:c"),
+    }
+
+
+async def test_an_error_before_the_first_line_is_an_http_error(api, builder) -> None:
+    reply = await api.ask("POST", "/build", context(Other="x"))
+    assert (reply.status, reply.message) == (400, "Cannot locate specified Dockerfile: Dockerfile")
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("remote=https://example.test/x.git", 501),
+        ("version=2", 501),
+        ("squash=1", 501),
+        ('outputs=[{"Type":"local"}]', 501),
+        ("buildargs={", 400),
+        ("buildargs=[]", 400),
+        ('labels={"a":null}', 400),
+        ("memory=much", 400),
+    ],
+)
+async def test_what_is_wrong_or_not_there_is_refused(api, builder, query, status) -> None:
+    assert (await api.ask("POST", f"/build?{query}", context(Dockerfile=""))).status == status
+    assert builder.builds == []
+
+
+async def test_the_cache_is_pruned_also_where_there_is_none(api) -> None:
+    empty = {"CachesDeleted": None, "SpaceReclaimed": 0}
+    assert (await api.ask("POST", "/build/prune")).json == empty
+    api.host.drivers["builder", ""] = FakeBuilder(host=api.host)
+    assert (await api.ask("POST", "/build/prune")).json == empty
