@@ -11,6 +11,7 @@ BUSYBOX = Path("/bin/busybox")
 def busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root folder of busybox: programs as links to it, users, mount points."""
     folder = tmp_path_factory.mktemp("rootfs")
+    folder.chmod(0o755)
     for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "root", "home/app"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     shutil.copy2(BUSYBOX, folder / "bin/busybox")

@@ -24,6 +24,8 @@ _TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 # v1 says "no limit" by the biggest multiple of a page.
 _V1_UNLIMITED: Final = 1 << 62
 _FREEZE_TIMEOUT_S: Final = 10.0
+# What stands beside the controllers in a v1 hierarchy's options.
+_MOUNT_OPTIONS: Final = ("rw", "ro", "xattr", "clone_children", "noprefix", "cpuset_v2_mode")
 
 
 @attrs.frozen(kw_only=True)
@@ -77,7 +79,7 @@ def detect(mountinfo: str | None = None) -> Hierarchies:
             unified = target
         elif fstype == "cgroup":
             for option in options.split(","):
-                if option not in ("rw", "ro", "xattr", "clone_children", "noprefix"):
+                if option not in _MOUNT_OPTIONS and not option.startswith("release_agent="):
                     controllers.setdefault(option, target)
     named = {name for name in controllers if not name.startswith("name=")}
     if named:

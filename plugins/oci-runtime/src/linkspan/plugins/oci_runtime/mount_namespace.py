@@ -141,6 +141,8 @@ def release() -> None:
             capture_output=True,
             check=False,
         )
+    with contextlib.suppress(OSError):  # our own view of the pin's folder
+        syscalls.umount(str(_entered.pin.parent), syscalls.MNT_DETACH)
 
 
 def spawn_prefix(run_dir: Path) -> tuple["subprocess.Popen[bytes] | None", tuple[str, ...]]:

@@ -1,0 +1,202 @@
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from linkspan.plugins.oci_runtime.logs import LogFile, read_log, time_text
+from linkspan.sdk.model.process import LogQuery, LogRecord, StreamKind
+
+OUT, ERR = StreamKind.STDOUT, StreamKind.STDERR
+
+
+def line(second: int, text: str, stream: str = "stdout", flag: str = "F") -> str:
+    return f"2026-11-24T08:00:{second:02d}.{second:09d}+00:00 {stream} {flag} {text}\n"
+
+
+def at(second: int) -> int:
+    return 1795507200 * 10**9 + second * 10**9 + second
+
+
+MIXED = (
+    line(1, "one")
+    + line(2, "err", "stderr")
+    + line(3, "par", flag="P")
+    + line(4, "tial")
+    + line(5, "last")
+)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log"
+    path.write_text(MIXED)
+    return path
+
+
+def read(path: Path, **query: object) -> list[LogRecord]:
+    file = LogFile(path, LogQuery(**query))  # type: ignore[arg-type]
+    found: list[LogRecord] = []
+    while (batch := file.read()) is not None:
+        found += batch
+    file.close()
+    return found
+
+
+def texts(path: Path, **query: object) -> list[bytes]:
+    return [record.data for record in read(path, **query)]
+
+
+def test_times_of_the_log_are_utc_with_nanoseconds() -> None:
+    assert time_text(at(3)) == b"2026-11-24T08:00:03.000000003"
+
+
+def test_each_line_is_a_record_and_partial_ones_have_no_newline(log: Path) -> None:
+    assert [(r.stream, r.data) for r in read(log)] == [
+        (OUT, b"one\n"),
+        (ERR, b"err\n"),
+        (OUT, b"par"),
+        (OUT, b"tial\n"),
+        (OUT, b"last\n"),
+    ]
+    assert read(log)[0].time == "2026-11-24T08:00:01.000000001Z"
+
+
+def test_streams_and_times_narrow_the_log(log: Path) -> None:
+    assert texts(log, stdout=False) == [b"err\n"]
+    assert texts(log, stderr=False) == [b"one\n", b"par", b"tial\n", b"last\n"]
+    assert texts(log, stdout=False, stderr=False) == []
+    assert texts(log, since_ns=at(4)) == [b"tial\n", b"last\n"]
+    assert texts(log, until_ns=at(2)) == [b"one\n", b"err\n"]
+    assert texts(log, since_ns=at(2), until_ns=at(2)) == [b"err\n"]
+
+
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [
+        (0, []),
+        (1, [b"last\n"]),
+        (2, [b"par", b"tial\n", b"last\n"]),
+        (3, [b"err\n", b"par", b"tial\n", b"last\n"]),
+        (4, [b"one\n", b"err\n", b"par", b"tial\n", b"last\n"]),
+        (100, [b"one\n", b"err\n", b"par", b"tial\n", b"last\n"]),
+    ],
+)
+def test_the_tail_counts_whole_lines(log: Path, tail: int, expected: list[bytes]) -> None:
+    assert texts(log, tail=tail) == expected
+
+
+def test_the_tail_counts_lines_of_the_asked_streams(log: Path) -> None:
+    assert texts(log, tail=1, stdout=False) == [b"err\n"]
+    assert texts(log, tail=2, stderr=False) == [b"par", b"tial\n", b"last\n"]
+    assert texts(log, tail=1, until_ns=at(2)) == [b"err\n"]
+
+
+def test_an_unfinished_line_at_the_end_counts_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(line(1, "one") + line(2, "two") + line(3, "unfin", flag="P"))
+    assert texts(path, tail=1) == [b"unfin"]
+    assert texts(path, tail=2) == [b"two\n", b"unfin"]
+
+
+def test_the_tail_of_a_long_log_is_found_from_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("".join(line(n % 60, f"{n:06d}" + "x" * 50) for n in range(20_000)))
+    assert [data[:6] for data in texts(path, tail=3)] == [b"019997", b"019998", b"019999"]
+    assert len(texts(path, tail=15_000)) == 15_000
+    assert len(texts(path)) == 20_000
+
+
+def test_lines_longer_than_a_block_do_not_confuse_the_tail(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(line(1, "a") + line(2, "b" * 200_000) + line(3, "c"))
+    assert [len(data) for data in texts(path, tail=2)] == [200_001, 2]
+
+
+@pytest.mark.parametrize("query", [{}, {"stderr": False}, {"since_ns": at(2)}, {"tail": 2}])
+def test_merged_records_carry_the_same_bytes(log: Path, query: dict[str, object]) -> None:
+    merged = read(log, merge=True, **query)
+    plain = read(log, **query)
+    for stream in (OUT, ERR):
+        assert b"".join(r.data for r in merged if r.stream is stream) == b"".join(
+            r.data for r in plain if r.stream is stream
+        )
+    assert len(merged) < len(plain) or len(plain) == 1
+    assert merged[0].time == plain[0].time
+
+
+def test_broken_lines_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(
+        line(1, "good") + "garbage\n\n" + line(2, "x", stream="stdxxx") + line(3, "cut")[:-4]
+    )
+    assert texts(path) == [b"good\n"]
+    assert texts(path, merge=True) == [b"good\n"]
+    assert texts(path, tail=5) == [b"good\n"]
+
+
+class Follower:
+    """Follows a log in the background."""
+
+    def __init__(self) -> None:
+        self.found: list[bytes] = []
+        self.ended = trio.Event()
+        self.changed = trio.Event()
+
+    async def run(self, path: Path, query: LogQuery) -> None:
+        async for record in read_log(
+            path, query, ended=self.ended.is_set, wait_end=self.ended.wait
+        ):
+            self.found.append(record.data)
+            self.changed.set()
+            self.changed = trio.Event()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with trio.fail_after(5):
+            while not condition():
+                await self.changed.wait()
+
+
+async def test_following_sees_what_is_written_until_the_end(log: Path) -> None:
+    follower = Follower()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follower.run, log, LogQuery(follow=True, tail=1))
+        await follower.until(lambda: len(follower.found) == 1)
+        with log.open("a") as file:
+            file.write(line(6, "six")[:20])
+            file.flush()
+            await trio.sleep(0.02)
+            file.write(line(6, "six")[20:])
+        await follower.until(lambda: len(follower.found) == 2)
+        with log.open("a") as file:
+            file.write(line(7, "seven"))
+        follower.ended.set()
+    assert follower.found == [b"last\n", b"six\n", b"seven\n"]
+
+
+async def test_following_goes_on_with_the_new_file_after_a_rotation(log: Path) -> None:
+    follower = Follower()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follower.run, log, LogQuery(follow=True, tail=0))
+        await trio.sleep(0.05)
+        with log.open("a") as file:
+            file.write(line(6, "before"))
+        fresh = log.with_suffix(".tmp")
+        fresh.write_text(line(7, "after"))
+        fresh.replace(log)
+        await follower.until(lambda: len(follower.found) == 2)
+        follower.ended.set()
+    assert follower.found == [b"before\n", b"after\n"]
+
+
+async def test_following_ends_at_until(log: Path) -> None:
+    follower = Follower()
+    with trio.fail_after(5):
+        await follower.run(log, LogQuery(follow=True, until_ns=time.time_ns() + 50_000_000))
+    assert follower.found[-1] == b"last\n"
+
+
+async def test_a_missing_log_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        await Follower().run(tmp_path / "none", LogQuery())

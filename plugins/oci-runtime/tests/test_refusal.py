@@ -1,0 +1,50 @@
+import pytest
+
+from linkspan.plugins.oci_runtime import refusal
+from linkspan.sdk.errors import InvalidArgument, OutOfSpace
+
+# As crun 1.8.1 and runc 1.1.5 said it.
+MESSAGES = [
+    ("executable file `nope` not found in $PATH: No such file or directory\n", 127),
+    (
+        'time="2026-11-24T09:07:36Z" level=error msg="runc create failed: unable to start container '
+        'process: exec: \\"nope\\": executable file not found in $PATH"\n',
+        127,
+    ),
+    (
+        'time="2026-11-24T09:07:35Z" level=error msg="runc create failed: unable to start container '
+        'process: exec: \\"/bin/sh\\": stat /bin/sh: no such file or directory"\n',
+        127,
+    ),
+    ("open executable: Permission denied\n", 126),
+    (
+        'time="2026-11-24T09:07:35Z" level=error msg="runc create failed: unable to start container '
+        'process: exec: \\"/etc/passwd\\": permission denied"\n',
+        126,
+    ),
+    ("the path `/etc` is a directory\n", 126),
+    ("mount `/nope` to `data`: No such file or directory\n", 1),
+]
+
+
+@pytest.mark.parametrize(("message", "code"), MESSAGES)
+def test_messages_become_exit_codes(message: str, code: int) -> None:
+    assert refusal.exit_code_of(refusal.plain(message)) == code
+
+
+def test_messages_lose_their_log_dress() -> None:
+    assert refusal.plain(MESSAGES[1][0]) == 'exec: "nope": executable file not found in $PATH'
+    assert refusal.plain("2026-11-24T09:07:33.000001Z: open x: Bad\n") == "open x: Bad"
+    assert refusal.plain('{"msg":"from json","level":"error"}') == "from json"
+    assert refusal.plain("") == "no message"
+
+
+def test_codes_of_errors() -> None:
+    missing = refusal.error_of(MESSAGES[0][0], "nope")
+    assert isinstance(missing, InvalidArgument)
+    assert missing.code == "command_not_found"
+    assert "nope" in str(missing)
+    assert refusal.error_of(MESSAGES[3][0], "/x").code == "command_not_executable"
+    assert refusal.error_of(MESSAGES[6][0], "sh").code == "runtime_refused"
+    assert isinstance(refusal.error_of("write: No space left on device", "sh"), OutOfSpace)
+    assert refusal.error_of("something broke", "sh").code == "runtime_failed"
