@@ -106,7 +106,11 @@ class Containers(Protocol):
         """Containers, newest first."""
 
     def attach(self, ref: str) -> AbstractAsyncContextManager[ProcessStreams]:
-        """Join its streams; possible before it is started."""
+        """Join its streams; possible before it is started.
+
+        The call itself makes the reader known: a start that follows waits until it reads, so that the
+        first byte is not missed. The context may be left without having been entered.
+        """
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         """Tell its terminal the size."""

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from linkspan.core.engine.clock import rfc3339
 from linkspan.core.engine.names import new_id
+from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import (
     Container,

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 import trio
 
-from linkspan.core.engine.clock import epoch_ns, rfc3339
+from linkspan.sdk.clock import epoch_ns, rfc3339
 from linkspan.sdk.drivers.runtime import ProcessSpec, Runtime
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.model.container import (

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import attrs
 import trio
 
-from linkspan.core.engine.clock import epoch_ns, rfc3339
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.names import by_prefix
 from linkspan.core.store.records import Records
+from linkspan.sdk.clock import epoch_ns, rfc3339
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import NewImage

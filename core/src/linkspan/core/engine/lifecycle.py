@@ -14,7 +14,6 @@ from typing import Any
 import attrs
 import trio
 
-from linkspan.core.engine.clock import rfc3339
 from linkspan.core.engine.creation import wanted_ports
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Entry, open_attachments, refuse_if_removing
@@ -26,6 +25,7 @@ from linkspan.core.engine.supervisor import Supervisor
 from linkspan.core.engine.volumes import VolumeStore
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.store.records import Records
+from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.network import Sandbox
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, OciSpec, ProcessSpec, Recovered
 from linkspan.sdk.errors import (

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import attrs
 import trio
 
-from linkspan.core.engine.clock import rfc3339
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.names import NAME, by_prefix, new_id
 from linkspan.core.store.records import Records
+from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.network import AttachRequest, NetworkDriver, Sandbox
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from linkspan.sdk.events import Event

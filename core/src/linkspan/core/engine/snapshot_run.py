@@ -5,10 +5,10 @@ from pathlib import Path
 
 import trio
 
-from linkspan.core.engine.clock import rfc3339
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.names import new_id
 from linkspan.core.engine.networks import NetworkStore
+from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, ProcessSpec
 from linkspan.sdk.host import StepRun
 from linkspan.sdk.model.container import Container, ContainerSpec, Resources

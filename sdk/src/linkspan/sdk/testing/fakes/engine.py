@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 import secrets
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import attrs
 import trio
 
+from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.runtime import (
     CreateRequest,
     ExecProcess,
@@ -63,11 +63,6 @@ _NO_SETTINGS = EndpointSpec()
 _NO_ROOT = Path("/nonexistent")
 
 
-def _now() -> str:
-    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
-
-
 def make_image(*tags: str, command: tuple[str, ...] = ("sleep", "1000"), **config: Any) -> Image:
     """An image for tests.
 
@@ -79,7 +74,7 @@ def make_image(*tags: str, command: tuple[str, ...] = ("sleep", "1000"), **confi
     digest = hashlib.sha256(json.dumps([tags, command, str(config)]).encode()).hexdigest()
     return Image(
         id=f"sha256:{digest}",
-        config=ImageConfig(created=_now(), command=command, diff_ids=layers, **config),
+        config=ImageConfig(created=rfc3339(), command=command, diff_ids=layers, **config),
         repo_tags=tags,
         chain_ids=layers,
         size_bytes=1000,
@@ -293,7 +288,7 @@ class FakeNetworks:
             self._add(NetworkSpec(name=name, driver=driver))
 
     def _add(self, spec: NetworkSpec) -> Network:
-        network = Network(id=secrets.token_hex(32), spec=spec, created_at=_now())
+        network = Network(id=secrets.token_hex(32), spec=spec, created_at=rfc3339())
         self._networks[network.id] = network
         return network
 
@@ -387,7 +382,7 @@ class FakeVolumes:
                 name=name,
                 driver=spec.driver or "local",
                 mountpoint=f"/volumes/{name}/_data",
-                created_at=_now(),
+                created_at=rfc3339(),
                 options=spec.options,
                 labels=spec.labels,
                 anonymous=not spec.name,
@@ -574,7 +569,7 @@ class FakeContainers:
         container = Container(
             id=container_id,
             name=chosen,
-            created_at=_now(),
+            created_at=rfc3339(),
             spec=spec,
             image_id=image.id,
             args=tuple(part for part in (*entrypoint, *command) if part),
@@ -647,7 +642,9 @@ class FakeContainers:
         entry.container = attrs.evolve(
             container, endpoints=tuple(endpoints), ports=spec.ports, sandbox_key="/run/netns/fake"
         )
-        self._state(entry, status=ContainerStatus.RUNNING, pid=pid, started_at=_now(), exit_code=0)
+        self._state(
+            entry, status=ContainerStatus.RUNNING, pid=pid, started_at=rfc3339(), exit_code=0
+        )
         self._tell("start", entry.container)
         self._runtime.machine.nursery.start_soon(self._watch, entry)
 
@@ -660,7 +657,7 @@ class FakeContainers:
             pid=0,
             exit_code=status.exit_code,
             oom_killed=status.oom_killed,
-            finished_at=_now(),
+            finished_at=rfc3339(),
         )
         entry.last_exit = status
         exited, entry.exited = entry.exited, trio.Event()

@@ -11,6 +11,7 @@ from typing import Final, Self
 import attrs
 import trio
 
+from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.runtime import (
     CreateRequest,
     ExecProcess,
@@ -29,15 +30,6 @@ from linkspan.sdk.model.process import Chunk, LogQuery, LogRecord, ProcessStream
 Program = Callable[["FakeProcess"], Awaitable[int]]
 
 _IGNORED: Final = frozenset({SIGCHLD, SIGCONT, SIGWINCH})
-
-
-def _now_ns() -> int:
-    return time.time_ns()
-
-
-def _rfc3339(time_ns: int) -> str:
-    seconds, nanoseconds = divmod(time_ns, 10**9)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
 
 
 class FakeProcess:
@@ -91,9 +83,9 @@ class FakeProcess:
             stream = StreamKind.STDOUT
             data = data.replace(b"\n", b"\r\n")
         if self.log is not None:
-            now = _now_ns()
+            now = time.time_ns()
             for line in data.splitlines(keepends=True):
-                self.log.append((now, LogRecord(stream=stream, time=_rfc3339(now), data=line)))
+                self.log.append((now, LogRecord(stream=stream, time=rfc3339(now), data=line)))
         for reader in list(self._readers):
             try:
                 await reader.send(Chunk(stream, data))
@@ -165,7 +157,7 @@ class FakeProcess:
                 code, error = 1, repr(exc)
         if self._scope.cancelled_caught:
             code = 128 + (self._killed_by or SIGKILL)
-        self.end(ExitStatus(exit_code=code & 0xFF, finished_at=_rfc3339(_now_ns()), error=error))
+        self.end(ExitStatus(exit_code=code & 0xFF, finished_at=rfc3339(), error=error))
 
     def end(self, status: ExitStatus) -> None:
         """Become ended."""
@@ -252,7 +244,7 @@ class FakeMachine:
     def crash(self, container_id: str, exit_code: int = 137, *, oom_killed: bool = False) -> None:
         """End a container from outside."""
         self.containers[container_id].init.end(
-            ExitStatus(exit_code=exit_code, oom_killed=oom_killed, finished_at=_rfc3339(_now_ns()))
+            ExitStatus(exit_code=exit_code, oom_killed=oom_killed, finished_at=rfc3339())
         )
         self.containers[container_id].init.signal(SIGKILL)
 
@@ -414,7 +406,7 @@ class FakeRuntime(Runtime[FakeRuntimeConfig]):
             with trio.CancelScope(shield=True):
                 await container.init.ended.wait()
         else:
-            container.init.end(ExitStatus(exit_code=137, finished_at=_rfc3339(_now_ns())))
+            container.init.end(ExitStatus(exit_code=137, finished_at=rfc3339()))
             await trio.lowlevel.checkpoint()
 
     @asynccontextmanager

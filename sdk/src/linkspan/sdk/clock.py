@@ -1,4 +1,4 @@
-"""Times as the API writes them."""
+"""Times as the API and our records write them."""
 
 import re
 import time
