@@ -84,7 +84,7 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     runtime = shutil.which(sys.argv[2]) if len(sys.argv) > 2 else None
     config = OciConfig(runtime=runtime or "auto", cgroup_parent="/linkspan-bench")
-    with tempfile.TemporaryDirectory(prefix="lsb-") as name:
+    with tempfile.TemporaryDirectory(prefix="lsb-", ignore_cleanup_errors=True) as name:
         OciRuntime.prepare_process(config, Path(name) / "run")
         for number, pause_s in enumerate((0.0, 0.5)):
             folder = Path(name) / str(number)

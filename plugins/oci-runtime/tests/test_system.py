@@ -494,3 +494,15 @@ async def test_after_a_reboot_the_log_is_there_and_the_container_is_ended(
         assert "restarted" in found.exit.error
         async with second.logs(container_id, LogQuery()) as records:
             assert [record.data async for record in records] == [b"words\n"]
+
+
+async def test_who_joins_an_ipc_namespace_sees_its_shared_memory(
+    bench: RuntimeBench, fake_host: FakeHost
+) -> None:
+    first = await bench.start("echo shared > /dev/shm/note; echo up; sleep 30")
+    await bench.until_logged(first, b"up")
+    text = await output(bench, "cat /dev/shm/note; echo back > /dev/shm/answer", share_ipc=first)
+    assert text == "shared"
+    assert await bench.exec(first, "cat /dev/shm/answer") == (0, b"back\n")
+    assert list((fake_host.run_dir / "m").iterdir()) == []
+    assert str(fake_host.run_dir / "m") not in Path("/proc/self/mountinfo").read_text()

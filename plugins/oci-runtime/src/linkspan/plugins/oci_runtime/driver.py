@@ -31,7 +31,9 @@ from linkspan.plugins.oci_runtime import (
     refusal,
     rootfs,
     seccomp,
+    shared_memory,
     spec,
+    syscalls,
     users,
 )
 from linkspan.plugins.oci_runtime.config import OciConfig
@@ -235,6 +237,8 @@ class OciRuntime(Runtime[OciConfig]):
             if request.modify_spec is not None:
                 prepared = await request.modify_spec(prepared)
             key = await trio.to_thread.run_sync(self._write_bundle, bundle, prepared)
+            if self._joins_memory(request):
+                await trio.to_thread.run_sync(self._lend_memory, request)
             held = await start_conmon(self._conmon_command(request, bundle))
         except BaseException as exc:
             with trio.CancelScope(shield=True):
@@ -251,6 +255,23 @@ class OciRuntime(Runtime[OciConfig]):
             except OSError as exc:
                 await self.delete(container.id)
                 raise _disk_error(exc) from exc
+
+    def _joins_memory(self, request: CreateRequest) -> bool:
+        return request.share_ipc not in ("", "host")
+
+    def _lend_memory(self, request: CreateRequest) -> None:
+        target = self._layout.lent_memory(request.container_id)
+        target.mkdir(exist_ok=True)
+        pid = self._get_running(request.share_ipc).record.pid
+        shared_memory.lend(pid, target, self._tools.prefix)
+
+    def _return_memory(self, container_id: str) -> None:
+        """Take a lent mount away: the container has its own copy, or was not made."""
+        target = self._layout.lent_memory(container_id)
+        with contextlib.suppress(OSError):
+            syscalls.umount(str(target), syscalls.MNT_DETACH)
+        with contextlib.suppress(OSError):
+            target.rmdir()
 
     def _join(self, request: CreateRequest) -> spec.Namespaces:
         """Paths of the namespaces to join."""
@@ -294,6 +315,9 @@ class OciRuntime(Runtime[OciConfig]):
             namespaces=namespaces,
             cgroup_path=self._cgroup_path(request),
             seccomp_section=spec.seccomp_of(security, request, caps, self._tools.default_profile),
+            shared_memory=str(self._layout.lent_memory(request.container_id))
+            if self._joins_memory(request)
+            else None,
         )
 
     def _cgroup_path(self, request: CreateRequest) -> str:
@@ -360,6 +384,7 @@ class OciRuntime(Runtime[OciConfig]):
         return container
 
     def _record_created(self, container: _Container, key: str | None) -> None:
+        self._return_memory(container.id)
         container.record.write(self._layout.folder(container.id))
         if key is not None and self._tools.filters is not None:
             compiled = self._layout.state(container.id) / "seccomp.bpf"
@@ -368,6 +393,7 @@ class OciRuntime(Runtime[OciConfig]):
     def _undo_create(self, request: CreateRequest, old: _Container | None) -> None:
         """Remove what a failed create made; an ended container that was to be made anew stays as it was."""
         container_id = request.container_id
+        self._return_memory(container_id)
         path = self._cgroup_path(request)
         cgroups.kill(self._tools.groups, path)
         _remove_group(self._tools.groups, path)
@@ -750,7 +776,13 @@ class OciRuntime(Runtime[OciConfig]):
         layout = self._layout
         found = {
             entry.name
-            for parent in (layout.bundles, layout.exits, layout.containers, layout.runtime_state)
+            for parent in (
+                layout.bundles,
+                layout.exits,
+                layout.containers,
+                layout.runtime_state,
+                layout.lent,
+            )
             for entry in parent.iterdir()
             if not entry.name.startswith(".")
         }
@@ -760,6 +792,7 @@ class OciRuntime(Runtime[OciConfig]):
             cgroups.kill(self._tools.groups, path)
             _remove_group(self._tools.groups, path)
             shutil.rmtree(layout.state(container_id), ignore_errors=True)
+            self._return_memory(container_id)
             self._remove_files(container_id)
         return orphans
 

@@ -17,6 +17,8 @@ class Layout:
         containers: One folder a container: record and log; survives a reboot.
         filters: Compiled seccomp filters; survives a reboot.
         runtime_copy: The runtime's program, bound read-only.
+        lent: Mount points of other containers' /dev/shm, while a container that joins them is made. Apart from
+            the bundles, since those are removed with all that is in them.
     """
 
     bundles: Path
@@ -25,6 +27,7 @@ class Layout:
     containers: Path
     filters: Path
     runtime_copy: Path
+    lent: Path
 
     @classmethod
     def of(cls, run_dir: Path, state_dir: Path) -> Self:
@@ -36,11 +39,12 @@ class Layout:
             containers=state_dir / "containers",
             filters=state_dir / "seccomp",
             runtime_copy=run_dir / "runtime",
+            lent=run_dir / "m",
         )
 
     def make(self) -> None:
         """Make the folders; only root may look into them."""
-        for folder in (self.bundles, self.runtime_state, self.exits, self.containers):
+        for folder in (self.bundles, self.runtime_state, self.exits, self.containers, self.lent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def bundle(self, container_id: str) -> Path:
@@ -54,6 +58,10 @@ class Layout:
     def log(self, container_id: str) -> Path:
         """A container's log."""
         return self.containers / container_id / "log"
+
+    def lent_memory(self, container_id: str) -> Path:
+        """Where the /dev/shm that a container joins is mounted while it is made."""
+        return self.lent / container_id
 
     def exit_file(self, container_id: str) -> Path:
         """Where conmon writes the exit code."""

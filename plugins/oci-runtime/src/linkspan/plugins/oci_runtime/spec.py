@@ -171,8 +171,9 @@ def make_spec(
     namespaces: Namespaces,
     cgroup_path: str,
     seccomp_section: Mapping[str, Any] | None,
+    shared_memory: str | None = None,
 ) -> OciSpec:
-    """The whole config.json.
+    """The whole config.json; ``shared_memory`` is the host path of a /dev/shm to join.
 
     Raises:
         InvalidArgument: The request contradicts itself or names what does not exist.
@@ -187,7 +188,7 @@ def make_spec(
         ulimits=request.resources.ulimits,
         oom_score_adj=request.oom_score_adj,
     )
-    mounts = _mounts(request, security)
+    mounts = _mounts(request, security, shared_memory)
     if request.init:
         if machine.init is None:
             raise Unsupported(
@@ -366,10 +367,14 @@ def _bind(source: str, destination: str, options: Sequence[str]) -> dict[str, An
     return _mount(destination, "bind", source, options)
 
 
-def _default_mounts(request: CreateRequest, security: Security) -> list[dict[str, Any]]:
+def _default_mounts(
+    request: CreateRequest, security: Security, shared_memory: str | None
+) -> list[dict[str, Any]]:
     """moby oci/defaults.go DefaultLinuxSpec."""
     write = request.privileged or security.writable_cgroups
     host_ipc = request.share_ipc == "host"
+    if host_ipc:
+        shared_memory = "/dev/shm"  # noqa: S108 - the kernel's own path
     shm = f"size={request.shm_size_bytes}"
     return [
         _mount("/proc", "proc", "proc", _SAFE),
@@ -385,18 +390,20 @@ def _default_mounts(request: CreateRequest, security: Security) -> list[dict[str
         _bind("/dev/mqueue", "/dev/mqueue", ("rbind", *_SAFE))
         if host_ipc
         else _mount("/dev/mqueue", "mqueue", "mqueue", _SAFE),
-        _bind("/dev/shm", "/dev/shm", ("rbind", *_SAFE))  # noqa: S108 - the kernel's own path
-        if host_ipc
+        _bind(shared_memory, "/dev/shm", ("rbind", *_SAFE))  # noqa: S108
+        if shared_memory
         else _mount("/dev/shm", "tmpfs", "shm", (*_SAFE, "mode=1777", shm)),  # noqa: S108
     ]
 
 
-def _mounts(request: CreateRequest, security: Security) -> list[dict[str, Any]]:
+def _mounts(
+    request: CreateRequest, security: Security, shared_memory: str | None
+) -> list[dict[str, Any]]:
     asked = sorted(request.mounts, key=lambda mount: mount.destination.rstrip("/").count("/"))
     taken = {os.path.normpath(mount.destination) for mount in asked}
     defaults = [
         mount
-        for mount in _default_mounts(request, security)
+        for mount in _default_mounts(request, security, shared_memory)
         if mount["destination"] not in taken
         and not ("/dev" in taken and mount["destination"].startswith("/dev/"))
     ]
