@@ -88,6 +88,7 @@ class Daemon:
         self._net = _free_subnet()
         self._process: subprocess.Popen[bytes] | None = None
         self._traces: Traces | None = None
+        self._begun: list[subprocess.Popen[str]] = []
 
     # -- its life -------------------------------------------------------------------------------
 
@@ -229,8 +230,8 @@ class Daemon:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def begin(self, *words: str | Path) -> subprocess.Popen[str]:
-        """Start ``linkspan`` with these words and go on; the caller waits for it."""
-        return subprocess.Popen(
+        """Start ``linkspan`` with these words and go on; it is ended with the test at the latest."""
+        process = subprocess.Popen(
             [str(LINKSPAN), *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -240,6 +241,8 @@ class Daemon:
             env=self.environment,
             cwd=ROOT,
         )
+        self._begun.append(process)
+        return process
 
     def json(self, *words: str) -> Any:
         """Run a command and read its JSON."""
@@ -320,10 +323,17 @@ class Daemon:
 
     def clean(self) -> None:
         """Remove every service, container, volume and network of a test; images stay."""
-        if self.request("GET", "/swarm")[0] == 200:
-            self.request("POST", "/swarm/leave?force=1")
+        for process in self._begun:
+            process.kill()
+            process.communicate()
+        self._begun.clear()
+        swarm = self.request("GET", "/swarm")[0] == 200
+        for service in self.get("/services") if swarm else ():
+            self.request("DELETE", f"/services/{service['ID']}")
         for container in self.containers():
             self.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+        if swarm:
+            self.request("POST", "/swarm/leave?force=1")
         until("containers go", lambda: not self.containers())
         for name in self.volumes():
             self.request("DELETE", f"/volumes/{name}?force=1")
