@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import attrs
 
 from linkspan.sdk.events import Event
+from linkspan.sdk.manifest import PluginManifest
 from linkspan.sdk.model.container import (
     Container,
     ContainerFilter,
@@ -309,6 +310,7 @@ class DaemonInfo:
         id: Stable over restarts.
         api_sockets: Addresses it listens on, ``unix:///run/linkspan/linkspan.sock``.
         drivers: Role → name of the driver in use.
+        manifests: Of the installed plugins.
     """
 
     id: str
@@ -318,7 +320,7 @@ class DaemonInfo:
     exec_root: Path
     api_sockets: tuple[str, ...]
     drivers: Mapping[str, str]
-    plugins: Sequence[Mapping[str, str]] = ()
+    manifests: Sequence[PluginManifest] = ()
     insecure_registries: tuple[str, ...] = ()
     bridge_address: str = ""
 

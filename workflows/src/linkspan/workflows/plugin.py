@@ -2,7 +2,6 @@
 
 import trio
 
-from linkspan.core.plugins.registry import PluginRegistry
 from linkspan.sdk.errors import Unavailable
 from linkspan.sdk.hooks import hookimpl
 from linkspan.sdk.hooks.registration import Components
@@ -20,9 +19,8 @@ async def run_component(
     _config: object, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Carry the runs of a daemon until cancelled; what is under way then is interrupted."""
-    registry = await trio.to_thread.run_sync(PluginRegistry().discover)
     async with trio.open_nursery() as nursery:
-        manager = RunManager(host, Verbs(registry.manifests.values()), nursery)
+        manager = RunManager(host, Verbs(host.daemon.manifests), nursery)
         await manager.recover()
         _managers[host.daemon.id] = manager
         try:

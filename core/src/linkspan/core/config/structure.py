@@ -13,9 +13,10 @@ How a field is written in TOML:
 
 import collections.abc as abc
 import enum
+import functools
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
@@ -99,7 +100,8 @@ class Setting:
         return self.field.default is attrs.NOTHING
 
 
-def settings(config_type: type) -> list[Setting]:
+@functools.cache
+def settings(config_type: type) -> tuple[Setting, ...]:
     """The settings of a config class, in its own order."""
     hints = typing.get_type_hints(config_type)
     helps = attribute_helps(config_type)
@@ -117,7 +119,7 @@ def settings(config_type: type) -> list[Setting]:
             unit, name = "size", name.removesuffix(_SIZE_SUFFIX)
         key = name.strip("_").replace("_", "-")
         found.append(Setting(key, field, hint, unit, helps.get(field.name, "")))
-    return found
+    return tuple(found)
 
 
 def attribute_helps(config_type: type) -> dict[str, str]:
@@ -171,7 +173,7 @@ def describe(value: object) -> str:
             return f"the date or time {value}"
 
 
-def _structure_class(value: object, config_type: type[Any]) -> object:
+def _structure_class(value: object, config_type: type) -> object:
     if not isinstance(value, Mapping):
         raise _WrongTypeError(f"must be a table, found {describe(value)}")
     faults: list[Fault] = []
@@ -226,7 +228,7 @@ def _with_unit(parse: Callable[[str], Any], value: str) -> object:
 
 
 def _range_faults(
-    config_type: type[Any], known: list[Setting], arguments: Mapping[str, Any]
+    config_type: type[Any], known: Sequence[Setting], arguments: Mapping[str, Any]
 ) -> Iterator[Fault]:
     """Run each field's validator by itself, on an instance that holds the fields that are right."""
     partial = object.__new__(config_type)

@@ -105,9 +105,7 @@ class Daemon:
             exec_root=daemon.exec_root,
             api_sockets=daemon.host,
             drivers=dict(self.drivers.chosen),
-            plugins=[
-                {"name": m.name, "version": m.version} for m in self.registry.manifests.values()
-            ],
+            manifests=tuple(self.registry.manifests.values()),
             insecure_registries=daemon.insecure_registries,
             bridge_address=daemon.bip or "",
         )
@@ -221,6 +219,7 @@ class Daemon:
             await hooks.notify("linkspan_daemon_started", daemon=lent.info)
             gc.collect()
             gc.freeze()
+            gc.enable()
             log.info("listening", extra={"addresses": list(daemon.host), "pid": os.getpid()})
             task_status.started()
         with trio.move_on_after(daemon.shutdown_timeout_s):
