@@ -6,10 +6,18 @@ from collections.abc import Callable
 import attrs
 import pytest
 
-from linkspan.plugins.swarm.reconcile import Reconciler, start_rollback, start_update
+from linkspan.plugins.swarm.reconcile import (
+    Reconciler,
+    may_carry,
+    start_rollback,
+    start_update,
+    wanted_count,
+)
 from linkspan.plugins.swarm.records import ServiceRecord, TaskRecord
 from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.service import (
+    Node,
+    Placement,
     RolloutState,
     Service,
     ServiceRestart,
@@ -17,6 +25,8 @@ from linkspan.sdk.model.service import (
     TaskState,
     UpdatePolicy,
 )
+
+NODE = Node(id="n", hostname="one", labels={"zone": "a"})
 
 
 @attrs.define
@@ -26,22 +36,29 @@ class Bench:
     record: ServiceRecord
     tasks: dict[str, TaskRecord] = attrs.field(factory=dict)
     now: float = 1000.0
+    nodes: list[Node] = attrs.field(factory=lambda: [NODE])
     # Image → how its tasks end instead of running; missing ones run.
     fate: dict[str, TaskState] = attrs.field(factory=dict)
     most_running: int = 0
     least_running: int = 99
 
     def look(self) -> None:
-        out = Reconciler(self.record, self.tasks.values(), now=self.now, stamp=str(self.now)).run()
+        out = Reconciler(
+            self.record, self.tasks.values(), self.nodes, now=self.now, stamp=str(self.now)
+        ).run()
         self.record = out.service
         self.tasks.update(out.tasks)
-        for gone in out.gone:
-            self.tasks.pop(gone.id, None)
 
     def work(self) -> None:
         """One step of the agent for every task."""
         for record in list(self.tasks.values()):
-            if record.ended:
+            if record.ended or (not record.assigned and record.task.desired > TaskState.RUNNING):
+                if record.task.desired is TaskState.REMOVE:
+                    del self.tasks[record.id]
+                continue
+            if not record.assigned:
+                record = self.place(record)
+            if record is None:
                 continue
             if record.task.desired > TaskState.RUNNING:
                 self.end(record, TaskState.SHUTDOWN)
@@ -52,6 +69,15 @@ class Bench:
                 elif record.task.state < TaskState.RUNNING:
                     task = attrs.evolve(record.task, state=TaskState.RUNNING)
                     self.tasks[record.id] = attrs.evolve(record, task=task, running_at=self.now)
+
+    def place(self, record: TaskRecord) -> TaskRecord | None:
+        open_nodes = [n for n in self.nodes if may_carry(n, record.task.spec)]
+        wanted = [n for n in open_nodes if record.task.node_id in ("", n.id)]
+        if not wanted:
+            return None
+        task = attrs.evolve(record.task, node_id=wanted[0].id, state=TaskState.ASSIGNED)
+        self.tasks[record.id] = attrs.evolve(record, task=task)
+        return self.tasks[record.id]
 
     def end(self, record: TaskRecord, state: TaskState) -> None:
         task = attrs.evolve(record.task, state=state, error="it broke")
@@ -73,7 +99,9 @@ class Bench:
         return sorted(t.task.spec.container.image for t in self.running())
 
     def update(self, change: Callable[[ServiceSpec], ServiceSpec]) -> None:
-        self.record = start_update(self.record, change(self.record.spec), stamp=str(self.now))
+        spec = change(self.record.spec)
+        count = wanted_count(spec, self.nodes)
+        self.record = start_update(self.record, spec, count=count, stamp=str(self.now))
         self.most_running, self.least_running = 0, 99
 
     def image(self, image: str) -> None:
@@ -96,7 +124,7 @@ def bench(replicas: int = 3, restart: ServiceRestart | None = None, **update: ob
         update=UpdatePolicy(monitor_s=1, **update),  # type: ignore[arg-type]
         rollback=UpdatePolicy(monitor_s=1),
     )
-    return Bench(ServiceRecord(service=Service(id="s", version=1, spec=spec)))
+    return Bench(ServiceRecord(service=Service(id="s", version=1, spec=spec), rollout_id="first"))
 
 
 def test_a_new_service_gets_its_tasks_in_slots_from_one() -> None:
@@ -235,7 +263,7 @@ def test_a_manual_rollback_goes_to_the_spec_before() -> None:
     b.turn(5)
     b.image("v2")
     b.turn(20)
-    b.record = start_rollback(b.record, "manually requested rollback", stamp="x")
+    b.record = start_rollback(b.record, "manually requested rollback", count=2, stamp="x")
     b.turn(20)
     assert b.images() == ["v1", "v1"]
     assert b.state is RolloutState.ROLLBACK_COMPLETED
@@ -294,8 +322,13 @@ def test_only_the_last_five_ended_tasks_of_a_slot_are_kept() -> None:
 def test_a_new_service_that_never_runs_is_told_so() -> None:
     b = bench(1)
     b.fate["v1"] = TaskState.REJECTED
-    b.turn(20)
-    assert b.record.gave_up == "it broke"
+    b.turn(5)
+    assert b.record.gave_up == "web.1: it broke"
+    assert not b.record.settled
+    del b.fate["v1"]
+    b.turn(10)
+    assert b.record.settled
+    assert b.record.gave_up == ""
 
 
 def test_a_new_update_takes_over_from_a_running_one() -> None:
@@ -313,3 +346,204 @@ def test_a_new_update_takes_over_from_a_running_one() -> None:
     b.turn(30)
     assert b.images() == ["v3"] * 3
     assert b.state is RolloutState.COMPLETED
+
+
+def test_no_replicas_are_a_settled_service() -> None:
+    b = bench(0)
+    b.turn(2)
+    assert b.record.settled
+    assert b.tasks == {}
+    b.image("v2")
+    b.turn(2)
+    assert b.state is RolloutState.COMPLETED
+    b.update(lambda spec: attrs.evolve(spec, replicas=2))
+    b.turn(3)
+    assert b.images() == ["v2", "v2"]
+
+
+def test_scaling_to_nothing_and_back() -> None:
+    b = bench(3)
+    b.turn(5)
+    b.update(lambda spec: attrs.evolve(spec, replicas=0))
+    b.turn(5)
+    assert b.tasks == {}
+    assert b.record.settled
+    b.update(lambda spec: attrs.evolve(spec, replicas=1))
+    b.turn(5)
+    assert [t.task.slot for t in b.running()] == [1]
+
+
+def paused_bench() -> Bench:
+    b = bench(3, order="start-first")
+    b.turn(5)
+    b.fate["bad"] = TaskState.FAILED
+    b.image("bad")
+    b.turn(5)
+    assert b.state is RolloutState.PAUSED
+    return b
+
+
+def test_asking_again_goes_on_with_a_paused_update() -> None:
+    b = paused_bench()
+    del b.fate["bad"]
+    b.turn(5)
+    assert b.state is RolloutState.PAUSED
+    b.update(lambda spec: spec)
+    assert b.state is RolloutState.UPDATING
+    b.turn(20)
+    assert b.state is RolloutState.COMPLETED
+    assert b.images() == ["bad"] * 3
+    assert b.record.service.previous_spec is not None
+    assert b.record.service.previous_spec.container.image == "v1"
+
+
+def test_a_paused_update_that_is_scaled_goes_back_to_the_good_image_in_that_number() -> None:
+    b = paused_bench()
+    b.update(
+        lambda spec: attrs.evolve(
+            spec, replicas=4, update=attrs.evolve(spec.update, failure_action="rollback")
+        )
+    )
+    b.turn(40)
+    assert b.state is RolloutState.ROLLBACK_COMPLETED
+    assert b.images() == ["v1"] * 4
+
+
+def test_scaling_during_an_update_does_not_end_it() -> None:
+    b = bench(3, order="start-first", delay_s=2)
+    b.turn(5)
+    b.image("v2")
+    b.turn(2)
+    b.update(lambda spec: attrs.evolve(spec, replicas=5))
+    assert b.state is RolloutState.UPDATING
+    b.turn(40)
+    assert b.state is RolloutState.COMPLETED
+    assert b.images() == ["v2"] * 5
+
+
+def test_scaling_afterwards_forgets_how_the_last_rollout_ended() -> None:
+    b = bench(2, failure_action="rollback")
+    b.turn(5)
+    b.fate["bad"] = TaskState.FAILED
+    b.image("bad")
+    b.turn(30)
+    assert b.record.rolled_back
+    b.update(lambda spec: attrs.evolve(spec, replicas=3))
+    assert b.state is None
+    assert not b.record.rolled_back
+
+
+def test_continue_tries_again_ever_more_slowly() -> None:
+    b = bench(2, order="start-first", failure_action="continue")
+    b.turn(5)
+    b.fate["bad"] = TaskState.FAILED
+    b.image("bad")
+    b.turn(100, step_s=0.1)
+    tried = [t for t in b.tasks.values() if t.failed]
+    assert max(t.restarts for t in tried) >= 3
+    assert len(tried) < 20
+    assert b.images() == ["v1"] * 2
+
+
+def test_continue_ends_when_no_attempt_is_left() -> None:
+    restart = ServiceRestart(delay_s=0, max_attempts=1)
+    b = bench(2, restart, order="start-first", failure_action="continue")
+    b.turn(5)
+    b.fate["bad"] = TaskState.FAILED
+    b.image("bad")
+    b.turn(30)
+    assert b.record.settled
+    assert "it broke" in b.record.gave_up
+    assert b.images() == ["v1"] * 2
+
+
+def test_a_service_whose_attempts_are_used_up_says_why() -> None:
+    b = bench(1, ServiceRestart(delay_s=0, max_attempts=1))
+    b.fate["v1"] = TaskState.FAILED
+    b.turn(20)
+    assert b.record.settled
+    assert b.record.gave_up == "web.1: it broke"
+
+
+def test_a_task_that_is_done_is_no_failure() -> None:
+    b = bench(1, ServiceRestart(condition="on-failure", delay_s=0))
+    b.fate["v1"] = TaskState.COMPLETE
+    b.turn(20)
+    assert b.record.settled
+    assert b.record.gave_up == ""
+    assert len(b.tasks) == 1
+
+
+def test_a_slot_that_is_given_up_does_not_take_the_place_of_another() -> None:
+    b = bench(5, ServiceRestart(condition="on-failure", delay_s=0))
+    b.turn(5)
+    b.end(next(t for t in b.running() if t.task.slot == 5), TaskState.COMPLETE)
+    b.turn(2)
+    b.update(lambda spec: attrs.evolve(spec, replicas=3))
+    b.turn(3)
+    b.end(next(t for t in b.running() if t.task.slot == 2), TaskState.FAILED)
+    b.turn(3)
+    assert sorted(t.task.slot for t in b.running()) == [1, 2, 3]
+
+
+def test_draining_ends_tasks_and_activating_brings_them_back() -> None:
+    b = bench(2)
+    b.turn(5)
+    b.nodes = [attrs.evolve(NODE, availability="drain")]
+    b.turn(5)
+    assert b.running() == []
+    assert sum(t.active and not t.assigned for t in b.tasks.values()) == 2
+    b.nodes = [NODE]
+    b.turn(5)
+    assert len(b.running()) == 2
+
+
+def test_a_node_whose_label_changes_loses_tasks_that_may_not_be_there() -> None:
+    b = bench(1)
+    b.update(
+        lambda spec: attrs.evolve(spec, placement=Placement(constraints=("node.labels.zone==a",)))
+    )
+    b.turn(10)
+    assert len(b.running()) == 1
+    b.nodes = [attrs.evolve(NODE, labels={"zone": "b"})]
+    b.look()
+    b.work()
+    assert b.running() == []
+
+
+def global_bench() -> Bench:
+    b = bench(1)
+    spec = attrs.evolve(b.record.spec, mode="global")
+    b.record = attrs.evolve(b.record, service=attrs.evolve(b.record.service, spec=spec))
+    return b
+
+
+def test_a_global_service_has_one_task_on_every_node_that_may_carry_it() -> None:
+    b = global_bench()
+    b.nodes = [NODE, attrs.evolve(NODE, id="m"), attrs.evolve(NODE, id="d", availability="drain")]
+    b.turn(5)
+    assert sorted((t.task.slot, t.task.node_id) for t in b.running()) == [(0, "m"), (0, "n")]
+    assert b.record.settled
+
+
+def test_a_global_service_leaves_a_drained_node_and_comes_back() -> None:
+    b = global_bench()
+    b.turn(5)
+    b.nodes = [attrs.evolve(NODE, availability="drain")]
+    b.turn(5)
+    assert not any(t.active for t in b.tasks.values())
+    b.nodes = [NODE]
+    b.turn(5)
+    assert len(b.running()) == 1
+
+
+def test_a_global_service_is_updated_and_healed_in_place() -> None:
+    b = global_bench()
+    b.turn(5)
+    b.image("v2")
+    b.turn(10)
+    assert b.images() == ["v2"]
+    assert b.state is RolloutState.COMPLETED
+    b.end(b.running()[0], TaskState.FAILED)
+    b.turn(3)
+    assert b.images() == ["v2"]

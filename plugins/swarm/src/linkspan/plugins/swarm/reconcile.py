@@ -1,11 +1,11 @@
 """What a service needs now: pure decisions from what is wanted and what is.
 
-Level-triggered: nothing here remembers what it did; the records say it all. ``reconcile`` looks at one
+Level-triggered: nothing here remembers what it did; the records say it all. ``Reconciler`` looks at one
 service and answers with the records to write, and the time at which to look again.
 
-A *slot* is a numbered place of a service. A task is *current* if it runs the wanted spec. A slot is
-*dirty* while it has an active task but none that is current; a rollout takes dirty slots in hand,
-``parallelism`` at a time (SWARM: updater).
+A *place* is a numbered slot of a replicated service, or a node of a global one. A task is *current* if it
+runs the wanted spec. A place is *dirty* while it has an active task but none that is current; a rollout
+takes dirty places in hand, ``parallelism`` at a time.
 """
 
 from collections import defaultdict
@@ -13,9 +13,10 @@ from collections.abc import Iterable
 
 import attrs
 
-from linkspan.plugins.swarm.records import ServiceRecord, TaskRecord, new_id, same_tasks
+from linkspan.plugins.swarm.records import Place, ServiceRecord, TaskRecord, new_id, same_tasks
 from linkspan.plugins.swarm.store import Change
 from linkspan.sdk.model.service import (
+    Node,
     RolloutState,
     RolloutStatus,
     Service,
@@ -25,13 +26,14 @@ from linkspan.sdk.model.service import (
     TaskState,
     UpdatePolicy,
 )
+from linkspan.sdk.placement import parse_constraint
 
 KEPT_ENDED_TASKS = 5
 SHORT_RUN_S = 10.0
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 60.0
-# Docker: a new service whose tasks keep failing is not waited for for ever.
-MOST_FIRST_FAILURES = 3
+# After so many quick failures in a row nobody should wait for the service any more.
+HOPELESS_FAILURES = 3
 
 _ROLLING = (RolloutState.UPDATING, RolloutState.ROLLBACK_STARTED)
 _NEVER = float("inf")
@@ -44,13 +46,11 @@ class Decisions:
     Attributes:
         service: The service's record, changed or not.
         tasks: Changed and new tasks by id.
-        gone: Ended tasks to forget, with their containers.
         look_again_at: Seconds since the epoch; infinite if only a change can matter.
     """
 
     service: ServiceRecord
     tasks: dict[str, TaskRecord] = attrs.field(factory=dict)
-    gone: list[TaskRecord] = attrs.field(factory=list)
     look_again_at: float = _NEVER
 
     def wake(self, at: float) -> None:
@@ -83,26 +83,51 @@ def policy_of(record: ServiceRecord) -> UpdatePolicy:
     return record.spec.rollback if back else record.spec.update
 
 
+def may_carry(node: Node, spec: ServiceSpec) -> bool:
+    """Whether a task of a spec may be on a node at all; room and readiness are the scheduler's matter."""
+    return node.availability != "drain" and all(
+        parse_constraint(text).holds(node) for text in spec.placement.constraints
+    )
+
+
+def wanted_count(spec: ServiceSpec, nodes: Iterable[Node]) -> int:
+    """How many tasks a service should have."""
+    if spec.mode == "global":
+        return sum(may_carry(node, spec) for node in nodes)
+    return spec.replicas
+
+
 class Reconciler:
     """One look at one service."""
 
     def __init__(
-        self, record: ServiceRecord, tasks: Iterable[TaskRecord], *, now: float, stamp: str
+        self,
+        record: ServiceRecord,
+        tasks: Iterable[TaskRecord],
+        nodes: Iterable[Node],
+        *,
+        now: float,
+        stamp: str,
     ) -> None:
         self._now = now
         self._stamp = stamp
         self._out = Decisions(record)
         self._tasks = {task.id: task for task in tasks}
+        self._nodes = {node.id: node for node in nodes}
         self._failures_known = self._failures()
 
     def run(self) -> Decisions:
         """Decide."""
         if rolling(self._out.service):
             self._judge_failures()
-        self._scale()
+        self._leave_nodes()
+        if self._service.spec.mode == "global":
+            self._cover_nodes()
+        else:
+            self._scale()
         if rolling(self._out.service):
             self._step()
-        self._finish_slots()
+        self._finish_places()
         self._settle()
         self._reap()
         return self._out
@@ -121,30 +146,34 @@ class Reconciler:
         if record.task.desired < desired:
             self._change(attrs.evolve(record, task=attrs.evolve(record.task, desired=desired)))
 
-    def _slots(self) -> dict[int, list[TaskRecord]]:
-        """Slot → its active tasks, oldest first."""
-        found: dict[int, list[TaskRecord]] = defaultdict(list)
+    def _places(self) -> dict[Place, list[TaskRecord]]:
+        """Place → its active tasks, oldest first."""
+        found: dict[Place, list[TaskRecord]] = defaultdict(list)
         for record in sorted(self._tasks.values(), key=lambda r: r.made_at):
             if record.active:
-                found[record.task.slot].append(record)
+                found[record.place].append(record)
         return found
+
+    def _last_ended(self) -> dict[Place, TaskRecord]:
+        return last_ended(self._tasks.values())
+
+    def _given_up(self) -> dict[Place, TaskRecord]:
+        return given_up(self._service.spec, self._tasks.values())
 
     def _current(self, record: TaskRecord) -> bool:
         return same_tasks(record.task.spec, self._service.spec)
 
     def _make(
-        self,
-        slot: int,
-        *,
-        desired: TaskState = TaskState.RUNNING,
-        restarts: int = 0,
-        not_before: float = 0.0,
+        self, place: Place, last: TaskRecord | None, *, desired: TaskState = TaskState.RUNNING
     ) -> None:
+        """A new task; it waits if the last one was of the same spec and has failed."""
         service = self._service
+        slot, node_id = place
         task = Task(
             id=new_id(),
             service_id=service.id,
             slot=slot,
+            node_id=node_id,
             spec=service.spec,
             spec_version=service.service.version,
             state=TaskState.NEW,
@@ -153,6 +182,11 @@ class Reconciler:
             created_at=self._stamp,
             updated_at=self._stamp,
         )
+        restarts, not_before = 0, 0.0
+        if last is not None and self._current(last):
+            at = self._restart_at(last)
+            restarts = last.restarts + 1 if self._short(last) else 0
+            not_before = last.ended_at if at is None else at
         self._change(
             TaskRecord(
                 task=task,
@@ -163,105 +197,99 @@ class Reconciler:
             )
         )
 
-    # -- how many -----------------------------------------------------------------------------
-
-    def _wanted_count(self) -> int:
-        spec = self._service.spec
-        return 1 if spec.mode == "global" else spec.replicas
-
-    def _scale(self) -> None:
-        slots = self._slots()
-        count = self._wanted_count()
-        if len(slots) > count:
-            self._shrink(slots, count)
-            return
-        last = self._last_ended()
-        given_up = {
-            slot
-            for slot, record in last.items()
-            if slot not in slots and record.failed and self._restart_at(record) is None
-        }
-        given_up = {slot for slot in given_up if self._current(last[slot])}
-        missing = count - len(slots) - len(given_up)
-        candidates = [s for s in range(1, count + len(slots) + 1) if s not in slots]
-        for slot in candidates:
-            if missing <= 0:
-                break
-            if slot in given_up:
-                continue
-            self._fill(slot, last.get(slot))
-            missing -= 1
-
-    def _shrink(self, slots: dict[int, list[TaskRecord]], count: int) -> None:
-        """Those that don't run go first, then the highest numbers."""
-
-        def worth(slot: int) -> tuple[bool, int]:
-            runs = any(r.task.state is TaskState.RUNNING for r in slots[slot])
-            return (not runs, slot)
-
-        for slot in sorted(slots, key=worth)[count:]:
-            for record in slots[slot]:
-                self._want(record, TaskState.REMOVE)
-
-    def _last_ended(self) -> dict[int, TaskRecord]:
-        found: dict[int, TaskRecord] = {}
-        for record in sorted(self._tasks.values(), key=lambda r: r.made_at):
-            if record.ended and record.task.desired <= TaskState.RUNNING:
-                found[record.task.slot] = record
-        return found
-
-    def _fill(self, slot: int, last: TaskRecord | None) -> None:
-        if last is None or not self._current(last):
-            self._make(slot)
-            return
-        at = self._restart_at(last)
-        self._make(
-            slot,
-            restarts=last.restarts + 1 if self._short(last) else 0,
-            not_before=last.ended_at if at is None else at,
-        )
-
     def _short(self, record: TaskRecord) -> bool:
-        window_s = self._service.spec.restart.window_s or SHORT_RUN_S
-        return record.running_at == 0 or record.ended_at - record.running_at < window_s
+        return ran_short(record, self._service.spec.restart)
 
     def _restart_at(self, record: TaskRecord) -> float | None:
-        """When a slot whose last task ended may start again; None: never."""
-        return restart_at(record, self._service.spec.restart, short=self._short(record))
+        return restart_at(record, self._service.spec.restart)
+
+    # -- how many -----------------------------------------------------------------------------
+
+    def _leave_nodes(self) -> None:
+        """End tasks on nodes that are drained, or that the constraints do not allow any more."""
+        for record in list(self._tasks.values()):
+            node = self._nodes.get(record.task.node_id)
+            if (
+                node is not None
+                and record.active
+                and record.assigned
+                and not may_carry(node, record.task.spec)
+            ):
+                self._want(record, TaskState.SHUTDOWN)
+
+    def _cover_nodes(self) -> None:
+        """A global service: one task on every node that may carry it."""
+        spec = self._service.spec
+        wanted = {(0, node.id) for node in self._nodes.values() if may_carry(node, spec)}
+        places, last, given_up = self._places(), self._last_ended(), self._given_up()
+        for place, records in places.items():
+            if place not in wanted:
+                for record in records:
+                    self._want(record, TaskState.SHUTDOWN)
+        for place in sorted(wanted):
+            if place not in places and place not in given_up:
+                self._make(place, last.get(place))
+
+    def _scale(self) -> None:
+        """A replicated service: the wanted number of slots."""
+        places, count = self._places(), self._service.spec.replicas
+        if len(places) > count:
+            self._shrink(places, count)
+            return
+        last = self._last_ended()
+        given_up = {p for p in self._given_up() if p not in places and p[0] <= count}
+        missing = count - len(places) - len(given_up)
+        for slot in range(1, count + len(places) + 1):
+            if missing <= 0:
+                break
+            place = (slot, "")
+            if place not in places and place not in given_up:
+                self._make(place, last.get(place))
+                missing -= 1
+
+    def _shrink(self, places: dict[Place, list[TaskRecord]], count: int) -> None:
+        """Those that don't run go first, then the highest numbers."""
+
+        def worth(place: Place) -> tuple[bool, Place]:
+            runs = any(r.task.state is TaskState.RUNNING for r in places[place])
+            return (not runs, place)
+
+        for place in sorted(places, key=worth)[count:]:
+            for record in places[place]:
+                self._want(record, TaskState.REMOVE)
 
     # -- rollout ------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        """Take the next dirty slots in hand."""
+        """Take the next dirty places in hand."""
         service, policy = self._service, policy_of(self._service)
-        slots = self._slots()
-        dirty = [s for s, records in sorted(slots.items()) if not any(map(self._current, records))]
-        if not dirty:
-            return
+        places, last = self._places(), self._last_ended()
+        dirty = [p for p, records in sorted(places.items()) if not any(map(self._current, records))]
         in_hand = [
-            slot
-            for slot, records in slots.items()
+            place
+            for place, records in places.items()
             if any(self._current(r) and r.task.state < TaskState.RUNNING for r in records)
         ]
-        room = (policy.parallelism or len(slots)) - len(in_hand)
-        ready_at = service.stepped_at + policy.delay_s if service.stepped_at else 0.0
-        if room <= 0:
+        room = (policy.parallelism or len(places)) - len(in_hand)
+        if not dirty or room <= 0:
             return
+        ready_at = service.stepped_at + policy.delay_s if service.stepped_at else 0.0
         if ready_at > self._now:
             self._out.wake(ready_at)
             return
-        last = self._last_ended()
-        for slot in [s for s in dirty if self._may_try(last.get(s))][:room]:
+        chosen = [p for p in dirty if self._may_try(last.get(p))][:room]
+        for place in chosen:
             if policy.order == "start-first":
-                self._make(slot)
+                self._make(place, last.get(place))
             else:
-                for record in slots[slot]:
+                for record in places[place]:
                     self._want(record, TaskState.SHUTDOWN)
-                self._make(slot, desired=TaskState.READY)
-        self._out.service = attrs.evolve(service, stepped_at=self._now)
+                self._make(place, last.get(place), desired=TaskState.READY)
+        if chosen:
+            self._out.service = attrs.evolve(service, stepped_at=self._now)
 
     def _may_try(self, last: TaskRecord | None) -> bool:
-        """Whether a slot's next try is due, after one of the wanted spec has failed there."""
+        """Whether a place's next try is due, after one of the wanted spec has failed there."""
         if last is None or not self._current(last):
             return True
         at = self._restart_at(last)
@@ -269,28 +297,28 @@ class Reconciler:
             self._out.wake(at)
         return at is not None and at <= self._now
 
-    def _finish_slots(self) -> None:
-        """One current task a slot; the old one goes when the new one is well."""
-        stopping = {r.task.slot for r in self._tasks.values() if not r.ended and not r.active}
-        for slot, records in self._slots().items():
+    def _finish_places(self) -> None:
+        """One current task a place; the old one goes when the new one is well."""
+        stopping = {
+            r.place for r in self._tasks.values() if r.assigned and not r.ended and not r.active
+        }
+        for place, records in self._places().items():
             well = [r for r in records if self._current(r) and r.task.state is TaskState.RUNNING]
             if well:
                 for record in records:
                     if record is not well[0]:
                         self._want(record, TaskState.SHUTDOWN)
             held = [r for r in records if r.task.desired is TaskState.READY]
-            if held and slot not in stopping and len(records) == len(held):
+            if held and place not in stopping and len(records) == len(held):
                 self._want(held[0], TaskState.RUNNING)
 
     def _failures(self) -> list[TaskRecord]:
         """Tasks of this rollout that ended before they were good."""
         monitor_s = policy_of(self._out.service).monitor_s
-        mine = self._out.service.rollout_id
         found = [
             r
             for r in self._tasks.values()
-            if mine
-            and r.rollout_id == mine
+            if r.rollout_id == self._out.service.rollout_id
             and r.failed
             and (r.running_at == 0 or r.ended_at - r.running_at <= monitor_s)
         ]
@@ -299,18 +327,21 @@ class Reconciler:
     def _judge_failures(self) -> None:
         service, policy = self._service, policy_of(self._service)
         failures = self._failures_known
-        ratio = len({r.task.slot for r in failures}) / max(1, service.rollout_total)
+        ratio = len({r.place for r in failures}) / max(1, service.rollout_total)
         if not failures or ratio <= policy.max_failure_ratio or policy.failure_action == "continue":
             return
         rollout = service.service.rollout
         assert rollout is not None
-        reason = (
-            f"{failures[-1].task.spec.name}.{failures[-1].task.slot}: {failures[-1].task.error}"
-        )
+        reason = failures[-1].reason
         back = rollout.state is RolloutState.ROLLBACK_STARTED
         if policy.failure_action == "rollback" and not back and service.service.previous_spec:
             message = f"update rolled back due to failure or early termination of task {reason}"
-            back_again = start_rollback(service, message, stamp=self._stamp)
+            back_again = start_rollback(
+                service,
+                message,
+                count=wanted_count(service.service.previous_spec, self._nodes.values()),
+                stamp=self._stamp,
+            )
             self._out.service = attrs.evolve(back_again, rolled_back=True)
             return
         state = RolloutState.ROLLBACK_PAUSED if back else RolloutState.PAUSED
@@ -327,26 +358,34 @@ class Reconciler:
     # -- done ---------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Say so when every slot is as wanted and has been watched."""
+        """Say so when every place is as wanted and has been watched."""
         service = self._service
         if service.settled or paused(service):
             return
-        slots = self._slots()
-        count = self._wanted_count()
-        records = [r for found in slots.values() for r in found]
-        given_up = count - len(slots)
+        given_up = self._given_up()
+        places = self._places()
+        records = [
+            r
+            for place, found in places.items()
+            for r in found
+            if place not in given_up or self._current(r)
+        ]
         as_wanted = all(
             self._current(r) and r.task.state is TaskState.RUNNING for r in records
-        ) and all(len(found) == 1 for found in slots.values())
-        if not as_wanted or given_up < 0:
-            self._give_up(count, slots)
+        ) and all(len(found) == 1 for found in places.values())
+        if not as_wanted:
+            self._lose_hope()
             return
         monitor_s = policy_of(service).monitor_s
         watched_at = max((r.running_at for r in records), default=0.0) + monitor_s
         if watched_at > self._now:
             self._out.wake(watched_at)
             return
-        self._out.service = attrs.evolve(service, settled=True, service=self._completed(service))
+        broken = [r for r in given_up.values() if r.task.state is not TaskState.COMPLETE]
+        reason = max(broken, key=lambda r: r.ended_at).reason if broken else ""
+        self._out.service = attrs.evolve(
+            service, settled=True, gave_up=reason, service=self._completed(service)
+        )
 
     def _completed(self, record: ServiceRecord) -> Service:
         rollout = record.service.rollout
@@ -361,35 +400,64 @@ class Reconciler:
         )
         return attrs.evolve(record.service, rollout=status, version=record.service.version + 1)
 
-    def _give_up(self, count: int, slots: dict[int, list[TaskRecord]]) -> None:
-        """A new service whose first tasks keep failing: tell those who wait."""
+    def _lose_hope(self) -> None:
+        """Outside a rollout: tasks fail again and again. They are tried on; who waits is told."""
         if rolling(self._service) or self._service.gave_up:
             return
-        failed = [r for r in self._tasks.values() if r.failed and self._current(r)]
-        never_ran = [r for r in failed if r.running_at == 0]
-        if len(never_ran) >= MOST_FIRST_FAILURES and len(slots) <= count:
-            newest = max(never_ran, key=lambda r: r.ended_at)
-            self._out.service = attrs.evolve(self._service, gave_up=newest.task.error)
+        hopeless = [
+            r
+            for r in self._last_ended().values()
+            if r.rollout_id == self._service.rollout_id
+            and self._current(r)
+            and self._short(r)
+            and r.restarts >= HOPELESS_FAILURES - 1
+        ]
+        if hopeless:
+            newest = max(hopeless, key=lambda r: r.ended_at)
+            self._out.service = attrs.evolve(self._service, gave_up=newest.reason)
 
     def _reap(self) -> None:
-        """Forget removed tasks, and old ended ones."""
-        ended: dict[int, list[TaskRecord]] = defaultdict(list)
+        """Old ended tasks go; the last few of a place stay for their logs."""
+        ended: dict[Place, list[TaskRecord]] = defaultdict(list)
         for record in self._tasks.values():
-            if not record.ended:
-                continue
-            if record.task.desired is TaskState.REMOVE:
-                self._out.gone.append(record)
-            else:
-                ended[record.task.slot].append(record)
+            if record.ended and record.task.desired < TaskState.REMOVE:
+                ended[record.place].append(record)
         for records in ended.values():
-            records.sort(key=lambda r: r.ended_at)
-            self._out.gone += records[:-KEPT_ENDED_TASKS]
-        for record in self._out.gone:
-            self._out.tasks.pop(record.id, None)
+            records.sort(key=lambda r: (r.ended_at, r.made_at))
+            for record in records[:-KEPT_ENDED_TASKS]:
+                self._want(record, TaskState.REMOVE)
 
 
-def restart_at(record: TaskRecord, restart: ServiceRestart, *, short: bool) -> float | None:
-    """When a slot may start again after its last task: a delay that doubles with every quick failure."""
+def last_ended(tasks: Iterable[TaskRecord]) -> dict[Place, TaskRecord]:
+    """Place → the last task that ended though it was wanted."""
+    found: dict[Place, TaskRecord] = {}
+    for record in sorted(tasks, key=lambda r: r.made_at):
+        if record.ended and record.task.desired <= TaskState.RUNNING:
+            found[record.place] = record
+    return found
+
+
+def given_up(spec: ServiceSpec, tasks: Iterable[TaskRecord]) -> dict[Place, TaskRecord]:
+    """Places where the wanted spec was tried and may not be tried again."""
+    return {
+        place: record
+        for place, record in last_ended(tasks).items()
+        if same_tasks(record.task.spec, spec) and restart_at(record, spec.restart) is None
+    }
+
+
+def ran_short(record: TaskRecord, restart: ServiceRestart) -> bool:
+    """Whether an ended task ran too short to have been any good."""
+    window_s = restart.window_s or SHORT_RUN_S
+    return record.running_at == 0 or record.ended_at - record.running_at < window_s
+
+
+def restart_at(record: TaskRecord, restart: ServiceRestart) -> float | None:
+    """When a place whose last task ended may start again; None: never.
+
+    The delay doubles with every quick failure.
+    """
+    short = ran_short(record, restart)
     if restart.condition == "none":
         return None
     if restart.condition == "on-failure" and record.task.state is TaskState.COMPLETE:
@@ -402,31 +470,52 @@ def restart_at(record: TaskRecord, restart: ServiceRestart, *, short: bool) -> f
     return record.ended_at + min(delay_s, max(LONGEST_BACKOFF_S, restart.delay_s))
 
 
-def start_update(record: ServiceRecord, spec: ServiceSpec, *, stamp: str) -> ServiceRecord:
-    """The record after somebody wants another spec."""
+def start_update(
+    record: ServiceRecord, spec: ServiceSpec, *, count: int, stamp: str
+) -> ServiceRecord:
+    """The record after somebody wants another spec.
+
+    A rollout begins if it makes other tasks, or if the last one was paused: asking again goes on with it.
+
+    Args:
+        record: As it is.
+        spec: What is wanted now.
+        count: How many tasks the service should have.
+        stamp: RFC 3339 time.
+    """
     before = record.service
+    same = same_tasks(before.spec, spec)
     service = attrs.evolve(
-        before, spec=spec, version=before.version + 1, updated_at=stamp, previous_spec=before.spec
+        before,
+        spec=spec,
+        version=before.version + 1,
+        updated_at=stamp,
+        previous_spec=_previous(record, spec) if same else before.spec,
     )
-    if same_tasks(before.spec, spec):
-        # Only the number, a name or a policy: no task is exchanged.
-        return attrs.evolve(record, service=service, settled=False, gave_up="")
-    status = RolloutStatus(
-        state=RolloutState.UPDATING, message="update in progress", started_at=stamp
-    )
-    return attrs.evolve(
-        record,
-        service=attrs.evolve(service, rollout=status),
-        rollout_id=new_id(),
-        rollout_total=max(1, spec.replicas if spec.mode == "replicated" else 1),
-        stepped_at=0.0,
-        settled=False,
-        gave_up="",
-        rolled_back=False,
-    )
+    if same and rolling(record):
+        # Only the number, a name or a policy: the rollout goes on.
+        return attrs.evolve(record, service=service)
+    if same and not paused(record):
+        service = attrs.evolve(service, rollout=None)
+    else:
+        status = RolloutStatus(
+            state=RolloutState.UPDATING, message="update in progress", started_at=stamp
+        )
+        service = attrs.evolve(service, rollout=status)
+    return _begin(record, service, count)
 
 
-def start_rollback(record: ServiceRecord, message: str, *, stamp: str) -> ServiceRecord:
+def _previous(record: ServiceRecord, spec: ServiceSpec) -> ServiceSpec | None:
+    """Where a rollback goes after a change that makes the same tasks."""
+    before = record.service
+    if not (rolling(record) or paused(record)):
+        return before.spec
+    # A rollout that is not done is taken back as a whole; the number that is wanted now stays.
+    previous = before.previous_spec
+    return None if previous is None else attrs.evolve(previous, replicas=spec.replicas)
+
+
+def start_rollback(record: ServiceRecord, message: str, *, count: int, stamp: str) -> ServiceRecord:
     """The record after the spec before the last update is wanted again."""
     before = record.service
     assert before.previous_spec is not None
@@ -439,10 +528,15 @@ def start_rollback(record: ServiceRecord, message: str, *, stamp: str) -> Servic
         updated_at=stamp,
         rollout=status,
     )
+    return _begin(record, service, count)
+
+
+def _begin(record: ServiceRecord, service: Service, count: int) -> ServiceRecord:
     return attrs.evolve(
         record,
         service=service,
         rollout_id=new_id(),
+        rollout_total=max(1, count),
         stepped_at=0.0,
         settled=False,
         gave_up="",
@@ -454,6 +548,4 @@ def change_of(decisions: Decisions, before: ServiceRecord) -> Change | None:
     """The transaction that makes the decisions true."""
     write = [*decisions.tasks.values()]
     service = [decisions.service] if decisions.service != before else []
-    if not (write or service or decisions.gone):
-        return None
-    return Change([*service, *write], decisions.gone)
+    return Change([*service, *write]) if write or service else None

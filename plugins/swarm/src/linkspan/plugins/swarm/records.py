@@ -2,6 +2,7 @@
 
 import secrets
 import string
+import time
 from typing import Any, TypeVar
 
 import attrs
@@ -25,7 +26,7 @@ class ServiceRecord:
     """A service and where its last change stands.
 
     Attributes:
-        rollout_id: The running or last rollout; its tasks carry it.
+        rollout_id: The last change of the service, whatever it was; the tasks made for it carry it.
         rollout_total: Slots that it has to exchange: the base of the failure ratio.
         stepped_at: When the last slot was taken in hand, seconds since the epoch.
         settled: Every slot runs the wanted spec and was watched long enough.
@@ -57,7 +58,7 @@ class TaskRecord:
     """A task and its history. Times are seconds since the epoch; 0 means never.
 
     Attributes:
-        rollout_id: The rollout that made it; empty if it was scaling or a restart outside one.
+        rollout_id: The change of the service that made it; empty if it replaces one of a settled service.
         restarts: How often this slot was restarted in a row.
         not_before: It may not start earlier.
     """
@@ -81,6 +82,11 @@ class TaskRecord:
         return self.task.state >= TaskState.COMPLETE
 
     @property
+    def assigned(self) -> bool:
+        """It has a node; before that nothing of it exists anywhere."""
+        return self.task.state >= TaskState.ASSIGNED
+
+    @property
     def active(self) -> bool:
         """It is meant to run."""
         return self.task.desired <= TaskState.RUNNING and not self.ended
@@ -90,6 +96,21 @@ class TaskRecord:
         """It ended, though nobody wanted it to."""
         return self.task.state in (TaskState.FAILED, TaskState.REJECTED, TaskState.COMPLETE)
 
+    @property
+    def place(self) -> "Place":
+        """What it is one of: a slot, or a node of a global service."""
+        return (self.task.slot, "" if self.task.slot else self.task.node_id)
+
+    @property
+    def reason(self) -> str:
+        """``web.1: task: non-zero exit (3)``."""
+        name = f"{self.task.spec.name}.{self.task.slot or self.task.node_id}"
+        return f"{name}: {self.task.error or 'task: ended (exit code 0)'}"
+
+
+Place = tuple[int, str]
+"""A slot from 1 with an empty text, or 0 with a node's id."""
+
 
 Record = Cluster | Node | ServiceRecord | TaskRecord
 
@@ -97,6 +118,12 @@ Record = Cluster | Node | ServiceRecord | TaskRecord
 def new_id() -> str:
     """25 letters and digits, as swarm's ids."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(25))
+
+
+def rfc3339(seconds: float) -> str:
+    """A time as the API writes it."""
+    whole, fraction = divmod(round(seconds * 10**9), 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{fraction:09d}Z"
 
 
 def dump(record: Record) -> bytes:

@@ -1,10 +1,12 @@
 """The cluster in memory, written through to the state store.
 
-There is one writer, this process; a commit that another has overtaken fails with Conflict, and the
-model is read again. Whoever waits for a change gets an event.
+There is one writer, this process. If another has written all the same, the commit fails with Conflict
+and the model is read again. Whoever waits for a change gets an event.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import attrs
@@ -22,16 +24,29 @@ from linkspan.plugins.swarm.records import (
     load,
 )
 from linkspan.sdk.drivers.state import Delete, Operation, Put, State
-from linkspan.sdk.errors import InvalidArgument, NotFound, Unavailable
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from linkspan.sdk.model.service import Cluster, Node
+
+# A transaction of the role ``state`` has at most 1,000.
+MOST_OPERATIONS = 500
 
 
 @attrs.frozen
 class Change:
-    """Records to write and records to remove, in one transaction."""
+    """Records to write and records to remove.
+
+    Up to ``MOST_OPERATIONS`` records are one transaction; more are several, in this order, which is
+    enough for controllers that look again.
+    """
 
     write: Sequence[Record] = ()
     remove: Sequence[Record] = ()
+
+    def parts(self) -> "Iterator[Change]":
+        """Itself, in pieces that fit into a transaction."""
+        steps = iter([*((r, True) for r in self.write), *((r, False) for r in self.remove)])
+        while part := list(islice(steps, MOST_OPERATIONS)):
+            yield Change([r for r, put in part if put], [r for r, put in part if not put])
 
 
 class ClusterStore:
@@ -43,37 +58,68 @@ class ClusterStore:
         self.nodes: dict[str, Node] = {}
         self.services: dict[str, ServiceRecord] = {}
         self.tasks: dict[str, TaskRecord] = {}
+        self._of_service: dict[str, dict[str, TaskRecord]] = defaultdict(dict)
         self._revisions: dict[str, int] = {}
         self._changed = trio.Event()
+        self._task_changed: dict[str, trio.Event] = {}
+        self._touched: set[str] = set()
+        self._touched_tasks: set[str] = set()
         self._turn = trio.Lock()
 
     async def load(self) -> None:
         """Read everything."""
         entries, _ = await self._state().list("swarm/")
         self.nodes, self.services, self.tasks, self.cluster = {}, {}, {}, None
+        self._of_service.clear()
         self._revisions = {entry.key: entry.revision for entry in entries}
         for entry in entries:
             if entry.key == CLUSTER_KEY:
-                self.cluster = load(entry.value, Cluster)
+                self._remember(load(entry.value, Cluster))
             elif entry.key.startswith(NODES):
-                node = load(entry.value, Node)
-                self.nodes[node.id] = node
+                self._remember(load(entry.value, Node))
             elif entry.key.startswith(SERVICES):
-                service = load(entry.value, ServiceRecord)
-                self.services[service.id] = service
+                self._remember(load(entry.value, ServiceRecord))
             elif entry.key.startswith(TASKS):
-                task = load(entry.value, TaskRecord)
-                self.tasks[task.id] = task
+                self._remember(load(entry.value, TaskRecord))
+
+    # -- waiting ------------------------------------------------------------------------------
 
     @property
     def changed(self) -> trio.Event:
         """Set at the next change; take it before looking at what you wait for."""
         return self._changed
 
-    def tell(self) -> None:
-        """Wake those who wait for a change."""
+    def task_changed(self, task_id: str) -> trio.Event:
+        """Set at the next change of one task."""
+        return self._task_changed.setdefault(task_id, trio.Event())
+
+    def take_touched(self) -> set[str]:
+        """Ids of services that need a look since the last call; also removed ones."""
+        touched, self._touched = self._touched, set()
+        return touched
+
+    def take_touched_tasks(self) -> set[str]:
+        """Ids of tasks that changed since the last call."""
+        touched, self._touched_tasks = self._touched_tasks, set()
+        return touched
+
+    def _tell(self) -> None:
         event, self._changed = self._changed, trio.Event()
         event.set()
+
+    def _touch(self, record: Record) -> None:
+        if isinstance(record, TaskRecord):
+            self._touched.add(record.task.service_id)
+            self._touched_tasks.add(record.id)
+            event = self._task_changed.pop(record.id, None)
+            if event is not None:
+                event.set()
+        elif isinstance(record, ServiceRecord):
+            self._touched.add(record.id)
+        else:
+            self._touched.update(self.services)
+
+    # -- changing -----------------------------------------------------------------------------
 
     async def change(self, decide: Callable[[], Change | None], *, durable: bool = True) -> None:
         """Decide on a change and make it, with nobody else in between.
@@ -83,25 +129,39 @@ class ClusterStore:
             durable: Write it to the state store; False for what is observed again after a crash.
 
         Raises:
-            Conflict: Somebody outside this process wrote meanwhile.
+            Conflict: Somebody outside this process wrote meanwhile; everything was read again.
             OutOfSpace: Nothing was written.
+        If cancelled: made or not, never half.
         """
         async with self._turn:
             change = decide()
-            if change is None or not (change.write or change.remove):
+            if change is None:
                 return
-            if durable:
-                # The commit is not torn apart from the memory by a cancellation.
-                with trio.CancelScope(shield=True):
-                    revision = await self._state().commit(*self._operations(change))
-                for record in change.write:
-                    self._revisions[_key(record)] = revision
-            for record in change.write:
-                self._remember(record)
-            for record in change.remove:
-                self._revisions.pop(_key(record), None)
-                self._drop(record)
-        self.tell()
+            for part in change.parts():
+                if durable:
+                    await self._commit(part)
+                for record in part.write:
+                    self._remember(record)
+                    self._touch(record)
+                for record in part.remove:
+                    self._revisions.pop(_key(record), None)
+                    self._drop(record)
+                    self._touch(record)
+                self._tell()
+
+    async def _commit(self, change: Change) -> None:
+        # The commit is not torn apart from the memory by a cancellation.
+        with trio.CancelScope(shield=True):
+            try:
+                revision = await self._state().commit(*self._operations(change))
+            except Conflict:
+                await self.load()
+                self._touched.update(self.services)
+                self._touched_tasks.update(self.tasks)
+                self._tell()
+                raise
+        for record in change.write:
+            self._revisions[_key(record)] = revision
 
     def _operations(self, change: Change) -> list[Operation]:
         puts = [
@@ -119,6 +179,7 @@ class ClusterStore:
             self.services[record.id] = record
         else:
             self.tasks[record.id] = record
+            self._of_service[record.task.service_id][record.id] = record
 
     def _drop(self, record: Record) -> None:
         if isinstance(record, Cluster):
@@ -129,6 +190,12 @@ class ClusterStore:
             self.services.pop(record.id, None)
         else:
             self.tasks.pop(record.id, None)
+            siblings = self._of_service[record.task.service_id]
+            siblings.pop(record.id, None)
+            if not siblings:
+                del self._of_service[record.task.service_id]
+
+    # -- looking ------------------------------------------------------------------------------
 
     def joined(self) -> Cluster:
         """The cluster.
@@ -146,8 +213,12 @@ class ClusterStore:
         return self.cluster
 
     def tasks_of(self, service_id: str) -> list[TaskRecord]:
-        """All tasks of a service, also ended ones."""
-        return [record for record in self.tasks.values() if record.task.service_id == service_id]
+        """All tasks of a service, also ended ones and those of a service that was removed."""
+        return list(self._of_service.get(service_id, {}).values())
+
+    def services_with_tasks(self) -> list[str]:
+        """Ids of services that tasks are left of, also removed services."""
+        return list(self._of_service)
 
     def find_service(self, ref: str) -> ServiceRecord:
         """By id, name, or unique id prefix.
@@ -165,10 +236,13 @@ class ClusterStore:
         return self.services[_one(ref, self.services, "service")]
 
     def find_task(self, ref: str) -> TaskRecord:
-        """By id or unique id prefix, or by ``service.slot`` (the newest)."""
+        """By id, by name or by ``service.slot`` (the newest), or by unique id prefix."""
         self.joined()
         if ref in self.tasks:
             return self.tasks[ref]
+        slot, _, task_id = ref.rpartition(".")
+        if task_id in self.tasks and slot:
+            return self.tasks[task_id]
         named = [r for r in self.tasks.values() if f"{r.task.spec.name}.{r.task.slot}" == ref]
         if named:
             return max(named, key=lambda r: r.made_at)

@@ -1,4 +1,8 @@
-"""Placeholders of a service's spec, filled for each task (``{{.Task.Slot}}``)."""
+"""From a task to the container that the engine is asked for.
+
+Placeholders (``{{.Task.Slot}}``) in env, hostname and mounts are filled. Other braces are left alone:
+they may be meant for a program inside.
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,8 +10,14 @@ from collections.abc import Mapping
 import attrs
 
 from linkspan.sdk.errors import InvalidArgument
-from linkspan.sdk.model.container import ContainerSpec
-from linkspan.sdk.model.service import Node, Task
+from linkspan.sdk.model.container import ContainerSpec, Mount
+from linkspan.sdk.model.network import EndpointSpec, PortBinding
+from linkspan.sdk.model.service import Node, ServiceSpec, Task
+
+TASK_LABEL = "com.docker.swarm.task.id"
+
+# Names are not resolved there.
+_NAMELESS = ("bridge", "default", "host", "none")
 
 _PLACE = re.compile(r"\{\{\s*\.([A-Za-z.]+)\s*\}\}")
 
@@ -48,21 +58,53 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 
 
 def container_spec(task: Task, node: Node) -> ContainerSpec:
-    """What the engine is asked for: the service's container, as this task needs it."""
+    """What the engine is asked for: the service's container, as this task needs it.
+
+    In its networks a service is known by its name and by ``tasks.<name>``: all addresses of its tasks.
+
+    Raises:
+        InvalidArgument: An unknown placeholder.
+    """
+    spec = _with_networks(task.spec)
     values = values_of(task, node)
-    spec = task.spec.container
+    host_ports = (
+        PortBinding(container_port=p.target_port, host_port=p.published_port, protocol=p.protocol)
+        for p in task.spec.ports
+        if p.mode == "host"
+    )
     return attrs.evolve(
         spec,
         env=tuple(fill(entry, values) for entry in spec.env),
         hostname=fill(spec.hostname, values),
-        mounts=tuple(attrs.evolve(m, source=fill(m.source, values)) for m in spec.mounts),
+        mounts=tuple(_fill_mount(mount, values) for mount in spec.mounts),
+        ports=(*spec.ports, *host_ports),
         labels={
             **spec.labels,
             "com.docker.swarm.node.id": node.id,
             "com.docker.swarm.service.id": task.service_id,
             "com.docker.swarm.service.name": task.spec.name,
             "com.docker.swarm.task": "",
-            "com.docker.swarm.task.id": task.id,
+            TASK_LABEL: task.id,
             "com.docker.swarm.task.name": task_name(task),
         },
     )
+
+
+def _fill_mount(mount: Mount, values: Mapping[str, str]) -> Mount:
+    return attrs.evolve(mount, source=fill(mount.source, values), target=fill(mount.target, values))
+
+
+def _with_networks(service: ServiceSpec) -> ContainerSpec:
+    spec = service.container
+    if not service.networks:
+        return spec
+    first = service.networks[0]
+    joined = {}
+    for name in service.networks:
+        endpoint = spec.networks.get(name, EndpointSpec())
+        if name not in _NAMELESS:
+            own = (service.name, f"tasks.{service.name}")
+            endpoint = attrs.evolve(endpoint, aliases=(*endpoint.aliases, *own))
+        if name != first or endpoint != EndpointSpec():
+            joined[name] = endpoint
+    return attrs.evolve(spec, network_mode=first, networks=joined)

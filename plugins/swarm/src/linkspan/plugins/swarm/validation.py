@@ -2,8 +2,11 @@
 
 import re
 
+from linkspan.plugins.swarm.templates import container_spec
 from linkspan.sdk.errors import InvalidArgument
-from linkspan.sdk.model.service import ServiceSpec, UpdatePolicy
+from linkspan.sdk.model.service import Node, ServiceSpec, Task, UpdatePolicy
+from linkspan.sdk.placement import parse_constraint, parse_preference
+from linkspan.sdk.reference import parse_reference
 
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-_.]?[A-Za-z0-9]+)*")
 MOST_REPLICAS = 10_000
@@ -11,30 +14,52 @@ MOST_REPLICAS = 10_000
 
 def check_spec(spec: ServiceSpec) -> None:
     """Raises InvalidArgument that says what is wrong."""
-    if _NAME.fullmatch(spec.name) is None or len(spec.name) > 63:
+    # Longer texts are not even matched: the pattern backtracks.
+    if len(spec.name) > 63 or _NAME.fullmatch(spec.name) is None:
         raise InvalidArgument(
-            f"name must be valid as a DNS name component: '{spec.name}'", code="invalid_name"
+            f"name must be valid as a DNS name component: '{spec.name[:80]}'", code="invalid_name"
         )
     if not spec.container.image:
         raise InvalidArgument("ContainerSpec: image reference must be provided")
+    parse_reference(spec.container.image)
+    _check_choice("mode", spec.mode, ("replicated", "global"))
     if not 0 <= spec.replicas <= MOST_REPLICAS:
         raise InvalidArgument(
             f"a service has between 0 and {MOST_REPLICAS} replicas, not {spec.replicas}"
         )
+    if spec.reservation.nano_cpus < 0 or spec.reservation.memory_bytes < 0:
+        raise InvalidArgument("reservations must not be negative")
+    _check_restart(spec)
     for policy in (spec.update, spec.rollback):
         _check_policy(policy)
     if spec.rollback.failure_action == "rollback":
         raise InvalidArgument(
             "a rollback cannot be rolled back: failure action 'pause' or 'continue'"
         )
-    seen = set()
-    for port in spec.ports:
-        if not 1 <= port.target_port <= 65535 or not 0 <= port.published_port <= 65535:
-            raise InvalidArgument(f"port {port.published_port}:{port.target_port} is out of range")
-        key = (port.protocol, port.published_port)
-        if port.published_port and key in seen:
-            raise InvalidArgument(f"port {port.published_port}/{port.protocol} is published twice")
-        seen.add(key)
+    _check_placement(spec)
+    _check_ports(spec)
+    # Its placeholders are the same for every task.
+    container_spec(Task(id="x", service_id="x", slot=1, spec=spec), Node(id="x", hostname="x"))
+
+
+def check_change(before: ServiceSpec, after: ServiceSpec) -> None:
+    """Raises InvalidArgument for what can only be had by another service."""
+    if after.name != before.name:
+        raise InvalidArgument("renaming services is not supported")
+    if after.mode != before.mode:
+        raise InvalidArgument("service mode change is not allowed")
+
+
+def _check_choice(what: str, given: str, choices: tuple[str, ...]) -> None:
+    if given not in choices:
+        raise InvalidArgument(f"invalid {what} '{given}': one of {', '.join(choices)}")
+
+
+def _check_restart(spec: ServiceSpec) -> None:
+    restart = spec.restart
+    _check_choice("restart condition", restart.condition, ("none", "on-failure", "any"))
+    if min(restart.delay_s, restart.max_attempts, restart.window_s) < 0:
+        raise InvalidArgument("restart delay, max attempts and window must not be negative")
 
 
 def _check_policy(policy: UpdatePolicy) -> None:
@@ -44,3 +69,25 @@ def _check_policy(policy: UpdatePolicy) -> None:
         raise InvalidArgument(
             f"max failure ratio must be between 0 and 1, not {policy.max_failure_ratio}"
         )
+    _check_choice("order", policy.order, ("stop-first", "start-first"))
+    _check_choice("failure action", policy.failure_action, ("pause", "continue", "rollback"))
+
+
+def _check_placement(spec: ServiceSpec) -> None:
+    for text in spec.placement.constraints:
+        parse_constraint(text)
+    for text in spec.placement.preferences:
+        parse_preference(text)
+    if spec.placement.max_replicas_per_node < 0:
+        raise InvalidArgument("max replicas per node must not be negative")
+
+
+def _check_ports(spec: ServiceSpec) -> None:
+    seen = set()
+    for port in spec.ports:
+        if not 1 <= port.target_port <= 65535 or not 0 <= port.published_port <= 65535:
+            raise InvalidArgument(f"port {port.published_port}:{port.target_port} is out of range")
+        key = (port.protocol, port.published_port)
+        if port.published_port and key in seen:
+            raise InvalidArgument(f"port {port.published_port}/{port.protocol} is published twice")
+        seen.add(key)
