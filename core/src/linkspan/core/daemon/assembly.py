@@ -135,6 +135,7 @@ class Daemon:
             self.repaired += await engine.recover()
             for role in LATER_ROLES:
                 await self._open_role(role, lent, stack)
+            await engine.remove_old_folders()
             lent.info = self.info()
             host = PluginHost(
                 lent,
@@ -217,7 +218,6 @@ class Daemon:
             await nursery.start(_until_signalled, nursery.cancel_scope)
             await nursery.start(serve_http, listeners, routes)
             await hooks.notify("linkspan_daemon_started", daemon=lent.info)
-            gc.collect()
             gc.freeze()
             gc.enable()
             log.info("listening", extra={"addresses": list(daemon.host), "pid": os.getpid()})

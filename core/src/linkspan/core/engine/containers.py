@@ -15,7 +15,7 @@ from linkspan.core.engine.execs import Execs
 from linkspan.core.engine.images import ImageStore
 from linkspan.core.engine.lifecycle import KIND, Lifecycle
 from linkspan.core.engine.mounts import wanted_mounts
-from linkspan.core.engine.names import by_prefix, check_name, free_name, not_found
+from linkspan.core.engine.names import by_prefix, check_name, free_name, is_id, not_found
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.volumes import VolumeStore
 from linkspan.core.plugins.hooks import HookRunner
@@ -85,7 +85,18 @@ class ContainerStore:
             await self._drivers.runtime.delete(container_id)
             said.append(f"container {container_id[:12]}, which nobody knows, was ended")
         await self._drivers.runtime.gc(list(self._entries))
+        await self._remove_unknown_roots()
         return [text for text in said if text]
+
+    async def _remove_unknown_roots(self) -> None:
+        """Roots of containers whose removal a crash cut short; their records went first."""
+        for key in await self._drivers.snapshots.keys():
+            if is_id(key) and key not in self._entries:
+                await self._drivers.snapshots.remove(key)
+
+    async def remove_old_folders(self) -> None:
+        """Remove the empty folders at which roots of a former daemon were mounted."""
+        await self._life.remove_old_folders()
 
     async def start_wanted(self) -> None:
         """Start containers whose restart policy wants them to run."""

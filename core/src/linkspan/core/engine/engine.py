@@ -236,6 +236,10 @@ class Engine:
         said += await self._image_store.load()
         return said
 
+    async def remove_old_folders(self) -> None:
+        """Once every driver has recovered, and before there are requests."""
+        await self.containers.remove_old_folders()
+
     async def run_in_snapshot(self, run: StepRun, output: Callable[[Chunk], None]) -> int:
         """Run a process in a snapshot."""
         return await self._snapshot_runner.run(run, output)

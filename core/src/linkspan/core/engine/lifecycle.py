@@ -114,6 +114,14 @@ class Lifecycle:
         """Where its root is mounted while it runs."""
         return self._run_dir / "root" / container_id[:12]
 
+    async def remove_old_folders(self) -> None:
+        """Remove the folders at which roots were mounted that are no container's now."""
+        found = await trio.to_thread.run_sync(lambda: list((self._run_dir / "root").glob("*")))
+        # A folder is made after its container, so what is nobody's now is an old one.
+        for folder in found:
+            if self.entry_of(folder.name) is None:
+                await trio.to_thread.run_sync(_rmdir, folder)
+
     # -- start --------------------------------------------------------------------------------
 
     async def start(self, entry: Entry) -> None:

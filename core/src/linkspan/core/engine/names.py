@@ -8,6 +8,7 @@ from linkspan.sdk.errors import InvalidArgument, NotFound
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _HEX = re.compile(r"[0-9a-f]{1,64}")
+_ID = re.compile(r"[0-9a-f]{64}")
 
 _ADJECTIVES = (  # noqa: SIM905 - a list of words reads better as text
     "able amber brave bright brisk calm clever crisp eager fair fleet fond gentle glad grand keen kind "
@@ -28,6 +29,11 @@ def new_id() -> str:
         found = secrets.token_hex(32)
         if not found[:12].isdecimal():
             return found
+
+
+def is_id(text: str) -> bool:
+    """Whether a text looks as ``new_id`` makes them."""
+    return _ID.fullmatch(text) is not None
 
 
 def free_name(taken: Container[str]) -> str:

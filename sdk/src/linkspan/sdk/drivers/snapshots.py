@@ -206,6 +206,10 @@ class Snapshots(Driver[Config], abc.ABC):
         """Bytes of a snapshot's own content."""
 
     @abc.abstractmethod
+    async def keys(self) -> list[str]:
+        """Keys of all snapshots."""
+
+    @abc.abstractmethod
     async def remove(self, key: str) -> None:
         """Unmount and remove a snapshot; silent if there is none. Files may go later."""
 

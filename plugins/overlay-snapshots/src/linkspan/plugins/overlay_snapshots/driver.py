@@ -466,6 +466,11 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             )
         )
 
+    async def keys(self) -> list[str]:
+        """Keys of all snapshots."""
+        await trio.lowlevel.checkpoint()
+        return list(self._store.snapshots)
+
     async def remove(self, key: str) -> None:
         """Unmount and remove a snapshot; silent if there is none. Its files go later.
 

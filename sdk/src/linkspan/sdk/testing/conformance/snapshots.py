@@ -464,6 +464,7 @@ class SnapshotsConformance:
             try:
                 await snapshots.recover()
                 assert [layer.name for layer in await snapshots.layers()] == [base]
+                assert await snapshots.keys() == ["a"]
                 assert files_in(target) == {"f": "1", "g": "2"}
                 await snapshots.mount("a", target)
                 with pytest.raises(NotFound):
@@ -473,6 +474,7 @@ class SnapshotsConformance:
             finally:
                 with contextlib.suppress(NotFound):
                     await snapshots.remove("a")
+            assert await snapshots.keys() == []
 
     async def test_gc_removes_what_is_not_known(
         self, snapshots: Snapshots[Any], tmp_path: Path

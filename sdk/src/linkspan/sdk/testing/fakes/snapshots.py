@@ -232,6 +232,10 @@ class FakeSnapshots(Snapshots[NoConfig]):
         own = _difference(self.merged(snapshot.parent), self._tree(snapshot))
         return sum(len(node.data) for node in own.values())
 
+    async def keys(self) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        return list(self.store.snapshots)
+
     async def remove(self, key: str) -> None:
         await self.unmount(key)
         self.store.snapshots.pop(key, None)
