@@ -190,8 +190,12 @@ def test_groups_are_removed_from_the_inside_out(v1: cgroups.Hierarchies, tmp_pat
     (tmp_path / "pids/p/busy/cgroup.procs").write_text("1")
     assert not cgroups.remove(v1, "/p/busy")
     cgroups.remove_parent(v1, "/p")
+    assert (tmp_path / "cpu/p").exists(), "another daemon is there"
+    (tmp_path / "pids/p/busy/cgroup.procs").unlink()
+    (tmp_path / "pids/p/busy").rmdir()
+    cgroups.remove_parent(v1, "/p")
     assert not (tmp_path / "cpu/p").exists()
-    assert (tmp_path / "pids/p").exists()
+    assert not (tmp_path / "pids/p").exists()
 
 
 def test_files_under_a_detached_unified_hierarchy_are_removed(

@@ -299,9 +299,26 @@ def _hidden_unified(groups: Hierarchies) -> Path | None:
     return None
 
 
+def warm_controller(groups: Hierarchies) -> str:
+    """The controller in whose hierarchy the parked process of ``warmth`` is moved."""
+    return "pids" if groups.version == 2 or groups.has("pids") else "freezer"
+
+
 def remove_parent(groups: Hierarchies, path: str) -> None:
-    """Remove the folder of all groups, where no group is left in it."""
+    """Remove the folder of all groups, where no group is left in it.
+
+    Another daemon with the same parent keeps its parked process there; as long as that is so, nothing is
+    removed, lest its runtime finds the parent gone between two steps.
+    """
+    first = groups.folder(warm_controller(groups), path)
     hidden = _hidden_unified(groups)
+    try:
+        if first is not None:
+            first.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return
     for mount in (*groups.mounts, *([hidden] if hidden is not None else ())):
         with contextlib.suppress(OSError):
             _below(mount, path).rmdir()

@@ -122,15 +122,24 @@ class OciRuntime(Runtime[OciConfig]):
     @classmethod
     def prepare_process(cls, config: OciConfig, run_dir: Path) -> None:
         """Move the daemon into its own mount namespace where crun needs that; see ``mount_namespace``."""
-        if mount_namespace.is_pinned(run_dir):
-            mount_namespace.enter(run_dir)
+        if not (mount_namespace.is_pinned(run_dir) or cls._needs_namespace(config)):
             return
+        try:
+            mount_namespace.enter(run_dir)
+        except OSError as exc:
+            raise NotUsable(
+                f"cannot make a mount namespace for crun: {exc}",
+                code="no_mount_namespace",
+                help='run the daemon as root, or set runtime = "/usr/sbin/runc" in [runtime.oci]',
+            ) from exc
+
+    @staticmethod
+    def _needs_namespace(config: OciConfig) -> bool:
         try:
             runtime = programs.find_runtime(config.runtime)
         except NotUsable:
-            return  # `open` says so
-        if mount_namespace.is_hybrid() and "crun" in Path(runtime).name:
-            mount_namespace.enter(run_dir)
+            return False  # `open` says so
+        return mount_namespace.is_hybrid() and "crun" in Path(runtime).name
 
     @classmethod
     @asynccontextmanager
@@ -166,6 +175,7 @@ class OciRuntime(Runtime[OciConfig]):
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Hold the tasks that wait for containers; when restarted, wait again for those that run."""
+        self._stopped = trio.Event()
         try:
             async with trio.open_nursery() as nursery:
                 self._background = nursery
@@ -537,8 +547,13 @@ class OciRuntime(Runtime[OciConfig]):
     def _scrub(self, container: _Container) -> None:
         """Remove what the runtime would have removed by ``delete``, without running it."""
         record = attrs.evolve(container.record, exit=container.status)
-        with contextlib.suppress(FileNotFoundError):  # it is being deleted
+        try:
             record.write(self._layout.folder(container.id))
+        except FileNotFoundError:
+            pass  # its folder was removed from outside; nothing is left to remember
+        except OSError:
+            # A full disk, say: the exit file still tells the code, as long as the machine is up.
+            _log.exception("exit status not recorded", extra={"container": container.id})
         container.record = record
         shutil.rmtree(self._layout.state(container.id), ignore_errors=True)
         if not _remove_group(self._tools.groups, record.cgroup_path):

@@ -17,7 +17,7 @@ from typing import Final, Self
 
 import trio
 
-from linkspan.plugins.oci_runtime.cgroups import Hierarchies
+from linkspan.plugins.oci_runtime.cgroups import Hierarchies, warm_controller
 from linkspan.sdk.host import Host
 
 _WARM_S: Final = 1.5
@@ -39,9 +39,7 @@ class KeepWarm:
         cls, groups: Hierarchies, parent: str, name: str, host: Host
     ) -> AsyncIterator[Self]:
         """Park the process; on leaving it is ended and its groups are removed."""
-        top = groups.folder(
-            "pids" if groups.version == 1 and groups.has("pids") else "freezer", parent
-        )
+        top = groups.folder(warm_controller(groups), parent)
         assert top is not None
         warm = cls((top / f"warm-{name}-a", top / f"warm-{name}-b"))
         await trio.to_thread.run_sync(warm._park)
