@@ -15,6 +15,7 @@ import trio
 
 from linkspan.plugins.bridge_network import ruleset
 from linkspan.plugins.bridge_network.conntrack import Conntrack
+from linkspan.plugins.bridge_network.nfnetlink import NetfilterSocket
 from linkspan.plugins.bridge_network.nftables import Nftables, NftablesError, open_nftables
 from linkspan.plugins.bridge_network.ports import Ports, Reservation
 from linkspan.plugins.bridge_network.ruleset import BalancedPort, BridgeRules, Element
@@ -82,6 +83,7 @@ class Firewall:
         self._memory = memory
         self._worker = Worker("linkspan-nft")
         self._nft: Nftables | None = None
+        self._netfilter: NetfilterSocket | None = None
         self._conntrack: Conntrack | None = None
         self._ports = Ports()
         self._networks: dict[str, BridgeRules] = {}
@@ -190,7 +192,8 @@ class Firewall:
 
     def _open(self) -> None:
         self._nft = open_nftables()
-        self._conntrack = Conntrack()
+        self._netfilter = NetfilterSocket()
+        self._conntrack = Conntrack(self._netfilter)
         if not self._is_there():
             self._load()
 
@@ -202,8 +205,8 @@ class Firewall:
         finally:
             if self._nft is not None:
                 self._nft.close()
-            if self._conntrack is not None:
-                self._conntrack.close()
+            if self._netfilter is not None:
+                self._netfilter.close()
             for publication in self._published.values():
                 self._ports.release(publication.reservations)
             self._ports.release(balance.reservation for balance in self._balanced.values())
@@ -233,8 +236,8 @@ class Firewall:
         self._nft.run(ruleset.load(self._table, self._group, elements, balanced))
 
     def _is_there(self) -> bool:
-        assert self._nft is not None
-        return f"table inet {self._table}" in self._nft.run("list tables inet\n").splitlines()
+        assert self._netfilter is not None
+        return self._netfilter.has_table(self._table)
 
     def _repair(self) -> None:
         if not self._is_there():
