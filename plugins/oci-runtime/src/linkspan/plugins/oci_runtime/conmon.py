@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 from pathlib import Path
@@ -182,7 +183,9 @@ def open_running(pid: int, started: int) -> int | None:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
-    if start_time(pid) != started or not started:
+    # Readable: it has ended, and only its new parent has not asked yet.
+    ended = bool(select.select([pidfd], [], [], 0)[0])
+    if ended or start_time(pid) != started or not started:
         os.close(pidfd)
         return None
     return pidfd
