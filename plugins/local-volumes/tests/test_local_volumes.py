@@ -13,7 +13,7 @@ from linkspan.plugins.local_volumes import copying, mounting
 from linkspan.plugins.local_volumes.driver import LocalVolumes
 from linkspan.plugins.local_volumes.store import VolumeFolders
 from linkspan.sdk.drivers.base import NoConfig
-from linkspan.sdk.errors import InvalidArgument, NotFound, OutOfSpace, Unsupported
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, OutOfSpace, Unsupported
 from linkspan.sdk.model.volume import VolumeSpec
 from linkspan.sdk.testing.conformance.volume import VolumeConformance
 from linkspan.sdk.testing.host import FakeHost
@@ -275,3 +275,14 @@ async def test_a_full_disk_is_told_and_leaves_nothing(unmounted: Path, nursery) 
             await volumes.get("second")
         assert [volume.name for volume in await volumes.list()] == ["first"]
         assert list((disk / "state/making").iterdir()) == []
+
+
+async def test_users_that_no_longer_exist_do_not_hold_a_volume(volumes: LocalVolumes) -> None:
+    await volumes.create(VolumeSpec(name="held"))
+    await volumes.mount("held", "gone")
+    await volumes.mount("held", "here")
+    await volumes.gc(["here"])
+    with pytest.raises(Conflict):
+        await volumes.remove("held")
+    await volumes.gc([])
+    await volumes.remove("held")

@@ -85,6 +85,8 @@ class ContainerStore:
             await self._drivers.runtime.delete(container_id)
             said.append(f"container {container_id[:12]}, which nobody knows, was ended")
         await self._drivers.runtime.gc(list(self._entries))
+        for name in self._drivers.names("volume"):
+            await self._drivers.volume(name).gc(list(self._entries))
         await self._remove_unknown_roots()
         return [text for text in said if text]
 

@@ -19,7 +19,11 @@ class VolumeCap(enum.Flag):
 
 @contract(role="volume", version=1, stage=Stage.BETA, since="0.1")
 class VolumeDriver(Driver[Config], abc.ABC):
-    """Keeps volumes. Names: ``[a-zA-Z0-9][a-zA-Z0-9_.-]*`` (the engine has checked)."""
+    """Keeps volumes. Names: ``[a-zA-Z0-9][a-zA-Z0-9_.-]*`` (the engine has checked).
+
+    ``gc`` is given the ids of the containers there are: uses by others are forgotten. It never removes
+    a volume; people do.
+    """
 
     @property
     @abc.abstractmethod

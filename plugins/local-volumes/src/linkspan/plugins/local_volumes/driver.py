@@ -1,7 +1,7 @@
 """The ``local`` volumes: folders below the driver's state folder."""
 
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -72,6 +72,13 @@ class LocalVolumes(VolumeDriver[NoConfig]):
         """See the contract."""
         async with self._lock(name):
             await trio.to_thread.run_sync(self._folders.unmount, name, container_id)
+
+    async def gc(self, known: Iterable[str]) -> Mapping[str, str]:
+        """Forget users that no longer exist: a crash fell between their end and ``unmount``."""
+        strangers = await trio.to_thread.run_sync(self._folders.users_except, frozenset(known))
+        for name, container_id in strangers:
+            await self.unmount(name, container_id)
+        return {container_id: f"used volume {name}" for name, container_id in strangers}
 
     async def populate(self, name: str, root: Path, path: str) -> bool:
         """See the contract. If cancelled: the copy is finished first, as a half one would stay for good."""

@@ -168,6 +168,15 @@ class VolumeFolders:
             (self._users / name).rmdir()
         self._unmount_data(name)
 
+    def users_except(self, known: frozenset[str]) -> list[tuple[str, str]]:
+        """Volume and container of every use by somebody else than these."""
+        return [
+            (folder.name, container_id)
+            for folder in self._users.iterdir()
+            for container_id in self.users(folder.name)
+            if container_id not in known
+        ]
+
     def _unmount_data(self, name: str) -> None:
         data = self.data(name)
         if data.exists() and mounting.is_mounted(data):
