@@ -67,15 +67,24 @@ def find_init(setting: str) -> str | None:
     return None
 
 
-def describe(path: str) -> Program:
-    """Ask a program for its version (a few milliseconds).
+def describe(path: str, root: Path) -> Program:
+    """Ask a runtime for its version (a few milliseconds).
+
+    Args:
+        path: The runtime's program.
+        root: Its ``--root``: newer versions of crun make that folder even for this question, by default
+            one in ``/run``.
 
     Raises:
         NotUsable: It cannot be run.
     """
     try:
         answer = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=10, check=True
+            [path, "--root", str(root), "--version"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError) as exc:
         raise NotUsable(f"{path} --version fails: {exc}", code="runtime_broken") from exc

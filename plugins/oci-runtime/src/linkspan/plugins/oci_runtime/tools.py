@@ -74,7 +74,7 @@ class Tools:
         layout = Layout.of(run_dir, state_dir)
         layout.make()
         conmon = programs.find_conmon(config.conmon)
-        runtime = programs.describe(programs.find_runtime(config.runtime))
+        runtime = programs.describe(programs.find_runtime(config.runtime), layout.runtime_state)
         is_crun = runtime.name == "crun"
         profile = _default_profile(config.seccomp_profile)
         try:
