@@ -13,7 +13,6 @@ How a field is written in TOML:
 
 import collections.abc as abc
 import enum
-import functools
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,9 +99,18 @@ class Setting:
         return self.field.default is attrs.NOTHING
 
 
-@functools.cache
 def settings(config_type: type) -> tuple[Setting, ...]:
     """The settings of a config class, in its own order."""
+    known = _settings.get(config_type)
+    if known is None:
+        known = _settings[config_type] = _read_settings(config_type)
+    return known
+
+
+_settings: dict[type, tuple[Setting, ...]] = {}
+
+
+def _read_settings(config_type: type) -> tuple[Setting, ...]:
     hints = typing.get_type_hints(config_type)
     helps = attribute_helps(config_type)
     found = []
