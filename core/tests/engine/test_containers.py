@@ -338,3 +338,22 @@ async def test_an_auto_removed_container_that_cannot_start_is_removed(world: Wor
     with trio.fail_after(5):
         assert (await waiter.result()).exit_code == 127
     assert containers.list(ContainerFilter(all=True)) == []
+
+
+async def test_a_removal_by_force_meets_a_start_under_way_and_leaves_nothing(world: World) -> None:
+    containers = world.engine.containers
+    made = await containers.create(ContainerSpec(image=IMAGE), name="both")
+    outcome = []
+
+    async def start() -> None:
+        try:
+            await containers.start(made.id)
+        except (Conflict, NotFound) as error:
+            outcome.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(start)
+        await trio.lowlevel.checkpoint()
+        nursery.start_soon(lambda: containers.remove("both", force=True))
+    assert containers.list(ContainerFilter(all=True)) == []
+    await until(lambda: not world.network.sandboxes and not world.snapshots.store.snapshots)

@@ -345,7 +345,7 @@ class Lifecycle:
     async def _watch(self, entry: Entry, scope: trio.CancelScope) -> None:
         try:
             status = await self._drivers.runtime.wait(entry.container.id)
-        except NotFound as error:
+        except LinkspanError as error:
             status = ExitStatus(exit_code=255, error=f"lost: {error}")
         scope.cancel()
         async with entry.lock:
@@ -543,26 +543,38 @@ class Lifecycle:
 
     async def remove(self, entry: Entry, *, force: bool, volumes: bool) -> None:
         """Remove a container; a running one only by force."""
-        container = entry.container
-        if (container.state.running or entry.status is ContainerStatus.RESTARTING) and not force:
-            advice = "unpause and then " if entry.status is ContainerStatus.PAUSED else ""
-            raise Conflict(
-                f'cannot remove container "{container.name}": container is {entry.status.value}: '
-                f"{advice}stop the container before removing or force remove",
-                code="container_running",
-            )
+        self._refuse_if_busy(entry, force=force)
         refuse_if_removing(entry)
         entry.removing = True
         try:
             if entry.pause_scope is not None:
                 entry.pause_scope.cancel()
-            if container.state.running:
-                await self._kill_and_wait(entry, entry.exited)
-            async with entry.lock:
-                await self.finish_removal(entry, volumes=volumes)
+            await self._end_and_forget(entry, force=force, volumes=volumes)
         except BaseException:
             entry.removing = entry.removed.is_set()
             raise
+
+    def _refuse_if_busy(self, entry: Entry, *, force: bool) -> None:
+        container, status = entry.container, entry.status
+        if force or not (container.state.running or status is ContainerStatus.RESTARTING):
+            return
+        advice = "unpause and then " if status is ContainerStatus.PAUSED else ""
+        raise Conflict(
+            f'cannot remove container "{container.name}": container is {status.value}: '
+            f"{advice}stop the container before removing or force remove",
+            code="container_running",
+        )
+
+    async def _end_and_forget(self, entry: Entry, *, force: bool, volumes: bool) -> None:
+        while True:
+            if entry.container.state.running:
+                await self._kill_and_wait(entry, entry.exited)
+            async with entry.lock:
+                # A start that was under way when the removal began has finished by now.
+                self._refuse_if_busy(entry, force=force)
+                if not entry.container.state.running:
+                    await self.finish_removal(entry, volumes=volumes)
+                    return
 
     async def finish_removal(self, entry: Entry, *, volumes: bool) -> None:
         """The record goes first; files follow in the background, or at the next start."""
