@@ -16,7 +16,7 @@ from linkspan.core.engine.manifests import ImageManifest, Index, parse_manifest
 from linkspan.sdk.drivers.content import ContentCap, Ingest
 from linkspan.sdk.drivers.registry import Manifest
 from linkspan.sdk.drivers.snapshots import ApplyRequest, SnapshotsCap
-from linkspan.sdk.errors import DataLoss, InvalidArgument, NotFound, TooLarge
+from linkspan.sdk.errors import DataLoss, InvalidArgument, LinkspanError, NotFound, TooLarge
 from linkspan.sdk.image_config import chain_ids, digest_of, parse_image_config
 from linkspan.sdk.model.image import Credentials, Descriptor, Image, ImageConfig
 from linkspan.sdk.platform import host_platform, parse_platform, select_manifest
@@ -180,7 +180,17 @@ class Puller:
                 progress(Progress(status="Already exists", id=short))
                 return
             async with self._downloads:
-                await self._fetch(reference, blob, place, credentials, progress)
+                try:
+                    await self._fetch(reference, blob, place, credentials, progress)
+                except LinkspanError as error:
+                    if short in error.message:
+                        raise
+                    raise type(error)(
+                        f"layer {short} of {reference.familiar}: {error.message}",
+                        code=error.code,
+                        details=error.details,
+                        help=error.help,
+                    ) from error
             progress(
                 Progress(
                     status="Extracting", id=short, current=blob.size_bytes, total=blob.size_bytes
