@@ -3,7 +3,7 @@ import pytest
 from linkspan.plugins.oci_runtime import refusal
 from linkspan.sdk.errors import InvalidArgument, OutOfSpace
 
-# As crun 1.8.1 and runc 1.1.5 said it.
+# As crun 1.8.1, crun 1.21 and runc 1.1.5 said it.
 MESSAGES = [
     ("executable file `nope` not found in $PATH: No such file or directory\n", 127),
     (
@@ -24,6 +24,9 @@ MESSAGES = [
     ),
     ("the path `/etc` is a directory\n", 126),
     ("mount `/nope` to `data`: No such file or directory\n", 1),
+    ("the path `/etc` is not a regular file: Operation not permitted\n", 126),
+    ("the path `/x` exists but it is not executable: Operation not permitted\n", 126),
+    ("executable file `/nope` not found: No such file or directory\n", 127),
 ]
 
 

@@ -367,7 +367,8 @@ async def test_a_create_that_is_cancelled_leaves_nothing(
             break
         await trio.sleep(0.02)
     assert list((fake_host.run_dir / "c").iterdir()) == []
-    assert list((fake_host.run_dir / "s").iterdir()) == []
+    # Newer versions of crun keep a cache of compiled filters in `.cache` beside the containers.
+    assert [p.name for p in (fake_host.run_dir / "s").iterdir() if p.name != ".cache"] == []
     assert list((fake_host.state_dir / "containers").iterdir()) == []
 
 

@@ -8,15 +8,20 @@ from typing import Final
 from linkspan.sdk.errors import Internal, InvalidArgument, LinkspanError, OutOfSpace
 
 # crun: executable file `x` not found in $PATH: No such file or directory
+#       executable file `/x` not found: No such file or directory
 # runc: exec: "x": executable file not found in $PATH
 #       exec: "/x": stat /x: no such file or directory
 _NOT_FOUND: Final = re.compile(
-    r"not found in \$PATH|exec: .*no such file or directory|open executable: No such file", re.I
+    r"executable file (.* )?not found|exec: .*no such file or directory"
+    r"|open executable: No such file",
+    re.I,
 )
-# crun: open executable: Permission denied · runc: exec: "/x": permission denied
+# crun 1.8: open executable: Permission denied · runc: exec: "/x": permission denied
+# crun 1.21: the path `/x` exists but it is not executable: Operation not permitted
 _NOT_EXECUTABLE: Final = re.compile(
     r"open executable: |executable .*permission denied|exec: .*(permission denied|is a directory)"
-    r"|exec format error|the path .* is a directory",
+    r"|exec format error|the path .* is (a directory|not a regular file)"
+    r"|the path .* exists but it is not executable",
     re.I,
 )
 _NOISE: Final = re.compile(
