@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from linkspan.plugins.swarm.first import first_of
-from linkspan.plugins.swarm.records import TaskRecord, rfc3339
+from linkspan.plugins.swarm.records import TaskRecord, stamp
 from linkspan.plugins.swarm.store import Change, ClusterStore
 from linkspan.plugins.swarm.templates import TASK_LABEL, container_spec, task_name
 from linkspan.sdk.errors import Conflict, LinkspanError, NotFound, NotModified
@@ -186,7 +186,7 @@ class Agent:
         await self._move(task_id, move, durable=True)
 
     def _moved(self, task: Task, state: TaskState, **facts: Any) -> Task:
-        updated_at = rfc3339(self._now())
+        updated_at = stamp(self._now())
         return attrs.evolve(
             task, state=state, version=task.version + 1, updated_at=updated_at, **facts
         )

@@ -13,7 +13,7 @@ import trio
 
 from linkspan.plugins.swarm.ports import PortBook
 from linkspan.plugins.swarm.reconcile import Reconciler, change_of
-from linkspan.plugins.swarm.records import ServiceRecord, TaskRecord, rfc3339
+from linkspan.plugins.swarm.records import ServiceRecord, TaskRecord, stamp
 from linkspan.plugins.swarm.store import Change, ClusterStore
 from linkspan.sdk.drivers.scheduler import NodeView
 from linkspan.sdk.errors import LinkspanError
@@ -98,7 +98,7 @@ class Control:
                 self._store.tasks_of(service_id),
                 self._store.nodes.values(),
                 now=now,
-                stamp=rfc3339(now),
+                stamp=stamp(now),
             ).run()
             times.append(decisions.look_again_at)
             moves.append((record, decisions.service))
@@ -218,7 +218,7 @@ class Control:
         moved = attrs.evolve(task, **facts)  # type: ignore[arg-type]
         if moved == task:
             return task
-        return attrs.evolve(moved, updated_at=rfc3339(self._now()), version=task.version + 1)
+        return attrs.evolve(moved, updated_at=stamp(self._now()), version=task.version + 1)
 
 
 def _wanting(record: TaskRecord, desired: TaskState) -> TaskRecord:

@@ -17,7 +17,7 @@ from linkspan.plugins.swarm.ingress import Ingress
 from linkspan.plugins.swarm.ports import PortBook
 from linkspan.plugins.swarm.progress import follow, shown
 from linkspan.plugins.swarm.reconcile import start_rollback, start_update, wanted_count
-from linkspan.plugins.swarm.records import ServiceRecord, new_id, rfc3339
+from linkspan.plugins.swarm.records import ServiceRecord, new_id, stamp
 from linkspan.plugins.swarm.store import Change, ClusterStore
 from linkspan.plugins.swarm.validation import check_change, check_spec
 from linkspan.sdk.drivers.orchestrator import Orchestrator, OrchestratorCap, RolloutProgress
@@ -77,17 +77,17 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
 
     async def init(self, *, advertise_address: str = "") -> Cluster:
         """Make a cluster of this node."""
-        stamp = rfc3339(self._now())
+        now = stamp(self._now())
         node = self._described(
             Node(
                 id=new_id(),
                 hostname=socket.gethostname(),
                 address=advertise_address or "127.0.0.1",
-                created_at=stamp,
+                created_at=now,
                 version=1,
             )
         )
-        cluster = Cluster(id=new_id(), created_at=stamp, node_id=node.id, version=1)
+        cluster = Cluster(id=new_id(), created_at=now, node_id=node.id, version=1)
 
         def decide() -> Change:
             if self._store.cluster is not None:
@@ -201,9 +201,9 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             self._refuse_taken_name(spec.name)
             self._check_networks(spec)
             ports = await self._ports.take(spec.ports, ())
-            stamp = rfc3339(self._now())
+            now = stamp(self._now())
             service = Service(
-                id=new_id(), version=1, spec=spec, created_at=stamp, updated_at=stamp, ports=ports
+                id=new_id(), version=1, spec=spec, created_at=now, updated_at=now, ports=ports
             )
             record = ServiceRecord(service=service, rollout_id=new_id())
             try:
@@ -259,8 +259,8 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
     ) -> Service:
         def change(current: ServiceRecord) -> ServiceRecord:
             _check_version(current, version)
-            count, stamp = self._count(spec), rfc3339(self._now())
-            return start_update(current, spec, count=count, stamp=stamp)
+            count = self._count(spec)
+            return start_update(current, spec, count=count, stamp=stamp(self._now()))
 
         return await self._change_service(record, spec, change)
 
@@ -300,7 +300,7 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             def change(current: ServiceRecord) -> ServiceRecord:
                 spec = _previous(current)
                 message, count = "manually requested rollback", self._count(spec)
-                return start_rollback(current, message, count=count, stamp=rfc3339(self._now()))
+                return start_rollback(current, message, count=count, stamp=stamp(self._now()))
 
             return await self._change_service(record, _previous(record), change)
 

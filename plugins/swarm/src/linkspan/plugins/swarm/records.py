@@ -2,12 +2,12 @@
 
 import secrets
 import string
-import time
 from typing import Any, TypeVar
 
 import attrs
 from cattrs.preconf.orjson import make_converter
 
+from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.model.service import Cluster, Node, Service, ServiceSpec, Task, TaskState
 
 T = TypeVar("T")
@@ -120,10 +120,9 @@ def new_id() -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(25))
 
 
-def rfc3339(seconds: float) -> str:
+def stamp(seconds: float) -> str:
     """A time as the API writes it."""
-    whole, fraction = divmod(round(seconds * 10**9), 10**9)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{fraction:09d}Z"
+    return rfc3339(round(seconds * 10**9))
 
 
 def dump(record: Record) -> bytes:

@@ -1,0 +1,209 @@
+"""The sdk's kit on the verbs in the box."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from linkspan.plugins.standard_steps.deploy import DeployStep
+from linkspan.plugins.standard_steps.http_check import HttpCheckStep
+from linkspan.plugins.standard_steps.pull import PullStep
+from linkspan.plugins.standard_steps.push import PushStep
+from linkspan.plugins.standard_steps.remove_image import RemoveImageStep
+from linkspan.plugins.standard_steps.rollback import RollbackStep
+from linkspan.plugins.standard_steps.scale import ScaleStep
+from linkspan.sdk.model.container import ContainerSpec
+from linkspan.sdk.model.service import ServiceSpec
+from linkspan.sdk.model.step import StepIntent
+from linkspan.sdk.testing.conformance.step import StepConformance
+from linkspan.sdk.testing.fakes.engine import FakeEngine, make_image
+from linkspan.sdk.testing.fakes.orchestrator import FakeOrchestrator, FakeOrchestratorConfig
+from linkspan.sdk.testing.fakes.runtime import FakeMachine
+from linkspan.sdk.testing.host import FakeHost
+
+SETTINGS = {
+    "service": "web",
+    "replicas": 2,
+    "update": {"order": "start-first", "monitor": 0.1},
+    "timeout": 5.0,
+}
+
+
+def an_intent(verb: str, workspace: Path, **settings: Any) -> StepIntent:
+    return StepIntent(
+        run_id="r",
+        job="j",
+        step="s",
+        attempt=1,
+        verb=verb,
+        settings={name.replace("_", "-"): value for name, value in settings.items()},
+        workspace=workspace,
+    )
+
+
+class OnOrchestrator(StepConformance):
+    """A service ``web`` with app:2, which was app:1 before; ``images`` whose tasks fail are ``bad``."""
+
+    kind: type
+
+    @pytest.fixture
+    async def step(self, fake_host: FakeHost):
+        async with FakeOrchestrator.open(
+            FakeOrchestratorConfig(broken=["bad"]), fake_host
+        ) as orchestrator:
+            fake_host.drivers["orchestrator", ""] = orchestrator
+            await self.prepare(orchestrator)
+            async with self.kind.open(None, fake_host) as step:
+                yield step
+
+    async def prepare(self, orchestrator: FakeOrchestrator) -> None:
+        await orchestrator.init()
+        spec = ServiceSpec(name="web", container=ContainerSpec(image="app:1"), replicas=2)
+        await orchestrator.create_service(spec)
+        await self.done(orchestrator)
+        changed = attrs.evolve(spec, container=ContainerSpec(image="app:2"))
+        await orchestrator.update_service("web", changed)
+        await self.done(orchestrator)
+
+    async def done(self, orchestrator: FakeOrchestrator) -> None:
+        async with orchestrator.rollout("web") as moments:
+            with trio.fail_after(5):
+                [moment async for moment in moments]
+
+    async def picture(self, step):
+        orchestrator = step.host.driver("orchestrator")
+        if await orchestrator.cluster() is None:
+            return None
+        services = await orchestrator.list_services()
+        return [(s.spec.name, s.spec.container.image, s.spec.replicas) for s in services]
+
+
+class TestDeployOfANewService(OnOrchestrator):
+    kind = DeployStep
+    observes = True
+
+    async def prepare(self, orchestrator: FakeOrchestrator) -> None:
+        await orchestrator.init()
+
+    undoes = True
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("deploy", tmp_path, image="app:3", **SETTINGS)
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("deploy", tmp_path, image="bad", **SETTINGS)
+
+
+class TestDeployOfAnUpdate(TestDeployOfANewService):
+    async def prepare(self, orchestrator: FakeOrchestrator) -> None:
+        await OnOrchestrator.prepare(self, orchestrator)
+
+
+class TestScale(OnOrchestrator):
+    kind = ScaleStep
+    undoes = True
+    observes = True
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("scale", tmp_path, service="web", replicas=5, timeout=5.0)
+
+
+class TestRollback(OnOrchestrator):
+    kind = RollbackStep
+    undoes = True
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("rollback", tmp_path, service="web", timeout=5.0)
+
+
+class OnEngine(StepConformance):
+    """An engine with ``app:1``; a registry has ``far:1``."""
+
+    kind: type
+
+    @pytest.fixture
+    async def step(self, fake_host: FakeHost):
+        engine = FakeEngine(FakeMachine(fake_host.nursery))
+        engine.images.put(make_image("app:1"))
+        engine.images.remote["far:1"] = make_image("far:1", labels={"from": "far"})
+        fake_host.fake_engine = engine
+        async with self.kind.open(None, fake_host) as step:
+            yield step
+
+    async def picture(self, step):
+        return sorted(tag for i in step.host.engine.images.list() for tag in i.repo_tags)
+
+
+class TestPull(OnEngine):
+    kind = PullStep
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("pull", tmp_path, image="far:1")
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("pull", tmp_path, image="nowhere:1")
+
+
+class TestRemoveImage(OnEngine):
+    kind = RemoveImageStep
+    observes = True
+    same_outputs = False
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("remove-image", tmp_path, image="app:1")
+
+
+class TestPush(StepConformance):
+    observes = True
+
+    @pytest.fixture
+    def step(self, host, images) -> PushStep:
+        images.names["app:1"] = "sha256:a"
+        return PushStep(host)
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("push", tmp_path, image="app:1", tags=["127.0.0.1:5000/app:1"])
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("push", tmp_path, image="gone:1", tags=["127.0.0.1:5000/gone:1"])
+
+    async def picture(self, step):
+        return dict(step.host.driver("registry").manifests)
+
+
+async def answer(stream: trio.SocketStream) -> None:
+    async with stream:
+        await stream.receive_some(4096)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+class TestHttpCheck(StepConformance):
+    @pytest.fixture
+    async def url(self, nursery) -> str:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        return f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
+
+    @pytest.fixture
+    def step(self, host) -> HttpCheckStep:
+        return HttpCheckStep(host)
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path, url: str) -> StepIntent:
+        return an_intent("http-check", tmp_path, url=url, within=3.0, interval=0.1, timeout=1.0)
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        url = "http://127.0.0.1:1/"
+        return an_intent("http-check", tmp_path, url=url, within=0.3, interval=0.1, timeout=0.1)
