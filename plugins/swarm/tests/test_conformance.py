@@ -21,7 +21,7 @@ class TestSwarm(OrchestratorConformance):
         engine = FakeEngine(FakeMachine(fake_host.nursery))
         for image in (self.image, self.other_image):
             engine.images.put(make_image(image, command=("sleep", "1000"), labels={"of": image}))
-        engine.images.put(make_image(self.broken_image, command=("false",)))
+        engine.images.put(make_image(self.broken_image, command=("no-such-program",)))
         fake_host.fake_engine = engine
         fake_host.drivers["state", ""] = FakeState()
         fake_host.drivers["network", ""] = FakeNetwork(fake_host)

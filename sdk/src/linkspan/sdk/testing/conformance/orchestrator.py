@@ -35,7 +35,7 @@ class OrchestratorConformance:
     Attributes:
         image: Its containers run until they are told to stop.
         other_image: So do these.
-        broken_image: Its tasks fail.
+        broken_image: Its tasks fail before they run.
         free_port: A host port that nobody has.
         patience_s: How long a change may take.
     """
