@@ -121,6 +121,8 @@ class Tools:
         if self.runtime_path == str(self.layout.runtime_copy):
             with contextlib.suppress(OSError):
                 syscalls.umount(self.runtime_path, syscalls.MNT_DETACH)
+        # Newer versions of crun keep compiled filters there.
+        shutil.rmtree(self.layout.runtime_state / ".cache", ignore_errors=True)
         cgroups.remove_parent(self.groups, self.parent)
         mount_namespace.release()
 
