@@ -12,6 +12,7 @@ from linkspan.core.cli.common import complete_container, complete_image, complet
 from linkspan.core.cli.failure import (
     CANNOT_RUN,
     DAEMON_FAILED,
+    FAILED,
     NO_COMMAND,
     USAGE,
     Failure,
@@ -270,7 +271,9 @@ def _create(
     body["AttachStdin"] = body["StdinOnce"] = attach and options["interactive"]
     cidfile = Path(options["cidfile"]) if options["cidfile"] else None
     if cidfile is not None and cidfile.exists():
-        raise Failure(f"the file '{cidfile}' exists already", helps=[f"rm {cidfile}"])
+        raise Failure(
+            f"the file '{cidfile}' exists already", status=DAEMON_FAILED, helps=[f"rm {cidfile}"]
+        )
     if options["pull"] == "always":
         _pull(session, image, options["platform"])
     query = {"name": options["name"], "platform": options["platform"]}
@@ -297,7 +300,12 @@ def _image_is_missing(exc: ApiError) -> bool:
 def _pull(session: Session, image: str, platform: str | None) -> None:
     from linkspan.core.cli.image import pull_image
 
-    pull_image(session, image, platform=platform or "", transient=True)
+    try:
+        pull_image(session, image, platform=platform or "", transient=True)
+    except Failure as failure:
+        if failure.status == FAILED:
+            failure.status = DAEMON_FAILED
+        raise
 
 
 def _start(session: Session, identifier: str, *, remove: bool) -> None:
