@@ -3,6 +3,7 @@
 Run by ``script/demo``, which does the set-up. Ends with status 0 only if all went as stated.
 """
 
+import fcntl
 import http.client
 import json
 import os
@@ -296,6 +297,17 @@ def get(port: int) -> str:
         connection.close()
 
 
+def alone() -> None:
+    """Hold the checkout until this process ends: two demos in one folder would undo each other."""
+    folder = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Stopped(
+            "another one is at work in this folder; wait for it, or end it with Ctrl-C"
+        ) from None
+
+
 def free_port(wanted: int) -> int:
     """The wanted port, or the next one that is free."""
     for port in range(wanted, wanted + 200):
@@ -320,6 +332,7 @@ def main(arguments: list[str]) -> int:
         return 0
     began = time.monotonic()
     try:
+        alone()
         demo = Demo()
         if arguments == ["--clean"]:
             demo.clean()
@@ -335,9 +348,10 @@ def main(arguments: list[str]) -> int:
             "\nscript/demo: interrupted; what runs goes on (script/demo --clean)", file=sys.stderr
         )
         return 130
+    look = "sudo -s, then " if "SUDO_UID" in os.environ else ""
     print(
         f"""
-✓ {time.monotonic() - began:.0f}s. It all still runs. To look around:  source .demo/env
+✓ {time.monotonic() - began:.0f}s. It all still runs. To look around:  {look}source .demo/env
     linkspan ps     linkspan service ps web     linkspan workflow show last
     docker ps       (your own docker CLI, same daemon)
     curl http://127.0.0.1:{demo.port}/
