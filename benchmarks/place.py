@@ -5,6 +5,7 @@ Everything in it ends with the process that made it, save the disk's file, which
 
 import contextlib
 import ctypes
+import fcntl
 import http.client
 import os
 import shutil
@@ -68,6 +69,11 @@ def mount_disk(folder: Path) -> None:
         subprocess.run(
             ["mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=0", str(image)], check=True
         )
+    lock = os.open(image, os.O_RDONLY)  # held until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Broken(f"{image} is used by another run") from None
     subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
 
 

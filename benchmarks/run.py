@@ -128,4 +128,7 @@ def _measure(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except place.Broken as error:
+        sys.exit(f"benchmarks: {error}")
