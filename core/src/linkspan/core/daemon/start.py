@@ -22,7 +22,7 @@ START_TIMEOUT_S: Final = 30.0
 _LOG_NAME: Final = "daemon.log"
 _LOG_LIMIT_BYTES: Final = 16 << 20
 _FIRST_PAUSE_S: Final = 0.01
-_LAST_PAUSE_S: Final = 0.1
+_LAST_PAUSE_S: Final = 0.03
 
 
 class NotStarted(LinkspanError):
