@@ -121,7 +121,7 @@ async def test_a_container_that_ends_is_replaced_and_says_why(daemon, world, aut
     world.machine.crash(before.container_id, 7)
     await daemon.until(lambda: world.running() and world.running()[0].id != before.container_id)
     old = await daemon.swarm.get_task(before.id)
-    assert (old.state, old.exit_code) == (TaskState.FAILED, 7)
+    assert (old.state, old.desired, old.exit_code) == (TaskState.FAILED, TaskState.SHUTDOWN, 7)
     assert old.error == "task: non-zero exit (7)"
     (after,) = await daemon.running()
     assert after.slot == 1

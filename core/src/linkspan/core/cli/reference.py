@@ -89,9 +89,10 @@ def _options(options: list[click.Option], *, hidden: bool) -> str:
         if option.hidden and not hidden:
             continue
         names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-        kind = option.metavar or ""
+        # As code, or brackets would be read as links.
+        kind = f"`{option.metavar}`" if option.metavar else ""
         if isinstance(option.type, click.Choice):
-            kind = ", ".join(option.type.choices)
+            kind = ", ".join(f"`{choice}`" for choice in option.type.choices)
         rows.append(f"| {names} | {kind.replace('|', ' or ')} | {option.help or ''} |")
     if not rows:
         return ""

@@ -52,6 +52,8 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
     @asynccontextmanager
     async def open(cls, config: SwarmConfig, host: Host) -> AsyncIterator[Self]:
         """Read the cluster's records and go on keeping them true."""
+        if config.first_port > config.last_port:
+            raise InvalidArgument("[orchestrator.swarm]: first-port is larger than last-port")
         self = cls(config, host)
         await self.start()
         yield self
@@ -359,11 +361,11 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             place = self._store.find_node(node).id
             records = [r for r in records if r.task.node_id == place]
         records.sort(key=lambda r: (r.task.spec.name, r.place, -r.made_at))
-        return [record.task for record in records]
+        return [record.shown for record in records]
 
     async def get_task(self, task: str) -> Task:
         """One task."""
-        return self._store.find_task(task).task
+        return self._store.find_task(task).shown
 
     @asynccontextmanager
     async def rollout(self, service: str) -> AsyncIterator[AsyncIterator[RolloutProgress]]:

@@ -38,7 +38,7 @@ def moment_of(
     return RolloutProgress(
         service=service,
         rollout=record.service.rollout,
-        tasks=tuple(t.task for t in sorted(tasks, key=lambda t: (t.place, t.made_at))),
+        tasks=tuple(t.shown for t in sorted(tasks, key=lambda t: (t.place, t.made_at))),
         running=len(running),
         desired=service.desired_tasks,
         updated=len(current),

@@ -97,6 +97,13 @@ class TaskRecord:
         return self.task.state in (TaskState.FAILED, TaskState.REJECTED, TaskState.COMPLETE)
 
     @property
+    def shown(self) -> Task:
+        """The task as clients see it: of what has ended nobody wants more (Docker's restarts say so, too)."""
+        if self.ended and self.task.desired <= TaskState.RUNNING:
+            return attrs.evolve(self.task, desired=TaskState.SHUTDOWN)
+        return self.task
+
+    @property
     def place(self) -> "Place":
         """What it is one of: a slot, or a node of a global service."""
         return (self.task.slot, "" if self.task.slot else self.task.node_id)
