@@ -182,7 +182,9 @@ class Lifecycle:
             found["sandbox"] = await self._sandbox(container)
 
         async def disk() -> None:
-            await self._drivers.snapshots.mount(container.id, self.rootfs(container.id))
+            await self._drivers.snapshots.mount(
+                container.id, self.rootfs(container.id), volatile=container.spec.auto_remove
+            )
             found["mounts"] = await self._mounts(container)
 
         try:

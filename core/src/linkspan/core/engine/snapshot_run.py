@@ -30,7 +30,7 @@ class SnapshotRunner:
         runtime = self._drivers.runtime
         runtime.stir()
         try:
-            await self._drivers.snapshots.mount(run.snapshot, rootfs)
+            await self._drivers.snapshots.mount(run.snapshot, rootfs, volatile=True)
             sandbox = await self._networks.attach(container, ())
             files = tuple(
                 BundleMount(

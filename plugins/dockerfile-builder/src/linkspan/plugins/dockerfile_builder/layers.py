@@ -192,7 +192,7 @@ class LayerMaker:
     @contextlib.asynccontextmanager
     async def _mounted(self, key: str) -> AsyncIterator[Path]:
         folder = self._mounts / key
-        await self.snapshots.mount(key, folder)
+        await self.snapshots.mount(key, folder, volatile=True)
         try:
             yield folder
         finally:
