@@ -312,6 +312,8 @@ def free_port(wanted: int) -> int:
     """The wanted port, or the next one that is free."""
     for port in range(wanted, wanted + 200):
         with socket.socket() as probe:
+            # As servers do: connections that have ended do not hold a port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("0.0.0.0", port))  # noqa: S104 - only asks whether it is free
             except OSError:

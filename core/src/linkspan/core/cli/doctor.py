@@ -151,12 +151,12 @@ def _forwarding() -> Finding:
 
 
 def _tools() -> Iterator[Finding]:
-    crun, runc = shutil.which("crun"), shutil.which("runc")
+    crun, runc = _program("crun"), _program("runc")
     if crun or runc:
         yield Finding("tools", "ok", f"runtime {crun or runc}")
     else:
         yield Finding("tools", "fault", "neither crun nor runc", "apt-get install crun")
-    conmon = shutil.which("conmon") or next((p for p in _CONMON_PLACES if Path(p).exists()), None)
+    conmon = _program("conmon") or next((p for p in _CONMON_PLACES if Path(p).exists()), None)
     if conmon:
         yield Finding("tools", "ok", f"conmon {conmon}")
     else:
@@ -166,11 +166,16 @@ def _tools() -> Iterator[Finding]:
     yield _nftables()
 
 
+def _program(name: str) -> str | None:
+    """Where the daemon would find it: it looks into the folders for administration, too."""
+    return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+
+
 def _nftables() -> Finding:
     import ctypes.util
 
     library = ctypes.util.find_library("nftables")
-    program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
+    program = _program("nft")
     if library or program:
         return Finding("tools", "ok", f"nftables ({library or program})")
     return Finding(

@@ -1,9 +1,10 @@
 """The daemon's process: from flags to the event loop."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -14,6 +15,8 @@ from linkspan.core.daemon.logs import set_up_logging
 from linkspan.core.plugins.configuration import DRIVER_TROUBLES, check
 from linkspan.core.plugins.registry import PluginRegistry
 
+_ADMINISTRATION: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
 
 def run_daemon(config_paths: Sequence[Path | str] | None, overrides: Mapping[str, Any]) -> None:
     """Run a daemon in this process until it is told to end.
@@ -22,6 +25,7 @@ def run_daemon(config_paths: Sequence[Path | str] | None, overrides: Mapping[str
         ConfigError: Everything that is wrong with the config.
         LinkspanError: It cannot start; says why.
     """
+    _complete_path()
     config = load_config(config_paths, overrides)
     set_up_logging(config.daemon.log_level)
     identity = Identity.claim(config.daemon.data_root, config.daemon.exec_root)
@@ -37,6 +41,13 @@ def run_daemon(config_paths: Sequence[Path | str] | None, overrides: Mapping[str
         trio.run(daemon.run, strict_exception_groups=True)
     except BaseExceptionGroup as group:
         raise _only(group) from None
+
+
+def _complete_path() -> None:
+    """nft, iptables and runc lie where the PATH of users, which ``su`` keeps, does not look."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    missing = [folder for folder in _ADMINISTRATION if folder not in folders]
+    os.environ["PATH"] = os.pathsep.join([*folders, *missing])
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
