@@ -73,7 +73,7 @@ class FolderSnapshots:
             os.mkdir(self.folder(key), 0o755)
         self.open_keys[key] = parent
 
-    async def mount(self, key, target):
+    async def mount(self, key, target, *, volatile=False):
         if key not in self.open_keys:
             raise NotFound(key)
         target.parent.mkdir(parents=True, exist_ok=True)
