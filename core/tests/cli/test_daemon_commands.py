@@ -24,6 +24,7 @@ STATUS = {
     "unusable": {"network/bridge": "no nft"},
     "troubles": {},
     "repaired": ["removed 2 mounts"],
+    "info": {"audit": {"events": "12"}},
 }
 
 

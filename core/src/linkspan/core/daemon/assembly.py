@@ -19,6 +19,7 @@ from linkspan.core.daemon.identity import Identity
 from linkspan.core.daemon.lending import Lent, LentHooks, PluginHost
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.engine import Engine
+from linkspan.core.engine.pull import first_error
 from linkspan.core.engine.supervisor import Supervisor
 from linkspan.core.events.bus import EventBus
 from linkspan.core.http.listeners import open_unix_listener, remove_unix_socket
@@ -155,7 +156,11 @@ class Daemon:
             try:
                 driver = await stack.enter_async_context(self._opened(role, name, lent))
                 await driver.recover()
-            except LinkspanError as error:
+            except (LinkspanError, BaseExceptionGroup) as raised:
+                # The driver's nursery wraps what its opening raises.
+                error = first_error(raised) if isinstance(raised, BaseExceptionGroup) else raised
+                if not isinstance(error, LinkspanError):
+                    raise
                 self._unusable(role, name, error)
                 continue
             self.drivers.add(role, name, driver)
@@ -202,7 +207,7 @@ class Daemon:
         task_status: trio.TaskStatus[None],
     ) -> None:
         routes = RouteTable()
-        routes.add("GET", "/linkspan/v1/daemon", self._status)
+        routes.add("GET", "/linkspan/v1/daemon", partial(self._status, hooks))
         routes.add("GET", "/linkspan/v1/plugins", partial(self._plugins, hooks))
         hooks.call("linkspan_register_routes", router=routes, host=host)
         daemon = self.config.daemon
@@ -226,7 +231,7 @@ class Daemon:
             await hooks.notify("linkspan_daemon_stopping", daemon=lent.info)
         log.info("stopped")
 
-    async def _status(self, request: Request) -> Response:
+    async def _status(self, hooks: HookRunner, request: Request) -> Response:
         return json_response(
             {
                 "id": self.identity.id,
@@ -239,6 +244,7 @@ class Daemon:
                 "unusable": {f"{r}/{n}": why for (r, n), why in self.drivers.reasons.items()},
                 "troubles": self.troubles,
                 "repaired": self.repaired,
+                "info": dict(hooks.call("linkspan_info")),
             }
         )
 

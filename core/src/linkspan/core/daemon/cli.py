@@ -153,6 +153,9 @@ def status(session: Session) -> None:
         ("drivers", drivers),
     ):
         session.terminal.print(f"{name:<10} {text}")
+    for plugin, lines in found["info"].items():
+        for name, text in lines.items():
+            session.terminal.print(f"{plugin:<10} {name}: {text}")
     warned = session.terminal.painted_sign("warned")
     for what, why in (*found["unusable"].items(), *found["troubles"].items()):
         session.terminal.note(f"{warned} {what}: {why}")

@@ -36,4 +36,4 @@ def linkspan_register_components(components: Components) -> None:
 
 @hookspec
 def linkspan_info() -> Mapping[str, str] | None:
-    """Lines for ``linkspan info`` and Docker's ``/info``."""
+    """Lines about the plugin for ``linkspan daemon status``; asked each time."""
