@@ -119,9 +119,11 @@ class Database:
                 f"{SCHEMA_VERSION})",
                 help="upgrade Linkspan",
             )
-        # The first write takes the lock that keeps other daemons out.
+        # Taking this lock once keeps other daemons out. Nothing is written without need: the disk may
+        # be full.
+        new = f"{_SCHEMA} pragma user_version = {SCHEMA_VERSION};"
         self._connection.executescript(
-            f"begin exclusive; {_SCHEMA} pragma user_version = {SCHEMA_VERSION}; commit;"
+            f"begin exclusive; {new if version < SCHEMA_VERSION else ''} commit;"
         )
         self.revision = self._meta("revision")
         self.compacted = self._meta("compacted")
