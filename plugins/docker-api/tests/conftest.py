@@ -24,7 +24,7 @@ from linkspan.sdk.http import (
     Stream,
 )
 from linkspan.sdk.testing.fakes.engine import FakeEngine, make_image
-from linkspan.sdk.testing.fakes.runtime import FakeMachine
+from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeRuntime
 from linkspan.sdk.testing.host import FakeHost
 
 
@@ -249,6 +249,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         engine = FakeEngine(machine)
         engine.images.put(make_image("app:1", labels={"from": "image"}, exposed_ports=("80/tcp",)))
         host = FakeHost(root=tmp_path, nursery=nursery, fake_engine=engine)
+        host.drivers["runtime", ""] = FakeRuntime(machine)
         router = FakeRouter()
         linkspan_register_routes(router, host)
         yield Api(host, engine, machine, router, nursery)

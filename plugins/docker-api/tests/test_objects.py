@@ -108,6 +108,11 @@ async def test_events_of_the_past_end_by_themselves(api) -> None:
     assert [line["Action"] for line in reply.lines] in ([], ["create"])
 
 
+async def test_ping_warms_the_runtime_up(api) -> None:
+    await api.ask("GET", "/_ping")
+    assert api.host.driver("runtime").stirred == 1
+
+
 async def test_ping_tells_the_cli_how_to_build(api) -> None:
     reply = await api.ask("GET", "/_ping")
     assert reply.body == b"OK"

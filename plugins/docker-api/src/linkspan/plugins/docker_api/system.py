@@ -41,6 +41,7 @@ class SystemRoutes:
 
     async def ping(self, _: Request) -> Response:
         """GET and HEAD /_ping: what every command of the CLI asks first."""
+        self._host.driver("runtime").stir()  # what the command starts next should find it warm
         swarm = await swarm_state(self._host)
         state = swarm["LocalNodeState"]
         return Response(
