@@ -160,20 +160,25 @@ class Store:
         """Make the staging area of its id a layer. Blocks."""
         folder = self._staging / layer.id
         (folder / "notes.json").unlink(missing_ok=True)
-        (folder / "unsynced").write_text(self._boot_id)
+        _write(folder / "unsynced", self._boot_id.encode())
         meta = attrs.asdict(layer, filter=lambda field, _: field.name != "id")
-        (folder / "meta.json").write_bytes(dumps(meta))
+        _write(folder / "meta.json", dumps(meta))
         folder.rename(self._layers / layer.id)
 
     def make_snapshot(self, snapshot: SnapshotRecord) -> None:
         """Make the folders of a snapshot. Blocks."""
         folder = self._staging / f"new-{snapshot.id}"
-        folder.mkdir()
-        for name in ("upper", "work"):
-            (folder / name).mkdir(mode=0o755)
-            (folder / name).chmod(0o755)
-        (folder / "meta.json").write_bytes(dumps({"key": snapshot.key, "parent": snapshot.parent}))
-        folder.rename(self._snapshots / snapshot.id)
+        meta = {"key": snapshot.key, "parent": snapshot.parent}
+        try:
+            folder.mkdir()
+            for name in ("upper", "work"):
+                (folder / name).mkdir(mode=0o755)
+                (folder / name).chmod(0o755)
+            _write(folder / "meta.json", dumps(meta))
+            folder.rename(self._snapshots / snapshot.id)
+        except OSError:
+            self._throw_away(folder)
+            raise
 
     def adopt_upper(self, snapshot: SnapshotRecord, folder_id: str) -> None:
         """Turn a snapshot's folder into a staging area with what it has as ``diff``. Blocks."""
@@ -217,3 +222,12 @@ class Store:
             return time.time() - (folder / record.id / "meta.json").stat().st_mtime
         except FileNotFoundError:
             return 0.0
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a new file; an error names it, also when it comes from the write and not from the opening."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        error.filename = str(path)
+        raise
