@@ -1,17 +1,15 @@
 """Registries that are down, refuse, lie or break off: what a user is told, and that nothing half-made stays."""
 
-import functools
 import gzip
 import os
 import tarfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
 import pytest
-import trio
-from daemon_harness.daemon import Daemon, Done
+from daemon_harness.daemon import Daemon
 from daemon_harness.scripted import (
     Answer,
     Picture,
@@ -34,23 +32,11 @@ def image() -> Picture:
     return picture(tar_of(("bin/busybox", BUSYBOX)), tar_of(("cargo", os.urandom(3_000_000))))
 
 
-class Client:
-    """The daemon's command line, from tests in which a registry of our own runs beside it."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self.daemon = daemon
-
-    async def cli(self, *words: str | Path, status: int | None = 0) -> Done:
-        """As ``Daemon.cli``."""
-        call = functools.partial(self.daemon.cli, *words, status=status)
-        return await trio.to_thread.run_sync(call)
-
-
 @pytest.fixture
-async def client(daemon: Daemon) -> AsyncIterator[Client]:
-    """In the end nothing half-made may be seen."""
+def client(daemon: Daemon) -> Iterator[Daemon]:
+    """A daemon in which nothing half-made may be seen in the end."""
     before = daemon.images()
-    yield Client(daemon)
+    yield daemon
     assert {tag for tag in daemon.images() - before if "good" not in tag} == set()
     assert daemon.containers() == []
 
@@ -60,25 +46,25 @@ def is_layer(question: Question, image: Picture, number: int = -1) -> bool:
     return question.path.endswith(sha256(image.layers[number]))
 
 
-async def test_a_registry_that_is_down_is_named_by_every_command(client: Client) -> None:
+async def test_a_registry_that_is_down_is_named_by_every_command(client: Daemon) -> None:
     reference = "127.0.0.1:1/app:1"
-    context = client.daemon.write_context(f"FROM {reference}\nRUN true\n")
+    context = client.write_context(f"FROM {reference}\nRUN true\n")
     for status, *words in (
         (1, "pull", reference),
         (125, "run", reference),
         (1, "build", "-t", "x", str(context)),
     ):
-        said = (await client.cli(*words, status=status)).err
+        said = (await client.cli_beside(*words, status=status)).err
         assert "127.0.0.1:1" in said
         assert "connection refused" in said
-    await client.cli("tag", "busybox", "127.0.0.1:1/good:1")
-    said = (await client.cli("push", "127.0.0.1:1/good:1", status=1)).err
+    await client.cli_beside("tag", "busybox", "127.0.0.1:1/good:1")
+    said = (await client.cli_beside("push", "127.0.0.1:1/good:1", status=1)).err
     assert "127.0.0.1:1" in said
     assert "connection refused" in said
 
 
 async def test_a_registry_that_wants_a_login_says_which_command_gives_it(
-    client: Client, image: Picture
+    client: Daemon, image: Picture
 ) -> None:
     def refuse(question: Question) -> Answer:
         return Answer(
@@ -88,14 +74,14 @@ async def test_a_registry_that_wants_a_login_says_which_command_gives_it(
         )
 
     async with scripted_registry(image, refuse) as registry:
-        said = (await client.cli("pull", f"{registry.address}/app:1", status=1)).err
+        said = (await client.cli_beside("pull", f"{registry.address}/app:1", status=1)).err
     assert f"{registry.address}/app" in said
     assert "denied" in said
     assert f"docker login {registry.address}" in said
 
 
 async def test_a_busy_registry_is_asked_again_when_it_said_so(
-    client: Client, image: Picture
+    client: Daemon, image: Picture
 ) -> None:
     refused: dict[str, float] = {}
     came_back: dict[str, float] = {}
@@ -109,27 +95,29 @@ async def test_a_busy_registry_is_asked_again_when_it_said_so(
         return None
 
     async with scripted_registry(image, busy_once) as registry:
-        await client.cli("pull", f"{registry.address}/good:1")
-        said = await client.cli("run", "--rm", f"{registry.address}/good:1", "/bin/busybox", "ls")
+        await client.cli_beside("pull", f"{registry.address}/good:1")
+        said = await client.cli_beside(
+            "run", "--rm", f"{registry.address}/good:1", "/bin/busybox", "ls"
+        )
     assert "cargo" in said.out
     assert len(refused) == 2
     assert all(came_back[path] - refused[path] >= 1 for path in refused)
 
 
 async def test_a_registry_that_stays_busy_for_too_long_is_an_error(
-    client: Client, image: Picture
+    client: Daemon, image: Picture
 ) -> None:
     def busy(question: Question) -> Answer | None:
         return Answer(status=429, headers={"Retry-After": "3600"})
 
     async with scripted_registry(image, busy) as registry:
-        said = (await client.cli("pull", f"{registry.address}/app:1", status=1)).err
+        said = (await client.cli_beside("pull", f"{registry.address}/app:1", status=1)).err
     assert registry.address in said
     assert "429" in said or "too many requests" in said.lower()
 
 
 async def test_a_layer_over_a_line_that_breaks_goes_on_where_it_stopped(
-    client: Client, image: Picture
+    client: Daemon, image: Picture
 ) -> None:
     cuts = [1_000_000, 600_000, 700_000]
     begins: list[str] = []
@@ -142,8 +130,8 @@ async def test_a_layer_over_a_line_that_breaks_goes_on_where_it_stopped(
         return attrs.evolve(answer, cut_after=cuts.pop(0)) if cuts else answer
 
     async with scripted_registry(image, cut) as registry:
-        await client.cli("pull", f"{registry.address}/good:1")
-        said = await client.cli(
+        await client.cli_beside("pull", f"{registry.address}/good:1")
+        said = await client.cli_beside(
             "run", "--rm", f"{registry.address}/good:1", "/bin/busybox", "wc", "-c", "/cargo"
         )
     assert said.out.split()[0] == "3000000"
@@ -155,7 +143,7 @@ async def test_a_layer_over_a_line_that_breaks_goes_on_where_it_stopped(
 
 
 async def test_a_manifest_that_is_not_what_its_digest_says_is_refused(
-    client: Client, image: Picture
+    client: Daemon, image: Picture
 ) -> None:
     other = picture(tar_of(("bin/busybox", b"something else")))
 
@@ -167,7 +155,7 @@ async def test_a_manifest_that_is_not_what_its_digest_says_is_refused(
 
     async with scripted_registry(image, lie) as registry:
         reference = f"{registry.address}/app@{image.digest}"
-        said = (await client.cli("pull", reference, status=1)).err
+        said = (await client.cli_beside("pull", reference, status=1)).err
     assert image.digest in said
     assert "digest" in said
 
@@ -187,7 +175,7 @@ def replaced(blob: bytes) -> bytes:
 
 @pytest.mark.parametrize("spoil", [truncated, damaged, replaced])
 async def test_a_layer_that_is_not_what_its_digest_says_is_refused(
-    client: Client, image: Picture, spoil: Callable[[bytes], bytes]
+    client: Daemon, image: Picture, spoil: Callable[[bytes], bytes]
 ) -> None:
     spoilt = spoil(image.layers[-1])
 
@@ -195,37 +183,37 @@ async def test_a_layer_that_is_not_what_its_digest_says_is_refused(
         return ranged(question, spoilt) if is_layer(question, image) else None
 
     async with scripted_registry(image, lie) as registry:
-        said = (await client.cli("pull", f"{registry.address}/app:1", status=1)).err
+        said = (await client.cli_beside("pull", f"{registry.address}/app:1", status=1)).err
     assert sha256(image.layers[-1]).removeprefix("sha256:")[:12] in said
     # The registry is well again: the next pull is not hurt by what came before.
     async with scripted_registry(image) as registry:
-        await client.cli("pull", f"{registry.address}/good:1")
-        await client.cli("run", "--rm", f"{registry.address}/good:1")
+        await client.cli_beside("pull", f"{registry.address}/good:1")
+        await client.cli_beside("run", "--rm", f"{registry.address}/good:1")
 
 
 async def test_a_config_that_is_not_what_its_digest_says_is_refused(
-    client: Client, image: Picture
+    client: Daemon, image: Picture
 ) -> None:
     def lie(question: Question) -> Answer | None:
         is_config = question.path.endswith(sha256(image.config))
         return Answer(body=image.config.replace(b"busybox", b"badybox")) if is_config else None
 
     async with scripted_registry(image, lie) as registry:
-        said = (await client.cli("pull", f"{registry.address}/app:1", status=1)).err
+        said = (await client.cli_beside("pull", f"{registry.address}/app:1", status=1)).err
     assert "config" in said
     assert "digest" in said
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>no registry</html>", b'{"schemaVersion": 2}', b"[]"])
 async def test_what_is_no_manifest_is_said_to_be_none(
-    client: Client, image: Picture, body: bytes
+    client: Daemon, image: Picture, body: bytes
 ) -> None:
     def lie(question: Question) -> Answer | None:
         kind = {"Content-Type": "application/vnd.oci.image.manifest.v1+json"}
         return Answer(headers=kind, body=body) if "/manifests/" in question.path else None
 
     async with scripted_registry(image, lie) as registry:
-        said = (await client.cli("pull", f"{registry.address}/app:1", status=1)).err
+        said = (await client.cli_beside("pull", f"{registry.address}/app:1", status=1)).err
     assert "manifest" in said
     assert "fault of linkspan" not in said
 
@@ -240,7 +228,7 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
 
 
 async def test_a_layer_that_climbs_out_through_a_link_stays_inside(
-    client: Client, tmp_path: Path
+    client: Daemon, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -249,11 +237,11 @@ async def test_a_layer_that_climbs_out_through_a_link_stays_inside(
         tar_of(("esc/planted", b"x")),
     )
     async with scripted_registry(hostile) as registry:
-        done = await client.cli("pull", f"{registry.address}/good:1", status=None)
+        done = await client.cli_beside("pull", f"{registry.address}/good:1", status=None)
     assert list(outside.iterdir()) == []
     if done.status == 0:
         where = f"{outside}/planted"
-        said = await client.cli(
+        said = await client.cli_beside(
             "run", "--rm", f"{registry.address}/good:1", "/bin/busybox", "cat", where
         )
         assert said.out == "x"
@@ -269,11 +257,11 @@ async def test_a_layer_that_climbs_out_through_a_link_stays_inside(
     ids=["dotdot-name", "whiteout-dotdot", "hardlink-outside"],
 )
 async def test_a_layer_whose_names_lead_out_is_refused_or_confined(
-    client: Client, entry: tarfile.TarInfo | tuple[str, bytes]
+    client: Daemon, entry: tarfile.TarInfo | tuple[str, bytes]
 ) -> None:
     hostile = picture(tar_of(("bin/busybox", BUSYBOX)), tar_of(entry))
     async with scripted_registry(hostile) as registry:
-        said = (await client.cli("pull", f"{registry.address}/app:1", status=1)).err
+        said = (await client.cli_beside("pull", f"{registry.address}/app:1", status=1)).err
     assert not Path("/tmp/linkspan-planted").exists()
     assert "layer" in said
 
@@ -282,11 +270,10 @@ async def test_a_gzip_bomb_ends_at_the_size_limit(
     new_daemon: Callable[..., Daemon], tmp_path: Path
 ) -> None:
     limited = new_daemon(config="[snapshots.overlay]\nlayer-limit = 20_000_000\n").start()
-    client = Client(limited)
     bomb = picture(tar_of(("bin/busybox", BUSYBOX)), tar_of(("zeros", bytes(200_000_000))))
     assert len(bomb.layers[-1]) < 1_000_000
     async with scripted_registry(bomb) as registry:
-        said = (await client.cli("pull", f"{registry.address}/app:1", status=1)).err
+        said = (await limited.cli_beside("pull", f"{registry.address}/app:1", status=1)).err
     assert sha256(bomb.layers[-1]).removeprefix("sha256:")[:12] in said
     assert "unpacks to more than 20000000 bytes" in said
     assert limited.images() == set()

@@ -13,13 +13,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
 import pytest
+import trio
 
-from daemon_harness.leftovers import Traces, remove_empty_groups
+from daemon_harness.leftovers import Traces, mounts_below, processes_of, remove_empty_groups
 
 ROOT = Path(__file__).resolve().parents[3]
 LINKSPAN = Path(sys.executable).parent / "linkspan"
@@ -155,9 +157,11 @@ class Daemon:
         return self._process.wait(30)
 
     def forget(self) -> None:
-        """It ended by itself and was never up: only its folder is left to be removed."""
+        """It ended by itself and was never up: only its folder may be left to be removed."""
         assert self._process is not None
         assert self._process.poll() is not None
+        assert mounts_below(self.folder) == []
+        assert processes_of(str(self.folder)) == []
         self._process = None
 
     def restart(self) -> None:
@@ -199,6 +203,10 @@ class Daemon:
     ) -> Done:
         """Run ``linkspan`` with these words; its exit status must be as stated (None: any)."""
         return self._run([str(LINKSPAN), *map(str, words)], status, stdin, more_env)
+
+    async def cli_beside(self, *words: str | Path, status: int | None = 0) -> Done:
+        """As ``cli``, while the test's own tasks go on."""
+        return await trio.to_thread.run_sync(partial(self.cli, *words, status=status))
 
     def docker(self, *words: str | Path, status: int | None = 0, stdin: str | None = None) -> Done:
         """Run the stock ``docker`` command line."""
