@@ -1,6 +1,7 @@
 """A data root that is full: the command fails and says why, nothing half-made is seen, the daemon goes on."""
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -71,7 +72,7 @@ def alive(daemon: Daemon) -> set[str]:
 
 def no_space(text: str) -> bool:
     """Whether a person is told that it is the disk."""
-    return "no space" in text.lower() or "disk is full" in text.lower()
+    return re.search(r"no space|\bdisk\b.* is full", text, re.IGNORECASE) is not None
 
 
 async def test_a_pull_onto_a_full_disk_leaves_nothing_and_works_once_there_is_space(
