@@ -6,7 +6,8 @@ import pytest
 import trio
 
 from linkspan.core.engine.lifecycle import should_restart, signal_number
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, NotModified
+from linkspan.core.store.records import Records
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, NotModified, OutOfSpace
 from linkspan.sdk.hooks import hookimpl
 from linkspan.sdk.model.container import (
     ContainerFilter,
@@ -357,3 +358,24 @@ async def test_a_removal_by_force_meets_a_start_under_way_and_leaves_nothing(wor
         nursery.start_soon(lambda: containers.remove("both", force=True))
     assert containers.list(ContainerFilter(all=True)) == []
     await until(lambda: not world.network.sandboxes and not world.snapshots.store.snapshots)
+
+
+async def test_a_container_that_cannot_be_removed_is_dead_and_may_be_removed_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    containers = world.engine.containers
+    made = await run(world, "true", name="stuck")
+    await until(lambda: not containers.inspect(made).state.running)
+
+    async def full(_self: Records, _kind: str, _key: str) -> None:
+        raise OutOfSpace("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "delete", full)
+        with pytest.raises(OutOfSpace):
+            await containers.remove("stuck")
+    assert containers.inspect("stuck").state.status is ContainerStatus.DEAD
+    with pytest.raises(Conflict, match="marked for removal"):
+        await containers.start("stuck")
+    await containers.remove("stuck")
+    assert containers.list(ContainerFilter(all=True)) == []

@@ -131,6 +131,8 @@ class Lifecycle:
             status = entry.status
             if status is ContainerStatus.PAUSED:
                 raise Conflict("cannot start a paused container, try unpause instead")
+            if status is ContainerStatus.DEAD:
+                raise Conflict("container is marked for removal and cannot be started")
             if status is ContainerStatus.RUNNING:
                 raise NotModified(f"container {entry.container.name} is running")
             if entry.pause_scope is not None:
@@ -552,9 +554,20 @@ class Lifecycle:
             if entry.pause_scope is not None:
                 entry.pause_scope.cancel()
             await self._end_and_forget(entry, force=force, volumes=volumes)
-        except BaseException:
+        except BaseException as error:
             entry.removing = entry.removed.is_set()
+            refused = isinstance(error, Conflict) or entry.container.state.running
+            if isinstance(error, LinkspanError) and not refused:
+                self._mark_dead(entry, error)
             raise
+
+    def _mark_dead(self, entry: Entry, error: LinkspanError) -> None:
+        """It could not be removed: it is seen as dead, cannot be started, and may be removed again.
+
+        The record stays as it was: what kept it from going (a full disk) would keep it from changing.
+        """
+        state = attrs.evolve(entry.container.state, status=ContainerStatus.DEAD, error=str(error))
+        entry.container = attrs.evolve(entry.container, state=state)
 
     def _refuse_if_busy(self, entry: Entry, *, force: bool) -> None:
         container, status = entry.container, entry.status
