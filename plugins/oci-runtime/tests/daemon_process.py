@@ -40,13 +40,14 @@ async def run(runtime: OciRuntime, rootfs: Path) -> None:
         )
         await runtime.create(request)
         await runtime.start(request.container_id)
-    created = CreateRequest(
-        container_id="2" * 64,
-        name="c2",
-        rootfs=rootfs,
-        process=ProcessSpec(args=("/bin/true",), env=ENV),
-    )
-    await runtime.create(created)
+    for number in (2, 3, 4):
+        created = CreateRequest(
+            container_id=str(number) * 64,
+            name=f"c{number}",
+            rootfs=rootfs,
+            process=ProcessSpec(args=("/bin/true",), env=ENV),
+        )
+        await runtime.create(created)
     await runtime.wait("1" * 64)
     runtime.stir()
     process = ProcessSpec(args=("/bin/sleep", "600"), env=ENV)

@@ -452,6 +452,7 @@ def test_containers_outlive_a_killed_daemon_and_are_found_by_the_next(
     assert all(gone(int(pid)) for pid in parked)
     init = told["pids"][0]
     assert Path(f"/proc/{init}").exists()
+    cut_off = _forget_two_creates(daemon_root)
     if mount_namespace.is_hybrid():
         assert mount_namespace.is_pinned(daemon_root / "run")
     with spawn("recover", daemon_root, busybox_rootfs) as second:
@@ -461,7 +462,9 @@ def test_containers_outlive_a_killed_daemon_and_are_found_by_the_next(
     assert answer["found"] == {
         "0": {"pid": init, "code": None},
         "1": {"pid": 0, "code": 5},
+        "4": {"pid": 0, "code": 7},
     }
+    assert all(gone(pid) for pid in cut_off)
     assert answer["exec"] == ["inside\n", 0]
     assert answer["log"] == ["tick\n"]
     assert told["exec"] not in answer["pids"]
@@ -469,6 +472,24 @@ def test_containers_outlive_a_killed_daemon_and_are_found_by_the_next(
     assert gone(init)
     assert not mount_namespace.is_pinned(daemon_root / "run")
     assert str(daemon_root) not in Path("/proc/self/mountinfo").read_text()
+
+
+def _forget_two_creates(root: Path) -> list[int]:
+    """As if the daemon had died between the making of two containers and the writing of their records.
+
+    The second one had lived before. Returns the pids of both, and of their conmons.
+    """
+    containers = next(root.glob("**/containers"))
+    pids = []
+    for container_id in ("3" * 64, "4" * 64):
+        file = containers / container_id / "container.json"
+        record = json.loads(file.read_text())
+        pids += [record["pid"], record["conmon_pid"]]
+        file.unlink()
+        if container_id[0] == "4":
+            ended = {"exit_code": 7, "finished_at": "2026-01-01T00:00:00Z"}
+            file.write_text(json.dumps({**record, "pid": 1, "conmon_pid": 1, "exit": ended}))
+    return pids
 
 
 def _name(pid: str) -> str:

@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -189,6 +190,24 @@ def open_running(pid: int, started: int) -> int | None:
         os.close(pidfd)
         return None
     return pidfd
+
+
+def makers(bundles: Path) -> dict[str, list[int]]:
+    """Pids of conmons, and of runtimes in the middle of a create, by the container that they name."""
+    found: dict[str, list[int]] = {}
+    prefix = os.fsencode(bundles) + b"/"
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal():
+            continue
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        for option, value in pairwise(words):
+            if option == b"--bundle" and value.startswith(prefix):
+                name = os.fsdecode(value.removeprefix(prefix))
+                found.setdefault(name, []).append(int(process.name))
+    return found
 
 
 def read_exit(file: Path) -> tuple[int, int] | None:

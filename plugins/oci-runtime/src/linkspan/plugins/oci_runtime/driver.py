@@ -41,6 +41,7 @@ from linkspan.plugins.oci_runtime.conmon import (
     ConmonCommand,
     CreateFailed,
     Held,
+    makers,
     open_running,
     read_exit,
     reap,
@@ -707,6 +708,7 @@ class OciRuntime(Runtime[OciConfig]):
         """Find containers of earlier daemons: take up running ones, tell how the others ended."""
         self._recovered = []
         records = await trio.to_thread.run_sync(self._read_records)
+        await trio.to_thread.run_sync(self._end_cut_off, records)
         for record in records:
             if record.container_id not in self._containers:
                 await self._take_up(record)
@@ -718,6 +720,36 @@ class OciRuntime(Runtime[OciConfig]):
             if record is not None and record.container_id == folder.name:
                 found.append(record)
         return found
+
+    def _end_cut_off(self, records: list[Record]) -> None:
+        """End what a create has made whose daemon did not live to write it down.
+
+        No record tells of it, or the one of the container's life before, with its end.
+        """
+        lives = {r.container_id for r in records if r.exit is None}
+        paths = {r.container_id: r.cgroup_path for r in records}
+        made = makers(self._layout.bundles)
+        known = {p.name for p in self._layout.runtime_state.iterdir() if p.name[0] != "."}
+        for container_id in (known | set(made)) - lives:
+            for pid in made.get(container_id, ()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signals.SIGKILL)
+            path = paths.get(container_id) or self._planned_group(container_id)
+            cgroups.kill(self._tools.groups, path)
+            _remove_group(self._tools.groups, path)
+            self._return_memory(container_id)
+            shutil.rmtree(self._layout.state(container_id), ignore_errors=True)
+            shutil.rmtree(self._layout.bundle(container_id), ignore_errors=True)
+
+    def _planned_group(self, container_id: str) -> str:
+        """The control group that the bundle names, or the usual one."""
+        try:
+            document = orjson.loads(
+                (self._layout.bundle(container_id) / "config.json").read_bytes()
+            )
+            return str(document["linux"]["cgroupsPath"])
+        except (OSError, ValueError, KeyError):
+            return f"/{self._config.cgroup_parent.strip('/')}/{container_id}"
 
     async def _take_up(self, record: Record) -> None:
         container = _Container(record=record, bundle=self._layout.bundle(record.container_id))
@@ -803,7 +835,7 @@ class OciRuntime(Runtime[OciConfig]):
         }
         orphans = sorted(found - keep)
         for container_id in orphans:
-            path = f"/{self._config.cgroup_parent.strip('/')}/{container_id}"
+            path = self._planned_group(container_id)
             cgroups.kill(self._tools.groups, path)
             _remove_group(self._tools.groups, path)
             shutil.rmtree(layout.state(container_id), ignore_errors=True)
