@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 
 
 def test_version_and_info(daemon: Daemon) -> None:
-    version = json.loads(daemon.docker("version", "--format", "json").out)
+    version = json.loads(daemon.docker("version", "--format", "{{json .}}").out)
     assert version["Server"]["ApiVersion"] == "1.50"
     client = version["Client"]
     assert client["ApiVersion"] == min(client["DefaultAPIVersion"], "1.50")
