@@ -24,6 +24,7 @@ _TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 # v1 says "no limit" by the biggest multiple of a page.
 _V1_UNLIMITED: Final = 1 << 62
 _FREEZE_TIMEOUT_S: Final = 10.0
+_TRIES_BEFORE_THAW: Final = 8
 # What stands beside the controllers in a v1 hierarchy's options.
 _MOUNT_OPTIONS: Final = ("rw", "ro", "xattr", "clone_children", "noprefix", "cpuset_v2_mode")
 
@@ -239,11 +240,19 @@ def set_frozen(groups: Hierarchies, path: str, frozen: bool) -> None:
 def _await_frozen(file: Path, wanted: str) -> None:
     deadline = time.monotonic() + _FREEZE_TIMEOUT_S
     pause_s = 0.001
+    tries = 0
     while wanted not in file.read_text().splitlines():
         if time.monotonic() > deadline:
             raise Timeout(f"{file} does not become '{wanted}'", code="freeze_timeout")
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 0.05)
+        tries += 1
+        if wanted == "FROZEN" and tries % _TRIES_BEFORE_THAW == 0:
+            # The v1 freezer can stay in FREEZING for good; letting go and asking again helps, as
+            # runc found (opencontainers/runc, libcontainer/cgroups/fs/freezer.go).
+            file.write_text("THAWED")
+            time.sleep(0.01)
+            file.write_text("FROZEN")
 
 
 def is_frozen(groups: Hierarchies, path: str) -> bool:
