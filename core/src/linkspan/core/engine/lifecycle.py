@@ -458,26 +458,14 @@ class Lifecycle:
 
     async def stop(self, entry: Entry, timeout_s: float | None, signal: str) -> None:
         """Stop signal, wait, SIGKILL."""
-        container = entry.container
-        if entry.status is ContainerStatus.RESTARTING:
-            async with entry.lock:
-                if entry.pause_scope is not None:
-                    entry.pause_scope.cancel()
-                    entry.pause_scope = None
-                await self.save(entry, attrs.evolve(entry.container, manually_stopped=True))
-                await self._set_state(entry, status=ContainerStatus.EXITED)
-                self._supervisor.spawn(
-                    self._release, entry.container, name=f"release {container.short_id}"
-                )
+        number = signal_number(signal or entry.container.stop_signal)
+        exited = await self._begin_stop(entry)
+        if exited is None:
             return
-        if not container.state.running:
-            raise NotModified(f"container {container.name} does not run")
-        number = signal_number(signal or container.stop_signal)
+        container = entry.container
         if timeout_s is None:
             own = container.spec.stop_timeout_s
             timeout_s = DEFAULT_STOP_TIMEOUT_S if own is None else float(own)
-        exited = entry.exited
-        await self.save(entry, attrs.evolve(entry.container, manually_stopped=True))
         if await self._signal(entry, number) and entry.status is ContainerStatus.PAUSED:
             await self._drivers.runtime.resume(container.id)
         self.tell("kill", container, signal=str(int(number)))
@@ -486,6 +474,26 @@ class Lifecycle:
         if not exited.is_set():
             await self._kill_and_wait(entry, exited)
         self.tell("stop", entry.container)
+
+    async def _begin_stop(self, entry: Entry) -> trio.Event | None:
+        """Write that it was stopped by hand; the end to wait for, None if it was between two runs."""
+        async with entry.lock:
+            # Only now: a run may have ended or begun since the request came.
+            stopped = attrs.evolve(entry.container, manually_stopped=True)
+            if entry.status is ContainerStatus.RESTARTING:
+                if entry.pause_scope is not None:
+                    entry.pause_scope.cancel()
+                    entry.pause_scope = None
+                state = attrs.evolve(stopped.state, status=ContainerStatus.EXITED)
+                await self.save(entry, attrs.evolve(stopped, state=state))
+                self._supervisor.spawn(
+                    self._release, entry.container, name=f"release {stopped.short_id}"
+                )
+                return None
+            if not entry.container.state.running:
+                raise NotModified(f"container {stopped.name} does not run")
+            await self.save(entry, stopped)
+            return entry.exited
 
     async def _kill_and_wait(self, entry: Entry, exited: trio.Event) -> None:
         await self._signal(entry, signals.SIGKILL)
@@ -517,7 +525,9 @@ class Lifecycle:
                 code="not_running",
             )
         if number in (signals.SIGKILL, signal_number(container.stop_signal)):
-            await self.save(entry, attrs.evolve(entry.container, manually_stopped=True))
+            async with entry.lock:
+                if entry.container.state.running:
+                    await self.save(entry, attrs.evolve(entry.container, manually_stopped=True))
         exited = entry.exited
         self.tell("kill", container, signal=str(int(number)))
         if number == signals.SIGKILL:
