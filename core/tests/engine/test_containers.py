@@ -205,6 +205,24 @@ async def test_a_failing_container_is_restarted_as_often_as_its_policy_says(worl
     assert world.engine.containers.inspect(made).state.restart_count == 2
 
 
+async def test_stop_ends_a_container_whose_restart_is_under_way(world: World) -> None:
+    containers = world.engine.containers
+    made = await run(world, "false", restart=RestartPolicy(name="always"))
+
+    def under_way() -> bool:
+        state = containers.inspect(made).state
+        return state.restart_count == 1 and state.status is ContainerStatus.RESTARTING
+
+    with trio.fail_after(5):
+        while not under_way():
+            await trio.lowlevel.checkpoint()
+    await containers.stop(made)
+    await trio.sleep(0.5)
+    state = containers.inspect(made).state
+    assert (state.status, state.restart_count) == (ContainerStatus.EXITED, 1)
+    assert not world.network.sandboxes
+
+
 async def test_stop_ends_a_container_that_waits_for_its_restart(world: World) -> None:
     made = await run(world, "false", restart=RestartPolicy(name="always"))
     await until(

@@ -1,5 +1,6 @@
 """Containers by name and id: what the API, the orchestrator and steps call."""
 
+import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,7 +22,7 @@ from linkspan.core.engine.volumes import VolumeStore
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.store.records import Records
 from linkspan.sdk.drivers.runtime import ExecProcess, RuntimeStats
-from linkspan.sdk.errors import Conflict, LinkspanError, NotFound
+from linkspan.sdk.errors import Conflict, LinkspanError, NotFound, NotModified
 from linkspan.sdk.host import WaitCondition
 from linkspan.sdk.model.container import (
     Container,
@@ -309,7 +310,8 @@ class ContainerStore:
         """Stop and start."""
         entry = self._entry(ref)
         if entry.container.state.running or entry.status is ContainerStatus.RESTARTING:
-            await self._life.stop(entry, timeout_s, signal)
+            with contextlib.suppress(NotModified):  # it has ended by itself meanwhile
+                await self._life.stop(entry, timeout_s, signal)
         await self._life.start(entry)
         self._life.tell("restart", entry.container)
 
