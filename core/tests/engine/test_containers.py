@@ -207,7 +207,8 @@ async def test_a_failing_container_is_restarted_as_often_as_its_policy_says(worl
 
 async def test_stop_ends_a_container_whose_restart_is_under_way(world: World) -> None:
     containers = world.engine.containers
-    made = await run(world, "false", restart=RestartPolicy(name="always"))
+    made = await run(world, "sleep", "600", restart=RestartPolicy(name="always"))
+    world.machine.crash(made)
 
     def under_way() -> bool:
         state = containers.inspect(made).state

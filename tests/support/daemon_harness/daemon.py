@@ -343,6 +343,9 @@ class Daemon:
         if swarm:
             self.request("POST", "/swarm/leave?force=1")
         until("containers go", lambda: not self.containers())
+        traces = self._traces
+        assert traces is not None
+        until("nothing of containers is left", lambda: _nothing(traces.of_containers()))
         for name in self.volumes():
             self.request("DELETE", f"/volumes/{name}?force=1")
         for network in self.get("/networks"):
@@ -410,6 +413,10 @@ def _json_lines(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
             return
         if line.strip():
             yield json.loads(line)
+
+
+def _nothing(found: list[str]) -> bool:
+    return not found
 
 
 def _free_subnet() -> str:

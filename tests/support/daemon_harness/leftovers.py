@@ -38,6 +38,15 @@ class Traces:
                 found.append(f"file {path}")
         return found
 
+    def of_containers(self) -> list[str]:
+        """Traces of containers alone, while the daemon runs."""
+        found = [f"process {pid}" for pid, words in processes_of(str(self._folder)) if _holds(words)]
+        found += [f"cgroup {path}" for path in cgroups_below(self._cgroup) if len(path.name) == 64]
+        folders = ("network-bridge/sandboxes", "runtime-oci/c", "runtime-oci/x", "root")
+        for folder in folders:
+            found += [f"file {path}" for path in (self._folder / "run" / folder).glob("*")]
+        return found
+
     def _links(self) -> list[str]:
         lines = _output("ip", "-d", "-o", "link").splitlines()
         group = f" group {self._group} "
@@ -59,6 +68,10 @@ class Traces:
             subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
         for line in self._tables():
             subprocess.run(["nft", "delete", *line.split()], check=False, capture_output=True)
+
+
+def _holds(words: str) -> bool:
+    return words.partition(" ")[0].endswith("conmon")
 
 
 def processes_of(text: str) -> list[tuple[int, str]]:
