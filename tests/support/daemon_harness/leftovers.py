@@ -40,7 +40,9 @@ class Traces:
 
     def of_containers(self) -> list[str]:
         """Traces of containers alone, while the daemon runs."""
-        found = [f"process {pid}" for pid, words in processes_of(str(self._folder)) if _holds(words)]
+        found = [
+            f"process {pid}" for pid, words in processes_of(str(self._folder)) if _holds(words)
+        ]
         found += [f"cgroup {path}" for path in cgroups_below(self._cgroup) if len(path.name) == 64]
         folders = ("network-bridge/sandboxes", "runtime-oci/c", "runtime-oci/x", "root")
         for folder in folders:
