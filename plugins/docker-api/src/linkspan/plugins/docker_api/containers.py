@@ -117,7 +117,15 @@ class ContainerRoutes:
         """POST /containers/create."""
         body = await read_document(request)
         spec = decode_container(body, platform=request.query.get("platform", ""))
-        made = await self._containers.create(spec, name=request.query.get("name", ""))
+        try:
+            made = await self._containers.create(spec, name=request.query.get("name", ""))
+        except NotFound as error:
+            if error.code == "image_not_found":
+                raise
+            # Clients take a 404 for a missing image, and pull it.
+            raise InvalidArgument(
+                error.message, code=error.code, details=error.details, help=error.help
+            ) from error
         return json_response({"Id": made.id, "Warnings": []}, status=201)
 
     async def inspect(self, request: Request) -> Response:
