@@ -52,8 +52,10 @@ FAULTS: dict[str, tuple[str, str, int, str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("verb", ["lint", "run"])
+@pytest.mark.parametrize(
+    ("verb", "fault"),
+    [*(("lint", fault) for fault in FAULTS), ("run", "a cycle"), ("run", "a tab")],
+)
 def test_a_pipeline_with_a_fault_is_pointed_at_and_nothing_is_run(
     daemon: Daemon, tmp_path: Path, verb: str, fault: str
 ) -> None:

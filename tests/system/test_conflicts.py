@@ -115,7 +115,7 @@ def test_of_two_commands_for_one_name_one_wins_and_one_gets_a_clean_conflict(
         "create": ("create", "--name", "other", "busybox", "sleep", "600"),
         "network": ("network", "create", "same"),
     }.items():
-        for _ in range(3):
+        for _ in range(2):
             racers = [daemon.begin(*words) for _ in range(4)]
             ends = [(racer.communicate(timeout=60), racer.returncode) for racer in racers]
             won = [out for (out, _), status in ends if status == 0]
@@ -139,7 +139,7 @@ def test_starts_stops_and_removals_of_one_container_at_once_end_in_one_state(
 ) -> None:
     port = free_port()
     serve = "mkdir /www; echo here > /www/index.html; exec httpd -f -p 80 -h /www"
-    for _ in range(3):
+    for _ in range(2):
         daemon.cli("create", "--name", "busy", "-p", f"{port}:80", "busybox", "sh", "-c", serve)
         starts = [daemon.begin("start", "busy") for _ in range(3)]
         assert [racer.wait(60) for racer in starts] == [0, 0, 0]
