@@ -195,6 +195,8 @@ async def started(shell):
     runs = shell.bench.host.state_dir / "runs"
     while not list(runs.glob("*/jobs/a/workspace/ready")):  # noqa: ASYNC110
         await trio.sleep(0.02)
+    # The run may be quicker than the command that watches it: its first words say that it does.
+    assert await process.stderr.receive_some()
     return process
 
 

@@ -178,17 +178,19 @@ def _begin(session: Session, start: Callable[[], Any], *, detach: bool) -> int:
 
 def _watch(session: Session, run_id: str) -> int:
     """Show a run until it is not active; Ctrl-C asks it to stop, a second one kills."""
-    from linkspan.workflows.view import RunView, ending, summary
-
-    view = RunView(session, run_id)
     lost = False
-    with _Stopper(session, run_id) as stopper, view.display:
-        try:
-            for event in _events(session, run_id, view.display.update):
-                if event is not None:
-                    view.take(event)
-        except ConnectionLost:
-            lost = True
+    with _Stopper(session, run_id) as stopper:
+        # Loaded only now: it takes a while, in which Ctrl-C already means the run.
+        from linkspan.workflows.view import RunView, ending, summary
+
+        view = RunView(session, run_id)
+        with view.display:
+            try:
+                for event in _events(session, run_id, view.display.update):
+                    if event is not None:
+                        view.take(event)
+            except ConnectionLost:
+                lost = True
     state = view.state
     if session.format and session.format != "table":
         session.document(state.as_json(active=False))
