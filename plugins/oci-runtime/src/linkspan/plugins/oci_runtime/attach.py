@@ -52,6 +52,10 @@ class AttachedStreams(ProcessStreams):
                 packet = self._socket.recv(_PACKET_BYTES)
             except BlockingIOError:
                 break
+            except ConnectionResetError:
+                # conmon has gone without reading all of stdin. The kernel says so once, ahead of
+                # the packets that conmon sent before; they, or the end, come with the next call.
+                continue
             except OSError:
                 packet = b""
             if not packet:
