@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from linkspan.core.cli.main import cli
+from linkspan.core.cli.main import run as run_words
 
 
 class Result(NamedTuple):
@@ -49,9 +49,7 @@ def linkspan(
         with monkeypatch.context() as patch:
             patch.setattr("sys.stdout", out)
             patch.setattr("sys.stderr", err)
-            with pytest.raises(SystemExit) as caught:
-                cli.main(list(words))
-        code = caught.value.code
-        return Result(code if isinstance(code, int) else 0, out.text(), err.text())
+            status = run_words(list(words))
+        return Result(status, out.text(), err.text())
 
     return run

@@ -8,8 +8,10 @@ from typing import Any
 import click
 import pytest
 
+from linkspan.core.cli import quick
 from linkspan.core.cli.command import Command, load
-from linkspan.core.cli.main import cli
+from linkspan.core.cli.root import cli
+from linkspan.core.cli.session import Session
 from linkspan.core.cli.table import ROWS
 
 BANNED = (
@@ -22,6 +24,16 @@ BANNED = (
     "stevedore",
     "rich",
     "importlib.metadata",
+)
+BANNED_FOR_PLAIN_CALLS = (
+    *BANNED,
+    "click",
+    "inspect",
+    "uuid",
+    "datetime",
+    "pathlib",
+    "urllib",
+    "difflib",
 )
 
 
@@ -151,8 +163,12 @@ def test_every_example_can_be_parsed(row: Any) -> None:
 
 
 def imported(*words: str) -> set[str]:
+    return imported_by("-m", "linkspan.core.cli", *words)
+
+
+def imported_by(*arguments: str) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "linkspan.core.cli", *words],
+        [sys.executable, "-X", "importtime", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -176,6 +192,82 @@ def test_short_calls_import_nothing_heavy(
     assert "linkspan.core.cli.main" in modules
     heavy = {m for m in modules for b in BANNED if m == b or m.startswith(f"{b}.")}
     assert heavy == set()
+
+
+@pytest.mark.parametrize("words", [["ps"], ["ps", "-aq"], ["images"], ["container", "ls", "-a"]])
+def test_a_plain_list_is_shown_without_click(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, words: list[str]
+) -> None:
+    monkeypatch.setenv("LINKSPAN_HOST", fake.url)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    container = {"Id": "a" * 64, "Names": ["/x"], "State": "running", "Created": 1, "Ports": []}
+    fake.on("GET", "/containers/json", [container])
+    fake.on("GET", "/images/json", [{"Id": "sha256:" + "b" * 64, "Created": 1, "Size": 1}])
+    with fake.running():
+        before = imported_by("-c", "pass")
+        modules = imported(*words) - before
+    assert "linkspan.core.cli.main" in modules
+    heavy = {m for m in modules for b in BANNED_FOR_PLAIN_CALLS if m == b or m.startswith(f"{b}.")}
+    assert heavy == set()
+
+
+PLAIN = [
+    ["ps"],
+    ["ps", "-aq"],
+    ["ps", "--all", "--no-trunc", "-s"],
+    ["ps", "-n", "3", "-f", "label=a", "--filter=status=exited"],
+    ["ps", "-l", "--format", "{{.Names}}"],
+    ["container", "ls", "-a", "--format=json"],
+    ["images"],
+    ["images", "--digests", "--no-trunc"],
+    ["image", "ls", "-q"],
+]
+
+
+@pytest.mark.parametrize("words", PLAIN, ids=" ".join)
+def test_the_short_path_shows_what_click_would(
+    linkspan: Any, fake: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    container = {"Id": "a" * 64, "Names": ["/x"], "State": "running", "Created": 1, "Ports": []}
+    image = {"Id": "sha256:" + "b" * 64, "RepoTags": ["a:1"], "Created": 1, "Size": 1}
+    fake.on("GET", "/containers/json", [container])
+    fake.on("GET", "/images/json", [image])
+    assert quick.find(words, Session()) is not None
+    with fake.running():
+        short = linkspan(*words)
+        with monkeypatch.context() as patch:
+            patch.setattr("linkspan.core.cli.quick.find", lambda *_: None)
+            full = linkspan(*words)
+    assert short == full
+    assert short.status == 0
+    first, second = fake.requests
+    assert (first.path, first.query) == (second.path, second.query)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ps", "--help"],
+        ["ps", "--al"],
+        ["ps", "--all=1"],
+        ["ps", "x"],
+        ["ps", "-n"],
+        ["ps", "-nx"],
+        ["ps", "-n", "many"],
+        ["ps", "-az"],
+        ["ps", "-"],
+        ["ps", "--"],
+        ["images", "alpine"],
+        ["container"],
+        ["run", "ps"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_words_that_are_not_plain_are_left_to_click(words: list[str]) -> None:
+    session = Session()
+    assert quick.find(words, session) is None
+    assert vars(session) == vars(Session())
 
 
 def test_a_reader_that_leaves_is_no_error(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
+from linkspan.core.cli.quick import Setting, initial
 from linkspan.core.cli.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -209,6 +210,26 @@ def command(
             name, cls=Command, help=summary, examples=examples, more=more, **kwargs
         )(pass_session(function))
         return made
+
+    return decorate
+
+
+def settings(declared: Sequence[Setting]) -> Callable[[F], F]:
+    """Options of a command that has a short path too (``quick``)."""
+
+    def decorate(function: F) -> F:
+        for setting in reversed(declared):
+            function = click.option(
+                *setting.names,
+                setting.dest,
+                help=setting.help,
+                is_flag=setting.kind == "flag",
+                multiple=setting.kind == "many",
+                type=int if setting.kind == "number" else None,
+                metavar=setting.metavar or None,
+                default=initial(setting),
+            )(function)
+        return function
 
     return decorate
 

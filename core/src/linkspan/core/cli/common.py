@@ -1,28 +1,32 @@
 """What several commands do alike."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from linkspan.core.cli.failure import FAILED, of_error
+from linkspan.core.cli.failure import FAILED, USAGE, Failure, of_error
 from linkspan.core.cli.session import Session
 from linkspan.sdk.errors import LinkspanError
+
+if TYPE_CHECKING:  # importing click takes longer than a short command may
+    import click
+
+
+def bad_value(reason: str, option: str) -> Failure:
+    """The value of an option cannot be used."""
+    return Failure(f"invalid value for {option}: {reason}", id="LS0004", status=USAGE)
 
 
 def filters(pairs: Iterable[str]) -> dict[str, list[str]] | None:
     """``--filter label=a --filter name=x`` as the API takes it; None if there are none.
 
     Raises:
-        click.BadParameter: A filter has no ``=``.
+        Failure: A filter has no ``=``.
     """
     found: dict[str, list[str]] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise click.BadParameter(
-                f"'{pair}' is not of the form key=value", param_hint="--filter"
-            )
+            raise bad_value(f"'{pair}' is not of the form key=value", "--filter")
         found.setdefault(key.strip(), []).append(value.strip())
     return found or None
 
@@ -33,7 +37,7 @@ def key_values(pairs: Iterable[str], hint: str) -> dict[str, str]:
     for pair in pairs:
         key, _, value = pair.partition("=")
         if not key:
-            raise click.BadParameter(f"'{pair}' is not of the form key=value", param_hint=hint)
+            raise bad_value(f"'{pair}' is not of the form key=value", hint)
         found[key] = value
     return found
 
@@ -71,7 +75,7 @@ def complete(path: str, names: Callable[[Any], Iterable[str]]) -> Callable[..., 
     It never starts a daemon.
     """
 
-    def finish(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    def finish(ctx: "click.Context", _param: "click.Parameter", incomplete: str) -> list[str]:
         from linkspan.core.client.address import resolve_address
         from linkspan.core.client.short import Api
 

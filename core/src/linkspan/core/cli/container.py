@@ -4,63 +4,11 @@ from typing import Any
 
 import click
 
-from linkspan.core.cli import words
-from linkspan.core.cli.command import command
-from linkspan.core.cli.common import complete_container, complete_running, each, filters
+from linkspan.core.cli import container_list
+from linkspan.core.cli.command import command, settings
+from linkspan.core.cli.common import complete_container, complete_running, each
 from linkspan.core.cli.session import Session
-from linkspan.core.cli.terminal import Terminal
 from linkspan.core.client.short import segment
-
-
-def state_cell(terminal: Terminal, record: Any) -> str:
-    """The state of a container as a word with its sign."""
-    state, status = record.get("State", ""), record.get("Status", "")
-    if state == "running":
-        if "(unhealthy)" in status:
-            return terminal.state("failed", "unhealthy")
-        if "health: starting" in status:
-            return terminal.state("running", "starting")
-        return terminal.state("running", "healthy" if "(healthy)" in status else "up")
-    if state == "paused":
-        return terminal.state("holds", "paused")
-    if state == "restarting":
-        code = status.partition("(")[2].partition(")")[0]
-        return terminal.state("retry", f"exit {code}, restarting" if code else "restarting")
-    if state == "exited":
-        code = status.partition("(")[2].partition(")")[0] or "?"
-        return terminal.state("waiting" if code == "0" else "failed", f"exit {code}")
-    return terminal.state("failed" if state == "dead" else "waiting", state)
-
-
-def image_name(record: Any, *, trunc: bool) -> str:
-    """The image as it was asked for; a pinned one without its digest, as docker shows it."""
-    name: str = record.get("Image", "")
-    return name.partition("@")[0] if trunc else name
-
-
-def docker_fields(record: Any, now: float, *, trunc: bool = True) -> dict[str, Any]:
-    """Docker's names of what ``ps`` shows, for templates."""
-    identifier = record.get("Id", "")
-    command_text = record.get("Command", "")
-    networks = (record.get("NetworkSettings") or {}).get("Networks") or {}
-    mounts = [m.get("Name") or m.get("Source", "") for m in record.get("Mounts") or ()]
-    created = record.get("Created")
-    return {
-        "ID": words.short_id(identifier) if trunc else identifier,
-        "Names": ",".join(name.lstrip("/") for name in record.get("Names") or ()),
-        "Image": record.get("Image", ""),
-        "Command": f'"{command_text}"',
-        "CreatedAt": words.local_time(created),
-        "RunningFor": f"{words.age_of(created, now)} ago",
-        "Ports": words.docker_ports(record.get("Ports") or ()),
-        "State": record.get("State", ""),
-        "Status": record.get("Status", ""),
-        "Labels": words.labels(record.get("Labels")),
-        "LocalVolumes": str(len(mounts)),
-        "Mounts": ",".join(mounts),
-        "Networks": ",".join(networks),
-        "Size": record.get("SizeRw", ""),
-    }
 
 
 @command(
@@ -74,59 +22,10 @@ def docker_fields(record: Any, now: float, *, trunc: bool = True) -> dict[str, A
     ],
     more=["linkspan inspect", "linkspan logs"],
 )
-@click.option("-a", "--all", "every", is_flag=True, help="Stopped ones too")
-@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
-@click.option("-n", "--last", type=int, default=-1, metavar="N", help="The N newest, any state")
-@click.option("-l", "--latest", is_flag=True, help="The newest, any state")
-@click.option("-s", "--size", is_flag=True, help="Show the size of what each has written")
-@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
-def ls(
-    session: Session,
-    every: bool,
-    filter_: tuple[str, ...],
-    last: int,
-    latest: bool,
-    size: bool,
-    no_trunc: bool,
-) -> None:
+@settings(container_list.SETTINGS)
+def ls(session: Session, **options: Any) -> None:
     """List containers."""
-    query = {
-        "all": every or None,
-        "limit": 1 if latest else last if last > 0 else None,
-        "size": size or None,
-        "filters": filters(filter_),
-    }
-    records = session.api.get("/containers/json", query)
-    now, terminal = session.now, session.terminal
-
-    def cells(record: Any) -> list[str]:
-        fields = docker_fields(record, now, trunc=not no_trunc)
-        row = [
-            fields["Names"],
-            fields["ID"],
-            image_name(record, trunc=not no_trunc),
-            state_cell(terminal, record),
-            words.ports(record.get("Ports") or ()),
-            words.age_of(record.get("Created"), now),
-        ]
-        return [*row, _size(record)] if size else row
-
-    session.rows(
-        records,
-        lambda record: docker_fields(record, now, trunc=not no_trunc),
-        cells,
-        ["NAME", "ID", "IMAGE", "STATE", "PORTS", "AGE", *(["SIZE"] if size else [])],
-        drop=["PORTS", "ID", "IMAGE"],
-        keep=["NAME", "STATE"],
-        trunc=not no_trunc,
-    )
-
-
-def _size(record: Any) -> str:
-    from linkspan.sdk.units import format_size
-
-    own, whole = record.get("SizeRw") or 0, record.get("SizeRootFs") or 0
-    return f"{format_size(own)} (virtual {format_size(whole)})"
+    container_list.show(session, **options)
 
 
 @command(

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from linkspan.core.cli import words
-from linkspan.core.cli.command import command
-from linkspan.core.cli.common import complete_image, each, filters
+from linkspan.core.cli import image_list, words
+from linkspan.core.cli.command import command, settings
+from linkspan.core.cli.common import complete_image, each
 from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.progress import Display, Transfer
 from linkspan.core.cli.session import Session
@@ -27,77 +27,10 @@ _DOCKER_HUB = "https://index.docker.io/v1/"
     more=["linkspan pull", "linkspan rmi"],
 )
 @click.argument("reference", default="")
-@click.option("-a", "--all", "every", is_flag=True, help="Intermediate ones too")
-@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
-@click.option("--digests", is_flag=True, help="Show the digests of the registries")
-@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
-def ls(
-    session: Session,
-    reference: str,
-    every: bool,
-    filter_: tuple[str, ...],
-    digests: bool,
-    no_trunc: bool,
-) -> None:
+@settings(image_list.SETTINGS)
+def ls(session: Session, reference: str, **options: Any) -> None:
     """List images."""
-    asked = filters((*filter_, *([f"reference={reference}"] if reference else [])))
-    found = session.api.get("/images/json", {"all": every or None, "filters": asked})
-    if session.format in ("json", "jsonl"):
-        session.document(found)
-        return
-    records = [row for record in found for row in _by_tag(record)]
-    if session.quiet and not session.format:
-        for identifier in dict.fromkeys(
-            _fields(row, session.now, no_trunc)["ID"] for row in records
-        ):
-            session.terminal.print(identifier)
-        return
-    now = session.now
-
-    def cells(row: Any) -> list[str]:
-        fields = _fields(row, now, no_trunc)
-        digest = [fields["Digest"]] if digests else []
-        age = words.age_of(row.get("Created"), now)
-        return [fields["Repository"], fields["Tag"], *digest, fields["ID"], fields["Size"], age]
-
-    session.rows(
-        records,
-        lambda row: _fields(row, now, no_trunc),
-        cells,
-        ["IMAGE", "TAG", *(["DIGEST"] if digests else []), "ID", "SIZE", "AGE"],
-        drop=["DIGEST", "AGE", "ID"],
-        keep=["IMAGE", "TAG"],
-        trunc=not no_trunc,
-    )
-
-
-def _by_tag(record: Any) -> list[Any]:
-    """One row a tag, as Docker lists them."""
-    tags = [t for t in record.get("RepoTags") or () if t != "<none>:<none>"]
-    if not tags:
-        digests = record.get("RepoDigests") or ["<none>@<none>"]
-        repository = digests[0].partition("@")[0]
-        return [{**record, "_repository": repository, "_tag": "<none>"}]
-    rows = []
-    for tag in tags:
-        repository, _, name = tag.rpartition(":")
-        rows.append({**record, "_repository": repository, "_tag": name})
-    return rows
-
-
-def _fields(row: Any, now: float, whole: bool) -> dict[str, Any]:
-    digests = [d for d in row.get("RepoDigests") or () if d.startswith(f"{row['_repository']}@")]
-    digest = digests[0].partition("@")[2] if digests else "<none>"
-    return {
-        "ID": row["Id"] if whole else words.short_id(row["Id"]),
-        "Repository": row["_repository"],
-        "Tag": row["_tag"],
-        "Digest": digest if whole or digest == "<none>" else words.short_digest(digest),
-        "Size": format_size(row.get("Size") or 0),
-        "CreatedAt": words.local_time(row.get("Created")),
-        "CreatedSince": f"{words.age_of(row.get('Created'), now)} ago",
-        "Containers": str(row.get("Containers", "N/A")),
-    }
+    image_list.show(session, reference=reference, **options)
 
 
 @command(

@@ -10,6 +10,8 @@ from linkspan.core.cli.terminal import Terminal
 from linkspan.core.client.address import Address, resolve_address
 from linkspan.core.client.short import Api
 
+COMPLETE_VARIABLE: Final = "_LINKSPAN_COMPLETE"
+"""Set by a shell that asks what may follow."""
 _FORMATS: Final = ("table", "json", "jsonl")
 
 

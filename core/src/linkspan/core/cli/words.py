@@ -1,8 +1,8 @@
 """Ages, ids, ports and other small texts in tables."""
 
 import re
+import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 _FRACTION: Final = re.compile(r"\.(\d+)")
@@ -26,6 +26,8 @@ def parse_time(text: str) -> float | None:
     match = _FRACTION.search(text)
     if match:
         text = text.replace(match[0], f".{match[1][:6]:0<6}")
+    from datetime import UTC, datetime  # takes longer to import than most short commands may
+
     try:
         parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
@@ -55,7 +57,7 @@ def local_time(value: object) -> str:
     then = parse_time(value) if isinstance(value, str) else value
     if not isinstance(then, (int, float)):
         return ""
-    return datetime.fromtimestamp(then).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(then))
 
 
 def ports(published: Sequence[Mapping[str, Any]]) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from linkspan.core.client.address import Address
@@ -26,6 +26,15 @@ def segment(text: str) -> str:
     from urllib.parse import quote
 
     return quote(text, safe="")
+
+
+def _encoded(pairs: Sequence[tuple[str, str]]) -> str:
+    """Pairs as a query."""
+    if all(text.isascii() and text.isalnum() for _, text in pairs):
+        return "&".join(f"{key}={text}" for key, text in pairs)
+    from urllib.parse import urlencode  # takes longer to import than a short command may
+
+    return urlencode(pairs)
 
 
 class Answer:
@@ -295,9 +304,7 @@ class Api:
         prefix = "" if path.startswith(("/linkspan/", "/_ping", "/version")) else f"/v{API_VERSION}"
         if not pairs:
             return f"{prefix}{path}"
-        from urllib.parse import urlencode
-
-        return f"{prefix}{path}{'&' if '?' in path else '?'}{urlencode(pairs)}"
+        return f"{prefix}{path}{'&' if '?' in path else '?'}{_encoded(pairs)}"
 
     def _head(self, reader: Reader) -> tuple[int, dict[str, str]]:
         try:

@@ -1,0 +1,86 @@
+"""``linkspan images``: what it shows; without click (see ``quick``)."""
+
+from typing import Any, Final
+
+from linkspan.core.cli import words
+from linkspan.core.cli.common import filters
+from linkspan.core.cli.quick import Setting
+from linkspan.core.cli.session import Session
+from linkspan.sdk.units import format_size
+
+SETTINGS: Final = (
+    Setting("every", ("-a", "--all"), "Intermediate ones too"),
+    Setting("filter_", ("-f", "--filter"), "Only these", "many", "KEY=VALUE"),
+    Setting("digests", ("--digests",), "Show the digests of the registries"),
+    Setting("no_trunc", ("--no-trunc",), "Shorten nothing"),
+)
+
+
+def show(
+    session: Session,
+    *,
+    reference: str = "",
+    every: bool,
+    filter_: tuple[str, ...],
+    digests: bool,
+    no_trunc: bool,
+) -> None:
+    """List images."""
+    asked = filters((*filter_, *([f"reference={reference}"] if reference else [])))
+    found = session.api.get("/images/json", {"all": every or None, "filters": asked})
+    if session.format in ("json", "jsonl"):
+        session.document(found)
+        return
+    records = [row for record in found for row in _by_tag(record)]
+    if session.quiet and not session.format:
+        for identifier in dict.fromkeys(
+            _fields(row, session.now, no_trunc)["ID"] for row in records
+        ):
+            session.terminal.print(identifier)
+        return
+    now = session.now
+
+    def cells(row: Any) -> list[str]:
+        fields = _fields(row, now, no_trunc)
+        digest = [fields["Digest"]] if digests else []
+        age = words.age_of(row.get("Created"), now)
+        return [fields["Repository"], fields["Tag"], *digest, fields["ID"], fields["Size"], age]
+
+    session.rows(
+        records,
+        lambda row: _fields(row, now, no_trunc),
+        cells,
+        ["IMAGE", "TAG", *(["DIGEST"] if digests else []), "ID", "SIZE", "AGE"],
+        drop=["DIGEST", "AGE", "ID"],
+        keep=["IMAGE", "TAG"],
+        trunc=not no_trunc,
+    )
+
+
+def _by_tag(record: Any) -> list[Any]:
+    """One row a tag, as Docker lists them."""
+    tags = [t for t in record.get("RepoTags") or () if t != "<none>:<none>"]
+    if not tags:
+        digests = record.get("RepoDigests") or ["<none>@<none>"]
+        repository = digests[0].partition("@")[0]
+        return [{**record, "_repository": repository, "_tag": "<none>"}]
+    rows = []
+    for tag in tags:
+        repository, _, name = tag.rpartition(":")
+        rows.append({**record, "_repository": repository, "_tag": name})
+    return rows
+
+
+def _fields(row: Any, now: float, whole: bool) -> dict[str, Any]:
+    digests = [d for d in row.get("RepoDigests") or () if d.startswith(f"{row['_repository']}@")]
+    digest = digests[0].partition("@")[2] if digests else "<none>"
+    return {
+        "ID": row["Id"] if whole else words.short_id(row["Id"]),
+        "Repository": row["_repository"],
+        "Tag": row["_tag"],
+        "Digest": digest if whole or digest == "<none>" else words.short_digest(digest),
+        "Size": format_size(row.get("Size") or 0),
+        "CreatedAt": words.local_time(row.get("Created")),
+        "CreatedSince": f"{words.age_of(row.get('Created'), now)} ago",
+        "Containers": str(row.get("Containers", "N/A")),
+    }

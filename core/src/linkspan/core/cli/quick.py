@@ -1,0 +1,126 @@
+"""Plain calls of the most frequent commands, without click: importing it takes longer than they do.
+
+An option of such a command is declared once, as a ``Setting``. click's options are made from it
+(``command.settings``), and ``find`` reads it here. Whatever is not plain (help, a typo, an option not
+declared so, an abbreviation) is left to click, so that there is one place where words are wrong.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from linkspan.core.cli.session import Session
+
+QUICK: Final = {
+    ("ps",): "linkspan.core.cli.container_list",
+    ("container", "ls"): "linkspan.core.cli.container_list",
+    ("images",): "linkspan.core.cli.image_list",
+    ("image", "ls"): "linkspan.core.cli.image_list",
+}
+"""Words → the module with its ``SETTINGS`` and ``show``."""
+
+
+class Setting(NamedTuple):
+    """One option of a command.
+
+    Attributes:
+        dest: The name of the argument that gets it.
+        names: ``-a``, ``--all``.
+        help: One line.
+        kind: A flag (bool), a text (str), a number (int), or texts given any number of times (tuple).
+        metavar: What stands for the value in the help.
+        default: Without the option; for texts that may be given often, always an empty tuple.
+    """
+
+    dest: str
+    names: tuple[str, ...]
+    help: str
+    kind: Literal["flag", "text", "number", "many"] = "flag"
+    metavar: str = ""
+    default: Any = None
+
+
+_EVERYWHERE: Final = (
+    Setting("quiet", ("-q", "--quiet"), ""),
+    Setting("format", ("--format",), "", "text"),
+    Setting("host", ("-H", "--host"), "", "text"),
+)
+
+
+def find(words: Sequence[str], session: Session) -> Callable[[], int] | None:
+    """The call that these words mean, if it is a plain one; what is meant everywhere goes to the session.
+
+    Args:
+        words: What stands behind ``linkspan``.
+        session: Of the call; left as it is if the answer is None.
+    """
+    depth = 1 if tuple(words[:1]) in QUICK else 2
+    target = QUICK.get(tuple(words[:depth]))
+    if target is None:
+        return None
+    from importlib import import_module
+
+    module = import_module(target)
+    settings: tuple[Setting, ...] = module.SETTINGS
+    found = read(words[depth:], (*settings, *_EVERYWHERE))
+    if found is None:
+        return None
+    for setting in _EVERYWHERE:
+        value = found.pop(setting.dest)
+        if value:
+            setattr(session, setting.dest, value)
+
+    def call() -> int:
+        module.show(session, **found)
+        return 0
+
+    return call
+
+
+def read(words: Sequence[str], settings: Sequence[Setting]) -> dict[str, Any] | None:
+    """The values of plain options; None as soon as a word is anything else."""
+    by_name = {name: setting for setting in settings for name in setting.names}
+    found: dict[str, Any] = {setting.dest: initial(setting) for setting in settings}
+    rest = list(reversed(words))
+    while rest:
+        word = rest.pop()
+        name, equals, value = word.partition("=")
+        setting = by_name.get(name)
+        if setting is None:
+            flags = [by_name.get(f"-{letter}") for letter in word[1:]]
+            if word[:1] != "-" or word[:2] == "--" or not flags:
+                return None
+            for flag in flags:
+                if flag is None or flag.kind != "flag":
+                    return None
+                found[flag.dest] = True
+        elif setting.kind == "flag":
+            if equals:
+                return None
+            found[setting.dest] = True
+        else:
+            if equals and not name.startswith("--"):
+                return None
+            if not equals:
+                if not rest:
+                    return None
+                value = rest.pop()
+            if setting.kind == "number":
+                if not value.isdigit():
+                    return None
+                found[setting.dest] = int(value)
+            elif setting.kind == "many":
+                found[setting.dest] = (*found[setting.dest], value)
+            else:
+                found[setting.dest] = value
+    return found
+
+
+def initial(setting: Setting) -> Any:
+    """What an option is when it is not given."""
+    match setting.kind:
+        case "flag":
+            return False
+        case "many":
+            return ()
+        case _:
+            return setting.default
