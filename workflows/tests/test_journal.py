@@ -108,3 +108,25 @@ async def test_a_full_disk_is_an_error_that_leaves_no_half_record(tmp_path, monk
         await journal.append("z", {})
     journal.close()
     assert [r.kind for r in read(tmp_path / "j")] == ["x"]
+
+
+def test_what_a_power_cut_left_at_the_end_is_dropped():
+    lines = lines_of(3)
+    records, _, good = decode(b"".join(lines[:2]) + b"\0" * 40 + b"\n" + lines[2], "j")
+    assert len(records) == 2
+    assert good == len(lines[0]) + len(lines[1])
+
+
+async def test_records_that_announce_nothing_wait_for_no_sync(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    journal, _ = await Journal.open(tmp_path / "j")
+    await journal.append("result", {}, sync=False)
+    assert synced == []
+    assert [r.kind for r in read(tmp_path / "j")] == ["result"]
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(journal.append, "intent", {})
+    journal.close()
+    assert 1 <= len(synced) < 50
+    assert len(read(tmp_path / "j")) == 51

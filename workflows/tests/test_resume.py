@@ -41,11 +41,11 @@ async def crash(make_bench, text, monkeypatch, when):
     run_id = ""
     dead = False
 
-    async def append(self, kind, data):
+    async def append(self, kind, data, *, sync=True):
         nonlocal count, dead
         if dead:
             raise _Died
-        record = await real(self, kind, data)
+        record = await real(self, kind, data, sync=sync)
         count += 1
         if when(count):
             dead = True

@@ -129,7 +129,7 @@ class JobRunner:
         await trio.to_thread.run_sync(self._prepare)
         scope = Scope(contexts=contexts, status=self._status)
         env = {**contexts["env"], **resolve_texts(self.job.env, scope)}
-        job_log = StepLog(folder / "job.log", self._on_line)
+        job_log = StepLog(folder / "job.log", self._on_line, self.run.recorder.masks)
         sidecars = Sidecars(
             engine=self.run.host.engine,
             run_id=self.run.id,

@@ -76,7 +76,8 @@ def decode(data: bytes, path: str) -> tuple[list[Record], int, int]:
         line = data[at : end if end >= 0 else len(data)]
         record, crc = _decode_line(line, seed, len(records) + 1)
         if record is None or end < 0:
-            if end >= 0 and data.find(b"\n", end + 1) >= 0:
+            # NULs are what some file systems leave after a power cut; no record has one.
+            if end >= 0 and data.find(b"\n", end + 1) >= 0 and b"\0" not in line:
                 raise DataLoss(
                     f"journal '{path}': line {len(records) + 1} is damaged",
                     help="the run cannot be resumed; start it again",
@@ -106,6 +107,7 @@ def _decode_line(line: bytes, seed: int, number: int) -> tuple[Record | None, in
 @attrs.define
 class _Pending:
     lines: list[bytes] = attrs.field(factory=list)
+    synced: bool = False
     written: trio.Event = attrs.field(factory=trio.Event)
     fault: OSError | None = None
 
@@ -157,8 +159,15 @@ class Journal:
             raise _translated(fault, path) from fault
         return cls(path, descriptor, records, seed), records
 
-    async def append(self, kind: str, data: Mapping[str, Json]) -> Record:
-        """Write a record; when this returns it is on disk.
+    async def append(self, kind: str, data: Mapping[str, Json], *, sync: bool = True) -> Record:
+        """Write a record; when this returns it is in the file.
+
+        Args:
+            kind: What it tells.
+            data: Its own fields.
+            sync: It is also on disk: before the world is changed as it says. A record of what has
+                happened need not wait for that: the next synced one takes it along, it survives the
+                death of this process, and after a power cut the driver is asked.
 
         Raises:
             JournalFailed: The disk is full; nothing of the record is visible, and no later one is taken.
@@ -171,6 +180,7 @@ class Journal:
         line, self._seed = encode(record, self._seed)
         mine = self._pending
         mine.lines.append(line)
+        mine.synced = mine.synced or sync
         # Nobody may leave between taking a number and the sync: others wait for the same write.
         with trio.CancelScope(shield=True):
             async with self._lock:
@@ -184,19 +194,20 @@ class Journal:
 
     async def _write(self, batch: _Pending) -> None:
         try:
-            await trio.to_thread.run_sync(self._write_now, b"".join(batch.lines))
+            await trio.to_thread.run_sync(self._write_now, b"".join(batch.lines), batch.synced)
         except OSError as fault:
             batch.fault = self._broken = fault
         finally:
             batch.written.set()
 
-    def _write_now(self, data: bytes) -> None:
+    def _write_now(self, data: bytes, sync: bool) -> None:
         start = os.lseek(self._descriptor, 0, os.SEEK_CUR)
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
-            os.fdatasync(self._descriptor)
+            if sync:
+                os.fdatasync(self._descriptor)
         except OSError:
             # Half a batch must not look like records that were acted upon.
             os.ftruncate(self._descriptor, start)

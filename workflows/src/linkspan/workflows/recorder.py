@@ -9,6 +9,7 @@ import trio
 
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.journal import Journal, Record
+from linkspan.workflows.masking import Masks
 from linkspan.workflows.state import RunState, fold
 
 _MAX_BEHIND: Final = 5000
@@ -16,6 +17,19 @@ _MAX_BEHIND: Final = 5000
 
 
 _RECENT: Final = 200
+
+SYNCED: Final = frozenset(
+    {
+        "run-created",
+        "step-started",
+        "step-suspended",
+        "step-decided",
+        "undo-started",
+        "run-suspended",
+        "run-finished",
+    }
+)
+"""Records that are on disk before anything that they announce is done."""
 
 
 class Watcher:
@@ -57,9 +71,11 @@ class Recorder:
 
     Attributes:
         state: After the last record.
+        masks: What must not be written or told.
     """
 
     def __init__(self, journal: Journal, records: list[Record]) -> None:
+        self.masks = Masks()
         self._journal = journal
         self._records: list[Mapping[str, Json]] = [record.as_json() for record in records]
         self._watchers: set[Watcher] = set()
@@ -67,14 +83,17 @@ class Recorder:
         self.state: RunState = fold(self._records)
 
     async def write(self, kind: str, **data: Json) -> None:
-        """Append a record; when this returns it is on disk, folded, and told.
+        """Append a record; when this returns it is written, folded, and told.
+
+        A record that announces something (``SYNCED``) is on disk then.
 
         Raises:
             JournalFailed: The disk is full.
         If cancelled: the record is written and folded all the same.
         """
         with trio.CancelScope(shield=True):
-            record = (await self._journal.append(kind, data)).as_json()
+            masked = self.masks.mask_json(data)
+            record = (await self._journal.append(kind, masked, sync=kind in SYNCED)).as_json()
             self._records.append(record)
             self.state.take(record)
             for watcher in self._watchers:
@@ -83,7 +102,7 @@ class Recorder:
 
     def tell(self, kind: str, **data: Json) -> None:
         """Tell the watchers something that is not recorded."""
-        event = {"kind": kind, **data}
+        event = {"kind": kind, **self.masks.mask_json(data)}
         self._recent.append(event)
         for watcher in self._watchers:
             watcher.offer(event, passing=True)

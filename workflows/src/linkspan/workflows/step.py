@@ -98,7 +98,8 @@ class StepRunner:
         self.state: StepState = run.step_state(place.job, step)
         self._began = run.clock()
         folder = run.job_folder(place.job)
-        self.log = StepLog(folder / f"{step.id}.log", self._on_line)
+        masks = run.recorder.masks
+        self.log = StepLog(folder / f"{step.id}.log", self._on_line, masks)
 
     def _on_line(self, stream: str, line: str) -> None:
         self.run.recorder.tell("log", job=self.job.id, step=self.step.id, stream=stream, line=line)

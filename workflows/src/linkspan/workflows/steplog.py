@@ -14,6 +14,7 @@ import trio
 
 from linkspan.sdk.model.process import StreamKind
 from linkspan.workflows.journal import now
+from linkspan.workflows.masking import Masks
 
 TAIL_LINES: Final = 20
 MAX_LINE: Final = 16 * 1024
@@ -27,8 +28,9 @@ OnLine = Callable[[str, str], None]
 class StepLog:
     """Takes lines at once (``add``) and writes them in batches (``run``, ``flush``)."""
 
-    def __init__(self, path: Path, on_line: OnLine) -> None:
+    def __init__(self, path: Path, on_line: OnLine, masks: Masks) -> None:
         self.path = path
+        self._masks = masks
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._on_line = on_line
         self.fault: OSError | None = None
@@ -44,7 +46,7 @@ class StepLog:
 
     def add(self, text: str, stream: str = "-") -> None:
         """Add one line, or several; does not block."""
-        for line in text.splitlines() or [""]:
+        for line in self._masks.mask(text).splitlines() or [""]:
             for start in range(0, len(line) or 1, MAX_LINE):
                 self._add(line[start : start + MAX_LINE], stream)
 
@@ -69,7 +71,10 @@ class StepLog:
         mark = "e" if stream is StreamKind.STDERR else "o"
         for line in lines:
             self.add(line.rstrip("\r"), mark)
-        while len(rest) > MAX_LINE:
+        # A secret must not be cut in two: as much as may be its beginning is held back.
+        held = self._masks.longest
+        while len(rest) > MAX_LINE + held:
+            rest = self._masks.mask(rest)
             self._add(rest[:MAX_LINE], mark)
             rest = rest[MAX_LINE:]
         self._partial[stream] = rest

@@ -10,9 +10,28 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from linkspan.sdk.drivers.base import Config, Driver
-from linkspan.sdk.model.step import Outputs, StepIntent, StepOutcome, StepPlan
+from linkspan.sdk.errors import LinkspanError
+from linkspan.sdk.model.step import Outputs, Question, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.progress import ProgressSink
 from linkspan.sdk.stability import Stage, contract
+
+
+class NeedsDecision(LinkspanError):
+    """Raised by ``apply`` to leave the step to a person; nothing has been changed yet.
+
+    The runner suspends the run on disk: nothing of it runs or waits in memory. An approval completes the
+    step, with the outputs ``by``, ``comment`` and ``decided_at`` as far as its manifest names them; a
+    rejection ends it as ``rejected``. The driver is not called again.
+
+    Attributes:
+        question: What is asked, and whom.
+    """
+
+    default_code = "needs_decision"
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(question.message)
+        self.question = question
 
 
 class StepContext(Protocol):
@@ -45,6 +64,7 @@ class Step(Driver[Config], abc.ABC):
 
         Raises:
             LinkspanError: It failed; the message is what the user reads.
+            NeedsDecision: A person decides; nothing was changed.
         If cancelled: clean; ``observe`` says what was reached.
         """
 

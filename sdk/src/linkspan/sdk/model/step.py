@@ -57,3 +57,25 @@ class StepOutcome:
     applied: bool
     outputs: Outputs = attrs.field(factory=dict)
     detail: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Question:
+    """What a person is asked before a step is done.
+
+    Attributes:
+        message: The question.
+        approvers: ``NAME``, ``user:NAME`` or ``group:NAME`` of this machine; empty: whoever may use the
+            daemon.
+        minimum: How many of them must say yes; one no is enough.
+        timeout_s: Until the question answers itself; None: never.
+        on_timeout: How it does so then.
+        show: What is put before them: ``plan``, ``tests``.
+    """
+
+    message: str
+    approvers: tuple[str, ...] = ()
+    minimum: int = 1
+    timeout_s: float | None = None
+    on_timeout: Literal["approve", "reject"] = "reject"
+    show: tuple[Literal["plan", "tests"], ...] = ()
