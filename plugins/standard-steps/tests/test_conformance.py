@@ -8,13 +8,20 @@ import pytest
 import trio
 
 from linkspan.plugins.standard_steps.deploy import DeployStep
+from linkspan.plugins.standard_steps.execute import ExecStep
 from linkspan.plugins.standard_steps.http_check import HttpCheckStep
+from linkspan.plugins.standard_steps.notify import NotifyConfig, NotifyStep
+from linkspan.plugins.standard_steps.prune import PruneStep
 from linkspan.plugins.standard_steps.pull import PullStep
 from linkspan.plugins.standard_steps.push import PushStep
 from linkspan.plugins.standard_steps.remove_image import RemoveImageStep
 from linkspan.plugins.standard_steps.rollback import RollbackStep
+from linkspan.plugins.standard_steps.run_job import RunJobStep
 from linkspan.plugins.standard_steps.scale import ScaleStep
-from linkspan.sdk.model.container import ContainerSpec
+from linkspan.plugins.standard_steps.scan_file import ScanFileStep
+from linkspan.plugins.standard_steps.tag import TagStep
+from linkspan.plugins.standard_steps.wait_for import WaitForStep
+from linkspan.sdk.model.container import ContainerFilter, ContainerSpec
 from linkspan.sdk.model.service import ServiceSpec
 from linkspan.sdk.model.step import StepIntent
 from linkspan.sdk.testing.conformance.step import StepConformance
@@ -207,3 +214,123 @@ class TestHttpCheck(StepConformance):
     def failing_intent(self, tmp_path: Path) -> StepIntent:
         url = "http://127.0.0.1:1/"
         return an_intent("http-check", tmp_path, url=url, within=0.3, interval=0.1, timeout=0.1)
+
+
+class TestTag(OnEngine):
+    kind = TagStep
+    observes = True
+    undoes = True
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("tag", tmp_path, image="app:1", tags=["app:2", "shop/app:latest"])
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("tag", tmp_path, image="app:1", tags=["NOT A NAME"])
+
+
+class OnContainers(OnEngine):
+    """A container ``there`` runs."""
+
+    @pytest.fixture
+    async def step(self, fake_host: FakeHost):
+        engine = FakeEngine(FakeMachine(fake_host.nursery))
+        engine.images.put(make_image("app:1"))
+        fake_host.fake_engine = engine
+        made = await engine.containers.create(ContainerSpec(image="app:1"), name="there")
+        await engine.containers.start(made.id)
+        async with self.kind.open(None, fake_host) as step:
+            yield step
+
+    async def picture(self, step):
+        containers = step.host.engine.containers.list(ContainerFilter(all=True))
+        return sorted((c.name, c.state.status.value) for c in containers)
+
+
+class TestExec(OnContainers):
+    kind = ExecStep
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("exec", tmp_path, container="there", command=["echo", "a"], timeout=5.0)
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("exec", tmp_path, container="there", command=["false"], timeout=5.0)
+
+
+class TestRunJob(OnContainers):
+    kind = RunJobStep
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("run-job", tmp_path, image="app:1", command=["true"], timeout=5.0)
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("run-job", tmp_path, image="app:1", command=["false"], timeout=5.0)
+
+
+class TestPrune(OnContainers):
+    kind = PruneStep
+    same_outputs = False
+
+    @pytest.fixture
+    async def step(self, fake_host: FakeHost):
+        engine = FakeEngine(FakeMachine(fake_host.nursery))
+        engine.images.put(make_image("app:1"))
+        fake_host.fake_engine = engine
+        await engine.containers.create(ContainerSpec(image="app:1"), name="idle")
+        async with self.kind.open(None, fake_host) as step:
+            yield step
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("prune", tmp_path)
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("prune", tmp_path, what=["everything"])
+
+
+class TestWaitFor(OnContainers):
+    kind = WaitForStep
+    same_outputs = False
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("wait-for", tmp_path, container="there", timeout=5.0, interval=0.01)
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("wait-for", tmp_path, path="nowhere", timeout=0.05, interval=0.01)
+
+
+class TestNotify(TestHttpCheck):
+    @pytest.fixture
+    def step(self) -> NotifyStep:
+        return NotifyStep(NotifyConfig())
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path, url: str) -> StepIntent:
+        return an_intent("notify", tmp_path, url=url, text="done", timeout=3.0)
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("notify", tmp_path, url="http://127.0.0.1:1/", text="done", timeout=3.0)
+
+
+class TestScanFile(StepConformance):
+    @pytest.fixture
+    def step(self, host, tmp_path: Path) -> ScanFileStep:
+        (tmp_path / "a.txt").write_text("nothing")
+        return ScanFileStep(host)
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("scan-file", tmp_path, paths=["*.txt"], secrets=True)
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("scan-file", tmp_path, paths=["*.txt"], forbid=["noth"])

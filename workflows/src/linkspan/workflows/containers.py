@@ -16,12 +16,10 @@ from linkspan.sdk.model.container import (
     Healthcheck,
     Mount,
 )
+from linkspan.sdk.model.step import RUN_LABEL
 from linkspan.sdk.progress import ProgressSink
 from linkspan.workflows.steplog import StepLog
 
-RUN_LABEL: Final = "linkspan.workflow.run"
-JOB_LABEL: Final = "linkspan.workflow.job"
-STEP_LABEL: Final = "linkspan.workflow.step"
 WORKSPACE: Final = "/workspace"
 CONTROL: Final = "/run/linkspan-step"
 """Where a script's own files are inside its container."""

@@ -21,8 +21,9 @@ from linkspan.sdk.errors import Conflict, DataLoss, InvalidArgument, LinkspanErr
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.container import ContainerFilter
+from linkspan.sdk.model.step import RUN_LABEL
 from linkspan.workflows.check import MAX_SHOWN, check
-from linkspan.workflows.containers import RUN_LABEL, remove_container, remove_leftovers
+from linkspan.workflows.containers import remove_container, remove_leftovers
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.inputs import read_inputs
 from linkspan.workflows.journal import VERSION, Journal, read

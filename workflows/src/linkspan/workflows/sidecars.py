@@ -17,8 +17,9 @@ from linkspan.sdk.model.container import (
 )
 from linkspan.sdk.model.network import EndpointSpec, NetworkSpec
 from linkspan.sdk.model.process import LogQuery
+from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL
 from linkspan.sdk.progress import ProgressSink
-from linkspan.workflows.containers import JOB_LABEL, RUN_LABEL, ensure_image, remove_container
+from linkspan.workflows.containers import ensure_image, remove_container
 from linkspan.workflows.expressions import Scope
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.model import Job, JobService

@@ -15,16 +15,9 @@ import trio
 
 from linkspan.sdk.drivers.step import Step as StepDriver
 from linkspan.sdk.errors import InvalidArgument, LinkspanError
-from linkspan.sdk.model.step import StepIntent
+from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL, STEP_LABEL, StepIntent
 from linkspan.sdk.progress import Progress, ProgressSink
-from linkspan.workflows.containers import (
-    JOB_LABEL,
-    RUN_LABEL,
-    STEP_LABEL,
-    Script,
-    ensure_image,
-    run_script,
-)
+from linkspan.workflows.containers import Script, ensure_image, run_script
 from linkspan.workflows.expressions import EvaluationFailed, Scope, decides_about_failure
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.journal import JournalFailed

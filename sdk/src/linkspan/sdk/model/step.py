@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
 Outputs = Mapping[str, Any]
 """JSON types only."""
+
+RUN_LABEL: Final = "linkspan.workflow.run"
+"""Label of every container, network and volume that a run has made: its id. It goes with the run."""
+JOB_LABEL: Final = "linkspan.workflow.job"
+STEP_LABEL: Final = "linkspan.workflow.step"
 
 
 @attrs.frozen(kw_only=True)

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
+from linkspan.plugins.standard_steps.places import inside
 from linkspan.sdk.drivers.builder import Builder, BuildRequest
 from linkspan.sdk.drivers.step import StepContext
-from linkspan.sdk.errors import InvalidArgument, NotFound
+from linkspan.sdk.errors import NotFound
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.reference import parse_reference
 
@@ -61,10 +62,7 @@ def _tags(intent: StepIntent) -> tuple[str, ...]:
 def _context(intent: StepIntent) -> Path:
     """The context's folder; a link may not lead the builder out of the workspace."""
     name: str = intent.settings["context"]
-    workspace: Path = intent.workspace.resolve()
-    folder = (workspace / name).resolve()
-    if not folder.is_relative_to(workspace):
-        raise InvalidArgument(f"the context '{name}' leads out of the workspace")
+    folder = inside(intent.workspace, name, "the context")
     if not folder.is_dir():
         raise NotFound(
             f"there is no folder '{name}' in the workspace",
