@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
+from linkspan.sdk.model.container import Resources, Ulimit
 from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.testing.fakes.builder import FakeBuilder
 
@@ -45,6 +46,9 @@ async def test_all_parameters_reach_the_builder(api, builder) -> None:
         "POST",
         "/build?dockerfile=Other&target=one&nocache=1&pull=1&q=1&platform=linux/amd64&networkmode=none"
         f"&buildargs={quote(json.dumps({'A': '1', 'B': None}))}&labels={quote(json.dumps({'l': 'x'}))}"
+        "&memswap=-1&cpushares=512&cpuperiod=100000&cpuquota=50000&cpusetcpus=0&cpusetmems=0"
+        "&cgroupparent=/mine"
+        f"&ulimits={quote(json.dumps([{'Name': 'nofile', 'Soft': 10, 'Hard': 20}]))}"
         "&extrahosts=a:1.2.3.4,b:5.6.7.8&memory=1000&shmsize=2000&rm=1&version=1&cachefrom=[]&outputs=null",
         context(Other="FROM scratch AS one\n"),
         **{"X-Registry-Config": header},
@@ -56,7 +60,18 @@ async def test_all_parameters_reach_the_builder(api, builder) -> None:
     assert asked.labels == {"l": "x"}
     assert asked.network_mode == "none"
     assert asked.extra_hosts == ("a:1.2.3.4", "b:5.6.7.8")
-    assert (asked.memory_bytes, asked.shm_size_bytes) == (1000, 2000)
+    assert (asked.resources.memory_bytes, asked.shm_size_bytes) == (1000, 2000)
+    assert asked.resources == Resources(
+        memory_bytes=1000,
+        memory_swap_bytes=-1,
+        cpu_shares=512,
+        cpu_period_us=100000,
+        cpu_quota_us=50000,
+        cpuset_cpus="0",
+        cpuset_mems="0",
+        cgroup_parent="/mine",
+        ulimits=(Ulimit(name="nofile", soft=10, hard=20),),
+    )
     assert asked.credentials == {
         "docker.io": Credentials(username="u", password="p"),
         "h:5000": Credentials(username="a", password="b:c"),
@@ -79,6 +94,8 @@ async def test_an_error_before_the_first_line_is_an_http_error(api, builder) -> 
         ("buildargs=[]", 400),
         ('labels={"a":null}', 400),
         ("memory=much", 400),
+        ("ulimits={}", 400),
+        ('ulimits=[{"Name":"nofile","Soft":2,"Hard":1}]', 400),
     ],
 )
 async def test_what_is_wrong_or_not_there_is_refused(api, builder, query, status) -> None:

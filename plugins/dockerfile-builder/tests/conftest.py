@@ -236,6 +236,21 @@ class FakeEngine:
             output(Chunk(stream, text if isinstance(text, bytes) else text.encode()))
 
         folder = self.snapshots.folder(run.snapshot)
+        clean = run.watch_root(Path(folder))
+        for mount in run.mounts:
+            # The runtime makes a mount point where there is none.
+            place = Path(folder + mount.target)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if mount.source is None or mount.source.is_dir():
+                place.mkdir(exist_ok=True)
+            else:
+                place.touch()
+        try:
+            return await self._command(run, folder, say)
+        finally:
+            clean()
+
+    async def _command(self, run, folder, say):
         if self.runner is not None:
             return await self.runner(run, folder, say)
         script = run.args[-1]

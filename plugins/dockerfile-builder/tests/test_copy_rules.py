@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.drivers.builder import BuildRequest
 from linkspan.sdk.errors import LinkspanError
@@ -28,7 +27,6 @@ CASES = DATA["cases"]
 OLD = 1_000_000_000
 ARCHIVE = 1_100_000_000
 
-REFUSED = {"heredoc", "heredoc-file", "heredoc-dir-chmod"}
 # Where docs/reference/dockerfile.md chooses the classic builder's answer over BuildKit's.
 CLASSIC = {
     "two-files-no-slash",
@@ -197,10 +195,6 @@ async def check(case, workshop, tools, file_server):
     expected = expected_of(case)
     started = time.time()
     asked = BuildRequest(context=tools.pieces(data), tags=("result",))
-    if case["id"] in REFUSED:
-        with pytest.raises(DockerfileError, match="not supported"):
-            await workshop.driver.build(asked, lambda _: None)
-        return
     if "error" in expected:
         with pytest.raises(LinkspanError) as caught:
             await workshop.driver.build(asked, lambda _: None)

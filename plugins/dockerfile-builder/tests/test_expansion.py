@@ -8,24 +8,20 @@ import pytest
 from linkspan.plugins.dockerfile_builder.expansion import ExpansionError, expand
 
 DATA = json.loads((Path(__file__).parent / "data" / "shell-expansion.json").read_text())
-# Heredocs are refused for now (docs/reference/dockerfile.md); their bodies expand differently.
-CASES = [case for case in DATA["cases"] if case.get("mode") != "heredoc-body"]
-
-
-def test_only_heredoc_bodies_are_left_out():
-    assert len(DATA["cases"]) - len(CASES) == 2
+CASES = DATA["cases"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["word"] for case in CASES])
 def test_a_word_expands_as_buildkit_does(case):
     env = DATA["default_env"] if case["env"] == "default" else case["env"]
     escape = case.get("escape", "\\")
+    raw = case.get("mode") == "heredoc-body"
     if "error" in case:
         with pytest.raises(ExpansionError) as caught:
-            expand(case["word"], env, escape)
+            expand(case["word"], env, escape, raw_quotes=raw)
         assert str(caught.value) == case["error"]
         return
-    expanded = expand(case["word"], env, escape)
+    expanded = expand(case["word"], env, escape, raw_quotes=raw)
     assert expanded.text == case["expected"]
     assert sorted(expanded.unset) == case.get("unset", [])
     if "expected_words" in case:

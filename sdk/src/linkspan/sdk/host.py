@@ -250,12 +250,31 @@ class Events(Protocol):
 
 
 @attrs.frozen(kw_only=True)
+class StepMount:
+    """A mount for a process in a snapshot.
+
+    Attributes:
+        target: Absolute path in the snapshot; made if missing.
+        source: A folder or file of this host; None means a tmpfs of its own.
+        size_bytes: Of the tmpfs; 0 means no limit.
+    """
+
+    target: str
+    source: Path | None = None
+    read_only: bool = False
+    size_bytes: int = 0
+
+
+@attrs.frozen(kw_only=True)
 class StepRun:
     """A process in a writable snapshot (a Dockerfile's RUN).
 
     Attributes:
         snapshot: Key of a snapshot that the caller has prepared; the core mounts and unmounts it.
         user: As in ``ProcessSpec``.
+        watch_root: Called in a worker thread with the mounted root before the process is made; what it
+            returns is called, in a worker thread too, after the process has ended and before the root
+            is unmounted.
     """
 
     snapshot: str
@@ -265,8 +284,10 @@ class StepRun:
     user: str = ""
     network_mode: str = "default"
     extra_hosts: tuple[str, ...] = ()
-    memory_bytes: int = 0
+    resources: Resources = Resources()
     shm_size_bytes: int = 67108864
+    mounts: tuple[StepMount, ...] = ()
+    watch_root: Callable[[Path], Callable[[], None]] | None = None
 
 
 class Engine(Protocol):

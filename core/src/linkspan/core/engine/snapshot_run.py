@@ -10,8 +10,8 @@ from linkspan.core.engine.names import new_id
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, ProcessSpec
-from linkspan.sdk.host import StepRun
-from linkspan.sdk.model.container import Container, ContainerSpec, Resources
+from linkspan.sdk.host import StepMount, StepRun
+from linkspan.sdk.model.container import Container, ContainerSpec
 from linkspan.sdk.model.process import Chunk
 
 
@@ -29,8 +29,11 @@ class SnapshotRunner:
         rootfs = self._run_dir / "root" / container.id[:12]
         runtime = self._drivers.runtime
         runtime.stir()
+        clean: Callable[[], None] | None = None
         try:
             await self._drivers.snapshots.mount(run.snapshot, rootfs, volatile=True)
+            if run.watch_root is not None:
+                clean = await trio.to_thread.run_sync(run.watch_root, rootfs)
             sandbox = await self._networks.attach(container, ())
             files = tuple(
                 BundleMount(
@@ -45,7 +48,7 @@ class SnapshotRunner:
                     rootfs=rootfs,
                     process=ProcessSpec(args=run.args, env=run.env, cwd=run.cwd, user=run.user),
                     hostname="buildkitsandbox",
-                    mounts=files,
+                    mounts=(*files, *map(_bundle_mount, run.mounts)),
                     network_namespace=sandbox.namespace,
                     resources=container.spec.resources,
                     shm_size_bytes=run.shm_size_bytes,
@@ -61,6 +64,8 @@ class SnapshotRunner:
             with trio.CancelScope(shield=True):
                 await runtime.delete(container.id)
                 await self._networks.detach(container)
+                if clean is not None:
+                    await trio.to_thread.run_sync(clean)
                 await self._drivers.snapshots.unmount(run.snapshot)
                 await trio.to_thread.run_sync(_rmdir, rootfs)
 
@@ -70,7 +75,7 @@ class SnapshotRunner:
             image="",
             network_mode=run.network_mode,
             extra_hosts=run.extra_hosts,
-            resources=Resources(memory_bytes=run.memory_bytes),
+            resources=run.resources,
         )
         return Container(
             id=container_id,
@@ -80,6 +85,21 @@ class SnapshotRunner:
             image_id="",
             hostname=container_id[:12],
         )
+
+
+def _bundle_mount(mount: StepMount) -> BundleMount:
+    access = "ro" if mount.read_only else "rw"
+    if mount.source is None:
+        size = (f"size={mount.size_bytes}",) if mount.size_bytes else ()
+        return BundleMount(
+            destination=mount.target, type="tmpfs", options=("nosuid", "nodev", access, *size)
+        )
+    return BundleMount(
+        destination=mount.target,
+        type="bind",
+        source=str(mount.source),
+        options=("rbind", "rprivate", access),
+    )
 
 
 def _rmdir(path: Path) -> None:

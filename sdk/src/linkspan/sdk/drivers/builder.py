@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 
 from linkspan.sdk.drivers.base import Config, Driver
+from linkspan.sdk.model.container import Resources
 from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.progress import ProgressSink
 from linkspan.sdk.stability import Stage, contract
@@ -30,6 +31,8 @@ class BuildRequest:
         file: Path of the build file inside the context.
         tags: References to give to the result.
         network_mode: For RUN: ``default``, ``none``, ``host`` or a network.
+        resources: Limits of each command.
+        secrets: Id → value, for commands that ask; in no image, cache, history or message.
     """
 
     context: Path | AsyncIterator[bytes]
@@ -45,9 +48,10 @@ class BuildRequest:
     network_mode: str = "default"
     extra_hosts: tuple[str, ...] = ()
     credentials: Mapping[str, Credentials] = attrs.field(factory=dict)
-    memory_bytes: int = 0
+    resources: Resources = Resources()
     shm_size_bytes: int = 67108864
     squash: bool = False
+    secrets: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
 
 
 @attrs.frozen(kw_only=True)

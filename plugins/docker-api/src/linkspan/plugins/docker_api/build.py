@@ -9,7 +9,8 @@ import attrs
 import trio
 
 from linkspan.plugins.docker_api.codec_image import registry_config
-from linkspan.plugins.docker_api.document import map_parameter, parse_parameter
+from linkspan.plugins.docker_api.codec_resources import decode_ulimits
+from linkspan.plugins.docker_api.document import Document, map_parameter, parse_parameter
 from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.streams import run_with_progress
@@ -17,6 +18,7 @@ from linkspan.sdk.drivers.builder import Builder, BuildRequest
 from linkspan.sdk.errors import InvalidArgument, NotFound, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, Writer, json_response
+from linkspan.sdk.model.container import Resources
 from linkspan.sdk.progress import ProgressSink
 
 
@@ -124,8 +126,25 @@ def decode_build(request: Request) -> BuildRequest:
         network_mode=query.get("networkmode") or "default",
         extra_hosts=tuple(hosts.split(",")) if hosts else (),
         credentials=registry_config(request),
-        memory_bytes=request.number("memory", 0),
+        resources=_resources(request),
         shm_size_bytes=request.number("shmsize", 0) or 67108864,
+    )
+
+
+def _resources(request: Request) -> Resources:
+    """Limits of the commands; numbers as in ``HostConfig``."""
+    ulimits = request.query.get("ulimits")
+    listed = parse_parameter("ulimits", ulimits) if ulimits else None
+    return Resources(
+        memory_bytes=request.number("memory", 0),
+        memory_swap_bytes=request.number("memswap", 0),
+        cpu_shares=request.number("cpushares", 0),
+        cpu_period_us=request.number("cpuperiod", 0),
+        cpu_quota_us=request.number("cpuquota", 0),
+        cpuset_cpus=request.query.get("cpusetcpus", ""),
+        cpuset_mems=request.query.get("cpusetmems", ""),
+        cgroup_parent=request.query.get("cgroupparent", ""),
+        ulimits=decode_ulimits(Document({"Ulimits": listed})),
     )
 
 

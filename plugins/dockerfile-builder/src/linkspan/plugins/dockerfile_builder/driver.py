@@ -9,6 +9,7 @@ import trio
 
 from linkspan.plugins.dockerfile_builder.archive import open_stream
 from linkspan.plugins.dockerfile_builder.cache import StepCache
+from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors, in_thread
@@ -39,6 +40,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
     def __init__(self, config: DockerfileBuilderConfig, host: Host, layers: LayerMaker) -> None:
         self._config = config
         self._host = host
+        self._cache_mounts = CacheMounts(host.state_dir / "cache-mounts")
         self._layers = layers
         self._memo = DigestMemo()
 
@@ -59,6 +61,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
     async def recover(self) -> None:
         """Remove what builds left that a crash cut off; their finished steps stay in the cache."""
         await self._layers.recover()
+        await in_thread(self._cache_mounts.recover)
 
     async def build(self, request: BuildRequest, progress: ProgressSink) -> BuildResult:
         """Build, store and tag an image.
@@ -88,6 +91,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
                         context=context,
                         host=self._host,
                         layers=self._layers,
+                        cache_mounts=self._cache_mounts,
                         lease=lease,
                         stream=stream,
                         max_archive_bytes=self._config.max_archive_bytes,

@@ -47,8 +47,13 @@ class Expanded:
     unset: frozenset[str]
 
 
-def expand(word: str, env: Mapping[str, str], escape: str = "\\") -> Expanded:
+def expand(
+    word: str, env: Mapping[str, str], escape: str = "\\", *, raw_quotes: bool = False
+) -> Expanded:
     """Expand one word.
+
+    Args:
+        raw_quotes: Quotes mean nothing (inline documents).
 
     Raises:
         ExpansionError: A quote or brace is not closed, a modifier is unknown, ``${x:?}`` found
@@ -56,7 +61,7 @@ def expand(word: str, env: Mapping[str, str], escape: str = "\\") -> Expanded:
     """
     if escape not in word and not any(char in word for char in "$'\""):
         return Expanded(text=word, words=tuple(word.split()), unset=frozenset())
-    scan = _Scan(word, env, escape)
+    scan = _Scan(word, env, escape, "" if raw_quotes else "'\"")
     try:
         text, words = scan.until("")
     except ExpansionError as error:
@@ -93,7 +98,8 @@ class _Words:
 class _Scan:
     """One walk over a word; recursion follows the nesting of ``${}``."""
 
-    def __init__(self, word: str, env: Mapping[str, str], escape: str) -> None:
+    def __init__(self, word: str, env: Mapping[str, str], escape: str, quotes: str) -> None:
+        self.quotes = quotes
         self.word = word
         self.at = 0
         self.env = env
@@ -124,7 +130,7 @@ class _Scan:
                 value = self._dollar()
                 result.append(value)
                 words.add(value)
-            elif char in "'\"":
+            elif char in self.quotes:
                 value = self._single_quoted() if char == "'" else self._double_quoted(raw_escapes)
                 result.append(value)
                 words.add_raw(value)

@@ -5,16 +5,20 @@ Docker's own texts when the words do not fit.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import attrs
 
 from linkspan.plugins.dockerfile_builder.fault import quote, suggestion
+from linkspan.plugins.dockerfile_builder.mount_option import MountError, check_mount, source_of
 from linkspan.plugins.dockerfile_builder.parser import (
+    Heredoc,
     Line,
+    heredoc_mark,
     json_words,
     quoted_words,
+    read_trigger,
     split_line,
     split_pair,
     whitespace_words,
@@ -75,10 +79,15 @@ class From(Instruction):
 
 @attrs.frozen(kw_only=True)
 class Run(Instruction):
-    """``RUN``; ``network`` is ``default``, ``none`` or ``host``."""
+    """``RUN``; ``network`` is ``default``, ``none`` or ``host``.
+
+    Attributes:
+        mounts: Texts of ``--mount``, not expanded.
+    """
 
     command: Command
     network: str = "default"
+    mounts: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -128,6 +137,7 @@ class Transfer(Instruction):
     """What COPY and ADD share.
 
     Attributes:
+        inline: Documents that stand in the Dockerfile itself; they are sources too.
         chown: ``user[:group]``; empty if not given.
         chmod: Octal or symbolic; empty if not given.
         parents: Keep the source path below the destination.
@@ -137,6 +147,7 @@ class Transfer(Instruction):
 
     sources: tuple[str, ...]
     dest: str
+    inline: tuple[Heredoc, ...] = ()
     chown: str = ""
     chmod: str = ""
     parents: bool = False
@@ -237,6 +248,14 @@ def parse_instruction(line: Line) -> Instruction:
     return reader(line)
 
 
+def source_names(instruction: Instruction) -> Iterator[str]:
+    """Stages, contexts or images that an instruction reads from."""
+    if isinstance(instruction, Copy) and instruction.source:
+        yield instruction.source
+    if isinstance(instruction, Run):
+        yield from filter(None, map(source_of, instruction.mounts))
+
+
 def parse_trigger(expression: str, line: Line) -> Instruction:
     """Make the value of an ONBUILD trigger that a base image brought.
 
@@ -244,9 +263,7 @@ def parse_trigger(expression: str, line: Line) -> Instruction:
         expression: The stored text, without ``ONBUILD``.
         line: The FROM that took the image, for errors.
     """
-    return parse_instruction(
-        split_line(expression, line.file, line.first_line, line.last_line, "\\")
-    )
+    return parse_instruction(read_trigger(expression, line))
 
 
 def parse_duration_ns(text: str) -> int:
@@ -400,17 +417,22 @@ def _run(line: Line) -> Run:
     security = flags.text("security") or "sandbox"
     if security not in ("sandbox", "insecure"):
         raise line.error(f"security {quote(security)} is not valid")
-    for name, wanted in (("mount", flags.many("mount")), ("device", flags.many("device"))):
-        if wanted:
-            raise _unsupported(line, f"RUN --{name}")
+    if flags.many("device"):
+        raise _unsupported(line, "RUN --device")
     if security == "insecure":
         raise _unsupported(line, "RUN --security=insecure")
-    return Run(line=line, command=_command(line), network=network)
+    mounts = flags.many("mount")
+    for text in mounts:
+        try:
+            check_mount(text)
+        except MountError as error:
+            raise line.error(str(error)) from error
+    return Run(line=line, command=_command(line), network=network, mounts=mounts)
 
 
 def _unsupported(line: Line, what: str) -> Exception:
     return line.error(
-        f"{what} is not supported yet",
+        f"{what} is not supported",
         code="dockerfile_unsupported",
         diagnostic_id="LS0204",
         help="docs/reference/dockerfile.md lists what is supported",
@@ -450,13 +472,18 @@ _TRANSFER_TEXTS = ("chown", "chmod")
 
 
 def _operands(line: Line) -> tuple[tuple[str, ...], str]:
+    """Sources without inline documents, and the destination."""
     words = _list(line)
     if len(words) < 2:
         raise line.error(
             f"{line.keyword} requires at least two arguments, but only one was provided."
             " Destination could not be determined"
         )
-    return words[:-1], words[-1]
+    if not line.heredocs:
+        return words[:-1], words[-1]
+    if heredoc_mark(words[-1]) is not None:
+        raise line.error(f"{line.keyword} cannot accept a heredoc as a destination")
+    return tuple(word for word in words[:-1] if heredoc_mark(word) is None), words[-1]
 
 
 def _copy(line: Line) -> Copy:
@@ -471,6 +498,7 @@ def _copy(line: Line) -> Copy:
         line=line,
         sources=sources,
         dest=dest,
+        inline=line.heredocs,
         source=flags.text("from"),
         chown=flags.text("chown"),
         chmod=flags.text("chmod"),
@@ -492,6 +520,7 @@ def _add(line: Line) -> Add:
         line=line,
         sources=sources,
         dest=dest,
+        inline=line.heredocs,
         chown=flags.text("chown"),
         chmod=flags.text("chmod"),
         link=bool(flags.switch("link")),
@@ -545,7 +574,7 @@ def _onbuild(line: Line) -> Onbuild:
         raise line.error("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     if trigger.keyword in ("FROM", "MAINTAINER"):
         raise line.error(f"{trigger.keyword} isn't allowed as an ONBUILD trigger")
-    return Onbuild(line=line, expression=_ONBUILD.sub("", line.text, count=1))
+    return Onbuild(line=line, expression=_ONBUILD.sub("", line.whole_text, count=1))
 
 
 def _shell(line: Line) -> Shell:

@@ -12,6 +12,7 @@ import trio
 
 from linkspan.plugins.dockerfile_builder.cache import StepCache, StepRecord
 from linkspan.plugins.dockerfile_builder.image_config import now
+from linkspan.plugins.dockerfile_builder.secret_files import remove_secrets
 from linkspan.plugins.dockerfile_builder.target import Target
 from linkspan.plugins.dockerfile_builder.tree import EmptyTree, FolderTree, Tree
 from linkspan.sdk.drivers.snapshots import Layer, Snapshots
@@ -150,6 +151,8 @@ class LayerMaker:
 
     async def recover(self) -> None:
         """Remove the snapshots and mount points of steps that a crash cut off."""
+        for name in await in_thread(_names, self._secrets):
+            await in_thread(remove_secrets, self._secrets / name)
         for key in await in_thread(_names, self._notes):
             await self.snapshots.remove(key)
             await in_thread((self._notes / key).unlink)
@@ -160,6 +163,10 @@ class LayerMaker:
     @property
     def _notes(self) -> Path:
         return self._host.state_dir / "in-work"
+
+    @property
+    def _secrets(self) -> Path:
+        return self._host.run_dir / "secrets"
 
     @property
     def _mounts(self) -> Path:
@@ -188,6 +195,16 @@ class LayerMaker:
             if not changed:
                 return StepRecord(created=now())
             return await self.commit(key, parent)
+
+    @contextlib.asynccontextmanager
+    async def scratch_root(self, parent: str) -> AsyncIterator[Path]:
+        """A mounted root on a layer (or on nothing) that is thrown away afterwards."""
+        async with self.snapshot(parent) as key, self._mounted(key) as folder:
+            yield folder
+
+    def new_secret_folder(self) -> Path:
+        """A place for the secrets of one step; ``recover`` finds it."""
+        return self._secrets / uuid.uuid4().hex[:24]
 
     @contextlib.asynccontextmanager
     async def _mounted(self, key: str) -> AsyncIterator[Path]:

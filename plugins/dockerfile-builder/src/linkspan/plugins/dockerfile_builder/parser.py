@@ -18,8 +18,30 @@ MAX_FILE_BYTES = 4 << 20
 _WHITESPACE = re.compile(r"[\t\v\f\r ]+")
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$")
 _DIRECTIVES = ("syntax", "escape", "check")
-_HEREDOC = re.compile(r"(?:^|\s)[0-9]*<<-?[^<\s]")
+_HEREDOC = re.compile(r"[0-9]*<<(-?)([^<]+)")
+_LEADING_TABS = re.compile(r"^\t+", re.MULTILINE)
 _HEREDOC_KEYWORDS = ("RUN", "COPY", "ADD")
+
+
+@attrs.frozen(kw_only=True)
+class Heredoc:
+    """An inline document: ``<<name``, its lines, and the line ``name``.
+
+    Attributes:
+        data: As written; ``<<-`` leaves its tabs in here, see :attr:`text`.
+        expand: Variables mean something in it; not if a part of the name is quoted.
+        chomp: Written with ``<<-``.
+    """
+
+    name: str
+    data: str
+    expand: bool
+    chomp: bool
+
+    @property
+    def text(self) -> str:
+        """The document without the leading tabs that ``<<-`` drops."""
+        return _LEADING_TABS.sub("", self.data) if self.chomp else self.data
 
 
 @attrs.frozen(kw_only=True)
@@ -36,6 +58,7 @@ class Line:
         first_line: From 1.
         last_line: From 1, inclusive.
         escape: The escape token in force, backslash or backtick.
+        heredocs: The documents that stand below it, in the order of their marks.
     """
 
     file: str
@@ -47,6 +70,13 @@ class Line:
     first_line: int
     last_line: int
     escape: str
+    heredocs: tuple[Heredoc, ...] = ()
+
+    @property
+    def whole_text(self) -> str:
+        """The instruction with its inline documents."""
+        below = (f"\n{document.data}{document.name}" for document in self.heredocs)
+        return self.text + "".join(below)
 
     def error(self, text: str, *, framed: bool = True, **extra: str) -> DockerfileError:
         """An error at this instruction; ``framed`` puts Docker's own frame around the text."""
@@ -77,7 +107,7 @@ def parse_lines(text: str, file: str = "Dockerfile") -> LogicalFile:
 
     Raises:
         DockerfileError: A line is too long, a directive is wrong, the file is empty or too large,
-            or it uses a heredoc (not supported yet).
+            or an inline document has no end.
     """
     if len(text) > MAX_FILE_BYTES:
         raise DockerfileError(f"the Dockerfile is larger than {MAX_FILE_BYTES} bytes", file=file)
@@ -145,10 +175,28 @@ class _Reader:
             self.warnings.append(f"Empty continuation line found in: {text.strip()}")
         if not text.strip():
             return None
-        return split_line(text, self.file, start, self.at, self.escape)
+        line = split_line(text, self.file, start, self.at, self.escape)
+        heredocs = tuple(self._document(line, *mark) for mark in _heredoc_marks(line))
+        if not heredocs:
+            return line
+        return attrs.evolve(line, heredocs=heredocs, last_line=self.at)
+
+    def _document(self, line: Line, name: str, expand: bool, chomp: bool) -> Heredoc:
+        """The lines up to the one that is ``name``."""
+        lines: list[str] = []
+        while self.at < len(self.physical):
+            raw = self._take_raw()
+            ending = raw.rstrip("\r")
+            if (ending.lstrip("\t") if chomp else ending) == name:
+                return Heredoc(name=name, data="".join(lines), expand=expand, chomp=chomp)
+            lines.append(f"{raw}\n")
+        raise line.error("unterminated heredoc", framed=False)
 
     def _take(self) -> str:
         """The next physical line without its end."""
+        return self._take_raw().rstrip("\r\n")
+
+    def _take_raw(self) -> str:
         line = self.physical[self.at]
         self.at += 1
         if len(line) > MAX_LINE_BYTES // 4 and len(os_bytes(line)) > MAX_LINE_BYTES:
@@ -157,7 +205,7 @@ class _Reader:
                 file=self.file,
                 line=self.at,
             )
-        return line.rstrip("\r\n")
+        return line
 
     def _cut(self, line: str) -> tuple[str, bool]:
         """The line without its continuation mark, and whether it had one."""
@@ -195,14 +243,10 @@ def os_bytes(text: str) -> bytes:
 
 
 def split_line(text: str, file: str, first: int, last: int, escape: str) -> Line:
-    """Keyword, flags and rest of one instruction whose continuation lines are joined.
-
-    Raises:
-        DockerfileError: It opens a heredoc, which is not supported yet.
-    """
+    """Keyword, flags and rest of one instruction whose continuation lines are joined."""
     words = _WHITESPACE.split(text.strip(), maxsplit=1)
     flags, rest = _cut_flags(words[1]) if len(words) == 2 else ((), "")
-    line = Line(
+    return Line(
         file=file,
         keyword=words[0].upper(),
         written_keyword=words[0],
@@ -213,24 +257,45 @@ def split_line(text: str, file: str, first: int, last: int, escape: str) -> Line
         last_line=last,
         escape=escape,
     )
-    _refuse_heredoc(line)
-    return line
 
 
-def _refuse_heredoc(line: Line) -> None:
-    inner = line
+def read_trigger(text: str, line: Line) -> Line:
+    """One instruction with its inline documents, as ONBUILD keeps it in an image's config.
+
+    Args:
+        line: The FROM that took the image, for errors.
+
+    Raises:
+        DockerfileError: An inline document has no end.
+    """
+    head, newline, below = text.partition("\n")
+    trigger = split_line(head, line.file, line.first_line, line.last_line, "\\")
+    reader = _Reader(below if newline else "", line.file)
+    heredocs = tuple(reader._document(line, *mark) for mark in _heredoc_marks(trigger))
+    return attrs.evolve(trigger, heredocs=heredocs)
+
+
+def _heredoc_marks(line: Line) -> list[tuple[str, bool, bool]]:
+    """Name, whether to expand, whether to chomp, of each ``<<name`` of an instruction."""
     if line.keyword == "ONBUILD" and line.rest:
-        words = _WHITESPACE.split(line.rest, maxsplit=1)
-        inner = attrs.evolve(line, keyword=words[0].upper(), rest=words[1] if words[1:] else "")
-    if inner.keyword not in _HEREDOC_KEYWORDS or json_words(inner) is not None:
-        return
-    if _HEREDOC.search(inner.rest):
-        raise line.error(
-            f"heredocs (<<) are not supported in {inner.keyword} yet",
-            help="write the lines into a file of the build context and COPY it",
-            code="dockerfile_unsupported",
-            diagnostic_id="LS0204",
+        return _heredoc_marks(
+            split_line(line.rest, line.file, line.first_line, line.last_line, line.escape)
         )
+    if line.keyword not in _HEREDOC_KEYWORDS or "<<" not in line.rest:
+        return []
+    if json_words(line) is not None:
+        return []
+    words = quoted_words(line.rest, line.escape)
+    return [mark for mark in map(heredoc_mark, words) if mark is not None]
+
+
+def heredoc_mark(word: str) -> tuple[str, bool, bool] | None:
+    """What a word like ``<<-'END'`` opens: name, whether to expand, whether to chomp."""
+    match = _HEREDOC.fullmatch(word)
+    if match is None:
+        return None
+    name, _ = _flag_word(match[2], 0, whole=True)
+    return (name, name == match[2], bool(match[1])) if name else None
 
 
 def _cut_flags(text: str) -> tuple[tuple[str, ...], str]:
@@ -248,8 +313,8 @@ def _cut_flags(text: str) -> tuple[tuple[str, ...], str]:
         flags.append(word)
 
 
-def _flag_word(text: str, at: int) -> tuple[str, int]:
-    """One word from ``at`` with quotes removed, and the index behind it.
+def _flag_word(text: str, at: int, *, whole: bool = False) -> tuple[str, int]:
+    """One word from ``at`` with quotes removed, and the index behind it; ``whole``: up to the end.
 
     The escape is always the backslash here, whatever ``# escape=`` says, as in BuildKit.
     """
@@ -260,7 +325,7 @@ def _flag_word(text: str, at: int) -> tuple[str, int]:
             quote = ""
         elif not quote and char in "'\"":
             quote = char
-        elif not quote and char.isspace():
+        elif not quote and char.isspace() and not whole:
             break
         elif char == "\\":
             at += 1

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
+from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker
 from linkspan.plugins.dockerfile_builder.tree import Tree
 from linkspan.sdk.drivers.builder import BuildRequest
@@ -36,8 +37,12 @@ class Services(Protocol):
     def max_archive_bytes(self) -> int:
         """Limit of what ADD fetches or unpacks."""
 
-    async def source_layer(self, copy: ins.Copy, stage_index: int) -> str:
-        """The top layer of what ``--from`` names."""
+    @property
+    def cache_mounts(self) -> CacheMounts:
+        """Folders of ``RUN --mount=type=cache``."""
+
+    async def source_layer(self, name: str, instruction: ins.Instruction, stage_index: int) -> str:
+        """The top layer of what ``from`` names."""
 
     def count_step(self, *, cached: bool) -> None:
         """One more step is done."""

@@ -6,6 +6,7 @@ import attrs
 import trio
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
+from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.image_config import ImageState, rfc3339
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, Stage
@@ -47,6 +48,7 @@ class Build:
     context: Tree
     host: Host
     layers: LayerMaker
+    cache_mounts: CacheMounts
     lease: set[str]
     stream: BuildStream
     max_archive_bytes: int
@@ -110,14 +112,13 @@ class Build:
         if base is not None:
             yield base
         for instruction in stage.instructions:
-            if isinstance(instruction, ins.Copy) and instruction.source:
-                found = self._source_stage(instruction, stage.index)
+            for name in ins.source_names(instruction):
+                found = self._source_stage(name, instruction, stage.index)
                 if found is not None:
                     yield found
 
-    def _source_stage(self, copy: ins.Copy, index: int) -> Stage | None:
+    def _source_stage(self, name: str, copy: ins.Instruction, index: int) -> Stage | None:
         """The stage that ``--from`` names; None if it is an image."""
-        name = copy.source
         if "$" in name:
             raise copy.line.error(
                 "variable expansion is not supported for --from, define a new stage with FROM using"
@@ -277,12 +278,12 @@ class Build:
                 f"failed to parse platform {text}: {error.message}", framed=False
             ) from error
 
-    async def source_layer(self, copy: ins.Copy, stage_index: int) -> str:
-        """The top layer of what ``--from`` names: a stage, built if need be, or an image."""
-        stage = self._source_stage(copy, stage_index)
+    async def source_layer(self, name: str, instruction: ins.Instruction, stage_index: int) -> str:
+        """The top layer of what ``from`` names: a stage, built if need be, or an image."""
+        stage = self._source_stage(name, instruction, stage_index)
         if stage is not None:
             return (await self._finished(stage)).top
-        image = await self._image(copy.source, None, copy)
+        image = await self._image(name, None, instruction)
         return image.chain_ids[-1] if image.chain_ids else ""
 
     # Images

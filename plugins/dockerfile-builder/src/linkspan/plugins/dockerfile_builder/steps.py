@@ -10,13 +10,12 @@ from linkspan.plugins.dockerfile_builder.cache import StepRecord, step_key
 from linkspan.plugins.dockerfile_builder.fault import quote
 from linkspan.plugins.dockerfile_builder.image_config import ImageState, parse_ports
 from linkspan.plugins.dockerfile_builder.ownership import parse_owner
+from linkspan.plugins.dockerfile_builder.run_step import RunStep
 from linkspan.plugins.dockerfile_builder.services import Services
-from linkspan.plugins.dockerfile_builder.stream import OutputDecoder, StageStream
+from linkspan.plugins.dockerfile_builder.stream import StageStream
 from linkspan.plugins.dockerfile_builder.target import Target
 from linkspan.plugins.dockerfile_builder.transfer import Transfer, expand_order, located
 from linkspan.plugins.dockerfile_builder.variables import StageScope, expanded
-from linkspan.sdk.errors import LinkspanError
-from linkspan.sdk.host import Engine, StepRun
 from linkspan.sdk.image_config import digest_of
 
 _SIGNALS = {name for name in dir(signal) if name.startswith("SIG") and "_" not in name}
@@ -205,58 +204,18 @@ class StageRun:
         self.state.add_history(history, diff_id=record.diff_id, created=record.created)
 
     async def _run(self, instruction: ins.Run) -> None:
-        command = instruction.command
-        if not command.words:
-            raise instruction.line.error("RUN requires at least one argument")
-        argv = (*self.state.shell, *command.words) if command.shell_form else command.words
-        request = self.services.request
-        network = instruction.network if instruction.network != "default" else request.network_mode
-        key = step_key(
-            op="run",
-            parent=self.top,
-            argv=argv,
-            env=sorted(self.scope.values.items()),
-            user=self.state.user,
-            cwd=self.state.working_dir,
-            network=network,
-            hosts=request.extra_hosts,
+        step = RunStep(
+            services=self.services,
+            stream=self.stream,
+            instruction=instruction,
+            state=self.state,
+            scope=self.scope,
+            top=self.top,
+            index=self.index,
         )
-        record, cached = await self.services.layers.once(
-            key, lambda: self._execute(instruction, argv, network), use_cache=not request.no_cache
-        )
-        args = [f"{name}={value}" for name, value in self.scope.args.items()]
-        prefix = f"|{len(args)} {' '.join(args)} " if args else ""
-        self._take(record, cached, f"RUN {prefix}{' '.join(argv)}")
-
-    async def _execute(
-        self, instruction: ins.Run, argv: tuple[str, ...], network: str
-    ) -> StepRecord:
-        layers, request = self.services.layers, self.services.request
-        engine: Engine = self.services.host.engine
-        environment = {**self.scope.values, **self.scope.run_environment()}
-        async with layers.snapshot(self.top) as key:
-            short = key.removeprefix("build-")[:12]
-            self.stream.say(f" ---> Running in {short}\n")
-            decoder = OutputDecoder(self.stream.say)
-            code = await engine.run_in_snapshot(
-                StepRun(
-                    snapshot=key,
-                    args=argv,
-                    env=tuple(f"{name}={value}" for name, value in environment.items()),
-                    cwd=self.state.working_dir,
-                    user=self.state.user,
-                    network_mode=network,
-                    extra_hosts=request.extra_hosts,
-                    memory_bytes=request.memory_bytes,
-                    shm_size_bytes=request.shm_size_bytes,
-                ),
-                decoder.feed,
-            )
-            decoder.finish()
-            if code != 0:
-                raise _failed(instruction, argv, code)
-            self.stream.say(f"Removing intermediate container {short}\n")
-            return await layers.commit(key, self.top)
+        with located(instruction):
+            record, cached, history = await step.run()
+        self._take(record, cached, history)
 
     async def _workdir(self, instruction: ins.Workdir) -> None:
         written = self._expand(instruction, instruction.path)
@@ -287,16 +246,6 @@ class StageRun:
             transfer = Transfer(self.services, order, parent=self.top, index=self.index)
             record, cached = await transfer.run()
         self._take(record, cached, order.history)
-
-
-def _failed(instruction: ins.Run, argv: tuple[str, ...], code: int) -> LinkspanError:
-    line = instruction.line
-    return LinkspanError(
-        f"The command '{' '.join(argv)}' returned a non-zero code: {code}",
-        code="build_failed",
-        details={"exit_code": code, "file": line.file, "line": line.first_line},
-        help=f"see the output above; the step stands at {line.file}:{line.first_line}",
-    )
 
 
 def _quoted(words: tuple[str, ...]) -> str:

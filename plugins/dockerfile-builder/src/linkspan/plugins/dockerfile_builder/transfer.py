@@ -2,7 +2,9 @@
 
 import contextlib
 import posixpath
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 
 import attrs
 import trio
@@ -11,17 +13,20 @@ from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.cache import StepRecord, step_key
 from linkspan.plugins.dockerfile_builder.copying import Copier, CopyOptions
 from linkspan.plugins.dockerfile_builder.layers import in_thread
+from linkspan.plugins.dockerfile_builder.mount_option import MountError
 from linkspan.plugins.dockerfile_builder.ownership import Mode, parse_owner
+from linkspan.plugins.dockerfile_builder.parser import os_bytes
 from linkspan.plugins.dockerfile_builder.remote import fetch, is_git, is_url
 from linkspan.plugins.dockerfile_builder.selection import (
     Selection,
     Selector,
+    Source,
     TransferError,
     selection_digest,
 )
 from linkspan.plugins.dockerfile_builder.services import Services
 from linkspan.plugins.dockerfile_builder.target import Target
-from linkspan.plugins.dockerfile_builder.tree import Tree
+from linkspan.plugins.dockerfile_builder.tree import Node, TarTree, Tree
 from linkspan.plugins.dockerfile_builder.variables import expanded
 
 
@@ -32,6 +37,7 @@ class Order:
     Attributes:
         dest: Absolute, as written otherwise.
         source: ``--from``.
+        inline: Name and text of the documents that stand in the Dockerfile.
         history: What the image's history says.
     """
 
@@ -44,6 +50,8 @@ class Order:
     exclude: tuple[str, ...]
     unpack: bool
     source: str
+    parents: bool
+    inline: tuple[tuple[str, str], ...]
     history: str
 
     @property
@@ -97,7 +105,25 @@ def expand_order(
         exclude=tuple(word(pattern) for pattern in instruction.exclude),
         unpack=unpack,
         source=instruction.source if isinstance(instruction, ins.Copy) else "",
-        history=" ".join((line.keyword, *line.flags, *sources, dest)),
+        parents=isinstance(instruction, ins.Copy) and instruction.parents,
+        inline=tuple(
+            (
+                document.name,
+                expanded(instruction, document.text, values, raw_quotes=True).text
+                if document.expand
+                else document.text,
+            )
+            for document in instruction.inline
+        ),
+        history=" ".join(
+            (
+                line.keyword,
+                *line.flags,
+                *sources,
+                *(f"<<{document.name}" for document in instruction.inline),
+                dest,
+            )
+        ),
     )
 
 
@@ -141,15 +167,16 @@ class Transfer:
 
     async def _copy_from(self) -> tuple[StepRecord, bool]:
         """From a stage or image. Looked up by what it names first; then by what that holds."""
-        assert isinstance(self._order.instruction, ins.Copy)
         layers = self._services.layers
         use_cache = not self._services.request.no_cache
-        top = await self._services.source_layer(self._order.instruction, self._index)
+        top = await self._services.source_layer(
+            self._order.source, self._order.instruction, self._index
+        )
         named = self._key(
             source=top,
             paths=self._order.sources,
             exclude=self._order.exclude,
-            parents=self._order.instruction.parents,
+            parents=self._order.parents,
         )
         if use_cache and (record := await layers.lookup(named)) is not None:
             return record, True
@@ -164,6 +191,7 @@ class Transfer:
         return record, cached
 
     async def _copy_context(self) -> tuple[StepRecord, bool]:
+        """From the context, the network and the Dockerfile itself."""
         async with self._context_parts() as parts:
             digests = [digest for _, _, digest in parts]
             return await self._services.layers.once(
@@ -195,16 +223,21 @@ class Transfer:
                     node = selection.sources[0].node
                     digest = f"{url} {node.digest!r} {node.mtime_ns}"
                     parts.append((tree, selection, digest))
+            if self._order.inline:
+                tree, selection = await in_thread(
+                    _inline_tree, self._services.host.state_dir, self._order.inline
+                )
+                stack.callback(tree.close)
+                parts.append((tree, selection, step_key(inline=self._order.inline)))
             yield parts
 
     def _select(self, tree: Tree, sources: tuple[str, ...]) -> tuple[Selection, str]:
         """Blocking."""
-        instruction = self._order.instruction
         selector = Selector(
-            keyword=instruction.line.keyword,
+            keyword=self._order.instruction.line.keyword,
             from_context=not self._order.source,
             exclude=self._order.exclude,
-            parents=instruction.parents,
+            parents=self._order.parents,
         )
         selection = selector.select(tree, sources)
         digest = selection_digest(
@@ -239,12 +272,25 @@ class Transfer:
         )
 
 
+def _inline_tree(folder: Path, documents: tuple[tuple[str, str], ...]) -> tuple[TarTree, Selection]:
+    """The documents of a Dockerfile as files. Blocking."""
+    tree = TarTree(folder)
+    sources = []
+    for name, text in documents:
+        node = Node(kind="file", mode=0o644, mtime_ns=time.time_ns())
+        writer = tree.file_writer(node)
+        writer.write(os_bytes(text))
+        writer.finish()
+        sources.append(Source(name=posixpath.basename(name), node=node))
+    return tree, Selection(sources=tuple(sources), many=len(sources) > 1)
+
+
 @contextlib.contextmanager
 def located(instruction: ins.Instruction) -> Iterator[None]:
     """Give the faults of file work their place in the Dockerfile."""
     try:
         yield
-    except TransferError as error:
+    except (TransferError, MountError) as error:
         raise instruction.line.error(str(error), framed=False, diagnostic_id="LS0203") from error
     except OSError as error:
         # A name too long, a value that the file system does not take: the sources' fault.

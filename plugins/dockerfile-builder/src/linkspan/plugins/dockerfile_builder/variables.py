@@ -23,14 +23,16 @@ _SPECIAL = ("SOURCE_DATE_EPOCH",)
 _SPECIAL_PREFIX = "BUILDKIT_"
 
 
-def expanded(instruction: Instruction, word: str, values: Mapping[str, str]) -> Expanded:
-    """Expand one word of an instruction.
+def expanded(
+    instruction: Instruction, word: str, values: Mapping[str, str], *, raw_quotes: bool = False
+) -> Expanded:
+    """Expand one word of an instruction; ``raw_quotes`` leaves quotes alone.
 
     Raises:
         DockerfileError: The word cannot be expanded.
     """
     try:
-        return expand(word, values, instruction.line.escape)
+        return expand(word, values, instruction.line.escape, raw_quotes=raw_quotes)
     except ExpansionError as error:
         raise instruction.line.error(str(error), framed=False) from error
 
