@@ -90,7 +90,7 @@ def parse_mount(text: str, expand: Callable[[str], str]) -> RunMount:
     """Read one ``--mount``.
 
     Args:
-        text: ``type=cache,target=/root/.cache``.
+        text: ``type=cache,target=/var/cache``.
         expand: Expands the variables of a value.
 
     Raises:
