@@ -405,5 +405,5 @@ class Host(Protocol):
         """The driver of a role, by its name or the chosen one. NotFound if there is none.
 
         Drivers of later roles in the start order (runtime, content, snapshots, registry, network,
-        volume, builder, state, scheduler, orchestrator, step) are not there yet inside ``open``.
+        volume, builder, state, secrets, scheduler, orchestrator, step) are not there yet inside ``open``.
         """

@@ -27,6 +27,7 @@ DEFAULT_DRIVERS: Final = MappingProxyType(
         "orchestrator": "swarm",
         "scheduler": "spread",
         "state": "sqlite",
+        "secrets": "file",
     }
 )
 """The roles that are filled by one chosen driver, each with its default."""

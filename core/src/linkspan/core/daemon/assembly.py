@@ -37,9 +37,9 @@ log = logging.getLogger("linkspan.daemon")
 
 # The engine stands on the first group; the second may use the engine.
 ENGINE_ROLES = ("runtime", "content", "snapshots", "registry", "network", "volume")
-LATER_ROLES = ("builder", "state", "scheduler", "orchestrator", "step")
-# Of these every installed driver is opened: objects and steps name theirs.
-ALL_INSTALLED = ("network", "volume", "step")
+LATER_ROLES = ("builder", "state", "secrets", "scheduler", "orchestrator", "step")
+# Of these every installed driver is opened: objects, steps and pipelines name theirs.
+ALL_INSTALLED = ("network", "volume", "secrets", "step")
 ESSENTIAL = ("runtime", "content", "snapshots")
 
 

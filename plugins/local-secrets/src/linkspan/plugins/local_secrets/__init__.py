@@ -1,0 +1,1 @@
+"""Drivers of role ``secrets`` that need nothing but this machine."""
