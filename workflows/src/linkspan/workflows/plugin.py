@@ -9,6 +9,7 @@ from linkspan.sdk.host import Host
 from linkspan.sdk.http import Router
 from linkspan.workflows.manager import RunManager
 from linkspan.workflows.routes import Routes
+from linkspan.workflows.secret_routes import SecretRoutes
 from linkspan.workflows.verbs import Verbs
 
 # By daemon: tests run several in one process.
@@ -38,7 +39,7 @@ def linkspan_register_components(components: Components) -> None:
 
 @hookimpl
 def linkspan_register_routes(router: Router, host: Host) -> None:
-    """Add ``/linkspan/v1/runs`` and what is below it."""
+    """Add ``/linkspan/v1/runs``, ``/linkspan/v1/secrets`` and what is below them."""
 
     def manager() -> RunManager:
         found = _managers.get(host.daemon.id)
@@ -51,3 +52,4 @@ def linkspan_register_routes(router: Router, host: Host) -> None:
         return found
 
     Routes(manager).register(router)
+    SecretRoutes(host).register(router)

@@ -9,6 +9,7 @@ import trio
 
 from linkspan.sdk.errors import NotFound
 from linkspan.sdk.host import DaemonInfo, Engine
+from linkspan.sdk.manifest import PluginManifest
 
 
 @attrs.define
@@ -48,6 +49,7 @@ class FakeHost:
     insecure_registries: tuple[str, ...] = ("127.0.0.0/8", "localhost")
     daemon_id: str = "fake"
     bridge_address: str = ""
+    manifests: tuple[PluginManifest, ...] = ()
 
     @property
     def state_dir(self) -> Path:
@@ -84,13 +86,15 @@ class FakeHost:
             drivers={role: name for role, name in self.drivers if name},
             insecure_registries=self.insecure_registries,
             bridge_address=self.bridge_address,
+            manifests=self.manifests,
         )
 
     def driver(self, role: str, name: str | None = None) -> Any:
         try:
             return self.drivers[role, name or ""]
         except KeyError:
-            raise NotFound(f"no driver for role '{role}'") from None
+            named = f" '{name}'" if name else ""
+            raise NotFound(f"no driver{named} for role '{role}'") from None
 
     def drivers_of(self, role: str) -> Mapping[str, Any]:
         """All drivers of a role by name."""
