@@ -65,8 +65,10 @@ def test_every_file_of_the_tree_is_shown(plugin: Path) -> None:
     } <= names
 
 
-def test_its_tests_pass(plugin: Path) -> None:
-    done = run(plugin, "pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
+def test_its_tests_pass(plugin: Path, tmp_path: Path) -> None:
+    # A folder of its own: it would clean up those of other runs, and fail if one is in use.
+    folder = f"--basetemp={tmp_path / 't'}"
+    done = run(plugin, "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d\d passed", done.stdout)
 
