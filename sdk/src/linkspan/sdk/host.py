@@ -19,6 +19,7 @@ from linkspan.sdk.model.container import (
     Resources,
     RestartPolicy,
 )
+from linkspan.sdk.model.files import Change, PathStat
 from linkspan.sdk.model.image import Credentials, Image, PushResult, RemovedImage
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network, NetworkSpec
 from linkspan.sdk.model.process import Chunk, LogQuery, LogRecord, ProcessStreams
@@ -141,6 +142,45 @@ class Containers(Protocol):
 
     async def size(self, ref: str) -> tuple[int, int]:
         """Bytes of its own content, and with its image."""
+
+    async def stat_path(self, ref: str, path: str) -> PathStat:
+        """What a path of its files is, volumes included; NotFound (code ``path_not_found``)."""
+
+    def read_path(
+        self, ref: str, path: str
+    ) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]:
+        """A file, or a folder with all in it, as a plain tar; it need not run.
+
+        Names in the tar begin with the last part of the path. NotFound (code ``path_not_found``).
+        """
+
+    async def write_path(
+        self,
+        ref: str,
+        path: str,
+        source: AsyncIterator[bytes],
+        *,
+        keep_kind: bool = False,
+        copy_owner: bool = False,
+    ) -> None:
+        """Unpack a tar (plain, gzip or zstd) into a folder; it need not run.
+
+        Args:
+            keep_kind: A folder is not replaced by something else, nor something else by a folder.
+            copy_owner: All of it shall belong to the container's user, not to whom the tar says.
+
+        Raises:
+            NotFound: code ``path_not_found``.
+            InvalidArgument: code ``not_a_folder``, ``other_kind``, ``hostile_layer``.
+            PermissionDenied: code ``read_only``: the root or the mount there.
+            DataLoss: The tar is truncated or corrupt.
+        """
+
+    def export(self, ref: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Its root as a plain tar, without volumes."""
+
+    async def changes(self, ref: str) -> Sequence[Change]:
+        """What differs from its image."""
 
 
 @attrs.frozen(kw_only=True)

@@ -13,6 +13,7 @@ from linkspan.core.engine.creation import resolve
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Attachment, Entry, Waiter
 from linkspan.core.engine.execs import Execs
+from linkspan.core.engine.files import ContainerFiles
 from linkspan.core.engine.images import ImageStore
 from linkspan.core.engine.lifecycle import KIND, Lifecycle
 from linkspan.core.engine.mounts import wanted_mounts
@@ -36,6 +37,7 @@ from linkspan.sdk.model.container import (
     Resources,
     RestartPolicy,
 )
+from linkspan.sdk.model.files import Change, PathStat
 from linkspan.sdk.model.network import Network
 from linkspan.sdk.model.process import LogQuery, LogRecord
 from linkspan.sdk.model.volume import VolumeSpec
@@ -65,6 +67,7 @@ class ContainerStore:
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
         self._execs = Execs(drivers, hooks, lifecycle.tell)
+        self._files = ContainerFiles(drivers, lifecycle)
         lifecycle.entry_of = self.find
         lifecycle.forget = self._forget
 
@@ -390,6 +393,40 @@ class ContainerStore:
         own = await self._drivers.snapshots.usage(container.id)
         image = self._images.find(container.image_id)
         return own, own + (image.size_bytes if image else 0)
+
+    # -- files --------------------------------------------------------------------------------
+
+    async def stat_path(self, ref: str, path: str) -> PathStat:
+        """What a path is."""
+        return await self._files.stat(self._entry(ref), ref, path)
+
+    def read_path(
+        self, ref: str, path: str
+    ) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]:
+        """A path as a tar."""
+        return self._files.read(self._entry(ref), ref, path)
+
+    async def write_path(
+        self,
+        ref: str,
+        path: str,
+        source: AsyncIterator[bytes],
+        *,
+        keep_kind: bool = False,
+        copy_owner: bool = False,
+    ) -> None:
+        """Unpack a tar into a folder."""
+        await self._files.write(
+            self._entry(ref), ref, path, source, keep_kind=keep_kind, copy_owner=copy_owner
+        )
+
+    def export(self, ref: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The root as a tar."""
+        return self._files.export(self._entry(ref))
+
+    async def changes(self, ref: str) -> Sequence[Change]:
+        """What differs from the image."""
+        return await self._files.changes(self._entry(ref))
 
     # -- exec ---------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ class Entry:
         run_scope: Cancelled when the process has ended: health checks.
         pause_scope: Cancelled to give up a restart that waits for its time.
         removing: A removal is under way; nothing may start.
+        readers: How many look into its files; its root stays mounted for them.
     """
 
     container: Container
@@ -38,6 +39,7 @@ class Entry:
     backoff_s: float = 0.0
     started_at: float = 0.0
     removing: bool = False
+    readers: int = 0
 
     @property
     def status(self) -> ContainerStatus:

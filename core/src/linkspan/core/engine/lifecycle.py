@@ -187,7 +187,7 @@ class Lifecycle:
             await self._drivers.snapshots.mount(
                 container.id, self.rootfs(container.id), volatile=container.spec.auto_remove
             )
-            found["mounts"] = await self._mounts(container)
+            found["mounts"] = await self.mounts(container)
 
         try:
             async with trio.open_nursery() as nursery:
@@ -222,7 +222,8 @@ class Lifecycle:
             )
         return entry.container
 
-    async def _mounts(self, container: Container) -> tuple[BundleMount, ...]:
+    async def mounts(self, container: Container) -> tuple[BundleMount, ...]:
+        """Prepare a container's volumes and binds; its root is mounted."""
         wanted = {m.target: m for m in wanted_mounts(container.spec, ())}
         found = []
         for point in container.mounts:
@@ -401,9 +402,21 @@ class Lifecycle:
         if entry is None:
             return
         async with entry.lock:
-            if entry.container.state.status is ContainerStatus.EXITED:
-                await self._drivers.snapshots.unmount(container.id)
-                await self._unmount_volumes(container)
+            await self.release(entry)
+
+    async def release(self, entry: Entry) -> None:
+        """Unmount the root and the volumes of a container that neither runs nor is looked into.
+
+        The caller holds the entry's lock.
+        """
+        container = entry.container
+        if entry.readers or container.state.status not in (
+            ContainerStatus.CREATED,
+            ContainerStatus.EXITED,
+        ):
+            return
+        await self._drivers.snapshots.unmount(container.id)
+        await self._unmount_volumes(container)
 
     async def _unmount_volumes(self, container: Container) -> None:
         for point in container.mounts:

@@ -7,6 +7,10 @@ on a layer or on nothing.
 Pull: ``apply`` for every layer of an image at once (each unpacks into a staging folder, in a child
 that is chrooted there), then ``commit_applied`` bottom to top. Run a container: ``prepare(key, top)``,
 ``mount(key, target)``. Build: the same, then ``commit(key, …)`` makes the writable part a layer.
+
+Files of containers are read and written here, too, since layers and they travel as the same kind of tar:
+``stat_path``, ``read_path`` and ``write_path`` work in a ``Tree``. Whatever symlinks it has, they are
+followed inside.
 """
 
 import abc
@@ -18,6 +22,7 @@ from pathlib import Path
 import attrs
 
 from linkspan.sdk.drivers.base import Config, Driver
+from linkspan.sdk.model.files import Change, PathStat, Tree
 from linkspan.sdk.stability import Stage, contract
 
 
@@ -70,15 +75,6 @@ class Layer:
     parent: str
     diff_id: str
     size_bytes: int
-
-
-@attrs.frozen(kw_only=True)
-class Change:
-    """A difference of a snapshot to its layer (Docker API ContainerChange)."""
-
-    path: str
-    kind: int
-    """0 modified, 1 added, 2 deleted."""
 
 
 @contract(role="snapshots", version=1, stage=Stage.BETA, since="0.1")
@@ -162,17 +158,20 @@ class Snapshots(Driver[Config], abc.ABC):
         """
 
     @abc.abstractmethod
-    async def commit(self, key: str, *, parent: str) -> Layer:
+    async def commit(self, key: str, *, parent: str, keep: bool = False) -> Layer:
         """Make a snapshot's own content a layer on ``parent`` and end the snapshot.
 
         The name is the ChainID that follows from the parent's name and the computed diff id.
         The folder is adopted, not copied. If the layer exists, the snapshot is dropped. A snapshot that
         was prepared on nothing may be committed on any layer: its folders merge with those below.
 
+        Args:
+            keep: The layer is a copy, and the snapshot goes on, mounted or not.
+
         Raises:
             NotFound: No such key.
             InvalidArgument: It was prepared on another layer, or has a name that a layer cannot have (``.wh.…``).
-            Conflict: It is mounted and in use.
+            Conflict: It is mounted and in use, and not ``keep``.
         """
 
     @abc.abstractmethod
@@ -204,6 +203,53 @@ class Snapshots(Driver[Config], abc.ABC):
     @abc.abstractmethod
     async def usage(self, key: str) -> int:
         """Bytes of a snapshot's own content."""
+
+    @abc.abstractmethod
+    async def stat_path(self, tree: Tree, path: str) -> PathStat:
+        """What a path is; a symlink in its last part is not followed.
+
+        Raises:
+            NotFound: code ``path_not_found``.
+        """
+
+    @abc.abstractmethod
+    def read_path(
+        self, tree: Tree, path: str
+    ) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]:
+        """A file, or a folder with all in it, as a plain tar.
+
+        Names in the tar begin with the last part of the path (``.`` for ``dir/.``). The empty path is the
+        whole root, without an entry for itself. Sockets are left out.
+
+        Raises:
+            NotFound: code ``path_not_found``.
+        """
+
+    @abc.abstractmethod
+    async def write_path(
+        self,
+        tree: Tree,
+        path: str,
+        source: AsyncIterator[bytes],
+        *,
+        keep_kind: bool = False,
+        owner: str = "",
+    ) -> None:
+        """Unpack a tar (plain, gzip or zstd, by its magic bytes) into a folder, symlinks to it followed.
+
+        Args:
+            keep_kind: A folder is not replaced by something else, nor something else by a folder.
+            owner: ``user[:group]``, by name or number, whom all of it shall belong to; empty: as the tar says.
+
+        Raises:
+            NotFound: code ``path_not_found``.
+            InvalidArgument: code ``not_a_folder``, ``other_kind`` (and ``keep_kind``), ``hostile_layer``
+                (the tar tries to leave the folder), ``user_not_found``.
+            PermissionDenied: code ``read_only``: the root or the mount there.
+            DataLoss: The tar is truncated or corrupt.
+            OutOfSpace: The disk is full.
+        If cancelled or failed: what was unpacked so far stays.
+        """
 
     @abc.abstractmethod
     async def keys(self) -> list[str]:

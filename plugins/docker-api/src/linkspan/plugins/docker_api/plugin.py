@@ -1,6 +1,7 @@
 """Hook implementations: the routes of the Engine API."""
 
 from linkspan.plugins.docker_api.build import BuildRoutes
+from linkspan.plugins.docker_api.container_files import ContainerFileRoutes
 from linkspan.plugins.docker_api.container_streams import ContainerStreamRoutes
 from linkspan.plugins.docker_api.containers import ContainerRoutes
 from linkspan.plugins.docker_api.distribution import DistributionRoutes
@@ -24,6 +25,7 @@ SUBJECTS: tuple[MakeSubject, ...] = (
     SystemRoutes,
     ContainerRoutes,
     ContainerStreamRoutes,
+    ContainerFileRoutes,
     ExecRoutes,
     ImageRoutes,
     BuildRoutes,

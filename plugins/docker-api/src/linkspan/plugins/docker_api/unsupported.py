@@ -11,13 +11,6 @@ from linkspan.sdk.host import Host
 from linkspan.sdk.http import Answer, Request, Response, json_response
 
 NOT_SERVED = {
-    "the file system of a container (cp, diff, export)": (
-        "GET /containers/{id}/changes",
-        "GET /containers/{id}/export",
-        "GET /containers/{id}/archive",
-        "HEAD /containers/{id}/archive",
-        "PUT /containers/{id}/archive",
-    ),
     "attaching by WebSocket": ("GET /containers/{id}/attach/ws",),
     "committing a container as an image": ("POST /commit",),
     "saving and loading images": (

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -20,8 +20,6 @@ from linkspan.plugins.overlay_snapshots.jobs_client import (
     Job,
     JobServer,
     pipe_from_child,
-    pipe_to_child,
-    write_all,
 )
 from linkspan.plugins.overlay_snapshots.overlay_mount import (
     check_usable,
@@ -31,10 +29,10 @@ from linkspan.plugins.overlay_snapshots.overlay_mount import (
     unmount,
 )
 from linkspan.plugins.overlay_snapshots.store import LayerRecord, SnapshotRecord, Store
+from linkspan.plugins.overlay_snapshots.tree_files import TreeFiles
 from linkspan.sdk.drivers.snapshots import (
     Applied,
     ApplyRequest,
-    Change,
     Layer,
     Snapshots,
     SnapshotsCap,
@@ -49,6 +47,7 @@ from linkspan.sdk.errors import (
 )
 from linkspan.sdk.host import Host
 from linkspan.sdk.image_config import chain_ids
+from linkspan.sdk.model.files import Change, PathStat, Tree
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +79,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
     def __init__(self, config: OverlaySnapshotsConfig, host: Host, jobs: JobServer) -> None:
         self._config = config
         self._jobs = jobs
+        self._files = TreeFiles(jobs)
         self._store = Store(host.state_dir.resolve())
         self._views_dir = host.run_dir.resolve() / "views"
         self._staging: dict[str, _Staging] = {}
@@ -163,9 +163,12 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             with trio.CancelScope(shield=True):
                 await self._drop_staging(staging)
             raise
+        return self._applied(staging, request.ref, result)
+
+    def _applied(self, staging: _Staging, ref: str, result: Mapping[str, Any]) -> Applied:
         staging.settle = result["settle"]
         staging.applied = Applied(
-            ref=request.ref,
+            ref=ref,
             digest=result["digest"],
             size_bytes=result["size_bytes"],
             diff_id=result["diff_id"],
@@ -176,9 +179,12 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
     async def _unpack(
         self, request: ApplyRequest, folder: Path, source: AsyncIterator[bytes]
     ) -> dict[str, Any]:
+        return dict(await self._jobs.fed("unpack", self._unpack_task(request, folder), source))
+
+    def _unpack_task(self, request: ApplyRequest, folder: Path) -> dict[str, Any]:
         config = self._config
         limit_bytes = min(request.limit_bytes or config.layer_limit_bytes, config.layer_limit_bytes)
-        task = {
+        return {
             "folder": str(folder),
             "digest": request.digest,
             "size_bytes": request.size_bytes,
@@ -187,42 +193,6 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             "resume_bytes": request.resume_bytes if request.tee is not None else 0,
             "limits": [limit_bytes, config.entry_limit, config.ratio_limit],
         }
-        reading, writing = pipe_to_child()
-        ends = [reading, writing]
-        try:
-            async with self._jobs.job("unpack", task, [reading]) as job:
-                os.close(reading)
-                ends.remove(reading)
-                failure: Exception | None = None
-
-                async def pump() -> None:
-                    nonlocal failure
-                    try:
-                        async for chunk in source:
-                            await write_all(writing, chunk)
-                    except BrokenPipeError:
-                        # The child has ended before the stream; its answer says why.
-                        return
-                    except Exception as error:  # noqa: BLE001 - raised below, outside the nursery
-                        failure = error
-                    finally:
-                        os.close(writing)
-                        ends.remove(writing)
-                        if isinstance(source, AsyncGenerator):
-                            await source.aclose()
-
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(pump)
-                    answer = await job.answer()
-                    nursery.cancel_scope.cancel()
-        finally:
-            for fd in ends:
-                os.close(fd)
-        if failure is not None:
-            raise failure
-        if isinstance(answer, LinkspanError):
-            raise answer
-        return dict(answer)
 
     async def commit_applied(self, ref: str, *, name: str, parent: str) -> Layer:
         """Name an applied layer; see the contract.
@@ -403,7 +373,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         await trio.to_thread.run_sync(lambda: unmount(target, lazily=lazily))
         self._mounts.pop(key, None)
 
-    async def commit(self, key: str, *, parent: str) -> Layer:
+    async def commit(self, key: str, *, parent: str, keep: bool = False) -> Layer:
         """Make a snapshot's own content a layer; see the contract.
 
         Raises:
@@ -414,15 +384,62 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         If cancelled: the snapshot is as it was (unmounted), or it is a layer.
         """
         async with self._alone("snapshot", key):
-            return await self._commit(key, parent)
+            snapshot = self._snapshot(key)
+            if snapshot.parent not in ("", parent):
+                raise InvalidArgument(
+                    f"snapshot '{key}' stands on {snapshot.parent}, not on {parent or 'nothing'}"
+                )
+            self._chain(parent)
+            if keep:
+                return await self._copy(snapshot, parent)
+            return await self._commit(snapshot, parent)
 
-    async def _commit(self, key: str, parent: str) -> Layer:
-        snapshot = self._snapshot(key)
-        if snapshot.parent not in ("", parent):
-            raise InvalidArgument(
-                f"snapshot '{key}' stands on {snapshot.parent}, not on {parent or 'nothing'}"
-            )
-        self._chain(parent)
+    async def _copy(self, snapshot: SnapshotRecord, parent: str) -> Layer:
+        """Make a layer that is like a snapshot's own content; one child packs, another unpacks."""
+        ref = f"copy-{self._store.new_id()}"
+        staging = self._staging[ref] = _Staging(self._store.new_id())
+        try:
+            async with self._packers:
+                folder = await _in_thread(self._store.make_staging, staging.id)
+                result = await self._pack_and_unpack(snapshot, ref, folder)
+        except BaseException:
+            del self._staging[ref]
+            with trio.CancelScope(shield=True):
+                await self._drop_staging(staging)
+            raise
+        self._applied(staging, ref, result)
+        diff_id = result["diff_id"]
+        name = chain_ids([parent, diff_id])[1] if parent else diff_id
+        return await self.commit_applied(ref, name=name, parent=parent)
+
+    async def _pack_and_unpack(
+        self, snapshot: SnapshotRecord, ref: str, folder: Path
+    ) -> dict[str, Any]:
+        packing = {
+            "folder": str(self._store.upper(snapshot)),
+            "lowers": [str(path) for path in self._store.lowers(snapshot.parent)],
+        }
+        unpacking = self._unpack_task(ApplyRequest(ref=ref), folder)
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        ends = [reading, writing]
+        try:
+            async with self._jobs.job("unpack", unpacking, [reading]) as unpacker:
+                os.close(ends.pop(0))
+                async with self._jobs.job("pack", packing, [writing]) as packer:
+                    os.close(ends.pop(0))
+                    packed = await packer.answer()
+                    result = await unpacker.answer()
+        finally:
+            for fd in ends:
+                os.close(fd)
+        if isinstance(result, LinkspanError):
+            raise result
+        if isinstance(packed, LinkspanError):
+            raise packed
+        return dict(result)
+
+    async def _commit(self, snapshot: SnapshotRecord, parent: str) -> Layer:
+        key = snapshot.key
         try:
             await self._unmount(key, lazily=False)
         except OSError as error:
@@ -509,6 +526,35 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         """
         folder = self._store.upper(self._snapshot(key))
         return int(await self._jobs.run("usage", {"folder": str(folder)}))
+
+    # Files of containers
+
+    async def stat_path(self, tree: Tree, path: str) -> PathStat:
+        """What a path is. Raises NotFound."""
+        return await self._files.stat(tree, path)
+
+    def read_path(
+        self, tree: Tree, path: str
+    ) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]:
+        """A file, or a folder with all in it, as a tar; see the contract. Raises NotFound."""
+        return self._files.read(tree, path)
+
+    async def write_path(
+        self,
+        tree: Tree,
+        path: str,
+        source: AsyncIterator[bytes],
+        *,
+        keep_kind: bool = False,
+        owner: str = "",
+    ) -> None:
+        """Unpack a tar into a folder; see the contract.
+
+        Raises:
+            NotFound, InvalidArgument, PermissionDenied, DataLoss, OutOfSpace: As the contract says.
+        If cancelled or failed: what was unpacked so far stays.
+        """
+        await self._files.write(tree, path, source, keep_kind=keep_kind, owner=owner)
 
     # Reading layers
 

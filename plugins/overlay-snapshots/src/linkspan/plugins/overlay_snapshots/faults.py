@@ -13,12 +13,21 @@ from linkspan.sdk.errors import (
     LinkspanError,
     NotFound,
     OutOfSpace,
+    PermissionDenied,
     TooLarge,
 )
 
 _CLASSES: Final = {
     cls.__name__: cls
-    for cls in (DataLoss, Internal, InvalidArgument, NotFound, OutOfSpace, TooLarge)
+    for cls in (
+        DataLoss,
+        Internal,
+        InvalidArgument,
+        NotFound,
+        OutOfSpace,
+        PermissionDenied,
+        TooLarge,
+    )
 }
 
 _ENTRY_FAULTS: Final = frozenset(
@@ -75,6 +84,9 @@ def from_os_error(error: OSError, entry: bytes | None = None) -> LinkspanError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f"while unpacking '{shown(entry)}'" if entry is not None else str(error)
         return disk_full(where)
+    if error.errno == errno.EROFS:
+        where = shown(entry) if entry is not None else str(error.filename or "")
+        return PermissionDenied(f"'{where}' is on a read-only file system", code="read_only")
     if entry is not None and error.errno in _ENTRY_FAULTS:
         return hostile(entry, error.strerror or str(error))
     where = f" at '{shown(entry)}'" if entry is not None else ""

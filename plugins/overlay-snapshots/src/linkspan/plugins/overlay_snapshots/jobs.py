@@ -14,6 +14,7 @@ from linkspan.plugins.overlay_snapshots.faults import from_os_error
 from linkspan.plugins.overlay_snapshots.kernel import open_in_root
 from linkspan.plugins.overlay_snapshots.settle import Settle
 from linkspan.plugins.overlay_snapshots.tar_writer import TarWriter
+from linkspan.plugins.overlay_snapshots.tree_jobs import TREE_JOBS
 from linkspan.plugins.overlay_snapshots.trees import own_size, remove_tree
 from linkspan.plugins.overlay_snapshots.unpack import Unpack
 
@@ -56,6 +57,17 @@ def export(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
 
     TarWriter(put).write()
     return {"diff_id": "sha256:" + hasher.hexdigest()}
+
+
+def pack(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
+    """Write the layer that ``folder``, which stays in use, would become. Task: also ``lowers``."""
+    lowers = [_folder(Path(path)) for path in task["lowers"]]
+    os.chdir(task["folder"])
+
+    def lower_has(path: bytes) -> bool:
+        return any(_has(fd, path) for fd in lowers)
+
+    TarWriter(lambda data: _write_all(fds[0], data), lower_has, clean=False).write()
 
 
 def compress(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
@@ -106,10 +118,12 @@ JOBS: Final[Mapping[str, Job]] = {
     "settle": settle,
     "measure": measure,
     "export": export,
+    "pack": pack,
     "compress": compress,
     "compare": compare,
     "usage": usage,
     "remove": remove,
+    **TREE_JOBS,
 }
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
@@ -171,6 +171,51 @@ class JobServer:
         """
         async with self.job(name, task) as job:
             answer = await job.answer()
+        if isinstance(answer, LinkspanError):
+            raise answer
+        return answer
+
+    async def fed(self, name: str, task: Mapping[str, Any], source: AsyncIterator[bytes]) -> Any:
+        """Do a job that reads a pipe, into which ``source`` goes; return its result.
+
+        Raises:
+            LinkspanError: What the job raised.
+            Exception: What the source raised.
+        If cancelled: the job is killed.
+        """
+        reading, writing = pipe_to_child()
+        ends = [reading, writing]
+        try:
+            async with self.job(name, task, [reading]) as job:
+                os.close(reading)
+                ends.remove(reading)
+                failure: Exception | None = None
+
+                async def pump() -> None:
+                    nonlocal failure
+                    try:
+                        async for chunk in source:
+                            await write_all(writing, chunk)
+                    except BrokenPipeError:
+                        # The child has ended before the stream; its answer says why.
+                        return
+                    except Exception as error:  # noqa: BLE001 - raised below, outside the nursery
+                        failure = error
+                    finally:
+                        os.close(writing)
+                        ends.remove(writing)
+                        if isinstance(source, AsyncGenerator):
+                            await source.aclose()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(pump)
+                    answer = await job.answer()
+                    nursery.cancel_scope.cancel()
+        finally:
+            for fd in ends:
+                os.close(fd)
+        if failure is not None:
+            raise failure
         if isinstance(answer, LinkspanError):
             raise answer
         return answer

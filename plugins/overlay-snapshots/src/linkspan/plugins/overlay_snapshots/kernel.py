@@ -11,8 +11,14 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
+MS_REMOUNT: Final = 32
+MS_BIND: Final = 4096
+MS_REC: Final = 16384
+MS_PRIVATE: Final = 1 << 18
 MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
+
+_CLONE_NEWNS: Final = 0x20000
 
 _SYS_OPENAT2: Final = 437
 _SYS_FSOPEN: Final = 430
@@ -64,6 +70,17 @@ def mount(source: str, target: Path, file_system: str, flags: int, options: str)
 def unmount(target: Path, flags: int = 0) -> None:
     """umount2(2). Raises OSError; EINVAL means that nothing is mounted there."""
     _check(_libc.umount2(os.fsencode(target), flags | UMOUNT_NOFOLLOW), str(target))
+
+
+def enter_mounts(namespace: int) -> None:
+    """See the mounts of another process, and its root (setns(2)). Raises OSError."""
+    _check(_libc.setns(namespace, _CLONE_NEWNS), "setns")
+
+
+def own_mounts() -> None:
+    """From now on mounts of this process are seen by nobody else, and it sees no new ones (unshare(2))."""
+    _check(_libc.unshare(_CLONE_NEWNS), "unshare")
+    mount("none", Path("/"), "", MS_REC | MS_PRIVATE, "")
 
 
 def mount_by_steps(

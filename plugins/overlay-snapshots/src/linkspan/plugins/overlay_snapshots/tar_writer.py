@@ -41,13 +41,18 @@ class TarWriter:
     """
 
     def __init__(
-        self, put: Callable[[bytes], object], lower_has: Callable[[bytes], bool] | None = None
+        self,
+        put: Callable[[bytes], object],
+        lower_has: Callable[[bytes], bool] | None = None,
+        *,
+        clean: bool = True,
     ) -> None:
         self.size_bytes = 0
         self._put = put
         self._lower_has = lower_has
+        self._clean = clean
         self._buffer = bytearray()
-        self._names: dict[int, bytes] = {}
+        self._names: dict[tuple[int, int], bytes] = {}
 
     def write(self) -> None:
         """Write all of it, with the trailer.
@@ -60,6 +65,9 @@ class TarWriter:
             self._entry(path, status)
             if len(self._buffer) > _BUFFER_BYTES:
                 self._flush()
+        self._end()
+
+    def _end(self) -> None:
         self._buffer += bytes(2 * BLOCK)
         self._flush()
 
@@ -102,9 +110,9 @@ class TarWriter:
         kind = stat.S_IFMT(status.st_mode)
         type_flag, link, size, device = _TYPES[kind], b"", 0, (0, 0)
         if status.st_nlink > 1 and kind != stat.S_IFDIR:
-            first = self._names.setdefault(status.st_ino, path)
+            first = self._names.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
-                type_flag, link = b"1", first
+                type_flag, link = b"1", self._name(first)
         attributes: list[tuple[bytes, bytes]] = []
         if type_flag != b"1":
             attributes = _attributes(path, kind)
@@ -114,8 +122,10 @@ class TarWriter:
                 link = os.readlink(path)
             elif kind in (stat.S_IFCHR, stat.S_IFBLK):
                 device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC) if size else -1
+        name = self._name(path)
         self._header(
-            path + b"/" if kind == stat.S_IFDIR else path,
+            name + b"/" if kind == stat.S_IFDIR else name,
             0o777 if kind == stat.S_IFLNK else status.st_mode & 0o7777,
             (status.st_uid, status.st_gid),
             size,
@@ -126,34 +136,38 @@ class TarWriter:
             attributes=attributes,
         )
         if size:
-            self._data(path, size)
+            try:
+                self._data(fd, path, size)
+            finally:
+                os.close(fd)
+            self._buffer += bytes(-size % BLOCK)
         if kind == stat.S_IFDIR and is_opaque(path) and self._opaque_counts(path):
             self._marker(path + b"/.wh..wh..opq")
 
     def _opaque_counts(self, path: bytes) -> bool:
         if self._lower_has is None or self._lower_has(path):
             return True
-        os.removexattr(path, OPAQUE)
+        if self._clean:
+            os.removexattr(path, OPAQUE)
         return False
 
-    def _data(self, path: bytes, size: int) -> None:
+    def _name(self, path: bytes) -> bytes:
+        """What an entry of the folder is called in the tar."""
+        return path
+
+    def _data(self, fd: int, path: bytes, size: int) -> None:
         self.size_bytes += size
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            left = size
-            while left:
-                data = os.read(fd, min(left, _READ_BYTES))
-                if not data:
-                    raise OSError(0, f"'{os.fsdecode(path)}' became shorter while it was read")
-                left -= len(data)
-                if len(data) < 64 << 10:
-                    self._buffer += data
-                else:
-                    self._flush()
-                    self._put(data)
-        finally:
-            os.close(fd)
-        self._buffer += bytes(-size % BLOCK)
+        left = size
+        while left:
+            data = os.read(fd, min(left, _READ_BYTES))
+            if not data:
+                raise OSError(0, f"'{os.fsdecode(path)}' became shorter while it was read")
+            left -= len(data)
+            if len(data) < 64 << 10:
+                self._buffer += data
+            else:
+                self._flush()
+                self._put(data)
 
     def _flush(self) -> None:
         if self._buffer:

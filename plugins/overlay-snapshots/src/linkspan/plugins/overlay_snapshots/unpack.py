@@ -105,7 +105,7 @@ class Unpack:
             if head:
                 self._feed(untar, head)
             for block in blocks:
-                self._feed(untar, bytes(block))
+                self._feed(untar, block)
             return None
         plain_hasher = hashlib.sha256()
         for piece in decompressed(head, blocks):
@@ -113,7 +113,7 @@ class Unpack:
             self._feed(untar, piece)
         return "sha256:" + plain_hasher.hexdigest()
 
-    def _feed(self, untar: Untar, piece: bytes) -> None:
+    def _feed(self, untar: Untar, piece: bytes | memoryview) -> None:
         self._plain_bytes += len(piece)
         limits = self._limits
         if self._plain_bytes > max(_RATIO_FREE_BYTES, limits.ratio * self._size):

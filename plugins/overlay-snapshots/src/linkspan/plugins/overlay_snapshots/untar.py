@@ -128,7 +128,7 @@ class Untar:
         # be set even where it is 0:0.
         self._setgid_seen = False
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take the next piece.
 
         Raises:
@@ -157,9 +157,9 @@ class Untar:
                     return
             missing = BLOCK - len(self._rest)
             if end - at < missing:
-                self._rest += data[at:]
+                self._rest += view[at:]
                 return
-            block = data[at : at + missing]
+            block = bytes(view[at : at + missing])
             at += missing
             if self._rest:
                 block, self._rest = self._rest + block, b""
@@ -389,10 +389,7 @@ class Untar:
                 self.implicit.discard(path)
                 os.chmod(path, mode)
             else:
-                # Something of this layer was here, so what lower layers have here is hidden.
-                self._remove(path)
-                os.mkdir(path, mode)
-                os.setxattr(path, OPAQUE, b"y")
+                self._replace_by_folder(path, mode)
         if entry.uid or entry.gid or self._setgid_seen:
             os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
             os.chmod(path, mode)
@@ -403,6 +400,12 @@ class Untar:
         if entry.attributes:
             _set_attributes(path, entry, regular_or_directory=True)
         self._directories.append((path, entry.mtime_ns))
+
+    def _replace_by_folder(self, path: bytes, mode: int) -> None:
+        """Something of this layer was here, so what lower layers have here is hidden."""
+        self._remove(path)
+        os.mkdir(path, mode)
+        os.setxattr(path, OPAQUE, b"y")
 
     def _special(self, entry: _Entry, kind: int) -> None:
         device = 0

@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL, Signals
 from types import TracebackType
@@ -49,6 +49,7 @@ from linkspan.sdk.model.container import (
     Resources,
     RestartPolicy,
 )
+from linkspan.sdk.model.files import Change, PathStat
 from linkspan.sdk.model.image import Credentials, Image, ImageConfig, PushResult, RemovedImage
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network, NetworkSpec
 from linkspan.sdk.model.process import Chunk, LogQuery, LogRecord, ProcessStreams
@@ -61,6 +62,7 @@ _ANONYMOUS = Credentials()
 _ALL = ContainerFilter()
 _NO_SETTINGS = EndpointSpec()
 _NO_ROOT = Path("/nonexistent")
+_NO_FILES = "containers of the fake engine have no files"
 
 
 def make_image(*tags: str, command: tuple[str, ...] = ("sleep", "1000"), **config: Any) -> Image:
@@ -854,6 +856,31 @@ class FakeContainers:
         container = self.inspect(ref)
         await trio.lowlevel.checkpoint()
         return 100, 100 + self.images.inspect(container.image_id).size_bytes
+
+    async def stat_path(self, ref: str, path: str) -> PathStat:
+        raise Unsupported(_NO_FILES)
+
+    def read_path(
+        self, ref: str, path: str
+    ) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]:
+        raise Unsupported(_NO_FILES)
+
+    async def write_path(
+        self,
+        ref: str,
+        path: str,
+        source: AsyncIterator[bytes],
+        *,
+        keep_kind: bool = False,
+        copy_owner: bool = False,
+    ) -> None:
+        raise Unsupported(_NO_FILES)
+
+    def export(self, ref: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        raise Unsupported(_NO_FILES)
+
+    async def changes(self, ref: str) -> Sequence[Change]:
+        raise Unsupported(_NO_FILES)
 
 
 class FakeEngine:

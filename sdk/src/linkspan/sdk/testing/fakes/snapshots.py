@@ -25,7 +25,6 @@ from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.snapshots import (
     Applied,
     ApplyRequest,
-    Change,
     Layer,
     Snapshots,
     SnapshotsCap,
@@ -33,6 +32,8 @@ from linkspan.sdk.drivers.snapshots import (
 from linkspan.sdk.errors import Conflict, DataLoss, InvalidArgument, NotFound, TooLarge
 from linkspan.sdk.host import Host
 from linkspan.sdk.image_config import chain_ids
+from linkspan.sdk.model.files import Change, PathStat, Tree
+from linkspan.sdk.testing.fakes.tree_files import read_path, stat_path, write_path
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +48,7 @@ class FakeNode:
     opaque: bool = False
 
 
-Tree = dict[str, FakeNode]
+Nodes = dict[str, FakeNode]
 """Relative path → node."""
 
 
@@ -56,7 +57,7 @@ class FakeSnapshot:
     """A writable tree; while mounted, the folder has the truth."""
 
     parent: str
-    tree: Tree
+    tree: Nodes
     target: Path | None = None
 
 
@@ -65,7 +66,7 @@ class FakeStore:
     """What survives a restart of the driver."""
 
     layers: dict[str, Layer] = attrs.field(factory=dict)
-    trees: dict[str, Tree] = attrs.field(factory=dict)
+    trees: dict[str, Nodes] = attrs.field(factory=dict)
     snapshots: dict[str, FakeSnapshot] = attrs.field(factory=dict)
 
 
@@ -83,7 +84,7 @@ class FakeSnapshots(Snapshots[NoConfig]):
     config_type = NoConfig
 
     store: FakeStore
-    _staging: dict[str, tuple[Applied, Tree] | None] = attrs.field(factory=dict)
+    _staging: dict[str, tuple[Applied, Nodes] | None] = attrs.field(factory=dict)
     _views: dict[str, int] = attrs.field(factory=dict)
 
     @classmethod
@@ -131,7 +132,7 @@ class FakeSnapshots(Snapshots[NoConfig]):
                 tree[path] = base[node.target]
         return self._add(name, parent, applied.diff_id, tree)
 
-    def _add(self, name: str, parent: str, diff_id: str, tree: Tree) -> Layer:
+    def _add(self, name: str, parent: str, diff_id: str, tree: Nodes) -> Layer:
         size = sum(len(node.data) for node in tree.values())
         layer = Layer(name=name, parent=parent, diff_id=diff_id, size_bytes=size)
         self.store.layers[name] = layer
@@ -160,7 +161,7 @@ class FakeSnapshots(Snapshots[NoConfig]):
         self.store.layers.pop(name, None)
         self.store.trees.pop(name, None)
 
-    def merged(self, name: str) -> Tree:
+    def merged(self, name: str) -> Nodes:
         """A layer over all its parents; empty for no layer."""
         if not name:
             return {}
@@ -202,16 +203,18 @@ class FakeSnapshots(Snapshots[NoConfig]):
         _clear(snapshot.target)
         snapshot.target = None
 
-    async def commit(self, key: str, *, parent: str) -> Layer:
+    async def commit(self, key: str, *, parent: str, keep: bool = False) -> Layer:
         snapshot = self._snapshot(key)
         if snapshot.parent not in ("", parent):
             raise InvalidArgument(f"snapshot '{key}' stands on another layer")
-        await self.unmount(key)
+        if not keep:
+            await self.unmount(key)
         self.merged(parent)
-        own = _difference(self.merged(snapshot.parent), snapshot.tree)
+        own = _difference(self.merged(snapshot.parent), self._tree(snapshot))
         diff_id = "sha256:" + hashlib.sha256(_tar(own)).hexdigest()
         name = chain_ids([parent, diff_id])[1] if parent else diff_id
-        del self.store.snapshots[key]
+        if not keep:
+            del self.store.snapshots[key]
         if name in self.store.layers:
             return self.store.layers[name]
         return self._add(name, parent, diff_id, own)
@@ -232,6 +235,30 @@ class FakeSnapshots(Snapshots[NoConfig]):
         own = _difference(self.merged(snapshot.parent), self._tree(snapshot))
         return sum(len(node.data) for node in own.values())
 
+    async def stat_path(self, tree: Tree, path: str) -> PathStat:
+        await trio.lowlevel.checkpoint()
+        return stat_path(tree, path)
+
+    @asynccontextmanager
+    async def read_path(
+        self, tree: Tree, path: str
+    ) -> AsyncIterator[tuple[PathStat, AsyncIterator[bytes]]]:
+        await trio.lowlevel.checkpoint()
+        found = stat_path(tree, path)
+        yield found, _pieces(read_path(tree, path))
+
+    async def write_path(
+        self,
+        tree: Tree,
+        path: str,
+        source: AsyncIterator[bytes],
+        *,
+        keep_kind: bool = False,
+        owner: str = "",
+    ) -> None:
+        data = b"".join([piece async for piece in source])
+        write_path(tree, path, data, keep_kind=keep_kind)
+
     async def keys(self) -> list[str]:
         await trio.lowlevel.checkpoint()
         return list(self.store.snapshots)
@@ -240,7 +267,7 @@ class FakeSnapshots(Snapshots[NoConfig]):
         await self.unmount(key)
         self.store.snapshots.pop(key, None)
 
-    def _tree(self, snapshot: FakeSnapshot) -> Tree:
+    def _tree(self, snapshot: FakeSnapshot) -> Nodes:
         return snapshot.tree if snapshot.target is None else _read(snapshot.target)
 
     def _snapshot(self, key: str) -> FakeSnapshot:
@@ -307,7 +334,7 @@ async def _pieces(data: bytes) -> AsyncIterator[bytes]:
         yield data[start : start + (1 << 20)]
 
 
-def _apply(request: ApplyRequest, data: bytes) -> tuple[Applied, Tree]:
+def _apply(request: ApplyRequest, data: bytes) -> tuple[Applied, Nodes]:
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
     try:
         plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
@@ -331,8 +358,8 @@ def _apply(request: ApplyRequest, data: bytes) -> tuple[Applied, Tree]:
     return applied, tree
 
 
-def _untar(plain: bytes, limit_bytes: int) -> Tree:
-    tree: Tree = {}
+def _untar(plain: bytes, limit_bytes: int) -> Nodes:
+    tree: Nodes = {}
     total = 0
     with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
         for info in tar:
@@ -392,7 +419,7 @@ def _parents(path: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _over(base: Tree, own: Tree) -> Tree:
+def _over(base: Nodes, own: Nodes) -> Nodes:
     merged = dict(base)
     for path, node in own.items():
         if node.kind != "folder" or node.opaque:
@@ -406,8 +433,8 @@ def _over(base: Tree, own: Tree) -> Tree:
     return dict(sorted(merged.items()))
 
 
-def _difference(base: Tree, tree: Tree) -> Tree:
-    own: Tree = {}
+def _difference(base: Nodes, tree: Nodes) -> Nodes:
+    own: Nodes = {}
     for path, node in tree.items():
         below = base.get(path)
         same = below is not None and (
@@ -426,7 +453,7 @@ def _difference(base: Tree, tree: Tree) -> Tree:
     return dict(sorted(own.items()))
 
 
-def _tar(own: Tree) -> bytes:
+def _tar(own: Nodes) -> bytes:
     """As real drivers order it: in each folder whiteouts first."""
     buffer = io.BytesIO()
 
@@ -455,7 +482,7 @@ def _tar(own: Tree) -> bytes:
     return buffer.getvalue()
 
 
-def _write(tree: Tree, target: Path) -> None:
+def _write(tree: Nodes, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for path, node in sorted(tree.items()):
         place = target / path
@@ -473,8 +500,8 @@ def _write(tree: Tree, target: Path) -> None:
             os.utime(target / path, (node.mtime_s, node.mtime_s))
 
 
-def _read(target: Path) -> Tree:
-    tree: Tree = {}
+def _read(target: Path) -> Nodes:
+    tree: Nodes = {}
     for place in sorted(target.rglob("*")):
         status = place.lstat()
         path, mode = str(place.relative_to(target)), stat.S_IMODE(status.st_mode)

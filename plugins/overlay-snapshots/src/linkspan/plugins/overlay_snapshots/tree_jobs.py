@@ -1,0 +1,401 @@
+"""What children do with the files of containers: look at a path, pack it, unpack into it.
+
+The child first makes the container's files its root: from then on whatever symlinks there are, and
+whatever a tar names, the kernel resolves inside. Where a process runs in the root, its mounts are seen;
+else the mounts of the task are made, in a mount namespace that ends with the child.
+"""
+
+import contextlib
+import errno
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from linkspan.plugins.overlay_snapshots import kernel
+from linkspan.plugins.overlay_snapshots.compression import (
+    MAGIC_BYTES,
+    decompressed,
+    is_compressed,
+)
+from linkspan.plugins.overlay_snapshots.faults import dumps, from_os_error, hostile
+from linkspan.plugins.overlay_snapshots.tar_writer import TarWriter
+from linkspan.plugins.overlay_snapshots.untar import LayerLimits, Untar
+from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound, PermissionDenied
+
+_BLOCK_BYTES: Final = 1 << 20
+_NO_LIMITS: Final = LayerLimits(1 << 62, 1 << 62, 1 << 62)
+_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
+_NO_PATH: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+# -- the root -----------------------------------------------------------------------------------
+
+
+def enter(task: Mapping[str, Any]) -> None:
+    """Make the container's files the root of this process.
+
+    Task: ``folder``, ``pid``, ``mounts`` (destination, source, read-only).
+    """
+    if not (task["pid"] and _enter_process(task)):
+        _make_view(task)
+    os.umask(0)
+    os.chdir("/")
+
+
+def _enter_process(task: Mapping[str, Any]) -> bool:
+    """Take over what a process sees; False if it has ended, or is another one by now."""
+    expected = os.stat(task["folder"])
+    try:
+        mounted = Path(f"/proc/{task['pid']}/mountinfo").read_bytes()
+        namespace = os.open(f"/proc/{task['pid']}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    before = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        kernel.enter_mounts(namespace)
+        if not os.path.samestat(os.stat("/"), expected):
+            kernel.enter_mounts(before)
+            return False
+    finally:
+        os.close(namespace)
+        os.close(before)
+    kernel.own_mounts()
+    _leave_out(mounted, {os.fsencode(mount[0]) for mount in task["mounts"]})
+    return True
+
+
+def _leave_out(mounted: bytes, wanted: set[bytes]) -> None:
+    """Unmount what the kernel makes up (``/proc``, ``/sys``, ``/dev``) and all that is not wanted."""
+    gone: list[bytes] = []
+    for line in mounted.splitlines():
+        target = _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
+        if target == b"/" or any(_is_below(target, path) for path in (*wanted, *gone)):
+            continue
+        with contextlib.suppress(OSError):
+            kernel.unmount(Path(os.fsdecode(target)), kernel.MNT_DETACH)
+        gone.append(target)
+
+
+def _is_below(path: bytes, folder: bytes) -> bool:
+    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
+
+
+def _make_view(task: Mapping[str, Any]) -> None:
+    kernel.own_mounts()
+    root = os.open(task["folder"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for destination, source, read_only in task["mounts"]:
+            if source:
+                _bind(root, os.fsencode(destination), source, read_only=read_only)
+    finally:
+        os.close(root)
+    os.chroot(task["folder"])
+
+
+def _bind(root: int, destination: bytes, source: str, *, read_only: bool) -> None:
+    is_folder = stat.S_ISDIR(os.stat(source).st_mode)
+    flags = kernel.MS_BIND | kernel.MS_REC
+    for options in (flags, flags | kernel.MS_REMOUNT | kernel.MS_RDONLY if read_only else 0):
+        if options:
+            fd = _mount_point(root, destination, is_folder=is_folder)
+            try:
+                kernel.mount(source, Path(f"/proc/self/fd/{fd}"), "", options, "")
+            finally:
+                os.close(fd)
+
+
+def _mount_point(root: int, path: bytes, *, is_folder: bool) -> int:
+    """Open a path inside the root, made if it is missing."""
+    parts = [part for part in path.split(b"/") if part]
+    current = kernel.open_in_root(root, b".", os.O_PATH)
+    for count, part in enumerate(parts, 1):
+        place = b"/".join(parts[:count])
+        try:
+            following = kernel.open_in_root(root, place, os.O_PATH)
+        except FileNotFoundError:
+            if count < len(parts) or is_folder:
+                os.mkdir(part, 0o755, dir_fd=current)
+            else:
+                new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                os.close(os.open(part, new, 0o644, dir_fd=current))
+            following = kernel.open_in_root(root, place, os.O_PATH)
+        os.close(current)
+        current = following
+    return current
+
+
+# -- paths --------------------------------------------------------------------------------------
+
+
+def _absolute(path: str) -> bytes:
+    """From the root, without ``..``; a last ``/`` or ``/.`` is kept, since it follows a link."""
+    raw = os.fsencode(path)
+    clean = posixpath.normpath(b"/" + raw.lstrip(b"/"))
+    if raw == b"." or raw.endswith(b"/."):
+        return clean.rstrip(b"/") + b"/."
+    if raw.endswith(b"/") and clean != b"/":
+        return clean + b"/"
+    return clean
+
+
+def _base(path: bytes) -> bytes:
+    return path.rstrip(b"/").rpartition(b"/")[2] or b"/"
+
+
+def _stat_of(path: bytes, asked: str) -> dict[str, Any]:
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        raise _path_error(error, asked) from error
+    target = b""
+    if stat.S_ISLNK(status.st_mode):
+        target = os.path.realpath(path)
+    return {
+        "name": os.fsdecode(_base(path)),
+        "size_bytes": status.st_size,
+        "mode": status.st_mode,
+        "mtime_ns": status.st_mtime_ns,
+        "link_target": os.fsdecode(target),
+    }
+
+
+def _path_error(error: OSError, asked: str) -> LinkspanError:
+    if error.errno in _NO_PATH:
+        return NotFound(
+            f"no such file or folder: {asked}", code="path_not_found", details={"path": asked}
+        )
+    return from_os_error(error)
+
+
+def stat_path(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
+    """What ``path`` is."""
+    enter(task)
+    return _stat_of(_absolute(task["path"]), task["path"])
+
+
+# -- reading ------------------------------------------------------------------------------------
+
+
+class _Packer(TarWriter):
+    """Writes files as they are; what vanishes meanwhile is left out."""
+
+    def __init__(self, pipe: int, prefix: bytes) -> None:
+        super().__init__(lambda data: _send(pipe, data))
+        self._pipe = pipe
+        self._prefix = prefix
+
+    def write_path(self, path: bytes, status: os.stat_result) -> None:
+        """A folder and all in it, or one file."""
+        if stat.S_ISDIR(status.st_mode):
+            os.chdir(path)
+            self._header(
+                self._prefix + b"/",
+                stat.S_IMODE(status.st_mode),
+                (status.st_uid, status.st_gid),
+                0,
+                max(status.st_mtime_ns // 1_000_000_000, 0),
+                b"5",
+            )
+            self._prefix += b"/"
+            self.write()
+            return
+        os.chdir(posixpath.dirname(path) or b"/")
+        self._prefix = b""
+        self._entry(_base(path), status)
+        self._end()
+
+    def _name(self, path: bytes) -> bytes:
+        return self._prefix + path
+
+    def _folder(self, prefix: bytes) -> list[tuple[bytes, os.stat_result]]:
+        found = []
+        try:
+            names = sorted(os.listdir(prefix or b"."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.lstat(prefix + name)
+                if not stat.S_ISSOCK(status.st_mode):
+                    found.append((prefix + name, status))
+        return found
+
+    def _entry(self, path: bytes, status: os.stat_result) -> None:
+        try:
+            super()._entry(path, status)
+        except FileNotFoundError:
+            # It was there a moment ago; nothing of it has been written yet.
+            return
+
+    def _data(self, fd: int, path: bytes, size: int) -> None:
+        self._flush()
+        left = size
+        while left:
+            try:
+                sent = os.sendfile(self._pipe, fd, None, min(left, _BLOCK_BYTES))
+            except BrokenPipeError:
+                os._exit(1)
+            if not sent:
+                # It became shorter, but the header is out: zeros, as other programs write then.
+                _send(self._pipe, bytes(left))
+                return
+            left -= sent
+
+
+def read_path(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
+    """Write what ``path`` is as a line of JSON, then its tar, to the pipe."""
+    enter(task)
+    asked = task["path"]
+    path = _absolute(asked)
+    found = _stat_of(path, asked)
+    _send(fds[0], dumps(found) + b"\n")
+    if not asked:
+        _Packer(fds[0], b"").write()
+        return None
+    base = _base(path)
+    try:
+        _Packer(fds[0], b"" if base == b"/" else base).write_path(path, os.lstat(path))
+    except OSError as error:
+        raise _path_error(error, asked) from error
+    return None
+
+
+def _send(pipe: int, data: bytes) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(pipe, view) :]
+    except BrokenPipeError:
+        # Nobody listens any more: the daemon has cancelled.
+        os._exit(1)
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+class _FilesUntar(Untar):
+    """Unpacks ordinary files: no name means anything special, and owners are always set."""
+
+    def __init__(self, *, keep_kind: bool, owner: tuple[int, int] | None) -> None:
+        super().__init__(_NO_LIMITS)
+        self._keep_kind = keep_kind
+        self._owner = owner
+        self._setgid_seen = True
+
+    def _make(self, entry: Any, *rest: Any) -> None:
+        if self._owner is not None:
+            entry.uid, entry.gid = self._owner
+        super()._make(entry, *rest)
+
+    def _marker(self, path: bytes) -> bool:
+        return False
+
+    def _lower_visible(self, path: bytes) -> bool:
+        return False
+
+    def _accept_parent(self, current: bytes, entry: bytes, hops: int) -> None:
+        # Other than in a layer, a link to what is not there is not given what it lacks.
+        if not os.path.isdir(current):
+            raise hostile(entry, f"'{os.fsdecode(current)}' is not a folder")
+
+    def _replace_by_folder(self, path: bytes, mode: int) -> None:
+        if self._keep_kind:
+            raise _other_kind("cannot overwrite non-directory", path, "with directory")
+        os.unlink(path)
+        os.mkdir(path, mode)
+
+    def _remove(self, path: bytes) -> None:
+        if self._keep_kind and stat.S_ISDIR(os.lstat(path).st_mode):
+            raise _other_kind("cannot overwrite directory", path, "with non-directory")
+        super()._remove(path)
+
+
+def _other_kind(before: str, path: bytes, after: str) -> InvalidArgument:
+    name = os.fsdecode(path)
+    return InvalidArgument(f'{before} "{name}" {after} "{name}"', code="other_kind")
+
+
+def write_path(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
+    """Unpack the pipe's tar into the folder ``path``. Task: also ``keep_kind``, ``owner``, ``read_only``."""
+    enter(task)
+    asked = task["path"]
+    try:
+        is_folder = stat.S_ISDIR(os.stat(_absolute(asked)).st_mode)
+        if is_folder:
+            os.chdir(_absolute(asked))
+    except OSError as error:
+        raise _path_error(error, asked) from error
+    if not is_folder:
+        raise InvalidArgument("extraction point is not a directory", code="not_a_folder")
+    _refuse_if_read_only(os.fsencode(os.getcwd()), task)
+    owner = _owner(task["owner"]) if task["owner"] else None
+    untar = _FilesUntar(keep_kind=task["keep_kind"], owner=owner)
+    for piece in _plain(fds[0]):
+        untar.feed(piece)
+    untar.finish()
+    return None
+
+
+def _refuse_if_read_only(path: bytes, task: Mapping[str, Any]) -> None:
+    inside = [m for m in task["mounts"] if _is_below(path, os.fsencode(m[0]))]
+    if inside:
+        if max(inside, key=lambda mount: len(mount[0]))[2]:
+            raise PermissionDenied("mounted volume is marked read-only", code="read_only")
+    elif task["read_only"]:
+        raise PermissionDenied("container rootfs is marked read-only", code="read_only")
+
+
+def _plain(pipe: int) -> Iterator[bytes | memoryview]:
+    """The bytes of the tar, decompressed if need be."""
+    blocks = _blocks(pipe)
+    head = b""
+    for block in blocks:
+        head += block
+        if len(head) >= MAGIC_BYTES:
+            break
+    if is_compressed(head):
+        yield from decompressed(head, blocks)
+        return
+    if head:
+        yield head
+    yield from blocks
+
+
+def _blocks(pipe: int) -> Iterator[memoryview]:
+    view = memoryview(bytearray(_BLOCK_BYTES))
+    while count := os.readv(pipe, [view]):
+        yield view[:count]
+
+
+def _owner(user: str) -> tuple[int, int]:
+    """``user[:group]`` by the container's own books."""
+    name, _, group = user.partition(":")
+    uid, gid = _look_up("/etc/passwd", name, lambda fields: (int(fields[2]), int(fields[3])))
+    if group:
+        gid = _look_up("/etc/group", group, lambda fields: (int(fields[2]), 0))[0]
+    return uid, gid
+
+
+def _look_up(book: str, name: str, read: Callable[[list[str]], tuple[int, int]]) -> tuple[int, int]:
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = Path(book).read_text(errors="replace").splitlines()
+    for line in lines:
+        fields = line.split(":")
+        with contextlib.suppress(ValueError, IndexError):
+            if name in (fields[0], fields[2]):
+                return read(fields)
+    if name.isdigit():
+        return int(name), 0
+    raise InvalidArgument(f"no entry for '{name}' in {book}", code="user_not_found")
+
+
+TREE_JOBS: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[int]], Any]]] = {
+    "stat-path": stat_path,
+    "read-path": read_path,
+    "write-path": write_path,
+}
