@@ -13,6 +13,21 @@ from linkspan.sdk.errors import NotFound
 from linkspan.sdk.model.container import Container
 from linkspan.sdk.model.files import Change, PathStat, Tree, TreeMount
 
+MOUNT_POINTS = (
+    "/dev",
+    "/dev/console",
+    "/dev/mqueue",
+    "/dev/pts",
+    "/dev/shm",  # noqa: S108 - a path in the container
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/proc",
+    "/run/secrets",
+    "/sys",
+)
+"""What the runtime makes in every root; nobody's change, and no image's content."""
+
 
 class ContainerFiles:
     """What ``docker cp``, ``export`` and ``diff`` ask for."""
@@ -75,7 +90,7 @@ class ContainerFiles:
 
     async def changes(self, entry: Entry) -> Sequence[Change]:
         """What differs from the image."""
-        return await self._drivers.snapshots.changes(entry.container.id)
+        return await self._drivers.snapshots.changes(entry.container.id, ignore=MOUNT_POINTS)
 
     @asynccontextmanager
     async def _tree(self, entry: Entry) -> AsyncIterator[Tree]:

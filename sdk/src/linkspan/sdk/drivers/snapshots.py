@@ -15,7 +15,7 @@ followed inside.
 
 import abc
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -158,7 +158,9 @@ class Snapshots(Driver[Config], abc.ABC):
         """
 
     @abc.abstractmethod
-    async def commit(self, key: str, *, parent: str, keep: bool = False) -> Layer:
+    async def commit(
+        self, key: str, *, parent: str, keep: bool = False, ignore: Collection[str] = ()
+    ) -> Layer:
         """Make a snapshot's own content a layer on ``parent`` and end the snapshot.
 
         The name is the ChainID that follows from the parent's name and the computed diff id.
@@ -167,6 +169,8 @@ class Snapshots(Driver[Config], abc.ABC):
 
         Args:
             keep: The layer is a copy, and the snapshot goes on, mounted or not.
+            ignore: With ``keep``, absolute paths that do not count while they are empty files or folders:
+                what a runtime makes to mount something on it.
 
         Raises:
             NotFound: No such key.
@@ -197,8 +201,8 @@ class Snapshots(Driver[Config], abc.ABC):
         """
 
     @abc.abstractmethod
-    async def changes(self, key: str) -> list[Change]:
-        """What a snapshot has that its layer has not."""
+    async def changes(self, key: str, *, ignore: Collection[str] = ()) -> list[Change]:
+        """What a snapshot has that its layer has not; ``ignore`` as in ``commit``."""
 
     @abc.abstractmethod
     async def usage(self, key: str) -> int:

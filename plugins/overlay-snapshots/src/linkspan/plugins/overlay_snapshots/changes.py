@@ -5,6 +5,7 @@ import stat
 from typing import Final
 
 from linkspan.plugins.overlay_snapshots.kernel import open_in_root
+from linkspan.plugins.overlay_snapshots.trees import is_stub
 from linkspan.plugins.overlay_snapshots.untar import is_opaque
 
 MODIFIED: Final = 0
@@ -14,7 +15,7 @@ DELETED: Final = 2
 Found = tuple[str, int]
 
 
-def changes(lower: int) -> list[Found]:
+def changes(lower: int, ignore: frozenset[bytes] = frozenset()) -> list[Found]:
     """Compare the current folder, an overlay's upper one, with the tree below it.
 
     Folders that are there only because something in them changed count as modified, as in Docker;
@@ -22,7 +23,10 @@ def changes(lower: int) -> list[Found]:
 
     Args:
         lower: Descriptor of the parents as one tree.
+        ignore: Paths that count as not there while they are stubs.
     """
+    stubs: set[bytes] = set()
+    touched: list[bytes] = []
     found: dict[bytes, int] = {}
     pending = [b""]
     while pending:
@@ -38,6 +42,9 @@ def changes(lower: int) -> list[Found]:
                 if below is not None:
                     found[path] = DELETED
                 continue
+            if below is None and path in ignore and is_stub(path, status):
+                stubs.add(path.rpartition(b"/")[0])
+                continue
             if stat.S_ISDIR(status.st_mode):
                 pending.append(path + b"/")
                 if below is not None and stat.S_ISDIR(below.st_mode):
@@ -45,7 +52,13 @@ def changes(lower: int) -> list[Found]:
                         _hidden(lower, path, found)
                     if _same_folder(status, below):
                         continue
+                    if _same_owner(status, below):
+                        touched.append(path)
             found[path] = ADDED if below is None else MODIFIED
+    for path in touched:
+        # Only its time differs, and only because of a stub.
+        if path in stubs and not any(other.startswith(path + b"/") for other in found):
+            del found[path]
     for path in list(found):
         parts = path.split(b"/")
         for count in range(1, len(parts)):
@@ -76,13 +89,16 @@ def _status_in(lower: int, path: bytes) -> os.stat_result | None:
         os.close(fd)
 
 
-def _same_folder(ours: os.stat_result, theirs: os.stat_result) -> bool:
-    return (ours.st_mode, ours.st_uid, ours.st_gid, ours.st_mtime_ns) == (
+def _same_owner(ours: os.stat_result, theirs: os.stat_result) -> bool:
+    return (ours.st_mode, ours.st_uid, ours.st_gid) == (
         theirs.st_mode,
         theirs.st_uid,
         theirs.st_gid,
-        theirs.st_mtime_ns,
     )
+
+
+def _same_folder(ours: os.stat_result, theirs: os.stat_result) -> bool:
+    return _same_owner(ours, theirs) and ours.st_mtime_ns == theirs.st_mtime_ns
 
 
 def _hidden(lower: int, path: bytes, found: dict[bytes, int]) -> None:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -373,7 +373,9 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         await trio.to_thread.run_sync(lambda: unmount(target, lazily=lazily))
         self._mounts.pop(key, None)
 
-    async def commit(self, key: str, *, parent: str, keep: bool = False) -> Layer:
+    async def commit(
+        self, key: str, *, parent: str, keep: bool = False, ignore: Collection[str] = ()
+    ) -> Layer:
         """Make a snapshot's own content a layer; see the contract.
 
         Raises:
@@ -391,17 +393,23 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
                 )
             self._chain(parent)
             if keep:
-                return await self._copy(snapshot, parent)
+                return await self._copy(snapshot, parent, ignore)
             return await self._commit(snapshot, parent)
 
-    async def _copy(self, snapshot: SnapshotRecord, parent: str) -> Layer:
+    async def _copy(self, snapshot: SnapshotRecord, parent: str, ignore: Collection[str]) -> Layer:
         """Make a layer that is like a snapshot's own content; one child packs, another unpacks."""
         ref = f"copy-{self._store.new_id()}"
         staging = self._staging[ref] = _Staging(self._store.new_id())
         try:
             async with self._packers:
                 folder = await _in_thread(self._store.make_staging, staging.id)
-                result = await self._pack_and_unpack(snapshot, ref, folder)
+                packing = {
+                    "folder": str(self._store.upper(snapshot)),
+                    "lowers": [str(path) for path in self._store.lowers(snapshot.parent)],
+                    "ignore": list(ignore),
+                }
+                unpacking = self._unpack_task(ApplyRequest(ref=ref), folder)
+                result = await self._pack_and_unpack(packing, unpacking)
         except BaseException:
             del self._staging[ref]
             with trio.CancelScope(shield=True):
@@ -413,13 +421,8 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         return await self.commit_applied(ref, name=name, parent=parent)
 
     async def _pack_and_unpack(
-        self, snapshot: SnapshotRecord, ref: str, folder: Path
+        self, packing: Mapping[str, Any], unpacking: Mapping[str, Any]
     ) -> dict[str, Any]:
-        packing = {
-            "folder": str(self._store.upper(snapshot)),
-            "lowers": [str(path) for path in self._store.lowers(snapshot.parent)],
-        }
-        unpacking = self._unpack_task(ApplyRequest(ref=ref), folder)
         reading, writing = os.pipe2(os.O_CLOEXEC)
         ends = [reading, writing]
         try:
@@ -506,7 +509,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         await _in_thread(self._store.drop_snapshot, snapshot)
         self._trash_filled.set()
 
-    async def changes(self, key: str) -> list[Change]:
+    async def changes(self, key: str, *, ignore: Collection[str] = ()) -> list[Change]:
         """What a snapshot has that its layer has not, by path.
 
         Raises:
@@ -515,7 +518,8 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         snapshot = self._snapshot(key)
         upper = str(self._store.upper(snapshot))
         async with self._lower_tree(snapshot.parent) as lower:
-            found = await self._jobs.run("compare", {"folder": upper, "lower": str(lower)})
+            task = {"folder": upper, "lower": str(lower), "ignore": list(ignore)}
+            found = await self._jobs.run("compare", task)
         return [Change(path=path, kind=kind) for path, kind in found]
 
     async def usage(self, key: str) -> int:

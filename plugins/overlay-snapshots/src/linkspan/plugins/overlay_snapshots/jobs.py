@@ -60,14 +60,17 @@ def export(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
 
 
 def pack(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
-    """Write the layer that ``folder``, which stays in use, would become. Task: also ``lowers``."""
+    """Write the layer that ``folder``, which stays in use, would become. Task: ``lowers``, ``ignore``."""
     lowers = [_folder(Path(path)) for path in task["lowers"]]
     os.chdir(task["folder"])
 
     def lower_has(path: bytes) -> bool:
         return any(_has(fd, path) for fd in lowers)
 
-    TarWriter(lambda data: _write_all(fds[0], data), lower_has, clean=False).write()
+    def put(data: bytes) -> None:
+        _write_all(fds[0], data)
+
+    TarWriter(put, lower_has, clean=False, ignore=_relative(task["ignore"])).write()
 
 
 def compress(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
@@ -95,10 +98,10 @@ def compress(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
 
 
 def compare(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
-    """See ``changes``. Task: ``folder``, ``lower`` (the parents, mounted)."""
+    """See ``changes``. Task: ``folder``, ``lower`` (the parents, mounted), ``ignore``."""
     lower = _folder(Path(task["lower"]))
     os.chdir(task["folder"])
-    return changes(lower)
+    return changes(lower, _relative(task["ignore"]))
 
 
 def usage(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
@@ -125,6 +128,10 @@ JOBS: Final[Mapping[str, Job]] = {
     "remove": remove,
     **TREE_JOBS,
 }
+
+
+def _relative(paths: Sequence[str]) -> frozenset[bytes]:
+    return frozenset(os.fsencode(path).lstrip(b"/") for path in paths)
 
 
 def _folder(path: Path) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from linkspan.plugins.overlay_snapshots.faults import hostile
+from linkspan.plugins.overlay_snapshots.trees import is_stub
 from linkspan.plugins.overlay_snapshots.untar import BLOCK, OPAQUE, allowed_attribute, is_opaque
 
 _BUFFER_BYTES: Final = 256 << 10
@@ -46,11 +47,13 @@ class TarWriter:
         lower_has: Callable[[bytes], bool] | None = None,
         *,
         clean: bool = True,
+        ignore: frozenset[bytes] = frozenset(),
     ) -> None:
         self.size_bytes = 0
         self._put = put
         self._lower_has = lower_has
         self._clean = clean
+        self._ignore = ignore
         self._buffer = bytearray()
         self._names: dict[tuple[int, int], bytes] = {}
 
@@ -99,9 +102,16 @@ class TarWriter:
             status = os.lstat(path)
             if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
                 self._marker(prefix + b".wh." + name)
-            elif not stat.S_ISSOCK(status.st_mode):
+            elif not stat.S_ISSOCK(status.st_mode) and not self._is_ignored(path, status):
                 found.append((path, status))
         return found
+
+    def _is_ignored(self, path: bytes, status: os.stat_result) -> bool:
+        return (
+            path in self._ignore
+            and is_stub(path, status)
+            and not (self._lower_has is not None and self._lower_has(path))
+        )
 
     def _marker(self, path: bytes) -> None:
         self._header(path, 0, (0, 0), 0, 0, b"0")

@@ -49,6 +49,14 @@ def remove_tree(root: bytes | str | Path) -> None:
                 pending.insert(1, target)
 
 
+def is_stub(path: bytes, status: os.stat_result) -> bool:
+    """Whether there is nothing but an empty file or folder, as it is made to mount something on it."""
+    if stat.S_ISDIR(status.st_mode):
+        with os.scandir(path) as entries:
+            return next(entries, None) is None
+    return stat.S_ISREG(status.st_mode) and not status.st_size
+
+
 def own_size(folder: bytes) -> int:
     """Bytes of the regular files below a folder; a file with several names counts once."""
     total = 0

@@ -623,8 +623,9 @@ class SnapshotsConformance:
         root, _ = tree
         parent = (await snapshots.layers())[0].name
         (root.folder / "etc/name").unlink()
+        (root.folder / "stub").mkdir()
         (root.folder / "new").write_bytes(b"of the snapshot")
-        layer = await snapshots.commit("box", parent=parent, keep=True)
+        layer = await snapshots.commit("box", parent=parent, keep=True, ignore=("/stub", "/new"))
         (root.folder / "new").write_bytes(b"changed later")
         assert "box" in await snapshots.keys()
         async with snapshots.view(layer.name) as folder:

@@ -13,7 +13,7 @@ import stat
 import tarfile
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -203,14 +203,16 @@ class FakeSnapshots(Snapshots[NoConfig]):
         _clear(snapshot.target)
         snapshot.target = None
 
-    async def commit(self, key: str, *, parent: str, keep: bool = False) -> Layer:
+    async def commit(
+        self, key: str, *, parent: str, keep: bool = False, ignore: Collection[str] = ()
+    ) -> Layer:
         snapshot = self._snapshot(key)
         if snapshot.parent not in ("", parent):
             raise InvalidArgument(f"snapshot '{key}' stands on another layer")
         if not keep:
             await self.unmount(key)
         self.merged(parent)
-        own = _difference(self.merged(snapshot.parent), self._tree(snapshot))
+        own = _difference(self.merged(snapshot.parent), self._tree(snapshot), ignore)
         diff_id = "sha256:" + hashlib.sha256(_tar(own)).hexdigest()
         name = chain_ids([parent, diff_id])[1] if parent else diff_id
         if not keep:
@@ -219,12 +221,12 @@ class FakeSnapshots(Snapshots[NoConfig]):
             return self.store.layers[name]
         return self._add(name, parent, diff_id, own)
 
-    async def changes(self, key: str) -> list[Change]:
+    async def changes(self, key: str, *, ignore: Collection[str] = ()) -> list[Change]:
         await trio.lowlevel.checkpoint()
         snapshot = self._snapshot(key)
         below = self.merged(snapshot.parent)
         found = []
-        for path, node in sorted(_difference(below, self._tree(snapshot)).items()):
+        for path, node in sorted(_difference(below, self._tree(snapshot), ignore).items()):
             kind = 2 if node.kind == "whiteout" else 0 if path in below else 1
             found.append(Change(path=f"/{path}", kind=kind))
         return found
@@ -433,8 +435,10 @@ def _over(base: Nodes, own: Nodes) -> Nodes:
     return dict(sorted(merged.items()))
 
 
-def _difference(base: Nodes, tree: Nodes) -> Nodes:
+def _difference(base: Nodes, tree: Nodes, ignore: Collection[str] = ()) -> Nodes:
     own: Nodes = {}
+    stubs = {path.lstrip("/") for path in ignore}
+    tree = {p: n for p, n in tree.items() if not (p in stubs and _is_stub(p, base, tree))}
     for path, node in tree.items():
         below = base.get(path)
         same = below is not None and (
@@ -451,6 +455,12 @@ def _difference(base: Nodes, tree: Nodes) -> Nodes:
         for parent in _parents(path):
             own.setdefault(parent, tree[parent])
     return dict(sorted(own.items()))
+
+
+def _is_stub(path: str, base: Nodes, tree: Nodes) -> bool:
+    if path in base or tree[path].data:
+        return False
+    return not any(other.startswith(f"{path}/") for other in tree)
 
 
 def _tar(own: Nodes) -> bytes:
