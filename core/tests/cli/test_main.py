@@ -1,6 +1,7 @@
 """The command line as a whole: what is typed wrong, exit statuses, help."""
 
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -148,7 +149,7 @@ def test_every_example_can_be_parsed(row: Any) -> None:
 
     found = load(row.run)
     for example in found.examples:  # type: ignore[attr-defined]
-        command_line = example.partition(" > ")[0].partition("        ")[0]
+        command_line = re.split(r" [<>|] | {8}", example)[0]
         if not command_line.startswith("linkspan ") or "$(" in command_line:
             continue
         words = shlex.split(command_line)[1:]

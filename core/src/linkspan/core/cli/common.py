@@ -82,7 +82,9 @@ def complete(path: str, names: Callable[[Any], Iterable[str]]) -> Callable[..., 
         root = ctx.find_root().params
         try:
             api = Api(resolve_address(str(root.get("_host") or "")), silence_s=0.3)
-            found = [n for record in api.get(path) or () for n in names(record)]
+            answer = api.get(path) or ()
+            records = answer.get("Volumes") or () if isinstance(answer, dict) else answer
+            found = [n for record in records for n in names(record)]
         except (LinkspanError, OSError, ValueError):
             return []
         return [name for name in found if name.startswith(incomplete)]
@@ -95,6 +97,13 @@ def container_names(record: Any) -> list[str]:
     return [name.lstrip("/") for name in record.get("Names") or ()]
 
 
+def _name(record: Any) -> list[str]:
+    return [record.get("Name") or (record.get("Spec") or {}).get("Name", "")]
+
+
 complete_running = complete("/containers/json", container_names)
 complete_container = complete("/containers/json?all=1", container_names)
 complete_image = complete("/images/json", lambda record: record.get("RepoTags") or [])
+complete_network = complete("/networks", _name)
+complete_volume = complete("/volumes", _name)
+complete_service = complete("/services", _name)

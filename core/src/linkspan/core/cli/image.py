@@ -1,9 +1,5 @@
 """``images``, ``pull``, ``push``, ``tag``, ``rmi``."""
 
-import base64
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,13 +7,12 @@ import click
 from linkspan.core.cli import image_list, words
 from linkspan.core.cli.command import command, settings
 from linkspan.core.cli.common import complete_image, each
+from linkspan.core.cli.credentials import registry_auth
 from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.progress import Display, Transfer
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import Answer, segment
 from linkspan.sdk.units import format_size
-
-_DOCKER_HUB = "https://index.docker.io/v1/"
 
 
 @command(
@@ -171,27 +166,3 @@ def split_reference(reference: str) -> tuple[str, str]:
         return name, digest
     head, colon, tail = reference.rpartition(":")
     return (head, tail) if colon and "/" not in tail else (reference, "latest")
-
-
-def registry_auth(reference: str) -> str:
-    """The X-Registry-Auth header: what ``docker login`` stored for the reference's registry."""
-    host = _registry_of(reference)
-    folder = os.environ.get("DOCKER_CONFIG") or str(Path("~/.docker").expanduser())
-    try:
-        stored = json.loads((Path(folder) / "config.json").read_bytes())
-        auths = stored.get("auths") or {}
-        entry = auths.get(host) or auths.get(f"https://{host}") or {}
-        user, _, password = base64.b64decode(entry.get("auth") or "").decode().partition(":")
-    except (OSError, ValueError, AttributeError):
-        entry, user, password = {}, "", ""
-    login = {"username": user, "password": password, "serveraddress": host} if user else {}
-    if entry.get("identitytoken"):
-        login = {"identitytoken": entry["identitytoken"], "serveraddress": host}
-    return base64.urlsafe_b64encode(json.dumps(login).encode()).decode()
-
-
-def _registry_of(reference: str) -> str:
-    first, slash, _ = reference.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        return _DOCKER_HUB if first in ("docker.io", "index.docker.io") else first
-    return _DOCKER_HUB

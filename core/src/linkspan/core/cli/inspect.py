@@ -19,6 +19,8 @@ _PATHS: Final = {
     "service": "/services/{}",
     "node": "/nodes/{}",
     "task": "/tasks/{}",
+    "secret": "/secrets/{}",
+    "config": "/configs/{}",
 }
 _NOT_THERE: Final = (404, 501, 503)
 
@@ -106,3 +108,5 @@ volume = _of_kind("volume", "data")
 network = _of_kind("network", "bridge")
 service = _of_kind("service", "web")
 node = _of_kind("node", "self")
+secret = _of_kind("secret", "db-password")
+config = _of_kind("config", "nginx.conf")

@@ -1,4 +1,4 @@
-"""``linkspan network``: list, create, remove."""
+"""``linkspan network``: list, create, connect, disconnect, remove."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import click
 
 from linkspan.core.cli import words
 from linkspan.core.cli.command import command
-from linkspan.core.cli.common import each, filters, key_values
+from linkspan.core.cli.common import complete_container, complete_network, each, filters, key_values
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
 
@@ -92,7 +92,61 @@ def create(
 
 
 @command("rm", "Remove networks that no container uses.", examples=["linkspan network rm app"])
-@click.argument("networks", nargs=-1, required=True)
+@click.argument("networks", nargs=-1, required=True, shell_complete=complete_network)
 def rm(session: Session, networks: tuple[str, ...]) -> int:
     """Remove networks."""
     return each(session, networks, lambda n: session.api.delete(f"/networks/{segment(n)}"))
+
+
+@command(
+    "connect",
+    "Join a container to a network, also while it runs.",
+    examples=[
+        "linkspan network connect app web",
+        "linkspan network connect --alias db --ip 10.9.0.7 app postgres",
+    ],
+    more=["linkspan network disconnect"],
+)
+@click.argument("network", shell_complete=complete_network)
+@click.argument("container", shell_complete=complete_container)
+@click.option("--alias", multiple=True, metavar="NAME", help="A further name in this network")
+@click.option("--ip", default="", metavar="IP", help="Its address")
+@click.option("--ip6", default="", metavar="IP", help="Its IPv6 address")
+@click.option("--link", multiple=True, metavar="CONTAINER[:ALIAS]", help="A name for another one")
+@click.option("--link-local-ip", multiple=True, metavar="IP", help="A link-local address")
+@click.option("--driver-opt", multiple=True, metavar="KEY=VALUE", help="For the network's driver")
+@click.option("--gw-priority", type=int, help="The highest one gives the default route")
+def connect(session: Session, network: str, container: str, **options: Any) -> None:
+    """Join a container to a network."""
+    addresses = {
+        "IPv4Address": options["ip"],
+        "IPv6Address": options["ip6"],
+        "LinkLocalIPs": list(options["link_local_ip"]),
+    }
+    endpoint = {
+        "Aliases": list(options["alias"]),
+        "Links": list(options["link"]),
+        "DriverOpts": key_values(options["driver_opt"], "--driver-opt"),
+        "GwPriority": options["gw_priority"],
+        "IPAMConfig": {key: value for key, value in addresses.items() if value},
+    }
+    body = {
+        "Container": container,
+        "EndpointConfig": {key: value for key, value in endpoint.items() if value},
+    }
+    session.api.post(f"/networks/{segment(network)}/connect", None, body)
+
+
+@command(
+    "disconnect",
+    "Take a container out of a network.",
+    examples=["linkspan network disconnect app web"],
+    more=["linkspan network connect"],
+)
+@click.argument("network", shell_complete=complete_network)
+@click.argument("container", shell_complete=complete_container)
+@click.option("-f", "--force", is_flag=True, help="Even if the container cannot be found any more")
+def disconnect(session: Session, network: str, container: str, force: bool) -> None:
+    """Take a container out of a network."""
+    body = {"Container": container, "Force": force}
+    session.api.post(f"/networks/{segment(network)}/disconnect", None, body)

@@ -6,7 +6,7 @@ import click
 
 from linkspan.core.cli import words
 from linkspan.core.cli.command import command
-from linkspan.core.cli.common import each, filters
+from linkspan.core.cli.common import complete_service, each, filters
 from linkspan.core.cli.session import Session
 from linkspan.core.cli.terminal import Terminal
 from linkspan.core.client.short import segment
@@ -121,7 +121,7 @@ def _task_state(terminal: Terminal, task: Any) -> str:
     examples=["linkspan service ps web", "linkspan service ps --no-trunc web"],
     more=["linkspan service ls"],
 )
-@click.argument("services", nargs=-1, required=True)
+@click.argument("services", nargs=-1, required=True, shell_complete=complete_service)
 @click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
 @click.option("--no-trunc", is_flag=True, help="Shorten nothing")
 def ps(
@@ -195,7 +195,7 @@ def _node_names(session: Session, tasks: list[Any]) -> dict[str, str]:
 
 
 @command("rm", "Remove services with their tasks.", examples=["linkspan service rm web"])
-@click.argument("services", nargs=-1, required=True)
+@click.argument("services", nargs=-1, required=True, shell_complete=complete_service)
 def rm(session: Session, services: tuple[str, ...]) -> int:
     """Remove services."""
     return each(session, services, lambda n: session.api.delete(f"/services/{segment(n)}"))

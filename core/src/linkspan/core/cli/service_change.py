@@ -9,9 +9,9 @@ import click
 
 from linkspan.core.cli import words
 from linkspan.core.cli.command import Seconds, Size, command
-from linkspan.core.cli.common import key_values
+from linkspan.core.cli.common import complete_service, key_values
+from linkspan.core.cli.credentials import registry_auth
 from linkspan.core.cli.failure import FAILED, TIMED_OUT, Failure
-from linkspan.core.cli.image import registry_auth
 from linkspan.core.cli.progress import Display, bar
 from linkspan.core.cli.runflags import environment, healthcheck, mount, split_port, split_volumes
 from linkspan.core.cli.service import task_name
@@ -162,7 +162,7 @@ def create(session: Session, image: str, arguments: tuple[str, ...], **options: 
     ],
     more=["linkspan service rollback", "linkspan service ps"],
 )
-@click.argument("service")
+@click.argument("service", shell_complete=complete_service)
 @click.option("--image", help="Another image")
 @click.option("--args", "arguments", metavar="TEXT", help="Other arguments")
 @click.option("--force", is_flag=True, help="New tasks although nothing has changed")
@@ -272,7 +272,7 @@ def scale(
     examples=["linkspan service rollback web"],
     more=["linkspan service update"],
 )
-@click.argument("service")
+@click.argument("service", shell_complete=complete_service)
 @click.option("-d", "--detach", is_flag=True, help="Do not wait until it is so")
 @click.option("--wait-timeout", type=Seconds(), metavar="TIME", help="Wait no longer than this")
 def rollback(session: Session, service: str, detach: bool, wait_timeout: float | None) -> int:

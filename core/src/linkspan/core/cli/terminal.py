@@ -142,15 +142,30 @@ class Terminal:
             keep: Headers of columns that are never shortened.
             trunc: False leaves everything whole on a terminal too.
         """
+        for line in self.table_lines(headers, rows, drop=drop, keep=keep, trunc=trunc):
+            self.print(line)
+
+    def table_lines(
+        self,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        drop: Sequence[str] = (),
+        keep: Sequence[str] = (),
+        trunc: bool = True,
+    ) -> list[str]:
+        """The lines of ``table``, for a view that is redrawn."""
         clean = [[_CONTROL.sub("?", cell) for cell in row] for row in rows]
         columns = list(range(len(headers)))
         widths = [max([visible(headers[i]), *(visible(row[i]) for row in clean)]) for i in columns]
         if self.out_is_tty and trunc:
             columns, widths = self._fit(headers, widths, drop, keep)
+        lines = []
         for row in [headers, *clean]:
             cells = [_pad(_shorten(row[i], widths[i]), widths[i]) for i in columns]
             line = "  ".join(cells).rstrip()
-            self.print(paint(line, "dim", self.out_color) if row is headers else line)
+            lines.append(paint(line, "dim", self.out_color) if row is headers else line)
+        return lines
 
     def _fit(
         self, headers: Sequence[str], widths: list[int], drop: Sequence[str], keep: Sequence[str]

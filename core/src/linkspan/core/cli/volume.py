@@ -6,7 +6,7 @@ import click
 
 from linkspan.core.cli import words
 from linkspan.core.cli.command import command
-from linkspan.core.cli.common import each, filters, key_values
+from linkspan.core.cli.common import complete_volume, each, filters, key_values
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
 
@@ -72,7 +72,7 @@ def create(
 
 
 @command("rm", "Remove volumes that no container has.", examples=["linkspan volume rm data"])
-@click.argument("volumes", nargs=-1, required=True)
+@click.argument("volumes", nargs=-1, required=True, shell_complete=complete_volume)
 @click.option("-f", "--force", is_flag=True, help="No error if it does not exist")
 def rm(session: Session, volumes: tuple[str, ...], force: bool) -> int:
     """Remove volumes."""

@@ -91,3 +91,13 @@ def docker_ports(published: Sequence[Mapping[str, Any]]) -> str:
 def labels(mapping: Mapping[str, str] | None) -> str:
     """``a=1,b=2``."""
     return ",".join(f"{key}={value}" for key, value in sorted((mapping or {}).items()))
+
+
+def binary_size(count: float) -> str:
+    """Memory, as Docker writes it: ``512MiB``, ``1.944GiB``."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.4g}{unit}"

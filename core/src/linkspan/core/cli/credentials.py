@@ -1,0 +1,194 @@
+"""Logins to registries, kept where the docker CLI keeps them: ``~/.docker/config.json`` and its helpers.
+
+A helper is a program ``docker-credential-NAME`` that keeps passwords in a safe place; the file says
+which one (``credsStore``, or ``credHelpers`` for single registries).
+"""
+
+import base64
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+from linkspan.core.cli.failure import Failure
+
+DOCKER_HUB: Final = "https://index.docker.io/v1/"
+_TOKEN_USER: Final = "<token>"  # noqa: S105 - a user's name, by the protocol
+_HELPER_TIMEOUT_S: Final = 30
+_NOT_FOUND: Final = "credentials not found"
+
+
+def config_file() -> Path:
+    """``config.json`` of the docker CLI; ``DOCKER_CONFIG`` names its folder."""
+    folder = os.environ.get("DOCKER_CONFIG") or str(Path("~/.docker").expanduser())
+    return Path(folder) / "config.json"
+
+
+def read_config() -> dict[str, Any]:
+    """The file's document; empty if there is none, or none that can be read."""
+    try:
+        found = json.loads(config_file().read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_config(document: dict[str, Any]) -> None:
+    """Replace the file; nobody else may read it.
+
+    Raises:
+        Failure: It cannot be written.
+    """
+    file = config_file()
+    temporary = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            json.dump(document, stream, indent="\t")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file.resolve())
+    except OSError as exc:
+        raise Failure(f"cannot write '{file}': {exc.strerror}") from exc
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def registry_of(reference: str) -> str:
+    """The registry of a reference, as logins are kept under."""
+    first, slash, _ = reference.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return server_name(first)
+    return DOCKER_HUB
+
+
+def server_name(text: str) -> str:
+    """``docker.io`` and its like become the address that Docker Hub's login is kept under."""
+    bare = text.removeprefix("https://").removeprefix("http://").partition("/")[0]
+    return DOCKER_HUB if bare in ("", "docker.io", "index.docker.io") else bare
+
+
+def lookup(server: str) -> dict[str, str]:
+    """The login for a registry as the API's AuthConfig; empty if there is none."""
+    document = read_config()
+    helper = _helper(document, server)
+    if helper:
+        found = _run_helper(helper, "get", server)
+        if found is None:
+            return {}
+        user, secret = str(found.get("Username", "")), str(found.get("Secret", ""))
+        if user == _TOKEN_USER:
+            return {"identitytoken": secret, "serveraddress": server}
+        return {"username": user, "password": secret, "serveraddress": server}
+    auths = document.get("auths")
+    entry = _entry(auths if isinstance(auths, dict) else {}, server)
+    if entry.get("identitytoken"):
+        return {"identitytoken": str(entry["identitytoken"]), "serveraddress": server}
+    try:
+        text = base64.b64decode(str(entry.get("auth") or "")).decode()
+    except ValueError:
+        return {}
+    user, _, password = text.partition(":")
+    if not user:
+        return {}
+    return {"username": user, "password": password, "serveraddress": server}
+
+
+def _entry(auths: dict[str, Any], server: str) -> dict[str, Any]:
+    for key in (server, f"https://{server}", f"http://{server}", f"https://{server}/v1/"):
+        entry = auths.get(key)
+        if isinstance(entry, dict):
+            return entry
+    return {}
+
+
+def keep(server: str, login: dict[str, str]) -> str:
+    """Keep a login (the API's AuthConfig, or its identity token).
+
+    Returns:
+        Where it is kept, for the user.
+    """
+    document = read_config()
+    helper = _helper(document, server)
+    user = _TOKEN_USER if login.get("identitytoken") else login["username"]
+    secret = login.get("identitytoken") or login["password"]
+    if helper:
+        _run_helper(helper, "store", {"ServerURL": server, "Username": user, "Secret": secret})
+        entry: dict[str, str] = {}
+    elif login.get("identitytoken"):
+        entry = {"identitytoken": secret}
+    else:
+        entry = {"auth": base64.b64encode(f"{user}:{secret}".encode()).decode()}
+    document.setdefault("auths", {})[server] = entry
+    write_config(document)
+    return f"docker-credential-{helper}" if helper else str(config_file())
+
+
+def forget(server: str) -> bool:
+    """Remove a login; False if there was none."""
+    document = read_config()
+    helper = _helper(document, server)
+    auths = document.get("auths") if isinstance(document.get("auths"), dict) else {}
+    known = [
+        key for key in (server, f"https://{server}", f"http://{server}") if key in (auths or {})
+    ]
+    if helper:
+        _run_helper(helper, "erase", server)
+    if not known:
+        return False
+    for key in known:
+        del document["auths"][key]
+    write_config(document)
+    return True
+
+
+def _helper(document: dict[str, Any], server: str) -> str:
+    helpers = document.get("credHelpers")
+    named = helpers.get(server) if isinstance(helpers, dict) else None
+    return str(named or document.get("credsStore") or "")
+
+
+def _run_helper(name: str, verb: str, message: object) -> dict[str, Any] | None:
+    """Talk to a helper: what it answers, None if it has no such login.
+
+    Raises:
+        Failure: It is not there, or fails.
+    """
+    program = f"docker-credential-{name}"
+    text = message if isinstance(message, str) else json.dumps(message)
+    try:
+        done = subprocess.run(
+            [program, verb],
+            input=text.encode(),
+            capture_output=True,
+            check=False,
+            timeout=_HELPER_TIMEOUT_S,
+        )
+    except FileNotFoundError as exc:
+        raise Failure(
+            f"there is no program '{program}', which '{config_file()}' names", helps=["install it"]
+        ) from exc
+    except subprocess.TimeoutExpired as exc:
+        raise Failure(f"'{program} {verb}' says nothing for {_HELPER_TIMEOUT_S} s") from exc
+    said = done.stdout.decode(errors="replace").strip()
+    if done.returncode:
+        if _NOT_FOUND in said or verb == "erase":
+            return None
+        raise Failure(f"'{program} {verb}' failed: {said or done.stderr.decode(errors='replace')}")
+    try:
+        found = json.loads(said) if verb == "get" else {}
+    except ValueError as exc:
+        raise Failure(f"'{program} {verb}' did not answer in JSON") from exc
+    return found if isinstance(found, dict) else {}
+
+
+def registry_auth(reference: str) -> str:
+    """The X-Registry-Auth header for an image's registry."""
+    return encode(lookup(registry_of(reference)))
+
+
+def encode(login: dict[str, str]) -> str:
+    """A login as a header."""
+    return base64.urlsafe_b64encode(json.dumps(login).encode()).decode()

@@ -1,0 +1,150 @@
+"""``linkspan system df``: what takes how much room."""
+
+from typing import Any
+
+import click
+
+from linkspan.core.cli import words
+from linkspan.core.cli.command import command
+from linkspan.core.cli.session import Session
+from linkspan.sdk.units import format_size
+
+
+@command(
+    "df",
+    "Show how much room images, containers, volumes and the build cache take.",
+    examples=[
+        "linkspan system df",
+        "linkspan system df --verbose",
+        "linkspan system df --format json",
+    ],
+    more=["linkspan system prune"],
+)
+@click.option("-v", "--verbose", "details", is_flag=True, help="Each object")
+def df(session: Session, details: bool) -> None:
+    """Show what takes how much room."""
+    with session.api.open("GET", "/system/df", silence_s=None) as answer:
+        found = answer.json() or {}
+    if details and not session.format:
+        _details(session, found)
+        return
+    session.rows(
+        [_images(found), _containers(found), _volumes(found), _cache(found)],
+        lambda record: record,
+        lambda record: list(record.values()),
+        ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"],
+        ids="Type",
+    )
+
+
+def _row(kind: str, total: int, active: int, size: int, free: int) -> dict[str, str]:
+    share = f" ({100 * free // size}%)" if size else ""
+    return {
+        "Type": kind,
+        "TotalCount": str(total),
+        "Active": str(active),
+        "Size": format_size(size),
+        "Reclaimable": f"{format_size(free)}{share}",
+    }
+
+
+def _images(found: Any) -> dict[str, str]:
+    images = found.get("Images") or []
+    used = [image for image in images if (image.get("Containers") or 0) > 0]
+    size = int(found.get("LayersSize") or 0)
+    kept = sum((i.get("Size") or 0) - max(0, i.get("SharedSize") or 0) for i in used)
+    return _row("Images", len(images), len(used), size, max(0, size - kept))
+
+
+def _containers(found: Any) -> dict[str, str]:
+    containers = found.get("Containers") or []
+    active = [c for c in containers if c.get("State") in ("running", "paused", "restarting")]
+    size = sum(c.get("SizeRw") or 0 for c in containers)
+    kept = sum(c.get("SizeRw") or 0 for c in active)
+    return _row("Containers", len(containers), len(active), size, size - kept)
+
+
+def _volumes(found: Any) -> dict[str, str]:
+    volumes = [v.get("UsageData") or {} for v in found.get("Volumes") or []]
+    used = [v for v in volumes if (v.get("RefCount") or 0) > 0]
+    size = sum(max(0, v.get("Size") or 0) for v in volumes)
+    kept = sum(max(0, v.get("Size") or 0) for v in used)
+    return _row("Local Volumes", len(volumes), len(used), size, size - kept)
+
+
+def _cache(found: Any) -> dict[str, str]:
+    entries = found.get("BuildCache") or []
+    used = [e for e in entries if e.get("InUse")]
+    size = sum(e.get("Size") or 0 for e in entries if not e.get("Shared"))
+    kept = sum(e.get("Size") or 0 for e in used if not e.get("Shared"))
+    return _row("Build Cache", len(entries), len(used), size, size - kept)
+
+
+def _details(session: Session, found: Any) -> None:
+    terminal, now = session.terminal, session.now
+
+    def section(title: str, headers: list[str], rows: list[list[str]]) -> None:
+        terminal.print(f"{title}: {len(rows) or 'none'}")
+        if rows:
+            terminal.table(headers, rows, keep=headers[:1])
+        terminal.print()
+
+    section(
+        "Images",
+        ["IMAGE", "ID", "AGE", "SIZE", "SHARED", "UNIQUE", "CONTAINERS"],
+        [
+            [
+                ", ".join(i.get("RepoTags") or ["<none>"]),
+                words.short_id(i.get("Id", "")),
+                words.age_of(i.get("Created"), now),
+                format_size(i.get("Size") or 0),
+                format_size(max(0, i.get("SharedSize") or 0)),
+                format_size((i.get("Size") or 0) - max(0, i.get("SharedSize") or 0)),
+                str(max(0, i.get("Containers") or 0)),
+            ]
+            for i in found.get("Images") or []
+        ],
+    )
+    section(
+        "Containers",
+        ["NAME", "ID", "IMAGE", "VOLUMES", "SIZE", "STATE", "AGE"],
+        [
+            [
+                ",".join(n.lstrip("/") for n in c.get("Names") or ()),
+                words.short_id(c.get("Id", "")),
+                c.get("Image", ""),
+                str(sum(m.get("Type") == "volume" for m in c.get("Mounts") or ())),
+                format_size(c.get("SizeRw") or 0),
+                c.get("State", ""),
+                words.age_of(c.get("Created"), now),
+            ]
+            for c in found.get("Containers") or []
+        ],
+    )
+    section(
+        "Volumes",
+        ["NAME", "USERS", "SIZE"],
+        [
+            [
+                v.get("Name", ""),
+                str((v.get("UsageData") or {}).get("RefCount", 0)),
+                format_size(max(0, (v.get("UsageData") or {}).get("Size") or 0)),
+            ]
+            for v in found.get("Volumes") or []
+        ],
+    )
+    section(
+        "Build cache",
+        ["ID", "TYPE", "SIZE", "AGE", "USED", "SHARED"],
+        [
+            [
+                words.short_id(e.get("ID", "")),
+                e.get("Type", ""),
+                format_size(e.get("Size") or 0),
+                words.age_of(e.get("CreatedAt", ""), now),
+                str(e.get("UsageCount", 0)),
+                "yes" if e.get("Shared") else "no",
+            ]
+            for e in found.get("BuildCache") or []
+        ],
+    )
