@@ -127,7 +127,6 @@ def test_what_cannot_be_read_is_named_by_its_place(source, at):
         ("inputs.s.x", [("LS1201", "x")]),
         ("main == inputs.s", [("LS1201", "main")]),
         ("suces()", [("LS1201", "suces")]),
-        ("hash_files('a')", [("LS1016", "hash_files")]),
         ("success(1)", [("LS1205", "success(1)")]),
         ("join(inputs.s)", [("LS1205", "inputs.s")]),
         ("inputs.n == 'x'", [("LS1203", "inputs.n == 'x'")]),

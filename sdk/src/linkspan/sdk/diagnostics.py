@@ -45,6 +45,18 @@ class Label:
 
 
 @attrs.frozen(kw_only=True)
+class Edit:
+    """A mechanical change of a text: what stands from ``start`` to ``end`` becomes ``text``.
+
+    Places are character indexes in the whole text.
+    """
+
+    start: int
+    end: int
+    text: str
+
+
+@attrs.frozen(kw_only=True)
 class Diagnostic:
     """One fault.
 
@@ -57,7 +69,8 @@ class Diagnostic:
         notes: Facts.
         helps: What to do; can be pasted.
         source: The whole text of the file, for drawing lines.
-        fix: A mechanical replacement of the primary span, for ``--fix``; None if there is none.
+        fix: What the primary span becomes, in short; None if there is no such thing.
+        edits: What ``--fix`` does: safe, and all of it or nothing. Empty if a person must decide.
     """
 
     id: str
@@ -70,6 +83,7 @@ class Diagnostic:
     source: str = attrs.field(default="", repr=False, eq=False)
     severity: Severity = "error"
     fix: str | None = None
+    edits: tuple[Edit, ...] = ()
 
     @property
     def place(self) -> str:

@@ -49,6 +49,8 @@ class VerbSetting:
         options: The allowed values; empty means any.
         secret: The value may come from ``secrets``.
         keys: For type ``map``: the allowed keys with their types; empty means any.
+        feature: ``role.feature`` that the chosen driver must have if the setting is used;
+            ``{value}`` stands for what is written: ``orchestrator.{value}``.
     """
 
     type: SettingType
@@ -58,6 +60,7 @@ class VerbSetting:
     options: tuple[str, ...] = ()
     secret: bool = False
     keys: dict[str, "VerbSetting"] = attrs.field(factory=dict)
+    feature: str = ""
 
 
 @attrs.frozen(kw_only=True)

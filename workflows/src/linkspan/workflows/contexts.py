@@ -1,12 +1,25 @@
-"""What each expression of a pipeline may read: the static types of the contexts."""
+"""What each expression of a pipeline may read: the static types of the contexts, and their flags."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import attrs
 
 from linkspan.sdk.diagnostics import Label, Span
 from linkspan.workflows.expressions import ExpressionFault, Kind, Type, infer
-from linkspan.workflows.expressions.types import ANY, BOOL, NUMBER, TEXT
+from linkspan.workflows.expressions.types import (
+    ANY,
+    BOOL,
+    NO_FLAGS,
+    NUMBER,
+    SECRET,
+    TEXT,
+    UNTRUSTED,
+    Explain,
+    flagged,
+    of_value,
+    unify,
+)
+from linkspan.workflows.matrix import Matrix
 from linkspan.workflows.model import Input, Job, Step, Text, Workflow
 from linkspan.workflows.values import Template
 from linkspan.workflows.verbs import Verbs
@@ -20,34 +33,77 @@ _INPUT_KINDS = {
     "choice": Kind.TEXT,
     "list": Kind.LIST,
 }
-
-LATER_CONTEXTS = ("matrix", "secrets")
-"""In the language, not built yet."""
+_AXIS_TYPES = {"string": TEXT, "int": NUMBER, "float": NUMBER, "bool": BOOL}
 
 
 def closed(what: str, fields: Mapping[str, Type]) -> Type:
     """A mapping with these keys and no others."""
-    return Type(kind=Kind.MAP, what=what, fields=dict(fields))
+    return Type(kind=Kind.MAP, what=what, fields=fields)
 
 
+_NAMED_BY_ANYBODY = flagged(TEXT, UNTRUSTED)
+"""Whoever can push can name a branch or a tag."""
 GIT = closed(
     "git",
-    {"sha": TEXT, "short_sha": TEXT, "branch": TEXT, "tag": TEXT, "dirty": BOOL},
+    {
+        "sha": TEXT,
+        "short_sha": TEXT,
+        "branch": _NAMED_BY_ANYBODY,
+        "tag": _NAMED_BY_ANYBODY,
+        "dirty": BOOL,
+    },
 )
 RUNNER = closed("runner", {"os": TEXT, "arch": TEXT})
 _RUN_FIELDS = {"id": TEXT, "attempt": NUMBER, "name": TEXT}
 _RUN_END = {"result": TEXT, "duration": TEXT}
 SERVICE = closed("a service", {"host": TEXT, "address": TEXT})
+JOB = closed("job", {"id": TEXT})
 
 
 def input_type(spec: Input) -> Type:
     """The type of an input."""
     kind = _INPUT_KINDS[spec.type]
-    return Type(kind=kind, item=TEXT if kind is Kind.LIST else None, declared=spec.type_span)
+    return Type(
+        kind=kind,
+        item=TEXT if kind is Kind.LIST else None,
+        declared=spec.type_span,
+        flags=UNTRUSTED if spec.untrusted else NO_FLAGS,
+    )
+
+
+def matrix_type(matrix: Matrix) -> Type:
+    """The type of ``matrix``: its axes, and what ``include`` adds."""
+    fields: dict[str, Type] = {name: _AXIS_TYPES[axis.type] for name, axis in matrix.axes.items()}
+    for cell in matrix.cells:
+        for name, value in cell.values.items():
+            if name not in matrix.axes:
+                found = of_value(value)
+                fields[name] = unify(fields[name], found) if name in fields else found
+    return closed("the matrix", fields)
+
+
+class _Upto(Mapping[str, Type]):
+    """The first fields of a mapping, without a copy of them: one for each step of a job."""
+
+    def __init__(self, places: Mapping[str, tuple[int, Type]], before: int) -> None:
+        self._places = places
+        self._before = before
+
+    def __getitem__(self, name: str) -> Type:
+        index, found = self._places[name]
+        if index >= self._before:
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, (index, _) in self._places.items() if index < self._before)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class Contexts:
-    """Types of the contexts of one pipeline, place by place."""
+    """Types of the contexts of one pipeline, place by place; every place costs the same."""
 
     def __init__(self, workflow: Workflow, verbs: Verbs) -> None:
         self.workflow = workflow
@@ -56,37 +112,117 @@ class Contexts:
             "the inputs", {name: input_type(spec) for name, spec in workflow.inputs.items()}
         )
         self._results: dict[str, Type] = {}
+        self._steps_of: dict[int, dict[str, tuple[int, Type]]] = {}
+        self._job_env: dict[int, dict[str, Type]] = {}
+        self._all_needs: Type | None = None
+        self._running = self._run(ended=False)
+        self._ended = self._run(ended=True)
+        self._env = self._env_of({}, workflow.env, {})
+        self._top: dict[str, Type] = {
+            "inputs": self.inputs,
+            "git": GIT,
+            "runner": RUNNER,
+            "run": self._running,
+        }
 
     def top(self) -> dict[str, Type]:
         """Of the top-level ``env``."""
-        return {"inputs": self.inputs, "git": GIT, "runner": RUNNER, "run": self._run(ended=False)}
+        return {**self._top, "secrets": self.secrets((), "")}
 
-    def job(self, job: Job, *, cleanup: bool) -> dict[str, Type]:
-        """Of a job's ``if``, ``image``, ``services``."""
-        names = {**self.workflow.env}
-        return {
-            **self.top(),
-            "run": self._run(ended=cleanup),
-            "env": closed("env", dict.fromkeys(names, TEXT)),
-            "needs": self._needs(job, cleanup=cleanup),
-            "job": closed("job", {"id": TEXT}),
-        }
+    def group(self) -> dict[str, Type]:
+        """Of ``concurrency``."""
+        return {**self._top, "env": closed("env", self._env)}
 
-    def step(self, job: Job, before: int, *, cleanup: bool, own: bool = True) -> dict[str, Type]:
-        """Of the step at index ``before``: it sees the steps before it.
+    def outputs(self) -> dict[str, Type]:
+        """Of the pipeline's own ``outputs``."""
+        return {**self.group(), "needs": self._needs_of_cleanup()}
+
+    def job(self, job: Job, *, cleanup: bool, cell: bool = True) -> dict[str, Type]:
+        """Of a job's ``image``, ``services``, ``lock`` …
 
         Args:
+            cell: Whether it may read ``matrix``; its ``if`` is asked once for all cells.
+        """
+        found = {
+            **self._top,
+            "run": self._ended if cleanup else self._running,
+            "env": closed("env", self._env),
+            "needs": self._needs_of_cleanup() if cleanup else self._needs(job),
+            "job": JOB,
+            "secrets": self.secrets(job.secrets, f"job '{job.id}'"),
+        }
+        if cell and job.strategy is not None:
+            found["matrix"] = matrix_type(job.strategy.matrix)
+        return found
+
+    def job_end(self, job: Job, of_job: Mapping[str, Type]) -> dict[str, Type]:
+        """Of a job's ``outputs``: it sees all its steps."""
+        return self.step(job, None, len(job.steps), of_job, own=False)
+
+    def step(
+        self,
+        job: Job,
+        step: Step | None,
+        before: int,
+        of_job: Mapping[str, Type],
+        *,
+        own: bool = True,
+    ) -> dict[str, Type]:
+        """Of a step: it sees the steps before it.
+
+        Args:
+            before: The index of it in its job, or of the step that holds it.
+            of_job: The contexts of its job.
             own: Whether it sees its own ``env`` (its ``with`` does, its ``env`` does not).
         """
-        names = {**self.workflow.env, **job.env}
-        if own and before < len(job.steps):
-            names |= job.steps[before].env
-        return {
-            **self.job(job, cleanup=cleanup),
-            "env": closed("env", dict.fromkeys(names, TEXT)),
+        if id(job) not in self._job_env:
+            self._job_env[id(job)] = self._env_of(self._env, job.env, of_job)
+        env = self._job_env[id(job)]
+        granted = () if step is None else (*job.secrets, *step.secrets)
+        found = {
+            **of_job,
             "steps": self._steps(job, before),
             "services": closed("the services", dict.fromkeys(job.services, SERVICE)),
+            "secrets": self.secrets(granted, "this step"),
         }
+        found["env"] = closed("env", env)
+        if own and step is not None and step.env:
+            found["env"] = closed("env", self._env_of(env, step.env, found))
+        return found
+
+    def secrets(self, granted: tuple[str, ...], to: str) -> Type:
+        """``secrets``: those that were granted, for what reads them."""
+
+        def explain(name: str, start: int, end: int) -> ExpressionFault | None:
+            if name not in self.workflow.secrets:
+                return None
+            helps = (f"secrets: [{', '.join((*granted, name))}]",) if to else ()
+            return ExpressionFault(
+                id="LS1305",
+                headline=f"secret '{name}' is not granted {f'to {to}' if to else 'here'}",
+                start=start,
+                end=end,
+                helps=helps or ("read it in the `env` of the steps that need it",),
+            )
+
+        names = [name for name in granted if name in self.workflow.secrets]
+        fields = dict.fromkeys(names, flagged(TEXT, SECRET))
+        return attrs.evolve(closed("the secrets", fields), explain=explain)
+
+    def _env_of(
+        self, base: Mapping[str, Type], texts: Mapping[str, Text], contexts: Mapping[str, Type]
+    ) -> dict[str, Type]:
+        """``env`` with more variables; a variable carries the flags of what it is made of."""
+        return {**base, **{name: self._text_type(text, contexts) for name, text in texts.items()}}
+
+    def _text_type(self, text: Text, contexts: Mapping[str, Type]) -> Type:
+        if isinstance(text, str):
+            return TEXT
+        flags = NO_FLAGS
+        for part in text.parts:
+            if not isinstance(part, str):
+                flags |= infer(part.tree, contexts, part.source)[0].flags
+        return flagged(TEXT, flags)
 
     def _run(self, *, ended: bool) -> Type:
         def explain(name: str, start: int, end: int) -> ExpressionFault | None:
@@ -103,9 +239,15 @@ class Contexts:
         fields = _RUN_FIELDS | _RUN_END if ended else _RUN_FIELDS
         return attrs.evolve(closed("run", fields), explain=explain)
 
-    def _needs(self, job: Job, *, cleanup: bool) -> Type:
+    def _needs_of_cleanup(self) -> Type:
+        if self._all_needs is None:
+            jobs = self.workflow.jobs
+            fields = {name: self._result_of(job) for name, job in jobs.items()}
+            self._all_needs = closed("the jobs of this pipeline", fields)
+        return self._all_needs
+
+    def _needs(self, job: Job) -> Type:
         jobs = self.workflow.jobs
-        visible = list(jobs) if cleanup else [name for name in job.needed if name in jobs]
 
         def explain(name: str, start: int, end: int) -> ExpressionFault | None:
             if name not in jobs:
@@ -115,13 +257,14 @@ class Contexts:
                 headline=f"'needs.{name}' is read in job '{job.id}', "
                 f"but '{job.id}' does not wait for '{name}'",
                 start=start,
-                end=end,
+                # What stands behind the job's name has no part in it.
+                end=min(end, start + len("needs.") + len(name)),
                 label="not ready at this point",
                 secondary=_at(job.needs_span, f"add '{name}' here"),
                 helps=(f"needs: [{', '.join([*job.needed, name])}]",),
             )
 
-        fields = {name: self._result_of(jobs[name]) for name in visible}
+        fields = {name: self._result_of(jobs[name]) for name in job.needed if name in jobs}
         return attrs.evolve(closed("the needs of this job", fields), explain=explain)
 
     def _result_of(self, job: Job) -> Type:
@@ -129,25 +272,42 @@ class Contexts:
         if job.id not in self._results:
             # Put in first: a circle of needs would otherwise never end.
             self._results[job.id] = ANY
-            outputs = {name: self._output_type(job, text) for name, text in job.outputs.items()}
-            fields = {
-                "result": TEXT,
-                "outputs": closed(f"the outputs of job '{job.id}'", outputs),
-            }
-            self._results[job.id] = closed(f"job '{job.id}'", fields)
+            outputs = closed(f"the outputs of job '{job.id}'", self._outputs_of(job))
+            fields = {"result": TEXT}
+            if job.strategy is None:
+                fields["outputs"] = outputs
+            else:
+                cell = closed("a cell", {"key": TEXT, "result": TEXT, "outputs": outputs})
+                fields["cells"] = Type(kind=Kind.LIST, item=cell)
+            found = closed(f"job '{job.id}'", fields)
+            self._results[job.id] = attrs.evolve(found, explain=_about_cells(job))
         return self._results[job.id]
 
-    def _output_type(self, job: Job, text: Text) -> Type:
-        if not isinstance(text, Template) or text.sole is None:
-            return TEXT
-        contexts = self.step(job, len(job.steps), cleanup=False)
-        return infer(text.sole.tree, contexts, text.sole.source)[0]
+    def _outputs_of(self, job: Job) -> dict[str, Type]:
+        if job.call is not None:
+            workflow = job.call.workflow
+            if workflow is None:
+                return {}
+            inner = Contexts(workflow, self.verbs)
+            types = inner.outputs()
+            return {name: _output_type(text, types) for name, text in workflow.outputs.items()}
+        if not job.outputs:
+            return {}
+        contexts = self.job_end(job, self.job(job, cleanup=False))
+        return {name: _output_type(text, contexts) for name, text in job.outputs.items()}
 
     def _steps(self, job: Job, before: int) -> Type:
-        later = {step.id for step in job.steps[before:] if step.named}
+        if id(job) not in self._steps_of:
+            self._steps_of[id(job)] = {
+                step.id: (index, self._step_type(step))
+                for index, outer in enumerate(job.steps)
+                for step in (outer, *outer.parallel)
+                if step.named
+            }
+        places = self._steps_of[id(job)]
 
         def explain(name: str, start: int, end: int) -> ExpressionFault | None:
-            if name not in later:
+            if name not in places:
                 return None
             return ExpressionFault(
                 id="LS1103",
@@ -157,9 +317,8 @@ class Contexts:
                 helps=("a step sees only the steps before it in its own job",),
             )
 
-        fields = {step.id: self._step_type(step) for step in job.steps[:before] if step.named}
         what = f"the steps of job '{job.id}' that have an id"
-        return attrs.evolve(closed(what, fields), explain=explain)
+        return attrs.evolve(closed(what, _Upto(places, before)), explain=explain)
 
     def _step_type(self, step: Step) -> Type:
         what = f"the outputs of step '{step.id}'"
@@ -172,6 +331,27 @@ class Contexts:
             # A script says what it gives only while it runs: any name, always a text.
             outputs = Type(kind=Kind.MAP, what=what, item=TEXT)
         return closed(f"step '{step.id}'", {"result": TEXT, "outputs": outputs})
+
+
+def _about_cells(job: Job) -> Explain:
+    def explain(name: str, start: int, end: int) -> ExpressionFault | None:
+        if name != "outputs" or job.strategy is None:
+            return None
+        return ExpressionFault(
+            id="LS1201",
+            headline=f"job '{job.id}' runs in cells, each with outputs of its own",
+            start=start,
+            end=end,
+            helps=(f"needs.{job.id}.cells[0].outputs",),
+        )
+
+    return explain
+
+
+def _output_type(text: Text, contexts: Mapping[str, Type]) -> Type:
+    if not isinstance(text, Template) or text.sole is None:
+        return TEXT
+    return infer(text.sole.tree, contexts, text.sole.source)[0]
 
 
 def _at(span: Span | None, text: str) -> tuple[Label, ...]:

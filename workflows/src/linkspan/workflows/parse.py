@@ -5,6 +5,7 @@ The tree is built from PyYAML's events, not by ``yaml.load``: scalars keep their
 events also bounds depth, size and alias expansion before anything is walked.
 """
 
+import bisect
 import re
 from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
@@ -12,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 import yaml
 
-from linkspan.sdk.diagnostics import Diagnostic, Label, Span, did_you_mean
+from linkspan.sdk.diagnostics import Diagnostic, Edit, Label, Span, did_you_mean
 
 MAX_BYTES: Final = 1024 * 1024
 """GitHub and GitLab both stop at 1 MiB a file; 10,000 lines of a pipeline are about 400 kB."""
@@ -72,6 +73,14 @@ Node = Scalar | Sequence | Mapping
 
 
 @attrs.frozen(kw_only=True, eq=False)
+class Field:
+    """One entry of a table."""
+
+    key: Scalar
+    value: Node
+
+
+@attrs.frozen(kw_only=True, eq=False)
 class Document:
     """A parsed file.
 
@@ -84,17 +93,34 @@ class Document:
     file: str
     text: str = attrs.field(repr=False)
     root: Node | None
+    _starts: list[int] = attrs.field(factory=list, init=False, repr=False)
+
+    def _line_starts(self) -> list[int]:
+        """Index of the first character of each line; counted once."""
+        if not self._starts:
+            self._starts.append(0)
+            at = self.text.find("\n")
+            while at >= 0:
+                self._starts.append(at + 1)
+                at = self.text.find("\n", at + 1)
+        return self._starts
 
     def span_at(self, index: int, length: int) -> Span:
         """The span that starts at a character index; it ends with its line."""
-        line_start = self.text.rfind("\n", 0, index) + 1
+        starts = self._line_starts()
+        line = bisect.bisect_right(starts, index)
+        line_start = starts[line - 1]
         line_end = self.text.find("\n", index)
         room = (len(self.text) if line_end < 0 else line_end) - index
         return Span(
-            line=self.text.count("\n", 0, index) + 1,
+            line=line,
             column=index - line_start + 1,
             length=max(1, min(length, room)),
         )
+
+    def index_at(self, span: Span) -> int:
+        """The character index at which a span of this document begins."""
+        return self._line_starts()[span.line - 1] + span.column - 1
 
     def index_in(self, scalar: Scalar, offset: int) -> int:
         """Where the character ``offset`` of a scalar's value stands in the file.
@@ -426,19 +452,38 @@ def _tab_fault(text: str, file: str, line: int, problem: str) -> Diagnostic | No
         source=text,
         headline="a tab is used for indentation",
         primary=Label(span=document.span_at(at, 1), text="tab here"),
-        helps=(f"YAML allows only spaces; {lines_word} affected",),
+        helps=(
+            f"YAML allows only spaces; {lines_word} affected, "
+            "`linkspan workflow lint --fix` turns each into 4 spaces",
+        ),
         fix="    ",
+        edits=tuple(_tab_edits(text)),
     )
+
+
+def _tab_edits(text: str) -> Iterator[Edit]:
+    for match in _TAB_INDENT.finditer(text):
+        end = match.end()
+        while text[end : end + 1] in ("\t", " "):
+            end += 1
+        start = match.start()
+        yield Edit(start=start, end=end, text=text[start:end].replace("\t", "    "))
 
 
 def _nested_mapping_fault(text: str, file: str, mark: _Yaml) -> Diagnostic:
     line = text.split("\n")[mark.line].rstrip("\r")
     head = re.match(r"^\s*(?:- )*([\w.-]+):\s+", line)
     helps: tuple[str, ...] = ("quote the value",)
+    edits: tuple[Edit, ...] = ()
     if head is not None and head.end() <= mark.column:
         key, value = head[1], line[head.end() :]
         quoted = value.replace("\\", "\\\\").replace('"', '\\"')
         helps = (f'quote it:        {key}: "{quoted}"', f"or use a block:  {key}: |")
+        if " #" not in value and value[:1] not in "'\"[{|>&*":
+            start = mark.index - mark.column + head.end()
+            edits = (
+                Edit(start=start, end=start + len(value.rstrip()), text=f'"{quoted.rstrip()}"'),
+            )
     return Diagnostic(
         id="LS1004",
         file=file,
@@ -449,6 +494,7 @@ def _nested_mapping_fault(text: str, file: str, mark: _Yaml) -> Diagnostic:
             text="YAML starts a nested mapping here",
         ),
         helps=helps,
+        edits=edits,
     )
 
 

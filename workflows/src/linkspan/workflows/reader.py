@@ -10,11 +10,12 @@ from typing import Final, Literal
 
 import attrs
 
-from linkspan.sdk.diagnostics import Diagnostic, Label, Span, did_you_mean
+from linkspan.sdk.diagnostics import Diagnostic, Edit, Label, Span, did_you_mean
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.units import parse_duration, parse_size
 from linkspan.workflows.expressions.faults import ExpressionFault
-from linkspan.workflows.parse import Document, Mapping, Node, Scalar, Sequence
+from linkspan.workflows.parse import Document, Field, Mapping, Node, Scalar, Sequence
+from linkspan.workflows.unbuilt import UNBUILT
 from linkspan.workflows.values import (
     OPEN,
     Expression,
@@ -34,34 +35,63 @@ NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 @attrs.frozen(kw_only=True)
-class Field:
-    """One entry of a table."""
-
-    key: Scalar
-    value: Node
-
-
-@attrs.frozen(kw_only=True)
 class Keys:
     """The keys of one kind of table.
 
     Attributes:
-        known: Those that are read.
-        later: Those of the language that this version does not support yet.
+        table: Its name in ``unbuilt``.
+        known: Those of the language.
         foreign: Habits of other tools: key → what to write here.
     """
 
+    table: str
     known: tuple[str, ...]
-    later: tuple[str, ...] = ()
     foreign: MappingType[str, str] = attrs.field(factory=dict)
 
 
 class Reader:
     """Reads the nodes of one document and gathers what is wrong with them."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, *, unbuilt: Collection[str] = UNBUILT) -> None:
+        """Make a reader.
+
+        Args:
+            document: What is read.
+            unbuilt: What is refused as not supported yet.
+        """
         self.document = document
+        self.unbuilt = unbuilt
         self.diagnostics: list[Diagnostic] = []
+
+    def is_unbuilt(self, name: str) -> bool:
+        """Whether something of the language is not carried out yet."""
+        return name in self.unbuilt
+
+    def labels(self, span: Span, text: str) -> tuple[Label, ...]:
+        """One second place."""
+        return (Label(span=span, text=text),)
+
+    def inside(self, node: Node) -> Span:
+        """The span of a text without its quotes."""
+        quoted = isinstance(node, Scalar) and self.document.text[node.start : node.start + 1]
+        if quoted in ("'", '"') and node.span.length > 2:
+            return attrs.evolve(node.span, column=node.span.column + 1, length=node.span.length - 2)
+        return node.span
+
+    def span_edits(self, span: Span, old: str, new: str | None) -> tuple[Edit, ...]:
+        """The edit that writes ``new`` for ``old`` at a span; none if it is not what stands there."""
+        start = self.document.index_at(span)
+        if new is None or not self.document.text.startswith(old, start):
+            return ()
+        return (Edit(start=start, end=start + len(old), text=new),)
+
+    def insertion(self, at: int, text: str) -> Edit:
+        """An edit that only adds."""
+        return Edit(start=at, end=at, text=text)
+
+    def replacement(self, node: Node, text: str) -> Edit:
+        """An edit of the whole of a node."""
+        return Edit(start=node.start, end=node.end, text=text)
 
     def fault(
         self,
@@ -75,9 +105,17 @@ class Reader:
         helps: Seq[str] = (),
         severity: Literal["error", "warning"] = "error",
         fix: str | None = None,
+        edits: Seq[Edit] = (),
     ) -> None:
-        """Note a fault."""
+        """Note a fault.
+
+        Args:
+            fix: A safe replacement of the place, in short; of a node, the whole of it.
+            edits: The same in full.
+        """
         span = place if isinstance(place, Span) else place.span
+        if fix is not None and not edits and not isinstance(place, Span):
+            edits = [self.replacement(place, fix)]
         self.diagnostics.append(
             Diagnostic(
                 id=id_,
@@ -90,6 +128,7 @@ class Reader:
                 helps=tuple(helps),
                 severity=severity,
                 fix=fix,
+                edits=tuple(edits),
             )
         )
 
@@ -115,21 +154,38 @@ class Reader:
         for name, field in found.items():
             if name in keys.known:
                 kept[name] = field
+                if self.unbuilt and f"{keys.table}.{name}" in self.unbuilt:
+                    self.fault(
+                        "LS1016", f"the key '{name}' in {what} is not supported yet", field.key
+                    )
             elif not name.startswith("x-"):
-                self._unknown_key(name, field.key, what, keys)
+                self._unknown_key(name, field, what, keys, found)
         return kept
 
-    def _unknown_key(self, name: str, key: Scalar, what: str, keys: Keys) -> None:
+    def _unknown_key(
+        self, name: str, field: Field, what: str, keys: Keys, found: Collection[str]
+    ) -> None:
         if name in keys.foreign:
+            helps, edits = [keys.foreign[name]], foreign_edits(name, field, found)
+            if edits:
+                helps.append("apply with: linkspan workflow lint --fix")
             self.fault(
-                "LS1009", f"'{name}' is a key of another tool", key, helps=[keys.foreign[name]]
+                "LS1009",
+                f"'{name}' is a key of another tool",
+                field.key,
+                helps=helps,
+                edits=edits,
             )
-        elif name in keys.later:
-            self.fault("LS1016", f"the key '{name}' in {what} is not supported yet", key)
-        else:
-            near = did_you_mean(name, (*keys.known, *keys.later))
-            helps = [f"did you mean '{near}'?" if near else f"keys here: {', '.join(keys.known)}"]
-            self.fault("LS1001", f"unknown key '{name}' in {what}", key, helps=helps, fix=near)
+            return
+        near = did_you_mean(name, keys.known)
+        helps = [f"keys here: {', '.join(keys.known)}"]
+        # A key that is there already would only be written twice.
+        fix = near if near not in found else None
+        if near:
+            helps = [f"did you mean '{near}'?"]
+            if fix:
+                helps[0] += "   (apply with: linkspan workflow lint --fix)"
+        self.fault("LS1001", f"unknown key '{name}' in {what}", field.key, helps=helps, fix=fix)
 
     def names(self, node: Node, what: str) -> dict[str, Field]:
         """The entries of a table whose keys are ids that the user chose."""
@@ -195,12 +251,22 @@ class Reader:
         """The text of a node as it was written."""
         return self.document.text[node.start : node.end]
 
-    def require(self, fields: MappingType[str, Field], name: str, what: str, place: Node) -> bool:
+    def require(
+        self, fields: MappingType[str, Field], name: str, what: str, place: Node, help_: str = ""
+    ) -> bool:
         """Whether a key is there; a fault if it is not."""
         if name in fields:
             return True
-        self.fault("LS1008", f"{what} needs the key '{name}'", place.span)
+        helps = [f"add  {help_}"] if help_ else []
+        self.fault("LS1008", f"{what} needs the key '{name}'", place.span, helps=helps)
         return False
+
+    def quiet_entries(self, node: Node) -> dict[str, Field]:
+        """The entries of a table as written, with nothing noted."""
+        if not isinstance(node, Mapping):
+            return {}
+        found = ((k, v) for k, v in node.entries if isinstance(k, Scalar))
+        return {key.text: Field(key=key, value=value) for key, value in found}
 
     # lists
 
@@ -397,6 +463,36 @@ class Reader:
                 self.fault("LS1202", f"{what} must be the expression alone", node)
             return None
         return self.boolean(node, what)
+
+
+_RENAMED: Final = {
+    "timeout-minutes": "timeout",
+    "container": "image",
+    "depends_on": "needs",
+    "commands": "run",
+    "script": "run",
+    "env": "environment",
+    "environment": "env",
+    "variables": "env",
+    "description": "help",
+    "allow_failure": "continue-on-error",
+    "restore-keys": "restore",
+}
+
+
+def foreign_edits(name: str, field: Field, found: Collection[str]) -> list[Edit]:
+    """How a key of another tool is mended, where renaming it (and its unit) is all there is to it."""
+    new = _RENAMED.get(name, "")
+    value = field.value
+    if not new or new in found or not isinstance(value, Scalar) or not value.plain:
+        # A list or a mapping of another tool seldom has our shape.
+        return []
+    edits = [Edit(start=field.key.start, end=field.key.end, text=new)]
+    if name == "timeout-minutes":
+        if not value.text.isdecimal():
+            return []
+        edits.append(Edit(start=value.end, end=value.end, text="m"))
+    return edits
 
 
 def one_of(options: Collection[str]) -> str:

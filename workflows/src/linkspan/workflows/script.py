@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from linkspan.sdk.diagnostics import Edit
 from linkspan.workflows.expressions import ExpressionInvalid, parse, plain_text
 from linkspan.workflows.expressions.syntax import Expr, Member, Name
 from linkspan.workflows.expressions.types import Json
@@ -16,6 +17,7 @@ from linkspan.workflows.reader import Reader
 from linkspan.workflows.values import OPEN, TemplateInvalid, placeholders
 
 _PREFIXES: Final = {
+    "matrix": "MATRIX",
     "inputs": "INPUT",
     "needs": "NEEDS",
     "steps": "STEPS",
@@ -73,6 +75,7 @@ def check_script(reader: Reader, node: Node) -> str | None:
             reader.document.span_at(reader.document.index_in(node, start), end - start),
             _WHY.get(root, ""),
             helps=_helps(node.text, start, end, source, name),
+            edits=_edits(reader, node, start, end, name),
         )
     return None
 
@@ -83,7 +86,25 @@ def _helps(script: str, start: int, end: int, source: str, name: str) -> list[st
     line_start = script.rfind("\n", 0, start) + 1
     line_end = script.find("\n", end)
     line = script[line_start:start] + f"${name}" + script[end : None if line_end < 0 else line_end]
-    return [f"already available as an environment variable:  {line.strip()}"]
+    return [
+        f"already available as an environment variable:  {line.strip()}",
+        "`linkspan workflow lint --fix` rewrites all of them",
+    ]
+
+
+def _edits(reader: Reader, node: Scalar, start: int, end: int, name: str) -> list[Edit]:
+    """``$NAME`` in place of the expression; in single quotes the shell would not read it."""
+    line_start = node.text.rfind("\n", 0, start) + 1
+    if not name or node.text.count("'", line_start, start) % 2:
+        return []
+    follows = node.text[end : end + 1]
+    text = f"${{{name}}}" if follows.isalnum() or follows == "_" else f"${name}"
+    document = reader.document
+    first, last = document.index_in(node, start), document.index_in(node, end - 1) + 1
+    if document.text[first:last] != node.text[start:end]:
+        # Folded or escaped: what stands in the file is not what the script says.
+        return []
+    return [Edit(start=first, end=last, text=text)]
 
 
 def _variable_of(source: str) -> tuple[str, str]:

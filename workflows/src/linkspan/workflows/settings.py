@@ -1,14 +1,14 @@
 """A step's ``with``, typed by the verb's manifest: literals before the run, expressions in it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from linkspan.sdk.diagnostics import did_you_mean
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.manifest import VerbSetting
 from linkspan.sdk.units import parse_duration, parse_size
 from linkspan.workflows.expressions.types import Json, Kind
-from linkspan.workflows.parse import Mapping as MappingNode, Node, Scalar, Sequence
-from linkspan.workflows.reader import Field, Reader, core_value, one_of
+from linkspan.workflows.parse import Field, Mapping as MappingNode, Node, Scalar, Sequence
+from linkspan.workflows.reader import Reader, core_value, one_of
 from linkspan.workflows.values import OPEN, Template, Value
 from linkspan.workflows.verbs import Verb
 
@@ -29,8 +29,17 @@ KINDS: Mapping[str, Kind] = {
 """What an expression must give where a setting of this type stands."""
 
 
+OnFeature = Callable[[str, str, str, Node, str], None]
+"""Gets a role, the feature of it that a setting needs, the setting in words, its value's place, and the
+key if another value of it may need another feature."""
+
+
 def read_settings(
-    reader: Reader, verb: Verb, uses: Scalar, with_: Field | None
+    reader: Reader,
+    verb: Verb,
+    uses: Scalar,
+    with_: Field | None,
+    on_feature: OnFeature | None = None,
 ) -> dict[str, Value]:
     """The settings as written, with everything that is wrong noted (LS1402, LS1403, types)."""
     schema = verb.manifest.settings
@@ -42,10 +51,27 @@ def read_settings(
             _unknown_setting(reader, verb, field)
         else:
             settings[name] = read_value(reader, field.value, f"'{name}'", setting)
+            if on_feature is not None:
+                _features(name, field.value, setting, on_feature)
     for name, setting in schema.items():
         if setting.required and name not in found:
             _missing_setting(reader, verb, name, uses, with_)
     return settings
+
+
+def _features(name: str, node: Node, setting: VerbSetting, on_feature: OnFeature) -> None:
+    """Tell of every feature that a setting asks its driver for."""
+    if setting.feature and isinstance(node, Scalar) and OPEN not in node.text:
+        role, _, feature = setting.feature.partition(".")
+        if "{value}" in feature or node.text != "false":
+            what = f"`{name}: {node.text}`" if "{value}" in feature else f"`{name}`"
+            alternative = name if "{value}" in feature else ""
+            on_feature(role, feature.replace("{value}", node.text), what, node, alternative)
+    if isinstance(node, MappingNode):
+        for key, value in node.entries:
+            inner = setting.keys.get(key.text) if isinstance(key, Scalar) else None
+            if inner is not None and isinstance(key, Scalar):
+                _features(key.text, value, inner, on_feature)
 
 
 def _unknown_setting(reader: Reader, verb: Verb, field: Field) -> None:

@@ -27,6 +27,7 @@ _MAX_BYTES: Final = 1 << 20
 _NAME: Final = re.compile(r"[a-z0-9]+(?:[-./][a-z0-9]+)*")
 _TARGET: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _MODULE: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+_FEATURE: Final = re.compile(r"[a-z]+\.[a-z{][a-z-]*\}?")
 _AT: Final = re.compile(r"\s*\(at line (\d+), column (\d+)\)$")
 
 
@@ -67,6 +68,7 @@ class _Setting:
     options: tuple[str, ...] = ()
     secret: bool = False
     keys: dict[str, "_Setting"] = attrs.field(factory=dict)
+    feature: str = attrs.field(default="", validator=_matches(_FEATURE, "role.feature"))
 
     def public(self) -> VerbSetting:
         return VerbSetting(
@@ -77,6 +79,7 @@ class _Setting:
             options=self.options,
             secret=self.secret,
             keys={name: setting.public() for name, setting in self.keys.items()},
+            feature=self.feature,
         )
 
 

@@ -1,12 +1,17 @@
 """The value of an expression that has been checked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
 from linkspan.workflows.expressions import syntax
 from linkspan.workflows.expressions.faults import EvaluationFailed
-from linkspan.workflows.expressions.functions import FUNCTIONS, STATUS_FUNCTIONS, same
+from linkspan.workflows.expressions.functions import (
+    FUNCTIONS,
+    RUN_FUNCTIONS,
+    STATUS_FUNCTIONS,
+    same,
+)
 from linkspan.workflows.expressions.patterns import Pattern, PatternError
 from linkspan.workflows.expressions.types import Json
 
@@ -18,10 +23,12 @@ class Scope:
     Attributes:
         contexts: JSON values by name.
         status: Answers ``success``, ``failure``, ``always`` and ``cancelled``.
+        call: Answers ``hash_files`` and ``digest``; raises ValueError for what it cannot.
     """
 
     contexts: Mapping[str, Json]
     status: Callable[[str], bool] = lambda name: name in {"success", "always"}
+    call: Callable[[str, Sequence[Json]], Json] | None = None
 
 
 def evaluate(tree: syntax.Expr, scope: Scope) -> Json:
@@ -113,6 +120,10 @@ def _call(tree: syntax.Call, scope: Scope) -> Json:
                 arg.end,
             )
     try:
+        if tree.function in RUN_FUNCTIONS:
+            if scope.call is None:
+                raise ValueError(f"{tree.function}() cannot be answered here")
+            return scope.call(tree.function, values)
         return function.call(*values)
     except ValueError as fault:
         raise EvaluationFailed(str(fault), tree.start, tree.end) from fault

@@ -160,9 +160,11 @@ FUNCTIONS: Final[dict[str, Function]] = {
 STATUS_FUNCTIONS: Final = frozenset({"success", "failure", "always", "cancelled"})
 """Functions of how the run stands; a condition that calls one decides for itself about failures."""
 
-LATER_FUNCTIONS: Final = frozenset({"hash_files", "digest"})
-"""In the language, not built yet."""
+RUN_FUNCTIONS: Final = frozenset({"hash_files", "digest"})
+"""Functions of what is on disk or in the engine; a run answers them (``Scope.call``)."""
 
+FUNCTIONS["hash_files"] = Function(takes=(_TEXT, _TEXT), returns=TEXT, call=str, variadic=True)
+FUNCTIONS["digest"] = Function(takes=(_TEXT,), returns=TEXT, call=str)
 for _name in STATUS_FUNCTIONS:
     # Answered by the evaluator, which knows the run; listed here for their signature.
     FUNCTIONS[_name] = Function(takes=(), returns=BOOL, call=bool)

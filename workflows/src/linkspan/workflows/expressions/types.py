@@ -37,6 +37,8 @@ class Type:
         item: Of a list: the type of its items.
         what: The mapping in words, for "'x' does not exist in …".
         declared: Where the value's type was written.
+        flags: ``secret`` for what must not be shown, ``untrusted`` for what a stranger may have written;
+            whatever is made of a flagged value carries its flags.
         explain: Asked about a name that is not in ``fields``, with the place of the whole path; a
             better fault than "does not exist", or None.
     """
@@ -46,8 +48,13 @@ class Type:
     item: "Type | None" = None
     what: str = ""
     declared: Span | None = attrs.field(default=None, eq=False)
+    flags: frozenset[str] = frozenset()
     explain: Explain | None = attrs.field(default=None, eq=False, repr=False)
 
+
+NO_FLAGS: frozenset[str] = frozenset()
+SECRET = frozenset({"secret"})
+UNTRUSTED = frozenset({"untrusted"})
 
 ANY = Type(kind=Kind.ANY)
 TEXT = Type(kind=Kind.TEXT)
@@ -77,12 +84,18 @@ def of_value(value: object) -> Type:
             return ANY
 
 
+def flagged(found: Type, flags: frozenset[str]) -> Type:
+    """The type with more flags."""
+    return found if flags <= found.flags else attrs.evolve(found, flags=found.flags | flags)
+
+
 def unify(one: Type, other: Type) -> Type:
     """The type of a value that is one or the other."""
+    flags = one.flags | other.flags
     if one.kind is other.kind:
-        return one if one == other else Type(kind=one.kind, item=ANY)
+        return flagged(one, flags) if one == other else Type(kind=one.kind, item=ANY, flags=flags)
     if one.kind is Kind.NULL:
-        return other
+        return flagged(other, flags)
     if other.kind is Kind.NULL:
-        return one
-    return ANY
+        return flagged(one, flags)
+    return flagged(ANY, flags)

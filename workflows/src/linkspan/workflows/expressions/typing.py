@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from linkspan.sdk.diagnostics import Label, did_you_mean
 from linkspan.workflows.expressions import syntax
 from linkspan.workflows.expressions.faults import ExpressionFault, ExpressionInvalid
-from linkspan.workflows.expressions.functions import FUNCTIONS, LATER_FUNCTIONS, STATUS_FUNCTIONS
+from linkspan.workflows.expressions.functions import FUNCTIONS, STATUS_FUNCTIONS
 from linkspan.workflows.expressions.patterns import Pattern, PatternError
 from linkspan.workflows.expressions.types import (
     ANY,
     BOOL,
+    NO_FLAGS,
     Kind,
     Type,
+    flagged,
     of_value,
     unify,
 )
@@ -105,7 +107,7 @@ class _Checker:
                 item = types[0] if types else ANY
                 for other in types[1:]:
                     item = unify(item, other)
-                return Type(kind=Kind.LIST, item=item)
+                return Type(kind=Kind.LIST, item=item, flags=item.flags)
 
     def _name(self, tree: syntax.Name) -> Type:
         found = self.contexts.get(tree.name)
@@ -129,15 +131,15 @@ class _Checker:
 
     def _field(self, base: Type, name: str, start: int, end: int, path_start: int) -> Type:
         if base.kind is Kind.ANY:
-            return ANY
+            return flagged(ANY, base.flags)
         if base.kind is not Kind.MAP:
             self._fault("LS1201", f"'{name}' cannot be read from a {base.kind.value}", start, end)
             return ANY
         if base.fields is None:
-            return ANY
+            return flagged(base.item or ANY, base.flags)
         found = base.fields.get(name)
         if found is not None:
-            return found
+            return flagged(found, base.flags)
         if base.explain is not None:
             better = base.explain(name, path_start, end)
             if better is not None:
@@ -176,7 +178,7 @@ class _Checker:
             return ANY
         if isinstance(tree.key, syntax.Literal) and isinstance(tree.key.value, str):
             return self._field(base, tree.key.value, tree.key.start, tree.key.end, tree.start)
-        return base.item or ANY
+        return flagged(base.item or ANY, base.flags)
 
     def _call(self, tree: syntax.Call) -> Type:
         types = [self.type_of(arg) for arg in tree.args]
@@ -204,15 +206,14 @@ class _Checker:
                     arg.start,
                     arg.end,
                 )
-        return unify(*types) if tree.function == "default" else function.returns
+        if tree.function == "default":
+            return unify(*types)
+        if function.returns.kind is Kind.BOOL:
+            return function.returns
+        return flagged(function.returns, NO_FLAGS.union(*(found.flags for found in types)))
 
     def _unknown_function(self, tree: syntax.Call) -> None:
         end = tree.start + len(tree.function)
-        if tree.function in LATER_FUNCTIONS:
-            self._fault(
-                "LS1016", f"the function '{tree.function}' is not supported yet", tree.start, end
-            )
-            return
         near = did_you_mean(tree.function, FUNCTIONS)
         helps = f"did you mean '{near}'?" if near else f"functions: {', '.join(sorted(FUNCTIONS))}"
         self._fault(

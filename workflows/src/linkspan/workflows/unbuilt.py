@@ -1,0 +1,66 @@
+"""What belongs to the language but is not carried out yet: refused before a run (LS1016), by name.
+
+This is the only switch. Everything in it is read, typed and checked, and is in the model; whoever
+builds one takes its line away.
+
+Names are ``top.KEY``, ``job.KEY``, ``step.KEY``, ``service.KEY``, ``healthcheck.KEY``, ``input.KEY``,
+``trigger.NAME``, ``context.NAME``, ``function.NAME``, ``on-failure.pause`` and ``verb.NAME``.
+"""
+
+from typing import Final
+
+UNBUILT: Final[frozenset[str]] = frozenset(
+    {
+        "top.secrets",
+        "top.use",
+        "top.requires",
+        "top.concurrency",
+        "top.include",
+        "trigger.push",
+        "trigger.tag",
+        "trigger.schedule",
+        "trigger.watch",
+        "trigger.webhook",
+        "job.strategy",
+        "job.secrets",
+        "job.volumes",
+        "job.cache",
+        "job.artifacts",
+        "job.load-artifacts",
+        "job.environment",
+        "job.lock",
+        "job.labels",
+        "job.uses",
+        "step.parallel",
+        "step.background",
+        "step.wait",
+        "step.cancel",
+        "step.secrets",
+        "step.sources",
+        "step.generates",
+        "step.reports",
+        "step.undo",
+        "on-failure.pause",
+        "service.cap_add",
+        "service.cap_drop",
+        "service.dns",
+        "service.extra_hosts",
+        "service.hostname",
+        "service.init",
+        "service.labels",
+        "service.mem_limit",
+        "service.ports",
+        "service.privileged",
+        "service.pull_policy",
+        "service.read_only",
+        "service.shm_size",
+        "service.stop_grace_period",
+        "service.sysctls",
+        "service.ulimits",
+        "service.volumes",
+        "healthcheck.start_interval",
+        "healthcheck.disable",
+        "function.hash_files",
+        "function.digest",
+    }
+)
