@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from linkspan.core.engine.lifecycle import should_restart, signal_number
+from linkspan.core.engine.lifecycle import should_restart
+from linkspan.core.engine.signal_names import signal_number
 from linkspan.core.store.records import Records
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, NotModified, OutOfSpace
 from linkspan.sdk.hooks import hookimpl

@@ -5,6 +5,7 @@ import attrs
 import pytest
 
 from linkspan.plugins.oci_runtime import capabilities, spec
+from linkspan.plugins.oci_runtime.cgroups import Hierarchies
 from linkspan.plugins.oci_runtime.users import Identity
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, ProcessSpec
 from linkspan.sdk.errors import InvalidArgument, Unsupported
@@ -361,6 +362,7 @@ def test_init_is_put_before_the_command_or_refused_clearly() -> None:
 
 
 def test_facts_of_this_machine_are_read() -> None:
-    machine = spec.Machine.detect(cgroup_version=2, swap_accounting=False, init=None)
+    groups = Hierarchies(version=2, controllers={}, unified=Path("/sys/fs/cgroup"))
+    machine = spec.Machine.detect(groups, swap_accounting=False, init=None)
     assert machine.hard_limits["nofile"] != 0
     assert machine.cgroup_version == 2

@@ -9,9 +9,10 @@ from typing import Any
 import attrs
 import trio
 
+from linkspan.core.engine.checks import check_spec
 from linkspan.core.engine.creation import resolve
 from linkspan.core.engine.drivers import Drivers
-from linkspan.core.engine.entry import Attachment, Entry, Waiter
+from linkspan.core.engine.entry import Attachment, Entry, Waiter, refuse_if_removing
 from linkspan.core.engine.execs import Execs
 from linkspan.core.engine.files import ContainerFiles
 from linkspan.core.engine.images import ImageStore
@@ -23,7 +24,7 @@ from linkspan.core.engine.volumes import VolumeStore
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.store.records import Records
 from linkspan.sdk.drivers.runtime import ExecProcess, RuntimeStats
-from linkspan.sdk.errors import Conflict, LinkspanError, NotFound, NotModified
+from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound, NotModified
 from linkspan.sdk.host import WaitCondition
 from linkspan.sdk.model.container import (
     Container,
@@ -185,6 +186,8 @@ class ContainerStore:
         image = self._images.inspect(spec.image)
         chosen = check_name(name, "container") if name else free_name(self._names)
         container = resolve(spec, image, chosen)
+        warnings = tuple(self._drivers.runtime.check(spec))
+        container = attrs.evolve(container, warnings=warnings)
         wanted = wanted_mounts(spec, image.config.volumes)
         if not spec.network_mode.startswith("container:"):
             self._networks.of_container(container)
@@ -226,6 +229,7 @@ class ContainerStore:
                 type="bind",
                 source=mount.source,
                 destination=mount.target,
+                mode=mount.mode_text,
                 read_only=mount.read_only,
                 propagation=mount.propagation or "rprivate",
             )
@@ -241,12 +245,15 @@ class ContainerStore:
         )
         if before is None and anonymous:
             made.add(volume.name)
+        listed = not anonymous or mount in spec.mounts
         return MountPoint(
             type="volume",
             name=volume.name,
             source=volume.mountpoint,
             destination=mount.target,
             driver=volume.driver,
+            # Docker's label for SELinux, which it shows where nothing else was said.
+            mode=mount.mode_text or ("z" if listed else ""),
             read_only=mount.read_only,
             anonymous=anonymous,
         )
@@ -257,10 +264,14 @@ class ContainerStore:
         found: list[MountPoint] = []
         for text in spec.volumes_from:
             ref, _, mode = text.partition(":")
+            if not ref:
+                raise InvalidArgument("volumes-from specification cannot be an empty string")
+            if mode not in ("", "ro", "rw", "z", "Z", "ro,z", "ro,Z", "rw,z", "rw,Z"):
+                raise InvalidArgument(f"invalid mode: {mode}", code="invalid_mount")
             for point in self.inspect(ref).mounts:
                 if point.destination not in taken and point.type != "tmpfs":
                     taken.add(point.destination)
-                    read_only = point.read_only or mode == "ro"
+                    read_only = point.read_only or mode.startswith("ro")
                     found.append(attrs.evolve(point, read_only=read_only, anonymous=False))
         return tuple(found)
 
@@ -287,7 +298,9 @@ class ContainerStore:
         old = entry.container.name
         self._names[chosen] = entry.container.id
         try:
-            await self._life.save(entry, attrs.evolve(entry.container, name=chosen))
+            async with entry.lock:
+                refuse_if_removing(entry)
+                await self._life.save(entry, attrs.evolve(entry.container, name=chosen))
         except BaseException:
             del self._names[chosen]
             raise
@@ -335,16 +348,24 @@ class ContainerStore:
     ) -> Sequence[str]:
         """Change limits or the restart policy; return warnings."""
         entry = self._entry(ref)
-        spec = entry.container.spec
-        if resources is not None:
-            if entry.container.state.running:
+        async with entry.lock:
+            refuse_if_removing(entry)
+            spec = entry.container.spec
+            if resources is not None:
+                spec = attrs.evolve(spec, resources=resources)
+            if restart is not None:
+                if spec.auto_remove and restart.name != "no":
+                    raise Conflict(
+                        "Restart policy cannot be updated because AutoRemove is enabled for the container"
+                    )
+                spec = attrs.evolve(spec, restart=restart)
+            check_spec(spec)
+            warnings = self._drivers.runtime.check(spec)
+            if resources is not None and entry.container.state.running:
                 await self._drivers.runtime.update(entry.container.id, resources)
-            spec = attrs.evolve(spec, resources=resources)
-        if restart is not None:
-            spec = attrs.evolve(spec, restart=restart)
-        await self._life.save(entry, attrs.evolve(entry.container, spec=spec))
+            await self._life.save(entry, attrs.evolve(entry.container, spec=spec))
         self._life.tell("update", entry.container)
-        return []
+        return warnings
 
     def waiter(self, ref: str, condition: WaitCondition = "not-running") -> Waiter:
         """Begin to wait now."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from linkspan.core.engine.checks import check_spec
 from linkspan.core.engine.names import new_id
 from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.errors import InvalidArgument
@@ -17,7 +18,6 @@ from linkspan.sdk.model.image import Image, ImageConfig
 from linkspan.sdk.model.network import PortBinding
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-MEMORY_MINIMUM_BYTES = 6 << 20
 
 
 def resolve(spec: ContainerSpec, image: Image, name: str) -> Container:
@@ -49,51 +49,22 @@ def resolve(spec: ContainerSpec, image: Image, name: str) -> Container:
     )
 
 
-def check_spec(spec: ContainerSpec) -> None:
-    """Refuse what contradicts itself, with Docker's texts."""
-    if spec.auto_remove and spec.restart.name != "no":
-        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-    if spec.restart.maximum_retry_count and spec.restart.name != "on-failure":
-        raise InvalidArgument(
-            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
-        )
-    memory = spec.resources.memory_bytes
-    if memory and memory < MEMORY_MINIMUM_BYTES:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
-    if spec.resources.memory_swap_bytes > 0 and not memory:
-        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit")
-    if 0 < spec.resources.memory_swap_bytes < memory:
-        raise InvalidArgument(
-            "Minimum memoryswap limit should be larger than memory limit, see usage"
-        )
-    if spec.working_dir and not spec.working_dir.startswith("/"):
-        raise InvalidArgument(
-            f"the working directory '{spec.working_dir}' is invalid, it needs to be an absolute path"
-        )
-    if spec.log_driver not in ("", "json-file", "local", "none"):
-        raise InvalidArgument(
-            f"logger: no log driver named '{spec.log_driver}' is registered",
-            help="log drivers here: json-file, local, none",
-        )
-    shares = spec.network_mode.startswith("container:")
-    if shares and (spec.hostname or spec.ports or spec.dns or spec.extra_hosts or spec.publish_all):
-        raise InvalidArgument(
-            "conflicting options: hostname, ports, dns or extra hosts and the network mode "
-            f"'{spec.network_mode}'"
-        )
-
-
 def resolve_args(spec: ContainerSpec, config: ImageConfig) -> tuple[str, ...]:
-    """Entrypoint and command in one; an own entrypoint drops the image's command."""
+    """Entrypoint and command in one; an own entrypoint drops the image's command.
+
+    Raises:
+        InvalidArgument: There is neither.
+    """
     if spec.entrypoint is None:
         entrypoint = config.entrypoint
         command = config.command if spec.command is None else spec.command
     else:
         entrypoint = () if spec.entrypoint == ("",) else spec.entrypoint
-        command = spec.command or ()
+        # An empty one takes the image's away and keeps its command; [""] takes both away.
+        command = spec.command or (() if spec.entrypoint else config.command)
     args = (*entrypoint, *command)
     if not args:
-        raise InvalidArgument("no command specified", help="name one behind the image")
+        raise InvalidArgument("No command specified", help="name one behind the image")
     return args
 
 

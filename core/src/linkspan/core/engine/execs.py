@@ -67,6 +67,7 @@ class Execs:
             tty=spec.tty,
             stdin=spec.attach_stdin,
             privileged=spec.privileged,
+            console_size=spec.console_size,
         )
         self._sessions[exec_id] = attrs.evolve(session, running=True)
         code = 126

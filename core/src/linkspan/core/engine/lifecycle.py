@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import trio
 
+from linkspan.core.engine.checks import log_limits
 from linkspan.core.engine.creation import wanted_ports
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Entry, open_attachments, refuse_if_removing
@@ -21,6 +22,7 @@ from linkspan.core.engine.health import monitor
 from linkspan.core.engine.mounts import bundle_mount, wanted_mounts
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.pull import first_error
+from linkspan.core.engine.signal_names import signal_number
 from linkspan.core.engine.supervisor import Supervisor
 from linkspan.core.engine.volumes import VolumeStore
 from linkspan.core.plugins.hooks import HookRunner
@@ -46,7 +48,6 @@ from linkspan.sdk.model.container import (
     RestartPolicy,
 )
 from linkspan.sdk.model.image import Image
-from linkspan.sdk.units import parse_size
 
 log = logging.getLogger("linkspan.containers")
 
@@ -250,6 +251,8 @@ class Lifecycle:
             if path not in {m.destination for m in mounts}
         )
 
+        log_bytes, log_files = log_limits(spec)
+
         async def modify(oci: OciSpec) -> OciSpec:
             changed: OciSpec = await self._hooks.intercept(
                 "linkspan_modify_oci_spec", oci, container=container
@@ -269,6 +272,7 @@ class Lifecycle:
                 tty=spec.tty,
                 stdin=spec.open_stdin,
                 privileged=spec.privileged,
+                console_size=spec.console_size,
             ),
             hostname="" if sandbox.namespace is None and not spec.hostname else container.hostname,
             domainname=spec.domainname,
@@ -277,7 +281,7 @@ class Lifecycle:
             share_pid=self._shared(spec.pid_mode),
             share_ipc=self._shared(spec.ipc_mode),
             share_uts=self._shared(spec.uts_mode),
-            cgroup_host=spec.cgroupns_mode == "host",
+            cgroup_namespace=spec.cgroupns_mode,
             resources=spec.resources,
             cap_add=spec.cap_add,
             cap_drop=spec.cap_drop,
@@ -292,15 +296,17 @@ class Lifecycle:
             readonly_paths=spec.readonly_paths,
             stdin_once=spec.stdin_once,
             log=spec.log_driver != "none",
-            log_max_bytes=_log_limit(spec.log_options.get("max-size", "")),
+            log_max_bytes=log_bytes,
+            log_max_files=log_files,
             annotations=spec.annotations,
             modify_spec=modify if self._hooks.has("linkspan_modify_oci_spec") else None,
         )
 
     def _shared(self, mode: str) -> str:
+        """``host``, ``none``, a container's id, or nothing for a namespace of its own."""
         if mode.startswith("container:"):
             return self._joined(mode.removeprefix("container:")).id
-        return "host" if mode == "host" else ""
+        return mode if mode in ("host", "none") else ""
 
     async def _take_back(self, entry: Entry, error: BaseException) -> None:
         container = entry.container
@@ -717,30 +723,6 @@ def should_restart(
         most = policy.maximum_retry_count
         return exit_code != 0 and (most == 0 or restarts < most)
     return True
-
-
-def signal_number(text: str) -> int:
-    """``SIGTERM``, ``term``, ``15``, ``SIGRTMIN+3`` as a number.
-
-    Raises:
-        InvalidArgument: code ``invalid_signal``.
-    """
-    word = text.strip().upper()
-    if word.isdecimal() and 0 < int(word) < signals.NSIG:
-        return int(word)
-    base, plus, offset = word.removeprefix("SIG").partition("+")
-    if base == "RTMIN" and (not plus or offset.isdecimal()):
-        return int(signals.SIGRTMIN) + int(offset or 0)
-    try:
-        if plus:
-            raise KeyError(word)
-        return int(signals.Signals[f"SIG{base}"])
-    except KeyError:
-        raise InvalidArgument(f"Invalid signal: {text}", code="invalid_signal") from None
-
-
-def _log_limit(text: str) -> int:
-    return parse_size(text) if text else 0
 
 
 def _check_bind(source: str, create: bool) -> None:

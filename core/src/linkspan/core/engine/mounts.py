@@ -2,6 +2,7 @@
 
 import posixpath
 from collections.abc import Iterable
+from typing import Literal
 
 import attrs
 
@@ -10,57 +11,82 @@ from linkspan.sdk.drivers.runtime import BundleMount
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import ContainerSpec, Mount, MountPoint
 
-_PROPAGATIONS = {"private", "rprivate", "shared", "rshared", "slave", "rslave"}
+# Words of the third part of ``-v``; of each kind there may be one.
+_MODE_KINDS = {
+    **dict.fromkeys(("ro", "rw"), "write"),
+    **dict.fromkeys(("private", "rprivate", "shared", "rshared", "slave", "rslave"), "propagation"),
+    "nocopy": "copy",
+    **dict.fromkeys(("z", "Z"), "label"),
+    **dict.fromkeys(("delegated", "cached", "consistent"), "consistency"),
+}
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
 
 
-def parse_bind(text: str) -> Mount:
+def parse_bind(text: str, *, volume_driver: str = "") -> Mount:
     """``SRC:DST[:OPTIONS]`` or ``DST`` as ``-v`` takes it.
 
     Raises:
-        InvalidArgument: code ``invalid_mount``.
+        InvalidArgument: code ``invalid_mount``; Docker's texts.
     """
     parts = text.split(":")
     if len(parts) > 3 or not all(parts):
         raise _invalid(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
-        return Mount(type="volume", target=_target(parts[0], text))
-    source, target = parts[0], _target(parts[1], text)
-    options = parts[2].split(",") if len(parts) == 3 else []
+        return Mount(
+            type="volume", target=_target(parts[0], text, "volume"), volume_driver=volume_driver
+        )
+    source = parts[0]
+    kind: Literal["bind", "volume"] = "bind" if source.startswith("/") else "volume"
     mount = Mount(
-        type="bind" if source.startswith("/") else "volume",
-        source=posixpath.normpath(source) if source.startswith("/") else source,
-        target=target,
+        type=kind,
+        source=posixpath.normpath(source) if kind == "bind" else source,
+        target=_target(parts[1], text, kind),
         create_source=True,
+        volume_driver=volume_driver if kind == "volume" else "",
     )
-    if mount.type == "volume" and NAME.fullmatch(source) is None:
+    if kind == "volume" and NAME.fullmatch(source) is None:
         raise _invalid(
-            f'"{source}" includes invalid characters for a local volume name, only '
+            f'create {source}: "{source}" includes invalid characters for a local volume name, only '
             '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use '
             "absolute path"
         )
-    return _with_options(mount, options, text)
+    return _with_options(mount, parts[2], text) if len(parts) == 3 else mount
 
 
-def _with_options(mount: Mount, options: Iterable[str], text: str) -> Mount:
-    for option in options:
-        if option in ("ro", "rw"):
-            mount = attrs.evolve(mount, read_only=option == "ro")
-        elif option in _PROPAGATIONS:
-            mount = attrs.evolve(mount, propagation=option)
-        elif option == "nocopy":
-            mount = attrs.evolve(mount, no_copy=True)
-        elif option not in ("z", "Z", "delegated", "cached", "consistent"):
-            raise _invalid(f"invalid mode: {option} in '{text}'")
-    return mount
+def _with_options(mount: Mount, mode: str, text: str) -> Mount:
+    words: dict[str, str] = {}
+    for option in mode.split(","):
+        kind = _MODE_KINDS.get(option)
+        if kind is None or kind in words:
+            raise _invalid(f"invalid mode: {mode}")
+        words[kind] = option
+    foreign = {"bind": "copy", "volume": "propagation"}[mount.type]
+    if foreign in words:
+        field = "VolumeOptions" if foreign == "copy" else "BindOptions"
+        raise _invalid(
+            f"invalid volume specification: '{text}': invalid mount config for type "
+            f'"{mount.type}": field {field} must not be specified'
+        )
+    return attrs.evolve(
+        mount,
+        mode_text=mode,
+        read_only=words.get("write") == "ro",
+        propagation=words.get("propagation", ""),
+        no_copy="copy" in words,
+    )
 
 
-def _target(path: str, text: str) -> str:
+def _target(path: str, text: str = "", kind: str = "") -> str:
+    head = (
+        f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": "
+        if text
+        else ""
+    )
     if not path.startswith("/"):
-        raise _invalid(f"invalid volume specification: '{text}': mount path must be absolute")
+        raise _invalid(f"{head}invalid mount path: '{path}' mount path must be absolute")
     clean = posixpath.normpath(path)
     if clean in ("/", "//"):
-        raise _invalid(f"invalid volume specification: '{text}': destination can't be '/'")
+        raise _invalid(f"{head}invalid specification: destination can't be '/'")
     return clean
 
 
@@ -76,8 +102,8 @@ def wanted_mounts(spec: ContainerSpec, image_volumes: Iterable[str]) -> list[Mou
     """
     found: dict[str, Mount] = {}
     asked = [
-        *(parse_bind(text) for text in spec.binds),
-        *(attrs.evolve(m, target=_target(m.target, m.target)) for m in spec.mounts),
+        *(parse_bind(text, volume_driver=spec.volume_driver) for text in spec.binds),
+        *(attrs.evolve(m, target=_target(m.target)) for m in spec.mounts),
         *(_tmpfs(target, options) for target, options in spec.tmpfs.items()),
     ]
     for mount in asked:
@@ -85,7 +111,7 @@ def wanted_mounts(spec: ContainerSpec, image_volumes: Iterable[str]) -> list[Mou
             raise _invalid(f"Duplicate mount point: {mount.target}")
         found[mount.target] = mount
     for target in (*spec.volumes, *image_volumes):
-        clean = _target(target, target)
+        clean = _target(target)
         found.setdefault(clean, Mount(type="volume", target=clean))
     return sorted(found.values(), key=lambda m: m.target.count("/"))
 
@@ -93,7 +119,7 @@ def wanted_mounts(spec: ContainerSpec, image_volumes: Iterable[str]) -> list[Mou
 def _tmpfs(target: str, options: str) -> Mount:
     return Mount(
         type="tmpfs",
-        target=_target(target, target),
+        target=_target(target),
         options=tuple(option for option in options.split(",") if option),
     )
 
@@ -118,7 +144,17 @@ def bundle_mount(point: MountPoint, wanted: Mount | None) -> BundleMount:
         return BundleMount(
             destination=point.destination, type="tmpfs", source="tmpfs", options=options
         )
-    options = ("rbind", point.propagation or "rprivate", "ro" if point.read_only else "rw")
+    recursive = wanted is None or wanted.recursive
+    below = wanted.read_only_recursive if wanted is not None else "try"
+    options = (
+        "rbind" if recursive else "bind",
+        point.propagation or "rprivate",
+        "ro" if point.read_only else "rw",
+    )
     return BundleMount(
-        destination=point.destination, type="bind", source=point.source, options=options
+        destination=point.destination,
+        type="bind",
+        source=point.source,
+        options=options,
+        read_only_below=below if point.read_only and recursive else "never",
     )

@@ -10,16 +10,16 @@ does not know images, networks or volumes; it gets a root folder, mounts and a n
 
 import abc
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.errors import Unsupported
-from linkspan.sdk.model.container import ExitStatus, Resources
+from linkspan.sdk.model.container import ContainerSpec, ExitStatus, Resources
 from linkspan.sdk.model.process import LogQuery, LogRecord, ProcessStreams
 from linkspan.sdk.stability import Stage, contract
 
@@ -43,12 +43,15 @@ class BundleMount:
     Attributes:
         type: ``bind``, ``tmpfs`` or another file system type.
         options: As for mount(8): ``rbind``, ``ro``, ``rslave``, ``size=64m``.
+        read_only_below: Of a read-only bind, whether what is mounted below its source is read-only, too:
+            ``try``, where the kernel can; ``must``, or the create fails; ``never``.
     """
 
     destination: str
     type: str
     source: str = ""
     options: tuple[str, ...] = ()
+    read_only_below: Literal["try", "must", "never"] = "never"
 
 
 @attrs.frozen(kw_only=True)
@@ -58,6 +61,7 @@ class ProcessSpec:
     Attributes:
         user: ``uid``, ``name``, either with ``:group``; empty means root. Names are looked up in the
             container's own ``/etc/passwd`` and ``/etc/group``.
+        console_size: Rows and columns that its terminal begins with; (0, 0) says nothing.
     """
 
     args: tuple[str, ...]
@@ -68,6 +72,7 @@ class ProcessSpec:
     tty: bool = False
     stdin: bool = False
     privileged: bool = False
+    console_size: tuple[int, int] = (0, 0)
 
 
 @attrs.frozen(kw_only=True)
@@ -77,10 +82,13 @@ class CreateRequest:
     Attributes:
         rootfs: A folder on the host, mounted already.
         network_namespace: Path of the namespace; None means the host's.
-        share_pid, share_ipc, share_uts: ``""`` own, ``"host"``, or the id of a container of this driver.
+        share_pid, share_ipc, share_uts: ``""`` own, ``"host"``, or the id of a container of this driver;
+            ``share_ipc`` may be ``"none"``: own, without a ``/dev/shm``.
+        cgroup_namespace: ``"host"``, ``"private"``, or ``""``: what is usual for the machine's cgroups.
         stdin_once: Close stdin when the first attached client goes.
         log: Keep the output, so that ``logs`` has it.
-        log_max_bytes: Rotate at this size; 0 means never.
+        log_max_bytes: Begin a new file of the log at about this size; 0 means never.
+        log_max_files: How many files are kept: ``logs`` reads all of them, no line between them is lost.
         modify_spec: Awaited with the finished OCI spec before it is written; returns the one to use.
     """
 
@@ -95,7 +103,7 @@ class CreateRequest:
     share_pid: str = ""
     share_ipc: str = ""
     share_uts: str = ""
-    cgroup_host: bool = False
+    cgroup_namespace: str = ""
     resources: Resources = Resources()
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
@@ -111,6 +119,7 @@ class CreateRequest:
     stdin_once: bool = False
     log: bool = True
     log_max_bytes: int = 0
+    log_max_files: int = 1
     annotations: Mapping[str, str] = attrs.field(factory=dict)
     modify_spec: Callable[[OciSpec], Awaitable[OciSpec]] | None = None
 
@@ -172,6 +181,17 @@ class Runtime(Driver[Config], abc.ABC):
     @abc.abstractmethod
     def version(self) -> str:
         """Name and version of the program behind it, ``crun 1.8.1``."""
+
+    def check(self, spec: ContainerSpec) -> Sequence[str]:
+        """Before a container is made: refuse what can never run on this machine; never blocks.
+
+        Returns:
+            Warnings: what is asked for and will be left out.
+
+        Raises:
+            InvalidArgument: A limit, a capability, a security option or the runtime's name is wrong.
+        """
+        return ()
 
     @abc.abstractmethod
     async def create(self, request: CreateRequest) -> None:

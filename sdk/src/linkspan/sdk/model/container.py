@@ -54,8 +54,30 @@ class Device:
 
 
 @attrs.frozen(kw_only=True)
+class WeightDevice:
+    """The share of a block device that a container gets: 10 to 1000."""
+
+    path: str
+    weight: int
+
+
+@attrs.frozen(kw_only=True)
+class ThrottleDevice:
+    """A limit on a block device: bytes or operations a second."""
+
+    path: str
+    rate: int
+
+
+@attrs.frozen(kw_only=True)
 class Resources:
-    """Limits; None and 0 mean no limit (Docker API Resources)."""
+    """Limits; None and 0 mean no limit (Docker API Resources).
+
+    Attributes:
+        memory_swappiness: 0 to 100; None is the machine's.
+        pids_limit: None is no limit; in an update -1 takes the limit away.
+        kernel_tcp_bytes: Buffers of TCP connections, where the kernel counts them (cgroup v1).
+    """
 
     memory_bytes: int = 0
     memory_swap_bytes: int = 0
@@ -66,8 +88,17 @@ class Resources:
     cpu_quota_us: int = 0
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
+    cpu_realtime_period_us: int = 0
+    cpu_realtime_runtime_us: int = 0
+    memory_swappiness: int | None = None
+    kernel_tcp_bytes: int = 0
     pids_limit: int | None = None
     blkio_weight: int = 0
+    blkio_weight_devices: tuple[WeightDevice, ...] = ()
+    blkio_read_bps: tuple[ThrottleDevice, ...] = ()
+    blkio_write_bps: tuple[ThrottleDevice, ...] = ()
+    blkio_read_iops: tuple[ThrottleDevice, ...] = ()
+    blkio_write_iops: tuple[ThrottleDevice, ...] = ()
     oom_kill_disable: bool = False
     ulimits: tuple[Ulimit, ...] = ()
     devices: tuple[Device, ...] = ()
@@ -85,6 +116,10 @@ class Mount:
         size_bytes: tmpfs only; 0 means no limit.
         options: tmpfs options as the user wrote them.
         create_source: Make a missing bind source (``-v`` does, ``--mount`` does not).
+        recursive: Binds what is mounted below the source, too.
+        read_only_recursive: A read-only bind also makes what is mounted below it read-only: ``try``, as
+            far as the kernel can; ``must``, or the start fails; ``never``.
+        mode_text: What stood behind the target in ``-v``, as the user wrote it.
     """
 
     type: Literal["bind", "volume", "tmpfs"]
@@ -100,6 +135,9 @@ class Mount:
     mode: int | None = None
     options: tuple[str, ...] = ()
     create_source: bool = False
+    recursive: bool = True
+    read_only_recursive: Literal["try", "must", "never"] = "try"
+    mode_text: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -112,7 +150,9 @@ class ContainerSpec:
         image: As the user wrote it.
         network_mode: ``default``, ``bridge``, ``none``, ``host``, ``container:<id>`` or a network's name.
         networks: Network name → endpoint settings; the ``network_mode`` network may be missing here.
+        volume_driver: Of the volumes that ``binds`` name; empty is the usual one.
         log_driver: ``json-file`` (kept as the runtime's own file), ``local`` or ``none``.
+        console_size: Rows and columns that a terminal begins with; (0, 0) leaves it to the client.
     """
 
     image: str
@@ -140,6 +180,7 @@ class ContainerSpec:
     mounts: tuple[Mount, ...] = ()
     binds: tuple[str, ...] = ()
     volumes_from: tuple[str, ...] = ()
+    volume_driver: str = ""
     ports: tuple[PortBinding, ...] = ()
     publish_all: bool = False
     network_mode: str = "default"
@@ -173,6 +214,7 @@ class ContainerSpec:
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     annotations: Mapping[str, str] = attrs.field(factory=dict)
+    console_size: tuple[int, int] = (0, 0)
 
 
 class ContainerStatus(enum.Enum):
@@ -260,6 +302,7 @@ class Container:
         image_id: ``sha256:…`` of the image's config.
         args: The resolved command line: entrypoint and command in one.
         env, working_dir, user, stop_signal, healthcheck: Resolved with the image's values.
+        warnings: What was asked for and cannot be had on this machine.
     """
 
     id: str
@@ -285,6 +328,7 @@ class Container:
     log_path: str = ""
     runtime: str = ""
     manually_stopped: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def short_id(self) -> str:
@@ -306,6 +350,7 @@ class ExecSpec:
     attach_stdout: bool = True
     attach_stderr: bool = True
     detach_keys: str = ""
+    console_size: tuple[int, int] = (0, 0)
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,7 @@ from linkspan.plugins.docker_api.codec_health import (
     encode_health,
     encode_healthcheck,
 )
-from linkspan.plugins.docker_api.codec_mount import decode_mount, encode_mount, encode_mount_point
+from linkspan.plugins.docker_api.codec_mount import decode_mount, encode_mount, encode_mount_points
 from linkspan.plugins.docker_api.codec_network import (
     decode_endpoint,
     decode_port_bindings,
@@ -59,7 +59,7 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
             raise InvalidArgument(f"invalid environment variable: {entry}")
     if host.text("Isolation") not in ("", "default"):
         raise InvalidArgument(
-            f"invalid isolation '{host.text('Isolation')}': linux knows only 'default'"
+            f"Invalid isolation: \"{host.text('Isolation')}\" - linux only supports 'default'"
         )
     if host.document("StorageOpt"):
         raise Unsupported("storage options per container (--storage-opt) are not supported")
@@ -93,6 +93,7 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
         mounts=tuple(decode_mount(mount) for mount in host.documents("Mounts")),
         binds=host.texts("Binds"),
         volumes_from=host.texts("VolumesFrom"),
+        volume_driver=host.text("VolumeDriver"),
         ports=decode_port_bindings(host.document("PortBindings")),
         publish_all=host.flag("PublishAllPorts"),
         network_mode=mode,
@@ -126,7 +127,21 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
         masked_paths=host.texts("MaskedPaths") if "MaskedPaths" in host else None,
         readonly_paths=host.texts("ReadonlyPaths") if "ReadonlyPaths" in host else None,
         annotations=host.text_map("Annotations"),
+        console_size=decode_console_size(host),
     )
+
+
+def decode_console_size(body: Document) -> tuple[int, int]:
+    """``ConsoleSize``: rows and columns that a terminal begins with; (0, 0) if it is not given."""
+    size = body.items("ConsoleSize")
+    if not size:
+        return (0, 0)
+    if len(size) != 2 or not all(type(n) is int and 0 <= n <= 0xFFFF for n in size):
+        raise InvalidArgument(
+            f"invalid JSON: {body.at('ConsoleSize')} must be two numbers, rows and columns",
+            code="invalid_json",
+        )
+    return (size[0], size[1])
 
 
 def _decode_networks(body: Document, host: Document, mode: str) -> dict[str, EndpointSpec]:
@@ -161,6 +176,7 @@ def decode_exec(body: Document) -> ExecSpec:
         attach_stdout=body.flag("AttachStdout"),
         attach_stderr=body.flag("AttachStderr"),
         detach_keys=body.text("DetachKeys"),
+        console_size=decode_console_size(body),
     )
 
 
@@ -216,7 +232,7 @@ def encode_summary(container: Container, *, size: tuple[int, int] | None = None)
         "Status": status_text(container.state),
         "HostConfig": {"NetworkMode": _network_mode(container)},
         "NetworkSettings": {"Networks": encode_container_networks(container)},
-        "Mounts": [encode_mount_point(point) for point in container.mounts],
+        "Mounts": encode_mount_points(container),
     }
     if size is not None:
         out["SizeRw"], out["SizeRootFs"] = size
@@ -290,7 +306,7 @@ def encode_inspect(
         out["SizeRw"], out["SizeRootFs"] = size
     return {
         **out,
-        "Mounts": [encode_mount_point(point) for point in container.mounts],
+        "Mounts": encode_mount_points(container),
         "Config": encode_config(container, image),
         "NetworkSettings": encode_network_settings(container),
     }
@@ -301,8 +317,9 @@ def encode_config(container: Container, image: ImageConfig | None) -> dict[str, 
     spec = container.spec
     entrypoint, command = spec.entrypoint, spec.command
     if image is not None:
-        if entrypoint is None:
+        if not entrypoint:
             command = image.command or None if command is None else command
+        if entrypoint is None:
             entrypoint = image.entrypoint or None
         volumes = dict.fromkeys((*image.volumes, *spec.volumes))
     else:
@@ -354,9 +371,9 @@ def encode_host_config(container: Container) -> dict[str, Any]:
         "PortBindings": encode_port_bindings(spec.ports),
         "RestartPolicy": encode_restart(spec.restart),
         "AutoRemove": spec.auto_remove,
-        "VolumeDriver": "",
+        "VolumeDriver": spec.volume_driver,
         "VolumesFrom": list(spec.volumes_from) or None,
-        "ConsoleSize": [0, 0],
+        "ConsoleSize": list(spec.console_size),
         "Annotations": dict(spec.annotations) or None,
         "CapAdd": list(spec.cap_add) or None,
         "CapDrop": list(spec.cap_drop) or None,

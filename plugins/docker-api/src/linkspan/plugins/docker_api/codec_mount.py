@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from linkspan.plugins.docker_api.document import Document
 from linkspan.sdk.errors import InvalidArgument, Unsupported
-from linkspan.sdk.model.container import Mount, MountPoint
+from linkspan.sdk.model.container import Container, Mount, MountPoint
 
 _TYPES: dict[str, Literal["bind", "volume", "tmpfs"]] = {
     "bind": "bind",
@@ -57,6 +57,7 @@ def decode_mount(body: Document) -> Mount:
         raise _invalid(kind, f"invalid propagation mode: {bind.text('Propagation')}")
     if volume.text("Subpath"):
         raise Unsupported("a subpath of a volume cannot be mounted; mount the volume itself")
+    below = _recursion(bind, read_only=body.flag("ReadOnly"))
     driver = volume.document("DriverConfig")
     return Mount(
         type=known,
@@ -70,8 +71,37 @@ def decode_mount(body: Document) -> Mount:
         volume_options=driver.text_map("Options"),
         size_bytes=tmpfs.number("SizeBytes"),
         mode=tmpfs.number("Mode") if "Mode" in tmpfs else None,
+        options=_tmpfs_words(tmpfs),
         create_source=bind.flag("CreateMountpoint"),
+        recursive=not bind.flag("NonRecursive"),
+        read_only_recursive=below,
     )
+
+
+def _recursion(bind: Document, *, read_only: bool) -> Literal["try", "must", "never"]:
+    never, must = bind.flag("ReadOnlyNonRecursive"), bind.flag("ReadOnlyForceRecursive")
+    if (never or must) and not read_only:
+        name = "ReadOnlyNonRecursive" if never else "ReadOnlyForceRecursive"
+        raise _invalid("bind", f"mount must be configured as read-only to use {name}")
+    if never and must:
+        raise _invalid("bind", "ReadOnlyForceRecursive conflicts with ReadOnlyNonRecursive")
+    if must and bind.flag("NonRecursive"):
+        raise _invalid("bind", "ReadOnlyForceRecursive conflicts with NonRecursive")
+    return "never" if never else "must" if must else "try"
+
+
+def _tmpfs_words(tmpfs: Document) -> tuple[str, ...]:
+    """``TmpfsOptions.Options``: ``[["noexec"], ["uid", "0"]]``."""
+    words = []
+    for pair in tmpfs.items("Options"):
+        if not isinstance(pair, list) or not 1 <= len(pair) <= 2:
+            raise _invalid(
+                "tmpfs", "each of TmpfsOptions.Options must have a name, or name and value"
+            )
+        if not all(isinstance(word, str) and "," not in word for word in pair):
+            raise _invalid("tmpfs", "TmpfsOptions.Options must be strings without commas")
+        words.append("=".join(pair))
+    return tuple(words)
 
 
 def encode_mount(mount: Mount) -> dict[str, Any]:
@@ -79,12 +109,7 @@ def encode_mount(mount: Mount) -> dict[str, Any]:
     out: dict[str, Any] = {"Type": mount.type, "Source": mount.source, "Target": mount.target}
     if mount.read_only:
         out["ReadOnly"] = True
-    if mount.type == "bind" and (mount.propagation or mount.create_source):
-        options: dict[str, Any] = {}
-        if mount.propagation:
-            options["Propagation"] = mount.propagation
-        if mount.create_source:
-            options["CreateMountpoint"] = True
+    if mount.type == "bind" and (options := _bind_options(mount)):
         out["BindOptions"] = options
     if mount.type == "volume":
         options = {}
@@ -99,16 +124,38 @@ def encode_mount(mount: Mount) -> dict[str, Any]:
             }
         if options:
             out["VolumeOptions"] = options
-    if mount.type == "tmpfs" and (mount.size_bytes or mount.mode is not None):
+    if mount.type == "tmpfs" and (mount.size_bytes or mount.options or mount.mode is not None):
         options = {"SizeBytes": mount.size_bytes}
+        if mount.options:
+            options["Options"] = [option.split("=", 1) for option in mount.options]
         if mount.mode is not None:
             options["Mode"] = mount.mode
         out["TmpfsOptions"] = options
     return out
 
 
-def encode_mount_point(point: MountPoint) -> dict[str, Any]:
-    """A MountPoint of a container's inspect and list."""
+def _bind_options(mount: Mount) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "Propagation": mount.propagation,
+        "NonRecursive": not mount.recursive,
+        "CreateMountpoint": mount.create_source,
+        "ReadOnlyNonRecursive": mount.read_only_recursive == "never",
+        "ReadOnlyForceRecursive": mount.read_only_recursive == "must",
+    }
+    return {name: value for name, value in options.items() if value}
+
+
+def encode_mount_points(container: Container) -> list[dict[str, Any]]:
+    """``Mounts`` of inspect and list: all but those of ``--tmpfs``, as Docker has it."""
+    hidden = {posixpath.normpath(target) for target in container.spec.tmpfs}
+    return [
+        _encode_mount_point(point)
+        for point in container.mounts
+        if point.type != "tmpfs" or point.destination not in hidden
+    ]
+
+
+def _encode_mount_point(point: MountPoint) -> dict[str, Any]:
     out: dict[str, Any] = {"Type": point.type}
     if point.name:
         out["Name"] = point.name

@@ -5,7 +5,14 @@ from typing import Any, Literal
 
 from linkspan.plugins.docker_api.document import Document
 from linkspan.sdk.errors import InvalidArgument, Unsupported
-from linkspan.sdk.model.container import Device, Resources, RestartPolicy, Ulimit
+from linkspan.sdk.model.container import (
+    Device,
+    Resources,
+    RestartPolicy,
+    ThrottleDevice,
+    Ulimit,
+    WeightDevice,
+)
 
 _POLICIES: dict[str, Literal["no", "always", "unless-stopped", "on-failure"]] = {
     "": "no",
@@ -77,9 +84,22 @@ def decode_resources(body: Document) -> Resources:
         cpu_quota_us=body.number("CpuQuota"),
         cpuset_cpus=body.text("CpusetCpus"),
         cpuset_mems=body.text("CpusetMems"),
+        cpu_realtime_period_us=body.number("CpuRealtimePeriod"),
+        cpu_realtime_runtime_us=body.number("CpuRealtimeRuntime"),
+        # -1 is how Docker's clients say "the machine's".
+        memory_swappiness=s if (s := body.number("MemorySwappiness", -1)) != -1 else None,
+        kernel_tcp_bytes=body.number("KernelMemoryTCP"),
         # -1 and 0 mean no limit, too (moby daemon/daemon_unix.go).
         pids_limit=limit if (limit := body.number("PidsLimit")) > 0 else None,
         blkio_weight=body.number("BlkioWeight"),
+        blkio_weight_devices=tuple(
+            WeightDevice(path=device.text("Path"), weight=device.number("Weight"))
+            for device in body.documents("BlkioWeightDevice")
+        ),
+        blkio_read_bps=_decode_throttles(body, "BlkioDeviceReadBps"),
+        blkio_write_bps=_decode_throttles(body, "BlkioDeviceWriteBps"),
+        blkio_read_iops=_decode_throttles(body, "BlkioDeviceReadIOps"),
+        blkio_write_iops=_decode_throttles(body, "BlkioDeviceWriteIOps"),
         oom_kill_disable=body.flag("OomKillDisable"),
         ulimits=decode_ulimits(body),
         devices=tuple(
@@ -93,6 +113,17 @@ def decode_resources(body: Document) -> Resources:
         device_cgroup_rules=body.texts("DeviceCgroupRules"),
         cgroup_parent=body.text("CgroupParent"),
     )
+
+
+def _decode_throttles(body: Document, key: str) -> tuple[ThrottleDevice, ...]:
+    return tuple(
+        ThrottleDevice(path=device.text("Path"), rate=device.number("Rate"))
+        for device in body.documents(key)
+    )
+
+
+def _encode_throttles(devices: tuple[ThrottleDevice, ...]) -> list[dict[str, Any]]:
+    return [{"Path": device.path, "Rate": device.rate} for device in devices]
 
 
 def decode_ulimits(body: Document) -> tuple[Ulimit, ...]:
@@ -121,15 +152,18 @@ def encode_resources(resources: Resources) -> dict[str, Any]:
         "NanoCpus": resources.nano_cpus,
         "CgroupParent": resources.cgroup_parent,
         "BlkioWeight": resources.blkio_weight,
-        "BlkioWeightDevice": [],
-        "BlkioDeviceReadBps": [],
-        "BlkioDeviceWriteBps": [],
-        "BlkioDeviceReadIOps": [],
-        "BlkioDeviceWriteIOps": [],
+        "BlkioWeightDevice": [
+            {"Path": device.path, "Weight": device.weight}
+            for device in resources.blkio_weight_devices
+        ],
+        "BlkioDeviceReadBps": _encode_throttles(resources.blkio_read_bps),
+        "BlkioDeviceWriteBps": _encode_throttles(resources.blkio_write_bps),
+        "BlkioDeviceReadIOps": _encode_throttles(resources.blkio_read_iops),
+        "BlkioDeviceWriteIOps": _encode_throttles(resources.blkio_write_iops),
         "CpuPeriod": resources.cpu_period_us,
         "CpuQuota": resources.cpu_quota_us,
-        "CpuRealtimePeriod": 0,
-        "CpuRealtimeRuntime": 0,
+        "CpuRealtimePeriod": resources.cpu_realtime_period_us,
+        "CpuRealtimeRuntime": resources.cpu_realtime_runtime_us,
         "CpusetCpus": resources.cpuset_cpus,
         "CpusetMems": resources.cpuset_mems,
         "Devices": [
@@ -144,7 +178,7 @@ def encode_resources(resources: Resources) -> dict[str, Any]:
         "DeviceRequests": None,
         "MemoryReservation": resources.memory_reservation_bytes,
         "MemorySwap": resources.memory_swap_bytes,
-        "MemorySwappiness": None,
+        "MemorySwappiness": resources.memory_swappiness,
         "OomKillDisable": resources.oom_kill_disable,
         "PidsLimit": resources.pids_limit,
         "Ulimits": encode_ulimits(resources.ulimits),

@@ -126,7 +126,7 @@ class ContainerRoutes:
             raise InvalidArgument(
                 error.message, code=error.code, details=error.details, help=error.help
             ) from error
-        return json_response({"Id": made.id, "Warnings": []}, status=201)
+        return json_response({"Id": made.id, "Warnings": list(made.warnings)}, status=201)
 
     async def inspect(self, request: Request) -> Response:
         """GET /containers/{id}/json."""

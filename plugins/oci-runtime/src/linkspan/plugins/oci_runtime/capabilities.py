@@ -49,7 +49,7 @@ def resolve(
     """
     if privileged:
         return tuple(name for name in ALL if name in available)
-    added, dropped = _names(add), _names(drop)
+    added, dropped = _names(add, "CapAdd"), _names(drop, "CapDrop")
     chosen = set(ALL) if "ALL" in added else set(DEFAULT)
     if "ALL" in dropped:
         chosen = set(added - {"ALL"}) if "ALL" not in added else set()
@@ -57,7 +57,13 @@ def resolve(
     return tuple(name for name in ALL if name in chosen and name in available)
 
 
-def _names(words: Iterable[str]) -> set[str]:
+def check(add: Iterable[str], drop: Iterable[str]) -> None:
+    """Refuse names that are no capabilities. Raises InvalidArgument."""
+    _names(add, "CapAdd")
+    _names(drop, "CapDrop")
+
+
+def _names(words: Iterable[str], field: str) -> set[str]:
     names = set()
     for word in words:
         name = word.upper()
@@ -65,7 +71,7 @@ def _names(words: Iterable[str]) -> set[str]:
             name = f"CAP_{name}"
         if name != "ALL" and name not in ALL:
             raise InvalidArgument(
-                f"unknown capability '{word}'",
+                f'invalid {field}: unknown capability: "{name}"',
                 code="unknown_capability",
                 details={"capability": word},
                 help="names are those of capabilities(7), for example NET_ADMIN",

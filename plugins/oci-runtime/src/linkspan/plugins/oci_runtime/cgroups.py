@@ -66,6 +66,15 @@ class Hierarchies:
         assert self.unified is not None
         return controller in _read(self.unified / "cgroup.controllers").split()
 
+    def offers(self, controller: str, name: str) -> bool:
+        """Whether groups of a v1 controller have this file."""
+        mount = self.controllers.get(controller)
+        if mount is None:
+            return False
+        # The topmost group lacks the limits that the groups below it have.
+        below = next((entry for entry in mount.iterdir() if entry.is_dir()), mount)
+        return any((folder / name).exists() for folder in (mount, below))
+
 
 def detect(mountinfo: str | None = None) -> Hierarchies:
     """Read the mounts (proc(5), mountinfo)."""

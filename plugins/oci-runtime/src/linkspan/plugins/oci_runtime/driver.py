@@ -11,7 +11,7 @@ import os
 import shutil
 import signal as signals
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Self
@@ -24,6 +24,7 @@ from linkspan.plugins.oci_runtime import (
     attach,
     capabilities,
     cgroups,
+    checks,
     exec_session,
     logs,
     mount_namespace,
@@ -64,7 +65,7 @@ from linkspan.sdk.drivers.runtime import (
 )
 from linkspan.sdk.errors import Conflict, Internal, LinkspanError, NotFound, NotUsable, OutOfSpace
 from linkspan.sdk.host import Host
-from linkspan.sdk.model.container import ExitStatus, Resources
+from linkspan.sdk.model.container import ContainerSpec, ExitStatus, Resources
 from linkspan.sdk.model.process import LogQuery, LogRecord, ProcessStreams
 
 _log: Final = logging.getLogger(__name__)
@@ -224,6 +225,10 @@ class OciRuntime(Runtime[OciConfig]):
 
     # --- create
 
+    def check(self, spec: ContainerSpec) -> Sequence[str]:
+        """See the contract."""
+        return checks.check(spec, self._tools)
+
     async def create(self, request: CreateRequest) -> None:
         """See the contract."""
         container_id = request.container_id
@@ -268,7 +273,7 @@ class OciRuntime(Runtime[OciConfig]):
                 raise _disk_error(exc) from exc
 
     def _joins_memory(self, request: CreateRequest) -> bool:
-        return request.share_ipc not in ("", "host")
+        return request.share_ipc not in ("", "host", "none")
 
     def _lend_memory(self, request: CreateRequest) -> None:
         target = self._layout.lent_memory(request.container_id)
@@ -290,11 +295,12 @@ class OciRuntime(Runtime[OciConfig]):
         def path(shared: str, kind: str) -> str | None:
             if shared == "host":
                 return None
-            if not shared:
+            if shared in ("", "none"):
                 return ""
             return f"/proc/{self._get_running(shared).record.pid}/ns/{kind}"
 
-        own_cgroup = self._tools.groups.version == 2 and not request.cgroup_host
+        usual = "private" if self._tools.groups.version == 2 else "host"
+        own_cgroup = (request.cgroup_namespace or usual) == "private"
         return spec.Namespaces(
             pid=path(request.share_pid, "pid"),
             ipc=path(request.share_ipc, "ipc"),

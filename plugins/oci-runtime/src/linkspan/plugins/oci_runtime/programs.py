@@ -60,7 +60,8 @@ def find_init(setting: str) -> str | None:
     """Path of an init for ``--init``; None if there is none."""
     if setting != "auto":
         return setting if Path(setting).exists() else None
-    for name in ("docker-init", "tini-static", "tini", "catatonit"):
+    # The static ones first: an image need not have the libraries of another.
+    for name in ("tini-static", "catatonit", "docker-init", "tini"):
         found = shutil.which(name, path=_search_path() + ":/usr/libexec/podman")
         if found:
             return found

@@ -75,7 +75,7 @@ def resolve(
 ) -> dict[str, Any]:
     """Make ``linux.seccomp`` (runtime-spec config-linux.md "Seccomp") of a profile."""
     arch, scmp_arch = _ARCHITECTURES.get(machine or platform.machine(), ("", ""))
-    running = kernel or _kernel_version()
+    running = kernel or kernel_version()
     held = frozenset(capabilities)
     section: dict[str, Any] = {"defaultAction": profile["defaultAction"]}
     if profile.get("defaultErrnoRet") is not None:
@@ -130,7 +130,8 @@ def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _kernel_version() -> tuple[int, int]:
+def kernel_version() -> tuple[int, int]:
+    """Of the kernel that runs."""
     return _version(platform.release())
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from linkspan.plugins.oci_runtime import capabilities, seccomp
+from linkspan.plugins.oci_runtime.cgroups import Hierarchies
 from linkspan.plugins.oci_runtime.users import Identity
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, OciSpec, ProcessSpec
 from linkspan.sdk.errors import InvalidArgument, Unsupported
@@ -43,6 +44,7 @@ READONLY_PATHS: Final = (
 )
 INIT_PATH: Final = "/sbin/docker-init"
 _CPU_PERIOD_US: Final = 100_000
+_ALONE: Final = {"rprivate": "private", "rshared": "shared", "rslave": "slave", "rro": "ro"}
 _SAFE: Final = ("nosuid", "noexec", "nodev")
 
 
@@ -58,6 +60,10 @@ class Machine:
         cgroup_version: 1 (also hybrid) or 2.
         swap_accounting: Whether ``memory.memsw`` (v1) or swap (v2) can be limited.
         init: Path of the program for ``--init``; None if there is none.
+        block_weight: Whether the shares of block devices can be set.
+        tcp_limit: Whether buffers of TCP connections can be limited.
+        realtime: Whether real-time CPU can be given to groups.
+        below_read_only: Whether a whole tree of mounts can be made read-only (Linux 5.12).
     """
 
     capabilities: frozenset[str]
@@ -67,10 +73,14 @@ class Machine:
     cgroup_version: int
     swap_accounting: bool = True
     init: str | None = None
+    block_weight: bool = True
+    tcp_limit: bool = True
+    realtime: bool = True
+    below_read_only: bool = True
 
     @classmethod
-    def detect(cls, *, cgroup_version: int, swap_accounting: bool, init: str | None) -> "Machine":
-        """Read this process's facts."""
+    def detect(cls, groups: Hierarchies, *, swap_accounting: bool, init: str | None) -> "Machine":
+        """Read this process's facts and the kernel's."""
         status = Path("/proc/self/status").read_text()
         effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
         number = capabilities.ALL.index("CAP_SYS_RESOURCE")
@@ -79,9 +89,14 @@ class Machine:
             hard_limits={name: resource.getrlimit(kind)[1] for name, kind in _LIMITS.items()},
             may_raise_limits=bool(effective and int(effective[1], 16) >> number & 1),
             oom_score_adj=int(Path("/proc/self/oom_score_adj").read_text()),
-            cgroup_version=cgroup_version,
+            cgroup_version=groups.version,
             swap_accounting=swap_accounting,
             init=init,
+            block_weight=groups.offers("blkio", "blkio.weight")
+            or (groups.version == 2 and groups.has("io")),
+            tcp_limit=groups.offers("memory", "memory.kmem.tcp.limit_in_bytes"),
+            realtime=groups.offers("cpu", "cpu.rt_runtime_us"),
+            below_read_only=seccomp.kernel_version() >= (5, 12),
         )
 
 
@@ -134,7 +149,7 @@ def parse_security(options: Sequence[str], *, no_new_privileges: bool = False) -
                 pass
             case _:
                 raise InvalidArgument(
-                    f"unknown security option '{option}'",
+                    f'invalid --security-opt: "{option}"',
                     code="unknown_security_option",
                     details={"option": option},
                     help="known: seccomp=…, no-new-privileges, systempaths=unconfined, "
@@ -188,8 +203,9 @@ def make_spec(
         ulimits=request.resources.ulimits,
         oom_score_adj=request.oom_score_adj,
     )
-    mounts = _mounts(request, security, shared_memory)
-    if request.init:
+    mounts = _mounts(request, security, shared_memory, below_read_only=machine.below_read_only)
+    # In another's process namespace it would not be the first process.
+    if request.init and namespaces.pid == "":
         if machine.init is None:
             raise Unsupported(
                 "--init needs an init program, and none is installed",
@@ -226,6 +242,11 @@ def make_spec(
         if request.domainname:
             linux["sysctl"].setdefault("kernel.domainname", request.domainname)
     return spec
+
+
+def check_capabilities(add: Sequence[str], drop: Sequence[str]) -> None:
+    """Refuse names that are no capabilities. Raises InvalidArgument."""
+    capabilities.check(add, drop)
 
 
 def container_capabilities(request: CreateRequest, machine: Machine) -> tuple[str, ...]:
@@ -276,6 +297,9 @@ def make_process(
         },
         "noNewPrivileges": no_new_privileges,
     }
+    if process.tty and any(process.console_size):
+        height, width = process.console_size
+        made["consoleSize"] = {"height": height, "width": width}
     limits = [_limit(limit, machine) for limit in ulimits]
     if limits:
         made["rlimits"] = limits
@@ -295,8 +319,8 @@ def _environment(process: ProcessSpec, identity: Identity) -> list[str]:
     return environment
 
 
-def _limit(limit: Ulimit, machine: Machine) -> dict[str, Any]:
-    """A limit, lowered to what this daemon may set: else the runtime would refuse the container."""
+def check_ulimit(limit: Ulimit) -> None:
+    """Refuse a limit that Linux does not know. Raises InvalidArgument."""
     if limit.name not in _LIMITS:
         raise InvalidArgument(
             f"unknown ulimit '{limit.name}'",
@@ -304,6 +328,11 @@ def _limit(limit: Ulimit, machine: Machine) -> dict[str, Any]:
             details={"ulimit": limit.name},
             help=f"known: {', '.join(sorted(_LIMITS))}",
         )
+
+
+def _limit(limit: Ulimit, machine: Machine) -> dict[str, Any]:
+    """A limit, lowered to what this daemon may set: else the runtime would refuse the container."""
+    check_ulimit(limit)
     ceiling = machine.hard_limits.get(limit.name, -1)
     soft, hard = limit.soft, limit.hard
     if ceiling != -1 and not machine.may_raise_limits:
@@ -333,8 +362,14 @@ def _sysctls(request: CreateRequest, namespaces: Namespaces) -> dict[str, str]:
         # Docker's default since 20.10: everybody may use low ports and ping.
         sysctls["net.ipv4.ip_unprivileged_port_start"] = "0"
         sysctls["net.ipv4.ping_group_range"] = "0 2147483647"
-    for name, value in request.sysctls.items():
-        if name.startswith("net.") and not own_network:
+    check_sysctls(request.sysctls, host_network=not own_network)
+    return {**sysctls, **request.sysctls}
+
+
+def check_sysctls(sysctls: Mapping[str, str], *, host_network: bool) -> None:
+    """Refuse what is not the container's own. Raises InvalidArgument."""
+    for name in sysctls:
+        if name.startswith("net.") and host_network:
             raise InvalidArgument(
                 f"sysctl '{name}' cannot be set in the host's network", code="sysctl_not_allowed"
             )
@@ -347,8 +382,6 @@ def _sysctls(request: CreateRequest, namespaces: Namespaces) -> dict[str, str]:
                 details={"sysctl": name},
                 help="only net.*, fs.mqueue.*, kernel.msg*, kernel.shm*, kernel.sem are",
             )
-        sysctls[name] = value
-    return sysctls
 
 
 # --- mounts
@@ -387,9 +420,7 @@ def _default_mounts(
         ),
         _mount("/sys", "sysfs", "sysfs", (*_SAFE, "rw" if request.privileged else "ro")),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", ("rw" if write else "ro", *_SAFE)),
-        _bind("/dev/mqueue", "/dev/mqueue", ("rbind", *_SAFE))
-        if host_ipc
-        else _mount("/dev/mqueue", "mqueue", "mqueue", _SAFE),
+        _mount("/dev/mqueue", "mqueue", "mqueue", _SAFE),
         _bind(shared_memory, "/dev/shm", ("rbind", *_SAFE))  # noqa: S108
         if shared_memory
         else _mount("/dev/shm", "tmpfs", "shm", (*_SAFE, "mode=1777", shm)),  # noqa: S108
@@ -397,7 +428,11 @@ def _default_mounts(
 
 
 def _mounts(
-    request: CreateRequest, security: Security, shared_memory: str | None
+    request: CreateRequest,
+    security: Security,
+    shared_memory: str | None,
+    *,
+    below_read_only: bool,
 ) -> list[dict[str, Any]]:
     asked = sorted(request.mounts, key=lambda mount: mount.destination.rstrip("/").count("/"))
     taken = {os.path.normpath(mount.destination) for mount in asked}
@@ -407,10 +442,12 @@ def _mounts(
         if mount["destination"] not in taken
         and not ("/dev" in taken and mount["destination"].startswith("/dev/"))
     ]
-    return [*defaults, *(_asked_mount(mount) for mount in asked)]
+    if request.share_ipc == "none":
+        defaults = [m for m in defaults if m["destination"] != "/dev/shm"]  # noqa: S108
+    return [*defaults, *(_asked_mount(mount, below_read_only) for mount in asked)]
 
 
-def _asked_mount(mount: BundleMount) -> dict[str, Any]:
+def _asked_mount(mount: BundleMount, below_read_only: bool) -> dict[str, Any]:
     if not mount.destination.startswith("/"):
         raise InvalidArgument(
             f"mount destination '{mount.destination}' is not absolute", code="bad_mount"
@@ -418,6 +455,18 @@ def _asked_mount(mount: BundleMount) -> dict[str, Any]:
     options = list(mount.options)
     if mount.type == "bind" and not {"bind", "rbind"} & set(options):
         options.insert(0, "rbind")
+    if mount.read_only_below == "must" and not below_read_only:
+        raise InvalidArgument(
+            f"{mount.destination}: a tree of mounts cannot be made read-only by this kernel",
+            code="bad_mount",
+            help="Linux 5.12 or newer can",
+        )
+    if "bind" in options:
+        # Of one mount alone both words mean the same, but to crun the r of either makes a tree of it.
+        options = [_ALONE.get(option, option) for option in options]
+    # Nothing is mounted below a file, and crun fails at one.
+    if mount.read_only_below != "never" and below_read_only and Path(mount.source).is_dir():
+        options = ["rro" if option == "ro" else option for option in options]
     return _mount(mount.destination, mount.type, mount.source or mount.type, options)
 
 
@@ -436,13 +485,14 @@ def make_resources(
     memory = _memory(resources, machine)
     if memory:
         made["memory"] = memory
-    cpu = _cpu(resources)
+    cpu = _cpu(resources, machine)
     if cpu:
         made["cpu"] = cpu
     if resources.pids_limit is not None:
         made["pids"] = {"limit": resources.pids_limit if resources.pids_limit > 0 else -1}
-    if resources.blkio_weight:
-        made["blockIO"] = {"weight": resources.blkio_weight}
+    block = _block(resources, machine)
+    if block:
+        made["blockIO"] = block
     if not update:
         made["devices"] = _device_rules(resources, privileged)
     return made
@@ -468,12 +518,49 @@ def _memory(resources: Resources, machine: Machine) -> dict[str, Any]:
             made["swap"] = swap or 2 * limit  # Docker's default
     if resources.memory_reservation_bytes:
         made["reservation"] = resources.memory_reservation_bytes
+    if resources.memory_swappiness is not None and has_swappiness(machine):
+        made["swappiness"] = resources.memory_swappiness
+    if resources.kernel_tcp_bytes and machine.tcp_limit:
+        made["kernelTCP"] = resources.kernel_tcp_bytes
     if resources.oom_kill_disable and machine.cgroup_version == 1:
         made["disableOOMKiller"] = True
     return made
 
 
-def _cpu(resources: Resources) -> dict[str, Any]:
+def has_swappiness(machine: Machine) -> bool:
+    """Whether a group has a swappiness of its own: cgroup v2 has none."""
+    return machine.cgroup_version == 1
+
+
+def _block(resources: Resources, machine: Machine) -> dict[str, Any]:
+    """Shares and limits of block devices."""
+    made: dict[str, Any] = {}
+    if machine.block_weight:
+        if resources.blkio_weight:
+            made["weight"] = resources.blkio_weight
+        if resources.blkio_weight_devices:
+            made["weightDevice"] = [
+                {**_numbers(device.path), "weight": device.weight}
+                for device in resources.blkio_weight_devices
+            ]
+    for key, devices in (
+        ("throttleReadBpsDevice", resources.blkio_read_bps),
+        ("throttleWriteBpsDevice", resources.blkio_write_bps),
+        ("throttleReadIOPSDevice", resources.blkio_read_iops),
+        ("throttleWriteIOPSDevice", resources.blkio_write_iops),
+    ):
+        if devices:
+            made[key] = [{**_numbers(device.path), "rate": device.rate} for device in devices]
+    return made
+
+
+def _numbers(path: str) -> dict[str, int]:
+    """A device's numbers, as the kernel takes them."""
+    found = _device(Device(host_path=path, container_path=path))
+    return {"major": found["major"], "minor": found["minor"]}
+
+
+def _cpu(resources: Resources, machine: Machine) -> dict[str, Any]:
     quota, period = resources.cpu_quota_us, resources.cpu_period_us
     if resources.nano_cpus:
         if quota or period:
@@ -488,6 +575,8 @@ def _cpu(resources: Resources) -> dict[str, Any]:
         "period": period,
         "cpus": resources.cpuset_cpus,
         "mems": resources.cpuset_mems,
+        "realtimePeriod": resources.cpu_realtime_period_us if machine.realtime else 0,
+        "realtimeRuntime": resources.cpu_realtime_runtime_us if machine.realtime else 0,
     }
     return {key: value for key, value in values.items() if value}
 
@@ -526,12 +615,17 @@ def _device_rules(resources: Resources, privileged: bool) -> list[dict[str, Any]
     return rules
 
 
+def check_device_rule(text: str) -> None:
+    """Refuse what is no rule. Raises InvalidArgument."""
+    _parsed_rule(text)
+
+
 def _parsed_rule(text: str) -> dict[str, Any]:
     """``c 42:* rmw`` (Docker's --device-cgroup-rule)."""
     match = re.fullmatch(r"([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})", text)
     if match is None:
         raise InvalidArgument(
-            f"invalid device cgroup rule '{text}'",
+            f"invalid device cgroup rule format: '{text}'",
             code="bad_device_rule",
             help="for example: c 42:* rmw",
         )

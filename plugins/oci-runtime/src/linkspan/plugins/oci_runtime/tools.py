@@ -92,7 +92,7 @@ class Tools:
             conmon=conmon,
             groups=groups,
             machine=spec.Machine.detect(
-                cgroup_version=groups.version,
+                groups,
                 swap_accounting=_swap_accounting(groups),
                 init=programs.find_init(config.init),
             ),
