@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from linkspan.core.cli.build import context_tar
+from linkspan.core.cli.build_context import context_tar
 from linkspan.core.cli.image import split_reference
 
 DIGEST = "sha256:" + "d" * 64
@@ -233,6 +233,68 @@ def test_a_dockerfile_outside_the_context_is_sent_along(
         sent = tar.extractfile(request.query["dockerfile"])
         assert sent is not None
         assert sent.read() == b"FROM other\n"
+
+
+def test_secrets_and_named_folders_go_in_the_body_not_in_the_address(
+    fake: Any, linkspan: Any, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "of-env")
+    (tmp_path / "key").write_bytes(b"of-file")
+    other = tmp_path / "other"
+    other.mkdir()
+    fake.on("POST", "/linkspan/v1/build", lambda _r, c: c.stream({"aux": {"ID": DIGEST}}))
+    facts = tmp_path / "facts.json"
+    words = ["--secret", "id=TOKEN", "--secret", f"id=key,src={tmp_path}/key"]
+    words += ["--build-context", f"lib={other}", "--build-context", "base=docker-image://b:1"]
+    words += ["--no-cache-filter", "test", "--metadata-file", str(facts)]
+    with fake.running():
+        result = linkspan("build", "-t", "web", *words, str(context))
+    assert result.status == 0
+    request = fake.asked("POST", "/linkspan/v1/build")
+    length, _, rest = request.body.partition(b"\n")
+    sent = json.loads(rest)
+    assert len(rest) == int(length)
+    assert sent["secrets"] == {
+        "TOKEN": base64.b64encode(b"of-env").decode(),
+        "key": base64.b64encode(b"of-file").decode(),
+    }
+    info = other.stat()
+    assert sent["contexts"] == [
+        {"name": "lib", "folder": str(other), "folderid": f"{info.st_dev}:{info.st_ino}"},
+        {"name": "base", "image": "b:1"},
+    ]
+    assert sent["no_cache_filter"] == ["test"]
+    assert json.loads(facts.read_text())["containerimage.config.digest"] == DIGEST
+
+
+def test_a_daemon_that_takes_no_secrets_is_told_apart(
+    fake: Any, linkspan: Any, context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "x")
+    with fake.running():
+        result = linkspan("build", "--secret", "id=TOKEN", str(context))
+    assert result.status == 1
+    assert "this daemon takes no secrets" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--secret", "src=x"], "has no id"),
+        (["--secret", "id=x,src=/nonexistent"], "cannot read the secret"),
+        (["--secret", "id=x,env=NOT_HERE"], "has no variable 'NOT_HERE'"),
+        (["--secret", "id=x,what=y"], "is none of id=…"),
+        (["--build-context", "x"], "is not of the form name=folder"),
+        (["--build-context", "x=/nonexistent"], "is not a folder"),
+        (["--build-context", "x=git://a/b"], "is no folder and no docker-image"),
+    ],
+)
+def test_options_of_build_that_cannot_be_read_are_wrong_usage(
+    linkspan: Any, context: Path, words: list[str], why: str
+) -> None:
+    result = linkspan("build", *words, str(context))
+    assert result.status == 2
+    assert why in result.err
 
 
 @pytest.mark.parametrize("words", [["/nonexistent"], ["."], ["-f", "/nonexistent", "."]])

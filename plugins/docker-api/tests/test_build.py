@@ -103,6 +103,51 @@ async def test_what_is_wrong_or_not_there_is_refused(api, builder, query, status
     assert builder.builds == []
 
 
+def parcel(document: object, tar: bytes) -> bytes:
+    text = json.dumps(document).encode()
+    return b"%d\n%s%s" % (len(text), text, tar)
+
+
+PARCEL = {"Content-Type": "application/vnd.linkspan.build"}
+
+
+async def test_secrets_and_contexts_come_in_a_parcel(api, builder, tmp_path) -> None:
+    info = tmp_path.stat()
+    here = {"folder": str(tmp_path), "folderid": f"{info.st_dev}:{info.st_ino}"}
+    document = {
+        "secrets": {"tok": base64.b64encode(b"hunter2").decode()},
+        "contexts": [{"name": "lib", **here}, {"name": "base", "image": "b:1"}],
+        "no_cache_filter": ["test"],
+    }
+    body = parcel(document, context(Dockerfile="FROM scratch\n"))
+    reply = await api.ask("POST", "/linkspan/v1/build?t=x", body, **PARCEL)
+    assert reply.lines[-1] == {"stream": "Successfully tagged x:latest\n"}
+    (asked,) = builder.builds
+    assert asked.secrets == {"tok": b"hunter2"}
+    assert asked.contexts == {"lib": tmp_path, "base": "b:1"}
+    assert asked.no_cache_stages == ("test",)
+    assert "hunter2" not in repr(asked)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"x\n{}", 400),
+        (b"99\n{}", 400),
+        (b"99999999999\n{}", 400),
+        (b"2\n[]", 400),
+        (b"3\n{x}", 400),
+        (parcel({"secrets": {"a": "?"}}, b""), 400),
+        (parcel({"contexts": [{"name": "a", "folder": "/", "folderid": "0:0"}]}, b""), 404),
+        (parcel({"contexts": [{"name": "a"}]}, b""), 404),
+    ],
+)
+async def test_a_bad_parcel_is_refused(api, builder, body, status) -> None:
+    assert (await api.ask("POST", "/linkspan/v1/build", body, **PARCEL)).status == status
+    assert builder.builds == []
+
+
 async def test_the_cache_is_pruned_also_where_there_is_none(api) -> None:
     empty = {"CachesDeleted": None, "SpaceReclaimed": 0}
     assert (await api.ask("POST", "/build/prune")).json == empty

@@ -842,3 +842,49 @@ async def test_nothing_is_noted_as_left_when_a_build_has_ended(workshop):
     with pytest.raises(LinkspanError):
         await workshop.build(dockerfile("FROM scratch", "RUN exit 1"))
     assert list((workshop.host.state_dir / "in-work").iterdir()) == []
+
+
+# Named contexts
+
+
+async def test_a_named_folder_is_a_source(workshop, tmp_path):
+    lib = tmp_path / "lib"
+    lib.mkdir()
+    (lib / "a").write_text("A")
+    (lib / "left").write_text("L")
+    (lib / ".dockerignore").write_text("left\n")
+    text = dockerfile(
+        "FROM scratch", "COPY --from=Lib . /d/", "RUN --mount=from=lib,target=/m echo x"
+    )
+    _, _ = await workshop.build(text, contexts={"lib": lib}, tags=("app",))
+    assert sorted(os.listdir(workshop.root("app") + "/d")) == [".dockerignore", "a"]
+    again, _ = await workshop.build(text, contexts={"lib": lib})
+    assert again.cached_steps == 2
+
+
+async def test_a_named_context_wins_over_stage_and_image(workshop):
+    await workshop.build(dockerfile("FROM scratch", "LABEL is=other"), tags=("other",))
+    text = dockerfile("FROM scratch AS base", "LABEL is=stage", "FROM base", "LABEL x=y")
+    result, said = await workshop.build(text, contexts={"base": "other"})
+    assert workshop.image(result.image_id).config.labels["is"] == "other"
+    assert "is=stage" not in said
+
+
+async def test_a_folder_is_no_base_image(workshop, tmp_path):
+    error = await fails(workshop, "FROM lib", contexts={"lib": tmp_path})
+    assert "cannot be a base image" in str(error)
+    error = await fails(
+        workshop, "FROM scratch", error=InvalidArgument, contexts={"lib": tmp_path / "no"}
+    )
+    assert error.code == "context_missing"
+
+
+async def test_only_named_stages_are_run_anew(workshop):
+    text = dockerfile(
+        "FROM scratch AS one", "RUN echo 1", "FROM scratch", "RUN echo 2", "COPY --from=one / /"
+    )
+    await workshop.build(text)
+    runs = len(workshop.engine.runs)
+    result, _ = await workshop.build(text, no_cache_stages=("One",))
+    assert [run.args[-1] for run in workshop.engine.runs[runs:]] == ["echo 1"]
+    assert result.cached_steps == 2

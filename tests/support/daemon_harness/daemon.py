@@ -258,11 +258,11 @@ class Daemon:
 
     # -- its API --------------------------------------------------------------------------------
 
-    def request(self, method: str, path: str) -> tuple[int, str]:
+    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
         """One request; status and body."""
         connection = _UnixConnection(self.url.removeprefix("unix://"))
         try:
-            connection.request(method, path)
+            connection.request(method, path, body=body)
             answer = connection.getresponse()
             return answer.status, answer.read().decode(errors="replace")
         finally:

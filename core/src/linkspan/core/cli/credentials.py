@@ -192,3 +192,11 @@ def registry_auth(reference: str) -> str:
 def encode(login: dict[str, str]) -> str:
     """A login as a header."""
     return base64.urlsafe_b64encode(json.dumps(login).encode()).decode()
+
+
+def registry_config() -> str:
+    """The X-Registry-Config header: the logins for all registries that the file knows of."""
+    auths = read_config().get("auths")
+    logins = {server: lookup(server) for server in auths} if isinstance(auths, dict) else {}
+    text = json.dumps({server: login for server, login in logins.items() if login})
+    return base64.urlsafe_b64encode(text.encode()).decode()

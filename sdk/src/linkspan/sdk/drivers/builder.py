@@ -32,6 +32,8 @@ class BuildRequest:
         tags: References to give to the result.
         network_mode: For RUN: ``default``, ``none``, ``host`` or a network.
         resources: Limits of each command.
+        contexts: Name → a folder of this host or an image; wins over stages and images of that name.
+        no_cache_stages: Stages whose steps are run anew.
         secrets: Id → value, for commands that ask; in no image, cache, history or message.
     """
 
@@ -52,6 +54,8 @@ class BuildRequest:
     shm_size_bytes: int = 67108864
     squash: bool = False
     secrets: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
+    contexts: Mapping[str, Path | str] = attrs.field(factory=dict)
+    no_cache_stages: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

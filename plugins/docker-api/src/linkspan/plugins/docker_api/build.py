@@ -1,13 +1,11 @@
 """POST /build: Docker's classic build stream. What it says comes from the builder."""
 
-import stat
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
-import trio
 
+from linkspan.plugins.docker_api import build_parcel
 from linkspan.plugins.docker_api.codec_image import registry_config
 from linkspan.plugins.docker_api.codec_resources import decode_ulimits
 from linkspan.plugins.docker_api.document import Document, map_parameter, parse_parameter
@@ -31,7 +29,7 @@ class BuildRoutes:
     def add_to(self, router: DockerRouter) -> None:
         """Add the routes."""
         router.post("/build", self.build)
-        router.post("/linkspan/v1/build", self.build_folder)
+        router.post("/linkspan/v1/build", self.build_more)
         router.post("/build/prune", self.prune)
 
     @property
@@ -43,17 +41,22 @@ class BuildRoutes:
         """POST /build: a context as tar in, JSON lines out."""
         return self._stream(decode_build(request))
 
-    async def build_folder(self, request: Request) -> Stream:
-        """POST /linkspan/v1/build: as /build, for a folder that the daemon can read itself.
+    async def build_more(self, request: Request) -> Stream:
+        """POST /linkspan/v1/build: as /build, with what Docker has no words for.
 
-        Parameters beside those of /build: ``folder``, an absolute path, and ``folderid``, its device
-        and inode (``dev:ino``), by which client and daemon know that they mean the same folder.
+        Parameters beside those of /build: ``folder``, a path that the daemon reads itself, and ``folderid``
+        (see :func:`~.build_parcel.folder_here`). The body may be a parcel (:mod:`~.build_parcel`).
         """
-        folder = Path(request.query.get("folder", ""))
-        seen = await trio.to_thread.run_sync(_folder_id, folder)
-        if seen is None or seen != request.query.get("folderid"):
-            raise NotFound(f"the daemon does not see the folder {folder}", code="folder_not_here")
-        return self._stream(attrs.evolve(decode_build(request), context=folder))
+        asked = decode_build(request)
+        if request.headers.get("content-type") == build_parcel.CONTENT_TYPE:
+            document, rest = await build_parcel.unpack(request.body())
+            asked = await build_parcel.apply(document, attrs.evolve(asked, context=rest))
+        if request.query.get("folder"):
+            folder = await build_parcel.folder_here(
+                request.query["folder"], request.query.get("folderid", "")
+            )
+            asked = attrs.evolve(asked, context=folder)
+        return self._stream(asked)
 
     def _stream(self, asked: BuildRequest) -> Stream:
         builder = self._builder
@@ -78,15 +81,6 @@ class BuildRoutes:
         else:
             reclaimed = await builder.prune()
         return json_response({"CachesDeleted": None, "SpaceReclaimed": reclaimed})
-
-
-def _folder_id(folder: Path) -> str | None:
-    try:
-        info = folder.stat()
-    except OSError:
-        return None
-    usable = folder.is_absolute() and stat.S_ISDIR(info.st_mode)
-    return f"{info.st_dev}:{info.st_ino}" if usable else None
 
 
 def decode_build(request: Request) -> BuildRequest:

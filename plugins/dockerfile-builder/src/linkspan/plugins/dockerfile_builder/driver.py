@@ -80,7 +80,10 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         if request.squash:
             raise Unsupported("squash is not supported", help="build without --squash")
         stream = BuildStream(progress, quiet=request.quiet)
-        async with self._context(request) as (context, text):
+        async with (
+            self._named_contexts(request) as contexts,
+            self._context(request) as (context, text),
+        ):
             dockerfile = _parse(text, request.file)
             try:
                 with self._layers.lease() as lease:
@@ -89,6 +92,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
                         request=request,
                         dockerfile=dockerfile,
                         context=context,
+                        contexts=contexts,
                         host=self._host,
                         layers=self._layers,
                         cache_mounts=self._cache_mounts,
@@ -111,11 +115,25 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         return BuildResult(image_id=image.id, steps=build.steps, cached_steps=build.cached_steps)
 
     @contextlib.asynccontextmanager
+    async def _named_contexts(self, request: BuildRequest) -> AsyncIterator[dict[str, Tree | str]]:
+        """The contexts beside the main one: folders as trees, images as references."""
+        with contextlib.ExitStack() as stack:
+            found: dict[str, Tree | str] = {}
+            for name, context in request.contexts.items():
+                if isinstance(context, Path):
+                    tree = await in_thread(_open_folder, context, self._memo)
+                    stack.callback(tree.close)
+                    found[name.lower()] = tree
+                else:
+                    found[name.lower()] = context
+            yield found
+
+    @contextlib.asynccontextmanager
     async def _context(self, request: BuildRequest) -> AsyncIterator[tuple[Tree, str]]:
         """The context as a tree, and the text of the Dockerfile."""
         tree: TarTree | FolderTree
         if isinstance(request.context, Path):
-            tree, text = await in_thread(_open_folder, request.context, request.file, self._memo)
+            tree, text = await in_thread(_open_main, request.context, request.file, self._memo)
         else:
             tree = await in_thread(self._tar_tree)
             text = ""
@@ -217,8 +235,30 @@ def _patterns(text: str | None, file: str) -> IgnorePatterns:
         raise DockerfileError(str(error), file=file, code="dockerignore") from error
 
 
-def _open_folder(folder: Path, file: str, memo: DigestMemo) -> tuple[FolderTree, str]:
-    """A local context: its own ``.dockerignore`` is applied here, as clients do before they send."""
+def _open_main(folder: Path, file: str, memo: DigestMemo) -> tuple[FolderTree, str]:
+    """A local context and the text of its Dockerfile."""
+    tree = _open_folder(folder, memo, file)
+    try:
+        # The file itself may be among those that are left out.
+        whole = FolderTree(folder)
+        try:
+            text = _read_text(whole, file)
+        finally:
+            whole.close()
+        if text is None:
+            raise _missing(file)
+    except BaseException:
+        tree.close()
+        raise
+    return tree, text
+
+
+def _open_folder(folder: Path, memo: DigestMemo, file: str = "") -> FolderTree:
+    """A local context: its own ``.dockerignore`` is applied here, as clients do before they send.
+
+    Args:
+        file: The Dockerfile, whose own ``<name>.dockerignore`` wins; empty if there is none.
+    """
     try:
         whole = FolderTree(folder)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -226,16 +266,15 @@ def _open_folder(folder: Path, file: str, memo: DigestMemo) -> tuple[FolderTree,
             f"the build context '{folder}' is no directory", code="context_missing"
         ) from error
     try:
-        text = _read_text(whole, file)
-        if text is None:
-            raise _missing(file)
-        ignore_file = f"{file}{_IGNORE_FILE}"
-        ignore = _read_text(whole, ignore_file)
+        ignore_file, ignore = _IGNORE_FILE, None
+        if file:
+            ignore_file = f"{file}{_IGNORE_FILE}"
+            ignore = _read_text(whole, ignore_file)
         if ignore is None:
             ignore_file, ignore = _IGNORE_FILE, _read_text(whole, _IGNORE_FILE)
     finally:
         whole.close()
-    return FolderTree(folder, _patterns(ignore, ignore_file), memo), text
+    return FolderTree(folder, _patterns(ignore, ignore_file), memo)
 
 
 def _dockerfile_of(tree: TarTree, file: str) -> str:

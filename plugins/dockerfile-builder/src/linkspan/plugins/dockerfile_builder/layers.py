@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -22,14 +23,14 @@ from linkspan.sdk.host import Host
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[..., T], *args: object) -> T:
+async def in_thread(function: Callable[..., T], *args: object, **named: object) -> T:
     """Run blocking file work in a worker thread; it looks for cancellation itself.
 
     Raises:
         OutOfSpace: The disk is full.
     """
     try:
-        return await trio.to_thread.run_sync(function, *args)
+        return await trio.to_thread.run_sync(functools.partial(function, *args, **named))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutOfSpace(

@@ -41,11 +41,11 @@ class Mounted:
 
 @attrs.frozen(kw_only=True)
 class _Planned:
-    """A mount and where it appears; ``top`` is the layer that ``from`` names."""
+    """A mount and where it appears; ``origin`` is what ``from`` names: a context or a top layer."""
 
     mount: RunMount
     destination: str
-    top: str = ""
+    origin: Tree | str
 
 
 class StepMounts:
@@ -56,8 +56,11 @@ class StepMounts:
             they are.
     """
 
-    def __init__(self, services: Services, planned: list[_Planned], facts: list[object]) -> None:
+    def __init__(
+        self, services: Services, index: int, planned: list[_Planned], facts: list[object]
+    ) -> None:
         self._services = services
+        self._index = index
         self._planned = planned
         self.facts = facts
 
@@ -86,15 +89,17 @@ class StepMounts:
             if mount.kind == "secret" and not _is_given(services, mount):
                 continue
             destination = mount.destination(working_dir) if mount.target else ""
-            top = ""
+            origin: Tree | str = services.context if mount.kind == "bind" else ""
             if mount.source_from:
-                top = await services.source_layer(mount.source_from, instruction, index)
-            planned.append(_Planned(mount=mount, destination=destination, top=top))
-            content = await _content(services, mount, top)
+                origin = await services.origin(mount.source_from, instruction, index)
+            planned.append(_Planned(mount=mount, destination=destination, origin=origin))
+            content = origin
+            if isinstance(origin, Tree):
+                content = await in_thread(_digest, origin, mount.source)
             facts.append(
                 [mount.kind, destination, mount.read_only, mount.source, mount.env, content]
             )
-        return cls(services, planned, facts)
+        return cls(services, index, planned, facts)
 
     @contextlib.asynccontextmanager
     async def enter(self, script: tuple[str, str] | None) -> AsyncIterator[Mounted]:
@@ -128,26 +133,25 @@ class StepMounts:
             return ()
         if mount.kind == "cache":
             source = await self._cache(stack, planned)
-        elif mount.source_from:
-            source = await self._layer(stack, planned)
+        elif isinstance(planned.origin, Tree):
+            source = await self._context(stack, planned.origin, mount.source)
         else:
-            source = await self._context(stack, mount)
+            source = await self._layer(stack, planned.origin, mount)
         return (StepMount(target=planned.destination, source=source, read_only=mount.read_only),)
 
-    async def _layer(self, stack: contextlib.AsyncExitStack, planned: _Planned) -> Path:
+    async def _layer(self, stack: contextlib.AsyncExitStack, top: str, mount: RunMount) -> Path:
         """A stage or image; writes go to a layer that is thrown away."""
         layers = self._services.layers
-        if planned.mount.read_only and planned.top:
-            root = await stack.enter_async_context(layers.snapshots.view(planned.top))
+        if mount.read_only and top:
+            root = await stack.enter_async_context(layers.snapshots.view(top))
         else:
-            root = await stack.enter_async_context(layers.scratch_root(planned.top))
-        return await in_thread(_inside, root, planned.mount.source)
+            root = await stack.enter_async_context(layers.scratch_root(top))
+        return await in_thread(_inside, root, mount.source)
 
-    async def _context(self, stack: contextlib.AsyncExitStack, mount: RunMount) -> Path:
-        """A copy of the build context: a command must not see what is left out, nor change the rest."""
+    async def _context(self, stack: contextlib.AsyncExitStack, tree: Tree, path: str) -> Path:
+        """A copy of a build context: a command must not see what is left out, nor change the rest."""
         root = await stack.enter_async_context(self._services.layers.scratch_root(""))
-        tree = self._services.context
-        node = _node(tree, mount.source)
+        node = _node(tree, path)
         name = "context"
         await in_thread(_copy, tree, node, root, name)
         return root / name
@@ -158,7 +162,11 @@ class StepMounts:
         name = _cache_id(planned)
 
         async def seed(folder: Path) -> None:
-            async with self._services.layers.tree(planned.top) as tree:
+            async with contextlib.AsyncExitStack() as open_tree:
+                tree = planned.origin
+                if not isinstance(tree, Tree):
+                    layers = self._services.layers
+                    tree = await open_tree.enter_async_context(layers.tree(tree))
                 node = _node(tree, mount.source)
                 await in_thread(_copy, tree, node, folder.parent, folder.name)
 
@@ -167,7 +175,7 @@ class StepMounts:
                 mount,
                 f"{namespace}/{name}" if namespace else name,
                 seed=seed if mount.source_from else None,
-                fresh=self._services.request.no_cache,
+                fresh=not self._services.uses_cache(self._index),
             )
         )
 
@@ -215,16 +223,6 @@ def _is_given(services: Services, mount: RunMount) -> bool:
     if mount.required:
         raise MountError(f"secret {mount.id}: not found")
     return False
-
-
-async def _content(services: Services, mount: RunMount, top: str) -> str:
-    """What a mount holds, as far as it counts."""
-    if mount.source_from:
-        return top
-    if mount.kind != "bind":
-        return ""
-    tree = services.context
-    return await in_thread(_digest, tree, mount.source)
 
 
 def _digest(tree: Tree, path: str) -> str:

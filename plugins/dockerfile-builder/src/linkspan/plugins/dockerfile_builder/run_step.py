@@ -101,7 +101,7 @@ class RunStep:
         record, cached = await self.services.layers.once(
             key,
             lambda: self._execute(argv, network, mounts),
-            use_cache=not request.no_cache,
+            use_cache=self.services.uses_cache(self.index),
         )
         args = [f"{name}={value}" for name, value in self.scope.args.items()]
         prefix = f"|{len(args)} {' '.join(args)} " if args else ""

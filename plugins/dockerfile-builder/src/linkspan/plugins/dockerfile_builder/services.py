@@ -41,8 +41,11 @@ class Services(Protocol):
     def cache_mounts(self) -> CacheMounts:
         """Folders of ``RUN --mount=type=cache``."""
 
-    async def source_layer(self, name: str, instruction: ins.Instruction, stage_index: int) -> str:
-        """The top layer of what ``from`` names."""
+    async def origin(self, name: str, instruction: ins.Instruction, stage_index: int) -> Tree | str:
+        """What ``from`` names: a context, or the top layer of a stage or image."""
+
+    def uses_cache(self, stage_index: int) -> bool:
+        """Whether the steps of a stage may be taken from the cache."""
 
     def count_step(self, *, cached: bool) -> None:
         """One more step is done."""

@@ -1,6 +1,6 @@
 """One build: which stages it needs, in which order they may run, and what they share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import attrs
 import trio
@@ -46,6 +46,7 @@ class Build:
     request: BuildRequest
     dockerfile: Dockerfile
     context: Tree
+    contexts: Mapping[str, Tree | str]
     host: Host
     layers: LayerMaker
     cache_mounts: CacheMounts
@@ -106,13 +107,22 @@ class Build:
             )
         return name
 
+    def _base_stage(self, stage: Stage) -> Stage | None:
+        """The stage that this one stands on; None if it is an image."""
+        name = self._base_name(stage)
+        if name.lower() in self.contexts:
+            return None
+        return self.dockerfile.stage_named(name, stage.index)
+
     def _needs(self, stage: Stage) -> Iterator[Stage]:
         """Stages that this one stands on or copies from, as far as the text says."""
-        base = self.dockerfile.stage_named(self._base_name(stage), stage.index)
+        base = self._base_stage(stage)
         if base is not None:
             yield base
         for instruction in stage.instructions:
             for name in ins.source_names(instruction):
+                if name.lower() in self.contexts:
+                    continue
                 found = self._source_stage(name, instruction, stage.index)
                 if found is not None:
                     yield found
@@ -232,18 +242,25 @@ class Build:
     async def _begin(self, stage: Stage) -> StageRun:
         """The state that FROM gives."""
         name = self._base_name(stage)
-        base = self.dockerfile.stage_named(name, stage.index)
+        base = self._base_stage(stage)
+        context = self.contexts.get(name.lower(), name)
+        if isinstance(context, Tree):
+            raise stage.source.line.error(
+                f"the build context '{name}' is a folder, which cannot be a base image",
+                framed=False,
+                help=f"FROM scratch, then COPY --from={name} / /",
+            )
         args: dict[str, str] = {}
         if base is not None:
             result = await self._finished(base)
             state, chain = result.state.child(), list(result.chain)
             args = dict(result.scope.args)
-        elif name == _SCRATCH:
+        elif context == _SCRATCH:
             platform = self._platform(stage) or self._target_platform
             state = ImageState.scratch(platform.os, platform.architecture, platform.variant)
             chain = []
         else:
-            image = await self._image(name, self._platform(stage), stage.source)
+            image = await self._image(context, self._platform(stage), stage.source)
             state, chain = ImageState.from_document(image.config.raw), list(image.chain_ids)
         state.epoch = self._epoch()
         return StageRun(
@@ -278,13 +295,23 @@ class Build:
                 f"failed to parse platform {text}: {error.message}", framed=False
             ) from error
 
-    async def source_layer(self, name: str, instruction: ins.Instruction, stage_index: int) -> str:
-        """The top layer of what ``from`` names: a stage, built if need be, or an image."""
-        stage = self._source_stage(name, instruction, stage_index)
+    async def origin(self, name: str, instruction: ins.Instruction, stage_index: int) -> Tree | str:
+        """What ``from`` names: a named context, or the top layer of a stage (built if need be) or image."""
+        context = self.contexts.get(name.lower())
+        if isinstance(context, Tree):
+            return context
+        stage = self._source_stage(name, instruction, stage_index) if context is None else None
         if stage is not None:
             return (await self._finished(stage)).top
-        image = await self._image(name, None, instruction)
+        image = await self._image(context or name, None, instruction)
         return image.chain_ids[-1] if image.chain_ids else ""
+
+    def uses_cache(self, stage_index: int) -> bool:
+        """Whether the steps of a stage may be taken from the cache."""
+        if self.request.no_cache:
+            return False
+        name = self.dockerfile.stages[stage_index].source.name
+        return not name or name not in {stage.lower() for stage in self.request.no_cache_stages}
 
     # Images
 

@@ -236,7 +236,7 @@ class StageRun:
             record, cached = await self.services.layers.once(
                 step_key(op="workdir", parent=self.top, path=path, user=user),
                 lambda: self.services.layers.write(self.top, work),
-                use_cache=not self.services.request.no_cache,
+                use_cache=self.services.uses_cache(self.index),
             )
         self._take(record, cached, f"WORKDIR {path}")
 

@@ -149,9 +149,18 @@ class Transfer:
             TransferError: In Docker's wording.
             DockerfileError: ``--from`` names what it must not.
         """
-        if self._order.source:
-            return await self._copy_from()
-        return await self._copy_context()
+        if not self._order.source:
+            return await self._copy_context(self._services.context)
+        origin = await self._services.origin(
+            self._order.source, self._order.instruction, self._index
+        )
+        if isinstance(origin, Tree):
+            return await self._copy_context(origin)
+        return await self._copy_from(origin)
+
+    @property
+    def _use_cache(self) -> bool:
+        return self._services.uses_cache(self._index)
 
     def _key(self, **facts: object) -> str:
         return step_key(
@@ -165,49 +174,48 @@ class Transfer:
             **facts,
         )
 
-    async def _copy_from(self) -> tuple[StepRecord, bool]:
+    async def _copy_from(self, top: str) -> tuple[StepRecord, bool]:
         """From a stage or image. Looked up by what it names first; then by what that holds."""
         layers = self._services.layers
-        use_cache = not self._services.request.no_cache
-        top = await self._services.source_layer(
-            self._order.source, self._order.instruction, self._index
-        )
         named = self._key(
             source=top,
             paths=self._order.sources,
             exclude=self._order.exclude,
             parents=self._order.parents,
         )
-        if use_cache and (record := await layers.lookup(named)) is not None:
+        if self._use_cache and (record := await layers.lookup(named)) is not None:
             return record, True
         async with layers.tree(top) as tree:
-            selection, digest = await in_thread(self._select, tree, self._order.sources)
+            selection, digest = await in_thread(
+                self._select, tree, self._order.sources, keep_owner=True
+            )
             record, cached = await layers.once(
                 self._key(content=[digest], kept_owner=True),
-                lambda: self._write([(tree, selection)]),
-                use_cache=use_cache,
+                lambda: self._write([(tree, selection)], tree, keep_owner=True),
+                use_cache=self._use_cache,
             )
         await layers.remember(named, record)
         return record, cached
 
-    async def _copy_context(self) -> tuple[StepRecord, bool]:
-        """From the context, the network and the Dockerfile itself."""
-        async with self._context_parts() as parts:
+    async def _copy_context(self, context: Tree) -> tuple[StepRecord, bool]:
+        """From a context, the network and the Dockerfile itself."""
+        async with self._context_parts(context) as parts:
             digests = [digest for _, _, digest in parts]
             return await self._services.layers.once(
                 self._key(content=digests, kept_owner=False),
-                lambda: self._write([(tree, selection) for tree, selection, _ in parts]),
-                use_cache=not self._services.request.no_cache,
+                lambda: self._write([(tree, selection) for tree, selection, _ in parts], context),
+                use_cache=self._use_cache,
             )
 
     @contextlib.asynccontextmanager
-    async def _context_parts(self) -> AsyncIterator[list[tuple[Tree, Selection, str]]]:
+    async def _context_parts(
+        self, context: Tree
+    ) -> AsyncIterator[list[tuple[Tree, Selection, str]]]:
         """What is copied from the context, and what is fetched, each with its digest."""
         parts: list[tuple[Tree, Selection, str]] = []
         local = tuple(source for source in self._order.sources if not is_url(source))
         with contextlib.ExitStack() as stack:
             if local:
-                context = self._services.context
                 selection, digest = await in_thread(self._select, context, local)
                 parts.append((context, selection, digest))
             for url in self._order.sources:
@@ -231,7 +239,9 @@ class Transfer:
                 parts.append((tree, selection, step_key(inline=self._order.inline)))
             yield parts
 
-    def _select(self, tree: Tree, sources: tuple[str, ...]) -> tuple[Selection, str]:
+    def _select(
+        self, tree: Tree, sources: tuple[str, ...], *, keep_owner: bool = False
+    ) -> tuple[Selection, str]:
         """Blocking."""
         selector = Selector(
             keyword=self._order.instruction.line.keyword,
@@ -243,23 +253,24 @@ class Transfer:
         digest = selection_digest(
             tree,
             selection,
-            keep_owner=bool(self._order.source),
+            keep_owner=keep_owner,
             check=trio.from_thread.check_cancelled,
         )
         return selection, digest
 
-    async def _write(self, parts: list[tuple[Tree, Selection]]) -> StepRecord:
+    async def _write(
+        self, parts: list[tuple[Tree, Selection]], context: Tree, *, keep_owner: bool = False
+    ) -> StepRecord:
         many = sum(len(selection.sources) for _, selection in parts) > 1
 
         def work(target: Target) -> None:
             owner = parse_owner(self._order.chown, target.read_text) if self._order.chown else None
             for tree, selection in parts:
-                remote = tree is not self._services.context and not self._order.source
-                unpack = self._order.unpack and (not remote or self._order.unpacks_remote)
+                unpack = self._order.unpack and (tree is context or self._order.unpacks_remote)
                 options = CopyOptions(
                     dest=self._order.dest,
                     owner=owner,
-                    keep_owner=bool(self._order.source),
+                    keep_owner=keep_owner,
                     mode=self._order.mode,
                     unpack=unpack,
                     unpack_limit_bytes=self._services.max_archive_bytes,

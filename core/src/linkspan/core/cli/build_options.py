@@ -1,0 +1,119 @@
+"""Options of ``linkspan build`` that need reading: secrets, contexts, build arguments."""
+
+import base64
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from linkspan.core.cli.failure import USAGE, Failure
+
+PARCEL_TYPE = "application/vnd.linkspan.build"
+_MAX_SECRET_BYTES = 512_000
+
+
+def parcel(extras: dict[str, Any]) -> bytes:
+    """What Docker's ``/build`` has no parameter for, as the daemon's own endpoint takes it."""
+    document = orjson.dumps(extras)
+    return b"%d\n%s" % (len(document), document)
+
+
+def build_arguments(pairs: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE``; a bare name takes the value of this environment, if it has one."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals and name in os.environ:
+            value, equals = os.environ[name], "="
+        if equals:
+            found[name] = value
+    return found
+
+
+def fields(text: str, option: str, allowed: Sequence[str]) -> dict[str, str]:
+    """``key=value,key=value``; quotes hold commas.
+
+    Raises:
+        Failure: A field has no value, or a key that the option does not know.
+    """
+    try:
+        rows = list(csv.reader([text], strict=True))
+    except csv.Error as exc:
+        raise _bad(f"'{text}' cannot be read: {exc}", option) from exc
+    found = {}
+    for field in rows[0] if rows else ():
+        key, equals, value = field.partition("=")
+        if not equals or key not in allowed:
+            raise _bad(f"'{field}' is none of {', '.join(f'{k}=…' for k in allowed)}", option)
+        found[key] = value
+    return found
+
+
+def read_secrets(texts: Sequence[str]) -> dict[str, str]:
+    """``id=ID[,src=FILE][,env=VARIABLE]``, each; id → value in base64.
+
+    Without ``src`` and ``env`` it is the variable of that name, else the file.
+    """
+    found = {}
+    for text in texts:
+        given = fields(text, "--secret", ("id", "src", "source", "env", "type"))
+        name = given.get("id", "")
+        if not name:
+            raise _bad(f"'{text}' has no id", "--secret")
+        path = given.get("src", given.get("source", ""))
+        variable = given.get("env", "")
+        if not path and not variable:
+            if name in os.environ and given.get("type") != "file":
+                variable = name
+            else:
+                path = name
+        data = _of_environment(variable) if variable else _of_file(path)
+        if len(data) > _MAX_SECRET_BYTES:
+            raise _bad(f"the secret '{name}' is larger than {_MAX_SECRET_BYTES} bytes", "--secret")
+        found[name] = base64.b64encode(data).decode()
+    return found
+
+
+def _of_environment(variable: str) -> bytes:
+    if variable not in os.environ:
+        raise _bad(f"the environment has no variable '{variable}'", "--secret")
+    return os.fsencode(os.environ[variable])
+
+
+def _of_file(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as exc:
+        raise _bad(f"cannot read the secret '{path}': {exc.strerror}", "--secret") from exc
+
+
+def named_contexts(pairs: Sequence[str]) -> Iterator[dict[str, str]]:
+    """``NAME=FOLDER`` or ``NAME=docker-image://IMAGE``, each, as the daemon takes it."""
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals or not value:
+            raise _bad(f"'{pair}' is not of the form name=folder", "--build-context")
+        scheme, separator, rest = value.partition("://")
+        if separator and scheme != "docker-image":
+            raise _bad(f"'{value}' is no folder and no docker-image://…", "--build-context")
+        if separator:
+            yield {"name": name, "image": rest}
+            continue
+        folder = Path(value)
+        if not folder.is_dir():
+            raise _bad(f"the build context '{value}' is not a folder", "--build-context")
+        yield {"name": name, **folder_here(folder)}
+
+
+def folder_here(folder: Path) -> dict[str, str]:
+    """A folder by name and identity: a daemon that sees the same one reads it itself."""
+    place = folder.resolve()
+    info = place.stat()
+    return {"folder": str(place), "folderid": f"{info.st_dev}:{info.st_ino}"}
+
+
+def _bad(message: str, option: str) -> Failure:
+    return Failure(f"{option}: {message}", id="LS0004", status=USAGE)
