@@ -28,6 +28,8 @@ _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 HOST = "198.51.100.2"
 LAN = "198.51.100.9"
+HOST6 = "2001:db8:5::2"
+LAN6 = "2001:db8:5::9"
 
 
 def _check(result: int) -> None:
@@ -86,19 +88,27 @@ def wire(own_network: None) -> Iterator[str]:
             pass
         run(f"ip link add eth0 type veth peer name eth0 netns {lan.pid}")
         run(f"ip addr add {HOST}/24 dev eth0")
+        run(f"ip addr add {HOST6}/64 dev eth0 nodad")
         run("ip link set eth0 up")
         run("ip route add default via 198.51.100.1")
         for command in (
             "ip link set lo up",
             f"ip addr add {LAN}/24 dev eth0",
+            f"ip addr add {LAN6}/64 dev eth0 nodad",
             "ip link set eth0 up",
             f"ip route add 10.0.0.0/8 via {HOST}",
+            f"ip route add fd00::/8 via {HOST6}",
         ):
             run(f"nsenter --net={path} {command}")
         yield path
     finally:
         lan.kill()
         lan.wait()
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address that a socket for both families writes as an IPv6 one, as it is."""
+    return address.removeprefix("::ffff:")
 
 
 @attrs.define(eq=False)
@@ -115,6 +125,8 @@ class Lab:
     sandboxes: dict[str, Sandbox] = attrs.field(factory=dict)
     host_address: str = HOST
     lan_address: str = LAN
+    host_address6: str = HOST6
+    lan_address6: str = LAN6
 
     async def network(self, name: str, *, subnet: str = "", **spec: object) -> Network:
         pools = (AddressPool(subnet=subnet),) if subnet else ()
@@ -153,8 +165,8 @@ class Lab:
 
     def serve(self, name: str) -> None:
         for port in (80, 81):
-            self.nursery.start_soon(self._serve_tcp, name, self._listen(name, "", port))
-        self.nursery.start_soon(self._serve_udp, name, self._listen(name, "", 80, "udp"))
+            self.nursery.start_soon(self._serve_tcp, name, self._listen(name, "::", port))
+        self.nursery.start_soon(self._serve_udp, name, self._listen(name, "::", 80, "udp"))
 
     def listen(self, place: str, address: str, port: int) -> None:
         """A server somewhere, as in containers."""
@@ -168,18 +180,19 @@ class Lab:
     def address(self, name: str) -> str:
         return self.sandboxes[name].endpoints[0].ipv4_address
 
-    def socket(self, place: str, protocol: str = "tcp") -> socket.socket:
+    def socket(self, place: str, protocol: str = "tcp", address: str = "") -> socket.socket:
         kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         if place == "host":
-            return socket.socket(socket.AF_INET, kind)
+            return socket.socket(family, kind)
         with _inside(self.places[place]):
-            return socket.socket(socket.AF_INET, kind)
+            return socket.socket(family, kind)
 
     def exec(self, place: str, command: str) -> str:
         return run(f"nsenter --net={self.places[place]} {command}")
 
     async def connect(self, place: str, address: str, port: int) -> trio.SocketStream:
-        sock = trio.socket.from_stdlib_socket(self.socket(place))
+        sock = trio.socket.from_stdlib_socket(self.socket(place, address=address))
         await sock.connect((address, port))
         return trio.SocketStream(sock)
 
@@ -197,7 +210,8 @@ class Lab:
 
         The wait is for busy machines; where no answer is expected, a short one does.
         """
-        with trio.socket.from_stdlib_socket(self.socket(place, protocol)) as sock:
+        made = self.socket(place, protocol, address)
+        with trio.socket.from_stdlib_socket(made) as sock:
             try:
                 with trio.fail_after(wait_s):
                     if source_port:
@@ -216,7 +230,9 @@ class Lab:
     def _listen(
         self, place: str, address: str, port: int, protocol: str = "tcp"
     ) -> trio.socket.SocketType:
-        sock = self.socket(place, protocol)
+        sock = self.socket(place, protocol, address)
+        if ":" in address:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if protocol == "tcp":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -231,7 +247,7 @@ class Lab:
     async def _serve_tcp(self, name: str, sock: trio.socket.SocketType) -> None:
         async def answer(stream: trio.SocketStream) -> None:
             """Answer once, then echo."""
-            peer = stream.socket.getpeername()[0]
+            peer = _plain(stream.socket.getpeername()[0])
             try:
                 await stream.send_all(f"{name} {peer}".encode())
                 async for data in stream:
@@ -245,7 +261,7 @@ class Lab:
         with sock:
             while True:
                 _, peer = await sock.recvfrom(100)
-                await sock.sendto(f"{name} {peer[0]}".encode(), peer)
+                await sock.sendto(f"{name} {_plain(peer[0])}".encode(), peer)
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 import struct
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given, strategies as st
@@ -122,8 +122,8 @@ def test_only_the_asked_server_with_the_asked_question_answers():
 def test_a_zone_knows_all_holders_of_a_name_until_they_leave():
     zone = Zone("Shop")
     one, other = IPv4Address("10.0.0.2"), IPv4Address("10.0.0.3")
-    zone.add("1", ["w1", "Web"], one)
-    zone.add("2", ["w2", "web", "WEB"], other)
+    zone.add("1", ["w1", "Web"], [one])
+    zone.add("2", ["w2", "web", "WEB"], [other])
     assert set(zone.resolve("web")) == {one, other} == set(zone.resolve("web.shop"))
     assert (zone.reverse(one), zone.reverse(other)) == ("w1.shop", "w2.shop")
     zone.remove("1")
@@ -131,3 +131,25 @@ def test_a_zone_knows_all_holders_of_a_name_until_they_leave():
     assert zone.resolve("web") == [other]
     assert zone.resolve("w1") == []
     assert zone.reverse(one) == ""
+
+
+def test_addresses_of_both_families_are_known_and_each_kind_is_answered_by_its_own():
+    zone = Zone("shop")
+    four, six = IPv4Address("10.0.0.2"), IPv6Address("fd00::2")
+    zone.add("1", ["web"], [four, six])
+    assert zone.reverse(four) == zone.reverse(six) == "web.shop"
+    for kind, address in ((dns.A, four), (dns.AAAA, six)):
+        question = dns.parse_question(query("web", kind))
+        answer = dns.reply_addresses(question, zone.resolve("web"), 512)
+        assert answer.endswith(address.packed)
+        assert struct.unpack_from("!H", answer, 6)[0] == 1
+    question = dns.parse_question(query("web", 15))
+    assert struct.unpack_from("!H", dns.reply_addresses(question, [four, six], 512), 6)[0] == 0
+
+
+def test_the_name_of_an_ipv6_address_is_asked_by_its_digits():
+    address = IPv6Address("fd00::2")
+    asked = dns.parse_question(query(address.reverse_pointer, dns.PTR))
+    assert dns.asked_address(asked) == address
+    short = dns.parse_question(query("2.0.ip6.arpa", dns.PTR))
+    assert dns.asked_address(short) is None

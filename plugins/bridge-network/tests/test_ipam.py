@@ -1,10 +1,10 @@
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
 import pytest
 from hypothesis import given, strategies as st
 
 from linkspan.plugins.bridge_network.config import DEFAULT_POOLS, PoolConfig
-from linkspan.plugins.bridge_network.ipam import Subnet, choose_subnet
+from linkspan.plugins.bridge_network.ipam import Subnet, Surroundings, choose_subnet
 from linkspan.sdk.errors import Conflict, InvalidArgument, PermissionDenied, Unavailable
 from linkspan.sdk.model.network import AddressPool
 
@@ -19,8 +19,10 @@ def choose(wanted=None, pools=DEFAULT_POOLS, *, own=(), foreign=()):
     return choose_subnet(
         wanted or AddressPool(),
         pools,
-        own=[IPv4Network(each) for each in own],
-        foreign=[IPv4Network(each) for each in foreign],
+        Surroundings(
+            own=tuple(ip_network(each) for each in own),
+            foreign=tuple(ip_network(each) for each in foreign),
+        ),
     )
 
 
@@ -112,7 +114,9 @@ def test_the_gateway_avoids_auxiliary_addresses():
         AddressPool(subnet="10.5.0.0/24", ip_range="10.6.0.0/25"),
         AddressPool(subnet="10.5.0.0/24", auxiliary={"x": "10.6.0.1"}),
         AddressPool(subnet="10.5.0.0/24", gateway="fd00::1"),
-        AddressPool(subnet="fd00::/64"),
+        AddressPool(subnet="fd00::1/64"),
+        AddressPool(subnet="fd00::/64", gateway="fd01::1"),
+        AddressPool(subnet="fd00::/64", ip_range="10.5.0.0/24"),
         AddressPool(subnet="10.5.0.1/32", auxiliary={"x": "10.5.0.1"}),
     ],
 )
@@ -125,3 +129,25 @@ def test_parts_that_do_not_fit_are_refused(wanted):
 def test_a_pool_that_cannot_be_cut_is_refused(base, size):
     with pytest.raises(InvalidArgument):
         PoolConfig(base=base, size=size)
+
+
+def test_an_ipv6_subnet_is_chosen_past_those_that_are_taken():
+    pools = (PoolConfig(base="fd00:1:2::/48", size=64),)
+    taken = ["fd00:1:2::/64", "fd00:1:2:1::/64", "10.0.0.0/8"]
+    pool = choose(pools=pools, own=taken, foreign=["fd00:1:2:2::/63"])
+    assert (pool.subnet, pool.gateway) == ("fd00:1:2:4::/64", "fd00:1:2:4::1")
+
+
+def test_a_pool_covered_by_a_route_is_passed_over_in_one_step():
+    pools = (PoolConfig(base="fd00::/16", size=120), PoolConfig(base="fd01::/112", size=120))
+    assert choose(pools=pools, foreign=["fd00::/16"]).subnet == "fd01::/120"
+
+
+def test_addresses_of_ipv6_are_given_out_from_the_lowest():
+    net = Subnet("net", ip_network("fd00::/64"), gateway=ip_address("fd00::1"))
+    assert [str(net.take()) for _ in range(2)] == ["fd00::2", "fd00::3"]
+    net.take_fixed(ip_address("fd00::ffff"))
+    with pytest.raises(Conflict):
+        net.take_fixed(ip_address("fd00::ffff"))
+    with pytest.raises(InvalidArgument):
+        net.check(ip_address("fd00::"))

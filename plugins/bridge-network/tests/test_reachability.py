@@ -103,7 +103,7 @@ async def test_networks_are_isolated_and_only_published_ports_lead_in(lab):
     await check(
         lab,
         [
-            ("a2", "10.201.0.2", 81, "tcp", "a1 10.201.0.3"),
+            ("a2", lab.address("a1"), 81, "tcp", f"a1 {lab.address('a2')}"),
             ("a1", "10.202.0.2", 81, "tcp", "timeout"),
             ("b1", "10.201.0.2", 81, "tcp", "timeout"),
             ("b1", "10.201.0.2", 80, "tcp", "timeout"),

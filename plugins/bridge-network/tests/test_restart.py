@@ -1,6 +1,9 @@
 """The daemon dies and comes back: containers' networking goes on, and nothing is left or lost."""
 
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,9 +42,36 @@ def sandbox_of(record):
     return Sandbox(**{**record, "endpoints": endpoints, "ports": ports})
 
 
+def keepers(folder):
+    """Pids of the keepers that belong to a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_text().split("\0")
+        except OSError:
+            continue
+        if str(folder) in " ".join(words) and any(word.endswith("keeper.py") for word in words):
+            found.append(int(path.parent.name))
+    return found
+
+
+def kill_keeper(folder):
+    """Kill it, and wait until it is gone."""
+    for pid in keepers(folder):
+        descriptor = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        select.select([descriptor], [], [], 5)
+        os.close(descriptor)
+
+
 @pytest.fixture
 def records(wire, tmp_path):
     """Networks and sandboxes by name, of a daemon that was killed."""
+    yield killed_daemon(tmp_path)
+    kill_keeper(tmp_path)
+
+
+def killed_daemon(tmp_path):
     script = Path(__file__).with_name("killed_daemon.py")
     done = subprocess.run(
         [sys.executable, script, tmp_path], capture_output=True, text=True, check=False
@@ -133,9 +163,17 @@ async def test_addresses_are_taken_again(restored, records):
     assert caught.value.code == "address_taken"
 
 
+async def test_ports_stay_reserved_while_there_is_no_daemon(survivors):
+    with pytest.raises(OSError, match="in use"):
+        survivors.listen("host", "", 8080)
+    with pytest.raises(OSError, match="in use"):
+        survivors.listen("host", "::", 8080)
+
+
 async def test_a_port_that_another_process_took_meanwhile_is_reported(
     records, survivors, fake_host
 ):
+    kill_keeper(fake_host.run_dir)
     survivors.listen("host", "", 8080)
     async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
         (note,) = await driver.restore(records[0], records[1].values())
@@ -181,13 +219,54 @@ async def test_a_bridge_that_was_deleted_meanwhile_is_made_again(records, surviv
             await driver.detach(sandbox.container_id)
 
 
-async def test_a_rule_set_flushed_meanwhile_is_loaded_again(records, survivors, fake_host):
+async def test_a_flush_of_all_rules_changes_nothing_daemon_or_not(records, survivors, fake_host):
     subprocess.run(["nft", "flush", "ruleset"], check=True)
+    await check_reachability(survivors)
     async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
         await driver.restore(records[0], records[1].values())
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
         await check_reachability(survivors)
         for sandbox in survivors.sandboxes.values():
             await driver.detach(sandbox.container_id)
+
+
+async def test_rules_outlive_the_daemon_and_its_keeper(records, survivors, fake_host):
+    kill_keeper(fake_host.run_dir)
+    await check_reachability(survivors)
+    subprocess.run(["nft", "flush", "ruleset"], check=True)  # now they are anybody's
+    async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+        await driver.restore(records[0], records[1].values())
+        await check_reachability(survivors)
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+        await check_reachability(survivors)
+        for sandbox in survivors.sandboxes.values():
+            await driver.detach(sandbox.container_id)
+
+
+async def test_a_keeper_that_was_killed_is_started_again_with_all_it_held(restored, fake_host):
+    (before,) = keepers(fake_host.run_dir)
+    kill_keeper(fake_host.run_dir)
+    port = PortBinding(container_port=80, host_port=8085)
+    net = restored.driver._networks.all()[0].network
+    await restored.attach("new", net, ports=(port,))
+    (after,) = keepers(fake_host.run_dir)
+    assert after != before
+    assert await asked(restored, "host", "::1", 8085) == "new"
+    assert await asked(restored, "host", "::1", 8080) == "web"
+
+
+async def test_relayed_connections_go_on_while_the_daemon_restarts(records, survivors, fake_host):
+    lab = survivors
+    stream = await lab.connect("host", "::1", 8080)
+    async with stream:
+        assert (await stream.receive_some()).startswith(b"web")
+        async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+            await driver.restore(records[0], records[1].values())
+            await stream.send_all(b"still there?")
+            with trio.fail_after(2):
+                assert await stream.receive_some() == b"still there?"
+            for sandbox in lab.sandboxes.values():
+                await driver.detach(sandbox.container_id)
 
 
 async def test_a_daemon_that_ends_without_containers_leaves_nothing(restored, records, fake_host):
@@ -200,3 +279,4 @@ async def test_a_daemon_that_ends_without_containers_leaves_nothing(restored, re
     assert list((fake_host.run_dir / "netns").iterdir()) == []
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
     assert tables.stdout == ""
+    assert keepers(fake_host.run_dir) == []

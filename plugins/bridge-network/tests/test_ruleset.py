@@ -1,9 +1,15 @@
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import attrs
 
 from linkspan.plugins.bridge_network import ruleset
-from linkspan.plugins.bridge_network.ruleset import BalancedPort, BridgeRules, Element
+from linkspan.plugins.bridge_network.ruleset import (
+    BalancedPort,
+    BridgeRules,
+    Contents,
+    Element,
+    FamilyRules,
+)
 from linkspan.sdk.model.network import Backend
 
 ANY = IPv4Address(0)
@@ -15,11 +21,23 @@ def balanced(*backends, host_ip=ANY):
 
 
 def test_a_published_port_is_one_element():
-    where = {"protocol": "udp", "host_port": 53, "address": IPv4Address("10.0.0.2"), "port": 5353}
-    assert ruleset.published(host_ip=ANY, **where) == Element("pub4", "udp . 53", "10.0.0.2 . 5353")
-    assert ruleset.published(host_ip=IPv4Address("127.0.0.1"), **where) == Element(
+    where = {"protocol": "udp", "host_port": 53, "port": 5353}
+    four, six = IPv4Address("10.0.0.2"), IPv6Address("fd00::2")
+
+    def published(host, container):
+        return ruleset.published(host=ip_address(host), container=container, **where)
+
+    assert published("0.0.0.0", four) == Element("pub4", "udp . 53", "10.0.0.2 . 5353")
+    assert published("127.0.0.1", four) == Element(
         "pub4_addr", "127.0.0.1 . udp . 53", "10.0.0.2 . 5353"
     )
+    assert published("::", six) == Element("pub6", "udp . 53", "fd00::2 . 5353")
+    assert published("fd01::1", six) == Element("pub6_addr", "fd01::1 . udp . 53", "fd00::2 . 5353")
+
+
+def test_a_port_of_a_routed_network_is_opened_at_the_containers_address():
+    found = ruleset.opened(container=IPv6Address("fd00::2"), protocol="tcp", port=80)
+    assert found == Element("routed6", "fd00::2 . tcp . 80")
 
 
 def test_elements_of_one_container_go_into_one_command_and_are_deleted_by_key():
@@ -38,20 +56,35 @@ def test_elements_of_one_container_go_into_one_command_and_are_deleted_by_key():
 
 
 def test_a_network_is_masqueraded_or_internal_or_has_a_source_address():
-    rules = BridgeRules(
-        bridge="br0", subnet="10.0.0.0/24", internal=False, icc=True, masquerade=True
-    )
+    family = FamilyRules(subnets=("10.0.0.0/24",))
+    rules = BridgeRules(bridge="br0", internal=False, icc=True, ipv4=family)
 
-    def containers(**changes):
-        found = attrs.evolve(rules, **changes).elements()
-        return {element.container for element in found} - {"pair", "subnet4"}
+    def containers(internal=False, **changes):
+        changed = attrs.evolve(rules, internal=internal, ipv4=attrs.evolve(rules.ipv4, **changes))
+        return {element.container for element in changed.elements()} - {"pair", "subnet4"}
 
     assert containers() == {"masq4"}
     assert containers(masquerade=False) == set()
     assert containers(internal=True) == {"internal"}
     assert containers(source="192.0.2.7") == {"snat4"}
+    assert containers(masquerade=False, unprotected=True) == {"open4"}
     quiet = attrs.evolve(rules, icc=False).elements()
     assert Element("pair", '"br0" . "br0"', "drop") in quiet
+
+
+def test_both_families_of_a_network_and_interfaces_it_trusts_are_in_the_rules():
+    rules = BridgeRules(
+        bridge="br0",
+        internal=False,
+        icc=True,
+        ipv4=FamilyRules(subnets=("10.0.0.0/24",)),
+        ipv6=FamilyRules(subnets=("fd00::/64",), masquerade=False),
+        trusted=("eth0",),
+    )
+    found = rules.elements()
+    assert Element("subnet6", "fd00::/64") in found
+    assert Element("trusted", '"br0" . "eth0"') in found
+    assert {e.container for e in found} == {"pair", "trusted", "subnet4", "masq4", "subnet6"}
 
 
 def test_backends_are_met_in_turn_by_one_rule():
@@ -84,9 +117,32 @@ def test_one_address_has_a_chain_of_its_own():
     assert "balance4_addr { 127.0.0.1 . tcp . 8080 : goto" in text
 
 
-def test_the_table_is_loaded_anew_in_one_text():
-    text = ruleset.load("t", 0x4C00BEEF, [Element("masq4", '"br0"')], [balanced(*WEB)])
-    assert text.startswith("add table inet t\ndelete table inet t\ntable inet t {\n")
-    assert "@" + "T@" not in text
+def test_the_table_is_loaded_in_one_text_and_is_itself_never_gone():
+    text = ruleset.load(
+        "t", 0x4C00BEEF, [Element("masq4", '"br0"')], [balanced(*WEB)], found=Contents()
+    )
+    assert text.startswith("flush table inet t\n")
+    assert "table inet t {" not in text
+    assert "@" + "G@" not in text
+    assert "@" + "FOREIGN" not in text
     assert "iifgroup 0x4c00beef" in text
-    assert text.index("masq4 {") < text.index('add element inet t masq4 { "br0" }')
+    assert text.index("add set inet t masq4 {") < text.index('add element inet t masq4 { "br0" }')
+
+
+def test_what_an_earlier_daemon_left_in_the_table_is_taken_out():
+    found = Contents(
+        chains=frozenset({"forward", "balance_tcp_1"}), containers=frozenset({"pub4", "old"})
+    )
+    lines = ruleset.load("t", 1, [], [], found=found).splitlines()
+    assert lines[1:4] == [
+        "flush map inet t pub4",
+        "delete chain inet t balance_tcp_1",
+        "delete set inet t old",
+    ]
+
+
+def test_a_host_that_was_no_router_forwards_nothing_but_ours():
+    text = ruleset.load("t", 1, [], [], found=Contents(), keep_apart=frozenset({6}))
+    rule = "add rule inet t forward meta nfproto {} iifgroup != 0x1 oifgroup != 0x1 {}\n"
+    assert rule.format("ipv4", "accept") in text
+    assert rule.format("ipv6", "counter drop") in text

@@ -37,13 +37,22 @@ class AddressPool:
 
 @attrs.frozen(kw_only=True)
 class NetworkSpec:
-    """A network asked for (Docker API NetworkCreateRequest)."""
+    """A network asked for (Docker API NetworkCreateRequest).
+
+    Attributes:
+        config_only: It carries nothing, but lends its configuration to others.
+        config_from: Name of the network that lends it.
+    """
 
     name: str
     driver: str = "bridge"
     internal: bool = False
     attachable: bool = False
+    ingress: bool = False
+    enable_ipv4: bool = True
     enable_ipv6: bool = False
+    config_only: bool = False
+    config_from: str = ""
     pools: tuple[AddressPool, ...] = ()
     ipam_driver: str = "default"
     ipam_options: Mapping[str, str] = attrs.field(factory=dict)
@@ -68,10 +77,15 @@ class Network:
 
 @attrs.frozen(kw_only=True)
 class EndpointSpec:
-    """How a container wants to be in a network (Docker API EndpointSettings)."""
+    """How a container wants to be in a network (Docker API EndpointSettings).
+
+    Attributes:
+        link_local_addresses: Further addresses of its interface, 169.254.0.0/16 or fe80::/10.
+    """
 
     ipv4_address: str = ""
     ipv6_address: str = ""
+    link_local_addresses: tuple[str, ...] = ()
     mac_address: str = ""
     aliases: tuple[str, ...] = ()
     links: tuple[str, ...] = ()

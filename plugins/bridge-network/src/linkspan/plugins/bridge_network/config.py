@@ -12,7 +12,7 @@ class PoolConfig:
     """Subnets to choose from.
 
     Attributes:
-        base: A range, ``10.32.0.0/12``.
+        base: A range, ``10.32.0.0/12`` or ``fd00:1234::/48``.
         size: Prefix length of the subnets cut out of it.
     """
 
@@ -21,13 +21,14 @@ class PoolConfig:
 
     def __attrs_post_init__(self) -> None:
         try:
-            base = ipaddress.IPv4Network(self.base)
+            base = ipaddress.ip_network(self.base)
         except ValueError as error:
             raise InvalidArgument(f"address pool '{self.base}': {error}") from error
-        if not base.prefixlen <= self.size <= 30:
+        longest = base.max_prefixlen - 2
+        if not base.prefixlen <= self.size <= longest:
             raise InvalidArgument(
                 f"address pool '{self.base}': size {self.size} does not lie between"
-                f" {base.prefixlen} and 30"
+                f" {base.prefixlen} and {longest}"
             )
 
 
@@ -54,7 +55,8 @@ class BridgeConfig:
 
     Attributes:
         pool_size: Namespaces kept ready for the default network; 0 makes each when it is needed.
-        default_address_pools: Where networks without a subnet of their own get one.
+        default_address_pools: Where networks without a subnet of their own get one, of either
+            family; without one of IPv6 there is a range that is the daemon's own.
         mtu: Of new networks; 0 takes that of the device with the default route.
     """
 

@@ -4,15 +4,16 @@ import errno
 import os
 import socket
 import struct
-from ipaddress import IPv4Address
 
+from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.plugins.bridge_network.nfnetlink import NetfilterSocket, attribute
 
 _CT_DELETE = 1 << 8 | 2
 _NESTED = 0x8000
 _TUPLE_ORIGINAL, _TUPLE_REPLY, _FILTER = 1, 2, 25
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
-_IPV4_SOURCE = 1
+_ADDRESS_SOURCE = {4: 1, 6: 3}
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROTO_NUMBER, _PROTO_DESTINATION = 1, 3
 _MATCH_ADDRESS_SOURCE = 1 << 0
 _MATCH_PROTO = 1 << 3
@@ -25,13 +26,16 @@ class Conntrack:
     def __init__(self, netfilter: NetfilterSocket) -> None:
         self._netfilter = netfilter
 
-    def purge_replies_from(self, address: IPv4Address) -> None:
+    def purge_replies_from(self, address: Address) -> None:
         """Forget all connections that lead to a container.
 
         Without it a later container with the same address gets packets of its predecessor.
         """
-        reply = _nest(_TUPLE_REPLY, _nest(_TUPLE_IP, attribute(_IPV4_SOURCE, address.packed)))
-        self._delete(reply + _filter(original=0, reply=_MATCH_ADDRESS_SOURCE))
+        source = attribute(_ADDRESS_SOURCE[address.version], address.packed)
+        reply = _nest(_TUPLE_REPLY, _nest(_TUPLE_IP, source))
+        self._delete(
+            _FAMILY[address.version], reply + _filter(original=0, reply=_MATCH_ADDRESS_SOURCE)
+        )
 
     def purge_udp_port(self, port: int) -> None:
         """Forget all udp flows to a port of the host.
@@ -46,11 +50,13 @@ class Conntrack:
                 + attribute(_PROTO_DESTINATION, struct.pack("!H", port)),
             ),
         )
-        self._delete(original + _filter(original=_MATCH_PROTO | _MATCH_PORT_DESTINATION, reply=0))
+        both = original + _filter(original=_MATCH_PROTO | _MATCH_PORT_DESTINATION, reply=0)
+        for family in _FAMILY.values():
+            self._delete(family, both)
 
-    def _delete(self, attributes: bytes) -> None:
+    def _delete(self, family: int, attributes: bytes) -> None:
         """Raises OSError: a kernel before 5.8, or without connection tracking by netlink."""
-        number = self._netfilter.order(_CT_DELETE, socket.AF_INET, attributes)
+        number = self._netfilter.order(_CT_DELETE, family, attributes)
         if number not in (0, errno.ENOENT):
             raise OSError(number, os.strerror(number))
 

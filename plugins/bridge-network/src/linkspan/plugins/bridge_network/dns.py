@@ -5,9 +5,11 @@ Pure functions over bytes. Everything that is read is hostile: nothing but ``Mal
 
 import struct
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import attrs
+
+from linkspan.plugins.bridge_network.ipam import Address
 
 A, PTR, AAAA, OPT = 1, 12, 28, 41
 IN = 1
@@ -148,9 +150,14 @@ def _records(question: Question, kind: int, data: Sequence[bytes], limit: int) -
     return head + question.raw + b"".join(fitting)
 
 
-def reply_addresses(question: Question, addresses: Sequence[IPv4Address], limit: int) -> bytes:
-    """An answer with A records, cut and marked so where it does not fit ``limit`` bytes."""
-    return _records(question, A, [address.packed for address in addresses], limit)
+def reply_addresses(question: Question, addresses: Sequence[Address], limit: int) -> bytes:
+    """An answer with the A or AAAA records that are asked for, as many as there are.
+
+    It is cut and marked so where it does not fit ``limit`` bytes.
+    """
+    version = {A: 4, AAAA: 6}.get(question.kind, 0)
+    wanted = [address.packed for address in addresses if address.version == version]
+    return _records(question, question.kind, wanted, limit)
 
 
 def reply_pointer(question: Question, name: str) -> bytes:
@@ -160,15 +167,19 @@ def reply_pointer(question: Question, name: str) -> bytes:
     return _records(question, PTR, [data], LARGEST)
 
 
-def asked_address(question: Question) -> IPv4Address | None:
+def asked_address(question: Question) -> Address | None:
     """The address whose name is asked (``2.0.17.172.in-addr.arpa``); None if it is another question."""
-    suffix = ".in-addr.arpa"
-    if question.kind != PTR or not question.name.endswith(suffix):
+    if question.kind != PTR:
         return None
+    parts = question.name.split(".")
     try:
-        return IPv4Address(".".join(reversed(question.name.removesuffix(suffix).split("."))))
+        if parts[-2:] == ["in-addr", "arpa"]:
+            return IPv4Address(".".join(reversed(parts[:-2])))
+        if parts[-2:] == ["ip6", "arpa"] and len(parts) == 34:
+            return IPv6Address(bytes.fromhex("".join(reversed(parts[:-2]))))
     except ValueError:
         return None
+    return None
 
 
 def with_id(message: bytes, ident: int) -> bytes:

@@ -7,42 +7,25 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from pathlib import Path
 from typing import Self
 
 import attrs
 import trio
 
-from linkspan.plugins.bridge_network import rtnetlink, syscalls
-from linkspan.plugins.bridge_network.bridges import (
-    BRIDGE_NAME,
-    INTERFACE_NAME,
-    CarriedNetwork,
-    is_default,
-    mac_of,
-    parse_options,
-)
+from linkspan.plugins.bridge_network import rtnetlink
+from linkspan.plugins.bridge_network.bridges import CarriedNetwork
 from linkspan.plugins.bridge_network.coexistence import ForeignForwarding
 from linkspan.plugins.bridge_network.config import BridgeConfig
-from linkspan.plugins.bridge_network.firewall import Firewall, PublishedPorts
-from linkspan.plugins.bridge_network.graveyard import Grave, Graveyard, Lease, end
-from linkspan.plugins.bridge_network.ipam import choose_subnet, parse_address
-from linkspan.plugins.bridge_network.namespaces import (
-    RESOLVER_ADDRESS,
-    LinkPlan,
-    Namespaces,
-)
+from linkspan.plugins.bridge_network.endpoints import Endpoints, names_of
+from linkspan.plugins.bridge_network.firewall import Firewall
+from linkspan.plugins.bridge_network.graveyard import Grave, Graveyard, end
+from linkspan.plugins.bridge_network.namespaces import RESOLVER_ADDRESS, LinkPlan, Namespaces
+from linkspan.plugins.bridge_network.networks import BridgeNetworks
 from linkspan.plugins.bridge_network.nftables import NftablesError
-from linkspan.plugins.bridge_network.pool import (
-    Pool,
-    Prepared,
-    new_endpoint_id,
-    plan_link,
-    port_name,
-)
+from linkspan.plugins.bridge_network.pool import Pool, new_endpoint_id, port_name
 from linkspan.plugins.bridge_network.resolver import Resolver
-from linkspan.plugins.bridge_network.sandbox import Join, LivingSandbox, Memory, recall
+from linkspan.plugins.bridge_network.restoring import Restoring, published
+from linkspan.plugins.bridge_network.sandbox import Join, LivingSandbox
 from linkspan.plugins.bridge_network.sandbox_files import (
     SandboxFiles,
     failure,
@@ -53,18 +36,9 @@ from linkspan.plugins.bridge_network.sandbox_files import (
     with_wishes,
 )
 from linkspan.sdk.drivers.network import AttachRequest, NetworkCap, NetworkDriver, Sandbox
-from linkspan.sdk.errors import (
-    Conflict,
-    Internal,
-    InvalidArgument,
-    NotFound,
-    NotUsable,
-    Unavailable,
-    Unsupported,
-)
+from linkspan.sdk.errors import Conflict, Internal, NotFound, NotUsable
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.network import (
-    AddressPool,
     Backend,
     Endpoint,
     EndpointSpec,
@@ -74,12 +48,7 @@ from linkspan.sdk.model.network import (
 
 log = logging.getLogger(__name__)
 
-_DEFAULT_MTU = 1500
 _LOOK_AFTER_RULES_S = 30.0
-_DEFAULT_BRIDGE = "linkspan0"
-_MAIN_TABLE = 254
-_BR_NETFILTER = "net/bridge/bridge-nf-call-iptables"
-_FORWARDING = "net/ipv4/ip_forward"
 
 
 def short_id(daemon_id: str) -> str:
@@ -99,23 +68,28 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
     config_type = BridgeConfig
 
     def __init__(self, config: BridgeConfig, host: Host) -> None:
-        self._config = config
-        self._host = host
         self._short_id = short_id(host.daemon.id)
         # A prefix of our own, so that other programs' groups (mostly small numbers) are not met.
         self._group = 0x4C000000 | int(hashlib.sha256(host.daemon.id.encode()).hexdigest()[:6], 16)
         self._sandbox_folder = host.run_dir / "sandboxes"
         self._namespaces = Namespaces(host.run_dir / "netns")
-        self._firewall = Firewall(
-            f"linkspan_{self._short_id}", self._group, host.run_dir / "balanced.json"
-        )
+        self._firewall = Firewall(f"linkspan_{self._short_id}", self._group, host.run_dir)
         self._foreign = ForeignForwarding(self._group, f"linkspan:{self._short_id}")
         self._graveyard = Graveyard(self._namespaces)
-        self._pool = Pool(
-            config.pool_size, self._group, self._namespaces, self._graveyard, self._isolated
-        )
+        self._pool = Pool(config.pool_size, self._group, self._namespaces, self._graveyard)
         self._resolver = Resolver(self._namespaces)
-        self._networks: dict[str, CarriedNetwork] = {}
+        self._networks = BridgeNetworks(
+            config,
+            host,
+            self._short_id,
+            self._group,
+            self._namespaces,
+            self._firewall,
+            self._graveyard,
+        )
+        self._endpoints = Endpoints(
+            self._group, self._namespaces, self._networks, self._pool, self._graveyard
+        )
         self._sandboxes: dict[str, LivingSandbox] = {}
         self._closing = trio.Event()
         self._idle = trio.Event()
@@ -139,8 +113,8 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
 
     @property
     def capabilities(self) -> NetworkCap:
-        """Ports, names, balancing; IPv4 only."""
-        return NetworkCap.PUBLISH | NetworkCap.NAMES | NetworkCap.BALANCE
+        """Ports, names, balancing, IPv6."""
+        return NetworkCap.PUBLISH | NetworkCap.NAMES | NetworkCap.BALANCE | NetworkCap.IPV6
 
     # Life of the driver
 
@@ -211,29 +185,10 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
 
     async def create_network(self, network: Network) -> Network:
         """See ``NetworkDriver``."""
-        if network.id in self._networks:
-            return self._networks[network.id].network
-        _check_spec(network)
-        options = parse_options(network.spec.options)
-        mtu = options.mtu or self._config.mtu or await self._uplink_mtu()
-        foreign = await self._foreign_subnets()
-        pool = choose_subnet(
-            self._wanted_pool(network),
-            self._config.default_address_pools,
-            own=[carried.subnet.network for carried in self._networks.values()],
-            foreign=foreign,
-        )
-        chosen = attrs.evolve(network, spec=attrs.evolve(network.spec, pools=(pool,)))
-        carried = CarriedNetwork.of(chosen, "", mtu)
-        self._networks[network.id] = carried  # from now on its subnet is taken
-        try:
-            await self._make_bridge(carried, self._bridge_names(network, options.bridge))
-        except BaseException:
-            del self._networks[network.id]
-            with trio.CancelScope(shield=True):
-                await self._unmake_bridge(carried)
-            raise
-        self._keep_ready(carried)
+        carried = self._networks.find(network.id)
+        if carried is None:
+            carried = await self._networks.create(network)
+            self._keep_ready(carried)
         return carried.network
 
     def _keep_ready(self, carried: CarriedNetwork) -> None:
@@ -242,121 +197,15 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         else:
             self._pool.want_bare()
 
-    def _wanted_pool(self, network: Network) -> AddressPool:
-        if network.spec.pools:
-            return network.spec.pools[0]
-        if is_default(network) and self._host.daemon.bridge_address:
-            own = self._host.daemon.bridge_address
-            try:
-                interface = IPv4Interface(own)
-            except ValueError as error:
-                raise InvalidArgument(f"invalid bridge address '{own}': {error}") from error
-            return AddressPool(subnet=str(interface.network), gateway=str(interface.ip))
-        return AddressPool()
-
-    def _bridge_names(self, network: Network, wanted: str) -> list[str]:
-        if wanted:
-            return [wanted]
-        if is_default(network):
-            return [_DEFAULT_BRIDGE, f"lsbr-{self._short_id}"]
-        return [f"br-{network.id[:12]}"]
-
-    async def _make_bridge(self, carried: CarriedNetwork, names: Sequence[str]) -> None:
-        for name in names:
-            carried.bridge = name
-            await self._firewall.add_network(carried.rules)
-            try:
-                await self._namespaces.send(self._bridge_message(carried))
-                break
-            except OSError as error:
-                await self._firewall.remove_network(name)
-                carried.bridge = ""
-                if error.errno != errno.EEXIST:
-                    raise Internal(f"network {carried.network.name}: {error}") from error
-        else:
-            raise Conflict(f"a link named {names[-1]} exists already", details={"link": names[-1]})
-        await self._set_up_bridge(carried)
-        if carried.default:
-            options = {**carried.network.spec.options, BRIDGE_NAME: carried.bridge}
-            spec = attrs.evolve(carried.network.spec, options=options)
-            carried.network = attrs.evolve(carried.network, spec=spec)
-
-    def _bridge_message(self, carried: CarriedNetwork) -> rtnetlink.Message:
-        return rtnetlink.bridge(
-            carried.bridge,
-            group=self._group,
-            mac=mac_of(carried.address.ip),
-            mtu=carried.mtu,
-            alias=f"linkspan:{self._short_id}:{carried.network.name}",
-        )
-
-    async def _set_up_bridge(self, carried: CarriedNetwork) -> None:
-        links = {link.name: link for link in await self._namespaces.links()}
-        carried.index = links[carried.bridge].index
-        await self._namespaces.send(
-            rtnetlink.address(carried.index, carried.address), rtnetlink.link_up(carried.index)
-        )
-        # Published ports are asked for over 127.0.0.1, too. Only now: the table guards it.
-        sysctl = f"net/ipv4/conf/{carried.bridge}/route_localnet"
-        await self._namespaces.set_sysctl(sysctl, "1")
-        if not carried.internal:
-            before = await self._namespaces.set_sysctl(_FORWARDING, "1")
-            if before == "0":
-                log.warning("the host forwards packets from now on", extra={"sysctl": _FORWARDING})
-
-    async def _unmake_bridge(self, carried: CarriedNetwork) -> None:
-        if carried.bridge:
-            await self._graveyard.delete_link(carried.bridge)
-            await self._firewall.remove_network(carried.bridge)
-
     async def remove_network(self, network: Network) -> None:
         """See ``NetworkDriver``. If cancelled: it is removed all the same."""
-        carried = self._networks.pop(network.id, None)
+        carried = self._networks.find(network.id)
         if carried is None:
             return
         with trio.CancelScope(shield=True):
             if self._pool.network is carried:
                 await self._pool.clear()
-            await self._unmake_bridge(carried)
-
-    async def _uplink_mtu(self) -> int:
-        devices = {
-            route.device
-            for route in await self._namespaces.routes()
-            if route.destination.prefixlen == 0 and route.table == _MAIN_TABLE
-        }
-        sizes = [link.mtu for link in await self._namespaces.links() if link.index in devices]
-        return min(sizes, default=_DEFAULT_MTU)
-
-    async def _foreign_subnets(self) -> list[IPv4Network]:
-        own = {carried.index for carried in self._networks.values()}
-        found = [
-            route.destination
-            for route in await self._namespaces.routes()
-            if route.destination.prefixlen > 0 and route.device not in own
-        ]
-        addresses = await self._namespaces.addresses()
-        found += [interface.network for index, interface in addresses if index not in own]
-        settings = await trio.to_thread.run_sync(host_settings)
-        for server in settings.servers:
-            try:
-                found.append(IPv4Network(server))
-            except ValueError:
-                continue  # an IPv6 server
-        return found
-
-    async def _isolated(self, carried: CarriedNetwork) -> bool:
-        # With br_netfilter the table sees bridged frames and drops them itself; an isolated port
-        # would stop the way back to one's own published port, too.
-        if carried.options.icc:
-            return False
-        return await self._namespaces.sysctl(_BR_NETFILTER) != "1"
-
-    def _carried(self, network: Network) -> CarriedNetwork:
-        try:
-            return self._networks[network.id]
-        except KeyError:
-            raise NotFound(f"network {network.name} is not carried by the driver bridge") from None
+            await self._networks.remove(carried)
 
     # Sandboxes
 
@@ -389,141 +238,65 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
     async def _make_namespace(
         self, sandbox: LivingSandbox, networks: Sequence[tuple[Network, EndpointSpec]]
     ) -> None:
-        prepared = self._take_prepared(networks)
+        prepared = self._endpoints.take_prepared(networks)
         rest = networks
         if prepared is not None:
-            network, spec = networks[0]
-            sandbox.path = prepared.path
-            self._take_over(sandbox, self._carried(network), spec, prepared)
+            self._endpoints.take_over(sandbox, *networks[0], prepared)
             rest = networks[1:]
-        links = [await self._join(sandbox, self._carried(network), spec) for network, spec in rest]
+        links = [
+            await self._endpoints.join(sandbox, self._networks.get(network), spec)
+            for network, spec in rest
+        ]
         if prepared is None:
             await self._furnish(sandbox, links)
             return
         for link in links:
             await self._namespaces.add_link(sandbox.path, link)
+        if links:
+            await self._namespaces.set_routes(sandbox.path, sandbox.routes())
         if sandbox.needs_resolver:
             sandbox.resolver = await self._namespaces.open_resolver(sandbox.path)
 
     async def _furnish(self, sandbox: LivingSandbox, links: list[LinkPlan]) -> None:
-        way_out = next((j for j in sandbox.joins.values() if not j.network.internal), None)
-        gateway = way_out.network.gateway if way_out else None
-        ordered = _put_first(links, way_out)
         bare = self._pool.take_bare() if sandbox.needs_resolver else None
         if bare is not None:
             sandbox.path, sandbox.resolver = bare.path, bare.resolver
-            await self._namespaces.furnish(bare.path, ordered, gateway=gateway)
+            await self._namespaces.furnish(bare.path, links, sandbox.routes())
             return
         sandbox.path, sandbox.resolver = await self._namespaces.create(
-            new_endpoint_id()[:12], ordered, gateway=gateway, resolver=sandbox.needs_resolver
+            new_endpoint_id()[:12],
+            links,
+            routes=sandbox.routes(),
+            resolver=sandbox.needs_resolver,
         )
-
-    def _take_prepared(self, networks: Sequence[tuple[Network, EndpointSpec]]) -> Prepared | None:
-        if not networks:
-            return None
-        network, spec = networks[0]
-        wishes = spec.ipv4_address or spec.mac_address or spec.ipv6_address or spec.driver_options
-        ours = self._pool.network
-        if wishes or ours is None or ours.id != network.id:
-            return None
-        return self._pool.take()
-
-    def _take_over(
-        self,
-        sandbox: LivingSandbox,
-        carried: CarriedNetwork,
-        spec: EndpointSpec,
-        prepared: Prepared,
-    ) -> None:
-        endpoint = self._endpoint(sandbox, carried, spec, prepared.endpoint_id, prepared.link)
-        sandbox.joins[carried.id] = Join(carried, endpoint, prepared.lease)
-
-    async def _join(
-        self, sandbox: LivingSandbox, carried: CarriedNetwork, spec: EndpointSpec
-    ) -> LinkPlan:
-        if spec.ipv6_address:
-            raise Unsupported(f"network {carried.network.name} has no IPv6: not supported yet")
-        if carried.id in sandbox.joins:
-            raise Conflict(
-                f"container {sandbox.request.name} is in network {carried.network.name} already"
-            )
-        isolated = await self._isolated(carried)
-        lease = await self._take_address(carried, spec)
-        endpoint_id = new_endpoint_id()
-        wanted_name = spec.driver_options.get(INTERFACE_NAME)
-        link = plan_link(
-            carried,
-            self._group,
-            endpoint_id=endpoint_id,
-            name=wanted_name or sandbox.free_interface_name(carried.options.interface_prefix),
-            address=lease.address,
-            mac=_checked_mac(spec.mac_address, lease),
-            isolated=isolated,
-        )
-        endpoint = self._endpoint(sandbox, carried, spec, endpoint_id, link)
-        sandbox.joins[carried.id] = Join(carried, endpoint, lease)
-        return link
-
-    def _endpoint(
-        self,
-        sandbox: LivingSandbox,
-        carried: CarriedNetwork,
-        spec: EndpointSpec,
-        endpoint_id: str,
-        link: LinkPlan,
-    ) -> Endpoint:
-        return Endpoint(
-            id=endpoint_id,
-            network_id=carried.id,
-            network_name=carried.network.name,
-            interface=link.name,
-            ipv4_address=str(link.interface.ip),
-            ipv4_prefix=link.interface.network.prefixlen,
-            gateway=str(carried.gateway or ""),
-            mac_address=link.mac,
-            spec=spec,
-            names=_names(sandbox.request, spec),
-        )
-
-    async def _take_address(self, carried: CarriedNetwork, spec: EndpointSpec) -> Lease:
-        subnet = carried.subnet
-        if spec.ipv4_address:
-            address = parse_address(spec.ipv4_address, "address")
-            subnet.check(address)
-            lease = Lease(subnet, address)
-            if subnet.is_taken(address):
-                self._pool.give_up(lease)
-            if self._graveyard.holds(lease):
-                await self._graveyard.flush()
-            subnet.take_fixed(address)
-            return lease
-        try:
-            return Lease(subnet, subnet.take())
-        except Unavailable:
-            # Addresses of ended containers come back a second later, and some lie in the pool.
-            await self._graveyard.flush()
-            if self._pool.network is carried:
-                await self._pool.clear()
-                self._pool.serve(carried)
-            return Lease(subnet, subnet.take())
 
     async def _publish(self, sandbox: LivingSandbox) -> None:
-        way_out = next((j for j in sandbox.joins.values() if not j.network.internal), None)
-        if way_out is None or not sandbox.request.ports:
+        target = sandbox.target()
+        if target is None or not sandbox.request.ports:
             return
-        binding = way_out.network.options.host_binding
+        ways = sandbox.ways_out()
+        binding = ways[min(ways)].network.options.host_binding
         wanted = [
             attrs.evolve(port, host_ip=binding) if binding and not port.host_ip else port
             for port in sandbox.request.ports
         ]
-        sandbox.ports = await self._firewall.publish(
-            sandbox.id, f"container {sandbox.request.name}", way_out.address, wanted
-        )
-        sandbox.published_at = way_out.endpoint.id
+        owner = f"container {sandbox.request.name}"
+        try:
+            sandbox.ports = await self._firewall.publish(sandbox.id, owner, target, wanted)
+        except Conflict as error:
+            endpoint = ways[min(ways)].endpoint
+            raise Conflict(
+                "failed to set up container networking: driver failed programming external"
+                f" connectivity on endpoint {sandbox.request.name} ({endpoint.id}): {error}",
+                code=error.code,
+                details=error.details,
+                help=error.help,
+            ) from error
+        sandbox.led_to = target
 
     async def _write_files(self, sandbox: LivingSandbox) -> None:
         hosts = hosts_text(
-            [sandbox.own_hosts(join) for join in sandbox.joins.values()],
+            [line for join in sandbox.joins.values() for line in sandbox.own_hosts(join)],
             [*self._linked_hosts(sandbox), *self._extra_hosts(sandbox.request)],
         )
         hostname = sandbox.request.hostname
@@ -536,8 +309,8 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         await trio.to_thread.run_sync(write)
 
     def _extra_hosts(self, request: AttachRequest) -> list[tuple[str, str]]:
-        default = next((c for c in self._networks.values() if c.default), None)
-        gateway = default.subnet.gateway if default else None
+        default = self._networks.default()
+        gateway = default.host_address if default else None
         return parse_extra_hosts(request.extra_hosts, gateway)
 
     def _linked_hosts(self, sandbox: LivingSandbox) -> list[tuple[str, str]]:
@@ -554,7 +327,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
 
     def _make_known(self, sandbox: LivingSandbox) -> None:
         for join in sandbox.joins.values():
-            join.network.zone.add(join.endpoint.id, join.endpoint.names, join.address)
+            join.network.zone.add(join.endpoint.id, join.endpoint.names, join.addresses)
         self._resolver.serve(sandbox)
 
     async def detach(self, container_id: str) -> None:
@@ -574,14 +347,14 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         self._resolver.stop(sandbox)
         await self._firewall.unpublish(sandbox.id)
         for join in sandbox.joins.values():
-            await self._firewall.forget(join.address)
+            await self._firewall.forget(join.addresses)
         joins = sandbox.joins.values()
         if sandbox.path:
             ports = tuple(port_name(join.endpoint.id) for join in joins)
-            leases = tuple(join.lease for join in joins)
+            leases = tuple(lease for join in joins for lease in join.leases)
             self._graveyard.bury(Grave(sandbox.path, ports, leases))
         else:
-            end(join.lease for join in joins)
+            end(lease for join in joins for lease in join.leases)
         await trio.to_thread.run_sync(
             lambda: shutil.rmtree(sandbox.files.folder, ignore_errors=True)
         )
@@ -597,15 +370,15 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         If cancelled or failed: nothing is left.
         """
         sandbox = self._living(container_id)
-        carried = self._carried(network)
+        carried = self._networks.get(network)
         async with sandbox.lock:
-            link = await self._join(sandbox, carried, spec)
+            link = await self._endpoints.join(sandbox, carried, spec)
             join = sandbox.joins[carried.id]
             try:
                 await self._namespaces.add_link(sandbox.path, link)
             except BaseException as error:
                 del sandbox.joins[carried.id]
-                join.lease.end()
+                end(join.leases)
                 if isinstance(error, OSError):
                     raise Internal(f"network {network.name}: {error}") from error
                 raise
@@ -613,7 +386,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
                 if sandbox.needs_resolver and sandbox.resolver is None:
                     sandbox.resolver = await self._namespaces.open_resolver(sandbox.path)
                     self._resolver.serve(sandbox)
-                carried.zone.add(join.endpoint.id, join.endpoint.names, join.address)
+                carried.zone.add(join.endpoint.id, join.endpoint.names, join.addresses)
                 await self._settle(sandbox, added=join)
             return join.endpoint
 
@@ -635,30 +408,22 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
                 join.network.zone.remove(join.endpoint.id)
                 del sandbox.joins[network.id]
                 await self._settle(sandbox, removed=join)
-                await self._firewall.forget(join.address)
+                await self._firewall.forget(join.addresses)
                 await self._namespaces.remove_link(sandbox.path, join.endpoint.interface)
-                join.lease.end()
+                end(join.leases)
 
     async def _settle(
         self, sandbox: LivingSandbox, *, added: Join | None = None, removed: Join | None = None
     ) -> None:
         """Put the default route, published ports and files right after a change of networks."""
-        way_out = sandbox.way_out()
-        if way_out is None:
-            await self._namespaces.set_default_route(sandbox.path, "", None)
-            await self._firewall.unpublish(sandbox.id)
-            sandbox.ports, sandbox.published_at = (), ""
-        else:
-            gateway = way_out.network.gateway
-            interface = way_out.endpoint.interface
-            await self._namespaces.set_default_route(sandbox.path, interface, gateway)
-            await self._move_ports(sandbox, way_out)
+        await self._namespaces.set_routes(sandbox.path, sandbox.routes())
+        await self._move_ports(sandbox)
 
         def write() -> None:
             if added is not None:
-                sandbox.files.add_hosts([sandbox.own_hosts(added)])
+                sandbox.files.add_hosts(sandbox.own_hosts(added))
             if removed is not None:
-                sandbox.files.remove_hosts([sandbox.own_hosts(removed)])
+                sandbox.files.remove_hosts(sandbox.own_hosts(removed))
             wanted = _resolv_conf(sandbox)
             if sandbox.files.change_resolv_conf(sandbox.resolv_conf, wanted):
                 sandbox.resolv_conf = wanted
@@ -666,12 +431,16 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
 
         await trio.to_thread.run_sync(write)
 
-    async def _move_ports(self, sandbox: LivingSandbox, way_out: Join) -> None:
-        if not sandbox.ports:
+    async def _move_ports(self, sandbox: LivingSandbox) -> None:
+        target = sandbox.target()
+        if target is None:
+            await self._firewall.unpublish(sandbox.id)
+            sandbox.ports, sandbox.led_to = (), None
+        elif not sandbox.ports:
             await self._publish(sandbox)
-        elif sandbox.published_at != way_out.endpoint.id:
-            await self._firewall.move(sandbox.id, way_out.address)
-            sandbox.published_at = way_out.endpoint.id
+        elif sandbox.led_to != target:
+            await self._firewall.move(sandbox.id, target)
+            sandbox.led_to = target
 
     async def rename(self, container_id: str, name: str) -> None:
         """See ``NetworkDriver``. If cancelled: it has the new name all the same."""
@@ -682,10 +451,10 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             with trio.CancelScope(shield=True):
                 sandbox.request = attrs.evolve(sandbox.request, name=name)
                 for join in sandbox.joins.values():
-                    names = _names(sandbox.request, join.endpoint.spec)
+                    names = names_of(sandbox.request, join.endpoint.spec)
                     join.network.zone.remove(join.endpoint.id)
                     join.endpoint = attrs.evolve(join.endpoint, names=names)
-                    join.network.zone.add(join.endpoint.id, names, join.address)
+                    join.network.zone.add(join.endpoint.id, names, join.addresses)
                 await trio.to_thread.run_sync(sandbox.remember)
 
     def _living(self, container_id: str) -> LivingSandbox:
@@ -712,156 +481,37 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
     async def restore(self, networks: Iterable[Network], sandboxes: Iterable[Sandbox]) -> list[str]:
         """See ``NetworkDriver``. If cancelled: call it again."""
         notes: list[str] = []
+        restoring = Restoring(
+            self._sandbox_folder, self._group, self._namespaces, self._networks, self._graveyard
+        )
         links = {link.name: link for link in await self._namespaces.links()}
         for network in networks:
-            if network.id not in self._networks:
-                self._networks[network.id] = await self._recall_network(network)
-        memories = await self._recall_sandboxes(sandboxes, notes)
-        await self._remove_leftovers(links)
-        published = [ports for each in self._sandboxes.values() if (ports := _published(each))]
+            await self._networks.recall(network)
+        unknown = [each for each in sandboxes if each.container_id not in self._sandboxes]
+        self._sandboxes |= await restoring.recall_sandboxes(unknown, notes)
+        await restoring.remove_leftovers(self._sandboxes, links)
         living = {
-            str(join.address) for each in self._sandboxes.values() for join in each.joins.values()
+            str(address)
+            for sandbox in self._sandboxes.values()
+            for join in sandbox.joins.values()
+            for address in join.addresses
         }
         notes += await self._firewall.restore(
-            [carried.rules for carried in self._networks.values()], published, living
+            [carried.rules for carried in self._networks.all()],
+            [ports for each in self._sandboxes.values() if (ports := published(each))],
+            living,
         )
-        for carried in self._networks.values():
-            await self._repair_bridge(carried, links, notes)
+        for carried in self._networks.all():
+            await self._networks.repair(carried, links, notes)
         for sandbox in self._sandboxes.values():
-            await self._repair_ports(sandbox, links, notes)
+            await restoring.repair_ports(sandbox, links, notes)
             if sandbox.needs_resolver and sandbox.resolver is None:
                 sandbox.resolver = await self._namespaces.open_resolver(sandbox.path)
             self._make_known(sandbox)
-        for carried in self._networks.values():
+        for carried in self._networks.all():
             self._keep_ready(carried)
-        log.info("networks restored", extra={"sandboxes": len(memories), "notes": notes})
+        log.info("networks restored", extra={"sandboxes": len(self._sandboxes), "notes": notes})
         return notes
-
-    async def _recall_network(self, network: Network) -> CarriedNetwork:
-        options = parse_options(network.spec.options)
-        mtu = options.mtu or self._config.mtu or await self._uplink_mtu()
-        bridge = self._bridge_names(network, options.bridge)[0]
-        return CarriedNetwork.of(network, bridge, mtu)
-
-    async def _recall_sandboxes(
-        self, sandboxes: Iterable[Sandbox], notes: list[str]
-    ) -> list[LivingSandbox]:
-        found = []
-        for record in sandboxes:
-            if record.container_id in self._sandboxes or record.namespace is None:
-                continue
-            folder = self._sandbox_folder / record.container_id
-            memory = await trio.to_thread.run_sync(recall, folder)
-            if not syscalls.is_network_namespace(record.namespace) or memory is None:
-                name = memory.request.name if memory else record.container_id[:12]
-                notes.append(f"the network namespace of container {name} is gone")
-                continue
-            sandbox = self._recall_sandbox(record, memory)
-            self._sandboxes[sandbox.id] = sandbox
-            found.append(sandbox)
-        return found
-
-    def _recall_sandbox(self, record: Sandbox, memory: Memory) -> LivingSandbox:
-        sandbox = LivingSandbox(
-            request=memory.request,
-            files=SandboxFiles(self._sandbox_folder / record.container_id),
-            path=record.namespace or "",
-            ports=record.ports,
-            published_at=memory.published_at,
-            resolv_conf=memory.resolv_conf,
-        )
-        for endpoint in record.endpoints:
-            carried = self._networks.get(endpoint.network_id)
-            if carried is None:
-                continue
-            lease = Lease(carried.subnet, IPv4Address(endpoint.ipv4_address))
-            carried.subnet.keep(lease.address)
-            sandbox.joins[carried.id] = Join(carried, endpoint, lease)
-        return sandbox
-
-    async def _remove_leftovers(self, links: dict[str, rtnetlink.Link]) -> None:
-        known = {Path(sandbox.path) for sandbox in self._sandboxes.values()}
-        stale = [path for path in self._namespaces.files() if Path(path) not in known]
-        bridges = {carried.bridge for carried in self._networks.values()}
-        ports = {
-            port_name(join.endpoint.id)
-            for sandbox in self._sandboxes.values()
-            for join in sandbox.joins.values()
-        }
-        await self._namespaces.drop(stale)
-        unknown = {
-            link.name: link.kind
-            for link in links.values()
-            if link.group == self._group and link.name not in bridges | ports
-        }
-        # The kernel takes the links of dropped namespaces away together, much faster than one by one.
-        await self._graveyard.until_gone(name for name, kind in unknown.items() if kind == "veth")
-        for name in unknown:
-            await self._graveyard.delete_link(name)
-
-        def remove_folders() -> None:
-            for folder in self._sandbox_folder.iterdir():
-                if folder.name not in self._sandboxes:
-                    shutil.rmtree(folder, ignore_errors=True)
-
-        await trio.to_thread.run_sync(remove_folders)
-
-    async def _repair_bridge(
-        self, carried: CarriedNetwork, links: dict[str, rtnetlink.Link], notes: list[str]
-    ) -> None:
-        if carried.bridge not in links:
-            await self._namespaces.send(self._bridge_message(carried))
-            notes.append(
-                f"made the bridge {carried.bridge} of network {carried.network.name} again"
-            )
-        await self._set_up_bridge(carried)
-
-    async def _repair_ports(
-        self, sandbox: LivingSandbox, links: dict[str, rtnetlink.Link], notes: list[str]
-    ) -> None:
-        for join in sandbox.joins.values():
-            port = links.get(port_name(join.endpoint.id))
-            if port is None:
-                notes.append(
-                    f"the link of container {sandbox.request.name} to network"
-                    f" {join.network.network.name} is gone"
-                )
-            elif port.master != join.network.index:
-                await self._namespaces.send(rtnetlink.enslave(port.name, master=join.network.index))
-                notes.append(f"put container {sandbox.request.name} on its bridge again")
-
-
-def _check_spec(network: Network) -> None:
-    spec = network.spec
-    if spec.enable_ipv6:
-        raise Unsupported(
-            f"network {network.name}: IPv6 is not supported yet", help="leave out --ipv6"
-        )
-    if len(spec.pools) > 1:
-        raise Unsupported(f"network {network.name}: more than one subnet is not supported")
-    if spec.ipam_driver not in ("", "default"):
-        raise InvalidArgument(
-            f"network {network.name}: unknown address manager '{spec.ipam_driver}'",
-            help="leave it out, or write default",
-        )
-
-
-def _names(request: AttachRequest, spec: EndpointSpec) -> tuple[str, ...]:
-    names = (request.name, *spec.aliases, request.container_id[:12], request.hostname)
-    return tuple(dict.fromkeys(name for name in names if name))
-
-
-def _checked_mac(text: str, lease: Lease) -> str:
-    if not text or re.fullmatch(r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", text):
-        return text.lower()
-    lease.end()
-    raise InvalidArgument(f"invalid MAC address '{text}'", help="write 02:42:ac:11:00:02")
-
-
-def _put_first(links: list[LinkPlan], way_out: Join | None) -> list[LinkPlan]:
-    if way_out is None:
-        return links
-    return sorted(links, key=lambda link: link.name != way_out.endpoint.interface)
 
 
 def _resolv_conf(sandbox: LivingSandbox) -> str:
@@ -876,15 +526,3 @@ def _resolv_conf(sandbox: LivingSandbox) -> str:
             options = (*options, "ndots:0")
         return attrs.evolve(settings, servers=(RESOLVER_ADDRESS,), options=options).text()
     return (settings if request.dns else reachable_from_container(settings)).text()
-
-
-def _published(sandbox: LivingSandbox) -> PublishedPorts | None:
-    at = [j for j in sandbox.joins.values() if j.endpoint.id == sandbox.published_at]
-    if not sandbox.ports or not at:
-        return None
-    return PublishedPorts(
-        container_id=sandbox.id,
-        owner=f"container {sandbox.request.name}",
-        address=at[0].address,
-        ports=sandbox.ports,
-    )

@@ -1,4 +1,4 @@
-"""The daemon's nft table with all that is in it, and the host ports, in one dedicated thread.
+"""Networks, published and balanced ports in the daemon's nft table, in one dedicated thread.
 
 The thread owns the state: nothing else reads or changes it. Every change is one transaction, made
 after the host ports are reserved and undone with them.
@@ -6,56 +6,121 @@ after the host ports are reserved and undone with them.
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import trio
 
 from linkspan.plugins.bridge_network import ruleset
 from linkspan.plugins.bridge_network.conntrack import Conntrack
+from linkspan.plugins.bridge_network.ipam import Address
+from linkspan.plugins.bridge_network.keeping import KeeperGone, Keeping
 from linkspan.plugins.bridge_network.nfnetlink import NetfilterSocket
-from linkspan.plugins.bridge_network.nftables import Nftables, NftablesError, open_nftables
+from linkspan.plugins.bridge_network.nftables import NftablesError
 from linkspan.plugins.bridge_network.ports import Ports, Reservation
 from linkspan.plugins.bridge_network.ruleset import BalancedPort, BridgeRules, Element
+from linkspan.plugins.bridge_network.table import Table
 from linkspan.plugins.bridge_network.worker import Worker
 from linkspan.sdk.errors import InvalidArgument, LinkspanError
 from linkspan.sdk.model.network import Backend, PortBinding
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _BALANCE_OWNER = "a balanced service port"
+_OWNERSHIP = "table"
+_LOOPBACK = "127.0.0.1"
+
+
+@attrs.frozen(kw_only=True)
+class Target:
+    """Where the published ports of a container lead.
+
+    Attributes:
+        routed: Families (4, 6) whose ports are opened at the container's own address instead.
+    """
+
+    ipv4: IPv4Address | None = None
+    ipv6: IPv6Address | None = None
+    routed: frozenset[int] = frozenset()
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Those that there are."""
+        return tuple(each for each in (self.ipv4, self.ipv6) if each is not None)
+
+    def behind(self, host: Address) -> Address | None:
+        """The address that rules lead to from an address of the host; None if they cannot."""
+        return self.ipv4 if isinstance(host, IPv4Address) else self.ipv6
 
 
 @attrs.define
 class _Publication:
     """The published ports of a container."""
 
-    address: IPv4Address
+    target: Target
     reservations: list[Reservation]
+    opened: tuple[PortBinding, ...] = ()
 
     def elements(self) -> list[Element]:
-        return [
-            ruleset.published(
-                host_ip=reservation.host_ip,
-                protocol=reservation.binding.protocol,
-                host_port=reservation.binding.host_port,
-                address=self.address,
-                port=reservation.binding.container_port,
-            )
-            for reservation in self.reservations
+        found = [
+            ruleset.opened(container=at, protocol=binding.protocol, port=binding.container_port)
+            for at in self.target.addresses
+            if at.version in self.target.routed
+            for binding in self.opened
         ]
+        for reservation in self.reservations:
+            binding = reservation.binding
+            found += [
+                ruleset.published(
+                    host=host,
+                    protocol=binding.protocol,
+                    host_port=binding.host_port,
+                    container=container,
+                    port=binding.container_port,
+                )
+                for host in reservation.sockets
+                if (container := self.target.behind(host)) is not None
+                and container.version not in self.target.routed
+            ]
+        return list(dict.fromkeys(found))
 
-    def bindings(self) -> tuple[PortBinding, ...]:
-        return tuple(reservation.binding for reservation in self.reservations)
+    def relays(self) -> list[tuple[str, str, int]]:
+        """What rules cannot do: name of a held socket, and where it leads.
+
+        Another family than the container has, and on IPv6 loopback and link-local clients.
+        """
+        found = []
+        for reservation in self.reservations:
+            for host, held in reservation.sockets.items():
+                container = self.target.behind(host)
+                if container is not None and host.version == 4:
+                    continue
+                to = container or next(iter(self.target.addresses), None)
+                if held is not None and to is not None:
+                    port = reservation.binding.container_port
+                    found.append((reservation.name(host), str(to), port))
+        return found
 
 
 @attrs.define
 class _Balance:
     reservation: Reservation
     rules: BalancedPort
-    container_port: int
+
+    def relays(self) -> list[tuple[str, str, int]]:
+        """IPv6 clients are led to the host's own balanced port."""
+        port = self.reservation.binding.host_port
+        return [
+            (self.reservation.name(host), _LOOPBACK, port)
+            for host, held in self.reservation.sockets.items()
+            if host.version == 6 and held is not None
+        ]
 
 
 @attrs.frozen(kw_only=True)
@@ -64,7 +129,7 @@ class PublishedPorts:
 
     container_id: str
     owner: str
-    address: IPv4Address
+    target: Target
     ports: tuple[PortBinding, ...]
 
 
@@ -74,15 +139,18 @@ class Firewall:
     Args:
         table: Name of the table.
         group: Link group of the daemon's bridges.
-        memory: File that remembers balanced ports over a restart of the daemon.
+        folder: Of the keeper's socket, and of the file that remembers balanced ports.
     """
 
-    def __init__(self, table: str, group: int, memory: Path) -> None:
-        self._table = table
+    def __init__(self, table: str, group: int, folder: Path) -> None:
+        self._name = table
         self._group = group
-        self._memory = memory
+        self._folder = folder
+        self._memory = folder / "balanced.json"
+        self._keep_apart: frozenset[int] = frozenset()
         self._worker = Worker("linkspan-nft")
-        self._nft: Nftables | None = None
+        self._table: Table | None = None
+        self._keeping: Keeping | None = None
         self._netfilter: NetfilterSocket | None = None
         self._conntrack: Conntrack | None = None
         self._ports = Ports()
@@ -133,7 +201,7 @@ class Firewall:
         await self._worker.run(self._remove_network, bridge)
 
     async def publish(
-        self, container_id: str, owner: str, address: IPv4Address, ports: Sequence[PortBinding]
+        self, container_id: str, owner: str, target: Target, ports: Sequence[PortBinding]
     ) -> tuple[PortBinding, ...]:
         """Publish a container's ports, all or none; return them with their host ports.
 
@@ -141,19 +209,23 @@ class Firewall:
             Conflict: code ``port_taken``.
             InvalidArgument: A port or address that cannot be.
         """
-        return await self._worker.run(self._publish, container_id, owner, address, tuple(ports))
+        return await self._worker.run(self._publish, container_id, owner, target, tuple(ports))
 
     async def unpublish(self, container_id: str) -> None:
         """Take a container's ports back; silent if there are none."""
         await self._worker.run(self._unpublish, container_id)
 
-    async def move(self, container_id: str, address: IPv4Address) -> None:
-        """Lead a container's ports to another address of it; the host ports stay."""
-        await self._worker.run(self._move, container_id, address)
+    async def move(self, container_id: str, target: Target) -> None:
+        """Lead a container's ports to other addresses of it; the host ports stay."""
+        await self._worker.run(self._move, container_id, target)
 
-    async def forget(self, address: IPv4Address) -> None:
-        """A container's address is gone: no connection leads there, tracked or new."""
-        await self._worker.run(self._forget, address)
+    async def forget(self, addresses: Sequence[Address]) -> None:
+        """A container's addresses are gone: no connection leads there, tracked or new."""
+        await self._worker.run(self._forget, tuple(addresses))
+
+    async def stop_forwarding_foreign(self, version: int) -> None:
+        """Forward what comes from or goes to our bridges only: the host is no router otherwise."""
+        await self._worker.run(self._stop_forwarding_foreign, version)
 
     async def balance(self, port: PortBinding, backends: Sequence[Backend]) -> PortBinding:
         """Spread a host port over backends.
@@ -172,44 +244,105 @@ class Firewall:
 
     def _run(self, text: str) -> None:
         """Change the table; if another program has flushed it, it is loaded again first."""
-        assert self._nft is not None
+        table = self._its_table()
         try:
-            self._nft.run(text)
+            table.run(text)
         except NftablesError:
-            if self._is_there():
+            if table.is_there():
                 raise
             self._repair()
-            self._nft.run(text)
+            table.run(text)
+
+    def _its_table(self) -> Table:
+        assert self._table is not None, "used before open"
+        return self._table
 
     def _take_out(self, text: str) -> None:
         """Delete what our books have no more; where it is not as it was, the books win."""
-        assert self._nft is not None
         try:
-            self._nft.run(text)
+            self._its_table().run(text)
         except NftablesError as error:
             log.warning("the firewall table is loaded again", extra={"reason": str(error)})
             self._load()
 
     def _open(self) -> None:
-        self._nft = open_nftables()
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._netfilter = NetfilterSocket()
         self._conntrack = Conntrack(self._netfilter)
-        if not self._is_there():
+        self._table = Table(self._name, self._netfilter)
+        was_there = self._table.is_there()
+        self._keeping = Keeping(self._folder)
+        kept = self._keep(lambda keeping: keeping.fetch()) or {}
+        ownership = kept.pop(_OWNERSHIP, None)
+        self._ports.know_kept(kept)
+        self._table.claim(ownership)
+        if not was_there:
             self._load()
+        self._keep_table()
 
     def _close(self, remove: bool) -> None:
         try:
-            if self._nft is not None and remove:
-                self._run(ruleset.drop(self._table))
+            if self._table is not None and remove:
+                self._table.drop()
                 self._memory.unlink(missing_ok=True)
         finally:
-            if self._nft is not None:
-                self._nft.close()
+            self._ports.drop_kept()
+            if self._keeping is not None:
+                self._keeping.end() if remove else self._keeping.close()
+            if self._table is not None:
+                self._table.close()
             if self._netfilter is not None:
                 self._netfilter.close()
             for publication in self._published.values():
                 self._ports.release(publication.reservations)
             self._ports.release(balance.reservation for balance in self._balanced.values())
+
+    def _keep(self, what: Callable[[Keeping], T]) -> T | None:
+        """Ask something of the keeper; if it was killed, another one is told everything first."""
+        assert self._keeping is not None
+        try:
+            return what(self._keeping)
+        except KeeperGone as error:
+            log.warning("the keeper is started again", extra={"reason": str(error)})
+        try:
+            self._keeping.renew()
+            self._keep_table()
+            for publication in self._published.values():
+                self._entrust(publication.reservations, publication.relays())
+            for balance in self._balanced.values():
+                self._entrust([balance.reservation], balance.relays())
+            return what(self._keeping)
+        except (KeeperGone, OSError) as error:
+            log.error("the keeper cannot be started", extra={"reason": str(error)})  # noqa: TRY400
+            return None
+
+    def _keep_table(self) -> None:
+        ownership = self._its_table().ownership()
+        if ownership is not None:
+            with ownership:
+                self._keep(lambda keeping: keeping.hold({_OWNERSHIP: ownership}))
+
+    def _entrust(
+        self, reservations: Iterable[Reservation], relays: Iterable[tuple[str, str, int]]
+    ) -> None:
+        sockets: dict[str, socket.socket] = {}
+        for reservation in reservations:
+            sockets |= reservation.named_sockets()
+
+        def hold(keeping: Keeping) -> None:
+            if sockets:
+                keeping.hold(sockets)
+            for name, address, port in relays:
+                keeping.relay(name, address, port)
+
+        self._keep(hold)
+
+    def _release(self, reservations: Iterable[Reservation]) -> None:
+        gone = list(reservations)
+        names = [name for reservation in gone for name in reservation.named_sockets()]
+        self._ports.release(gone)
+        if names:
+            self._keep(lambda keeping: keeping.release(names))
 
     def _restore(
         self, networks: list[BridgeRules], published: list[PublishedPorts], living: set[str]
@@ -218,32 +351,55 @@ class Firewall:
         self._networks = {rules.bridge: rules for rules in networks}
         for ports in published:
             reservations = [
-                self._reserve_again(ports.owner, binding, notes) for binding in ports.ports
+                self._reserve_again(ports.owner, binding, notes)
+                for binding in ports.ports
+                if binding.host_port
             ]
-            self._published[ports.container_id] = _Publication(ports.address, reservations)
+            self._published[ports.container_id] = self._publication(
+                ports.target, reservations, ports.ports
+            )
         for binding, backends in self._remembered():
             reservation = self._reserve_again(_BALANCE_OWNER, binding, notes)
             alive = tuple(backend for backend in backends if backend.address in living)
             self._keep_balance(reservation, binding, alive)
         self._load()
+        unclaimed = self._ports.drop_kept()
+        if unclaimed:
+            self._keep(lambda keeping: keeping.release(unclaimed))
+        for publication in self._published.values():
+            self._entrust(publication.reservations, publication.relays())
+        for balance in self._balanced.values():
+            self._entrust([balance.reservation], balance.relays())
         return notes
 
     def _load(self) -> None:
         elements = [e for rules in self._networks.values() for e in rules.elements()]
         elements += [e for item in self._published.values() for e in item.elements()]
         balanced = [balance.rules for balance in self._balanced.values()]
-        assert self._nft is not None
-        self._nft.run(ruleset.load(self._table, self._group, elements, balanced))
+        table = self._its_table()
+        text = ruleset.load(
+            table.name,
+            self._group,
+            elements,
+            balanced,
+            found=table.contents(),
+            keep_apart=self._keep_apart,
+        )
+        table.run(text)
 
-    def _is_there(self) -> bool:
-        assert self._netfilter is not None
-        return self._netfilter.has_table(self._table)
+    def _stop_forwarding_foreign(self, version: int) -> None:
+        if version not in self._keep_apart:
+            self._keep_apart |= {version}
+            self._load()
 
     def _repair(self) -> None:
-        if not self._is_there():
+        table = self._its_table()
+        if not table.is_there():
+            table.claim(None)
             self._load()
+            self._keep_table()
             log.warning(
-                "the firewall table was gone and is loaded again", extra={"table": self._table}
+                "the firewall table was gone and is loaded again", extra={"table": table.name}
             )
 
     def _reserve_again(self, owner: str, binding: PortBinding, notes: list[str]) -> Reservation:
@@ -254,61 +410,69 @@ class Firewall:
             return self._ports.note(owner, binding)
 
     def _add_network(self, rules: BridgeRules) -> None:
-        self._run(ruleset.add(self._table, rules.elements()))
+        self._run(ruleset.add(self._name, rules.elements()))
         self._networks[rules.bridge] = rules
 
     def _remove_network(self, bridge: str) -> None:
         rules = self._networks.pop(bridge, None)
         if rules is not None:
-            self._take_out(ruleset.delete(self._table, rules.elements()))
+            self._take_out(ruleset.delete(self._name, rules.elements()))
 
     def _publish(
-        self,
-        container_id: str,
-        owner: str,
-        address: IPv4Address,
-        ports: tuple[PortBinding, ...],
+        self, container_id: str, owner: str, target: Target, ports: tuple[PortBinding, ...]
     ) -> tuple[PortBinding, ...]:
-        reservations = self._ports.reserve(owner, ports)
-        publication = _Publication(address, reservations)
+        families = {address.version for address in target.addresses} - target.routed
+        reservations = self._ports.reserve(owner, ports) if families else []
+        publication = self._publication(target, reservations, ports)
         try:
-            self._run(ruleset.add(self._table, publication.elements()))
+            self._run(ruleset.add(self._name, publication.elements()))
         except BaseException:
             self._ports.release(reservations)
             raise
         self._published[container_id] = publication
+        self._entrust(reservations, publication.relays())
         self._purge_udp(reservations)
-        return publication.bindings()
+        return tuple(reservation.binding for reservation in reservations) if families else ports
+
+    def _publication(
+        self,
+        target: Target,
+        reservations: list[Reservation],
+        ports: Iterable[PortBinding] = (),
+    ) -> _Publication:
+        opened = tuple(ports) or tuple(each.binding for each in reservations)
+        return _Publication(target, reservations, opened)
 
     def _unpublish(self, container_id: str) -> None:
         publication = self._published.pop(container_id, None)
         if publication is not None:
-            self._take_out(ruleset.delete(self._table, publication.elements()))
-            self._ports.release(publication.reservations)
+            self._take_out(ruleset.delete(self._name, publication.elements()))
+            self._release(publication.reservations)
 
-    def _move(self, container_id: str, address: IPv4Address) -> None:
+    def _move(self, container_id: str, target: Target) -> None:
         publication = self._published.get(container_id)
         if publication is None:
             return
         before = publication.elements()
-        old, publication.address = publication.address, address
+        old, publication.target = publication.target, target
         try:
             self._run(
-                ruleset.delete(self._table, before)
-                + ruleset.add(self._table, publication.elements())
+                ruleset.delete(self._name, before) + ruleset.add(self._name, publication.elements())
             )
         except BaseException:
-            publication.address = old
+            publication.target = old
             raise
+        self._entrust((), publication.relays())
         self._purge_udp(publication.reservations)
 
-    def _forget(self, address: IPv4Address) -> None:
-        text = str(address)
+    def _forget(self, addresses: tuple[Address, ...]) -> None:
+        texts = {str(address) for address in addresses}
         for balance in self._balanced.values():
-            kept = tuple(b for b in balance.rules.backends if b.address != text)
+            kept = tuple(b for b in balance.rules.backends if b.address not in texts)
             if kept != balance.rules.backends:
                 self._replace(balance, kept)
-        self._purge(address)
+        for address in addresses:
+            self._purge(address)
 
     def _balance(self, port: PortBinding, backends: tuple[Backend, ...]) -> PortBinding:
         _check_backends(backends)
@@ -316,14 +480,16 @@ class Firewall:
         if known is not None:
             self._replace(known, backends)
             return known.reservation.binding
+        _balanced_address(port)
         reservation = self._ports.reserve(_BALANCE_OWNER, [port])[0]
         balance = self._keep_balance(reservation, reservation.binding, backends)
         try:
-            self._run(balance.rules.change(self._table, None))
+            self._run(balance.rules.change(self._name, None))
         except BaseException:
             del self._balanced[_key(reservation.binding)]
             self._ports.release([reservation])
             raise
+        self._entrust([reservation], balance.relays())
         self._purge_udp([reservation])
         self._remember()
         return reservation.binding
@@ -332,19 +498,19 @@ class Firewall:
         self, reservation: Reservation, binding: PortBinding, backends: tuple[Backend, ...]
     ) -> _Balance:
         rules = BalancedPort(
-            host_ip=reservation.host_ip,
+            host_ip=_balanced_address(binding),
             protocol=binding.protocol,
             host_port=binding.host_port,
             backends=backends,
         )
-        balance = _Balance(reservation, rules, binding.container_port)
+        balance = _Balance(reservation, rules)
         self._balanced[_key(binding)] = balance
         return balance
 
     def _replace(self, balance: _Balance, backends: tuple[Backend, ...]) -> None:
         before = balance.rules
         after = attrs.evolve(before, backends=backends)
-        self._run(after.change(self._table, before))
+        self._run(after.change(self._name, before))
         balance.rules = after
         if before.protocol == "udp":
             # Datagrams have no end: flows to a backend that is gone are led anew.
@@ -355,8 +521,8 @@ class Firewall:
     def _unbalance(self, port: PortBinding) -> None:
         balance = self._balanced.pop(_key(port), None)
         if balance is not None:
-            self._take_out(balance.rules.removal(self._table))
-            self._ports.release([balance.reservation])
+            self._take_out(balance.rules.removal(self._name))
+            self._release([balance.reservation])
             self._remember()
 
     def _purge_udp(self, reservations: Iterable[Reservation]) -> None:
@@ -364,7 +530,7 @@ class Firewall:
             if reservation.binding.protocol == "udp":
                 self._purge(reservation.binding.host_port)
 
-    def _purge(self, what: IPv4Address | int) -> None:
+    def _purge(self, what: Address | int) -> None:
         """Forget tracked connections to a container's address, or udp flows to a host port."""
         assert self._conntrack is not None
         try:
@@ -400,6 +566,17 @@ class Firewall:
 
 def _key(port: PortBinding) -> tuple[str, str, int]:
     return port.host_ip, port.protocol, port.host_port
+
+
+def _balanced_address(port: PortBinding) -> IPv4Address:
+    """The address of a balanced port; its IPv6 clients come by the relay."""
+    try:
+        return IPv4Address(port.host_ip or 0)
+    except ValueError as error:
+        raise InvalidArgument(
+            f"invalid host address '{port.host_ip}' of a balanced port: it is not an IPv4 address",
+            help="leave it out: then the port is balanced on all addresses, IPv6 ones too",
+        ) from error
 
 
 def _check_backends(backends: Iterable[Backend]) -> None:

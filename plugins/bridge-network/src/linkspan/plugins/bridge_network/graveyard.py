@@ -7,13 +7,12 @@ then an address of theirs would be there twice, so it is given back only when it
 
 import errno
 from collections.abc import Iterable
-from ipaddress import IPv4Address
 
 import attrs
 import trio
 
 from linkspan.plugins.bridge_network import rtnetlink
-from linkspan.plugins.bridge_network.ipam import Subnet
+from linkspan.plugins.bridge_network.ipam import Address, Subnet
 from linkspan.plugins.bridge_network.namespaces import Namespaces
 
 _REST_S = 1.0
@@ -27,7 +26,7 @@ class Lease:
     """An address of a subnet that somebody has."""
 
     subnet: Subnet
-    address: IPv4Address
+    address: Address
 
     def end(self) -> None:
         """Give it back."""

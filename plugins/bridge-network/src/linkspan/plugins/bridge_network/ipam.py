@@ -1,27 +1,49 @@
 """Which subnets and addresses are free. Pure bookkeeping in memory: the engine's records are the truth."""
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+
+import attrs
 
 from linkspan.plugins.bridge_network.config import PoolConfig
 from linkspan.sdk.errors import Conflict, InvalidArgument, PermissionDenied, Unavailable
 from linkspan.sdk.model.network import AddressPool
 
+Address = IPv4Address | IPv6Address
+Range = IPv4Network | IPv6Network
+_DEFAULT_SIZE_V6 = 64
 
-def parse_address(text: str, what: str) -> IPv4Address:
-    """An IPv4 address. Raises InvalidArgument naming ``what`` it was meant to be."""
+
+def parse_address(text: str, what: str, version: int = 4) -> Address:
+    """An address of IPv4, or IPv6. Raises InvalidArgument naming ``what`` it was meant to be."""
     try:
-        return IPv4Address(text)
-    except ValueError as error:
-        raise InvalidArgument(f"invalid {what}: '{text}' is not an IPv4 address") from error
+        address = ip_address(text)
+    except ValueError:
+        address = None
+    if address is None or address.version != version:
+        raise InvalidArgument(f"invalid {what}: '{text}' is not an IPv{version} address")
+    return address
 
 
-def parse_subnet(text: str, what: str) -> IPv4Network:
-    """An IPv4 subnet. Raises InvalidArgument naming ``what`` it was meant to be."""
+def parse_subnet(text: str, what: str) -> Range:
+    """A subnet. Raises InvalidArgument naming ``what`` it was meant to be."""
     try:
-        return IPv4Network(text)
+        return ip_network(text)
     except ValueError as error:
-        raise InvalidArgument(f"invalid {what}: '{text}' is not an IPv4 subnet: {error}") from error
+        try:
+            mended = ip_network(text, strict=False)
+        except ValueError:
+            raise InvalidArgument(f"invalid {what}: '{text}' is not a subnet: {error}") from error
+        raise InvalidArgument(
+            f"invalid {what} {text}: it should be {mended}", help=f"write {mended}"
+        ) from error
 
 
 class Subnet:
@@ -34,11 +56,11 @@ class Subnet:
     def __init__(
         self,
         name: str,
-        network: IPv4Network,
+        network: Range,
         *,
-        gateway: IPv4Address | None,
-        ip_range: IPv4Network | None = None,
-        auxiliary: Iterable[IPv4Address] = (),
+        gateway: Address | None,
+        ip_range: Range | None = None,
+        auxiliary: Iterable[Address] = (),
     ) -> None:
         self._name = name
         self.network = network
@@ -49,13 +71,14 @@ class Subnet:
         self._reserved = {int(address) for address in auxiliary}
         if gateway is not None:
             self._reserved.add(int(gateway))
-        if network.prefixlen < 31:  # RFC 3021: a /31 has neither
+        if network.prefixlen < network.max_prefixlen - 1:  # RFC 3021: a /31 has neither
             self._reserved.add(int(network.network_address))
-            self._reserved.add(int(network.broadcast_address))
+            if network.version == 4:
+                self._reserved.add(int(network.broadcast_address))
         self._taken: set[int] = set()
         self._hint = self._first
 
-    def take(self) -> IPv4Address:
+    def take(self) -> Address:
         """Take the lowest free address.
 
         Raises:
@@ -66,17 +89,21 @@ class Subnet:
             if candidate not in self._taken and candidate not in self._reserved:
                 self._taken.add(candidate)
                 self._hint = candidate + 1
-                return IPv4Address(candidate)
+                return self._address(candidate)
             candidate += 1
         self._hint = candidate
         raise Unavailable(
-            f"no available IPv4 addresses on network {self._name} ({self.network})",
+            f"no available IPv{self.network.version} addresses on this network's address pools:"
+            f" {self._name} ({self.network})",
             code="addresses_exhausted",
             details={"network": self._name, "subnet": str(self.network)},
             help="remove containers from the network, or make one with a larger --subnet",
         )
 
-    def check(self, address: IPv4Address) -> None:
+    def _address(self, number: int) -> Address:
+        return IPv4Address(number) if self.network.version == 4 else IPv6Address(number)
+
+    def check(self, address: Address) -> None:
         """Refuse an address that a container cannot have.
 
         Raises:
@@ -90,11 +117,11 @@ class Subnet:
         if int(address) in self._reserved:
             raise InvalidArgument(f"invalid address {address}: it is reserved in {self._name}")
 
-    def is_taken(self, address: IPv4Address) -> bool:
+    def is_taken(self, address: Address) -> bool:
         """Whether somebody has it."""
         return int(address) in self._taken
 
-    def take_fixed(self, address: IPv4Address) -> None:
+    def take_fixed(self, address: Address) -> None:
         """Take this address.
 
         Raises:
@@ -110,41 +137,48 @@ class Subnet:
             )
         self._taken.add(int(address))
 
-    def keep(self, address: IPv4Address) -> None:
+    def keep(self, address: Address) -> None:
         """Note an address that a record says is in use; never refused."""
         self._taken.add(int(address))
 
-    def release(self, address: IPv4Address) -> None:
+    def release(self, address: Address) -> None:
         """Give an address back; silent if it is free."""
         self._taken.discard(int(address))
         if self._first <= int(address) < self._hint:
             self._hint = int(address)
 
 
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """What a new subnet must not meet.
+
+    Attributes:
+        own: Subnets of other networks of this daemon.
+        foreign: What the host has routes to; only choices of ours avoid it.
+    """
+
+    own: tuple[Range, ...] = ()
+    foreign: tuple[Range, ...] = ()
+
+
 def choose_subnet(
-    wanted: AddressPool,
-    pools: Iterable[PoolConfig],
-    *,
-    own: Iterable[IPv4Network],
-    foreign: Iterable[IPv4Network],
+    wanted: AddressPool, pools: Iterable[PoolConfig], around: Surroundings
 ) -> AddressPool:
     """Fill in what a network has left open: subnet and gateway.
 
     Args:
         wanted: What was asked for.
         pools: Where subnets are cut from.
-        own: Subnets of other networks of this daemon.
-        foreign: What the host has routes to; only choices of ours avoid it.
+        around: What must not be met.
 
     Raises:
         PermissionDenied: code ``pool_overlaps``.
         InvalidArgument: code ``pools_exhausted``, or a part that does not fit.
     """
-    taken = list(own)
     if wanted.subnet:
         network = parse_subnet(wanted.subnet, "subnet")
-        for other in taken:
-            if network.overlaps(other):
+        for other in around.own:
+            if network.version == other.version and network.overlaps(other):
                 raise PermissionDenied(
                     "invalid pool request: Pool overlaps with other one on this address space:"
                     f" {network} and {other}",
@@ -152,7 +186,7 @@ def choose_subnet(
                     details={"subnet": str(network), "other": str(other)},
                 )
     else:
-        network = _free_subnet(pools, [*taken, *foreign])
+        network = _free_subnet(pools, [*around.own, *around.foreign])
     _check_parts(wanted, network)
     return AddressPool(
         subnet=str(network),
@@ -162,11 +196,19 @@ def choose_subnet(
     )
 
 
-def _free_subnet(pools: Iterable[PoolConfig], avoid: list[IPv4Network]) -> IPv4Network:
+def _free_subnet(pools: Iterable[PoolConfig], avoid: list[Range]) -> Range:
     for pool in pools:
-        for candidate in IPv4Network(pool.base).subnets(new_prefix=pool.size):
-            if not any(candidate.overlaps(other) for other in avoid):
+        base = ip_network(pool.base)
+        rivals = [other for other in avoid if other.version == base.version]
+        # A base may hold billions of candidates: what covers one is left in one step.
+        step = 1 << (base.max_prefixlen - pool.size)
+        start = int(base.network_address)
+        while start <= int(base.broadcast_address):
+            candidate = ip_network((start, pool.size))
+            met = [int(other.broadcast_address) for other in rivals if candidate.overlaps(other)]
+            if not met:
                 return candidate
+            start += ((max(met) - start) // step + 1) * step
     raise InvalidArgument(
         "all predefined address pools have been fully subnetted",
         code="pools_exhausted",
@@ -174,21 +216,33 @@ def _free_subnet(pools: Iterable[PoolConfig], avoid: list[IPv4Network]) -> IPv4N
     )
 
 
-def _check_parts(wanted: AddressPool, network: IPv4Network) -> None:
+def _check_parts(wanted: AddressPool, network: Range) -> None:
     if wanted.ip_range:
         ip_range = parse_subnet(wanted.ip_range, "ip range")
-        if not ip_range.subnet_of(network):
+        if ip_range.version != network.version or not _contains(network, ip_range):
             raise InvalidArgument(f"invalid ip range {ip_range}: it is not within {network}")
     named = [("gateway", wanted.gateway)] if wanted.gateway else []
     named += [(f"auxiliary address {name}", text) for name, text in wanted.auxiliary.items()]
     for what, text in named:
-        if parse_address(text, what) not in network:
+        if parse_address(text, what, network.version) not in network:
             raise InvalidArgument(f"invalid {what}: {text} is not within {network}")
 
 
-def _first_usable(wanted: AddressPool, network: IPv4Network) -> IPv4Address:
-    auxiliary = {IPv4Address(text) for text in wanted.auxiliary.values()}
+def _contains(network: Range, part: Range) -> bool:
+    return (
+        network.network_address <= part.network_address  # type: ignore[operator]
+        and part.broadcast_address <= network.broadcast_address  # type: ignore[operator]
+    )
+
+
+def _first_usable(wanted: AddressPool, network: Range) -> Address:
+    auxiliary = {ip_address(text) for text in wanted.auxiliary.values()}
     for address in network.hosts():
         if address not in auxiliary:
             return address
     raise InvalidArgument(f"subnet {network} has no room for a gateway")
+
+
+def pools_of_daemon(unique_local: IPv6Network) -> PoolConfig:
+    """Where a daemon's IPv6 networks without a subnet get one: a /64 each of its own /48."""
+    return PoolConfig(base=str(unique_local), size=_DEFAULT_SIZE_V6)

@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Iterable
-from ipaddress import IPv4Address
+
+from linkspan.plugins.bridge_network.ipam import Address
 
 
 class Zone:
@@ -13,36 +14,38 @@ class Zone:
 
     def __init__(self, network: str) -> None:
         self._suffix = f".{network.lower()}"
-        self._holders: dict[str, dict[str, IPv4Address]] = {}
-        self._endpoints: dict[str, tuple[tuple[str, ...], IPv4Address]] = {}
-        self._reverse: dict[IPv4Address, str] = {}
+        self._holders: dict[str, dict[str, tuple[Address, ...]]] = {}
+        self._endpoints: dict[str, tuple[tuple[str, ...], tuple[Address, ...]]] = {}
+        self._reverse: dict[Address, str] = {}
 
-    def add(self, endpoint: str, names: Iterable[str], address: IPv4Address) -> None:
-        """Make an endpoint known; the first name is the one that its address leads back to."""
+    def add(self, endpoint: str, names: Iterable[str], addresses: Iterable[Address]) -> None:
+        """Make an endpoint known; the first name is the one that its addresses lead back to."""
         short = list(dict.fromkeys(name.lower() for name in names if name))
         known = (*short, *(name + self._suffix for name in short))
-        self._endpoints[endpoint] = (known, address)
+        has = tuple(addresses)
+        self._endpoints[endpoint] = (known, has)
         for name in known:
-            self._holders.setdefault(name, {})[endpoint] = address
+            self._holders.setdefault(name, {})[endpoint] = has
         if short:
-            self._reverse[address] = short[0] + self._suffix
+            self._reverse.update(dict.fromkeys(has, short[0] + self._suffix))
 
     def remove(self, endpoint: str) -> None:
         """Forget an endpoint; silent if it is unknown."""
-        known, address = self._endpoints.pop(endpoint, ((), None))
+        known, addresses = self._endpoints.pop(endpoint, ((), ()))
         for name in known:
             del self._holders[name][endpoint]
             if not self._holders[name]:
                 del self._holders[name]
-        if address is not None:
+        for address in addresses:
             self._reverse.pop(address, None)
 
-    def resolve(self, name: str) -> list[IPv4Address]:
-        """Addresses of a name, in random order; empty if it is unknown."""
-        addresses = list(dict.fromkeys(self._holders.get(name, {}).values()))
+    def resolve(self, name: str) -> list[Address]:
+        """Addresses of a name, both families, in random order; empty if it is unknown."""
+        holders = self._holders.get(name, {}).values()
+        addresses = list(dict.fromkeys(address for each in holders for address in each))
         random.shuffle(addresses)
         return addresses
 
-    def reverse(self, address: IPv4Address) -> str:
+    def reverse(self, address: Address) -> str:
         """The name of an address; empty if it is unknown."""
         return self._reverse.get(address, "")

@@ -8,9 +8,8 @@ netlink socket opened inside stays usable outside, so only its opening happens i
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +17,8 @@ import attrs
 import trio
 
 from linkspan.plugins.bridge_network import nftables, rtnetlink, syscalls
+from linkspan.plugins.bridge_network.bridges import Interface
+from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.plugins.bridge_network.rtnetlink import RtNetlink
 from linkspan.plugins.bridge_network.worker import ThreadSpoiled, Worker
 
@@ -31,8 +32,12 @@ _SYSCTLS = {
     "net/ipv4/ping_group_range": "0 2147483647",
     # Neighbours learn at once that an address has moved.
     "net/ipv4/conf/default/arp_notify": "1",
-    # The networks are IPv4 only; set for links to come, so that lo keeps ::1.
+    # For links to come, so that lo keeps ::1; those in a network with IPv6 have it switched on.
     "net/ipv6/conf/default/disable_ipv6": "1",
+    # Addresses are given, not found out; and nobody else has them.
+    "net/ipv6/conf/default/accept_ra": "0",
+    "net/ipv6/conf/default/autoconf": "0",
+    "net/ipv6/conf/default/accept_dad": "0",
 }
 
 # 127.0.0.11:53 leads to the resolver's own ports by rewriting headers, without connection tracking:
@@ -60,7 +65,7 @@ class LinkPlan:
 
     Attributes:
         port: Name of the host's end.
-        gateway: Of its network; None if the network leads nowhere.
+        interfaces: Its addresses, with the prefixes of their subnets.
         isolated: Ports of the bridge do not see each other.
     """
 
@@ -70,9 +75,20 @@ class LinkPlan:
     group: int
     mac: str
     mtu: int
-    interface: IPv4Interface
-    gateway: IPv4Address | None = None
+    interfaces: tuple[Interface, ...]
     isolated: bool = False
+
+
+@attrs.frozen
+class DefaultRoute:
+    """The default route of one family: interface and gateway."""
+
+    name: str
+    gateway: Address
+
+
+Routes = Mapping[int, DefaultRoute]
+"""Family (4, 6) → its default route; a family without one leads nowhere."""
 
 
 @attrs.frozen
@@ -113,7 +129,7 @@ class Namespaces:
         name: str,
         links: Iterable[LinkPlan] = (),
         *,
-        gateway: IPv4Address | None = None,
+        routes: Routes | None = None,
         resolver: bool = False,
     ) -> tuple[str, ResolverSockets | None]:
         """Make a namespace with its links, up; return its path and the sockets asked for.
@@ -121,17 +137,15 @@ class Namespaces:
         Raises:
             OSError: The kernel refused; nothing is left.
         """
-        return await self._worker.run(self._create, name, tuple(links), gateway, resolver)
+        return await self._worker.run(self._create, name, tuple(links), routes or {}, resolver)
 
-    async def furnish(
-        self, path: str, links: Iterable[LinkPlan], *, gateway: IPv4Address | None
-    ) -> None:
-        """Give a bare namespace its links and its default route, by the first of them.
+    async def furnish(self, path: str, links: Iterable[LinkPlan], routes: Routes) -> None:
+        """Give a bare namespace its links and its default routes.
 
         Raises:
             OSError: The kernel refused; some links may be there.
         """
-        await self._worker.run(self._furnish, path, tuple(links), gateway)
+        await self._worker.run(self._furnish, path, tuple(links), routes)
 
     async def add_link(self, path: str, link: LinkPlan) -> None:
         """Add a link to a namespace, up, without touching its routes."""
@@ -141,17 +155,19 @@ class Namespaces:
         """Take a link away, and its port on the bridge; silent if it is gone."""
         await self._worker.run(self._remove_link, path, name)
 
-    async def set_default_route(self, path: str, name: str, gateway: IPv4Address | None) -> None:
-        """Set the default route, or take it away."""
-        await self._worker.run(self._set_default_route, path, name, gateway)
+    async def set_routes(self, path: str, routes: Routes) -> None:
+        """Set the default routes; those of families that have none are taken away."""
+        await self._worker.run(self._set_routes, path, routes)
 
     async def open_resolver(self, path: str) -> ResolverSockets:
         """Make the sockets of the name service in a living namespace."""
         return await self._worker.run(self._inside, path, lambda: _open_resolver(anew=True))
 
-    async def open_socket(self, path: str, kind: socket.SocketKind) -> socket.socket:
+    async def open_socket(
+        self, path: str, kind: socket.SocketKind, family: socket.AddressFamily
+    ) -> socket.socket:
         """Make a socket in a namespace; it stays there. Not blocking."""
-        return await self._worker.run(self._inside, path, lambda: _socket(kind))
+        return await self._worker.run(self._inside, path, lambda: _socket(kind, family))
 
     async def drop(self, paths: Iterable[str]) -> None:
         """Let namespaces go: the kernel takes their links away some time later."""
@@ -165,7 +181,7 @@ class Namespaces:
         """All links of the daemon's namespace."""
         return await self._worker.run(lambda: self._home_netlink().links())
 
-    async def addresses(self) -> list[tuple[int, IPv4Interface]]:
+    async def addresses(self) -> list[tuple[int, Interface]]:
         """All addresses of the daemon's namespace."""
         return await self._worker.run(lambda: self._home_netlink().addresses())
 
@@ -223,14 +239,14 @@ class Namespaces:
         self,
         name: str,
         links: tuple[LinkPlan, ...],
-        gateway: IPv4Address | None,
+        routes: Routes,
         resolver: bool,
     ) -> tuple[str, ResolverSockets | None]:
         path = self.path(name)
         sockets: ResolverSockets | None = None
         try:
             sockets = self._create_bare(path, resolver)
-            self._furnish(path, links, gateway)
+            self._furnish(path, links, routes)
         except BaseException:
             if sockets is not None:
                 sockets.close()
@@ -251,14 +267,15 @@ class Namespaces:
                 inner.send(rtnetlink.link_up(1))  # lo, without which 127.0.0.11 is no address
             return _open_resolver(anew=False) if resolver else None
 
-    def _furnish(self, path: str, links: tuple[LinkPlan, ...], gateway: IPv4Address | None) -> None:
+    def _furnish(self, path: str, links: tuple[LinkPlan, ...], routes: Routes) -> None:
         if not links:
             return
         with self._inside(path, RtNetlink) as inner, syscalls.opened(path) as descriptor:
             for link in links:
                 self._join(inner, descriptor, link)
-            if gateway is not None:
-                self._route(inner, links[0].name, gateway)
+            for route in routes.values():
+                index = inner.link(route.name).index
+                inner.send(rtnetlink.default_route(index, route.gateway))
 
     def _join(self, inner: RtNetlink, namespace: int, link: LinkPlan) -> None:
         self._home_netlink().send(
@@ -274,25 +291,20 @@ class Namespaces:
             rtnetlink.bridge_port(link.port, isolated=link.isolated),
         )
         index = inner.link(link.name).index
-        inner.send(rtnetlink.address(index, link.interface), rtnetlink.link_up(index))
+        if any(interface.version == 6 for interface in link.interfaces):
+            with self._elsewhere():
+                syscalls.enter_network(namespace)
+                _set_sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "0")
+        addresses = [rtnetlink.address(index, interface) for interface in link.interfaces]
+        inner.send(*addresses, rtnetlink.link_up(index))
         # The port, and with the first port the bridge, get their carrier with that, but the kernel
         # only notes it for later; until then they send nothing. Asking for a link makes it so now.
         self._home_netlink().link(link.port)
         self._home_netlink().link(index=link.bridge)
 
-    def _route(self, inner: RtNetlink, name: str, gateway: IPv4Address | None) -> None:
-        if gateway is not None:
-            inner.send(rtnetlink.default_route(inner.link(name).index, gateway))
-            return
-        try:
-            inner.send(rtnetlink.delete_default_route())
-        except OSError as error:
-            if error.errno != errno.ESRCH:
-                raise
-
     def _add_link(self, path: str, link: LinkPlan) -> None:
         try:
-            self._furnish(path, (link,), None)
+            self._furnish(path, (link,), {})
         except BaseException:
             self._remove_link(path, link.name)
             raise
@@ -301,9 +313,16 @@ class Namespaces:
         with self._inside(path, RtNetlink) as inner:
             _delete_link(inner, name)
 
-    def _set_default_route(self, path: str, name: str, gateway: IPv4Address | None) -> None:
+    def _set_routes(self, path: str, routes: Routes) -> None:
         with self._inside(path, RtNetlink) as inner:
-            self._route(inner, name, gateway)
+            for version in (4, 6):
+                route = routes.get(version)
+                if route is None or version == 6:
+                    # An IPv6 route would not be replaced by one over another interface, but joined.
+                    _delete_route(inner, version)
+                if route is not None:
+                    index = inner.link(route.name).index
+                    inner.send(rtnetlink.default_route(index, route.gateway))
 
     def _drop(self, paths: tuple[str, ...]) -> None:
         for path in paths:
@@ -314,6 +333,14 @@ class Namespaces:
                     raise
             with suppress(FileNotFoundError):
                 Path(path).unlink()
+
+
+def _delete_route(inner: RtNetlink, version: int) -> None:
+    try:
+        inner.send(rtnetlink.delete_default_route(version))
+    except OSError as error:
+        if error.errno not in (errno.ESRCH, errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+            raise
 
 
 def _delete_link(inner: RtNetlink, name: str) -> None:
@@ -340,8 +367,10 @@ def _sysctl(name: str) -> str:
         return ""
 
 
-def _socket(kind: socket.SocketKind) -> socket.socket:
-    made = socket.socket(socket.AF_INET, kind)
+def _socket(
+    kind: socket.SocketKind, family: socket.AddressFamily = socket.AF_INET
+) -> socket.socket:
+    made = socket.socket(family, kind)
     made.setblocking(False)
     return made
 

@@ -6,8 +6,12 @@ made.
 """
 
 import ctypes
+import os
 import shutil
+import socket
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 from linkspan.sdk.errors import Internal, NotUsable
@@ -28,6 +32,10 @@ class Nftables(Protocol):
         Raises:
             NftablesError: Nothing was changed.
         """
+
+    @property
+    def descriptor(self) -> int | None:
+        """Its netlink socket, by which a table can be owned; None if it has none that lasts."""
 
     def close(self) -> None:
         """Let go of the namespace."""
@@ -53,14 +61,33 @@ def _load() -> ctypes.CDLL | None:
 
 
 _library = _load()
+_NETFILTER = (socket.AF_NETLINK, 12)
+
+
+def _netfilter_sockets() -> list[int]:
+    """Descriptors of this process that are netfilter sockets."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # it was closed meanwhile
+            if str(path.readlink()).startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(path.name))) as duplicate:
+                    if (duplicate.family, duplicate.proto) == _NETFILTER:
+                        found.append(int(path.name))
+    return found
 
 
 class LibNftables:
     """Through the library."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, library: ctypes.CDLL, *, owning: bool) -> None:
         self._library = library
+        self._descriptor: int | None = None
+        before = _netfilter_sockets() if owning else []
         self._context = library.nft_ctx_new(0)
+        after = _netfilter_sockets() if owning else []
+        mine = set(after) - set(before)
+        if len(mine) == 1:
+            self._descriptor = mine.pop()
         library.nft_ctx_buffer_output(self._context)
         library.nft_ctx_buffer_error(self._context)
 
@@ -74,6 +101,11 @@ class LibNftables:
         if failed:
             raise NftablesError(_first_line(said))
         return printed
+
+    @property
+    def descriptor(self) -> int | None:
+        """See ``Nftables``. None if another socket was opened in the same moment."""
+        return self._descriptor
 
     def close(self) -> None:
         """See ``Nftables``."""
@@ -97,6 +129,11 @@ class NftCommand:
             raise NftablesError(_first_line(done.stderr))
         return done.stdout
 
+    @property
+    def descriptor(self) -> int | None:
+        """See ``Nftables``: each transaction has a socket of its own."""
+        return None
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -106,14 +143,17 @@ def _first_line(said: str) -> str:
     return f"nftables refused the rules: {lines[0] if lines else 'no reason given'}"
 
 
-def open_nftables() -> Nftables:
+def open_nftables(*, owning: bool = False) -> Nftables:
     """Open nftables in the namespace of the calling thread.
+
+    Args:
+        owning: Its ``descriptor`` is needed.
 
     Raises:
         NotUsable: There is neither the library nor the program.
     """
     if _library is not None:
-        return LibNftables(_library)
+        return LibNftables(_library, owning=owning)
     program = shutil.which("nft")
     if program is None:
         raise NotUsable(

@@ -7,19 +7,26 @@ the sockets of the name service in them.
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address, IPv4Interface
+from collections.abc import Iterable
+from ipaddress import ip_interface
 
 import attrs
 import trio
 
 from linkspan.plugins.bridge_network.bridges import CarriedNetwork, mac_of
-from linkspan.plugins.bridge_network.graveyard import Grave, Graveyard, Lease
-from linkspan.plugins.bridge_network.namespaces import LinkPlan, Namespaces, ResolverSockets
+from linkspan.plugins.bridge_network.graveyard import Grave, Graveyard, Lease, end
+from linkspan.plugins.bridge_network.ipam import Address
+from linkspan.plugins.bridge_network.namespaces import (
+    DefaultRoute,
+    LinkPlan,
+    Namespaces,
+    ResolverSockets,
+)
 from linkspan.sdk.errors import LinkspanError
 
 log = logging.getLogger(__name__)
 
+_BR_NETFILTER = "net/bridge/bridge-nf-call-iptables"
 _REST_S = 0.05
 """The pool is filled when the start that has emptied it is over: both need the same lock in the kernel."""
 
@@ -31,7 +38,7 @@ class Prepared:
     path: str
     endpoint_id: str
     link: LinkPlan
-    lease: Lease
+    leases: tuple[Lease, ...]
 
 
 def new_endpoint_id() -> str:
@@ -50,22 +57,52 @@ def plan_link(
     *,
     endpoint_id: str,
     name: str,
-    address: IPv4Address,
+    leases: tuple[Lease, ...],
     mac: str = "",
+    link_local: Iterable[Address] = (),
     isolated: bool,
 ) -> LinkPlan:
     """The link of an endpoint."""
+    addresses = [(lease.address, lease.subnet.network.prefixlen) for lease in leases]
+    # As Docker: further link-local addresses are for the link as a whole.
+    addresses += [(address, 16 if address.version == 4 else 64) for address in link_local]
     return LinkPlan(
         port=port_name(endpoint_id),
         name=name,
         bridge=network.index,
         group=group,
-        mac=mac or mac_of(address),
+        mac=mac or mac_of(leases[0].address),
         mtu=network.mtu,
-        interface=IPv4Interface((address, network.subnet.network.prefixlen)),
-        gateway=network.gateway,
+        interfaces=tuple(ip_interface(each) for each in addresses),
         isolated=isolated,
     )
+
+
+def take_any(network: CarriedNetwork) -> tuple[Lease, ...]:
+    """Take an address of each family, or none.
+
+    Raises:
+        Unavailable: code ``addresses_exhausted``.
+    """
+    taken: list[Lease] = []
+    try:
+        for _, subnet in sorted(network.subnets.items()):
+            taken.append(Lease(subnet, subnet.take()))
+    except BaseException:
+        end(taken)
+        raise
+    return tuple(taken)
+
+
+async def isolates_ports(network: CarriedNetwork, namespaces: Namespaces) -> bool:
+    """Whether the bridge's ports must not see each other.
+
+    With br_netfilter the table sees bridged frames and drops them itself; an isolated port would
+    stop the way back to one's own published port, too.
+    """
+    if network.options.icc:
+        return False
+    return await namespaces.sysctl(_BR_NETFILTER) != "1"
 
 
 @attrs.frozen
@@ -77,7 +114,7 @@ class Bare:
 
 
 class Pool:
-    """See the module. ``isolated`` says whether ports of a network must not see each other."""
+    """See the module."""
 
     def __init__(
         self,
@@ -85,13 +122,11 @@ class Pool:
         group: int,
         namespaces: Namespaces,
         graveyard: Graveyard,
-        isolated: Callable[[CarriedNetwork], Awaitable[bool]],
     ) -> None:
         self._size = size
         self._group = group
         self._namespaces = namespaces
         self._graveyard = graveyard
-        self._isolated = isolated
         self._ready: deque[Prepared] = deque()
         self._bare: deque[Bare] = deque()
         self._bare_wanted = False
@@ -120,7 +155,7 @@ class Pool:
 
     def give_up(self, lease: Lease) -> None:
         """Bury the one that has an address, if one has."""
-        for prepared in [each for each in self._ready if each.lease == lease]:
+        for prepared in [each for each in self._ready if lease in each.leases]:
             self._ready.remove(prepared)
             self._bury(prepared)
 
@@ -165,25 +200,24 @@ class Pool:
             self._bare.append(Bare(path, resolver))
 
     async def _prepare(self, network: CarriedNetwork) -> Prepared:
-        isolated = await self._isolated(network)
-        lease = Lease(network.subnet, network.subnet.take())
+        isolated = await isolates_ports(network, self._namespaces)
+        leases = take_any(network)
         endpoint_id = new_endpoint_id()
         link = plan_link(
             network,
             self._group,
             endpoint_id=endpoint_id,
             name=f"{network.options.interface_prefix}0",
-            address=lease.address,
+            leases=leases,
             isolated=isolated,
         )
+        routes = {v: DefaultRoute(link.name, at) for v, at in network.gateways().items()}
         try:
-            path, _ = await self._namespaces.create(
-                endpoint_id[:12], [link], gateway=network.gateway
-            )
+            path, _ = await self._namespaces.create(endpoint_id[:12], [link], routes=routes)
         except BaseException:
-            lease.end()
+            end(leases)
             raise
-        return Prepared(path=path, endpoint_id=endpoint_id, link=link, lease=lease)
+        return Prepared(path=path, endpoint_id=endpoint_id, link=link, leases=leases)
 
     def _bury(self, prepared: Prepared) -> None:
-        self._graveyard.bury(Grave(prepared.path, (prepared.link.port,), (prepared.lease,)))
+        self._graveyard.bury(Grave(prepared.path, (prepared.link.port,), prepared.leases))

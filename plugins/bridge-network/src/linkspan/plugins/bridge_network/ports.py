@@ -10,18 +10,20 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import attrs
 
-from linkspan.sdk.errors import Conflict, InvalidArgument, Unsupported
+from linkspan.plugins.bridge_network.ipam import Address
+from linkspan.sdk.errors import Conflict, InvalidArgument
 from linkspan.sdk.model.network import PortBinding, Protocol
 
 _SO_ATTACH_FILTER = 26
-_ANY = IPv4Address(0)
+ANY4, ANY6 = IPv4Address(0), IPv6Address(0)
+_ANY: tuple[Address, ...] = (ANY4, ANY6)
 _EPHEMERAL_TRIES = 10
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
@@ -32,40 +34,64 @@ _DROP_ALL = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
 
 @attrs.define
 class Reservation:
-    """A host port that is ours. The protocol sctp has no socket: the kernel may lack it."""
+    """A host port that is ours.
+
+    Attributes:
+        sockets: What holds it, by address; None where the kernel cannot (it may lack sctp).
+    """
 
     owner: str
-    host_ip: IPv4Address
     binding: PortBinding
-    socket: socket.socket | None
+    sockets: dict[Address, socket.socket | None]
+
+    def name(self, address: Address) -> str:
+        """By which the socket of an address is known to others."""
+        return f"{self.binding.protocol}/{address}/{self.binding.host_port}"
+
+    def named_sockets(self) -> dict[str, socket.socket]:
+        """Its sockets by their names."""
+        return {self.name(at): held for at, held in self.sockets.items() if held is not None}
 
 
-def host_address(binding: PortBinding) -> IPv4Address:
-    """Where a port is published; ``0.0.0.0`` for all addresses.
+def host_addresses(binding: PortBinding) -> tuple[Address, ...]:
+    """Where a port is published; both wildcards for all addresses.
 
     Raises:
-        InvalidArgument: It is not an address.
-        Unsupported: It is an IPv6 address.
+        InvalidArgument: It is not an address, or one that is not the host's alone.
     """
-    if binding.host_ip in ("", "0.0.0.0"):  # noqa: S104 - publishing on all is the users' choice
+    if not binding.host_ip:
         return _ANY
     try:
-        return IPv4Address(binding.host_ip)
+        address = ip_address(binding.host_ip.strip("[]"))
     except ValueError as error:
-        if ":" in binding.host_ip:
-            raise Unsupported(
-                f"publishing on the IPv6 address {binding.host_ip} is not supported yet",
-                help="publish on an IPv4 address",
-            ) from error
         raise InvalidArgument(f"invalid host address '{binding.host_ip}' of a port") from error
+    if isinstance(address, IPv6Address) and address.is_link_local:
+        raise InvalidArgument(
+            f"invalid host address '{binding.host_ip}' of a port: it is a link-local one",
+            help="publish on all addresses, or on a global one",
+        )
+    return (address,)
 
 
 class Ports:
     """All reservations of the daemon."""
 
     def __init__(self) -> None:
-        self._taken: dict[tuple[Protocol, int], dict[IPv4Address, Reservation]] = {}
+        self._taken: dict[tuple[Protocol, int], dict[Address, Reservation]] = {}
         self._last_ephemeral = 0
+        self._kept: dict[str, socket.socket] = {}
+
+    def know_kept(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Sockets that were held over a restart: reserving their ports takes them."""
+        self._kept.update(sockets)
+
+    def drop_kept(self) -> list[str]:
+        """Close those that nobody has taken; return their names."""
+        names = list(self._kept)
+        for held in self._kept.values():
+            held.close()
+        self._kept.clear()
+        return names
 
     def reserve(self, owner: str, wanted: Iterable[PortBinding]) -> list[Reservation]:
         """Reserve all ports or none; the result is in the order of ``wanted``.
@@ -94,32 +120,36 @@ class Ports:
         for reservation in reservations:
             key = (reservation.binding.protocol, reservation.binding.host_port)
             holders = self._taken.get(key, {})
-            if holders.get(reservation.host_ip) is reservation:
-                del holders[reservation.host_ip]
-                if not holders:
-                    del self._taken[key]
-            if reservation.socket is not None:
-                reservation.socket.close()
+            for address, held in reservation.sockets.items():
+                if holders.get(address) is reservation:
+                    del holders[address]
+                if held is not None:
+                    held.close()
+            if not holders:
+                self._taken.pop(key, None)
 
     def note(self, owner: str, binding: PortBinding) -> Reservation:
         """Note a port that is published although its socket cannot be had (after a restart)."""
-        return self._keep(owner, host_address(binding), binding, None)
+        sockets: dict[Address, socket.socket | None] = dict.fromkeys(host_addresses(binding))
+        return self._keep(Reservation(owner=owner, binding=binding, sockets=sockets))
 
     def _reserve(self, owner: str, binding: PortBinding) -> Reservation:
-        address = host_address(binding)
+        addresses = host_addresses(binding)
         if binding.host_port == 0:
-            return self._reserve_any(owner, address, binding)
+            return self._reserve_any(owner, addresses, binding)
         error: Conflict | None = None
         for port in range(binding.host_port, max(binding.host_port, binding.host_port_end) + 1):
             exact = attrs.evolve(binding, host_port=port, host_port_end=0)
             try:
-                return self._reserve_exact(owner, address, exact)
+                return self._reserve_exact(owner, addresses, exact)
             except Conflict as taken:
                 error = error or taken
         assert error is not None
         raise error
 
-    def _reserve_any(self, owner: str, address: IPv4Address, binding: PortBinding) -> Reservation:
+    def _reserve_any(
+        self, owner: str, addresses: tuple[Address, ...], binding: PortBinding
+    ) -> Reservation:
         low, high, skipped = _ephemeral_range()
         tries = 0
         error: Conflict | None = None
@@ -131,7 +161,7 @@ class Ports:
             self._last_ephemeral = port
             exact = attrs.evolve(binding, host_port=port, host_port_end=0)
             try:
-                return self._reserve_exact(owner, address, exact)
+                return self._reserve_exact(owner, addresses, exact)
             except Conflict as taken:
                 error, tries = taken, tries + 1
                 if tries == _EPHEMERAL_TRIES:
@@ -140,30 +170,54 @@ class Ports:
             f"no free {binding.protocol} port between {low} and {high}", code="port_taken"
         ) from error
 
-    def _reserve_exact(self, owner: str, address: IPv4Address, binding: PortBinding) -> Reservation:
+    def _reserve_exact(
+        self, owner: str, addresses: tuple[Address, ...], binding: PortBinding
+    ) -> Reservation:
+        for address in addresses:
+            self._refuse_taken(address, binding)
+        reservation = Reservation(owner=owner, binding=binding, sockets={})
+        try:
+            for address in addresses:
+                kept = self._kept.pop(reservation.name(address), None)
+                try:
+                    reservation.sockets[address] = kept or _hold(address, binding)
+                except _NoSuchFamily:
+                    if addresses != _ANY:
+                        raise _bind_failure(
+                            OSError(errno.EADDRNOTAVAIL, ""), address, binding
+                        ) from None
+        except BaseException:
+            self.release([reservation])
+            raise
+        return self._keep(reservation)
+
+    def _refuse_taken(self, address: Address, binding: PortBinding) -> None:
         holders = self._taken.get((binding.protocol, binding.host_port), {})
         for other, reservation in holders.items():
-            if other == address or _ANY in (other, address):
+            if other.version != address.version:
+                continue
+            if other == address or not int(other) or not int(address):
                 raise _taken(
-                    f"Bind for {address}:{binding.host_port} failed: port is already allocated"
-                    f" (by {reservation.owner})",
+                    f"Bind for {_text(address)}:{binding.host_port} failed: port is already"
+                    f" allocated (by {reservation.owner})",
                     address,
                     binding,
                     reservation.owner,
                 )
-        return self._keep(owner, address, binding, _hold(address, binding))
 
-    def _keep(
-        self,
-        owner: str,
-        address: IPv4Address,
-        binding: PortBinding,
-        held: socket.socket | None,
-    ) -> Reservation:
-        reservation = Reservation(owner=owner, host_ip=address, binding=binding, socket=held)
-        key = (binding.protocol, binding.host_port)
-        self._taken.setdefault(key, {})[address] = reservation
+    def _keep(self, reservation: Reservation) -> Reservation:
+        key = (reservation.binding.protocol, reservation.binding.host_port)
+        holders = self._taken.setdefault(key, {})
+        holders.update(dict.fromkeys(reservation.sockets, reservation))
         return reservation
+
+
+class _NoSuchFamily(Exception):
+    """The kernel has no IPv6, or it is switched off."""
+
+
+def _text(address: Address) -> str:
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def _freedom(binding: PortBinding) -> int:
@@ -173,7 +227,7 @@ def _freedom(binding: PortBinding) -> int:
 
 
 def _check(binding: PortBinding) -> None:
-    host_address(binding)
+    host_addresses(binding)
     if binding.protocol not in _PROTOCOLS:
         raise InvalidArgument(f"invalid protocol '{binding.protocol}' of a port")
     for port in (binding.container_port, binding.host_port, binding.host_port_end):
@@ -183,7 +237,7 @@ def _check(binding: PortBinding) -> None:
         raise InvalidArgument("the container's port is missing")
 
 
-def _taken(message: str, address: IPv4Address, binding: PortBinding, holder: str) -> Conflict:
+def _taken(message: str, address: Address, binding: PortBinding, holder: str) -> Conflict:
     details = {
         "address": str(address),
         "port": binding.host_port,
@@ -195,14 +249,22 @@ def _taken(message: str, address: IPv4Address, binding: PortBinding, holder: str
     )
 
 
-def _hold(address: IPv4Address, binding: PortBinding) -> socket.socket | None:
+def _hold(address: Address, binding: PortBinding) -> socket.socket | None:
     if binding.protocol == "sctp":
         return None
     stream = binding.protocol == "tcp"
-    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        held = socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            raise _NoSuchFamily from None
+        raise
     try:
         if stream:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(_DROP_ALL))
         held.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
         held.bind((str(address), binding.host_port))
@@ -210,6 +272,8 @@ def _hold(address: IPv4Address, binding: PortBinding) -> socket.socket | None:
             held.listen(1)  # a socket that is only bound does not keep others with REUSEADDR out
     except OSError as error:
         held.close()
+        if address == ANY6 and error.errno == errno.EADDRNOTAVAIL:
+            raise _NoSuchFamily from None
         raise _bind_failure(error, address, binding) from error
     except BaseException:
         held.close()
@@ -218,9 +282,9 @@ def _hold(address: IPv4Address, binding: PortBinding) -> socket.socket | None:
 
 
 def _bind_failure(
-    error: OSError, address: IPv4Address, binding: PortBinding
+    error: OSError, address: Address, binding: PortBinding
 ) -> Conflict | InvalidArgument:
-    where = f"{address}:{binding.host_port}/{binding.protocol}"
+    where = f"{_text(address)}:{binding.host_port}/{binding.protocol}"
     if error.errno == errno.EADDRINUSE:
         holder = find_holder(binding.protocol, binding.host_port)
         by = f" (by {holder})" if holder else ""

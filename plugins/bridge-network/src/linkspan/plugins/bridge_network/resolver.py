@@ -9,13 +9,13 @@ import logging
 import secrets
 import socket
 from collections.abc import Sequence
-from ipaddress import IPv4Address
 
 import attrs
 import trio
 
 from linkspan.plugins.bridge_network import dns
 from linkspan.plugins.bridge_network.dns import Malformed, Question
+from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.plugins.bridge_network.namespaces import Namespaces
 from linkspan.plugins.bridge_network.sandbox import LivingSandbox
 from linkspan.plugins.bridge_network.sandbox_files import host_settings
@@ -210,8 +210,7 @@ class Resolver:
         if addresses:
             # A known name without a record of that kind is answered by nothing, not passed on: a
             # "no such name" from outside would make some clients drop the A answer, too.
-            wanted = addresses if question.kind == dns.A else []
-            return dns.reply_addresses(question, wanted, limit)
+            return dns.reply_addresses(question, addresses, limit)
         if "." not in question.name and _dots_wanted(sandbox.request.dns_options):
             return dns.reply(question, dns.NAME_ERROR)
         return None
@@ -281,9 +280,10 @@ class Resolver:
     async def _socket(
         self, server: str, path: str, kind: socket.SocketKind
     ) -> trio.socket.SocketType:
-        if path:
-            return trio.socket.from_stdlib_socket(await self._namespaces.open_socket(path, kind))
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
+        if path:
+            opened = await self._namespaces.open_socket(path, kind, family)
+            return trio.socket.from_stdlib_socket(opened)
         return trio.socket.socket(family, kind)
 
     async def _servers_of_host(self) -> tuple[str, ...]:
@@ -293,7 +293,7 @@ class Resolver:
         return self._host_servers
 
 
-def _addresses_of(sandbox: LivingSandbox, name: str) -> list[IPv4Address]:
+def _addresses_of(sandbox: LivingSandbox, name: str) -> list[Address]:
     for join in sandbox.joins.values():
         if join.network.default:
             continue
@@ -307,7 +307,7 @@ def _addresses_of(sandbox: LivingSandbox, name: str) -> list[IPv4Address]:
     return []
 
 
-def _name_of(sandbox: LivingSandbox, address: IPv4Address) -> str:
+def _name_of(sandbox: LivingSandbox, address: Address) -> str:
     names = (
         join.network.zone.reverse(address)
         for join in sandbox.joins.values()

@@ -9,10 +9,19 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv6Address,
+    IPv6Interface,
+    ip_interface,
+    ip_network,
+)
 from typing import Self
 
 import attrs
+
+from linkspan.plugins.bridge_network.ipam import Address, Range
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _GETADDR = 20, 22
@@ -28,6 +37,8 @@ _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BRPORT_HAIRPIN, _BRPORT_ISOLATED = 4, 33
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_F_NODAD, _SCOPE_LINK = 0x02, 253
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _IFF_UP = 1
 _TABLE_MAIN, _PROTO_STATIC, _TYPE_UNICAST = 254, 4, 1
 
@@ -68,7 +79,7 @@ class Link:
 class Route:
     """A route; ``device`` is the index of its link, 0 if it has none."""
 
-    destination: IPv4Network
+    destination: Range
     device: int
     table: int
 
@@ -168,26 +179,32 @@ def delete_group(group: int) -> Message:
     return Message(_DELLINK, 0, body, f"delete the links of group {group:#x}")
 
 
-def address(index: int, interface: IPv4Interface) -> Message:
-    """Give a link an address, with the subnet's broadcast address."""
-    packed = interface.ip.packed
-    body = _ADDRESS.pack(socket.AF_INET, interface.network.prefixlen, 0, 0, index)
-    body += _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
-    if interface.network.prefixlen < 31:
+def address(index: int, interface: IPv4Interface | IPv6Interface) -> Message:
+    """Give a link an address; with IPv4 the subnet's broadcast address too, with IPv6 at once.
+
+    An IPv6 address is not looked for among the neighbours first: we give each out once.
+    """
+    ip, prefix = interface.ip, interface.network.prefixlen
+    flags = _IFA_F_NODAD if ip.version == 6 else 0
+    scope = _SCOPE_LINK if ip.is_link_local else 0
+    body = _ADDRESS.pack(_FAMILY[ip.version], prefix, flags, scope, index)
+    body += _attribute(_IFA_LOCAL, ip.packed) + _attribute(_IFA_ADDRESS, ip.packed)
+    if ip.version == 4 and prefix < 31:
         body += _attribute(_IFA_BROADCAST, interface.network.broadcast_address.packed)
     return Message(_NEWADDR, _CREATE | _REPLACE, body, f"give link {index} address {interface}")
 
 
-def default_route(index: int, gateway: IPv4Address) -> Message:
-    """Set the default route."""
-    body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, _PROTO_STATIC, 0, _TYPE_UNICAST, 0)
+def default_route(index: int, gateway: IPv4Address | IPv6Address) -> Message:
+    """Set the default route of a family."""
+    family = _FAMILY[gateway.version]
+    body = _ROUTE.pack(family, 0, 0, 0, _TABLE_MAIN, _PROTO_STATIC, 0, _TYPE_UNICAST, 0)
     body += _attribute(_RTA_GATEWAY, gateway.packed) + _number(_RTA_OIF, index)
     return Message(_NEWROUTE, _CREATE | _REPLACE, body, f"route by {gateway}")
 
 
-def delete_default_route() -> Message:
-    """Take the default route away."""
-    body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 0, 255, 0, 0)
+def delete_default_route(version: int) -> Message:
+    """Take the default route of a family (4, 6) away."""
+    body = _ROUTE.pack(_FAMILY[version], 0, 0, 0, _TABLE_MAIN, 0, 255, 0, 0)
     return Message(_DELROUTE, 0, body, "delete the default route")
 
 
@@ -293,28 +310,30 @@ class RtNetlink:
                     )
                 return _parse_link(part)
 
-    def addresses(self) -> list[tuple[int, IPv4Interface]]:
-        """All IPv4 addresses with the index of their link."""
+    def addresses(self) -> list[tuple[int, IPv4Interface | IPv6Interface]]:
+        """All addresses with the index of their link."""
         found = []
-        for body in self._dump(_GETADDR, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
+        for body in self._dump(_GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
             family, prefix, _, _, index = _ADDRESS.unpack_from(body)
-            local = _attributes(body, _ADDRESS.size).get(_IFA_LOCAL)
-            if family == socket.AF_INET and local:
-                found.append((index, IPv4Interface((local, prefix))))
+            have = _attributes(body, _ADDRESS.size)
+            local = have.get(_IFA_LOCAL) or have.get(_IFA_ADDRESS)
+            if family in _FAMILY.values() and local:
+                found.append((index, ip_interface((local, prefix))))
         return found
 
     def routes(self) -> list[Route]:
-        """All IPv4 routes of all tables."""
+        """All routes of all tables."""
         found = []
-        for body in self._dump(_GETROUTE, _ROUTE.pack(socket.AF_INET, *([0] * 8))):
+        for body in self._dump(_GETROUTE, _ROUTE.pack(socket.AF_UNSPEC, *([0] * 8))):
             family, prefix, _, _, table, _, _, _, _ = _ROUTE.unpack_from(body)
-            if family != socket.AF_INET:
+            if family not in _FAMILY.values():
                 continue
             have = _attributes(body, _ROUTE.size)
-            destination = IPv4Network((have.get(_RTA_DST, b"\0\0\0\0"), prefix), strict=False)
+            nowhere: Address = IPv4Address(0) if family == socket.AF_INET else IPv6Address(0)
+            where = have.get(_RTA_DST, nowhere.packed)
             found.append(
                 Route(
-                    destination=destination,
+                    destination=ip_network((where, prefix), strict=False),
                     device=_to_int(have.get(_RTA_OIF)),
                     table=_to_int(have.get(_RTA_TABLE)) or table,
                 )

@@ -9,90 +9,143 @@ because it was rewritten (``ct status dnat``); everything else into a bridge is 
 and traffic within the bridge.
 """
 
-from collections.abc import Iterable
-from ipaddress import IPv4Address
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from operator import attrgetter
 
 import attrs
 
+from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.sdk.model.network import Backend
 
-_TABLE = """\
-table inet @T@ {
- map pub4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
- map pub4_addr { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
- map balance4 { type inet_proto . inet_service : verdict; }
- map balance4_addr { type ipv4_addr . inet_proto . inet_service : verdict; }
- set refuse4 { type inet_proto . inet_service; }
- set refuse4_addr { type ipv4_addr . inet_proto . inet_service; }
- map pair { type ifname . ifname : verdict; }
- map snat4 { type ifname : ipv4_addr; }
- set masq4 { type ifname; }
- set internal { type ifname; }
- set subnet4 {
-  type ipv4_addr
-  flags interval
- }
- chain early {
-  type filter hook prerouting priority raw; policy accept;
-  iifgroup @G@ ip daddr 127.0.0.0/8 counter drop
-  iifgroup @G@ ip saddr 127.0.0.0/8 counter drop
-  iif != "lo" ip daddr 127.0.0.0/8 ip daddr . meta l4proto . th dport @pub4_addr counter drop
- }
- chain publish {
-  dnat ip to ip daddr . meta l4proto . th dport map @pub4_addr
-  ip daddr . meta l4proto . th dport vmap @balance4_addr
-  meta nfproto ipv4 dnat ip to meta l4proto . th dport map @pub4
-  meta nfproto ipv4 meta l4proto . th dport vmap @balance4
- }
- chain prerouting {
-  type nat hook prerouting priority dstnat; policy accept;
-  ip daddr 127.0.0.0/8 return
-  iifname @internal return
-  fib daddr type local jump publish
- }
- chain output {
-  type nat hook output priority -100; policy accept;
-  fib daddr type local jump publish
- }
- chain input {
-  type filter hook input priority filter; policy accept;
-  ip daddr . meta l4proto . th dport @refuse4_addr jump refuse
-  meta nfproto ipv4 meta l4proto . th dport @refuse4 jump refuse
- }
- chain refuse {
-  fib daddr type != local return
-  meta l4proto tcp reject with tcp reset
-  reject
- }
- chain postrouting {
-  type nat hook postrouting priority srcnat; policy accept;
-  oifgroup @G@ ct status dnat fib saddr type local masquerade
-  oifgroup @G@ ct status dnat ip saddr @subnet4 masquerade
-  iifgroup != @G@ return
-  oifgroup @G@ return
-  snat ip to iifname map @snat4
-  meta nfproto ipv4 iifname @masq4 masquerade
- }
- chain forward {
-  type filter hook forward priority filter; policy accept;
-  iifgroup != @G@ oifgroup != @G@ accept
-  tcp flags syn / syn,rst tcp option maxseg size set rt mtu
-  iifgroup @G@ ct status dnat iifname != @internal oifname != @internal accept
-  iifname . oifname vmap @pair
-  iifname @internal counter drop
-  oifname @internal counter drop
-  oifgroup @G@ jump inbound
-  iifgroup @G@ ct state invalid counter drop
- }
- chain inbound {
-  ct state established,related accept
-  ct status dnat accept
-  counter drop
- }
+_PORT = "inet_proto . inet_service"
+_CONTAINERS: Mapping[str, str] = {
+    "pub4": f"map {{ type {_PORT} : ipv4_addr . inet_service; }}",
+    "pub4_addr": f"map {{ type ipv4_addr . {_PORT} : ipv4_addr . inet_service; }}",
+    "pub6": f"map {{ type {_PORT} : ipv6_addr . inet_service; }}",
+    "pub6_addr": f"map {{ type ipv6_addr . {_PORT} : ipv6_addr . inet_service; }}",
+    "balance4": f"map {{ type {_PORT} : verdict; }}",
+    "balance4_addr": f"map {{ type ipv4_addr . {_PORT} : verdict; }}",
+    "refuse4": f"set {{ type {_PORT}; }}",
+    "refuse4_addr": f"set {{ type ipv4_addr . {_PORT}; }}",
+    "pair": "map { type ifname . ifname : verdict; }",
+    "snat4": "map { type ifname : ipv4_addr; }",
+    "snat6": "map { type ifname : ipv6_addr; }",
+    "masq4": "set { type ifname; }",
+    "masq6": "set { type ifname; }",
+    "internal": "set { type ifname; }",
+    "trusted": "set { type ifname . ifname; }",
+    "open4": "set { type ifname; }",
+    "open6": "set { type ifname; }",
+    "routed4": f"set {{ type ipv4_addr . {_PORT}; }}",
+    "routed6": f"set {{ type ipv6_addr . {_PORT}; }}",
+    "subnet4": "set { type ipv4_addr; flags interval; }",
+    "subnet6": "set { type ipv6_addr; flags interval; }",
 }
-"""
+"""Everything that changes is in these."""
+
+_CHAINS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "publish": (
+        "",
+        (
+            "dnat ip to ip daddr . meta l4proto . th dport map @pub4_addr",
+            "ip daddr . meta l4proto . th dport vmap @balance4_addr",
+            # Link-local clients are asked by the device they come from: the relay answers them.
+            "ip6 saddr fe80::/10 return",
+            "dnat ip6 to ip6 daddr . meta l4proto . th dport map @pub6_addr",
+            "meta nfproto ipv4 dnat ip to meta l4proto . th dport map @pub4",
+            "meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @pub6",
+            "meta nfproto ipv4 meta l4proto . th dport vmap @balance4",
+        ),
+    ),
+    "inbound": (
+        "",
+        (
+            "ct state established,related accept",
+            "ct status dnat accept",
+            "oifname . iifname @trusted accept",
+            "meta nfproto ipv4 oifname @open4 accept",
+            "meta nfproto ipv6 oifname @open6 accept",
+            "ip daddr . meta l4proto . th dport @routed4 accept",
+            "ip6 daddr . meta l4proto . th dport @routed6 accept",
+            "counter drop",
+        ),
+    ),
+    "refuse": (
+        "",
+        (
+            "fib daddr type != local return",
+            "meta l4proto tcp reject with tcp reset",
+            "reject",
+        ),
+    ),
+    "early": (
+        "type filter hook prerouting priority raw; policy accept;",
+        (
+            "iifgroup @G@ ip daddr 127.0.0.0/8 counter drop",
+            "iifgroup @G@ ip saddr 127.0.0.0/8 counter drop",
+            'iif != "lo" ip daddr 127.0.0.0/8 ip daddr . meta l4proto . th dport @pub4_addr'
+            " counter drop",
+        ),
+    ),
+    "prerouting": (
+        "type nat hook prerouting priority dstnat; policy accept;",
+        (
+            "ip daddr 127.0.0.0/8 return",
+            "iifname @internal return",
+            "fib daddr type local jump publish",
+        ),
+    ),
+    "output": (
+        "type nat hook output priority -100; policy accept;",
+        # A reply to ::1 cannot be brought home from a bridge: the relay answers there.
+        ("ip6 daddr ::1 return", "fib daddr type local jump publish"),
+    ),
+    "input": (
+        "type filter hook input priority filter; policy accept;",
+        (
+            "ip daddr . meta l4proto . th dport @refuse4_addr jump refuse",
+            "meta nfproto ipv4 meta l4proto . th dport @refuse4 jump refuse",
+        ),
+    ),
+    "postrouting": (
+        "type nat hook postrouting priority srcnat; policy accept;",
+        (
+            "oifgroup @G@ ct status dnat fib saddr type local masquerade",
+            "oifgroup @G@ ct status dnat ip saddr @subnet4 masquerade",
+            "oifgroup @G@ ct status dnat ip6 saddr @subnet6 masquerade",
+            "iifgroup != @G@ return",
+            "oifgroup @G@ return",
+            "snat ip to iifname map @snat4",
+            "snat ip6 to iifname map @snat6",
+            "meta nfproto ipv4 iifname @masq4 masquerade",
+            "meta nfproto ipv6 iifname @masq6 masquerade",
+        ),
+    ),
+    "forward": (
+        "type filter hook forward priority filter; policy accept;",
+        (
+            "meta nfproto ipv4 iifgroup != @G@ oifgroup != @G@ @FOREIGN4@",
+            "meta nfproto ipv6 iifgroup != @G@ oifgroup != @G@ @FOREIGN6@",
+            "tcp flags syn / syn,rst tcp option maxseg size set rt mtu",
+            "iifgroup @G@ ct status dnat iifname != @internal oifname != @internal accept",
+            "iifname . oifname vmap @pair",
+            "iifname @internal counter drop",
+            "oifname @internal counter drop",
+            "oifgroup @G@ jump inbound",
+            "iifgroup @G@ ct state invalid counter drop",
+        ),
+    ),
+}
+"""Chain → hook, and its rules. Chains that are jumped to come first."""
+
+
+@attrs.frozen(kw_only=True)
+class Contents:
+    """What is in the table already: names of its chains, and of its maps and sets."""
+
+    chains: frozenset[str] = frozenset()
+    containers: frozenset[str] = frozenset()
 
 
 @attrs.frozen
@@ -105,47 +158,82 @@ class Element:
 
 
 @attrs.frozen(kw_only=True)
+class FamilyRules:
+    """What the table knows of one address family of a network.
+
+    Attributes:
+        masquerade: Containers have the host's address outside.
+        source: Or this one.
+        unprotected: Everybody may reach every port of its containers.
+    """
+
+    subnets: tuple[str, ...]
+    masquerade: bool = True
+    source: str = ""
+    unprotected: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class BridgeRules:
-    """What the table knows of a network."""
+    """What the table knows of a network.
+
+    Attributes:
+        trusted: Interfaces of the host from which containers are reached directly.
+    """
 
     bridge: str
-    subnet: str
     internal: bool
     icc: bool
-    masquerade: bool
-    source: str = ""
+    ipv4: FamilyRules | None
+    ipv6: FamilyRules | None = None
+    trusted: tuple[str, ...] = ()
 
     def elements(self) -> list[Element]:
         """The network's elements."""
         name = f'"{self.bridge}"'
-        found = [
-            Element("pair", f"{name} . {name}", "accept" if self.icc else "drop"),
-            Element("subnet4", self.subnet),
-        ]
+        found = [Element("pair", f"{name} . {name}", "accept" if self.icc else "drop")]
         if self.internal:
             found.append(Element("internal", name))
-        elif self.source:
-            found.append(Element("snat4", name, self.source))
-        elif self.masquerade:
-            found.append(Element("masq4", name))
+        found += [Element("trusted", f'{name} . "{interface}"') for interface in self.trusted]
+        for version, family in ((4, self.ipv4), (6, self.ipv6)):
+            if family is not None:
+                found += self._of_family(name, version, family)
+        return found
+
+    def _of_family(self, name: str, version: int, family: FamilyRules) -> list[Element]:
+        found = [Element(f"subnet{version}", subnet) for subnet in family.subnets]
+        if self.internal:
+            return found
+        if family.source:
+            found.append(Element(f"snat{version}", name, family.source))
+        elif family.masquerade:
+            found.append(Element(f"masq{version}", name))
+        if family.unprotected:
+            found.append(Element(f"open{version}", name))
         return found
 
 
 def published(
-    *, host_ip: IPv4Address, protocol: str, host_port: int, address: IPv4Address, port: int
+    *, host: Address, protocol: str, host_port: int, container: Address, port: int
 ) -> Element:
-    """The element of a published port; ``0.0.0.0`` is every address of the host."""
-    value = f"{address} . {port}"
-    if int(host_ip) == 0:
-        return Element("pub4", f"{protocol} . {host_port}", value)
-    return Element("pub4_addr", f"{host_ip} . {protocol} . {host_port}", value)
+    """The element of a published port; a wildcard is every address of the host of that family."""
+    value = f"{container} . {port}"
+    name = f"pub{host.version}"
+    if int(host) == 0:
+        return Element(name, f"{protocol} . {host_port}", value)
+    return Element(f"{name}_addr", f"{host} . {protocol} . {host_port}", value)
+
+
+def opened(*, container: Address, protocol: str, port: int) -> Element:
+    """The element of a port that is reached at the container's own address (gateway mode routed)."""
+    return Element(f"routed{container.version}", f"{container} . {protocol} . {port}")
 
 
 @attrs.frozen(kw_only=True)
 class BalancedPort:
     """A host port whose connections are spread; without backends they are refused at once."""
 
-    host_ip: IPv4Address
+    host_ip: Address
     protocol: str
     host_port: int
     backends: tuple[Backend, ...] = ()
@@ -199,18 +287,47 @@ class BalancedPort:
 
 
 def load(
-    table: str, group: int, elements: Iterable[Element], balanced: Iterable[BalancedPort]
+    table: str,
+    group: int,
+    elements: Iterable[Element],
+    balanced: Iterable[BalancedPort],
+    *,
+    found: Contents,
+    keep_apart: frozenset[int] = frozenset(),
 ) -> str:
-    """Commands that make the table anew with all it holds, whatever was there before."""
-    text = f"add table inet {table}\ndelete table inet {table}\n"
-    text += _TABLE.replace("@T@", table).replace("@G@", f"{group:#x}")
+    """Commands that give the table, which is there, what it is to hold, and nothing else.
+
+    The table itself is not made anew: it may be owned, and no packet shall find it missing.
+
+    Args:
+        found: What is in it; of this and of other versions of ours.
+        keep_apart: Families (4, 6) of which the host forwards nothing but ours.
+    """
+    text = f"flush table inet {table}\n"
+    kinds = {name: definition.partition(" ")[0] for name, definition in _CONTAINERS.items()}
+    for name in sorted(found.containers & kinds.keys()):
+        text += f"flush {kinds[name]} inet {table} {name}\n"
+    for name in sorted(found.chains - _CHAINS.keys()):
+        text += f"delete chain inet {table} {name}\n"
+    for name in sorted(found.containers - kinds.keys()):
+        text += f"delete set inet {table} {name}\n"
+    for name, definition in _CONTAINERS.items():
+        kind, _, rest = definition.partition(" ")
+        text += f"add {kind} inet {table} {name} {rest}\n"
+    for name, (hook, _) in _CHAINS.items():
+        text += f"add chain inet {table} {name}" + (f" {{ {hook} }}\n" if hook else "\n")
+    verdicts = {
+        f"@FOREIGN{version}@": "counter drop" if version in keep_apart else "accept"
+        for version in (4, 6)
+    }
+    for name, (_, rules) in _CHAINS.items():
+        for rule in rules:
+            ready = rule.replace("@G@", f"{group:#x}")
+            for mark, verdict in verdicts.items():
+                ready = ready.replace(mark, verdict)
+            text += f"add rule inet {table} {name} {ready}\n"
     text += add(table, elements)
     return text + "".join(port.change(table, None) for port in balanced)
-
-
-def drop(table: str) -> str:
-    """Commands that take the table away, whether it is there or not."""
-    return f"add table inet {table}\ndelete table inet {table}\n"
 
 
 def add(table: str, elements: Iterable[Element]) -> str:

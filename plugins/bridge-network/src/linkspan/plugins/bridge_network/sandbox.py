@@ -5,7 +5,7 @@ kept beside the container's files, so that a restarted daemon can serve names an
 """
 
 import json
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import attrs
 import trio
 
 from linkspan.plugins.bridge_network.bridges import CarriedNetwork
+from linkspan.plugins.bridge_network.firewall import Target
 from linkspan.plugins.bridge_network.graveyard import Lease
-from linkspan.plugins.bridge_network.namespaces import ResolverSockets
+from linkspan.plugins.bridge_network.ipam import Address
+from linkspan.plugins.bridge_network.namespaces import DefaultRoute, ResolverSockets, Routes
 from linkspan.plugins.bridge_network.sandbox_files import SandboxFiles, own_names
 from linkspan.sdk.drivers.network import AttachRequest, Sandbox
 from linkspan.sdk.model.network import Endpoint, PortBinding
@@ -28,12 +30,16 @@ class Join:
 
     network: CarriedNetwork
     endpoint: Endpoint
-    lease: Lease
+    leases: tuple[Lease, ...]
 
     @property
-    def address(self) -> IPv4Address:
-        """The container's address in the network."""
-        return self.lease.address
+    def addresses(self) -> tuple[Address, ...]:
+        """The container's addresses in the network."""
+        return tuple(lease.address for lease in self.leases)
+
+    def address(self, version: int) -> Address | None:
+        """The one of a family."""
+        return next((each for each in self.addresses if each.version == version), None)
 
 
 @attrs.define(eq=False)
@@ -43,7 +49,7 @@ class LivingSandbox:
     Attributes:
         request: What was asked for, without its networks.
         ports: As published now; without a way out nothing is.
-        published_at: The endpoint that the ports lead to.
+        led_to: Where the ports lead.
         resolv_conf: As we wrote it last.
     """
 
@@ -52,7 +58,7 @@ class LivingSandbox:
     path: str = ""
     joins: dict[str, Join] = attrs.field(factory=dict)
     ports: tuple[PortBinding, ...] = ()
-    published_at: str = ""
+    led_to: Target | None = None
     resolver: ResolverSockets | None = None
     resolv_conf: str = ""
     lock: trio.Lock = attrs.field(factory=trio.Lock)
@@ -72,23 +78,50 @@ class LivingSandbox:
         """Whether it is in a network that is not internal."""
         return any(not join.network.internal for join in self.joins.values())
 
-    def way_out(self) -> Join | None:
-        """The endpoint with the default route: highest priority, then the network's name."""
-        open_joins = [join for join in self.joins.values() if not join.network.internal]
+    def way_out(self, version: int) -> Join | None:
+        """The endpoint with the default route of a family.
+
+        Highest priority, then the network's name, as in Docker.
+        """
+        candidates = [join for join in self.joins.values() if version in join.network.gateways()]
         return min(
-            open_joins,
+            candidates,
             key=lambda join: (-join.endpoint.spec.gateway_priority, join.network.network.name),
             default=None,
         )
+
+    def ways_out(self) -> dict[int, Join]:
+        """Family → the endpoint with its default route."""
+        return {v: join for v in (4, 6) if (join := self.way_out(v)) is not None}
+
+    def routes(self) -> Routes:
+        """Its default routes."""
+        return {
+            version: DefaultRoute(join.endpoint.interface, join.network.gateways()[version])
+            for version, join in self.ways_out().items()
+        }
+
+    def target(self) -> Target | None:
+        """Where its published ports lead now; None if nowhere."""
+        ways = self.ways_out()
+        if not ways:
+            return None
+        four = ways[4].address(4) if 4 in ways else None
+        six = ways[6].address(6) if 6 in ways else None
+        assert four is None or isinstance(four, IPv4Address)
+        assert six is None or isinstance(six, IPv6Address)
+        routed = {version for version, join in ways.items() if version in join.network.routed}
+        return Target(ipv4=four, ipv6=six, routed=frozenset(routed))
 
     def free_interface_name(self, prefix: str) -> str:
         """The lowest ``eth<N>`` that is not taken."""
         taken = {join.endpoint.interface for join in self.joins.values()}
         return next(name for n in range(len(taken) + 1) if (name := f"{prefix}{n}") not in taken)
 
-    def own_hosts(self, join: Join) -> tuple[str, str]:
-        """The container's own line in its hosts file."""
-        return str(join.address), own_names(self.request.hostname, self.request.domainname)
+    def own_hosts(self, join: Join) -> list[tuple[str, str]]:
+        """The container's own lines in its hosts file."""
+        names = own_names(self.request.hostname, self.request.domainname)
+        return [(str(address), names) for address in join.addresses]
 
     def view(self) -> Sandbox:
         """As the engine keeps it."""
@@ -105,7 +138,6 @@ class LivingSandbox:
         memory = {
             "request": attrs.asdict(attrs.evolve(self.request, networks=())),
             "resolv_conf": self.resolv_conf,
-            "published_at": self.published_at,
         }
         new = self.files.folder / f"{_MEMORY}.new"
         new.write_text(json.dumps(memory))
@@ -118,7 +150,6 @@ class Memory:
 
     request: AttachRequest
     resolv_conf: str
-    published_at: str
 
 
 def recall(folder: Path) -> Memory | None:
@@ -128,7 +159,6 @@ def recall(folder: Path) -> Memory | None:
         return Memory(
             request=_request(memory["request"]),
             resolv_conf=memory["resolv_conf"],
-            published_at=memory["published_at"],
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -58,6 +58,16 @@ def opened(path: str) -> Iterator[int]:
         os.close(descriptor)
 
 
+@contextmanager
+def opened_folder(path: os.PathLike[str]) -> Iterator[int]:
+    """Open a folder as a mere place, for a while."""
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def is_network_namespace(path: str) -> bool:
     """Whether the file is a network namespace (ioctl_ns(2))."""
     try:
