@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from linkspan.core.cli import runflags
+from linkspan.core.cli import runvalues
 
 ID = "c0" * 32
 NO_SUCH_IMAGE = {"message": "No such image: alpine:latest", "code": "image_not_found"}
@@ -447,12 +447,12 @@ def test_what_cannot_be_read_is_wrong_usage_and_sends_nothing(
     ],
 )
 def test_forms_of_a_published_port(text: str, expected: tuple[str, ...]) -> None:
-    assert runflags.split_port(text) == expected
+    assert runvalues.split_port(text) == expected
 
 
 def test_ranges_of_ports_go_side_by_side() -> None:
-    exposed, bindings = runflags.port_bindings(["8000-8001:80-81"])
+    exposed, bindings = runvalues.port_bindings(["8000-8001:80-81"])
     assert sorted(exposed) == ["80/tcp", "81/tcp"]
     assert [b[0]["HostPort"] for b in bindings.values()] == ["8000", "8001"]
     with pytest.raises(click.BadParameter):
-        runflags.port_bindings(["8000-8001:80-82"])
+        runvalues.port_bindings(["8000-8001:80-82"])

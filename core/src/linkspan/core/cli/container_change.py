@@ -7,7 +7,7 @@ import click
 from linkspan.core.cli.command import Size, command
 from linkspan.core.cli.common import complete_container, complete_running, each
 from linkspan.core.cli.failure import USAGE, Failure
-from linkspan.core.cli.runflags import restart_policy
+from linkspan.core.cli.runvalues import restart_policy
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
 

@@ -18,7 +18,8 @@ from linkspan.core.cli.failure import (
     Failure,
     of_error,
 )
-from linkspan.core.cli.runflags import container_body, container_options, environment
+from linkspan.core.cli.runflags import container_body, container_options
+from linkspan.core.cli.runvalues import environment
 from linkspan.core.cli.session import Session
 from linkspan.core.client.errors import ApiError
 from linkspan.core.client.short import segment
@@ -93,7 +94,7 @@ def run(
 def create(session: Session, image: str, arguments: tuple[str, ...], **options: Any) -> None:
     """Create a container."""
     try:
-        identifier = _create(session, image, arguments, options, attach=False)
+        identifier = _create(session, image, arguments, options, attach=True)
     except LinkspanError as exc:
         raise _with_status(exc, DAEMON_FAILED) from exc
     session.terminal.print(identifier)
@@ -132,6 +133,7 @@ def start(
         "tty": found["Config"].get("Tty", False),
         "interactive": interactive and found["Config"].get("OpenStdin", False),
         "remove": (found.get("HostConfig") or {}).get("AutoRemove", False),
+        "attach": (),
     }
     return _run_attached(session, found["Id"], options, True, _keys(detach_keys))
 
@@ -159,7 +161,8 @@ def attach(
         )
     identifier, tty = found["Id"], found["Config"].get("Tty", False)
     stdin = not no_stdin and found["Config"].get("OpenStdin", False)
-    stream = _attach(session, identifier, tty=tty, stdin=stdin, sig_proxy=sig_proxy, keys=keys)
+    streams = _streams({"attach": (), "interactive": stdin})
+    stream = _attach(session, identifier, tty=tty, streams=streams, sig_proxy=sig_proxy, keys=keys)
     with session.api.open("POST", f"/containers/{identifier}/wait", silence_s=None) as waiting:
         if not stream.run():
             session.terminal.note(f"left running; to come back: linkspan attach {container}")
@@ -267,8 +270,9 @@ def _create(
 ) -> str:
     """Create the container, pulling its image if it is missing; return its id."""
     body = container_body(image, arguments, options)
-    body |= {"AttachStdout": attach, "AttachStderr": attach}
-    body["AttachStdin"] = body["StdinOnce"] = attach and options["interactive"]
+    streams = _streams(options) if attach else frozenset()
+    body |= {"AttachStdout": "stdout" in streams, "AttachStderr": "stderr" in streams}
+    body["AttachStdin"] = body["StdinOnce"] = "stdin" in streams
     cidfile = Path(options["cidfile"]) if options["cidfile"] else None
     if cidfile is not None and cidfile.exists():
         raise Failure(
@@ -289,6 +293,13 @@ def _create(
     if cidfile is not None:
         cidfile.write_text(made["Id"])
     return str(made["Id"])
+
+
+def _streams(options: dict[str, Any]) -> frozenset[str]:
+    """Which of a container's streams are joined."""
+    if options["attach"]:
+        return frozenset(options["attach"])
+    return frozenset(("stdout", "stderr", *(("stdin",) if options["interactive"] else ())))
 
 
 def _image_is_missing(exc: ApiError) -> bool:
@@ -326,7 +337,7 @@ def _run_attached(
         session,
         identifier,
         tty=options["tty"],
-        stdin=options["interactive"],
+        streams=_streams(options),
         sig_proxy=sig_proxy,
         keys=keys,
     )
@@ -344,17 +355,23 @@ def _run_attached(
 
 
 def _attach(
-    session: Session, identifier: str, *, tty: bool, stdin: bool, sig_proxy: bool, keys: bytes
+    session: Session,
+    identifier: str,
+    *,
+    tty: bool,
+    streams: frozenset[str],
+    sig_proxy: bool,
+    keys: bytes,
 ) -> Stream:
     api = session.api
     path = f"/containers/{identifier}"
-    query = {"stream": True, "stdin": stdin, "stdout": True, "stderr": True}
+    query = {"stream": True, **{name: name in streams for name in ("stdin", "stdout", "stderr")}}
     sock, early, _ = api.hijack(f"{path}/attach", query)
     return Stream(
         sock,
         early,
         tty=tty,
-        stdin=stdin,
+        stdin="stdin" in streams,
         resize=lambda h, w: api.post(f"{path}/resize", {"h": h, "w": w}),
         kill=(lambda name: api.post(f"{path}/kill", {"signal": name})) if sig_proxy else None,
         detach_keys=keys,

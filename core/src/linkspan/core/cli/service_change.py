@@ -13,7 +13,8 @@ from linkspan.core.cli.common import complete_service, key_values
 from linkspan.core.cli.credentials import registry_auth
 from linkspan.core.cli.failure import FAILED, TIMED_OUT, Failure
 from linkspan.core.cli.progress import Display, bar
-from linkspan.core.cli.runflags import environment, healthcheck, mount, split_port, split_volumes
+from linkspan.core.cli.runflags import healthcheck
+from linkspan.core.cli.runvalues import environment, mount, split_port, split_volumes
 from linkspan.core.cli.service import task_name
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
