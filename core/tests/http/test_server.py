@@ -529,6 +529,21 @@ async def test_an_upgrade_is_101_and_then_raw_both_ways(served, body) -> None:
     assert await client.closed()
 
 
+async def test_output_never_comes_in_one_piece_with_the_head(served) -> None:
+    async def speak(duplex: Duplex) -> None:
+        await duplex.send(b"first words")
+
+    served.add("POST", "/attach", hijacked(speak))
+    await served.start()
+    client = await served.client()
+    await client.send(f"POST /attach HTTP/1.1\r\nHost: d\r\n{UPGRADE}\r\n".encode())
+    # Whoever reads as much as there is gets the head alone, however late it comes to read.
+    await trio.testing.wait_all_tasks_blocked()
+    head = await client.stream.receive_some(65536)
+    assert head.endswith(b"\r\n\r\n")
+    assert await client.exactly(11) == b"first words"
+
+
 async def test_without_upgrade_the_stream_is_a_raw_200_and_early_input_is_kept(served) -> None:
     async def cat(duplex: Duplex) -> None:
         await duplex.send(await duplex.receive())

@@ -277,10 +277,16 @@ def test_defaults_are_dockers() -> None:
     assert decode_service(Document(encode_service_spec(spec))) == spec
 
 
+async def test_a_service_without_a_name_gets_one(api, books) -> None:
+    nameless = {"TaskTemplate": {"ContainerSpec": {"Image": "web"}}}
+    made = (await api.ask("POST", "/services/create", nameless)).json
+    seen = (await api.ask("GET", f"/services/{made['ID']}")).json
+    assert "_" in seen["Spec"]["Name"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"Name": ""}, "name must be provided"),
         ({"TaskTemplate": {}}, "image reference must be provided"),
         ({"Mode": {"ReplicatedJob": {}}}, "jobs are not supported"),
         ({"EndpointSpec": {"Mode": "dnsrr"}}, "use vip"),

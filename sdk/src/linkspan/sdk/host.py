@@ -288,6 +288,9 @@ class Events(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """From now on, or from a time, as far as it is remembered."""
 
+    def recent(self, *, since_ns: int | None = None) -> Sequence[Event]:
+        """What is remembered, oldest first; from a time on if one is given."""
+
 
 @attrs.frozen(kw_only=True)
 class StepMount:

@@ -18,7 +18,7 @@ from linkspan.core.engine.files import ContainerFiles
 from linkspan.core.engine.images import ImageStore
 from linkspan.core.engine.lifecycle import KIND, Lifecycle
 from linkspan.core.engine.mounts import wanted_mounts
-from linkspan.core.engine.names import by_prefix, check_name, free_name, is_id, not_found
+from linkspan.core.engine.names import by_prefix, check_name, is_id, not_found
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.volumes import VolumeStore
 from linkspan.core.plugins.hooks import HookRunner
@@ -42,6 +42,7 @@ from linkspan.sdk.model.files import Change, PathStat
 from linkspan.sdk.model.network import Network
 from linkspan.sdk.model.process import LogQuery, LogRecord
 from linkspan.sdk.model.volume import VolumeSpec
+from linkspan.sdk.names import free_name
 
 
 class ContainerStore:
@@ -488,8 +489,11 @@ class ContainerStore:
                 endpoint = await self._networks.connect_running(network, container, spec)
                 container = attrs.evolve(container, endpoints=(*container.endpoints, endpoint))
             networks = {**container.spec.networks, network.name: spec}
-            changed = attrs.evolve(container, spec=attrs.evolve(container.spec, networks=networks))
-            await self._life.save(entry, changed)
+            mode = container.spec.network_mode
+            # Whoever left its last network is in none: the next one it joins becomes its own.
+            mode = network.name if mode == "none" else mode
+            changed = attrs.evolve(container.spec, networks=networks, network_mode=mode)
+            await self._life.save(entry, attrs.evolve(container, spec=changed))
 
     async def disconnect(self, network: Network, ref: str, *, force: bool) -> None:
         """Take a container out of a network."""

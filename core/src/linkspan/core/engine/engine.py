@@ -54,6 +54,10 @@ class EngineEvents:
         """From now on, or from a time."""
         return self._bus.subscribe(since_ns=since_ns)
 
+    def recent(self, *, since_ns: int | None = None) -> Sequence[Event]:
+        """See ``linkspan.sdk.host.Events``."""
+        return self._bus.recent(since_ns=since_ns)
+
 
 class EngineImages:
     """Images with pull and push; implements ``linkspan.sdk.host.Images``."""

@@ -2,25 +2,13 @@
 
 import re
 import secrets
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 
 from linkspan.sdk.errors import InvalidArgument, NotFound
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 _ID = re.compile(r"[0-9a-f]{64}")
-
-_ADJECTIVES = (  # noqa: SIM905 - a list of words reads better as text
-    "able amber brave bright brisk calm clever crisp eager fair fleet fond gentle glad grand keen kind "
-    "lively loyal lucid merry mild neat noble patient plucky proud quick quiet ready sharp sleek smart "
-    "snug steady sturdy sunny swift tidy trim trusty warm wise witty"
-).split()
-_NOUNS = (  # noqa: SIM905
-    "anchor barge beacon bollard bow bridge brig buoy cabin canal capstan clipper compass crane current "
-    "cutter deck dinghy dock ferry fjord galley gull harbour helm hull island jetty keel lantern lighthouse "
-    "lock lugger mast mooring oar pier pilot port prow quay ramp reef rudder sail schooner skiff sloop "
-    "strait tender tide tug voyage wharf winch yawl"
-).split()
 
 
 def new_id() -> str:
@@ -34,17 +22,6 @@ def new_id() -> str:
 def is_id(text: str) -> bool:
     """Whether a text looks as ``new_id`` makes them."""
     return _ID.fullmatch(text) is not None
-
-
-def free_name(taken: Container[str]) -> str:
-    """A name nobody has, ``brisk_harbour``."""
-    for attempt in range(1000):
-        name = f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_NOUNS)}"
-        if attempt > 20:
-            name += secrets.token_hex(2)
-        if name not in taken:
-            return name
-    raise AssertionError("names ran out")
 
 
 def check_name(name: str, what: str) -> str:

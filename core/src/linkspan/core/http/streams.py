@@ -4,8 +4,11 @@ Parts of a message go out in one sendmsg without being joined (a Docker frame is
 up to a megabyte of data; joining would copy it).
 """
 
+import fcntl
 import select
 import socket
+import struct
+import termios
 from collections.abc import Awaitable, Callable, Iterable
 
 import trio
@@ -16,6 +19,8 @@ from linkspan.sdk.http import Duplex
 RECEIVE_BYTES = 1 << 16
 # sendmsg takes at most IOV_MAX buffers (1024 on Linux).
 MAX_PARTS = 512
+HEAD_READ_S = 1.0
+"""How long output of a taken-over connection waits for a client that does not read the head."""
 
 
 class ClientGone(trio.BrokenResourceError):
@@ -41,6 +46,29 @@ async def send_parts(sock: trio.socket.SocketType, parts: Iterable[bytes]) -> No
                 rest[first] = memoryview(rest[first])[sent:]
     except OSError as error:
         raise ClientGone("the client has gone") from error
+
+
+async def until_read(sock: trio.socket.SocketType) -> None:
+    """Wait until the other end of a unix socket has read all that was sent, HEAD_READ_S at most.
+
+    There is no event for it (TIOCOUTQ, ``unix(7)``'s SIOCOUTQ, is a count), so it is looked at again and
+    again, at growing intervals; most clients have read before the first look.
+    """
+    if sock.family != socket.AF_UNIX:
+        return
+    pause_s = 50e-6
+    with trio.move_on_after(HEAD_READ_S):
+        while _unread(sock):
+            await trio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 0.01)
+
+
+def _unread(sock: trio.socket.SocketType) -> bool:
+    try:
+        packed = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    except OSError:
+        return False
+    return bool(struct.unpack("i", packed)[0])
 
 
 async def run_for_client(
@@ -89,6 +117,9 @@ class SocketDuplex(Duplex):
 
     ``send`` may be called by several tasks: what one of them sends stays together.
 
+    The head travels alone, and output waits until it was read: docker-py and others read the head
+    through a buffer that they throw away, with all that came in the same piece.
+
     Args:
         head: Sent before anything else.
         already: What the client sent behind its request.
@@ -99,6 +130,7 @@ class SocketDuplex(Duplex):
         self._head = head
         self._already = already
         self._sending = trio.Lock()
+        self._head_was_read = False
         self.started = False
 
     async def start(self) -> None:
@@ -123,7 +155,10 @@ class SocketDuplex(Duplex):
         async with self._sending:
             if not self.started:
                 self.started = True
-                parts = (self._head, *parts)
+                await send_parts(self._socket, (self._head,))
+            if parts and not self._head_was_read:
+                await until_read(self._socket)
+                self._head_was_read = True
             await send_parts(self._socket, parts)
 
     async def send_eof(self) -> None:

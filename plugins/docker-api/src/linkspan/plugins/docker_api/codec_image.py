@@ -74,8 +74,10 @@ def encode_image_config(config: ImageConfig) -> dict[str, Any]:
     return out
 
 
-def encode_image(image: Image, *, graph_driver: str, old: bool) -> dict[str, Any]:
-    """GET /images/{name}/json."""
+def encode_image(
+    image: Image, *, graph_driver: str, api_version: tuple[int, int]
+) -> dict[str, Any]:
+    """GET /images/{name}/json, with the fields that the client's version has."""
     config = image.config
     out: dict[str, Any] = {
         "Id": image.id,
@@ -96,8 +98,11 @@ def encode_image(image: Image, *, graph_driver: str, old: bool) -> dict[str, Any
     }
     if config.platform.variant:
         out["Variant"] = config.platform.variant
-    if old:
+    if api_version < (1, 44):
         out["VirtualSize"] = image.size_bytes
+    if api_version < (1, 45):
+        # docker-compose 1.29 looks here for the image's volumes.
+        out |= {"Container": "", "ContainerConfig": encode_image_config(config)}
     return out
 
 

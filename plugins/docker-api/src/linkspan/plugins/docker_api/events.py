@@ -9,6 +9,7 @@ from linkspan.plugins.docker_api.filters import Filters, has_label, parse_nanose
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.streams import copy_in_batches
 from linkspan.plugins.docker_api.timestamps import now_s
+from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Stream, Writer
@@ -43,8 +44,6 @@ _OBJECTS = (
     "workflow",
     "task",
 )
-# Events of the past are told first; how long an `until` that is over waits for them.
-_REPLAY_S = 0.5
 
 
 class EventRoutes:
@@ -62,20 +61,27 @@ class EventRoutes:
         filters = read_filters(request, _FILTERS)
         since_ns = parse_nanoseconds(request.query.get("since", ""))
         until_ns = parse_nanoseconds(request.query.get("until", ""))
-        if since_ns is None and until_ns is not None and until_ns / 1e9 <= now_s():
-            since_ns = 0
+        if since_ns is not None and until_ns is not None and until_ns < since_ns:
+            raise InvalidArgument(
+                f"`since` time ({since_ns / 1e9:.9f}) cannot be after `until` time ({until_ns / 1e9:.9f})"
+            )
 
-        def encode(event: Event) -> tuple[bytes, ...] | None:
-            if until_ns is not None and event.time_ns > until_ns:
-                return None
-            return _encode(event) if passes(event, filters) else ()
+        def encode(event: Event) -> tuple[bytes, ...]:
+            wanted = until_ns is None or event.time_ns <= until_ns
+            return _encode(event) if wanted and passes(event, filters) else ()
 
         async def run(writer: Writer) -> None:
             left_s = float("inf")
             if until_ns is not None:
-                left_s = max(until_ns / 1e9 - now_s(), 0) + _REPLAY_S
+                left_s = until_ns / 1e9 - now_s()
+            if left_s <= 0:  # a question about the past, which has ended
+                past = self._events.recent(since_ns=since_ns)
+                await writer.write(*(part for event in past for part in encode(event)))
+                return
+            # As in Docker: who says until when is told the past, too.
+            begin_ns = 0 if since_ns is None and until_ns is not None else since_ns
             with trio.move_on_after(left_s):
-                async with self._events.subscribe(since_ns=since_ns) as events:
+                async with self._events.subscribe(since_ns=begin_ns) as events:
                     await copy_in_batches(writer, events, encode)
 
         return Stream(run=run)

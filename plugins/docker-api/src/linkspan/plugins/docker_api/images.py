@@ -146,8 +146,11 @@ class ImageRoutes:
         """GET /images/{name}/json."""
         image = self._images.inspect(request.params["name"])
         graph_driver = self._host.daemon.drivers.get("snapshots", "")
-        old = request.api_version < (1, 44)
-        return json_response(encode_image(image, graph_driver=graph_driver, old=old))
+        version = request.api_version
+        if request.headers.get("user-agent", "").startswith("docker-compose/1."):
+            # It speaks the newest version, but knows the fields of an old one only.
+            version = min(version, (1, 44))
+        return json_response(encode_image(image, graph_driver=graph_driver, api_version=version))
 
     async def history(self, request: Request) -> Response:
         """GET /images/{name}/history."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from linkspan.plugins.docker_api.codec_service import decode_service, encode_service
+from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import DockerRouter, read_document
 from linkspan.plugins.docker_api.service_logs import task_log_stream
@@ -11,6 +12,7 @@ from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
 from linkspan.sdk.model.service import Task
+from linkspan.sdk.names import free_name
 
 
 class ServiceRoutes:
@@ -47,8 +49,12 @@ class ServiceRoutes:
     async def create(self, request: Request) -> Response:
         """POST /services/create."""
         await require_cluster(self._host)
-        spec = decode_service(await read_document(request))
-        service = await orchestrator(self._host).create_service(spec)
+        driver = orchestrator(self._host)
+        body = await read_document(request)
+        if not body.text("Name"):
+            taken = {service.spec.name for service in await driver.list_services()}
+            body = Document({**body.value, "Name": free_name(taken)})
+        service = await driver.create_service(decode_service(body))
         return json_response({"ID": service.id, "Warnings": None}, status=201)
 
     async def inspect(self, request: Request) -> Response:

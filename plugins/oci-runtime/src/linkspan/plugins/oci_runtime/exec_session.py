@@ -409,23 +409,25 @@ async def _with_terminal(command: ExecCommand) -> ExecSession:
 
 async def _receive_terminal(listener: socket.socket, pidfd: int) -> int | None:
     """Take the terminal's master; None if the runtime ended before it made one."""
-    master: int | None = None
     async with trio.open_nursery() as nursery:
 
-        async def ended() -> None:
-            await trio.lowlevel.wait_readable(pidfd)
+        async def first(fd: int) -> None:
+            await trio.lowlevel.wait_readable(fd)
             nursery.cancel_scope.cancel()
 
-        nursery.start_soon(ended)
-        await trio.lowlevel.wait_readable(listener)
+        nursery.start_soon(first, pidfd)
+        nursery.start_soon(first, listener.fileno())
+    try:
+        # A quick process may have ended by now: what its runtime sent is there all the same.
         connection, _ = listener.accept()
-        with connection:
-            connection.setblocking(False)
-            await trio.lowlevel.wait_readable(connection)
-            _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
-        if fds:
-            master = fds[0]
-            os.set_inheritable(master, False)
-            os.set_blocking(master, False)
-        nursery.cancel_scope.cancel()
-    return master
+    except BlockingIOError:
+        return None
+    with connection:
+        connection.setblocking(False)
+        await trio.lowlevel.wait_readable(connection)
+        _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
+    if not fds:
+        return None
+    os.set_inheritable(fds[0], False)
+    os.set_blocking(fds[0], False)
+    return fds[0]

@@ -106,6 +106,9 @@ class FakeEvents:
         async with aclosing(self._from(at)) as events:
             yield events
 
+    def recent(self, *, since_ns: int | None = None) -> Sequence[Event]:
+        return [e for e in self.told if since_ns is None or e.time_ns >= since_ns]
+
     async def _from(self, at: int) -> AsyncGenerator[Event, None]:
         while True:
             while at < len(self.told):
