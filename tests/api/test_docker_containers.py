@@ -260,3 +260,21 @@ def test_exec_on_a_terminal(daemon: Daemon) -> None:
     terminal.wait_for(b"# ")
     terminal.type(b"exit 9\n")
     assert terminal.end() == 9
+
+
+def test_logs_are_read_across_files_while_they_are_rotated(daemon: Daemon) -> None:
+    script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); usleep 2000; done"
+    daemon.docker(
+        "run", "-d", "--name", "talker", "--log-opt", "max-size=1k", "--log-opt", "max-file=90",
+        "busybox", "sh", "-c", script,
+    )  # fmt: skip
+    wanted = "".join(f"line {n}\n" for n in range(300))
+    assert daemon.docker("logs", "-f", "talker").out == wanted
+    assert daemon.docker("logs", "talker").out == wanted
+    assert (
+        daemon.docker("logs", "--tail", "200", "talker").out == wanted[-200 * len("line 100\n") :]
+    )
+    assert len(list(daemon.data_root.rglob("log.2"))) == 1
+    daemon.docker("run", "--name", "mute", "--log-driver", "none", "busybox", "echo", "unheard")
+    refused = daemon.docker("logs", "mute", status=1)
+    assert "configured logging driver does not support reading" in refused.err

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from linkspan.plugins.oci_runtime.logs import LogFile, read_log, time_text
+from linkspan.plugins.oci_runtime.logs import Log, read_log, time_text
+from linkspan.plugins.oci_runtime.rotation import older
 from linkspan.sdk.model.process import LogQuery, LogRecord, StreamKind
 
 OUT, ERR = StreamKind.STDOUT, StreamKind.STDERR
@@ -36,7 +37,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def read(path: Path, **query: object) -> list[LogRecord]:
-    file = LogFile(path, LogQuery(**query))  # type: ignore[arg-type]
+    file = Log(path, LogQuery(**query))  # type: ignore[arg-type]
     found: list[LogRecord] = []
     while (batch := file.read()) is not None:
         found += batch
@@ -200,3 +201,67 @@ async def test_following_ends_at_until(log: Path) -> None:
 async def test_a_missing_log_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await Follower().run(tmp_path / "none", LogQuery())
+
+
+def rotate_by_hand(log: Path, *, keep: int = 9) -> None:
+    """What ``rotation.rotate`` does, before conmon has opened the new file."""
+    older(log, keep).unlink(missing_ok=True)
+    for number in range(keep - 1, -1, -1):
+        if older(log, number).exists():
+            older(log, number).rename(older(log, number + 1))
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    path = tmp_path / "log"
+    for second in range(1, 4):
+        rotate_by_hand(path)
+        path.write_text(line(second * 2, f"{second}a") + line(second * 2 + 1, f"{second}b"))
+    return path
+
+
+ALL = [b"1a\n", b"1b\n", b"2a\n", b"2b\n", b"3a\n", b"3b\n"]
+
+
+def test_several_files_are_read_as_one_log(three: Path) -> None:
+    assert texts(three) == ALL
+    assert texts(three, merge=True) == [b"".join(ALL[at : at + 2]) for at in (0, 2, 4)]
+    assert texts(three, since_ns=at(5)) == ALL[3:]
+    for tail in range(8):
+        assert texts(three, tail=tail) == ALL[6 - min(tail, 6) :]
+
+
+def test_between_two_files_there_may_be_no_newest_one(three: Path) -> None:
+    rotate_by_hand(three)
+    assert texts(three) == ALL
+    assert texts(three, tail=3) == ALL[3:]
+
+
+def test_a_file_that_is_renamed_while_it_is_read_is_read_once(three: Path) -> None:
+    log = Log(three, LogQuery())
+    found = list(log.read() or ())
+    rotate_by_hand(three)
+    with older(three, 1).open("a") as file:
+        file.write(line(8, "late"))
+    three.write_text(line(9, "new"))
+    while (batch := log.read()) is not None:
+        found += batch
+    rotate_by_hand(three)
+    rotate_by_hand(three)
+    assert log.read() is None
+    three.write_text(line(10, "newer"))
+    while (batch := log.read()) is not None:
+        found += batch
+    log.close()
+    assert [record.data for record in found] == [*ALL, b"late\n", b"new\n", b"newer\n"]
+
+
+def test_a_reader_whose_file_is_gone_goes_on_with_the_oldest_that_is_there(three: Path) -> None:
+    log = Log(three, LogQuery(tail=0))
+    assert log.read() is None
+    older(three, 2).unlink()
+    for second in (10, 12):
+        rotate_by_hand(three, keep=1)
+        three.write_text(line(second, str(second)))
+    assert [record.data for _ in range(2) for record in log.read() or ()] == [b"10\n", b"12\n"]
+    log.close()

@@ -278,14 +278,57 @@ async def test_terminals_have_the_size_they_are_told(bench: RuntimeBench) -> Non
             assert b"33 99" in b"".join((await drain(session)).values())
 
 
-async def test_the_log_is_cut_at_its_size(bench: RuntimeBench) -> None:
-    container_id = await bench.start(
-        "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); done", log_max_bytes=8192
-    )
+COUNT_TO_400 = "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); usleep 2000; done"
+COUNTED = [b"line %d\n" % n for n in range(400)]
+
+
+async def test_a_log_keeps_its_last_files_and_no_line_between_them_is_lost(
+    bench: RuntimeBench,
+) -> None:
+    container_id = await bench.start(COUNT_TO_400, log_max_bytes=2048, log_max_files=3)
+    await bench.runtime.wait(container_id)
+    kept = [data for _, data in await bench.log(container_id)]
+    assert 0 < len(kept) < 400
+    assert kept == COUNTED[-len(kept) :]
+    assert [data for _, data in await bench.log(container_id, tail=20)] == COUNTED[-20:]
+
+
+async def test_a_follower_misses_nothing_when_files_change(bench: RuntimeBench) -> None:
+    container_id = await bench.start(COUNT_TO_400, log_max_bytes=1024, log_max_files=100)
+    followed = [data async for data in lines(bench, container_id)]
+    assert followed == COUNTED
+    assert [data for _, data in await bench.log(container_id)] == COUNTED
+    assert [data for _, data in await bench.log(container_id, tail=300)] == COUNTED[-300:]
+
+
+async def test_a_log_stays_small_and_whole_when_the_daemon_is_another_one(
+    config: OciConfig, busybox_rootfs: Path, fake_host: FakeHost
+) -> None:
+    async with OciRuntime.open(config, fake_host) as first:
+        await first.recover()
+        bench = RuntimeBench(first, busybox_rootfs)
+        container_id = await bench.start(COUNT_TO_400, log_max_bytes=1024, log_max_files=100)
+    async with OciRuntime.open(config, fake_host) as second:
+        await second.recover()
+        bench = RuntimeBench(second, busybox_rootfs)
+        await second.wait(container_id)
+        assert [data for _, data in await bench.log(container_id)] == COUNTED
+        await second.delete(container_id)
+
+
+async def lines(bench: RuntimeBench, container_id: str) -> AsyncIterator[bytes]:
+    async with bench.runtime.logs(container_id, LogQuery(follow=True)) as records:
+        async for record in records:
+            yield record.data
+
+
+async def test_a_log_of_one_file_begins_anew_at_its_size(bench: RuntimeBench) -> None:
+    script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); usleep 2000; done"
+    container_id = await bench.start(script, log_max_bytes=4096)
     await bench.runtime.wait(container_id)
     records = await bench.log(container_id)
-    assert 0 < len(records) < 400
-    assert records[-1] == (StreamKind.STDOUT, b"line 399\n")
+    assert 0 < len(records) < 300
+    assert records[-1] == (StreamKind.STDOUT, b"line 299\n")
 
 
 async def test_a_long_line_is_told_in_parts_without_a_newline_between(bench: RuntimeBench) -> None:

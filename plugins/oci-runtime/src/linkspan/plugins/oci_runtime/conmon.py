@@ -42,7 +42,6 @@ class ConmonCommand:
     bundle: Path
     exit_folder: Path
     log: str
-    log_max_bytes: int = 0
     tty: bool = False
     stdin: bool = False
     stdin_once: bool = False
@@ -61,8 +60,6 @@ class ConmonCommand:
             *("--exit-dir", str(self.exit_folder), "--log-path", self.log),
             *(f"--runtime-arg={word}" for word in self.runtime_args),
         ]
-        if self.log_max_bytes > 0:
-            words += ["--log-size-max", str(self.log_max_bytes)]
         if self.tty:
             words.append("--terminal")
         if self.stdin:

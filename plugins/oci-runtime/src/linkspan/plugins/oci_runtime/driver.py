@@ -31,6 +31,7 @@ from linkspan.plugins.oci_runtime import (
     programs,
     refusal,
     rootfs,
+    rotation,
     seccomp,
     shared_memory,
     spec,
@@ -120,6 +121,7 @@ class OciRuntime(Runtime[OciConfig]):
         self._stop = trio.Event()
         self._stopped = trio.Event()
         self._warm: KeepWarm | None = None
+        self._rotation = rotation.Rotation()
 
     @classmethod
     def prepare_process(cls, config: OciConfig, run_dir: Path) -> None:
@@ -181,6 +183,7 @@ class OciRuntime(Runtime[OciConfig]):
         try:
             async with trio.open_nursery() as nursery:
                 self._background = nursery
+                nursery.start_soon(self._rotation.run)
                 for container in self._containers.values():
                     if container.status is None:
                         nursery.start_soon(self._watch, container)
@@ -376,7 +379,6 @@ class OciRuntime(Runtime[OciConfig]):
             bundle=bundle,
             exit_folder=self._layout.exits,
             log=f"k8s-file:{self._layout.log(request.container_id)}" if request.log else "none",
-            log_max_bytes=request.log_max_bytes,
             tty=request.process.tty,
             stdin=request.process.stdin,
             stdin_once=request.stdin_once,
@@ -389,6 +391,8 @@ class OciRuntime(Runtime[OciConfig]):
             boot=self._tools.boot,
             tty=request.process.tty,
             log=request.log,
+            log_max_bytes=request.log_max_bytes,
+            log_max_files=request.log_max_files,
             stdin_once=request.stdin_once,
             own_pid_namespace=request.share_pid == "",
             conmon_pid=held.conmon_pid,
@@ -397,8 +401,22 @@ class OciRuntime(Runtime[OciConfig]):
         )
         container = _Container(record=record, bundle=bundle, init=_pidfd(held.pid))
         self._containers[request.container_id] = container
+        self._keep_log_small(container)
         self._nursery.start_soon(self._watch, container, held.conmon_pidfd)
         return container
+
+    def _keep_log_small(self, container: _Container) -> None:
+        record = container.record
+        if record.log and record.log_max_bytes > 0:
+            self._rotation.add(
+                container.id,
+                rotation.Rotated(
+                    path=self._layout.log(container.id),
+                    ctl=container.bundle / "ctl",
+                    max_bytes=record.log_max_bytes,
+                    max_files=record.log_max_files,
+                ),
+            )
 
     def _record_created(self, container: _Container, key: str | None) -> None:
         self._return_memory(container.id)
@@ -525,6 +543,7 @@ class OciRuntime(Runtime[OciConfig]):
                 await trio.lowlevel.wait_readable(conmon)
             finally:
                 reap(conmon)
+        self._rotation.remove(container.id)
         with trio.CancelScope(shield=True):
             container.status = await trio.to_thread.run_sync(self._read_status, container)
             container.ended.set()
@@ -648,7 +667,7 @@ class OciRuntime(Runtime[OciConfig]):
         """See the contract."""
         container = self._get(container_id)
         path = self._layout.log(container_id)
-        if not container.record.log or not path.exists():
+        if not container.record.log or not await trio.to_thread.run_sync(rotation.files_of, path):
             raise NotFound(f"container {container_id[:12]} keeps no log", code="no_log")
         async with contextlib.aclosing(
             logs.read_log(
@@ -769,6 +788,7 @@ class OciRuntime(Runtime[OciConfig]):
             container.started = not (self._layout.state(container.id) / "exec.fifo").exists()
             container.init = _pidfd(record.pid)
             container.paused = cgroups.is_frozen(self._tools.groups, record.cgroup_path)
+            self._keep_log_small(container)
             self._nursery.start_soon(self._watch, container, conmon)
             if not container.started:  # nobody will start it any more
                 await self.delete(container.id)

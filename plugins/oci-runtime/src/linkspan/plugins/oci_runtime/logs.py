@@ -2,12 +2,14 @@
 
 A record is one line: ``2026-11-24T08:00:00.123456789+00:00 stdout F text``. conmon runs with ``TZ=UTC``,
 so the part before the text is always 45 bytes wide and times compare as text. Flag ``P`` marks a part of
-a line, after which no newline follows. On rotation conmon starts a new file and renames it over the old.
+a line, after which no newline follows. A log may have several files (``rotation``); they are read as one.
 """
 
 import os
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from itertools import count
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,6 +17,7 @@ import attrs
 import trio
 
 from linkspan.plugins.oci_runtime.inotify import FolderWatch
+from linkspan.plugins.oci_runtime.rotation import older
 from linkspan.sdk.model.process import LogQuery, LogRecord, StreamKind
 
 _TIME: Final = 29  # up to the nanoseconds, without the zone
@@ -110,29 +113,37 @@ def _merged(first: bytes, parts: list[bytes]) -> LogRecord:
     )
 
 
-class LogFile:
-    """An open log; all methods block and belong into a worker thread."""
+class Log:
+    """An open log, of one file or several; all methods block and belong into a worker thread."""
 
     def __init__(self, path: Path, query: LogQuery) -> None:
         self._path = path
         self._merge = query.merge
         self._selection = Selection.of(query)
         self._rest = b""
-        self._file = path.open("rb", buffering=0)
+        self._files = _open_all(path)
+        if not self._files:
+            raise FileNotFoundError(str(path))
         if query.tail is not None:
-            self._file.seek(self._tail_offset(query.tail))
+            self._seek_tail(query.tail)
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the files."""
+        while self._files:
+            os.close(self._files.popleft())
 
     def read(self) -> list[LogRecord] | None:
         """The next records; ``[]`` if a chunk had none that are wanted; None at the end for now."""
-        chunk = self._file.read(_CHUNK_BYTES)
-        while not chunk:
-            if not self._rotated():
+        while not (chunk := os.read(self._files[0], _CHUNK_BYTES)):
+            # conmon writes into one file until the next is there: what came before that is read first.
+            if len(self._files) > 1:
+                os.close(self._files.popleft())
+                self._rest = b""
+                continue
+            newer = self._newer()
+            if not newer:
                 return None
-            chunk = self._file.read(_CHUNK_BYTES)
+            self._files.extend(newer)
         text = self._rest + chunk
         end = text.rfind(b"\n") + 1
         self._rest = text[end:]
@@ -140,29 +151,39 @@ class LogFile:
         lines.pop()
         return (merged_records if self._merge else records)(lines, self._selection)
 
-    def _rotated(self) -> bool:
-        """Go on with the new file if there is one."""
-        try:
-            there = self._path.stat()
-        except FileNotFoundError:
-            return False
-        here = os.fstat(self._file.fileno())
-        if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
-            return False
-        self._file.close()
-        self._file = self._path.open("rb", buffering=0)
-        self._rest = b""
-        return True
+    def _newer(self) -> list[int]:
+        """Files that were begun after the one that is read, the oldest first."""
+        here = os.fstat(self._files[0])
+        found = _open_all(self._path)
+        at = next((n for n, fd in enumerate(found) if _same(os.fstat(fd), here)), None)
+        # If it is no longer among them, so many came that all of them are newer.
+        for _ in range(0 if at is None else at + 1):
+            os.close(found.popleft())
+        return list(found)
 
-    def _tail_offset(self, lines_wanted: int) -> int:
-        """Where the last N wanted lines begin; read backwards, so that a long log costs nothing."""
-        fd = self._file.fileno()
+    def _seek_tail(self, lines_wanted: int) -> None:
+        """Begin where the last N wanted lines do; read backwards, so that a long log costs nothing."""
+        left = lines_wanted
+        files = list(self._files)
+        first = 0
+        for number in range(len(files) - 1, -1, -1):
+            offset, found = self._tail_offset(files[number], left, last=number == len(files) - 1)
+            os.lseek(files[number], offset, os.SEEK_SET)
+            left -= found
+            first = number
+            if left <= 0:
+                break
+        for fd in files[:first]:
+            os.close(fd)
+            self._files.popleft()
+
+    def _tail_offset(self, fd: int, lines_wanted: int, *, last: bool) -> tuple[int, int]:
+        """Where the last N wanted lines of a file begin, and how many there are."""
         position = end = os.fstat(fd).st_size
         if lines_wanted <= 0:
-            return end
+            return end, 0
         rest = b""
         found = 0
-        last = True
         while position > 0:
             size = min(_BLOCK_BYTES, position)
             position -= size
@@ -178,12 +199,33 @@ class LogFile:
                 # A line ends with an F record; one that is still unfinished counts, too.
                 if whole and (line[_FLAG] == b"F" or last):
                     if found == lines_wanted:
-                        return offset
+                        return offset, found
                     found += 1
                 if whole:
                     last = False
                 offset -= len(line)
-        return 0
+        return 0, found
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _open_all(path: Path) -> deque[int]:
+    """All files of a log, the oldest first, each once although they may be renamed meanwhile."""
+    found: deque[int] = deque()
+    for number in count():
+        try:
+            fd = os.open(older(path, number), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if number:
+                return found
+            continue  # between two files there may be no newest one
+        if found and _same(os.fstat(fd), os.fstat(found[0])):
+            os.close(fd)
+        else:
+            found.appendleft(fd)
+    raise AssertionError("unreachable")
 
 
 async def read_log(
@@ -199,9 +241,9 @@ async def read_log(
         FileNotFoundError: There is no log.
     """
     watch = FolderWatch(path.parent) if query.follow else None
-    file: LogFile | None = None
+    file: Log | None = None
     try:
-        file = await trio.to_thread.run_sync(LogFile, path, query)
+        file = await trio.to_thread.run_sync(Log, path, query)
         while True:
             over = ended()  # asked before reading: what is written before the end is read after it
             while (batch := await trio.to_thread.run_sync(file.read)) is not None:

@@ -34,6 +34,8 @@ class Record:
     boot: str
     tty: bool = False
     log: bool = True
+    log_max_bytes: int = 0
+    log_max_files: int = 1
     stdin_once: bool = False
     own_pid_namespace: bool = True
     conmon_pid: int = 0

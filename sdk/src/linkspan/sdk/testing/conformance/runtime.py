@@ -434,6 +434,17 @@ class RuntimeConformance:
             b"last\n",
         ]
 
+    async def test_a_log_of_several_files_reads_as_one_also_while_it_grows(
+        self, bench: RuntimeBench
+    ) -> None:
+        script = "; sleep 0.6; ".join(f"echo {word * 30}" for word in ("a", "b", "c"))
+        container_id = await bench.start(script, log_max_bytes=60, log_max_files=20)
+        wanted = [letter * 30 + b"\n" for letter in (b"a", b"b", b"c")]
+        followed = await bench.log(container_id, follow=True)
+        assert [data for _, data in followed] == wanted
+        assert [data for _, data in await bench.log(container_id)] == wanted
+        assert [data for _, data in await bench.log(container_id, tail=2)] == wanted[1:]
+
     async def test_log_times_grow_and_narrow(self, bench: RuntimeBench) -> None:
         container_id = await bench.start("echo a; sleep 0.05; echo b")
         await bench.runtime.wait(container_id)

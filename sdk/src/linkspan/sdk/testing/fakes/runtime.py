@@ -32,6 +32,29 @@ Program = Callable[["FakeProcess"], Awaitable[int]]
 _IGNORED: Final = frozenset({SIGCHLD, SIGCONT, SIGWINCH})
 
 
+@attrs.define(eq=False)
+class FakeLog:
+    """What a container wrote, as far as its limits keep it.
+
+    Attributes:
+        limit_bytes: Of all files together; 0 is no limit.
+        records: Times in nanoseconds and records.
+        dropped: How many records came before the first one.
+    """
+
+    limit_bytes: int = 0
+    records: list[tuple[int, LogRecord]] = attrs.field(factory=list)
+    dropped: int = 0
+
+    def add(self, time_ns: int, record: LogRecord) -> None:
+        """Keep a record, and let old ones go."""
+        self.records.append((time_ns, record))
+        size = sum(len(kept.data) for _, kept in self.records)
+        while self.limit_bytes and size > self.limit_bytes and len(self.records) > 1:
+            size -= len(self.records.pop(0)[1].data)
+            self.dropped += 1
+
+
 class FakeProcess:
     """What a program sees of itself.
 
@@ -49,7 +72,7 @@ class FakeProcess:
         self.size: tuple[int, int] | None = None
         self.status: ExitStatus | None = None
         self.ended = trio.Event()
-        self.log: list[tuple[int, LogRecord]] | None = None
+        self.log: FakeLog | None = None
         self.changed = trio.Event()
         self._readers: list[trio.MemorySendChannel[Chunk]] = []
         self._stdin_writer, self._stdin = trio.open_memory_channel[bytes](1000)
@@ -85,7 +108,7 @@ class FakeProcess:
         if self.log is not None:
             now = time.time_ns()
             for line in data.splitlines(keepends=True):
-                self.log.append((now, LogRecord(stream=stream, time=rfc3339(now), data=line)))
+                self.log.add(now, LogRecord(stream=stream, time=rfc3339(now), data=line))
         for reader in list(self._readers):
             try:
                 await reader.send(Chunk(stream, data))
@@ -188,7 +211,7 @@ class FakeContainer:
     init: FakeProcess
     program: Program
     oci_spec: OciSpec
-    log: list[tuple[int, LogRecord]] | None
+    log: FakeLog | None
     started: bool = False
     resources: Resources = Resources()
     execs: list[FakeProcess] = attrs.field(factory=list)
@@ -349,7 +372,7 @@ class FakeRuntime(Runtime[FakeRuntimeConfig]):
         if old is not None and old.init.status is None:
             raise Conflict(f"container {request.container_id} exists", code="container_exists")
         for shared in (request.share_pid, request.share_ipc, request.share_uts):
-            if shared not in ("", "host"):
+            if shared not in ("", "host", "none"):
                 self._running(shared)
         user = request.process.user.partition(":")[0]
         if user and not user.isdecimal() and user != "root":
@@ -363,7 +386,10 @@ class FakeRuntime(Runtime[FakeRuntimeConfig]):
         if request.modify_spec is not None:
             spec = await request.modify_spec(spec)
         init = FakeProcess(self.machine.next_pid(), request.process)
-        log = (old.log if old is not None and old.log is not None else []) if request.log else None
+        log = None
+        if request.log:
+            log = old.log if old is not None and old.log is not None else FakeLog()
+            log.limit_bytes = request.log_max_bytes * request.log_max_files
         init.log = log
         self.machine.containers[request.container_id] = FakeContainer(
             request=request,
@@ -451,7 +477,7 @@ class FakeRuntime(Runtime[FakeRuntimeConfig]):
         yield self._records(container, container.log, query)
 
     async def _records(
-        self, container: FakeContainer, log: list[tuple[int, LogRecord]], query: LogQuery
+        self, container: FakeContainer, log: FakeLog, query: LogQuery
     ) -> AsyncIterator[LogRecord]:
         def wanted(time_ns: int, record: LogRecord) -> bool:
             streams = {StreamKind.STDOUT: query.stdout, StreamKind.STDERR: query.stderr}
@@ -461,8 +487,8 @@ class FakeRuntime(Runtime[FakeRuntimeConfig]):
                 and (query.until_ns is None or time_ns <= query.until_ns)
             )
 
-        position = len(log)
-        first = [record for time_ns, record in log if wanted(time_ns, record)]
+        position = log.dropped + len(log.records)
+        first = [record for time_ns, record in log.records if wanted(time_ns, record)]
         if query.tail is not None:
             first = first[len(first) - min(query.tail, len(first)) :]
         for record in first:
@@ -470,9 +496,9 @@ class FakeRuntime(Runtime[FakeRuntimeConfig]):
             yield record
         while query.follow:
             changed = container.init.changed
-            while position < len(log):
-                time_ns, record = log[position]
-                position += 1
+            while (at := max(position - log.dropped, 0)) < len(log.records):
+                time_ns, record = log.records[at]
+                position = log.dropped + at + 1
                 if wanted(time_ns, record):
                     yield record
             if container.init.status is not None:

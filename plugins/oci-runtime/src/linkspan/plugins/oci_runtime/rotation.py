@@ -1,0 +1,131 @@
+"""Keeps logs small: ``log`` is the newest file, ``log.1`` the one before, and so on.
+
+conmon writes on into whatever file it has open. So a file is renamed first, and conmon is then told by its
+``ctl`` pipe to open the log anew: no line falls between the two. A daemon that ends in the middle leaves no
+``log``; the next one tells conmon again.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+_log: Final = logging.getLogger(__name__)
+# conmon's ctl(8) command 2: open the log anew.
+_REOPEN: Final = b"2 0 0\n"
+_REOPEN_TIMEOUT_S: Final = 2.0
+_BUSY_S: Final = 0.02
+_IDLE_S: Final = 0.5
+
+
+@attrs.frozen(kw_only=True)
+class Rotated:
+    """A log that is kept small; ``ctl`` is the pipe of its conmon."""
+
+    path: Path
+    ctl: Path
+    max_bytes: int
+    max_files: int
+
+
+def older(path: Path, number: int) -> Path:
+    """A file of a log by its age: 0 is the newest."""
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files of a log that are there, the newest first."""
+    found = [path] if path.exists() else []
+    for number in count(1):
+        file = older(path, number)
+        if not file.exists():
+            return found
+        found.append(file)
+    raise AssertionError("unreachable")
+
+
+def rotate(log: Rotated) -> None:
+    """Begin a new file; blocks until conmon has opened it.
+
+    If it does not (it has ended, say), all stays in the renamed files, which readers know, too.
+    """
+    # With one file, the old one is there until the new one is.
+    keep = max(log.max_files, 2)
+    older(log.path, keep - 1).unlink(missing_ok=True)
+    for number in range(keep - 2, -1, -1):
+        with contextlib.suppress(FileNotFoundError):
+            older(log.path, number).rename(older(log.path, number + 1))
+    if reopen(log) and log.max_files == 1:
+        older(log.path, 1).unlink(missing_ok=True)
+
+
+def reopen(log: Rotated) -> bool:
+    """Tell conmon to open its log, and wait until the file is there; False if it is not."""
+    try:
+        fd = os.open(log.ctl, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # conmon has ended
+        return False
+    try:
+        os.write(fd, _REOPEN)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    deadline = time.monotonic() + _REOPEN_TIMEOUT_S
+    while not log.path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+class Rotation:
+    """Looks after the logs of all containers that have a limit."""
+
+    def __init__(self) -> None:
+        self._logs: dict[str, Rotated] = {}
+        self._sizes: dict[str, int] = {}
+        self._some = trio.Event()
+
+    def add(self, name: str, log: Rotated) -> None:
+        """From now on, keep a container's log small."""
+        self._logs[name] = log
+        self._some.set()
+
+    def remove(self, name: str) -> None:
+        """It has ended."""
+        self._logs.pop(name, None)
+        self._sizes.pop(name, None)
+
+    async def run(self) -> None:
+        """Look again and again: often while something is written, else twice a second."""
+        while True:
+            if not self._logs:
+                self._some = trio.Event()
+                await self._some.wait()
+            busy = await trio.to_thread.run_sync(self._look, list(self._logs.items()))
+            await trio.sleep(_BUSY_S if busy else _IDLE_S)
+
+    def _look(self, logs: Iterable[tuple[str, Rotated]]) -> bool:
+        busy = False
+        for name, log in logs:
+            try:
+                size = log.path.stat().st_size
+                if size >= log.max_bytes:
+                    rotate(log)
+            except FileNotFoundError:
+                reopen(log)
+                continue
+            except OSError:
+                _log.exception("log not rotated", extra={"log": str(log.path)})
+                continue
+            busy = busy or size != self._sizes.get(name)
+            self._sizes[name] = size
+        return busy
