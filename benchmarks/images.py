@@ -1,7 +1,8 @@
 """The images that engines are measured with, made from Debian packages and pushed to a registry.
 
 ``tiny`` is busybox in one layer. ``app`` has eight layers: a small Debian, Python and git on top of it, and six
-layers of application files; some 26,000 files, 570 MB, 210 MB compressed.
+layers of application files; some 26,000 files, 570 MB, 210 MB compressed. ``many`` is busybox under 39 layers
+of a few files.
 """
 
 import gzip
@@ -22,6 +23,7 @@ from typing import Any, Final
 SUITE: Final = "bookworm"
 PACKAGES: Final = "python3 python3-pip python3-venv git ca-certificates"
 _APP_LAYERS: Final = 6
+_SMALL_LAYERS: Final = 39
 _FILES_A_LAYER: Final = 1500
 _MEAN_BYTES: Final = 12000
 _TIME: Final = 1_700_000_000
@@ -34,15 +36,32 @@ def make_layers(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     tiny, app = [folder / "busybox.tar"], [folder / "base.tar", folder / "python.tar"]
     app += [folder / f"app{number}.tar" for number in range(_APP_LAYERS)]
-    if all(_compressed(tar).exists() for tar in (*tiny, *app)):
-        return
-    _busybox(tiny[0])
-    _debian(folder, *app[:2])
+    missing = [tar for tar in (*tiny, *app, *_many(folder)) if not _compressed(tar).exists()]
+    if tiny[0] in missing:
+        _busybox(tiny[0])
+    if {*app[:2]} & {*missing}:
+        _debian(folder, *app[:2])
     for number, tar in enumerate(app[2:]):
-        _application(number, tar)
+        if tar in missing:
+            _application(number, tar)
+    for number, tar in enumerate(_many(folder)):
+        if tar in missing:
+            _small(number, tar)
     with ProcessPoolExecutor() as workers:
-        for tar in workers.map(_compress, (*tiny, *app)):
+        for tar in workers.map(_compress, missing):
             tar.unlink()
+
+
+def _many(folder: Path) -> list[Path]:
+    return [folder / f"small{number}.tar" for number in range(_SMALL_LAYERS)]
+
+
+def _small(number: int, tar: Path) -> None:
+    chance = random.Random(2000 + number)
+    with tarfile.open(tar, "w") as archive:
+        _add(archive, f"opt/small{number}", kind=tarfile.DIRTYPE, mode=0o755)
+        for item in range(5):
+            _add(archive, f"opt/small{number}/file{item}", chance.randbytes(2000))
 
 
 def push(folder: Path, registry: str) -> dict[str, str]:
@@ -51,7 +70,8 @@ def push(folder: Path, registry: str) -> dict[str, str]:
     app += [folder / f"app{number}.tar" for number in range(_APP_LAYERS)]
     _push(registry, "bench/tiny", tiny, ["sh"])
     _push(registry, "bench/app", app, ["python3"])
-    return {name: f"{registry}/bench/{name}:1" for name in ("tiny", "app")}
+    _push(registry, "bench/many", [*tiny, *_many(folder)], ["sh"])
+    return {name: f"{registry}/bench/{name}:1" for name in ("tiny", "app", "many")}
 
 
 # -- layers -----------------------------------------------------------------------------------

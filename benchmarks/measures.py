@@ -7,16 +7,24 @@ import os
 import random
 import re
 import shutil
+import socket
+import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from place import LINKSPAN, Engine, Registry, wait_until
+import api
+import data
+from measure import BOTH, Measure, Sample
+from place import LINKSPAN, Broken, Engine, Registry, wait_until
 
 REST_S: Final = 0.5
 CONTAINERS: Final = 50
+MANY_CONTAINERS: Final = 100
+AT_ONCE: Final = 20
+ENDS_ON_TERM: Final = "trap 'exit 0' TERM; echo ready; sleep 100000 & wait"
 _SETTLE_S: Final = 3.0
 _CONTEXT_FILES: Final = 2000
 _DOCKERFILE: Final = """\
@@ -32,36 +40,6 @@ RUN cp late.txt build/late.txt
 CMD ["true"]
 """
 
-Sample = Callable[[Engine], float]
-Act = Callable[[Engine], object]
-
-
-def _nothing(engine: Engine) -> None:
-    """Nothing to prepare or clean up."""
-
-
-@dataclass
-class Measure:
-    """One line of the table.
-
-    Attributes:
-        sample: Takes one sample; engines are sampled in turn.
-        rounds: Samples of each engine, unless the caller wants another number.
-        goal: At most this ratio to Docker; None if there is none.
-        before: What each engine needs first, once.
-        after: Undoes that.
-    """
-
-    name: str
-    what: str
-    sample: Sample
-    rounds: int
-    goal: float | None = 1.0
-    unit: str = "s"
-    warm_ups: int = 1
-    before: Act = _nothing
-    after: Act = _nothing
-
 
 @dataclass
 class Bench:
@@ -69,14 +47,22 @@ class Bench:
 
     tiny: str
     app: str
+    many: str
     target: Registry
     work: Path
     changes: int = 0
-    at_rest: dict[str, float] = field(default_factory=dict)
 
     def all(self) -> list[Measure]:
         """In the order of the table."""
-        return [*self._runs(), *self._registries(), *self._builds(), *self._others()]
+        return [
+            *self._runs(),
+            *self._lives(),
+            *self._registries(),
+            *self._builds(),
+            *data.measures(self),
+            *self._others(),
+            *api.measures(self),
+        ]
 
     # -- containers ---------------------------------------------------------------------------
 
@@ -86,14 +72,14 @@ class Bench:
             (0.0, "", ""),
             (REST_S, "-rest", f", {REST_S} s idle before"),
         ):
-            for name, network, goal in (("run", "bridge", 0.25), ("run-none", "none", None)):
+            for name, network, goal in (("run", "bridge", 0.17), ("run-none", "none", 0.22)):
                 found.append(
                     Measure(
                         name + suffix,
                         f"docker run --rm --network {network} busybox true{words}",
                         self._run(network, rest_s),
                         21,
-                        goal=goal or 0.25,
+                        goal=goal,
                         warm_ups=2,
                     )
                 )
@@ -103,10 +89,10 @@ class Bench:
                     f"docker exec CONTAINER true{words}",
                     _exec(rest_s),
                     21,
-                    goal=0.6,
+                    goal=0.5,
                     warm_ups=2,
                     before=self._sleeper,
-                    after=lambda e: e.docker("rm", "-f", "bench-box", check=False),
+                    after=lambda e: e.remove("bench-box"),
                 )
             )
         return found
@@ -121,20 +107,94 @@ class Bench:
     def _sleeper(self, engine: Engine) -> None:
         engine.docker("run", "-d", "--name", "bench-box", self.tiny, "sleep", "100000")
 
+    # -- a container's life --------------------------------------------------------------------
+
+    def _lives(self) -> list[Measure]:
+        def gone(engine: Engine) -> None:
+            engine.remove("bench-life")
+
+        return [
+            Measure(
+                "publish",
+                "docker run -d -p PORT:80, until an HTTP request is answered",
+                self._publish,
+                11,
+                0.2,
+                after=gone,
+            ),
+            Measure("start", "docker start", self._start_stop(0), 11, 0.15, after=gone),
+            Measure(
+                "stop",
+                "docker stop, the process ends by itself",
+                self._start_stop(1),
+                11,
+                0.4,
+                after=gone,
+            ),
+            Measure("rm", "docker rm -f of a running container", self._rm, 11, 0.2, after=gone),
+            Measure("at-once", f"{AT_ONCE} docker run -d at once", self._at_once, 5, 0.15),
+        ]
+
+    def _publish(self, engine: Engine) -> float:
+        engine.remove("bench-life")
+        self.changes += 1
+        port = 18000 + self.changes % 1000
+        words = ("run", "-d", "--name", "bench-life", "-p", f"127.0.0.1:{port}:80")
+        began = time.perf_counter()
+        engine.docker(*words, self.tiny, "httpd", "-f", "-p", "80", "-h", "/www")
+        wait_until(lambda: _page(port), 10, 0.001)
+        return time.perf_counter() - began
+
+    def _start_stop(self, which: int) -> Sample:
+        def sample(engine: Engine) -> float:
+            engine.remove("bench-life")
+            engine.docker("create", "--name", "bench-life", self.tiny, "sh", "-c", ENDS_ON_TERM)
+            started_s = engine.docker("start", "bench-life")
+            # The trap must be set: a signal before it would wait for the grace.
+            wait_until(lambda: "ready" in engine.ask("logs", "bench-life"), 10)
+            return (started_s, engine.docker("stop", "bench-life"))[which]
+
+        return sample
+
+    def _rm(self, engine: Engine) -> float:
+        engine.remove("bench-life")
+        engine.docker("run", "-d", "--name", "bench-life", self.tiny, "sleep", "100000")
+        return engine.remove("bench-life", check=True)
+
+    def _at_once(self, engine: Engine) -> float:
+        names = [f"bench-once-{number}" for number in range(AT_ONCE)]
+        words = ("--name", "NAME", self.tiny, "sleep", "100000")
+        lines = [[*engine.cli, "run", "-d", "--name", name, *words[2:]] for name in names]
+        began = time.perf_counter()
+        running = [
+            subprocess.Popen(line, stdout=subprocess.DEVNULL, env=engine.environment)
+            for line in lines
+        ]
+        codes = [process.wait() for process in running]
+        took_s = time.perf_counter() - began
+        engine.remove(*names)
+        if any(codes):
+            raise Broken(f"{engine.name}: one of {AT_ONCE} runs failed")
+        return took_s
+
     # -- registries ---------------------------------------------------------------------------
 
     def _registries(self) -> list[Measure]:
         return [
-            Measure("pull", "docker pull of app, no layer there", self._pull, 5, goal=0.4),
+            Measure("pull", "docker pull of app, no layer there", self._pull(self.app), 5, 0.25),
+            Measure("pull-many", "docker pull of 40 small layers", self._pull(self.many), 5, 0.25),
             Measure(
-                "push", "docker push of app to an empty registry", self._push, 3, 0.15, warm_ups=0
+                "push", "docker push of app to an empty registry", self._push, 3, 0.07, warm_ups=0
             ),
         ]
 
-    def _pull(self, engine: Engine) -> float:
-        engine.docker("rmi", "-f", self.app, check=False)
-        os.sync()
-        return engine.docker("pull", "-q", self.app)
+    def _pull(self, reference: str) -> Sample:
+        def sample(engine: Engine) -> float:
+            engine.docker("rmi", "-f", reference, check=False)
+            os.sync()
+            return engine.docker("pull", "-q", reference)
+
+        return sample
 
     def _push(self, engine: Engine) -> float:
         self.target.wipe()
@@ -161,14 +221,17 @@ class Bench:
                 ("cached", "nothing changed", self._cached(build), 9),
                 ("late", "the last COPY changed", self._late(build), 5),
             ):
+                goal = {"cold": 0.7}.get(name, 0.6) if kind == "build" else 1.0
                 found.append(
                     Measure(
                         f"{kind}-{name}",
                         f"{what}: {words}",
                         sample,
                         rounds,
+                        goal,
                         before=self._context,
                         after=self._no_context,
+                        engines=Measure.engines if kind == "build" else BOTH,
                     )
                 )
         return found
@@ -223,7 +286,14 @@ class Bench:
     def _others(self) -> list[Measure]:
         return [
             Measure("ps", "linkspan ps, whole process; docker ps", _ps, 15, goal=None),
-            Measure("start", "from the daemon's start to its first answer", _start, 5, warm_ups=0),
+            Measure(
+                "start-up",
+                "from the daemon's start to its first answer",
+                _start,
+                5,
+                warm_ups=0,
+                engines=BOTH,
+            ),
             Measure(
                 "memory",
                 "PSS of the daemon and its helpers at rest",
@@ -231,14 +301,17 @@ class Bench:
                 1,
                 unit="MiB",
                 warm_ups=0,
+                engines=BOTH,
             ),
             Measure(
-                "memory-each",
-                f"more PSS for each of {CONTAINERS} containers",
-                self._memory_each,
+                "memory-all",
+                f"PSS of daemon and helpers with {MANY_CONTAINERS} containers",
+                self._memory_all,
                 1,
+                0.3,
                 unit="MiB",
                 warm_ups=0,
+                engines=BOTH,
             ),
             Measure(
                 "scale",
@@ -248,6 +321,7 @@ class Bench:
                 warm_ups=0,
                 before=lambda e: e.docker("swarm", "init", "--advertise-addr", "127.0.0.1"),
                 after=lambda e: e.docker("swarm", "leave", "--force", check=False),
+                engines=BOTH,
             ),
         ]
 
@@ -256,19 +330,18 @@ class Bench:
         engine.server.start()
         engine.docker("run", "--rm", self.tiny, "true")
         time.sleep(_SETTLE_S)
-        self.at_rest[engine.name] = pss_mib(engine)
-        return self.at_rest[engine.name]
+        return pss_mib(engine)
 
-    def _memory_each(self, engine: Engine) -> float:
-        names = [f"bench-{number}" for number in range(CONTAINERS)]
-        if engine.name not in self.at_rest:
-            self._memory_at_rest(engine)
+    def _memory_all(self, engine: Engine) -> float:
+        names = [f"bench-{number}" for number in range(MANY_CONTAINERS)]
+        engine.server.stop()
+        engine.server.start()
         for name in names:
             engine.docker("run", "-d", "--name", name, self.tiny, "sleep", "100000")
         time.sleep(_SETTLE_S)
-        more = pss_mib(engine) - self.at_rest[engine.name]
-        engine.docker("rm", "-f", *names)
-        return more / CONTAINERS
+        found = pss_mib(engine)
+        engine.remove(*names, check=True)
+        return found
 
     def _scale(self, engine: Engine) -> float:
         def running(count: int) -> Callable[[], bool]:
@@ -299,13 +372,22 @@ def _exec(rest_s: float) -> Sample:
     return sample
 
 
+def _page(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as stream:
+            stream.sendall(b"GET /index.html HTTP/1.0\r\n\r\n")
+            return b" 200 " in stream.recv(64)
+    except OSError:
+        return False
+
+
 def _own_build(engine: Engine, folder: Path, *flags: str) -> float:
     command, more = engine.build
     return engine.run([*command, "-t", "bench-build", *flags, str(folder)], more=more)
 
 
 def _classic_build(engine: Engine, folder: Path, *flags: str) -> float:
-    command = ["docker", "-H", engine.host, "build", "-t", "bench-build", *flags, str(folder)]
+    command = [*engine.cli, "build", "-t", "bench-build", *flags, str(folder)]
     return engine.run(command, more={"DOCKER_BUILDKIT": "0"})
 
 

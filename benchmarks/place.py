@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import http.client
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -98,6 +99,8 @@ class Server:
 
     def start(self) -> float:
         """Start it; return the seconds until it answers."""
+        if not self.command:
+            return 0.0
         began = time.perf_counter()
         with self.log.open("ab") as stream:
             self.process = subprocess.Popen(
@@ -173,13 +176,18 @@ class Engine:
 
     Attributes:
         folder: Its state; its path is in the command line of each of its helpers.
+        command: Of its daemon; empty if it has none.
         build: The command up to and including ``build``, and what it adds to the environment.
+        own_cli: Its client, where that is not docker's.
+        more: What its environment has beyond the others'.
     """
 
     name: str
     folder: Path
     command: Sequence[str]
     build: tuple[Sequence[str], dict[str, str]]
+    own_cli: Sequence[str] = ()
+    more: dict[str, str] = field(default_factory=dict)
     server: Server = field(init=False)
 
     def __post_init__(self) -> None:
@@ -206,9 +214,19 @@ class Engine:
             return stream.recv(64).startswith(b"HTTP/1.1 200")
         return False
 
+    @property
+    def cli(self) -> list[str]:
+        """The client with what it needs to reach this engine."""
+        return list(self.own_cli or ("docker", "-H", self.host))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of its client."""
+        return {**ENVIRONMENT, **self.more}
+
     def docker(self, *words: object, check: bool = True) -> float:
-        """Run a command of the stock docker CLI; return its seconds from start to end."""
-        return self.run(["docker", "-H", self.host, *map(str, words)], check=check)
+        """Run a command of docker's CLI (of Podman's for Podman); return its seconds from start to end."""
+        return self.run([*self.cli, *map(str, words)], check=check)
 
     def run(
         self, argv: Sequence[str], *, check: bool = True, more: dict[str, str] | None = None
@@ -220,7 +238,7 @@ class Engine:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={**ENVIRONMENT, **(more or {})},
+            env={**self.environment, **(more or {})},
             check=False,
         )
         took_s = time.perf_counter() - began
@@ -229,17 +247,22 @@ class Engine:
             raise Broken(f"{self.name}: `{' '.join(argv)}` ended with {done.returncode}: {words}")
         return took_s
 
+    def remove(self, *names: str, check: bool = False) -> float:
+        """``rm -f``; Podman would give the processes ten seconds to end, where Docker kills."""
+        at_once = ("-t", "0") if self.name == "podman" else ()
+        return self.docker("rm", "-f", *at_once, *names, check=check)
+
     def ask(self, *words: object) -> str:
-        """Run a command of the stock docker CLI; return what it prints."""
+        """Run a command as ``docker`` does; return what it prints."""
         done = subprocess.run(
-            ["docker", "-H", self.host, *map(str, words)],
+            [*self.cli, *map(str, words)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=ENVIRONMENT,
+            env=self.environment,
             check=False,
         )
         if done.returncode:
-            raise Broken(f"{self.name}: docker {words[0]}: {done.stderr.decode()[-500:]}")
+            raise Broken(f"{self.name}: {words[0]}: {done.stderr.decode()[-500:]}")
         return done.stdout.decode().strip()
 
 
@@ -268,3 +291,38 @@ def docker(folder: Path) -> Engine:
     # Debian's own client drives BuildKit without the buildx plugin; newer clients need it.
     build = ["/usr/bin/docker", "-H", host, "build"]
     return Engine("docker", folder, command, (build, {"DOCKER_BUILDKIT": "1"}))
+
+
+def podman(folder: Path) -> Engine:
+    """Podman, which has no daemon, with storage, networks and state of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = {
+        "containers.conf": (
+            f'[containers]\ndefault_ulimits = ["nofile={limit}:{limit}", "nproc=30000:30000"]\n'
+            f'[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\ntmp_dir = "{folder}/tmp"\n'
+            f'image_copy_tmp_dir = "{folder}"\n[network]\nnetwork_config_dir = "{folder}/net"\n'
+        ),
+        "storage.conf": (
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/root"\nrunroot = "{folder}/run"\n'
+        ),
+        "registries.conf": "".join(
+            f'[[registry]]\nlocation = "127.0.0.1:{port}"\ninsecure = true\n'
+            for port in (5000, 5001)
+        ),
+        "policy.json": '{"default": [{"type": "insecureAcceptAnything"}]}',
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    more = {
+        "CONTAINERS_CONF": f"{folder}/containers.conf",
+        "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf",
+        "CONTAINERS_REGISTRIES_CONF": f"{folder}/registries.conf",
+    }
+    cli = ["podman"]
+    policy = Path("/etc/containers/policy.json")
+    if not policy.exists():
+        policy.parent.mkdir(parents=True, exist_ok=True)
+        policy.write_text(files["policy.json"])
+    build = (["podman", "build", "--layers"], {})
+    return Engine("podman", folder, [], build, cli, more)

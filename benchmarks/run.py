@@ -1,4 +1,4 @@
-"""Measures Linkspan and Debian's docker.io side by side; see README.md.
+"""Measures Linkspan, Debian's docker.io and Podman side by side; see README.md.
 
 benchmarks/run.py                        everything, about twenty minutes
 benchmarks/run.py run exec ps            only these measures
@@ -9,6 +9,7 @@ benchmarks/run.py --do 'docker ps'       a shell command inside, with both daemo
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,9 +20,11 @@ from pathlib import Path
 import images
 import place
 import report
-from measures import Bench, Measure
+from measure import Measure
+from measures import Bench
 
 ROOT = Path(__file__).resolve().parent.parent
+ENGINES = {"docker": place.docker, "podman": place.podman, "linkspan": place.linkspan}
 
 
 def main() -> int:
@@ -33,14 +36,16 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="say what can be measured")
     parser.add_argument("-n", "--rounds", type=int, help="samples of each engine")
     parser.add_argument("--alone", action="store_true", help="one engine after the other")
-    parser.add_argument("--engine", choices=("docker", "linkspan"), help="only this engine")
+    parser.add_argument(
+        "--engine", choices=tuple(ENGINES), action="append", help="only this engine; again for more"
+    )
     parser.add_argument("--work", type=Path, default=ROOT / ".bench", help="where the disk is")
     parser.add_argument("-o", "--output", type=Path, help="JSON (default: WORK/results.json)")
     parser.add_argument("--do", metavar="COMMAND", help="run this inside instead of measuring")
     given = parser.parse_args()
     work = given.work.resolve() / "disk"
     if given.list:
-        for measure in Bench("", "", place.Registry.__new__(place.Registry), work).all():
+        for measure in Bench("", "", "", place.Registry.__new__(place.Registry), work).all():
             print(f"{measure.name:14} {measure.what}")
         return 0
     place.unshare_mounts()
@@ -51,7 +56,7 @@ def main() -> int:
         bench, engines = _open(work, stack, given.engine)
         if given.do:
             hosts = {f"{e.name.upper()}_HOST": e.host for e in engines}
-            hosts |= {"TINY": bench.tiny, "APP": bench.app}
+            hosts |= {"TINY": bench.tiny, "APP": bench.app, "MANY": bench.many}
             return subprocess.run(["sh", "-c", given.do], env={**os.environ, **hosts}).returncode
         chosen = [m for m in bench.all() if not given.names or m.name in given.names]
         unknown = set(given.names) - {m.name for m in chosen}
@@ -68,19 +73,19 @@ def main() -> int:
     return int(any(result.failures for result in results))
 
 
-def _open(work: Path, stack: ExitStack, only: str | None) -> tuple[Bench, list[place.Engine]]:
+def _open(work: Path, stack: ExitStack, only: list[str] | None) -> tuple[Bench, list[place.Engine]]:
     """Start registries and daemons; they end with the stack."""
     source = place.Registry(5000, work / "registry-source")
     target = place.Registry(5001, work / "registry-target")
-    engines = [place.docker(work / "docker"), place.linkspan(work / "linkspan")]
-    engines = [engine for engine in engines if only in (None, engine.name)]
+    names = only or [name for name in ENGINES if name != "podman" or shutil.which("podman")]
+    engines = [ENGINES[name](work / name) for name in names]
     for server in (source.server, target.server, *(engine.server for engine in engines)):
         stack.callback(server.stop)
         server.start()
     references = images.push(work / "layers", source.host)
     for engine in engines:
         engine.docker("pull", "-q", references["tiny"])
-    bench = Bench(references["tiny"], references["app"], target, work)
+    bench = Bench(references["tiny"], references["app"], references["many"], target, work)
     return bench, engines
 
 
@@ -88,6 +93,7 @@ def _measure(
     measure: Measure, engines: Sequence[place.Engine], rounds: int | None, *, alone: bool
 ) -> report.Result:
     """Take turns, so that a change of the machine's speed falls on all engines."""
+    engines = [engine for engine in engines if engine.name in measure.engines]
     samples: dict[str, list[float]] = {engine.name: [] for engine in engines}
     failures: dict[str, str] = {}
     before = os.getloadavg()[0]
