@@ -25,6 +25,7 @@ def table(*routes: str) -> RouteTable:
     ("path", "version", "rest"),
     [
         ("/v1.24/containers/json", (1, 24), "/containers/json"),
+        ("/v1.22/images/app/get", (1, 22), "/images/app/get"),
         ("/v1.50/_ping", (1, 50), "/_ping"),
         ("/containers/json", (1, 50), "/containers/json"),
         ("/volumes", (1, 50), "/volumes"),
@@ -38,9 +39,9 @@ def test_a_version_prefix_is_taken_off(path: str, version: tuple[int, int], rest
 
 def test_an_old_client_is_told_dockers_text() -> None:
     with pytest.raises(InvalidArgument) as caught:
-        split_version("/v1.23/info")
+        split_version("/v1.21/info")
     assert caught.value.message == (
-        "client version 1.23 is too old. Minimum supported API version is 1.24, "
+        "client version 1.21 is too old. Minimum supported API version is 1.24, "
         "please upgrade your client to a newer version"
     )
 

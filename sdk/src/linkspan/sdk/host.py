@@ -30,6 +30,25 @@ T = TypeVar("T")
 WaitCondition = Literal["not-running", "next-exit", "removed"]
 
 
+@attrs.frozen(kw_only=True)
+class CommitSpec:
+    """How a container becomes an image.
+
+    Attributes:
+        reference: A tag for it, or empty.
+        changes: Instructions of a build file that alter the config (``CMD …``, ``ENV …``).
+        config: Fields of an image's ``config`` that replace the container's own.
+        pause: Freeze what runs while its files are read.
+    """
+
+    reference: str = ""
+    author: str = ""
+    message: str = ""
+    changes: tuple[str, ...] = ()
+    config: Mapping[str, Any] | None = None
+    pause: bool = True
+
+
 class ExitWaiter(Protocol):
     """Made before something happens, so that its end cannot be missed."""
 
@@ -182,6 +201,12 @@ class Containers(Protocol):
     async def changes(self, ref: str) -> Sequence[Change]:
         """What differs from its image."""
 
+    async def commit(self, ref: str, spec: CommitSpec = ...) -> Image:
+        """Make an image of its files and its config; it goes on as it was.
+
+        InvalidArgument if a change or the reference is wrong. If cancelled or failed: there is no image.
+        """
+
 
 @attrs.frozen(kw_only=True)
 class NewImage:
@@ -231,6 +256,42 @@ class Images(Protocol):
 
     async def add(self, new: NewImage, *, tags: Sequence[str] = ()) -> Image:
         """Store an image made here; the same config twice is the same image."""
+
+    def save(
+        self, refs: Sequence[str], *, platform: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Images as one tar: an OCI image layout that is a Docker archive (``manifest.json``), too.
+
+        Blobs that images share are in it once. NotFound if one of them is not here.
+        """
+
+    async def load(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        platform: str = "",
+        progress: ProgressSink = ...,
+    ) -> Sequence[Image]:
+        """Take in what ``save`` wrote, or another program: a Docker archive or an OCI image layout.
+
+        The tar may be compressed (gzip, bzip2, xz, zstd). Every image is verified before it has a name.
+
+        Raises:
+            InvalidArgument: code ``bad_archive``, ``hostile_layer``.
+            DataLoss: Truncated, or a digest differs.
+        If cancelled or failed: images that were complete stay, nothing else does.
+        """
+
+    async def import_files(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        reference: str = "",
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str = "",
+    ) -> Image:
+        """Make an image of one layer out of a tar of a root file system, compressed or not."""
 
 
 class Networks(Protocol):

@@ -44,6 +44,18 @@ def healthcheck_from(document: Mapping[str, Any] | None) -> Healthcheck | None:
     )
 
 
+def healthcheck_document(check: Healthcheck) -> dict[str, Any]:
+    """What ``healthcheck_from`` reads."""
+    return {
+        "Test": list(check.test),
+        "Interval": int(check.interval_s * _NS),
+        "Timeout": int(check.timeout_s * _NS),
+        "Retries": check.retries,
+        "StartPeriod": int(check.start_period_s * _NS),
+        "StartInterval": int(check.start_interval_s * _NS),
+    }
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()

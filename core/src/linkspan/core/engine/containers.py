@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from linkspan.core.engine.checks import check_spec
+from linkspan.core.engine.commit import Committer
 from linkspan.core.engine.creation import resolve
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Attachment, Entry, Waiter, refuse_if_removing
@@ -25,7 +26,7 @@ from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.store.records import Records
 from linkspan.sdk.drivers.runtime import ExecProcess, RuntimeStats
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound, NotModified
-from linkspan.sdk.host import WaitCondition
+from linkspan.sdk.host import CommitSpec, WaitCondition
 from linkspan.sdk.model.container import (
     Container,
     ContainerFilter,
@@ -39,6 +40,7 @@ from linkspan.sdk.model.container import (
     RestartPolicy,
 )
 from linkspan.sdk.model.files import Change, PathStat
+from linkspan.sdk.model.image import Image
 from linkspan.sdk.model.network import Network
 from linkspan.sdk.model.process import LogQuery, LogRecord
 from linkspan.sdk.model.volume import VolumeSpec
@@ -70,6 +72,7 @@ class ContainerStore:
         self._names: dict[str, str] = {}
         self._execs = Execs(drivers, hooks, lifecycle.tell)
         self._files = ContainerFiles(drivers, lifecycle)
+        self._committer = Committer(drivers, images, lifecycle)
         lifecycle.entry_of = self.find
         lifecycle.forget = self._forget
 
@@ -449,6 +452,10 @@ class ContainerStore:
     async def changes(self, ref: str) -> Sequence[Change]:
         """What differs from the image."""
         return await self._files.changes(self._entry(ref))
+
+    async def commit(self, ref: str, spec: CommitSpec = CommitSpec()) -> Image:  # noqa: B008
+        """Make an image of it."""
+        return await self._committer.commit(self._entry(ref), spec)
 
     # -- exec ---------------------------------------------------------------------------------
 

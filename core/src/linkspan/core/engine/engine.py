@@ -2,9 +2,13 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+from linkspan.core.engine.archive.imports import Importer
+from linkspan.core.engine.archive.load import Loader
+from linkspan.core.engine.archive.save import Saver
+from linkspan.core.engine.blobs import LayerBlobs
 from linkspan.core.engine.containers import ContainerStore
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.images import ImageStore
@@ -79,8 +83,12 @@ class EngineImages:
         async def verify(image: Image) -> None:
             await hooks.intercept("linkspan_verify_image", image)
 
+        blobs = LayerBlobs(store, drivers, work_dir)
         self._puller = Puller(store, drivers, verify)
-        self._pusher = Pusher(store, drivers, work_dir)
+        self._pusher = Pusher(store, drivers, blobs)
+        self._saver = Saver(store, drivers, blobs)
+        self._loader = Loader(store, drivers)
+        self._importer = Importer(store, drivers)
         self.inspect = store.inspect
         self.list = store.list
         self.tag = store.tag
@@ -131,6 +139,50 @@ class EngineImages:
     async def add(self, new: NewImage, *, tags: Sequence[str] = ()) -> Image:
         """Store an image made here."""
         return await self._store.add_new(new, tags=tags)
+
+    @asynccontextmanager
+    async def save(
+        self, refs: Sequence[str], *, platform: str = ""
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Images as one tar."""
+        async with self._saver.save(refs, platform) as pieces:
+            for ref in refs:
+                self._tell("save", self._store.inspect(ref).id, ref)
+            yield pieces
+
+    async def load(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        platform: str = "",
+        progress: ProgressSink = ignore_progress,
+    ) -> Sequence[Image]:
+        """Take in a tar of images."""
+        images = await self._loader.load(source, platform, progress)
+        for image in images:
+            self._tell("load", image.id, image.id)
+        return images
+
+    async def import_files(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        reference: str = "",
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str = "",
+    ) -> Image:
+        """Make an image of a tar of files."""
+        image = await self._importer.import_files(
+            source, reference=reference, changes=changes, message=message, platform=platform
+        )
+        self._tell("import", image.id, image.id)
+        return image
+
+    def _tell(self, action: str, image_id: str, name: str) -> None:
+        self._publish(
+            Event(type="image", action=action, actor_id=image_id, attributes={"name": name})
+        )
 
 
 class EngineNetworks:

@@ -129,6 +129,15 @@ class ImageStore:
             found = self._names.get(reference.familiar)
         return self._images[found] if found else None
 
+    def holder(self, tag: str) -> Image | None:
+        """The image that has a familiar reference now."""
+        found = self._names.get(tag)
+        return self._images[found] if found else None
+
+    def tags_of(self, name: str) -> Sequence[str]:
+        """All tags of a familiar repository name."""
+        return sorted(n for n in self._names if n.rpartition(":")[0] == name and "@" not in n)
+
     def inspect(self, ref: str) -> Image:
         """One image.
 
@@ -180,7 +189,7 @@ class ImageStore:
             raise InvalidArgument(
                 "the image's config does not name the layers it was given", code="bad_image_config"
             )
-        names = [_tag_name(tag) for tag in tags]
+        names = tag_names(tags)
         with self.lease((digest_of(new.config), *new.chain_ids)):
             layers = [await self._drivers.snapshots.stat(name) for name in new.chain_ids]
             image_id = await self._drivers.content.put(new.config)
@@ -388,6 +397,11 @@ class ImageStore:
                     await self._drivers.content.delete(blob.digest)
                     removed[blob.digest] = "blob of no image"
             return removed
+
+
+def tag_names(tags: Sequence[str]) -> list[str]:
+    """Tags as they are stored. Raises InvalidArgument."""
+    return [_tag_name(tag) for tag in tags]
 
 
 def _known(

@@ -1,20 +1,18 @@
 """Pushing: blobs as they are stored, a few at a time; then the manifest, by the same bytes if known."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager
 
 import attrs
 import trio
 
+from linkspan.core.engine.blobs import LayerBlobs
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.images import ImageStore
-from linkspan.core.engine.manifests import ImageManifest, parse_manifest, write_manifest
 from linkspan.core.engine.pull import first_error, short_digest
 from linkspan.sdk.drivers.registry import BlobSource
 from linkspan.sdk.errors import NotFound
 from linkspan.sdk.image_config import digest_of
-from linkspan.sdk.media_types import DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST
 from linkspan.sdk.model.image import Credentials, Descriptor, Image, PushResult
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import Reference, parse_reference
@@ -25,11 +23,10 @@ MOST_UPLOADS = 3
 class Pusher:
     """Pushes images; makes blobs of layers that have none yet."""
 
-    def __init__(self, images: ImageStore, drivers: Drivers, work_dir: Path) -> None:
+    def __init__(self, images: ImageStore, drivers: Drivers, blobs: LayerBlobs) -> None:
         self._images = images
         self._drivers = drivers
-        self._work_dir = work_dir
-        self._compressing = trio.Lock()
+        self._layer_blobs = blobs
 
     async def push(
         self, text: str, *, credentials: Credentials, progress: ProgressSink
@@ -50,7 +47,7 @@ class Pusher:
         self, reference: Reference, image: Image, credentials: Credentials, progress: ProgressSink
     ) -> PushResult:
         layers = await self._blobs(reference, image, credentials, progress)
-        media_type, data = await self._manifest(image, layers)
+        media_type, data = await self._layer_blobs.manifest(image, layers)
         try:
             digest = await self._drivers.registry.push_manifest(
                 reference, media_type, data, credentials
@@ -84,12 +81,12 @@ class Pusher:
             name = short_digest(image.config.diff_ids[at])
             progress(Progress(status="Preparing", id=name))
             async with limit:
-                blob = await self._blob(image.chain_ids[at], blobs[at])
+                blob = await self._layer_blobs.blob(image.chain_ids[at], blobs[at], packed=True)
                 blobs[at] = blob
                 await self._upload(reference, blob, name, sources, credentials, progress)
 
         async def config() -> None:
-            descriptor = await self._config_blob(image)
+            descriptor = await self._layer_blobs.config(image)
             await self._drivers.registry.push_blob(
                 reference, descriptor, self._source(descriptor.digest), credentials
             )
@@ -141,44 +138,6 @@ class Pusher:
 
         return open_at
 
-    async def _blob(self, chain: str, known: Descriptor | None) -> Descriptor:
-        """The layer's blob; compressed now if it has none, or it was lost."""
-        if known is not None:
-            try:
-                await self._drivers.content.info(known.digest)
-            except NotFound:
-                pass
-            else:
-                return known
-        async with self._compressing, _scratch(self._work_dir / f"{chain[7:19]}.gz") as scratch:
-            digest, size = await self._drivers.snapshots.compress(chain, scratch)
-            with self._images.lease((digest,)):
-                async with self._drivers.content.ingest(digest) as ingest:
-                    await ingest.restart()
-                    async with await trio.open_file(scratch, "rb") as file:
-                        while data := await file.read(1 << 20):
-                            await ingest.write(data)
-                    await ingest.commit(digest, size_bytes=size)
-        return Descriptor(media_type=DOCKER_LAYER_GZIP, digest=digest, size_bytes=size)
-
-    async def _config_blob(self, image: Image) -> Descriptor:
-        info = await self._drivers.content.info(image.id)
-        return Descriptor(media_type=DOCKER_CONFIG, digest=image.id, size_bytes=info.size_bytes)
-
-    async def _manifest(self, image: Image, layers: tuple[Descriptor, ...]) -> tuple[str, bytes]:
-        """The stored manifest that fits these blobs, or a new one."""
-        for descriptor in image.manifests:
-            try:
-                data = await self._drivers.content.get(descriptor.digest)
-            except NotFound:
-                continue
-            parsed = parse_manifest(data, descriptor.media_type)
-            if isinstance(parsed, ImageManifest) and [x.digest for x in parsed.layers] == [
-                x.digest for x in layers
-            ]:
-                return descriptor.media_type, data
-        return DOCKER_MANIFEST, write_manifest(await self._config_blob(image), layers)
-
     async def _remember(
         self,
         image: Image,
@@ -212,15 +171,3 @@ def _repositories(image: Image, reference: Reference) -> tuple[str, ...]:
         if other.domain == reference.domain and other.path != reference.path:
             found.append(other.path)
     return tuple(dict.fromkeys(found))
-
-
-@asynccontextmanager
-async def _scratch(path: Path) -> AsyncIterator[Path]:
-    """A file that is gone afterwards, whatever happens."""
-    await trio.to_thread.run_sync(lambda: path.parent.mkdir(parents=True, exist_ok=True))
-    await trio.to_thread.run_sync(lambda: path.unlink(missing_ok=True))
-    try:
-        yield path
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(lambda: path.unlink(missing_ok=True))

@@ -15,6 +15,8 @@ from linkspan.sdk.http import AnswerError, Handler
 
 API_VERSION = (1, 50)
 MIN_API_VERSION = (1, 24)
+"""What we announce; what we answer begins a little earlier, since skopeo of Debian 12 asks for 1.22."""
+_OLDEST_ANSWERED = (1, 22)
 
 _VERSION_PREFIX = re.compile(r"/v(\d+(?:\.\d+)*)(/.*)", re.DOTALL)
 _PARAMETER = re.compile(r"\{([a-z_][a-z0-9_]*)(:path)?\}")
@@ -41,7 +43,7 @@ def split_version(path: str) -> tuple[tuple[int, int], str]:
     # Digits of any length are text until here: int() of a very long one would be slow.
     numbers = [int(part[:6]) for part in text.split(".")[:2]]
     version = (numbers[0], numbers[1] if len(numbers) > 1 else 0)
-    if version < MIN_API_VERSION:
+    if version < _OLDEST_ANSWERED:
         raise InvalidArgument(
             f"client version {text} is too old. Minimum supported API version is "
             f"{version_text(MIN_API_VERSION)}, please upgrade your client to a newer version",

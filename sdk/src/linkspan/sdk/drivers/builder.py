@@ -2,8 +2,9 @@
 
 import abc
 import enum
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -84,6 +85,14 @@ class Builder(Driver[Config], abc.ABC):
             InvalidArgument: The file or context is wrong; code ``dockerfile``; names file and line.
             LinkspanError: code ``build_failed`` (a command ended with another status than 0).
         If cancelled or failed: no image, tag or container is left; finished steps stay in the cache.
+        """
+
+    @abc.abstractmethod
+    def change_config(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+        """An image's config (section ``config``) with single instructions applied, as commit takes them.
+
+        Raises:
+            InvalidArgument: An instruction is wrong, or would need a build.
         """
 
     @abc.abstractmethod

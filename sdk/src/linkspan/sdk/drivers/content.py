@@ -58,6 +58,10 @@ class Ingest(abc.ABC):
         """Throw away what is here; offset is 0 again."""
 
     @abc.abstractmethod
+    async def discard(self) -> None:
+        """Throw it away: nothing stays for a next try. Nothing may follow."""
+
+    @abc.abstractmethod
     async def commit(
         self, digest: str, *, size_bytes: int | None = None, verified: bool = False
     ) -> None:

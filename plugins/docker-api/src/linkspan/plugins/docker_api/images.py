@@ -2,7 +2,6 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import trio
 
@@ -13,12 +12,12 @@ from linkspan.plugins.docker_api.codec_image import (
     registry_auth,
 )
 from linkspan.plugins.docker_api.filters import Filters, read_filters
+from linkspan.plugins.docker_api.image_archives import import_stream, join_tag, progress_stream
 from linkspan.plugins.docker_api.routing import DockerRouter
-from linkspan.plugins.docker_api.streams import run_with_progress
 from linkspan.plugins.docker_api.timestamps import epoch_s
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from linkspan.sdk.errors import Conflict, NotFound
 from linkspan.sdk.host import Host
-from linkspan.sdk.http import Request, Response, Stream, Writer, json_response
+from linkspan.sdk.http import Request, Response, Stream, json_response
 from linkspan.sdk.model.container import ContainerFilter
 from linkspan.sdk.model.image import Image, RemovedImage
 from linkspan.sdk.progress import ProgressSink
@@ -85,7 +84,7 @@ class ImageRoutes:
     async def pull(self, request: Request) -> Stream:
         """POST /images/create."""
         if request.query.get("fromSrc"):
-            raise Unsupported("importing a file system as an image is not supported")
+            return import_stream(self._images, request)
         name, tag = request.query.get("fromImage", ""), request.query.get("tag", "")
         reference = join_tag(name, tag)
         credentials = registry_auth(request, lenient=True)
@@ -102,7 +101,7 @@ class ImageRoutes:
                     text, credentials=credentials, platform=platform, progress=progress
                 )
 
-        return _progress_stream(work, hold=1)
+        return progress_stream(work, hold=1)
 
     async def push(self, request: Request) -> Stream:
         """POST /images/{name}/push; without a tag, all tags of the repository."""
@@ -116,7 +115,7 @@ class ImageRoutes:
             for text in texts:
                 await self._images.push(text, credentials=credentials, progress=progress)
 
-        return _progress_stream(work)
+        return progress_stream(work)
 
     def _tags(self, name: str) -> Sequence[str]:
         reference = parse_reference(name)
@@ -203,29 +202,6 @@ class ImageRoutes:
             and filters.labels(image.config.labels)
             and (until is None or epoch_s(image.config.created) < until)
         )
-
-
-def _progress_stream(work: Any, *, hold: int = 0) -> Stream:
-    async def run(writer: Writer) -> None:
-        await run_with_progress(writer, work, hold=hold)
-
-    return Stream(run=run, headers_at_once=False)
-
-
-def join_tag(name: str, tag: str) -> str:
-    """A name and the ``tag`` parameter, which may be a digest.
-
-    Raises:
-        InvalidArgument: There is no name.
-    """
-    if not name:
-        raise InvalidArgument("invalid reference format", code="invalid_reference")
-    if not tag:
-        return name
-    if tag.startswith("sha256:"):
-        return f"{name.partition('@')[0]}@{tag}"
-    reference = parse_reference(name)
-    return name if reference.digest else f"{name.removesuffix(f':{reference.tag}')}:{tag}"
 
 
 def _created(image: Image) -> float:

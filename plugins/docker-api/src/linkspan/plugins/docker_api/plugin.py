@@ -7,6 +7,7 @@ from linkspan.plugins.docker_api.containers import ContainerRoutes
 from linkspan.plugins.docker_api.distribution import DistributionRoutes
 from linkspan.plugins.docker_api.events import EventRoutes
 from linkspan.plugins.docker_api.execs import ExecRoutes
+from linkspan.plugins.docker_api.image_archives import ImageArchiveRoutes
 from linkspan.plugins.docker_api.images import ImageRoutes
 from linkspan.plugins.docker_api.networks import NetworkRoutes
 from linkspan.plugins.docker_api.nodes import NodeRoutes
@@ -28,6 +29,7 @@ SUBJECTS: tuple[MakeSubject, ...] = (
     ContainerFileRoutes,
     ExecRoutes,
     ImageRoutes,
+    ImageArchiveRoutes,
     BuildRoutes,
     NetworkRoutes,
     VolumeRoutes,

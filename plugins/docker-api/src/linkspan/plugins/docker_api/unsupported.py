@@ -12,12 +12,6 @@ from linkspan.sdk.http import Answer, Request, Response, json_response
 
 NOT_SERVED = {
     "attaching by WebSocket": ("GET /containers/{id}/attach/ws",),
-    "committing a container as an image": ("POST /commit",),
-    "saving and loading images": (
-        "GET /images/get",
-        "GET /images/{name:path}/get",
-        "POST /images/load",
-    ),
     "searching for images": ("GET /images/search",),
     "BuildKit's protocol": ("POST /session", "POST /grpc", "POST /build/cancel"),
     "a swarm of several nodes": (

@@ -1,15 +1,16 @@
 """Driver ``dockerfile`` of role ``builder``."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import trio
 
 from linkspan.plugins.dockerfile_builder.archive import open_stream
 from linkspan.plugins.dockerfile_builder.cache import StepCache
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
+from linkspan.plugins.dockerfile_builder.changes import change_config
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors, in_thread
@@ -168,6 +169,10 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_fill_batches, source, full)
                 await in_thread(receive)
+
+    def change_config(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+        """A config with instructions applied. Raises InvalidArgument."""
+        return change_config(config, changes)
 
     async def prune(self) -> int:
         """Empty the cache; layers of images and of running builds stay."""

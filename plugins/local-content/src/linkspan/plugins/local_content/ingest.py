@@ -67,6 +67,12 @@ class LocalIngest(Ingest):
         await trio.to_thread.run_sync(os.ftruncate, self._fd, 0)
         self._hasher, self._hashed = hashlib.sha256(), 0
 
+    async def discard(self) -> None:
+        """Remove the file; silent if it is committed."""
+        if self._open:
+            self._open = False
+            await trio.to_thread.run_sync(lambda: self._path.unlink(missing_ok=True))
+
     async def commit(
         self, digest: str, *, size_bytes: int | None = None, verified: bool = False
     ) -> None:

@@ -248,3 +248,10 @@ class BuilderConformance:
                 await builder.build(BuildRequest(context=context, tags=("app",)), lambda _: None)
         assert scope.cancelled_caught
         assert builder_host.engine.images.list() == []
+
+    async def test_single_instructions_change_a_config(self, builder: Builder[Any]) -> None:
+        before = {"Labels": {"a": "1"}, "User": "x"}
+        after = builder.change_config(before, ["LABEL b=2"])
+        assert after == {"Labels": {"a": "1", "b": "2"}, "User": "x"}
+        with pytest.raises(InvalidArgument, match="is not a valid change command"):
+            builder.change_config(before, ["RUN true"])

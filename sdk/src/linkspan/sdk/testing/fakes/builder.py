@@ -4,10 +4,10 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import attrs
 import trio
@@ -71,6 +71,17 @@ class FakeBuilder(Builder[NoConfig]):
         for message in said:
             progress(message)
         return BuildResult(image_id=image.id, steps=len(lines), cached_steps=run.cached)
+
+    def change_config(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+        """``LABEL name=value`` only."""
+        labels = dict(config.get("Labels") or {})
+        for change in changes:
+            keyword, _, rest = change.partition(" ")
+            if keyword != "LABEL":
+                raise InvalidArgument(f"{keyword.lower()} is not a valid change command")
+            name, _, value = rest.partition("=")
+            labels[name] = value
+        return {**config, "Labels": labels}
 
     async def prune(self) -> int:
         """Forget the steps."""

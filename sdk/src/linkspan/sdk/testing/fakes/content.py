@@ -147,6 +147,10 @@ class FakeIngest(Ingest):
         self._check_open()
         self._store.ingests[self._ref].clear()
 
+    async def discard(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._store.ingests.pop(self._ref, None)
+
     async def commit(
         self, digest: str, *, size_bytes: int | None = None, verified: bool = False
     ) -> None:

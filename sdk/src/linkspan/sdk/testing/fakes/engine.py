@@ -35,7 +35,7 @@ from linkspan.sdk.errors import (
     Unsupported,
 )
 from linkspan.sdk.events import Event
-from linkspan.sdk.host import NewImage, StepRun, WaitCondition
+from linkspan.sdk.host import CommitSpec, NewImage, StepRun, WaitCondition
 from linkspan.sdk.image_config import parse_image_config
 from linkspan.sdk.model.container import (
     Container,
@@ -62,6 +62,8 @@ _ANONYMOUS = Credentials()
 _ALL = ContainerFilter()
 _NO_SETTINGS = EndpointSpec()
 _NO_ROOT = Path("/nonexistent")
+_COMMIT = CommitSpec()
+_NO_LAYERS = "images of the fake engine have no layers"
 _NO_FILES = "containers of the fake engine have no files"
 
 
@@ -273,6 +275,31 @@ class FakeImages:
                 parent=new.parent,
             )
         )
+
+    def save(
+        self, refs: Sequence[str], *, platform: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        raise Unsupported(_NO_LAYERS)
+
+    async def load(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        platform: str = "",
+        progress: ProgressSink = ignore_progress,
+    ) -> Sequence[Image]:
+        raise Unsupported(_NO_LAYERS)
+
+    async def import_files(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        reference: str = "",
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str = "",
+    ) -> Image:
+        raise Unsupported(_NO_LAYERS)
 
     def _tell(self, action: str, image: Image) -> None:
         name = image.repo_tags[0] if image.repo_tags else image.id
@@ -883,6 +910,9 @@ class FakeContainers:
         raise Unsupported(_NO_FILES)
 
     async def changes(self, ref: str) -> Sequence[Change]:
+        raise Unsupported(_NO_FILES)
+
+    async def commit(self, ref: str, spec: CommitSpec = _COMMIT) -> Image:
         raise Unsupported(_NO_FILES)
 
 

@@ -1,0 +1,1 @@
+"""Images in tar files: save, load, import."""

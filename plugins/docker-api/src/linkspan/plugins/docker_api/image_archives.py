@@ -1,0 +1,161 @@
+"""/images/get, /images/load, import and /commit: images in and out of tars, and out of containers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from linkspan.plugins.docker_api.routing import DockerRouter
+from linkspan.plugins.docker_api.streams import run_with_progress
+from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.host import CommitSpec, Host, Images
+from linkspan.sdk.http import JSON, Request, Response, Stream, Writer, json_response
+from linkspan.sdk.progress import Progress, ProgressSink
+from linkspan.sdk.reference import parse_reference
+
+
+class ImageArchiveRoutes:
+    """``docker save``, ``load`` and ``commit``."""
+
+    def __init__(self, host: Host) -> None:
+        self._images = host.engine.images
+        self._containers = host.engine.containers
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the routes."""
+        router.get("/images/get", self.save)
+        router.get("/images/{name:path}/get", self.save)
+        router.post("/images/load", self.load)
+        router.post("/commit", self.commit)
+
+    async def save(self, request: Request) -> Stream:
+        """GET /images/get and /images/{name}/get."""
+        name = request.params.get("name")
+        refs: Sequence[str] = [name] if name else request.query_all.get("names", ())
+        platform = platform_of(request)
+
+        async def run(writer: Writer) -> None:
+            async with self._images.save(refs, platform=platform) as archive:
+                async for piece in archive:
+                    await writer.write(piece)
+
+        return Stream(run=run, headers={"Content-Type": "application/x-tar"}, headers_at_once=False)
+
+    async def load(self, request: Request) -> Stream:
+        """POST /images/load."""
+        quiet = request.flag("quiet", True)
+        platform = platform_of(request)
+
+        async def work(progress: ProgressSink) -> None:
+            def tell(step: Progress) -> None:
+                if step.stream or not quiet:
+                    progress(step)
+
+            await self._images.load(request.body(), platform=platform, progress=tell)
+
+        return progress_stream(work)
+
+    async def commit(self, request: Request) -> Response:
+        """POST /commit."""
+        config = await request.json(required=False)
+        if config is not None and not isinstance(config, dict):
+            raise InvalidArgument("the request's body must be a JSON object")
+        repository = request.query.get("repo", "")
+        spec = CommitSpec(
+            reference=join_tag(repository, request.query.get("tag", "")) if repository else "",
+            author=request.query.get("author", ""),
+            message=request.query.get("comment", ""),
+            changes=_changes(request),
+            config=_image_fields(config),
+            pause=request.flag("pause", True),
+        )
+        image = await self._containers.commit(request.query.get("container", ""), spec)
+        return json_response({"Id": image.id}, status=201)
+
+
+_CONFIG_FIELDS = (
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+    "Healthcheck",
+    "OnBuild",
+    "Shell",
+)
+
+
+def _image_fields(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if config is None:
+        return None
+    return {key: config[key] for key in _CONFIG_FIELDS if key in config}
+
+
+def _changes(request: Request) -> tuple[str, ...]:
+    found = request.query_all.get("changes", ())
+    return tuple(line for text in found for line in text.splitlines() if line.strip())
+
+
+def platform_of(request: Request) -> str:
+    """The ``platform`` parameter: ``os/arch``, or JSON from API 1.48 on."""
+    text = request.query.get("platform", "")
+    if not text.startswith("{"):
+        return text
+    import json
+
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"parameter 'platform' is no JSON: {error}") from error
+    names = (document.get(key) for key in ("os", "architecture", "variant"))
+    return "/".join(str(name) for name in names if name)
+
+
+def import_stream(images: Images, request: Request) -> Stream:
+    """POST /images/create with ``fromSrc``."""
+    if request.query["fromSrc"] != "-":
+        raise Unsupported(
+            "importing from a URL is not supported",
+            help="fetch it first: curl URL | docker import - NAME",
+        )
+    repository = request.query.get("repo", "")
+    reference = join_tag(repository, request.query.get("tag", "")) if repository else ""
+
+    async def work(progress: ProgressSink) -> None:
+        image = await images.import_files(
+            request.body(),
+            reference=reference,
+            changes=_changes(request),
+            message=request.query.get("message", ""),
+            platform=platform_of(request),
+        )
+        progress(Progress(status=image.id))
+
+    return progress_stream(work)
+
+
+def progress_stream(work: Any, *, hold: int = 0) -> Stream:
+    """JSON lines of what long work says; see ``run_with_progress``."""
+
+    async def run(writer: Writer) -> None:
+        await run_with_progress(writer, work, hold=hold)
+
+    return Stream(run=run, headers={"Content-Type": JSON}, headers_at_once=False)
+
+
+def join_tag(name: str, tag: str) -> str:
+    """A name and the ``tag`` parameter, which may be a digest.
+
+    Raises:
+        InvalidArgument: There is no name.
+    """
+    if not name:
+        raise InvalidArgument("invalid reference format", code="invalid_reference")
+    if not tag:
+        return name
+    if tag.startswith("sha256:"):
+        return f"{name.partition('@')[0]}@{tag}"
+    reference = parse_reference(name)
+    return name if reference.digest else f"{name.removesuffix(f':{reference.tag}')}:{tag}"
