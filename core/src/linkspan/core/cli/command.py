@@ -109,7 +109,7 @@ def global_options() -> list[click.Option]:
     return [
         option("-H", "--host", store="host", metavar="URL", help="The daemon, unix:///path"),
         option("--config", store="config", metavar="FILE", help="Config file instead of the usual"),
-        option("--format", store="format", help="table, json, jsonl or a template: '{{.ID}}'"),
+        option("--format", store="format", help="table, docker, json, jsonl or a template"),
         option("-q", "--quiet", store="quiet", is_flag=True, help="Ids only, no remarks"),
         option(
             "--color", store="color", type=click.Choice(["auto", "always", "never"]), help="Colours"

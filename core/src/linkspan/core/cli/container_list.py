@@ -16,6 +16,11 @@ SETTINGS: Final = (
     Setting("size", ("-s", "--size"), "Show the size of what each has written"),
     Setting("no_trunc", ("--no-trunc",), "Shorten nothing"),
 )
+_COMMAND_WIDTH: Final = 20
+_DOCKER: Final = (
+    "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
+)
+_TITLES: Final = {"ID": "CONTAINER ID"}
 
 
 def state_cell(terminal: Terminal, record: Any) -> str:
@@ -48,6 +53,8 @@ def docker_fields(record: Any, now: float, *, trunc: bool = True) -> dict[str, A
     """Docker's names of what ``ps`` shows, for templates."""
     identifier = record.get("Id", "")
     command_text = record.get("Command", "")
+    if trunc and len(command_text) > _COMMAND_WIDTH:
+        command_text = f"{command_text[: _COMMAND_WIDTH - 1]}…"
     networks = (record.get("NetworkSettings") or {}).get("Networks") or {}
     mounts = [m.get("Name") or m.get("Source", "") for m in record.get("Mounts") or ()]
     created = record.get("Created")
@@ -65,7 +72,7 @@ def docker_fields(record: Any, now: float, *, trunc: bool = True) -> dict[str, A
         "LocalVolumes": str(len(mounts)),
         "Mounts": ",".join(mounts),
         "Networks": ",".join(networks),
-        "Size": record.get("SizeRw", ""),
+        "Size": _size(record) if "SizeRw" in record else "N/A",
     }
 
 
@@ -109,6 +116,8 @@ def show(
         drop=["PORTS", "ID", "IMAGE"],
         keep=["NAME", "STATE"],
         trunc=not no_trunc,
+        titles=_TITLES,
+        docker=f"{_DOCKER}\t{{{{.Size}}}}" if size else _DOCKER,
     )
 
 

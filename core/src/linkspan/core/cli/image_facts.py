@@ -60,6 +60,8 @@ def history(session: Session, image: str, no_trunc: bool, human: bool, platform:
         drop=["COMMENT"],
         keep=["IMAGE", "SIZE"],
         trunc=not no_trunc,
+        titles={"ID": "IMAGE"},
+        docker="{{.ID}}\\t{{.CreatedSince}}\\t{{.CreatedBy}}\\t{{.Size}}\\t{{.Comment}}",
     )
 
 

@@ -54,6 +54,8 @@ def show(
         drop=["DIGEST", "AGE", "ID"],
         keep=["IMAGE", "TAG"],
         trunc=not no_trunc,
+        titles={"ID": "IMAGE ID"},
+        docker="{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
     )
 
 

@@ -37,7 +37,15 @@ def ls(session: Session, filter_: tuple[str, ...], no_trunc: bool) -> None:
     records = session.api.get("/networks", {"filters": filters(filter_)})
     headers = ["NAME", "ID", "DRIVER", "SCOPE", "SUBNETS"]
     session.rows(
-        records, _fields, _cells, headers, drop=["SCOPE", "ID"], keep=["NAME"], trunc=not no_trunc
+        records,
+        _fields,
+        _cells,
+        headers,
+        drop=["SCOPE", "ID"],
+        keep=["NAME"],
+        trunc=not no_trunc,
+        titles={"ID": "NETWORK ID"},
+        docker="{{.ID}}\\t{{.Name}}\\t{{.Driver}}\\t{{.Scope}}",
     )
 
 

@@ -45,9 +45,14 @@ _STATUS = """
 stdout carries the answer: rows, ids, JSON, a container's own stdout. stderr carries progress, remarks
 and errors. On a terminal columns are shortened or left out to fit; a pipe gets everything, without
 colours, escape sequences or carriage returns. Colours follow `--color`, `NO_COLOR`, `FORCE_COLOR`,
-`TERM=dumb`. `--format` takes `table`, `json` (one document; lists are an array), `jsonl` (a document a
-line), or a Go template with Docker's field names: fields, `json`, `join`, `upper`, `lower`, `len`,
-`index`, `println`, `range`, `if`/`else`, `eq`, `ne`, `and`, `or`, `not`.
+`TERM=dumb`.
+
+`--format` takes `table` (the default), `docker` (Docker's own columns), `json` (one document; lists are an
+array), `jsonl` (a document a line), a Go template (`'{{.Names}}'`), or a table of one
+(`'table {{.Names}}\\t{{.Status}}'`). Field names and headers are Docker's. A template may have fields and
+variables (`.A.b`, `$x := …`), pipes, `if`/`else if`/`else`, `with`, `range` with `break` and `continue`, and the
+functions `json`, `join`, `split`, `upper`, `lower`, `title`, `pad`, `truncate`, `len`, `index`, `slice`, `print`,
+`printf`, `println`, `html`, `js`, `urlquery`, `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or`, `not`.
 
 The daemon is found by `--host`, `LINKSPAN_HOST`, the config's `[daemon] host`, or the default
 `unix:///run/linkspan/linkspan.sock`. One that was not named by address is started when none answers and

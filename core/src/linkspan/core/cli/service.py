@@ -96,6 +96,8 @@ def ls(session: Session, filter_: tuple[str, ...]) -> None:
         headers,
         drop=["UPDATED", "PORTS", "IMAGE"],
         keep=["SERVICE", "STATE", "REPLICAS"],
+        titles={},
+        docker="{{.ID}}\t{{.Name}}\t{{.Mode}}\t{{.Replicas}}\t{{.Image}}\t{{.Ports}}",
     )
 
 

@@ -1,8 +1,9 @@
 """What every command has at hand: options, terminal, client."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Final
 
 from linkspan.core.cli.failure import USAGE, Failure
@@ -12,7 +13,7 @@ from linkspan.core.client.short import Api
 
 COMPLETE_VARIABLE: Final = "_LINKSPAN_COMPLETE"
 """Set by a shell that asks what may follow."""
-_FORMATS: Final = ("table", "json", "jsonl")
+_FORMATS: Final = ("table", "docker", "json", "jsonl")
 
 
 class Session:
@@ -67,6 +68,8 @@ class Session:
         drop: Sequence[str] = (),
         keep: Sequence[str] = (),
         trunc: bool = True,
+        titles: Mapping[str, str] = MappingProxyType({}),
+        docker: str = "",
     ) -> None:
         """Print a list in the format that was asked for.
 
@@ -79,6 +82,8 @@ class Session:
             drop: See ``Terminal.table``.
             keep: See ``Terminal.table``.
             trunc: See ``Terminal.table``.
+            titles: Headers of fields in ``table {{…}}`` that their names do not say.
+            docker: The template of Docker's own columns, for ``--format docker``.
         """
         terminal = self.terminal
         if self.quiet and not self.format:
@@ -92,24 +97,36 @@ class Session:
         elif self.format in ("", "table"):
             cells = [columns(record) for record in records]
             terminal.table(headers, cells, drop=drop, keep=keep, trunc=trunc)
+        elif self.format == "docker" and docker:
+            self._templated(records, fields, f"table {docker}", titles)
         else:
-            self._templated(records, fields)
+            self._templated(records, fields, self.format, titles)
 
-    def _templated(self, records: Sequence[Any], fields: Callable[[Any], dict[str, Any]]) -> None:
-        text = self.format
+    def _templated(
+        self,
+        records: Sequence[Any],
+        fields: Callable[[Any], dict[str, Any]],
+        text: str,
+        titles: Mapping[str, str],
+    ) -> None:
         table = text.startswith("table ")
-        template = compile_template(text.removeprefix("table "))
-        lines = [render_template(template, {**record, **fields(record)}) for record in records]
+        template = compile_template(text.removeprefix("table ").strip())
+        lines = []
+        for record in records:
+            labels = record.get("Labels") or (record.get("Spec") or {}).get("Labels")
+            found = {**record, **fields(record)}
+            found.setdefault("Label", lambda name, of=labels: _label(of, name))
+            lines.append(render_template(template, found))
         if not table:
             for line in lines:
                 self.terminal.print(line)
             return
-        import re
+        from linkspan.core.cli.titles import Titles
 
-        names = re.findall(r"\{\{[^}]*?\.(\w+)[^}]*\}\}", text)
+        headers = render_template(template, Titles(titles)).split("\t")
         cells = [line.split("\t") for line in lines]
-        headers = [name.upper() for name in names][: len(cells[0]) if cells else len(names)]
-        self.terminal.table(headers, [(row + [""] * len(headers))[: len(headers)] for row in cells])
+        count = len(headers)
+        self.terminal.table(headers, [(row + [""] * count)[:count] for row in cells])
 
     def document(self, record: Any, *, default: str = "json") -> bool:
         """Print one record as json, jsonl or by a template; False if a table is asked for."""
@@ -131,6 +148,10 @@ class Session:
     def now(self) -> float:
         """Seconds since the epoch."""
         return time.time()
+
+
+def _label(labels: object, name: str) -> str:
+    return str(labels.get(name, "")) if isinstance(labels, dict) else ""
 
 
 def compile_template(text: str) -> Any:

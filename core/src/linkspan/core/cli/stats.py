@@ -175,6 +175,8 @@ def _show(session: Session, samples: list[Any], no_trunc: bool) -> None:
         drop=_DROP,
         keep=["NAME", "CPU"],
         trunc=not no_trunc,
+        titles={"ID": "CONTAINER ID"},
+        docker="{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}",
     )
 
 

@@ -92,5 +92,12 @@ def node_ls(session: Session, filter_: tuple[str, ...]) -> None:
 
     headers = ["NODE", "ID", "ROLE", "STATE", "LABELS", "AGE"]
     session.rows(
-        records, _node_fields, cells, headers, drop=["LABELS", "ID"], keep=["NODE", "STATE"]
+        records,
+        _node_fields,
+        cells,
+        headers,
+        drop=["LABELS", "ID"],
+        keep=["NODE", "STATE"],
+        docker="{{.ID}}\\t{{.Hostname}}\\t{{.Status}}\\t{{.Availability}}\\t{{.ManagerStatus}}"
+        "\\t{{.EngineVersion}}",
     )

@@ -1,22 +1,74 @@
 """``--format '{{.Names}}'``: the part of Go's text/template that people use with Docker.
 
-Fields (``.State.Status``), ``json``, ``upper``, ``lower``, ``len``, ``join``, ``index``, ``println``,
-pipes, ``range``, ``if``/``else``, and trimming (``{{-``, ``-}}``).
+Text and actions; fields, variables, pipes, parentheses, functions (``template_functions``), ``if``,
+``else if``, ``with``, ``range`` with ``break`` and ``continue``, and trimming (``{{-``, ``-}}``).
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from linkspan.core.cli.template_functions import FUNCTIONS, TemplateError, text_of, truth
+
+__all__ = ["Template", "TemplateError"]
 
 _ACTION: Final = re.compile(r"\{\{(-\s)?\s*(.*?)\s*(\s-)?\}\}", re.DOTALL)
-_WORD: Final = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`|[^\s|()]+|[|()]')
+_WORD: Final = re.compile(
+    r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])+'|`[^`]*`|:=|\)(?:\.[\w-]+)*|[^\s|(),="`']+|[|(),=])"""
+)
+_NUMBER: Final = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]+|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)")
+_NAME: Final = re.compile(r"\$?\w*")
 
-Node = Any
+
+class Call(NamedTuple):
+    """One part of a pipe: a function, or a value, with arguments."""
+
+    words: tuple["Operand", ...]
 
 
-class TemplateError(ValueError):
-    """The template cannot be read, or does not fit the data."""
+class Operand(NamedTuple):
+    """What an argument is.
+
+    Attributes:
+        kind: ``const``, ``field``, ``variable``, ``function``, ``pipe``.
+        value: The constant, the variable's or function's name, or the Pipe in parentheses.
+        path: Fields below it.
+    """
+
+    kind: str
+    value: Any
+    path: tuple[str, ...] = ()
+
+
+class Pipe(NamedTuple):
+    """Calls, each getting the last one's result as its last argument.
+
+    Attributes:
+        calls: In their order.
+        names: Variables that get the result; two in a range.
+        declares: They are new (``:=``).
+    """
+
+    calls: tuple[Call, ...]
+    names: tuple[str, ...] = ()
+    declares: bool = False
+
+
+class Node(NamedTuple):
+    """A part of the template.
+
+    Attributes:
+        kind: ``text``, ``value``, ``if``, ``with``, ``range``, ``break``, ``continue``.
+        content: The text, or the Pipe.
+        body: What is inside.
+        other: What is behind ``else``.
+    """
+
+    kind: str
+    content: Any
+    body: tuple["Node", ...] = ()
+    other: tuple["Node", ...] = ()
 
 
 class Template:
@@ -41,31 +93,42 @@ class Template:
             TemplateError: A function got what it cannot take.
         """
         out: list[str] = []
-        _render(self._nodes, data, out)
+        _Run(data, out).nodes(self._nodes, data)
         return "".join(out)
 
-    def _block(self) -> tuple[list[Node], str]:
+    def _block(self) -> tuple[tuple[Node, ...], str]:
+        """Nodes up to ``end`` or ``else …``, and that word; empty at the end of the template."""
         nodes: list[Node] = []
         while self._at < len(self._tokens):
             kind, text = self._tokens[self._at]
             self._at += 1
             if kind == "text":
-                nodes.append(("text", text))
+                nodes.append(Node("text", text))
                 continue
             word, _, rest = text.partition(" ")
             if word in ("end", "else"):
-                return nodes, word
-            if word in ("range", "if"):
-                body, stop = self._block()
-                other: list[Node] = []
-                if stop == "else":
-                    other, stop = self._block()
-                if stop != "end":
-                    raise TemplateError(f"'{{{{{word}}}}}' has no '{{{{end}}}}'")
-                nodes.append((word, _words(rest), body, other))
+                return tuple(nodes), text
+            if word in ("range", "if", "with"):
+                nodes.append(self._branch(word, rest))
+            elif word in ("break", "continue"):
+                nodes.append(Node(word, None))
             elif not word.startswith("/*"):
-                nodes.append(("value", _words(text)))
-        return nodes, ""
+                nodes.append(Node("value", _pipe(text)))
+        return tuple(nodes), ""
+
+    def _branch(self, word: str, rest: str) -> Node:
+        body, stop = self._block()
+        other: tuple[Node, ...] = ()
+        if stop.startswith("else "):
+            again, _, condition = stop.removeprefix("else ").strip().partition(" ")
+            if again not in ("if", "with"):
+                raise TemplateError(f"'{{{{{stop}}}}}' is not understood")
+            return Node(word, _pipe(rest), body, (self._branch(again, condition),))
+        if stop == "else":
+            other, stop = self._block()
+        if stop != "end":
+            raise TemplateError(f"'{{{{{word}}}}}' has no '{{{{end}}}}'")
+        return Node(word, _pipe(rest), body, other)
 
 
 def _tokenize(text: str) -> list[tuple[str, str]]:
@@ -85,149 +148,252 @@ def _tokenize(text: str) -> list[tuple[str, str]]:
     return tokens
 
 
-def _words(text: str) -> list[str]:
-    words: list[str] = _WORD.findall(text)
+def _pipe(text: str) -> Pipe:
+    words = []
+    at = 0
+    while at < len(text):
+        match = _WORD.match(text, at)
+        if match is None:
+            if not text[at:].strip():
+                break
+            raise TemplateError(f"'{text[at:].strip()}' is not understood")
+        words.append(match[1])
+        at = match.end()
     if not words:
         raise TemplateError("'{{}}' is empty")
-    return words
-
-
-def _render(nodes: Sequence[Node], data: object, out: list[str]) -> None:
-    for node in nodes:
-        match node:
-            case ("text", text):
-                out.append(text)
-            case ("value", words):
-                out.append(_text(_evaluate(words, data)))
-            case ("if", words, body, other):
-                _render(body if _evaluate(words, data) else other, data, out)
-            case ("range", words, body, other):
-                found = _evaluate(words, data)
-                items = list(found.values()) if isinstance(found, Mapping) else found
-                if items and not isinstance(items, Sequence):
-                    raise TemplateError(f"cannot range over {_text(items)}")
-                for item in items or ():
-                    _render(body, item, out)
-                if not items:
-                    _render(other, data, out)
-            case _:
-                raise AssertionError(node)
-
-
-def _evaluate(words: list[str], data: object) -> Any:
-    value, rest = _pipeline(words, data)
+    pipe, rest = _parse_pipe(words)
     if rest:
         raise TemplateError(f"unexpected '{rest[0]}'")
-    return value
+    return pipe
 
 
-def _pipeline(words: list[str], data: object) -> tuple[Any, list[str]]:
-    value: Any = None
-    piped = False
+def _parse_pipe(words: list[str]) -> tuple[Pipe, list[str]]:
+    names, declares, words = _assignment(words)
+    calls: list[Call] = []
+    operands: list[Operand] = []
     while True:
-        operands: list[Any] = []
-        function = ""
-        while words and words[0] not in ("|", ")"):
-            word, words = words[0], words[1:]
-            if word == "(":
-                inner, words = _pipeline(words, data)
-                if not words or words[0] != ")":
-                    raise TemplateError("'(' without ')'")
-                words = words[1:]
-                if words and len(words[0]) > 1 and words[0].startswith("."):
-                    inner, words = _operand(words[0], inner), words[1:]
-                operands.append(inner)
-            elif not operands and not function and word in _FUNCTIONS:
-                function = word
-            else:
-                operands.append(_operand(word, data))
-        if piped:
-            operands.append(value)
-        value, piped = _apply(function, operands), True
-        if not words or words[0] == ")":
-            return value, words
-        words = words[1:]
+        if not words or words[0].startswith(")") or words[0] == "|":
+            if not operands:
+                raise TemplateError("a value or a function is expected")
+            calls.append(Call(tuple(operands)))
+            operands = []
+            if not words or words[0] != "|":
+                return Pipe(tuple(calls), names, declares), words
+            words = words[1:]
+        elif words[0] == "(":
+            inner, words = _parse_pipe(words[1:])
+            if not words:
+                raise TemplateError("'(' without ')'")
+            path = tuple(filter(None, words[0][1:].split(".")))
+            operands.append(Operand("pipe", inner, path))
+            words = words[1:]
+        else:
+            operands.append(_operand(words[0], first=not operands))
+            words = words[1:]
 
 
-def _apply(function: str, operands: list[Any]) -> Any:
-    if not function:
-        if len(operands) != 1:
-            raise TemplateError("a value or a function is expected")
-        return operands[0]
-    try:
-        return _FUNCTIONS[function](*operands)
-    except (TypeError, ValueError, LookupError, AttributeError) as exc:
-        raise TemplateError(f"{function}: {exc}") from exc
+def _assignment(words: list[str]) -> tuple[tuple[str, ...], bool, list[str]]:
+    """``$x :=``, ``$i, $x :=``, ``$x =`` before a pipe."""
+    for count in (1, 3):
+        if len(words) > count and words[count] in (":=", "="):
+            names = words[:count:2]
+            if all(name.startswith("$") and len(name) > 1 for name in names):
+                return tuple(names), words[count] == ":=", words[count + 1 :]
+    return (), False, words
 
 
-def _operand(word: str, data: object) -> Any:
+def _operand(word: str, *, first: bool) -> Operand:
     if word[0] == '"':
-        return json.loads(word)
+        try:
+            return Operand("const", json.loads(word))
+        except ValueError as exc:
+            raise TemplateError(f"{word} is no text") from exc
     if word[0] == "`":
-        return word[1:-1]
-    if word in ("true", "false"):
-        return word == "true"
-    if word.lstrip("-").isdigit():
-        return int(word)
-    if word == "." or word == "$":
-        return data
-    if not word.startswith("."):
+        return Operand("const", word[1:-1])
+    if word in ("true", "false", "nil"):
+        return Operand("const", {"true": True, "false": False, "nil": None}[word])
+    if _NUMBER.fullmatch(word):
+        return Operand("const", _number(word))
+    if word[0] == "$":
+        name, _, path = word.partition(".")
+        return Operand("variable", name, tuple(filter(None, path.split("."))))
+    if word[0] == ".":
+        return Operand("field", None, tuple(filter(None, word.split("."))))
+    if word not in FUNCTIONS and word not in ("and", "or"):
         raise TemplateError(f"there is no function '{word}'")
-    value: Any = data
-    for part in word[1:].split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = _field(value, part)
-    return value
+    if not first:
+        return Operand("pipe", Pipe((Call((Operand("function", word),)),)))
+    return Operand("function", word)
 
 
-def _field(mapping: Mapping[str, Any], name: str) -> Any:
-    if name in mapping:
-        return mapping[name]
+def _number(word: str) -> int | float:
+    try:
+        return int(word, 0)
+    except ValueError:
+        return float(word)
+
+
+class _Break(Exception):
+    """Leaves a range."""
+
+
+class _Continue(Exception):
+    """Goes on with a range's next item."""
+
+
+class _Run:
+    """One rendering: its output and its variables."""
+
+    def __init__(self, data: object, out: list[str]) -> None:
+        self._out = out
+        self._scopes: list[dict[str, Any]] = [{"$": data}]
+
+    def nodes(self, nodes: Sequence[Node], dot: object) -> None:
+        """Render nodes; variables that they declare end with them."""
+        self._scopes.append({})
+        try:
+            for node in nodes:
+                self._node(node, dot)
+        finally:
+            self._scopes.pop()
+
+    def _node(self, node: Node, dot: object) -> None:
+        match node.kind:
+            case "text":
+                self._out.append(node.content)
+            case "value":
+                value = self._value(node.content, dot)
+                if not node.content.names:
+                    self._out.append(text_of(value))
+            case "break":
+                raise _Break
+            case "continue":
+                raise _Continue
+            case "range":
+                self._range(node, dot)
+            case _:
+                self._scopes.append({})
+                try:
+                    value = self._value(node.content, dot)
+                    if truth(value):
+                        self.nodes(node.body, value if node.kind == "with" else dot)
+                    else:
+                        self.nodes(node.other, dot)
+                finally:
+                    self._scopes.pop()
+
+    def _range(self, node: Node, dot: object) -> None:
+        pipe: Pipe = node.content
+        found = self._value(pipe._replace(names=()), dot)
+        items = list(_items(found))
+        for key, item in items:
+            self._scopes.append({})
+            values = (item,) if len(pipe.names) == 1 else (key, item)
+            for name, value in zip(pipe.names, values, strict=False):
+                self._set(name, value, new=pipe.declares)
+            try:
+                self.nodes(node.body, item)
+            except _Continue:
+                continue
+            except _Break:
+                break
+            finally:
+                self._scopes.pop()
+        if not items:
+            self.nodes(node.other, dot)
+
+    def _set(self, name: str, value: Any, *, new: bool) -> None:
+        if new:
+            self._scopes[-1][name] = value
+            return
+        for scope in reversed(self._scopes):
+            if name in scope:
+                scope[name] = value
+                return
+        raise TemplateError(f"there is no variable '{name}'")
+
+    def _value(self, pipe: Pipe, dot: object) -> Any:
+        piped: list[Any] = []
+        for call in pipe.calls:
+            piped = [self._call(call, piped, dot)]
+        for name in pipe.names:
+            self._set(name, piped[0], new=pipe.declares)
+        return piped[0]
+
+    def _call(self, call: Call, piped: list[Any], dot: object) -> Any:
+        first, *rest = call.words
+        if first.kind == "function":
+            return self._function(first.value, rest, piped, dot)
+        value = self._operand(first, dot)
+        arguments = [*(self._operand(word, dot) for word in rest), *piped]
+        if callable(value):
+            return _apply(value, arguments, first.path[-1] if first.path else "call")
+        if arguments:
+            raise TemplateError("a value takes no arguments")
+        return value
+
+    def _function(self, name: str, rest: Sequence[Operand], piped: list[Any], dot: object) -> Any:
+        if name in ("and", "or"):  # the rest is not looked at once the answer is clear
+            value: Any = None
+            for word in rest:
+                value = self._operand(word, dot)
+                if truth(value) == (name == "or"):
+                    return value
+            return piped[0] if piped else value
+        arguments = [*(self._operand(word, dot) for word in rest), *piped]
+        return _apply(FUNCTIONS[name], arguments, name)
+
+    def _operand(self, operand: Operand, dot: object) -> Any:
+        match operand.kind:
+            case "const":
+                return operand.value
+            case "pipe":
+                value = self._value(operand.value, dot)
+            case "variable":
+                value = self._variable(operand.value)
+            case _:
+                value = dot
+        for part in operand.path:
+            value = _field(value, part)
+        return value
+
+    def _variable(self, name: str) -> Any:
+        for scope in reversed(self._scopes):
+            if name in scope:
+                return scope[name]
+        raise TemplateError(f"there is no variable '{name}'")
+
+
+def _apply(function: Any, arguments: list[Any], name: str) -> Any:
+    try:
+        return function(*arguments)
+    except TemplateError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError) as exc:
+        raise TemplateError(f"{name}: {exc}") from exc
+
+
+def _items(found: Any) -> Iterator[tuple[Any, Any]]:
+    """Key and value of what a range goes over; mappings in the order of their keys (as in Go)."""
+    if isinstance(found, Mapping):
+        yield from sorted(found.items())
+    elif isinstance(found, int) and not isinstance(found, bool):
+        yield from ((number, number) for number in range(found))
+    elif found is None:
+        return
+    elif isinstance(found, Sequence) and not isinstance(found, str):
+        yield from enumerate(found)
+    else:
+        raise TemplateError(f"cannot range over {text_of(found)}")
+
+
+def _field(value: Any, name: str) -> Any:
+    if not isinstance(value, Mapping):
+        return None
+    if name in value:
+        return value[name]
     # Docker's CLI and its API differ in case now and then (ID and Id).
-    for key, value in mapping.items():
-        if key.lower() == name.lower():
-            return value
+    for key, found in value.items():
+        if isinstance(key, str) and key.lower() == name.lower():
+            return found
     return None
-
-
-def _text(value: Any) -> str:
-    match value:
-        case None:
-            return "<no value>"
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return value
-        case Mapping():
-            return "map[" + " ".join(f"{k}:{_text(v)}" for k, v in sorted(value.items())) + "]"
-        case Sequence():
-            return "[" + " ".join(_text(v) for v in value) + "]"
-        case _:
-            return str(value)
-
-
-def _index(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else value[key]
-    return value
-
-
-_FUNCTIONS: Final[dict[str, Any]] = {
-    "json": lambda v: json.dumps(v, ensure_ascii=False, separators=(",", ":")),
-    "upper": lambda v: str(v).upper(),
-    "lower": lambda v: str(v).lower(),
-    "title": lambda v: str(v).title(),
-    "len": len,
-    "join": lambda v, sep: sep.join(_text(i) for i in v),
-    "split": lambda v, sep: str(v).split(sep),
-    "index": _index,
-    "println": lambda *v: " ".join(_text(i) for i in v) + "\n",
-    "print": lambda *v: "".join(_text(i) for i in v),
-    "eq": lambda a, *b: a in b,
-    "ne": lambda a, b: a != b,
-    "not": lambda v: not v,
-    "and": lambda *v: all(v) and v[-1],
-    "or": lambda *v: next((i for i in v if i), v[-1]),
-    "truncate": lambda v, n: str(v)[: int(n)],
-}

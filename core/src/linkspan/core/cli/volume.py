@@ -45,6 +45,8 @@ def ls(session: Session, filter_: tuple[str, ...]) -> None:
         ids="Name",
         drop=["MOUNTPOINT"],
         keep=["NAME"],
+        titles={"Name": "VOLUME NAME"},
+        docker="{{.Driver}}\t{{.Name}}",
     )
 
 

@@ -1,0 +1,70 @@
+"""Templates over lists: Docker's field names and headers."""
+
+import json
+from typing import Any
+
+import pytest
+
+CONTAINER = {
+    "Id": "c" * 64,
+    "Names": ["/web"],
+    "Image": "nginx",
+    "Command": "nginx -g 'daemon off;' -c /etc/nginx.conf",
+    "Created": 1,
+    "State": "running",
+    "Status": "Up 2 hours",
+    "Ports": [{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}],
+    "Labels": {"com.example.stage-name": "live"},
+    "SizeRw": 10,
+    "SizeRootFs": 1000,
+}
+
+
+@pytest.fixture
+def daemon(fake: Any) -> Any:
+    fake.on("GET", "/containers/json", [CONTAINER])
+    fake.on("GET", "/volumes", {"Volumes": [{"Name": "data", "Driver": "local"}]})
+    with fake.running():
+        yield fake
+
+
+def test_a_table_has_dockers_headers(daemon: Any, linkspan: Any) -> None:
+    out = linkspan("ps", "--format", "table {{.ID}}\t{{.Names}}\t{{.LocalVolumes}}").out
+    assert out == "CONTAINER ID  NAMES  LOCAL VOLUMES\ncccccccccccc  web    0\n"
+    out = linkspan("volume", "ls", "--format", "table {{.Name}}\\t{{.Driver}}").out
+    assert out == "VOLUME NAME  DRIVER\ndata         local\n"
+
+
+def test_headers_go_through_the_template_too(daemon: Any, linkspan: Any) -> None:
+    out = linkspan("ps", "--format", "table {{.Names | lower}}: {{.CreatedAt | len}}").out
+    assert out.splitlines()[0] == "names: 10"
+
+
+def test_labels_can_be_asked_for(daemon: Any, linkspan: Any) -> None:
+    template = 'table {{.Names}}\t{{.Label "com.example.stage-name"}}\t{{.Label "none"}}'
+    assert linkspan("ps", "--format", template).out == "NAMES  STAGE NAME  NONE\nweb    live\n"
+
+
+def test_dockers_own_columns_can_be_asked_for(daemon: Any, linkspan: Any) -> None:
+    lines = linkspan("ps", "--format", "docker", "--size").out.splitlines()
+    assert lines[0].split("  ")[0] == "CONTAINER ID"
+    assert lines[0].split()[-2:] == ["NAMES", "SIZE"]
+    assert '"nginx -g \'daemon of…"' in lines[1]
+    assert "0.0.0.0:8080->80/tcp" in lines[1]
+    assert (
+        linkspan("volume", "ls", "--format", "docker").out == "DRIVER  VOLUME NAME\nlocal   data\n"
+    )
+
+
+def test_a_whole_record_is_json(daemon: Any, linkspan: Any) -> None:
+    found = json.loads(linkspan("ps", "--format", "{{json .}}").out)
+    assert found["Names"] == "web"
+    assert found["Labels"] == "com.example.stage-name=live"
+    assert linkspan("ps", "--format", "{{json .Names}}").out == '"web"\n'
+
+
+def test_a_format_that_is_no_format_is_wrong_usage(daemon: Any, linkspan: Any) -> None:
+    result = linkspan("ps", "--format", "dokcer")
+    assert result.status == 2
+    assert "did you mean 'docker'?" in result.err
+    assert linkspan("ps", "--format", "table {{.ID").status == 2
