@@ -58,6 +58,8 @@ IDS: Final[dict[str, str]] = {
     "LS1405": "a driver speaks another version of its role's contract",
     "LS1406": "the installed version is not the one that is asked for",
     "LS1407": "a plugin, a role or a driver that is asked for is not installed",
+    "LS1408": "what a pipeline needs is not there",
+    "LS1409": "the world has moved since the plan",
     "LS1501": "a wait that can never end well",
     "LS1502": "an exclude that matches no combination",
     "LS1503": "a lock is held while waiting for a person",

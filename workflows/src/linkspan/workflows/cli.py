@@ -28,71 +28,6 @@ _run_argument = click.argument("run_ref", metavar="RUN", shell_complete=_complet
 _detach = click.option("-d", "--detach", is_flag=True, help="Print the id and leave it running")
 
 
-# lint
-
-
-@command(
-    "lint",
-    "Say everything that is wrong with pipelines, running nothing.",
-    examples=["linkspan workflow lint", "linkspan workflow lint release.yaml --format json"],
-    more=["linkspan workflow run"],
-)
-@click.argument("files", nargs=-1, metavar="[FILE]...")
-def lint(session: Session, files: tuple[str, ...]) -> int:
-    """Check pipelines."""
-    from linkspan.sdk.diagnostics import render_all
-
-    paths = [_file(name) for name in files] or sources.all_files()
-    if not paths:
-        raise Failure(
-            "there is no pipeline to check",
-            status=USAGE,
-            helps=["linkspan workflow lint FILE", f"pipelines live in {sources.FOLDER}/*.yaml"],
-        )
-    found: list[Any] = []
-    for path in paths:
-        found += _checked(path, path.read_bytes()).diagnostics
-    errors = sum(d.severity == "error" for d in found)
-    if not session.document([_as_json(d) for d in found], default="table"):
-        for line in render_all(found).splitlines():
-            session.terminal.print(line)
-        warnings = len(found) - errors
-        parts = [_count(errors, "error")] if errors or not warnings else []
-        parts += [_count(warnings, "warning")] if warnings else []
-        session.terminal.note(f"{', '.join(parts)} in {_count(len(paths), 'file')}")
-    return USAGE if errors else 0
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"
-
-
-def _as_json(diagnostic: Any) -> dict[str, Any]:
-    import attrs
-
-    return attrs.asdict(diagnostic, filter=lambda attribute, _: attribute.name != "source")
-
-
-def _file(name: str) -> Path:
-    found = sources.find_file(name)
-    if found is None:
-        raise Failure(
-            f"there is no pipeline '{name}'",
-            status=USAGE,
-            helps=[f"a file, or a name in {sources.FOLDER}/: linkspan workflow run release"],
-        )
-    return found
-
-
-def _checked(path: Path, data: bytes) -> Any:
-    """The pipeline as the installed plugins see it; no daemon is asked."""
-    from linkspan.core.plugins.registry import PluginRegistry
-    from linkspan.workflows.check import check
-    from linkspan.workflows.verbs import Verbs
-
-    return check(data, str(path), Verbs(PluginRegistry().discover().manifests.values()))
-
-
 # run
 
 
@@ -123,11 +58,12 @@ def run(
     import getpass
 
     from linkspan.core.cli.common import key_values
+    from linkspan.workflows.commands.reading import find, read
 
-    path = _file(file)
-    data = path.read_bytes()
+    path = find(file)
+    data = read(path)
     given = key_values(inputs, "--input")
-    _refuse_faults(path, data, given)
+    workflow = _refuse_faults(path, data, given)
     folder = Path(workspace).resolve() if workspace else sources.workspace_of(path)
     try:
         user = getpass.getuser()
@@ -135,7 +71,8 @@ def run(
         user = ""
     body = {
         "file": str(path),
-        "text": data.decode("utf-8-sig"),
+        "text": workflow.text,
+        "others": workflow.others,
         "inputs": given,
         "workspace": str(folder),
         "files": None if all_files else sources.git_files(folder),
@@ -145,14 +82,15 @@ def run(
     return _begin(session, lambda: session.api.post(BASE, body=body), detach=detach)
 
 
-def _refuse_faults(path: Path, data: bytes, given: Mapping[str, str]) -> None:
-    """Faults of the file and of the inputs need no daemon to be told."""
+def _refuse_faults(path: Path, data: bytes, given: Mapping[str, str]) -> Any:
+    """The pipeline; faults of the file and of the inputs need no daemon to be told."""
     from linkspan.core.cli.failure import Rendered
     from linkspan.sdk.diagnostics import render_all
     from linkspan.workflows.check import MAX_SHOWN
+    from linkspan.workflows.commands import reading
     from linkspan.workflows.inputs import read_inputs
 
-    checked = _checked(path, data)
+    checked = reading.checked(path, data, reading.installed())
     if checked.errors or checked.workflow is None:
         shown = checked.diagnostics[:MAX_SHOWN]
         raise Rendered(render_all(shown), len(checked.errors))
@@ -160,6 +98,7 @@ def _refuse_faults(path: Path, data: bytes, given: Mapping[str, str]) -> None:
         read_inputs(checked.workflow, given)
     except LinkspanError as error:
         raise Failure(error.message, status=USAGE) from error
+    return checked.workflow
 
 
 def _begin(session: Session, start: Callable[[], Any], *, detach: bool) -> int:

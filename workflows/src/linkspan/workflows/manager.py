@@ -5,7 +5,9 @@ a run that is under way is *interrupted*: what it holds is cleaned up at the nex
 only when somebody resumes it.
 """
 
+import functools
 import hashlib
+import json
 import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +24,10 @@ from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.container import ContainerFilter
 from linkspan.sdk.model.step import RUN_LABEL
-from linkspan.workflows.check import MAX_SHOWN, check
+from linkspan.workflows.check import MAX_SHOWN, Checked, check
 from linkspan.workflows.containers import remove_container, remove_leftovers
 from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.files import SentFiles
 from linkspan.workflows.inputs import read_inputs
 from linkspan.workflows.journal import VERSION, Journal, read
 from linkspan.workflows.model import Job, Workflow
@@ -40,6 +43,8 @@ log = logging.getLogger(__name__)
 KEPT_RUNS: Final = 100
 """Ended runs whose journal and logs are kept."""
 _PIPELINE: Final = "pipeline.yaml"
+_OTHERS: Final = "others.json"
+"""Files that the pipeline includes or calls, by path."""
 _JOURNAL: Final = "journal.jsonl"
 
 
@@ -62,6 +67,7 @@ class NewRun:
     Attributes:
         file: The pipeline's path as the user wrote it.
         text: What it holds.
+        others: What the other files that it is made of hold, by path.
         inputs: As texts.
         workspace: Folder of the sources, on this host.
         files: Those of it that belong to the run, relative; None for all.
@@ -72,6 +78,7 @@ class NewRun:
     file: str
     text: str
     workspace: Path
+    others: Mapping[str, str] = attrs.field(factory=dict)
     inputs: Mapping[str, str] = attrs.field(factory=dict)
     files: tuple[str, ...] | None = None
     git: Mapping[str, Json] = attrs.field(factory=dict)
@@ -237,7 +244,7 @@ class RunManager:
             OutOfSpace: There is no room for its copy.
         If cancelled: the run is either started or leaves nothing.
         """
-        checked = await trio.to_thread.run_sync(check, new.text, new.file, self._verbs)
+        checked = await self._check(new.text, new.file, new.others)
         if checked.workflow is None or checked.errors:
             raise InvalidPipeline(checked.errors or checked.diagnostics)
         workflow = checked.workflow
@@ -259,6 +266,10 @@ class RunManager:
         self._start(run)
         return recorder.state.summary(active=True)
 
+    async def _check(self, text: str, file: str, others: Mapping[str, str]) -> Checked:
+        look = functools.partial(check, fetch=SentFiles(others))
+        return await trio.to_thread.run_sync(look, text, file, self._verbs)
+
     def _new_id(self) -> str:
         """Four hex digits, more when those are taken."""
         size = 2
@@ -273,6 +284,8 @@ class RunManager:
         folder.mkdir(parents=True)
         (folder / "jobs").mkdir()
         (folder / _PIPELINE).write_text(new.text, encoding="utf-8")
+        if new.others:
+            (folder / _OTHERS).write_text(json.dumps(dict(new.others)), encoding="utf-8")
         daemon = self._host.daemon
         own = [root for root in (daemon.data_root, daemon.exec_root) if root.exists()]
         copy_tree(new.workspace, folder / "source", new.files, leave_out=own)
@@ -297,7 +310,7 @@ class RunManager:
             "run": run_id,
             "workflow": workflow.name,
             "file": new.file,
-            "digest": _digest(new.text),
+            "digest": _digest(new.text, new.others),
             "inputs": dict(inputs),
             "git": dict(new.git),
             "plugins": {verb: self._verbs[verb].provider for verb in sorted(verbs)},
@@ -328,9 +341,10 @@ class RunManager:
         folder = self._folder / run_id
         text = await trio.to_thread.run_sync((folder / _PIPELINE).read_text, "utf-8")
         created = self._ended[run_id].created
-        if _digest(text) != created["digest"]:
+        others = await trio.to_thread.run_sync(_read_others, folder)
+        if _digest(text, others) != created["digest"]:
             raise DataLoss(f"the recorded pipeline of run {run_id} is damaged")
-        checked = await trio.to_thread.run_sync(check, text, created["file"], self._verbs)
+        checked = await self._check(text, created["file"], others)
         if checked.workflow is None or checked.errors:
             raise InvalidPipeline(checked.errors or checked.diagnostics)
         await remove_leftovers(self._host.engine, run_id)
@@ -452,8 +466,24 @@ def _all_jobs(workflow: Workflow) -> "list[Job]":
     return [*workflow.jobs.values(), *workflow.cleanup.values()]
 
 
-def _digest(text: str) -> str:
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+def _digest(text: str, others: Mapping[str, str]) -> str:
+    """Of a pipeline and all files that it is made of; without others it is that of its text."""
+    found = hashlib.sha256(text.encode())
+    for path, other in sorted(others.items()):
+        found.update(f"\0{path}\0{other}".encode())
+    return f"sha256:{found.hexdigest()}"
+
+
+def _read_others(folder: Path) -> dict[str, str]:
+    path = folder / _OTHERS
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        # The digest tells that it is damaged.
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _drop_workspaces(folder: Path) -> None:

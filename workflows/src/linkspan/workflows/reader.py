@@ -13,6 +13,7 @@ import attrs
 from linkspan.sdk.diagnostics import Diagnostic, Edit, Label, Span, did_you_mean
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.units import parse_duration, parse_size
+from linkspan.workflows.expressions import ExpressionInvalid, parse
 from linkspan.workflows.expressions.faults import ExpressionFault
 from linkspan.workflows.parse import Document, Field, Mapping, Node, Scalar, Sequence
 from linkspan.workflows.unbuilt import UNBUILT
@@ -451,6 +452,7 @@ class Reader:
             self.document.span_at(self.document.index_in(node, at), length),
             "this part is text, not logic",
             helps=[f"`if` is already an expression:  if: {bare}"],
+            edits=[self.replacement(node, bare)] if _is_bare(bare) else (),
         )
 
     def flag(self, node: Node, what: str) -> bool | Expression | None:
@@ -493,6 +495,17 @@ def foreign_edits(name: str, field: Field, found: Collection[str]) -> list[Edit]
             return []
         edits.append(Edit(start=value.end, end=value.end, text="m"))
     return edits
+
+
+def _is_bare(expression: str) -> bool:
+    """Whether an expression can stand in YAML without quotes, and is one."""
+    if re.search(r": |\s#|[\n{}\[\],]", expression) or expression[:1] in "!&*'\"|>%@`":
+        return False
+    try:
+        parse(expression)
+    except ExpressionInvalid:
+        return False
+    return True
 
 
 def one_of(options: Collection[str]) -> str:

@@ -143,9 +143,6 @@ def new_run(body: Json) -> NewRun:
     workspace = Path(_field(body, "workspace", str, ""))
     if not workspace.is_absolute():
         raise InvalidArgument("'workspace' must be an absolute path", code="workspace_path")
-    inputs = _field(body, "inputs", dict, {})
-    if not all(isinstance(value, str) for value in inputs.values()):
-        raise InvalidArgument("values of 'inputs' must be texts")
     files = body.get("files")
     if files is not None and (
         not isinstance(files, list)
@@ -156,8 +153,9 @@ def new_run(body: Json) -> NewRun:
     return NewRun(
         file=_field(body, "file", str, "pipeline.yaml"),
         text=_field(body, "text", str, ""),
+        others=_texts(body, "others"),
         workspace=workspace,
-        inputs=inputs,
+        inputs=_texts(body, "inputs"),
         files=None if files is None else tuple(files),
         git=_git(_field(body, "git", dict, {})),
         by=_field(body, "by", str, ""),
@@ -169,6 +167,13 @@ def _field(body: Mapping[str, Json], name: str, kind: type[T], default: T) -> T:
     if not isinstance(value, kind):
         raise InvalidArgument(f"'{name}' is of the wrong type")
     return value
+
+
+def _texts(body: Mapping[str, Json], name: str) -> dict[str, str]:
+    values = _field(body, name, dict, {})
+    if not all(isinstance(value, str) for value in values.values()):
+        raise InvalidArgument(f"values of '{name}' must be texts")
+    return values
 
 
 def _git(given: Mapping[str, Json]) -> dict[str, Json]:

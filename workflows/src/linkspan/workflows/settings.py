@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from linkspan.sdk.diagnostics import did_you_mean
+from linkspan.sdk.diagnostics import Edit, did_you_mean
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.manifest import VerbSetting
 from linkspan.sdk.units import parse_duration, parse_size
@@ -48,7 +48,7 @@ def read_settings(
     for name, field in found.items():
         setting = schema.get(name)
         if setting is None:
-            _unknown_setting(reader, verb, field)
+            _unknown_setting(reader, verb, field, found)
         else:
             settings[name] = read_value(reader, field.value, f"'{name}'", setting)
             if on_feature is not None:
@@ -74,12 +74,13 @@ def _features(name: str, node: Node, setting: VerbSetting, on_feature: OnFeature
                 _features(key.text, value, inner, on_feature)
 
 
-def _unknown_setting(reader: Reader, verb: Verb, field: Field) -> None:
+def _unknown_setting(reader: Reader, verb: Verb, field: Field, found: Mapping[str, Field]) -> None:
     name, schema = field.key.text, verb.manifest.settings
     known = ", ".join(f"{key}{'*' if value.required else ''}" for key, value in schema.items())
     note = f"settings of {verb.name} ({verb.provider}): {known}   (* required)"
     near = did_you_mean(name, schema)
     helps = []
+    edits: list[Edit] = []
     if near is not None:
         written = reader.raw(field.value)
         takes_list = schema[near].type == "list" and not isinstance(field.value, Sequence)
@@ -87,13 +88,17 @@ def _unknown_setting(reader: Reader, verb: Verb, field: Field) -> None:
             f"did you mean '{near}'?"
             + (f" it takes a list: {near}: [{written}]" if takes_list else "")
         ]
+        if near not in found:
+            edits = [reader.replacement(field.key, near)]
+            if takes_list:
+                edits.append(reader.replacement(field.value, f"[{written}]"))
     reader.fault(
         "LS1402",
         f"`{verb.name}` has no setting '{name}'",
         field.key,
         notes=[note if schema else f"{verb.name} ({verb.provider}) takes no settings"],
         helps=helps,
-        fix=near,
+        edits=edits,
     )
 
 

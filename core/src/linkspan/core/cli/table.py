@@ -91,6 +91,9 @@ _ONCE: Final = (
     Row("node ls", f"{_CLI}.swarm:node_ls", "List the machines of the cluster", _SERVICES),
     Row("node inspect", f"{_CLI}.inspect:node", "Show everything about nodes", _SERVICES),
     Row("doctor", f"{_CLI}.doctor:doctor", "Check this machine, say what to install", _MACHINE),
+    Row(
+        "explain", f"{_CLI}.explain:explain", "Say what an error means and how to mend it", _MACHINE
+    ),
     Row("version", f"{_CLI}.system:version", "Show versions of client and daemon", _MACHINE),
     Row("daemon run", f"{_DAEMON}.cli:run", "Run the daemon in the foreground", _MACHINE),
     Row("daemon start", f"{_DAEMON}.cli:start", "Start the daemon", _MACHINE),

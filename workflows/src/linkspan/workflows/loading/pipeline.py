@@ -3,7 +3,7 @@
 import re
 from typing import Final, get_args
 
-from linkspan.sdk.diagnostics import did_you_mean
+from linkspan.sdk.diagnostics import Edit, did_you_mean
 from linkspan.workflows.loading.calls import read_document
 from linkspan.workflows.loading.common import read_defaults
 from linkspan.workflows.loading.inputs import read_inputs, read_secrets
@@ -71,7 +71,7 @@ def _version(scene: Scene, top: dict[str, Field], document: Document) -> None:
             "a pipeline needs the key 'linkspan', its syntax version",
             document.root.span if document.root else document.span_at(0, 1),
             helps=[f"linkspan: {VERSION}"],
-            edits=[r.insertion(0, f"linkspan: {VERSION}\n")],
+            edits=_version_edits(scene, document),
         )
         return
     node = top["linkspan"].value
@@ -79,6 +79,14 @@ def _version(scene: Scene, top: dict[str, Field], document: Document) -> None:
     if version is not None and version != VERSION:
         helps = [f"write {VERSION}, or upgrade Linkspan"]
         r.fault("LS1015", f"syntax version '{version}' is unknown here", node, helps=helps)
+
+
+def _version_edits(scene: Scene, document: Document) -> list[Edit]:
+    """A first line; not before `---` or a comment, and not where the whole is in braces."""
+    root = document.root
+    if root is None or document.text[root.start : root.start + 1] == "{":
+        return []
+    return [scene.r.insertion(root.start, f"linkspan: {VERSION}\n")]
 
 
 def _use(scene: Scene, field: Field | None) -> dict[str, Choice]:

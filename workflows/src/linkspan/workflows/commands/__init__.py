@@ -1,0 +1,1 @@
+"""Commands about pipelines that need no run: lint, graph, schema, adopt, plan."""

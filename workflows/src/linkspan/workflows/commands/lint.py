@@ -1,0 +1,123 @@
+"""``linkspan workflow lint``."""
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import click
+
+from linkspan.core.cli.command import command
+from linkspan.core.cli.failure import USAGE, Failure
+from linkspan.core.cli.session import Session, print_json
+from linkspan.sdk.diagnostics import Diagnostic, render_all
+from linkspan.sdk.units import format_duration
+from linkspan.workflows.check import MAX_SHOWN
+from linkspan.workflows.commands.reading import checked, find_all, installed, read
+from linkspan.workflows.mending import mend
+from linkspan.workflows.parse import ParseFailed, decode
+from linkspan.workflows.reports import as_github, as_json, as_sarif
+from linkspan.workflows.verbs import Verbs
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+@command(
+    "lint",
+    "Say everything that is wrong with pipelines, running nothing.",
+    examples=[
+        "linkspan workflow lint",
+        "linkspan workflow lint release.yaml --fix",
+        "linkspan workflow lint --format github",
+    ],
+    more=["linkspan explain", "linkspan workflow plan", "linkspan workflow schema"],
+)
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("--fix", is_flag=True, help="Mend what is safe; all else stays as it is")
+def lint(session: Session, files: tuple[str, ...], fix: bool) -> int:
+    """Check pipelines."""
+    began = time.monotonic()
+    paths = find_all(files)
+    verbs = installed()
+    found: list[Diagnostic] = []
+    mended = 0
+    for path in paths:
+        data = read(path)
+        if fix:
+            count, left = _mended(path, data, verbs)
+            mended += count
+            found += left
+        else:
+            found += checked(path, data, verbs).diagnostics
+    _print(session, found)
+    if session.format in ("", "table"):
+        took = format_duration(time.monotonic() - began)
+        session.terminal.note(f"{_words(found, mended, len(paths), fix=fix)}  {took}")
+    return USAGE if any(d.severity == "error" for d in found) else 0
+
+
+def _print(session: Session, found: Sequence[Diagnostic]) -> None:
+    terminal = session.terminal
+    if session.format == "sarif":
+        print_json(terminal, as_sarif(found, version("linkspan-workflows")))
+    elif session.format == "github":
+        for line in as_github(found):
+            terminal.print(line)
+    elif not session.document([as_json(d) for d in found], default="table"):
+        for line in render_all(found[:MAX_SHOWN]).splitlines():
+            terminal.print(line)
+
+
+def _words(found: Sequence[Diagnostic], mended: int, files: int, *, fix: bool) -> str:
+    errors = sum(d.severity == "error" for d in found)
+    warnings = len(found) - errors
+    parts = [f"{mended} mended"] if mended else []
+    parts += [_count(errors, "error")] if errors or not warnings else []
+    parts += [_count(warnings, "warning")] if warnings else []
+    words = f"{', '.join(parts)} in {_count(files, 'file')}"
+    if len(found) > MAX_SHOWN:
+        words += f"; the first {MAX_SHOWN} are shown"
+    able = sum(bool(d.edits) for d in found)
+    if able and not fix:
+        some = "can be mended" if able == len(found) else f"{able} can be mended"
+        words += f"; {some}: linkspan workflow lint --fix"
+    return words
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"
+
+
+def _mended(path: Path, data: bytes, verbs: Verbs) -> tuple[int, Sequence[Diagnostic]]:
+    """Mend a file; how many faults, and those that are left."""
+    try:
+        text = decode(data, str(path))
+    except ParseFailed as failed:
+        return 0, failed.diagnostics
+    result = mend(text, str(path), lambda new: checked(path, new.encode(), verbs).diagnostics)
+    if result.done:
+        bom = _BOM if data.startswith(_BOM) else b""
+        _replace(path, bom + result.text.encode())
+    return len(result.done), result.left
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file so that it is the old or the new one at any moment; a link stays a link."""
+    target = path.resolve()
+    try:
+        mode = target.stat().st_mode & 0o7777
+        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+                Path(file.name).replace(target)
+            except BaseException:
+                Path(file.name).unlink()
+                raise
+    except OSError as error:
+        raise Failure(f"'{path}' cannot be written: {error.strerror}") from error
