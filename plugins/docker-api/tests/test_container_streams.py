@@ -151,7 +151,7 @@ async def test_details_are_the_labels_and_variables_that_the_log_names(api) -> N
     )
     await api.ask("POST", "/containers/web/wait")
     reply = await api.ask("GET", "/containers/web/logs?stdout=1&details=1")
-    assert joined(reply.body) == {1: b"tier=front,ROLE=db a\n"}
+    assert joined(reply.body) == {1: b"ROLE=db,tier=front a\n"}
 
 
 async def test_logs_of_a_terminal_are_raw(api) -> None:

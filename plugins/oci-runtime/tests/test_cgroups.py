@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from linkspan.plugins.oci_runtime import cgroups
-from linkspan.sdk.drivers.runtime import RuntimeStats
+from linkspan.sdk.drivers.runtime import DeviceIo, RuntimeStats
 from linkspan.sdk.errors import Timeout
 
 V1 = """\
@@ -87,22 +87,29 @@ def test_v1_counters(v1: cgroups.Hierarchies, tmp_path: Path) -> None:
         tmp_path / "blkio/p/c",
         {
             "blkio.throttle.io_service_bytes_recursive": "8:0 Read 100\n8:0 Write 50\n"
-            "8:16 Read 1\n8:0 Total 151\nTotal 151\n"
+            "8:16 Read 1\n8:0 Total 151\nTotal 151\n",
+            "blkio.throttle.io_serviced": "8:0 Read 7\nTotal 7\n",
         },
     )
     assert cgroups.stats(v1, "/p/c") == RuntimeStats(
         cpu_usage_ns=123456789,
         cpu_user_ns=70_000_000,
         cpu_system_ns=50_000_000,
+        cpu_periods=10,
         cpu_throttled_periods=3,
+        cpu_throttled_ns=9,
         memory_usage_bytes=4096000,
         memory_limit_bytes=67108864,
         memory_cache_bytes=8192,
+        memory_details={"cache": 1, "total_inactive_file": 8192},
         pids_current=4,
         pids_limit=100,
-        io_read_bytes=101,
-        io_write_bytes=50,
+        io=(
+            DeviceIo(major=8, minor=0, read_bytes=100, write_bytes=50, reads=7),
+            DeviceIo(major=8, minor=16, read_bytes=1),
+        ),
     )
+    assert cgroups.stats(v1, "/p/c").io_read_bytes == 101
     assert cgroups.oom_kills(v1, "/p/c") == 2
 
 
@@ -133,14 +140,20 @@ def test_v2_counters(v2: cgroups.Hierarchies, tmp_path: Path) -> None:
         cpu_usage_ns=500_000,
         cpu_user_ns=300_000,
         cpu_system_ns=200_000,
+        cpu_periods=4,
         cpu_throttled_periods=1,
+        cpu_throttled_ns=7000,
         memory_usage_bytes=1048576,
+        memory_failures=3,
         memory_limit_bytes=0,
         memory_cache_bytes=4096,
+        memory_details={"anon": 5, "inactive_file": 4096},
         pids_current=2,
         pids_limit=64,
-        io_read_bytes=11,
-        io_write_bytes=22,
+        io=(
+            DeviceIo(major=8, minor=0, read_bytes=10, write_bytes=20, reads=1, writes=1),
+            DeviceIo(major=8, minor=16, read_bytes=1, write_bytes=2),
+        ),
     )
     assert cgroups.oom_kills(v2, "/p/c") == 1
     assert v2.has("memory")

@@ -153,6 +153,9 @@ class Containers(Protocol):
     def exec_start(self, exec_id: str) -> AbstractAsyncContextManager[ExecStreams]:
         """Run it. Conflict if it ran already."""
 
+    def exec_ids(self, ref: str) -> Sequence[str]:
+        """Sessions in it that have not ended."""
+
     def exec_inspect(self, exec_id: str) -> Exec:
         """What it is now. NotFound."""
 

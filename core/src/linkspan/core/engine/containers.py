@@ -472,6 +472,10 @@ class ContainerStore:
             raise NotFound(f"No such container: {container_id}")
         return self._execs.start(exec_id, entry.container)
 
+    def exec_ids(self, ref: str) -> Sequence[str]:
+        """Sessions in it that have not ended."""
+        return self._execs.of(self._entry(ref).container.id)
+
     def exec_inspect(self, exec_id: str) -> Exec:
         """What it is now."""
         return self._execs.inspect(exec_id)

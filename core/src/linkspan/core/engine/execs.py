@@ -50,6 +50,14 @@ class Execs:
             raise not_found("exec instance", exec_id)
         return session
 
+    def of(self, container_id: str) -> list[str]:
+        """Ids of a container's sessions that have not ended."""
+        return [
+            session.id
+            for session in self._sessions.values()
+            if session.container_id == container_id and session.exit_code is None
+        ]
+
     @asynccontextmanager
     async def start(self, exec_id: str, container: Container) -> AsyncIterator[ExecProcess]:
         """Run a session; leaving before its end kills the process."""

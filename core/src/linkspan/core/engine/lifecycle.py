@@ -45,6 +45,7 @@ from linkspan.sdk.model.container import (
     ContainerStatus,
     ExitStatus,
     Health,
+    HealthStatus,
     RestartPolicy,
 )
 from linkspan.sdk.model.image import Image
@@ -380,6 +381,10 @@ class Lifecycle:
             oom_killed=status.oom_killed,
             error=status.error,
             finished_at=status.finished_at or rfc3339(),
+            # Nobody is well who does not run (as in Docker).
+            health=attrs.evolve(container.state.health, status=HealthStatus.UNHEALTHY)
+            if container.state.health is not None
+            else None,
         )
         ended = attrs.evolve(container, state=state, endpoints=(), ports=(), sandbox_key="")
         auto_remove = container.spec.auto_remove and not again and not entry.removing

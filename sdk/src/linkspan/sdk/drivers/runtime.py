@@ -135,20 +135,56 @@ class Recovered:
 
 
 @attrs.frozen(kw_only=True)
+class DeviceIo:
+    """What went to and from one block device, by its numbers."""
+
+    major: int
+    minor: int
+    read_bytes: int = 0
+    write_bytes: int = 0
+    reads: int = 0
+    writes: int = 0
+
+
+@attrs.frozen(kw_only=True)
 class RuntimeStats:
-    """Counters of a container's cgroup; bytes and nanoseconds since its start."""
+    """Counters of a container's cgroup; bytes and nanoseconds since its start.
+
+    Attributes:
+        cpu_each_ns: Of each CPU, where the kernel counts so (cgroup v1).
+        memory_peak_bytes: The most that was used at once; 0 where the kernel does not tell.
+        memory_failures: How often the limit was hit; 0 where the kernel does not tell.
+        memory_cache_bytes: What could be let go at once.
+        memory_details: The kernel's ``memory.stat``.
+        io: By block device.
+    """
 
     cpu_usage_ns: int = 0
     cpu_user_ns: int = 0
     cpu_system_ns: int = 0
+    cpu_each_ns: tuple[int, ...] = ()
+    cpu_periods: int = 0
     cpu_throttled_periods: int = 0
+    cpu_throttled_ns: int = 0
     memory_usage_bytes: int = 0
+    memory_peak_bytes: int = 0
+    memory_failures: int = 0
     memory_limit_bytes: int = 0
     memory_cache_bytes: int = 0
+    memory_details: Mapping[str, int] = attrs.field(factory=dict)
     pids_current: int = 0
     pids_limit: int = 0
-    io_read_bytes: int = 0
-    io_write_bytes: int = 0
+    io: tuple[DeviceIo, ...] = ()
+
+    @property
+    def io_read_bytes(self) -> int:
+        """From all devices."""
+        return sum(device.read_bytes for device in self.io)
+
+    @property
+    def io_write_bytes(self) -> int:
+        """To all devices."""
+        return sum(device.write_bytes for device in self.io)
 
 
 class ExecProcess(ProcessStreams):

@@ -1,6 +1,8 @@
 """Containers between JSON (ContainerConfig, HostConfig, NetworkingConfig, inspect, list) and the model."""
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -30,6 +32,8 @@ from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.timestamps import epoch_s, human_duration, now_s, or_never
 from linkspan.sdk.errors import InvalidArgument, Unsupported
 from linkspan.sdk.model.container import (
+    DEFAULT_MASKED_PATHS,
+    DEFAULT_READONLY_PATHS,
     Container,
     ContainerSpec,
     ContainerState,
@@ -271,6 +275,7 @@ def encode_inspect(
     *,
     image: ImageConfig | None,
     graph_driver: str,
+    runtime: str = "",
     exec_ids: tuple[str, ...] = (),
     size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
@@ -279,6 +284,8 @@ def encode_inspect(
     Args:
         image: Its image's config, for the values that the container takes from there; None if the image
             is gone.
+        runtime: Name of the usual runtime.
+        exec_ids: Sessions in it that have not ended.
     """
     out: dict[str, Any] = {
         "Id": container.id,
@@ -299,7 +306,7 @@ def encode_inspect(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(exec_ids) or None,
-        "HostConfig": encode_host_config(container),
+        "HostConfig": encode_host_config(container, default_runtime=runtime),
         "GraphDriver": {"Data": None, "Name": graph_driver},
     }
     if size is not None:
@@ -334,7 +341,7 @@ def encode_config(container: Container, image: ImageConfig | None) -> dict[str, 
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
         "StdinOnce": spec.stdin_once,
-        "Env": list(container.env),
+        "Env": _encode_env(container),
         "Cmd": None if command is None else list(command),
         "Image": spec.image,
         "Volumes": {path: {} for path in volumes} or None,
@@ -356,8 +363,20 @@ def encode_config(container: Container, image: ImageConfig | None) -> dict[str, 
     return out
 
 
-def encode_host_config(container: Container) -> dict[str, Any]:
-    """HostConfig."""
+def _encode_env(container: Container) -> list[str]:
+    """What the image and the user set, without what every container is given."""
+    given = (f"HOSTNAME={container.hostname}", "TERM=xterm")
+    return [e for e in container.env if e not in given or e in container.spec.env]
+
+
+@cache
+def usual_cgroup_namespace() -> str:
+    """What a container gets that asked for none: ``private`` with control groups of version 2."""
+    return "private" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "host"
+
+
+def encode_host_config(container: Container, *, default_runtime: str = "") -> dict[str, Any]:
+    """HostConfig; ``default_runtime`` is the name of what runs it if it asked for none."""
     spec = container.spec
     own = spec.networks.get(_network_mode(container))
     return {
@@ -377,7 +396,7 @@ def encode_host_config(container: Container) -> dict[str, Any]:
         "Annotations": dict(spec.annotations) or None,
         "CapAdd": list(spec.cap_add) or None,
         "CapDrop": list(spec.cap_drop) or None,
-        "CgroupnsMode": spec.cgroupns_mode or "private",
+        "CgroupnsMode": spec.cgroupns_mode or usual_cgroup_namespace(),
         "Dns": list(spec.dns),
         "DnsOptions": list(spec.dns_options),
         "DnsSearch": list(spec.dns_search),
@@ -397,18 +416,23 @@ def encode_host_config(container: Container) -> dict[str, Any]:
         "UsernsMode": spec.userns_mode,
         "ShmSize": spec.shm_size_bytes,
         "Sysctls": dict(spec.sysctls) or None,
-        "Runtime": container.runtime,
+        "Runtime": container.runtime or default_runtime,
         "Isolation": "",
         **encode_resources(spec.resources),
         "Mounts": [encode_mount(mount) for mount in spec.mounts] or None,
         "Init": spec.init,
-        "MaskedPaths": _paths(spec.masked_paths),
-        "ReadonlyPaths": _paths(spec.readonly_paths),
+        "MaskedPaths": _paths(spec, spec.masked_paths, DEFAULT_MASKED_PATHS),
+        "ReadonlyPaths": _paths(spec, spec.readonly_paths, DEFAULT_READONLY_PATHS),
     }
 
 
-def _paths(paths: tuple[str, ...] | None) -> list[str] | None:
-    return None if paths is None else list(paths)
+def _paths(
+    spec: ContainerSpec, paths: tuple[str, ...] | None, usual: tuple[str, ...]
+) -> list[str] | None:
+    if paths is not None:
+        return list(paths)
+    open_wide = spec.privileged or "systempaths=unconfined" in spec.security_opt
+    return None if open_wide else list(usual)
 
 
 def encode_network_settings(container: Container) -> dict[str, Any]:

@@ -146,7 +146,9 @@ def encode_ulimits(limits: tuple[Ulimit, ...]) -> list[dict[str, Any]]:
 
 def encode_resources(resources: Resources) -> dict[str, Any]:
     """Resources."""
+    tcp = {"KernelMemoryTCP": resources.kernel_tcp_bytes} if resources.kernel_tcp_bytes else {}
     return {
+        **tcp,
         "CpuShares": resources.cpu_shares,
         "Memory": resources.memory_bytes,
         "NanoCpus": resources.nano_cpus,
@@ -177,7 +179,8 @@ def encode_resources(resources: Resources) -> dict[str, Any]:
         "DeviceCgroupRules": list(resources.device_cgroup_rules) or None,
         "DeviceRequests": None,
         "MemoryReservation": resources.memory_reservation_bytes,
-        "MemorySwap": resources.memory_swap_bytes,
+        # Twice the memory, unless something else was asked for.
+        "MemorySwap": resources.memory_swap_bytes or 2 * resources.memory_bytes,
         "MemorySwappiness": resources.memory_swappiness,
         "OomKillDisable": resources.oom_kill_disable,
         "PidsLimit": resources.pids_limit,

@@ -1,6 +1,8 @@
 """/containers/{id}: attach, logs, stats, resize."""
 
+import re
 from contextlib import AsyncExitStack
+from urllib.parse import quote_plus
 
 import orjson
 import trio
@@ -155,15 +157,14 @@ def read_size(request: Request) -> tuple[int, int]:
 
 
 def _log_details(container: Container) -> str:
-    """Labels and variables that the log options name (``--log-opt labels=…,env=…``)."""
+    """Labels and variables that the log options name (``--log-opt labels=…,env=…``), by name."""
     options = container.spec.log_options
-    found = {
-        name: container.labels[name]
-        for name in filter(None, options.get("labels", "").split(","))
-        if name in container.labels
-    }
     env = dict(entry.split("=", 1) for entry in container.env if "=" in entry)
-    for name in filter(None, options.get("env", "").split(",")):
-        if name in env:
-            found[name] = env[name]
-    return ",".join(f"{name}={value}" for name, value in found.items())
+    found: dict[str, str] = {}
+    for values, key in ((container.labels, "labels"), (env, "env")):
+        wanted = set(filter(None, options.get(key, "").split(",")))
+        pattern = options.get(f"{key}-regex", "")
+        for name, value in values.items():
+            if name in wanted or (pattern and re.search(pattern, name)):
+                found[name] = value
+    return ",".join(f"{quote_plus(name)}={quote_plus(found[name])}" for name in sorted(found))

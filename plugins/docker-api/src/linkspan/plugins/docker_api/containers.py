@@ -137,6 +137,8 @@ class ContainerRoutes:
                 container,
                 image=self._image_config(container.image_id),
                 graph_driver=self._host.daemon.drivers.get("snapshots", ""),
+                runtime=self._host.daemon.drivers.get("runtime", ""),
+                exec_ids=tuple(self._containers.exec_ids(container.id)),
                 size=size,
             )
         )

@@ -1,7 +1,6 @@
 """A container's counters in the shape of Docker's /stats (cgroup v1's names, which all clients know)."""
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import attrs
 import trio
 
 from linkspan.plugins.docker_api.timestamps import NEVER
+from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.runtime import RuntimeStats
 from linkspan.sdk.model.container import Container
 
@@ -38,7 +38,7 @@ async def take_sample(container: Container, counters: RuntimeStats | None) -> Sa
     system_ns, interfaces = await trio.to_thread.run_sync(
         _read_proc, container.state.pid if own_network else 0
     )
-    read_at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    read_at = rfc3339()
     return Sample(container, read_at, counters, system_ns, interfaces)
 
 
@@ -82,18 +82,21 @@ def _encode_cpu(sample: Sample | None) -> dict[str, Any]:
             "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
         }
     counters = sample.counters
+    usage: dict[str, Any] = {
+        "total_usage": counters.cpu_usage_ns,
+        "usage_in_kernelmode": counters.cpu_system_ns,
+        "usage_in_usermode": counters.cpu_user_ns,
+    }
+    if counters.cpu_each_ns:
+        usage["percpu_usage"] = list(counters.cpu_each_ns)
     return {
-        "cpu_usage": {
-            "total_usage": counters.cpu_usage_ns,
-            "usage_in_kernelmode": counters.cpu_system_ns,
-            "usage_in_usermode": counters.cpu_user_ns,
-        },
+        "cpu_usage": usage,
         "system_cpu_usage": sample.system_ns,
         "online_cpus": os.cpu_count() or 1,
         "throttling_data": {
-            "periods": 0,
+            "periods": counters.cpu_periods,
             "throttled_periods": counters.cpu_throttled_periods,
-            "throttled_time": 0,
+            "throttled_time": counters.cpu_throttled_ns,
         },
     }
 
@@ -118,32 +121,53 @@ def encode_stats(now: Sample, before: Sample | None) -> dict[str, Any]:
         out["pids_stats"] = {"current": counters.pids_current}
         if counters.pids_limit:
             out["pids_stats"]["limit"] = counters.pids_limit
-        out["memory_stats"] = {
-            "usage": counters.memory_usage_bytes,
-            "limit": counters.memory_limit_bytes or _memory_bytes(),
-            # The CLI subtracts either, depending on the cgroup version it believes in.
-            "stats": {
-                "total_inactive_file": counters.memory_cache_bytes,
-                "inactive_file": counters.memory_cache_bytes,
-            },
-        }
+        out["memory_stats"] = _encode_memory(counters)
     if now.interfaces:
         out["networks"] = now.interfaces
     return out
 
 
+def _encode_memory(counters: RuntimeStats) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "usage": counters.memory_usage_bytes,
+        "limit": counters.memory_limit_bytes or _memory_bytes(),
+        # The CLI subtracts either, depending on the cgroup version it believes in.
+        "stats": {
+            "total_inactive_file": counters.memory_cache_bytes,
+            "inactive_file": counters.memory_cache_bytes,
+            **counters.memory_details,
+        },
+    }
+    if counters.memory_peak_bytes:
+        out["max_usage"] = counters.memory_peak_bytes
+    if counters.memory_failures:
+        out["failcnt"] = counters.memory_failures
+    return out
+
+
 def _encode_io(counters: RuntimeStats | None) -> dict[str, Any]:
-    entries = None
-    if counters is not None:
-        entries = [
-            {"major": 0, "minor": 0, "op": "read", "value": counters.io_read_bytes},
-            {"major": 0, "minor": 0, "op": "write", "value": counters.io_write_bytes},
-        ]
+    # Docker has these as well, but for the kernel's old CFQ scheduler only.
     empty = (
-        "io_serviced_recursive io_queue_recursive io_service_time_recursive io_wait_time_recursive "
+        "io_queue_recursive io_service_time_recursive io_wait_time_recursive "
         "io_merged_recursive io_time_recursive sectors_recursive"
     )
-    return {"io_service_bytes_recursive": entries, **dict.fromkeys(empty.split())}
+    sizes = counts = None
+    if counters is not None:
+        sizes = [
+            {"major": device.major, "minor": device.minor, "op": op, "value": value}
+            for device in counters.io
+            for op, value in (("read", device.read_bytes), ("write", device.write_bytes))
+        ]
+        counts = [
+            {"major": device.major, "minor": device.minor, "op": op, "value": value}
+            for device in counters.io
+            for op, value in (("read", device.reads), ("write", device.writes))
+        ]
+    return {
+        "io_service_bytes_recursive": sizes,
+        "io_serviced_recursive": counts,
+        **dict.fromkeys(empty.split()),
+    }
 
 
 def _memory_bytes() -> int:

@@ -16,7 +16,7 @@ from typing import Final
 
 import attrs
 
-from linkspan.sdk.drivers.runtime import RuntimeStats
+from linkspan.sdk.drivers.runtime import DeviceIo, RuntimeStats
 from linkspan.sdk.errors import Timeout
 
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
@@ -167,58 +167,91 @@ def _stats_v1(groups: Hierarchies, path: str) -> RuntimeStats:
     cpuacct, cpu = groups.folder("cpuacct", path), groups.folder("cpu", path)
     memory, pids = groups.folder("memory", path), groups.folder("pids", path)
     ticks = _pairs(_join(cpuacct, "cpuacct.stat"))
+    throttling = _pairs(_join(cpu, "cpu.stat"))
     limit = _number(_join(memory, "memory.limit_in_bytes"))
-    read, written = _bytes_v1(groups.folder("blkio", path))
+    details = _pairs(_join(memory, "memory.stat"))
+    each = _read(_join(cpuacct, "cpuacct.usage_percpu")).split()
     return RuntimeStats(
         cpu_usage_ns=_number(_join(cpuacct, "cpuacct.usage")),
         cpu_user_ns=ticks.get("user", 0) * _TICK_NS,
         cpu_system_ns=ticks.get("system", 0) * _TICK_NS,
-        cpu_throttled_periods=_pairs(_join(cpu, "cpu.stat")).get("nr_throttled", 0),
+        cpu_each_ns=tuple(int(word) for word in each[: os.cpu_count()] if word.isdecimal()),
+        cpu_periods=throttling.get("nr_periods", 0),
+        cpu_throttled_periods=throttling.get("nr_throttled", 0),
+        cpu_throttled_ns=throttling.get("throttled_time", 0),
         memory_usage_bytes=_number(_join(memory, "memory.usage_in_bytes")),
+        memory_peak_bytes=_number(_join(memory, "memory.max_usage_in_bytes")),
+        memory_failures=_number(_join(memory, "memory.failcnt")),
         memory_limit_bytes=0 if limit >= _V1_UNLIMITED else limit,
-        memory_cache_bytes=_pairs(_join(memory, "memory.stat")).get("total_inactive_file", 0),
+        memory_cache_bytes=details.get("total_inactive_file", 0),
+        memory_details=details,
         pids_current=_number(_join(pids, "pids.current")),
         pids_limit=_number(_join(pids, "pids.max")),
-        io_read_bytes=read,
-        io_write_bytes=written,
+        io=_io_v1(groups.folder("blkio", path)),
     )
 
 
-def _bytes_v1(blkio: Path | None) -> tuple[int, int]:
-    for name in ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_service_bytes"):
-        text = _read(_join(blkio, name))
-        if text:
-            break
-    totals = {"Read": 0, "Write": 0}
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) == 3 and words[1] in totals:
-            totals[words[1]] += int(words[2])
-    return totals["Read"], totals["Write"]
+def _io_v1(blkio: Path | None) -> tuple[DeviceIo, ...]:
+    found: dict[tuple[int, int], dict[str, int]] = {}
+    for file, names in (
+        ("blkio.throttle.io_service_bytes", {"Read": "read_bytes", "Write": "write_bytes"}),
+        ("blkio.throttle.io_serviced", {"Read": "reads", "Write": "writes"}),
+    ):
+        text = _read(_join(blkio, f"{file}_recursive")) or _read(_join(blkio, file))
+        for line in text.splitlines():
+            words = line.split()
+            if len(words) == 3 and words[1] in names and words[2].isdecimal():
+                found.setdefault(_device(words[0]), {})[names[words[1]]] = int(words[2])
+    return tuple(DeviceIo(major=at[0], minor=at[1], **counts) for at, counts in found.items())
+
+
+def _device(text: str) -> tuple[int, int]:
+    """``8:0``."""
+    major, _, minor = text.partition(":")
+    return int(major), int(minor)
 
 
 def _stats_v2(groups: Hierarchies, path: str) -> RuntimeStats:
     folder = groups.folder("", path)
     cpu = _pairs(_join(folder, "cpu.stat"))
-    totals = {"rbytes": 0, "wbytes": 0}
-    for line in _read(_join(folder, "io.stat")).splitlines():
-        for word in line.split()[1:]:
-            name, _, value = word.partition("=")
-            if name in totals:
-                totals[name] += int(value)
+    details = _pairs(_join(folder, "memory.stat"))
     return RuntimeStats(
         cpu_usage_ns=cpu.get("usage_usec", 0) * 1000,
         cpu_user_ns=cpu.get("user_usec", 0) * 1000,
         cpu_system_ns=cpu.get("system_usec", 0) * 1000,
+        cpu_periods=cpu.get("nr_periods", 0),
         cpu_throttled_periods=cpu.get("nr_throttled", 0),
+        cpu_throttled_ns=cpu.get("throttled_usec", 0) * 1000,
         memory_usage_bytes=_number(_join(folder, "memory.current")),
+        memory_peak_bytes=_number(_join(folder, "memory.peak")),
+        memory_failures=_pairs(_join(folder, "memory.events")).get("max", 0),
         memory_limit_bytes=_number(_join(folder, "memory.max")),
-        memory_cache_bytes=_pairs(_join(folder, "memory.stat")).get("inactive_file", 0),
+        memory_cache_bytes=details.get("inactive_file", 0),
+        memory_details=details,
         pids_current=_number(_join(folder, "pids.current")),
         pids_limit=_number(_join(folder, "pids.max")),
-        io_read_bytes=totals["rbytes"],
-        io_write_bytes=totals["wbytes"],
+        io=_io_v2(_join(folder, "io.stat")),
     )
+
+
+_IO_V2: Final = {
+    "rbytes": "read_bytes",
+    "wbytes": "write_bytes",
+    "rios": "reads",
+    "wios": "writes",
+}
+
+
+def _io_v2(file: Path | None) -> tuple[DeviceIo, ...]:
+    found = []
+    for line in _read(file).splitlines():
+        device, *words = line.split()
+        pairs = [word.partition("=") for word in words]
+        counts = {_IO_V2[name]: int(value) for name, _, value in pairs if name in _IO_V2}
+        if counts:
+            major, minor = _device(device)
+            found.append(DeviceIo(major=major, minor=minor, **counts))
+    return tuple(found)
 
 
 def set_frozen(groups: Hierarchies, path: str, frozen: bool) -> None:

@@ -18,30 +18,14 @@ from linkspan.plugins.oci_runtime.cgroups import Hierarchies
 from linkspan.plugins.oci_runtime.users import Identity
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, OciSpec, ProcessSpec
 from linkspan.sdk.errors import InvalidArgument, Unsupported
-from linkspan.sdk.model.container import Device, Resources, Ulimit
+from linkspan.sdk.model.container import (
+    DEFAULT_MASKED_PATHS,
+    DEFAULT_READONLY_PATHS,
+    Device,
+    Resources,
+    Ulimit,
+)
 
-# moby oci/defaults.go
-MASKED_PATHS: Final = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-READONLY_PATHS: Final = (
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-)
 INIT_PATH: Final = "/sbin/docker-init"
 _CPU_PERIOD_US: Final = 100_000
 _ALONE: Final = {"rprivate": "private", "rshared": "shared", "rslave": "slave", "rro": "ro"}
@@ -225,8 +209,8 @@ def make_spec(
     }
     if not (request.privileged or security.system_paths_unconfined):
         masked, readonly = request.masked_paths, request.readonly_paths
-        linux["maskedPaths"] = list(MASKED_PATHS if masked is None else masked)
-        linux["readonlyPaths"] = list(READONLY_PATHS if readonly is None else readonly)
+        linux["maskedPaths"] = list(DEFAULT_MASKED_PATHS if masked is None else masked)
+        linux["readonlyPaths"] = list(DEFAULT_READONLY_PATHS if readonly is None else readonly)
     if seccomp_section is not None:
         linux["seccomp"] = dict(seccomp_section)
     spec: OciSpec = {

@@ -871,6 +871,14 @@ class FakeContainers:
             self._running_execs.pop(exec_id, None)
             self._execs[exec_id] = attrs.evolve(session, running=False, exit_code=code)
 
+    def exec_ids(self, ref: str) -> Sequence[str]:
+        container_id = self.inspect(ref).id
+        return [
+            session.id
+            for session in self._execs.values()
+            if session.container_id == container_id and session.exit_code is None
+        ]
+
     def exec_inspect(self, exec_id: str) -> Exec:
         if exec_id not in self._execs:
             raise NotFound(f"No such exec instance: {exec_id}", code="exec_not_found")
