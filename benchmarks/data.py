@@ -104,7 +104,7 @@ def measures(bench: "Bench") -> list[Measure]:
 
 
 def _fill(engine: Engine) -> None:
-    script = "for i in 1 2 3 4 5 6 7 8 9 10; do head -c 2000000 /dev/urandom > /root/f$i; done"
+    script = "for i in 1 2 3 4 5 6 7 8 9 10; do head -c 2000000 /dev/urandom > /tmp/f$i; done"
     engine.docker("exec", _BOX, "sh", "-c", script)
 
 
