@@ -145,9 +145,9 @@ class EngineImages:
         self, refs: Sequence[str], *, platform: str = ""
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Images as one tar."""
-        async with self._saver.save(refs, platform) as pieces:
-            for ref in refs:
-                self._tell("save", self._store.inspect(ref).id, ref)
+        async with self._saver.save(refs, platform) as (image_ids, pieces):
+            for image_id in image_ids:
+                self._tell("save", image_id, image_id)
             yield pieces
 
     async def load(

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Self, cast
 from urllib.parse import parse_qsl, unquote
 
 import attrs
@@ -123,10 +123,9 @@ class _Request(Request):
             self.query_all = values
             self.query = {name: many[-1] for name, many in values.items()}
 
-    async def body(self) -> AsyncIterator[bytes]:
+    def body(self) -> AsyncIterator[bytes]:
         """See ``Request.body``. Raises AnswerError (400, 408) for a broken or stalled body."""
-        while data := await self._connection.receive_body():
-            yield data
+        return _Body(self._connection)
 
     async def read(self, *, limit_bytes: int = 8 << 20) -> bytes:
         """See ``Request.read``."""
@@ -140,6 +139,22 @@ class _Request(Request):
                 raise _too_large(limit_bytes)
             parts.append(data)
         return b"".join(parts)
+
+
+class _Body:
+    """A request's body as it arrives; it may be left unread."""
+
+    def __init__(self, connection: "_Connection") -> None:
+        self._connection = connection
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await self._connection.receive_body()
+        if not data:
+            raise StopAsyncIteration
+        return data
 
 
 def _too_large(limit_bytes: int) -> TooLarge:

@@ -55,7 +55,7 @@ class Saver:
             blobs = [blob.digest for saved in wanted for blob in saved.layers]
             with self._images.lease(blobs):
                 async with aclosing(self._write(wanted)) as pieces:
-                    yield pieces
+                    yield [saved.image.id for saved in wanted], pieces
 
     def _wanted(self, refs: Sequence[str], platform: str) -> list[_Saved]:
         if not refs:

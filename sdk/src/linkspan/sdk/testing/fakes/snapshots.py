@@ -465,6 +465,8 @@ def _is_stub(path: str, base: Nodes, tree: Nodes) -> bool:
 
 def _tar(own: Nodes) -> bytes:
     """As real drivers order it: in each folder whiteouts first."""
+    if not own:
+        return bytes(1024)
     buffer = io.BytesIO()
 
     def order(item: tuple[str, FakeNode]) -> list[tuple[bool, str]]:
