@@ -254,8 +254,8 @@ async def test_files_go_into_and_come_out_of_a_container_that_does_not_run(world
         assert "new" in names_in(b"".join([piece async for piece in archive]))
     # Nobody looks any more: the root is not mounted.
     assert world.snapshots.store.snapshots[box.id].target is None
+    await containers.rename(box.id, "box")
     with pytest.raises(NotFound, match="Could not find the file /none in container box"):
-        await containers.rename(box.id, "box")
         await containers.stat_path("box", "/none")
 
 
