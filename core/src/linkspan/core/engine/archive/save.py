@@ -45,8 +45,10 @@ class Saver:
         self._blobs = blobs
 
     @asynccontextmanager
-    async def save(self, refs: Sequence[str], platform: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """See ``linkspan.sdk.host.Images.save``."""
+    async def save(
+        self, refs: Sequence[str], platform: str
+    ) -> AsyncIterator[tuple[Sequence[str], AsyncIterator[bytes]]]:
+        """The ids of the images, and the tar; see ``linkspan.sdk.host.Images.save``."""
         wanted = self._wanted(refs, platform)
         names = [n for saved in wanted for n in (saved.image.id, *saved.image.chain_ids)]
         with self._images.lease(names):
