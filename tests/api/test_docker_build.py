@@ -245,3 +245,34 @@ def test_ten_thousand_files_build(daemon: Daemon) -> None:
     (context / "many/7/7").write_text("changed")
     assert "Using cache" not in daemon.docker("build", context).out
     assert daemon.docker("build", context).out.count("Using cache") == 2
+
+
+def test_the_result_can_be_written_elsewhere(daemon: Daemon, tmp_path: Path) -> None:
+    context = daemon.write_context("FROM scratch\nCOPY a /d/a\nCOPY <<E /d/b\nhi\nE\n", a="A")
+    before = daemon.images()
+    daemon.cli("build", "-o", tmp_path / "out", context)
+    found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*"))
+    assert {"d", "d/a", "d/b"} <= set(found)
+    assert (tmp_path / "out/d/b").read_text() == "hi\n"
+    daemon.cli("build", "-o", f"type=tar,dest={tmp_path}/out.tar", context)
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        assert "d/a" in tar.getnames()
+    assert daemon.images() == before
+    assert daemon.containers() == []
+    name = f"{daemon.registry}/team/pushed:1"
+    daemon.cli("build", "-t", name, "--push", context)
+    daemon.docker("rmi", name)
+    daemon.docker("pull", name)
+    daemon.docker("rmi", name)
+
+
+def test_a_check_complains_and_builds_nothing(daemon: Daemon) -> None:
+    context = daemon.write_context("FROM busybox as One\nCOPY $NOPE /\nCMD a\n")
+    before = daemon.images()
+    found = daemon.cli("build", "--check", context, status=1)
+    for rule in ("FromAsCasing", "StageNameCasing", "UndefinedVar", "JSONArgsRecommended"):
+        assert f"warning[LS0205]: {rule}: " in found.out
+    assert "3 | CMD a" in found.out
+    assert daemon.images() == before
+    good = daemon.write_context('FROM busybox\nCMD ["a"]\n')
+    assert "nothing to complain about" in daemon.cli("build", "--check", good).out

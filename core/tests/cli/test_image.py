@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from linkspan.core.cli.build_context import context_tar
+from linkspan.core.cli.build_view import Steps
 from linkspan.core.cli.image import split_reference
 
 DIGEST = "sha256:" + "d" * 64
@@ -265,6 +267,64 @@ def test_secrets_and_named_folders_go_in_the_body_not_in_the_address(
     ]
     assert sent["no_cache_filter"] == ["test"]
     assert json.loads(facts.read_text())["containerimage.config.digest"] == DIGEST
+
+
+def test_a_check_shows_what_was_found_and_ends_with_1(
+    fake: Any, linkspan: Any, context: Path
+) -> None:
+    finding = {"headline": "Rule: x", "line": 2, "text": "warning[LS0205]: Rule: x"}
+    fake.on("POST", "/linkspan/v1/build", {"warnings": [finding]})
+    with fake.running():
+        found = linkspan("build", "--check", str(context))
+        as_json = linkspan("--format", "json", "build", "--check", str(context))
+    assert found == (1, "warning[LS0205]: Rule: x\n", "1 finding in Dockerfile\n")
+    assert json.loads(as_json.out) == [finding]
+    assert fake.asked("POST", "/linkspan/v1/build").query["check"] == "1"
+    fake.on("POST", "/linkspan/v1/build", {"warnings": []})
+    with fake.running():
+        assert linkspan("build", "--check", str(context)).status == 0
+
+
+def test_the_live_view_shows_steps_that_run_side_by_side() -> None:
+    steps = Steps("web")
+    assert steps.lines() == ["web  sending the context"]
+    for aux in (
+        {"step": {"number": 1, "total": 4, "text": "FROM a", "state": "begun"}},
+        {"step": {"number": 1, "state": "cached", "seconds": 0.0}},
+        {"step": {"number": 2, "total": 4, "text": "RUN make\nmore", "state": "begun"}},
+        {"step": {"number": 3, "total": 4, "text": "RUN test", "state": "begun"}},
+        {"log": {"number": 2, "text": "one\ntwo\nth"}},
+        {"log": {"number": 2, "text": "ree\n"}},
+        {"step": {"number": 3, "state": "done", "seconds": 1.5}},
+        {"warnings": [{"rule": "x"}]},
+    ):
+        assert list(steps.take({"aux": aux})) == []
+    shown = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in steps.lines()]
+    assert shown[:3] == ["web  2 of 4 steps, 1 cached", "  ✓ FROM a  cached", "  ✓ RUN test  1.5s"]
+    assert shown[3].startswith("  ▸ RUN make  ")
+    assert shown[4:] == ["    │ one", "    │ two", "    │ three"]
+    assert steps.warnings == [{"rule": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["-o", "type=what"], "is none of local, tar"),
+        (["-o", "type=local"], "has no dest"),
+        (["-o", "type=image,dest=x"], "has no dest"),
+        (["-o", "type=tar,dest=/nonexistent/x"], "there is no folder"),
+        (["-o", "-", "-o", "type=tar,dest=-"], "only one can be written to stdout"),
+        (["-o", "type=local,dest=-"], "cannot be written to stdout"),
+        (["--push"], "there is no name to push"),
+        (["--ulimit", "x"], "--ulimit"),
+    ],
+)
+def test_outputs_that_cannot_be_made_are_wrong_usage(
+    linkspan: Any, context: Path, words: list[str], why: str
+) -> None:
+    result = linkspan("build", *words, str(context))
+    assert result.status == 2
+    assert why in result.err
 
 
 def test_a_daemon_that_takes_no_secrets_is_told_apart(

@@ -129,6 +129,22 @@ async def test_secrets_and_contexts_come_in_a_parcel(api, builder, tmp_path) -> 
     assert "hunter2" not in repr(asked)
 
 
+async def test_a_check_answers_with_what_was_found(api, builder) -> None:
+    body = context(Dockerfile="FROM scratch\nlabel a=1\n")
+    reply = await api.ask("POST", "/linkspan/v1/build?check=1", body)
+    (found,) = reply.json["warnings"]
+    assert (found["id"], found["severity"], found["line"]) == ("LS0205", "warning", 2)
+    assert found["text"].startswith("warning[LS0205]: ConsistentInstructionCasing")
+    assert builder.builds == []
+
+
+async def test_details_are_asked_for_at_our_own_address_only(api, builder) -> None:
+    body = context(Dockerfile="FROM scratch\n")
+    await api.ask("POST", "/build?details=1", body)
+    await api.ask("POST", "/linkspan/v1/build?details=1", body)
+    assert [asked.details for asked in builder.builds] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

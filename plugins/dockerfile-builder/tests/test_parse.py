@@ -8,7 +8,9 @@ import pytest
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
+from linkspan.plugins.dockerfile_builder.lint import CheckSettings, lint
 from linkspan.plugins.dockerfile_builder.stages import parse_dockerfile
+from linkspan.plugins.dockerfile_builder.variables import GlobalScope
 
 CASES = json.loads((Path(__file__).parent / "data" / "dockerfile-parse.json").read_text())["cases"]
 
@@ -107,8 +109,15 @@ def test_a_dockerfile_is_read_as_buildkit_does(case):
     assert parsed.syntax == expected.get("syntax", "")
     assert parsed.check == expected.get("check", "")
     assert parsed.escape == expected.get("escape", "\\")
+    found = lint(
+        parsed,
+        settings=CheckSettings(),
+        scope=GlobalScope({}, {}, parsed.global_args),
+        environment_of=lambda image: None,
+    )
+    told = [*parsed.warnings, *(f"{finding.rule}: {finding.message}" for finding in found)]
     for warning in expected.get("warnings", []):
-        assert warning in parsed.warnings
+        assert warning in told
 
 
 def test_an_unknown_instruction_names_file_and_line():

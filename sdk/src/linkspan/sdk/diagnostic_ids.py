@@ -20,6 +20,7 @@ IDS: Final[dict[str, str]] = {
     "LS0202": "unknown Dockerfile instruction",
     "LS0203": "COPY, ADD or WORKDIR cannot be done as written",
     "LS0204": "a Dockerfile asks for what is not supported",
+    "LS0205": "a build check of Dockerfiles has found something",
     "LS1001": "unknown key",
     "LS1002": "a key is written twice",
     "LS1003": "a tab is used for indentation",

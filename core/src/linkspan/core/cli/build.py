@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import click
 
 from linkspan.core.cli import words
@@ -24,6 +25,7 @@ from linkspan.core.cli.credentials import registry_config
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.image import stream_failure
 from linkspan.core.cli.progress import Display
+from linkspan.core.cli.runvalues import ulimit
 from linkspan.core.cli.session import Session
 from linkspan.core.client.errors import ApiError
 from linkspan.core.client.short import Answer
@@ -32,14 +34,34 @@ from linkspan.core.client.short import Answer
 _NOT_HERE: Final = ("folder_not_here", "no_route", "refused")
 
 
+@attrs.frozen(kw_only=True)
+class _Request:
+    """What is sent.
+
+    Attributes:
+        query: Parameters of Docker's ``/build``.
+        extras: What that cannot carry.
+        dockerfile: Its name in the folder.
+        outside: Its text if it lies elsewhere.
+    """
+
+    query: dict[str, Any]
+    extras: dict[str, Any]
+    folder: Path
+    dockerfile: str
+    outside: bytes | None
+
+
 @command(
     "build",
     "Build an image from a Dockerfile and a folder.",
     examples=[
         "linkspan build -t web .",
         "linkspan build -t web -f deploy/Dockerfile --build-arg VERSION=2 --target app .",
+        "linkspan build --secret id=token,src=token.txt --output type=local,dest=out .",
+        "linkspan build --check .",
     ],
-    more=["linkspan push", "linkspan images"],
+    more=["linkspan push", "linkspan images", "linkspan builder prune"],
 )
 @click.argument("context")
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Its name")
@@ -47,6 +69,9 @@ _NOT_HERE: Final = ("folder_not_here", "no_route", "refused")
 @click.option("--build-arg", "arguments", multiple=True, metavar="NAME[=VALUE]", help="For ARG")
 @click.option("--target", default="", metavar="STAGE", help="Stop at this stage")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label")
+@click.option("-o", "--output", "outputs", multiple=True, metavar="type=…,dest=…", help="Where to")
+@click.option("--push", is_flag=True, help="Send the image to its registry")
+@click.option("--check", is_flag=True, help="Only say what is likely a mistake in the Dockerfile")
 @click.option("--no-cache", is_flag=True, help="Run every step")
 @click.option("--pull", is_flag=True, help="Ask the registry for newer base images")
 @click.option("--network", default="", metavar="NAME", help="For RUN")
@@ -54,6 +79,7 @@ _NOT_HERE: Final = ("folder_not_here", "no_route", "refused")
 @click.option("--add-host", "hosts", multiple=True, metavar="NAME:IP", help="A line for /etc/hosts")
 @click.option("-m", "--memory", type=Size(), metavar="BYTES", help="Memory limit for RUN")
 @click.option("--shm-size", type=Size(), metavar="BYTES", help="Size of /dev/shm for RUN")
+@click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="For RUN")
 @click.option("--secret", "secrets", multiple=True, metavar="id=ID,src=FILE", help="For RUN")
 @click.option(
     "--build-context", "contexts", multiple=True, metavar="NAME=FOLDER", help="One more, for --from"
@@ -63,92 +89,136 @@ _NOT_HERE: Final = ("folder_not_here", "no_route", "refused")
 )
 @click.option("--metadata-file", metavar="FILE", help="Write facts about the image there")
 @click.option("--iidfile", metavar="FILE", help="Write the image's id there")
-def build(
-    session: Session,
-    context: str,
-    tags: tuple[str, ...],
-    dockerfile: str | None,
-    arguments: tuple[str, ...],
-    labels: tuple[str, ...],
-    hosts: tuple[str, ...],
-    iidfile: str | None,
-    **options: Any,
-) -> None:
+def build(session: Session, context: str, check: bool, **options: Any) -> int:
     """Build an image."""
-    root = Path(context)
+    request = _request(context, options)
+    if check:
+        return _check(session, request)
+    _build(session, request, options)
+    return 0
+
+
+def _request(context: str, options: dict[str, Any]) -> _Request:
+    folder = Path(context)
     extras = {
         "secrets": read_secrets(options["secrets"]),
         "contexts": list(named_contexts(options["contexts"])),
         "no_cache_filter": list(options["fresh"]),
     }
-    extras = {name: value for name, value in extras.items() if value}
-    if not root.is_dir():
+    if not folder.is_dir():
         raise Failure(f"the build context '{context}' is not a folder", id="LS0004", status=USAGE)
-    name, outside = find_dockerfile(root, dockerfile)
+    name, outside = find_dockerfile(folder, options["dockerfile"])
     query = {
-        "t": list(tags),
         "dockerfile": name,
-        "buildargs": json.dumps(build_arguments(arguments)),
-        "labels": json.dumps(key_values(labels, "--label")),
+        "buildargs": json.dumps(build_arguments(options["arguments"])),
+        "labels": json.dumps(key_values(options["labels"], "--label")),
         "target": options["target"] or None,
         "nocache": options["no_cache"] or None,
         "pull": options["pull"] or None,
         "networkmode": options["network"] or None,
         "platform": options["platform"] or None,
-        "extrahosts": list(hosts),
+        "extrahosts": list(options["hosts"]),
         "memory": options["memory"],
         "shmsize": options["shm_size"],
+        "ulimits": json.dumps([ulimit(text) for text in options["ulimits"]])
+        if options["ulimits"]
+        else None,
         "rm": True,
         "version": "1",
     }
-    steps = Steps(tags[0] if tags else str(root))
+    return _Request(
+        query=query,
+        extras={name: value for name, value in extras.items() if value},
+        folder=folder,
+        dockerfile=name,
+        outside=outside,
+    )
+
+
+def _check(session: Session, request: _Request) -> int:
+    """Show what the checks have found; 1 if that is anything."""
+    with _begin(session, attrs.evolve(request, query={**request.query, "check": True})) as answer:
+        found = answer.json()["warnings"]
+    if session.format in ("json", "jsonl"):
+        session.terminal.print(json.dumps(found))
+    elif found:
+        for fault in found:
+            session.terminal.print(fault["text"])
+        count = "1 finding" if len(found) == 1 else f"{len(found)} findings"
+        session.terminal.note(f"{count} in {request.dockerfile}")
+    else:
+        done = session.terminal.painted_sign("done", on_err=False)
+        session.terminal.print(f"{done} {request.dockerfile}  nothing to complain about")
+    return 1 if found else 0
+
+
+def _build(session: Session, request: _Request, options: dict[str, Any]) -> None:
+    from linkspan.core.cli.build_output import Output, deliver, forget, known_images, read_outputs
+
+    outputs = read_outputs(options["outputs"])
+    if options["push"]:
+        outputs.append(Output(kind="image", push=True))
+    tags = [*options["tags"], *(name for output in outputs for name in output.names)]
+    if any(output.push for output in outputs) and not tags:
+        raise Failure("there is no name to push: give one with -t", id="LS0004", status=USAGE)
+    # What is only written elsewhere shall not stay behind as an image without a name.
+    passing = bool(outputs) and not tags and not any(o.keeps_image for o in outputs)
+    known = known_images(session) if passing else set()
+    steps = Steps(tags[0] if tags else str(request.folder))
     with Display(session, steps.lines, f"build of {steps.what}") as display:
-        with _begin(session, query, extras, (root, name, outside)) as answer:
-            for record in answer.json_lines():
-                display.event(record)
-                if record.get("errorDetail") or record.get("error"):
-                    for line in steps.unsaid(display.mode):
-                        display.say(line)
-                    raise stream_failure(record.get("errorDetail") or record["error"])
-                for line in steps.take(record):
-                    if display.mode == "plain":
-                        display.say(line)
-                display.update()
-        terminal = session.terminal
-        named = f"{', '.join(tags)}  " if tags else ""
-        summary = (
-            f"{terminal.painted_sign('done', on_err=False)} {named}"
-            f"{words.short_digest(steps.image)}  {steps.summary}  {display.elapsed}"
-        )
-    if iidfile:
-        Path(iidfile).write_text(steps.image)
+        details = {"details": True} if display.mode == "live" else {}
+        asked = attrs.evolve(request, query={**request.query, **details, "t": tags})
+        with _begin(session, asked) as answer:
+            _follow(answer, steps, display)
+        elapsed = display.elapsed
+    deliver(session, outputs, steps.image, tags)
+    if passing:
+        forget(session, steps.image, known)
+    _write_facts(steps.image, tags, options)
+    terminal = session.terminal
+    said = terminal.note if any(output.is_stdout for output in outputs) else terminal.print
+    if session.quiet:
+        said(steps.image)
+        return
+    sign = terminal.painted_sign("done", on_err=False)
+    named = f"{', '.join(tags)}  " if tags else ""
+    said(f"{sign} {named}{words.short_digest(steps.image)}  {steps.summary}  {elapsed}")
+    if steps.warnings:
+        terminal.note(f"{len(steps.warnings)} warnings: linkspan build --check {request.folder}")
+
+
+def _follow(answer: Answer, steps: Steps, display: Display) -> None:
+    for record in answer.json_lines():
+        display.event(record)
+        if record.get("errorDetail") or record.get("error"):
+            for line in steps.unsaid(display.mode):
+                display.say(line)
+            raise stream_failure(record.get("errorDetail") or record["error"])
+        for line in steps.take(record):
+            if display.mode == "plain":
+                display.say(line)
+        display.update()
+
+
+def _write_facts(image: str, tags: list[str], options: dict[str, Any]) -> None:
+    if options["iidfile"]:
+        Path(options["iidfile"]).write_text(image)
     if options["metadata_file"]:
-        facts = {"containerimage.config.digest": steps.image, "image.name": ",".join(tags)}
+        facts = {"containerimage.config.digest": image, "image.name": ",".join(tags)}
         Path(options["metadata_file"]).write_text(json.dumps(facts, indent=2) + "\n")
-    terminal.print(steps.image if session.quiet else summary)
 
 
-def _begin(
-    session: Session,
-    query: dict[str, Any],
-    extras: dict[str, Any],
-    place: tuple[Path, str, bytes | None],
-) -> Answer:
-    """Name the folder to a daemon that sees it, too; otherwise send it.
-
-    Args:
-        extras: What Docker's ``/build`` cannot carry.
-        place: The folder, the Dockerfile's name in it, and its text if it lies outside.
-    """
-    root, name, outside = place
+def _begin(session: Session, request: _Request) -> Answer:
+    """Name the folder to a daemon that sees it, too; otherwise send it."""
     logins = {"X-Registry-Config": registry_config()}
     head = {**logins, "Content-Type": PARCEL_TYPE}
-    if outside is None:
+    extras, query = request.extras, request.query
+    if request.outside is None:
         try:
             return session.api.open(
                 "POST",
                 "/linkspan/v1/build",
-                {**query, **folder_here(root)},
+                {**query, **folder_here(request.folder)},
                 headers=head if extras else logins,
                 upload=[parcel(extras)] if extras else None,
                 silence_s=None,
@@ -156,8 +226,8 @@ def _begin(
         except ApiError as error:
             if error.status != 404 or error.code not in _NOT_HERE:
                 raise
-    tar = context_tar(root, name, outside)
-    if not extras:
+    tar = context_tar(request.folder, request.dockerfile, request.outside)
+    if not extras and "check" not in query:
         head = {**logins, "Content-Type": "application/x-tar"}
         return session.api.open("POST", "/build", query, headers=head, upload=tar, silence_s=None)
     try:
@@ -169,5 +239,5 @@ def _begin(
         if error.status != 404 or error.code not in _NOT_HERE:
             raise
         raise Failure(
-            "this daemon takes no secrets and no named folders for a build", id="LS0004"
+            "this daemon takes no secrets, named folders and checks for a build", id="LS0102"
         ) from error

@@ -42,12 +42,14 @@ def fields(text: str, option: str, allowed: Sequence[str]) -> dict[str, str]:
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error as exc:
-        raise _bad(f"'{text}' cannot be read: {exc}", option) from exc
+        raise wrong_option(f"'{text}' cannot be read: {exc}", option) from exc
     found = {}
     for field in rows[0] if rows else ():
         key, equals, value = field.partition("=")
         if not equals or key not in allowed:
-            raise _bad(f"'{field}' is none of {', '.join(f'{k}=…' for k in allowed)}", option)
+            raise wrong_option(
+                f"'{field}' is none of {', '.join(f'{k}=…' for k in allowed)}", option
+            )
         found[key] = value
     return found
 
@@ -62,7 +64,7 @@ def read_secrets(texts: Sequence[str]) -> dict[str, str]:
         given = fields(text, "--secret", ("id", "src", "source", "env", "type"))
         name = given.get("id", "")
         if not name:
-            raise _bad(f"'{text}' has no id", "--secret")
+            raise wrong_option(f"'{text}' has no id", "--secret")
         path = given.get("src", given.get("source", ""))
         variable = given.get("env", "")
         if not path and not variable:
@@ -72,14 +74,16 @@ def read_secrets(texts: Sequence[str]) -> dict[str, str]:
                 path = name
         data = _of_environment(variable) if variable else _of_file(path)
         if len(data) > _MAX_SECRET_BYTES:
-            raise _bad(f"the secret '{name}' is larger than {_MAX_SECRET_BYTES} bytes", "--secret")
+            raise wrong_option(
+                f"the secret '{name}' is larger than {_MAX_SECRET_BYTES} bytes", "--secret"
+            )
         found[name] = base64.b64encode(data).decode()
     return found
 
 
 def _of_environment(variable: str) -> bytes:
     if variable not in os.environ:
-        raise _bad(f"the environment has no variable '{variable}'", "--secret")
+        raise wrong_option(f"the environment has no variable '{variable}'", "--secret")
     return os.fsencode(os.environ[variable])
 
 
@@ -87,7 +91,7 @@ def _of_file(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as exc:
-        raise _bad(f"cannot read the secret '{path}': {exc.strerror}", "--secret") from exc
+        raise wrong_option(f"cannot read the secret '{path}': {exc.strerror}", "--secret") from exc
 
 
 def named_contexts(pairs: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -95,16 +99,16 @@ def named_contexts(pairs: Sequence[str]) -> Iterator[dict[str, str]]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals or not value:
-            raise _bad(f"'{pair}' is not of the form name=folder", "--build-context")
+            raise wrong_option(f"'{pair}' is not of the form name=folder", "--build-context")
         scheme, separator, rest = value.partition("://")
         if separator and scheme != "docker-image":
-            raise _bad(f"'{value}' is no folder and no docker-image://…", "--build-context")
+            raise wrong_option(f"'{value}' is no folder and no docker-image://…", "--build-context")
         if separator:
             yield {"name": name, "image": rest}
             continue
         folder = Path(value)
         if not folder.is_dir():
-            raise _bad(f"the build context '{value}' is not a folder", "--build-context")
+            raise wrong_option(f"the build context '{value}' is not a folder", "--build-context")
         yield {"name": name, **folder_here(folder)}
 
 
@@ -115,5 +119,6 @@ def folder_here(folder: Path) -> dict[str, str]:
     return {"folder": str(place), "folderid": f"{info.st_dev}:{info.st_ino}"}
 
 
-def _bad(message: str, option: str) -> Failure:
+def wrong_option(message: str, option: str) -> Failure:
+    """A value of an option that cannot be used."""
     return Failure(f"{option}: {message}", id="LS0004", status=USAGE)

@@ -29,7 +29,7 @@ def _no_terminal(what: str, option: str) -> Failure:
     )
 
 
-def _receive(session: Session, answer: Answer, output: str, what: str) -> None:
+def receive(session: Session, answer: Answer, output: str, what: str) -> None:
     """Write an answer to a file, which appears when it is whole, or to stdout."""
     if not output:
         for piece in answer.pieces():
@@ -79,7 +79,7 @@ def save(session: Session, images: tuple[str, ...], output: str, platform: str) 
     _check_output(output)
     query = {"names": list(images), "platform": _platform(platform)}
     with session.api.open("GET", "/images/get", query, silence_s=None) as answer:
-        _receive(session, answer, output, f"save of {', '.join(images)}")
+        receive(session, answer, output, f"save of {', '.join(images)}")
 
 
 def _platform(text: str) -> dict[str, str] | None:
@@ -105,7 +105,7 @@ def export(session: Session, container: str, output: str) -> None:
     _check_output(output)
     path = f"/containers/{segment(container)}/export"
     with session.api.open("GET", path, silence_s=None) as answer:
-        _receive(session, answer, output, f"export of {container}")
+        receive(session, answer, output, f"export of {container}")
 
 
 class _Upload:

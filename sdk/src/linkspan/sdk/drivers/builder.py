@@ -8,7 +8,9 @@ from typing import Any
 
 import attrs
 
+from linkspan.sdk.diagnostics import Diagnostic
 from linkspan.sdk.drivers.base import Config, Driver
+from linkspan.sdk.errors import Unsupported
 from linkspan.sdk.model.container import Resources
 from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.progress import ProgressSink
@@ -16,11 +18,12 @@ from linkspan.sdk.stability import Stage, contract
 
 
 class BuilderCap(enum.Flag):
-    """What this builder can."""
+    """What this builder can. CHECK: :meth:`Builder.check`."""
 
     NONE = 0
     TARGET = enum.auto()
     CACHE = enum.auto()
+    CHECK = enum.auto()
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +38,8 @@ class BuildRequest:
         resources: Limits of each command.
         contexts: Name → a folder of this host or an image; wins over stages and images of that name.
         no_cache_stages: Stages whose steps are run anew.
+        details: Tell programs more in ``aux`` of the progress: ``warnings`` (rule, message, file, line), and
+            ``step`` and ``log`` at once, while stages run side by side.
         secrets: Id → value, for commands that ask; in no image, cache, history or message.
     """
 
@@ -57,6 +62,7 @@ class BuildRequest:
     secrets: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
     contexts: Mapping[str, Path | str] = attrs.field(factory=dict)
     no_cache_stages: tuple[str, ...] = ()
+    details: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -86,6 +92,15 @@ class Builder(Driver[Config], abc.ABC):
             LinkspanError: code ``build_failed`` (a command ended with another status than 0).
         If cancelled or failed: no image, tag or container is left; finished steps stay in the cache.
         """
+
+    async def check(self, request: BuildRequest) -> tuple[Diagnostic, ...]:
+        """Read the build file and say what is likely a mistake; nothing is built (cap CHECK).
+
+        Raises:
+            InvalidArgument: As ``build``: the file cannot be read at all.
+            Unsupported: The builder has no checks.
+        """
+        raise Unsupported("this builder has no checks")
 
     @abc.abstractmethod
     def change_config(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:

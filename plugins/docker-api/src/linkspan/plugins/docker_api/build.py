@@ -12,6 +12,7 @@ from linkspan.plugins.docker_api.document import Document, map_parameter, parse_
 from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.streams import run_with_progress
+from linkspan.sdk.diagnostics import Diagnostic, render
 from linkspan.sdk.drivers.builder import Builder, BuildRequest
 from linkspan.sdk.errors import InvalidArgument, NotFound, Unsupported
 from linkspan.sdk.host import Host
@@ -41,11 +42,12 @@ class BuildRoutes:
         """POST /build: a context as tar in, JSON lines out."""
         return self._stream(decode_build(request))
 
-    async def build_more(self, request: Request) -> Stream:
+    async def build_more(self, request: Request) -> Stream | Response:
         """POST /linkspan/v1/build: as /build, with what Docker has no words for.
 
         Parameters beside those of /build: ``folder``, a path that the daemon reads itself, and ``folderid``
-        (see :func:`~.build_parcel.folder_here`). The body may be a parcel (:mod:`~.build_parcel`).
+        (see :func:`~.build_parcel.folder_here`); ``details`` for more in ``aux``; ``check`` to have the file
+        checked only. The body may be a parcel (:mod:`~.build_parcel`).
         """
         asked = decode_build(request)
         if request.headers.get("content-type") == build_parcel.CONTENT_TYPE:
@@ -56,7 +58,10 @@ class BuildRoutes:
                 request.query["folder"], request.query.get("folderid", "")
             )
             asked = attrs.evolve(asked, context=folder)
-        return self._stream(asked)
+        if request.flag("check"):
+            found = await self._builder.check(asked)
+            return json_response({"warnings": [_encode_diagnostic(fault) for fault in found]})
+        return self._stream(attrs.evolve(asked, details=request.flag("details")))
 
     def _stream(self, asked: BuildRequest) -> Stream:
         builder = self._builder
@@ -81,6 +86,17 @@ class BuildRoutes:
         else:
             reclaimed = await builder.prune()
         return json_response({"CachesDeleted": None, "SpaceReclaimed": reclaimed})
+
+
+def _encode_diagnostic(fault: Diagnostic) -> dict[str, object]:
+    return {
+        "id": fault.id,
+        "severity": fault.severity,
+        "headline": fault.headline,
+        "file": fault.file,
+        "line": fault.primary.span.line if fault.primary else None,
+        "text": render(fault),
+    }
 
 
 def decode_build(request: Request) -> BuildRequest:

@@ -13,13 +13,15 @@ from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.changes import change_config
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
+from linkspan.plugins.dockerfile_builder.image_config import ImageState
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors, in_thread
+from linkspan.plugins.dockerfile_builder.lint import CheckSettings, Finding, diagnostic, lint
 from linkspan.plugins.dockerfile_builder.parser import MAX_FILE_BYTES
-from linkspan.plugins.dockerfile_builder.solver import Build
+from linkspan.plugins.dockerfile_builder.solver import SCRATCH, Build, global_scope
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
 from linkspan.plugins.dockerfile_builder.stream import BuildStream
 from linkspan.plugins.dockerfile_builder.tree import DigestMemo, FolderTree, TarTree, Tree
-from linkspan.sdk.diagnostics import render
+from linkspan.sdk.diagnostics import Diagnostic, render
 from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.drivers.builder import Builder, BuilderCap, BuildRequest, BuildResult
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, Unsupported
@@ -57,7 +59,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
     @property
     def capabilities(self) -> BuilderCap:
         """Everything that the contract names."""
-        return BuilderCap.TARGET | BuilderCap.CACHE
+        return BuilderCap.TARGET | BuilderCap.CACHE | BuilderCap.CHECK
 
     async def recover(self) -> None:
         """Remove what builds left that a crash cut off; their finished steps stay in the cache."""
@@ -80,15 +82,17 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         tags = tuple(parse_reference(tag).with_default_tag() for tag in request.tags)
         if request.squash:
             raise Unsupported("squash is not supported", help="build without --squash")
-        stream = BuildStream(progress, quiet=request.quiet)
+        stream = BuildStream(progress, quiet=request.quiet, details=request.details)
         async with (
             self._named_contexts(request) as contexts,
-            self._context(request) as (context, text),
+            self._context(request) as (context, text, ignored),
         ):
             dockerfile = _parse(text, request.file)
+            findings = self._lint(dockerfile, request, ignored)
             try:
                 with self._layers.lease() as lease:
                     _warn(dockerfile, stream)
+                    stream.event(warnings=[_told(found, dockerfile) for found in findings])
                     build = Build(
                         request=request,
                         dockerfile=dockerfile,
@@ -115,6 +119,58 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         stream.finish(image.id, tuple(tag.familiar for tag in tags))
         return BuildResult(image_id=image.id, steps=build.steps, cached_steps=build.cached_steps)
 
+    async def check(self, request: BuildRequest) -> tuple[Diagnostic, ...]:
+        """Read the Dockerfile and apply the build checks; nothing is built or pulled."""
+        async with self._context(request) as (_, text, ignored):
+            dockerfile = _parse(text, request.file)
+            dockerfile.target(request.target)
+            try:
+                findings = self._lint(dockerfile, request, ignored, strict=False)
+            except DockerfileError as error:
+                return (error.diagnostic(text),)
+            return tuple(diagnostic(finding, dockerfile) for finding in findings)
+
+    def _lint(
+        self,
+        dockerfile: Dockerfile,
+        request: BuildRequest,
+        ignored: IgnorePatterns,
+        *,
+        strict: bool = True,
+    ) -> list[Finding]:
+        """The findings of the build checks.
+
+        Raises:
+            DockerfileError: There are some, and ``error=true`` is set; unless not ``strict``.
+        """
+        asked = request.args.get("BUILDKIT_DOCKERFILE_CHECK") or dockerfile.check
+        settings = CheckSettings.parse(asked, dockerfile.file)
+        findings = lint(
+            dockerfile,
+            settings=settings,
+            scope=global_scope(request, dockerfile),
+            environment_of=self._environment_of,
+            ignored=ignored,
+        )
+        if findings and settings.error and strict:
+            rules = ", ".join(sorted({finding.rule for finding in findings}))
+            raise DockerfileError(
+                f"lint violation found for rules: {rules}",
+                file=dockerfile.file,
+                line=findings[0].line,
+            )
+        return findings
+
+    def _environment_of(self, image: str) -> Mapping[str, str] | None:
+        """The variables of an image of this machine."""
+        if image == SCRATCH:
+            return ImageState.scratch("", "").environment()
+        try:
+            found = self._host.engine.images.inspect(image)
+        except LinkspanError:
+            return None
+        return ImageState.from_document(found.config.raw).environment()
+
     @contextlib.asynccontextmanager
     async def _named_contexts(self, request: BuildRequest) -> AsyncIterator[dict[str, Tree | str]]:
         """The contexts beside the main one: folders as trees, images as references."""
@@ -130,20 +186,25 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
             yield found
 
     @contextlib.asynccontextmanager
-    async def _context(self, request: BuildRequest) -> AsyncIterator[tuple[Tree, str]]:
-        """The context as a tree, and the text of the Dockerfile."""
+    async def _context(
+        self, request: BuildRequest
+    ) -> AsyncIterator[tuple[Tree, str, IgnorePatterns]]:
+        """The context as a tree, the text of the Dockerfile, and what is left out."""
         tree: TarTree | FolderTree
         if isinstance(request.context, Path):
             tree, text = await in_thread(_open_main, request.context, request.file, self._memo)
+            ignored = IgnorePatterns(())
         else:
             tree = await in_thread(self._tar_tree)
-            text = ""
+            text, ignored = "", IgnorePatterns(())
         try:
             if isinstance(tree, TarTree):
                 assert not isinstance(request.context, Path)
                 await self._receive(tree, request.context)
-                text = await in_thread(_dockerfile_of, tree, request.file)
-            yield tree, text
+                text, ignored = await in_thread(_dockerfile_of, tree, request.file)
+            elif tree.ignore is not None:
+                ignored = tree.ignore
+            yield tree, text, ignored
         finally:
             tree.close()
 
@@ -282,8 +343,8 @@ def _open_folder(folder: Path, memo: DigestMemo, file: str = "") -> FolderTree:
     return FolderTree(folder, _patterns(ignore, ignore_file), memo)
 
 
-def _dockerfile_of(tree: TarTree, file: str) -> str:
-    """The Dockerfile of a context that was sent.
+def _dockerfile_of(tree: TarTree, file: str) -> tuple[str, IgnorePatterns]:
+    """The Dockerfile of a context that was sent, and the patterns of its ``.dockerignore``.
 
     Clients apply ``.dockerignore`` before they send, but must send these two files in any case; what
     the patterns say about them is done here.
@@ -295,7 +356,7 @@ def _dockerfile_of(tree: TarTree, file: str) -> str:
     for name in (file, _IGNORE_FILE):
         if patterns.excludes("/".join(part for part in name.split("/") if part not in ("", "."))):
             tree.hide(name)
-    return text
+    return text, patterns
 
 
 def _parse(text: str, file: str) -> Dockerfile:
@@ -314,25 +375,20 @@ def _parse(text: str, file: str) -> Dockerfile:
             diagnostic_id="LS0204",
             help="remove the line '# syntax=', or use docker/dockerfile:1",
         )
-    _lint(dockerfile)
     return dockerfile
-
-
-def _lint(dockerfile: Dockerfile) -> None:
-    """``# check=skip=RuleA,RuleB;error=true``."""
-    settings = dict(part.strip().partition("=")[::2] for part in dockerfile.check.split(";"))
-    if settings.get("error", "").lower() != "true":
-        return
-    skip = {name.strip() for name in settings.get("skip", "").split(",")}
-    rules = {warning.partition(":")[0] for warning in dockerfile.warnings if ": " in warning}
-    broken = sorted(rule for rule in rules if rule.isalpha() and rule not in skip)
-    if broken and "all" not in skip:
-        raise DockerfileError(
-            f"lint violation found for rules: {', '.join(broken)}", file=dockerfile.file
-        )
 
 
 def _warn(dockerfile: Dockerfile, stream: BuildStream) -> None:
     for warning in dockerfile.warnings:
         if warning.startswith("Empty continuation"):
             stream.say(f"\x1b[91m[WARNING]: {warning}\n\x1b[0m")
+
+
+def _told(finding: Finding, dockerfile: Dockerfile) -> dict[str, object]:
+    """A finding for a program."""
+    return {
+        "rule": finding.rule,
+        "message": finding.message,
+        "file": dockerfile.file,
+        "line": finding.line,
+    }

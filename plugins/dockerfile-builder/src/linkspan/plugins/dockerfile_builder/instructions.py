@@ -74,7 +74,8 @@ class From(Instruction):
     base: str
     name: str = ""
     platform: str = ""
-    warnings: tuple[str, ...] = ()
+    written_as: str = ""
+    written_name: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -381,32 +382,20 @@ def _from(line: Line) -> From:
     words = whitespace_words(line.rest)
     if len(words) not in (1, 3) or (len(words) == 3 and words[1].lower() != "as"):
         raise line.error("FROM requires either one or three arguments")
-    name, warnings = "", []
-    if len(words) == 3:
-        name = words[2].lower()
-        if _casing(words[1]) != _casing(line.written_keyword):
-            warnings.append(
-                f"FromAsCasing: '{words[1]}' and '{line.written_keyword}' keywords' casing"
-                " do not match"
-            )
-        if name != words[2]:
-            warnings.append(f"StageNameCasing: Stage name '{words[2]}' should be lowercase")
-        if not _STAGE_NAME.fullmatch(name):
-            raise line.error(
-                f"invalid name for build stage: {quote(words[2])},"
-                " name can't start with a number or contain symbols"
-            )
+    name = words[2].lower() if len(words) == 3 else ""
+    if name and not _STAGE_NAME.fullmatch(name):
+        raise line.error(
+            f"invalid name for build stage: {quote(words[2])},"
+            " name can't start with a number or contain symbols"
+        )
     return From(
         line=line,
         base=words[0],
         name=name,
         platform=flags.text("platform"),
-        warnings=tuple(warnings),
+        written_as=words[1] if name else "",
+        written_name=words[2] if name else "",
     )
-
-
-def _casing(word: str) -> str:
-    return "upper" if word.isupper() else "lower" if word.islower() else "mixed"
 
 
 def _run(line: Line) -> Run:

@@ -59,6 +59,7 @@ class Line:
         last_line: From 1, inclusive.
         escape: The escape token in force, backslash or backtick.
         heredocs: The documents that stand below it, in the order of their marks.
+        comment: The comment right above it, without its ``#``; empty if there is none.
     """
 
     file: str
@@ -71,6 +72,7 @@ class Line:
     last_line: int
     escape: str
     heredocs: tuple[Heredoc, ...] = ()
+    comment: str = ""
 
     @property
     def whole_text(self) -> str:
@@ -93,6 +95,7 @@ class LogicalFile:
         syntax: Value of ``# syntax=``; empty if there is none.
         check: Value of ``# check=``; empty if there is none.
         warnings: Sentences for the author; nothing stops for them.
+        empty_continuations: Last lines of the instructions that have an empty line in them.
     """
 
     lines: tuple[Line, ...]
@@ -100,6 +103,7 @@ class LogicalFile:
     syntax: str = ""
     check: str = ""
     warnings: tuple[str, ...] = ()
+    empty_continuations: tuple[int, ...] = ()
 
 
 def parse_lines(text: str, file: str = "Dockerfile") -> LogicalFile:
@@ -126,6 +130,8 @@ class _Reader:
         self.directives: dict[str, str] = {}
         self.in_directives = True
         self.warnings: list[str] = []
+        self.empty_continuations: list[int] = []
+        self.comment = ""
         self._set_escape("\\")
 
     def _set_escape(self, token: str) -> None:
@@ -149,6 +155,7 @@ class _Reader:
             syntax=self.directives.get("syntax", ""),
             check=self.directives.get("check", ""),
             warnings=tuple(self.warnings),
+            empty_continuations=tuple(self.empty_continuations),
         )
 
     def _next_instruction(self) -> Line | None:
@@ -157,7 +164,9 @@ class _Reader:
         start = self.at
         self._directive(first)
         if first.startswith("#"):
+            self.comment = first.removeprefix("#").strip()
             return None
+        comment, self.comment = self.comment, ""
         text, open_ended = self._cut(first)
         if not open_ended and not text:
             return None
@@ -173,9 +182,11 @@ class _Reader:
             text += more
         if empty_line:
             self.warnings.append(f"Empty continuation line found in: {text.strip()}")
+            self.empty_continuations.append(self.at)
         if not text.strip():
             return None
         line = split_line(text, self.file, start, self.at, self.escape)
+        line = attrs.evolve(line, comment=comment)
         heredocs = tuple(self._document(line, *mark) for mark in _heredoc_marks(line))
         if not heredocs:
             return line

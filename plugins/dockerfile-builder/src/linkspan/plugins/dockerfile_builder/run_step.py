@@ -113,7 +113,7 @@ class RunStep:
         async with layers.snapshot(self.top) as key:
             short = key.removeprefix("build-")[:12]
             self.stream.say(f" ---> Running in {short}\n")
-            decoder = OutputDecoder(self.stream.say)
+            decoder = OutputDecoder(self.stream.log)
 
             def watch(root: Path) -> Callable[[], None]:
                 return watch_mount_points(root, mounts.destinations)

@@ -28,7 +28,7 @@ from linkspan.sdk.platform import host_platform, normalize_platform, parse_platf
 from linkspan.sdk.progress import Progress
 from linkspan.sdk.reference import DOCKER_DOMAIN, parse_reference
 
-_SCRATCH = "scratch"
+SCRATCH = "scratch"
 
 
 @attrs.define
@@ -65,15 +65,8 @@ class Build:
     _target_platform: Platform = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        given = {name: value for name, value in self.request.args.items() if value is not None}
-        host = normalize_platform(host_platform())
-        self._target_platform = (
-            normalize_platform(parse_platform(self.request.platform, host=host))
-            if self.request.platform
-            else host
-        )
-        predefined = platform_args(self._target_platform, host, self.request.target)
-        self._scope = GlobalScope(given, predefined, self.dockerfile.global_args)
+        self._target_platform = _target_platform(self.request)
+        self._scope = global_scope(self.request, self.dockerfile)
 
     async def run(self) -> StageResult:
         """Build the target stage and all that it needs.
@@ -220,6 +213,7 @@ class Build:
         stream.step(number, self._total, stage.source.line.text)
         run = await self._begin(stage)
         self.count_step(cached=False)
+        stream.step_done(cached=False)
         triggers = run.state.take_triggers()
         if triggers:
             noun = "trigger" if len(triggers) == 1 else "triggers"
@@ -255,7 +249,7 @@ class Build:
             result = await self._finished(base)
             state, chain = result.state.child(), list(result.chain)
             args = dict(result.scope.args)
-        elif context == _SCRATCH:
+        elif context == SCRATCH:
             platform = self._platform(stage) or self._target_platform
             state = ImageState.scratch(platform.os, platform.architecture, platform.variant)
             chain = []
@@ -364,3 +358,22 @@ class Build:
         """One more step is done."""
         self.steps += 1
         self.cached_steps += cached
+
+
+def global_scope(request: BuildRequest, dockerfile: Dockerfile) -> GlobalScope:
+    """The arguments of a build.
+
+    Raises:
+        DockerfileError: A default cannot be expanded.
+    """
+    given = {name: value for name, value in request.args.items() if value is not None}
+    host = normalize_platform(host_platform())
+    predefined = platform_args(_target_platform(request), host, request.target)
+    return GlobalScope(given, predefined, dockerfile.global_args)
+
+
+def _target_platform(request: BuildRequest) -> Platform:
+    host = normalize_platform(host_platform())
+    if not request.platform:
+        return host
+    return normalize_platform(parse_platform(request.platform, host=host))

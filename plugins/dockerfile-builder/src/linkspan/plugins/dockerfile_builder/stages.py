@@ -47,6 +47,7 @@ class Dockerfile:
     syntax: str
     check: str
     warnings: tuple[str, ...]
+    empty_continuations: tuple[int, ...] = ()
 
     def stage_named(self, name: str, before: int | None = None) -> Stage | None:
         """The last stage of that name (case is ignored), among those before an index."""
@@ -79,17 +80,11 @@ def parse_dockerfile(text: str, file: str = "Dockerfile") -> Dockerfile:
         DockerfileError: It cannot be read; the error names file and line.
     """
     lines = parse_lines(text, file)
-    warnings = list(lines.warnings)
     global_args: list[Arg] = []
     stages: list[tuple[From, list[Instruction]]] = []
     for line in lines.lines:
         instruction = parse_instruction(line)
-        if line.keyword == "MAINTAINER":
-            warnings.append(
-                "MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label"
-            )
         if isinstance(instruction, From):
-            warnings.extend(instruction.warnings)
             stages.append((instruction, []))
         elif stages:
             stages[-1][1].append(instruction)
@@ -110,5 +105,6 @@ def parse_dockerfile(text: str, file: str = "Dockerfile") -> Dockerfile:
         escape=lines.escape,
         syntax=lines.syntax,
         check=lines.check,
-        warnings=tuple(warnings),
+        warnings=lines.warnings,
+        empty_continuations=lines.empty_continuations,
     )

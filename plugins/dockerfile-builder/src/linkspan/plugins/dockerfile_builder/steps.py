@@ -90,8 +90,12 @@ class StageRun:
                 await self._workdir(instruction)
             case _:
                 self._metadata(instruction)
-                self.services.count_step(cached=False)
+                self._count(cached=False)
         self.show_image()
+
+    def _count(self, *, cached: bool) -> None:
+        self.services.count_step(cached=cached)
+        self.stream.step_done(cached=cached)
 
     # Instructions that only change the config
 
@@ -197,7 +201,7 @@ class StageRun:
         """Put a step's result on top."""
         if cached:
             self.stream.say(" ---> Using cache\n")
-        self.services.count_step(cached=cached)
+        self._count(cached=cached)
         if record.layer:
             self.chain.append(record.layer)
             self.services.lease.add(record.layer)
@@ -223,7 +227,7 @@ class StageRun:
         path = "/" + posixpath.normpath(joined).lstrip("/")
         self.state.config["WorkingDir"] = path
         if path == "/":
-            self.services.count_step(cached=False)
+            self._count(cached=False)
             self.state.add_history("WORKDIR /")
             return
         user = self.state.user

@@ -4,6 +4,7 @@ Clients parse these lines (docker-py looks for ``Successfully built``), so they 
 """
 
 import codecs
+import time
 from collections.abc import Callable
 
 from linkspan.sdk.model.process import Chunk, StreamKind
@@ -17,10 +18,12 @@ class BuildStream:
 
     Args:
         quiet: Keep it back: only the image's id is told, or all of it should the build fail.
+        details: Tell programs of steps at once, too.
     """
 
-    def __init__(self, sink: ProgressSink, *, quiet: bool) -> None:
+    def __init__(self, sink: ProgressSink, *, quiet: bool, details: bool = False) -> None:
         self._sink = sink
+        self._details = details and not quiet
         self._quiet = quiet
         self._kept: list[Progress] = []
         self._stages: dict[int, StageStream] = {}
@@ -36,10 +39,16 @@ class BuildStream:
         """Text as it is."""
         self.send(Progress(stream=text))
 
+    def event(self, **facts: object) -> None:
+        """A fact for a program, told at once whoever's turn it is; only with ``details``."""
+        if self._details:
+            self._sink(Progress(aux=facts))
+
     def stage(self, index: int) -> "StageStream":
         """The voice of one stage; told live when all stages before it have ended."""
         if index not in self._stages:
-            self._stages[index] = StageStream(self.send, self._take_turns)
+            event = self.event if self._details else None
+            self._stages[index] = StageStream(self.send, self._take_turns, event)
             self._take_turns()
         return self._stages[index]
 
@@ -76,7 +85,15 @@ class BuildStream:
 class StageStream:
     """What one stage says; see :meth:`BuildStream.stage`."""
 
-    def __init__(self, sink: ProgressSink, released: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sink: ProgressSink,
+        released: Callable[[], None],
+        event: Callable[..., None] | None = None,
+    ) -> None:
+        self._event = event
+        self._number = 0
+        self._began = 0.0
         self._sink = sink
         self._released = released
         self._waiting: list[Progress] = []
@@ -111,6 +128,22 @@ class StageStream:
         """``Step 2/7 : RUN make``."""
         self.say(f"Step {number}/{total} : {text}")
         self.say("\n")
+        self._number, self._began = number, time.monotonic()
+        if self._event:
+            self._event(step={"number": number, "total": total, "text": text, "state": "begun"})
+
+    def step_done(self, *, cached: bool) -> None:
+        """The step is done."""
+        if self._event:
+            seconds = round(time.monotonic() - self._began, 3)
+            state = "cached" if cached else "done"
+            self._event(step={"number": self._number, "state": state, "seconds": seconds})
+
+    def log(self, text: str) -> None:
+        """What a command writes."""
+        self.say(text)
+        if self._event:
+            self._event(log={"number": self._number, "text": text})
 
     def image(self, image_id: str) -> None:
         """`` ---> 0123456789ab``; an empty id for scratch."""

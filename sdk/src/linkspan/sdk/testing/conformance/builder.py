@@ -192,6 +192,22 @@ class BuilderConformance:
         assert caught.value.code == "dockerfile"
         assert builder_host.engine.images.list() == []
 
+    async def test_a_check_complains_about_a_line_and_builds_nothing(
+        self, builder: Builder[Any], builder_host: FakeHost
+    ) -> None:
+        if BuilderCap.CHECK not in builder.capabilities:
+            pytest.skip("the builder has no checks")
+        text = self.good.replace("LABEL stage=two", "label stage=two")
+        for file, complaints in ((self.good, 0), (text, 1)):
+            data = tar_of({"Dockerfile": file, "hello": "hello"})
+            async with aclosing(_pieces(data)) as context:
+                found = await builder.check(BuildRequest(context=context))
+            assert len(found) == complaints
+        assert found[0].severity == "warning"
+        assert found[0].primary is not None
+        assert found[0].primary.span.line == 5
+        assert builder_host.engine.images.list() == []
+
     async def test_a_missing_build_file_is_named(self, builder: Builder[Any]) -> None:
         with pytest.raises(InvalidArgument, match=r"app\.build"):
             await self.build(builder, self.good, file="app.build")

@@ -12,6 +12,7 @@ from typing import Any, Self
 import attrs
 import trio
 
+from linkspan.sdk.diagnostics import Diagnostic, Label, Span
 from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.builder import Builder, BuilderCap, BuildRequest, BuildResult
 from linkspan.sdk.errors import InvalidArgument, LinkspanError
@@ -48,7 +49,7 @@ class FakeBuilder(Builder[NoConfig]):
     @property
     def capabilities(self) -> BuilderCap:
         """Everything that the contract names."""
-        return BuilderCap.TARGET | BuilderCap.CACHE
+        return BuilderCap.TARGET | BuilderCap.CACHE | BuilderCap.CHECK
 
     async def build(self, request: BuildRequest, progress: ProgressSink) -> BuildResult:
         """Read the lines, add the image. If cancelled: nothing was added."""
@@ -82,6 +83,21 @@ class FakeBuilder(Builder[NoConfig]):
             name, _, value = rest.partition("=")
             labels[name] = value
         return {**config, "Labels": labels}
+
+    async def check(self, request: BuildRequest) -> tuple[Diagnostic, ...]:
+        """Lower-case keywords are its one complaint."""
+        lines = _lines(await _files(request.context), request)
+        return tuple(
+            Diagnostic(
+                id="LS0205",
+                headline=f"ConsistentInstructionCasing: '{line.split()[0]}' is not in upper case",
+                file=request.file,
+                primary=Label(span=Span(line=number, column=1, length=len(line.split()[0]))),
+                severity="warning",
+            )
+            for number, line in lines
+            if not line.split()[0].isupper()
+        )
 
     async def prune(self) -> int:
         """Forget the steps."""
