@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import trio
 
 from linkspan.sdk.drivers.base import NoConfig
-from linkspan.sdk.drivers.step import Step, StepContext
+from linkspan.sdk.drivers.step import NeedsDecision, Step, StepContext
 from linkspan.sdk.errors import Conflict, LinkspanError, NotFound, NotModified
 from linkspan.sdk.manifest import PluginManifest, VerbManifest, VerbSetting
 from linkspan.sdk.model.container import (
@@ -26,9 +27,10 @@ from linkspan.sdk.model.container import (
 from linkspan.sdk.model.image import Image, ImageConfig
 from linkspan.sdk.model.network import Network
 from linkspan.sdk.model.process import Chunk, LogRecord, StreamKind
-from linkspan.sdk.model.step import StepIntent, StepOutcome, StepPlan
+from linkspan.sdk.model.step import Question, StepChange, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.testing.host import FakeHost
-from linkspan.workflows.manager import NewRun, RunManager
+from linkspan.workflows.creating import NewRun
+from linkspan.workflows.manager import RunManager
 from linkspan.workflows.verbs import Verbs
 
 
@@ -186,7 +188,7 @@ class _Waiter:
 
 class FakeImages:
     def __init__(self) -> None:
-        self.here = {"img"}
+        self.here = {"img", "sha256:0"}
         self.pulled: list[str] = []
 
     def inspect(self, ref: str) -> Image:
@@ -257,7 +259,11 @@ class WorldVerb(Step[NoConfig]):
         await trio.lowlevel.checkpoint()
         if intent.settings.get("plain"):
             return StepPlan()
-        return StepPlan(undo={"before": self.world.values.get(intent.settings["name"])})
+        before, after = self.world.values.get(intent.settings["name"]), intent.settings.get("value")
+        change = StepChange(
+            action="change", what=intent.settings["name"], detail=f"{before} → {after}"
+        )
+        return StepPlan(changes=(change,), undo={"before": before})
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, object]:
         name, value = intent.settings["name"], intent.settings.get("value", "")
@@ -295,6 +301,30 @@ class WorldVerb(Step[NoConfig]):
         return {"detail": f"back to {before}"}
 
 
+class AskVerb(Step[NoConfig]):
+    """``ask``: leaves the step to a person."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config, host):
+        raise NotImplementedError
+        yield
+
+    async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, object]:
+        await trio.lowlevel.checkpoint()
+        wish = dict(intent.settings)
+        raise NeedsDecision(
+            Question(
+                message=wish["message"],
+                approvers=tuple(wish.get("approvers", ())),
+                minimum=wish.get("minimum", 1),
+                timeout_s=wish.get("timeout"),
+                on_timeout=wish.get("on-timeout", "reject"),
+                show=("plan", "tests"),
+            )
+        )
+
+
 @attrs.define
 class World:
     """What verbs change."""
@@ -305,6 +335,7 @@ class World:
     observed: list[str] = attrs.field(factory=list)
     failures: dict[str, list[Exception]] = attrs.field(factory=dict)
     undo_fails: bool = False
+    clock_moved: float = 0.0
     changed: Callable[[StepIntent], None] = attrs.field(default=lambda intent: None)
 
 
@@ -325,6 +356,18 @@ VERBS = Verbs(
                         "plain": VerbSetting(type="bool"),
                     },
                     outputs=("value", "settings"),
+                ),
+                VerbManifest(
+                    name="ask",
+                    summary="",
+                    settings={
+                        "message": VerbSetting(type="string", required=True),
+                        "approvers": VerbSetting(type="list"),
+                        "minimum": VerbSetting(type="int"),
+                        "timeout": VerbSetting(type="duration"),
+                        "on-timeout": VerbSetting(type="string"),
+                    },
+                    outputs=("by", "comment"),
                 ),
             ),
         )
@@ -388,7 +431,8 @@ def make_bench(tmp_path):
     async def make(nursery: trio.Nursery) -> Bench:
         host = FakeHost(root=tmp_path / "host", nursery=nursery, fake_engine=engine)
         host.drivers["step", "set"] = WorldVerb(world)
-        manager = RunManager(host, VERBS, nursery)
+        host.drivers["step", "ask"] = AskVerb()
+        manager = RunManager(host, VERBS, nursery, wall=lambda: time.time() + world.clock_moved)
         await manager.recover()
         return Bench(host, engine, world, manager, sources)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import attrs
 import pytest
@@ -242,7 +243,7 @@ async def test_a_full_disk_under_the_journal_interrupts_the_run_and_says_so(shel
     def full(descriptor):
         nonlocal count
         count += 1
-        if count >= 4:
+        if count >= 3:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
@@ -290,3 +291,96 @@ async def test_a_verbs_undo_is_told(shell):
     assert "failed, rolled back" in shown.stdout
     assert "  web.1 is unhealthy" in shown.stderr
     assert "  ↺ rolled back: back to None" in shown.stderr
+
+
+async def test_a_run_that_asks_is_approved_from_another_command(shell):
+    await shell.bench.run("""
+jobs:
+  gate: {steps: [{id: ask, uses: ask, with: {message: "ship it?"}}]}
+  ship: {needs: [gate], steps: [{id: s, uses: set, with: {name: web, value: new}}]}
+""")
+    done = await shell("attach", "last")
+    assert done.returncode == 75
+    run_id = (await shell("ls", "-q")).stdout.strip()
+    assert "‖ gate/ask  ship it?" in done.stderr
+    assert "  plan    ship/s set: change web: None → new" in done.stderr
+    assert f"next    linkspan workflow approve {run_id}" in done.stderr
+    unsure = await shell("approve", run_id)
+    assert unsure.returncode == 2
+    assert "add --yes" in unsure.stderr
+    said = await shell("approve", run_id, "--yes", "-m", "looks good")
+    assert (said.returncode, said.stdout.strip()) == (0, run_id)
+    assert (await shell("attach", run_id)).returncode == 0
+    assert shell.bench.world.values == {"web": "new"}
+    again = await shell("reject", run_id, "--yes")
+    assert again.returncode == 1
+    assert "waits for nobody" in again.stderr
+
+
+async def test_a_rejection_has_an_exit_status_of_its_own(shell):
+    await shell.bench.run("jobs: {gate: {steps: [{id: ask, uses: ask, with: {message: x}}]}}")
+    await shell("reject", "last", "--yes", "-m", "no")
+    done = await shell("attach", "last")
+    assert done.returncode == 3
+    assert "rejected by" in done.stderr
+
+
+async def test_rerun_undo_why_and_prune_from_the_command_line(shell):
+    text = "jobs: {a: {steps: [{id: s, uses: set, with: {name: x, value: '%s'}}, {run: '%s'}]}}"
+    assert (await shell.bench.run(text % ("1", "true")))["state"] == "success"
+    changed = f"linkspan: v1\ndefaults: {{image: img}}\n{text % ('2', 'exit 3')}"
+    (shell.bench.sources / "p.yaml").write_text(changed)
+    fresh = await shell("rerun", "last", "--fresh")
+    assert fresh.returncode == 1
+    why = await shell("why", "last")
+    assert why.returncode == 0
+    rows = [line.split() for line in why.stdout.splitlines()]
+    assert rows[0] == ["SUBJECT", "WHAT", "CHANGE"]
+    assert {row[0] for row in rows[1:]} == {"pipeline", "settings", "sources"}
+    undone = await shell("undo", "last", "--yes")
+    assert undone.returncode == 0, undone.stderr
+    assert "↺ a/s  back to 1" in undone.stderr
+    assert shell.bench.world.values == {"x": "1"}
+    old = await shell("rerun", "last", "--from", "a/s")
+    assert old.returncode == 1
+    pruned = await shell("prune", "--keep", "1", "--yes")
+    assert len(pruned.stdout.split()) == 2
+    assert len((await shell("ls", "-q")).stdout.split()) == 1
+
+
+async def test_one_job_or_one_step_is_run_alone(shell):
+    shell.write("""
+jobs:
+  a: {steps: [{id: one, run: echo one}, {id: two, run: echo two}]}
+  b: {needs: [a], steps: [{id: three, run: echo three}]}
+""")
+    assert (await shell("run", "p.yaml", "--only", "b")).returncode == 0
+    assert (await shell("logs", "last")).stdout == "b/three | three\n"
+    assert (await shell("run", "p.yaml", "--step", "a/two")).returncode == 0
+    assert (await shell("logs", "last")).stdout == "a/two | two\n"
+    wrong = await shell("run", "p.yaml", "--step", "two")
+    assert wrong.returncode == 2
+    assert "a whole job: --only two" in wrong.stderr
+
+
+async def test_a_junit_report_says_what_every_step_did(shell):
+    shell.write("""
+jobs:
+  a:
+    steps: [{id: ok, run: 'true'}, {id: bad, name: "<b>", run: "printf 'x\\\\033[1m & y\\n'; exit 3"}]
+  b: {needs: [a], steps: [{id: never, run: 'true'}]}
+""")
+    await shell("run", "p.yaml", "--junit", "out.xml")
+    root = ElementTree.parse(shell.folder / "out.xml").getroot()
+    counts = [
+        {name: suite.get(name) for name in ("name", "tests", "failures", "skipped")}
+        for suite in root
+    ]
+    assert counts == [
+        {"name": "a", "tests": "2", "failures": "1", "skipped": "0"},
+        {"name": "b", "tests": "1", "failures": "0", "skipped": "1"},
+    ]
+    failure = root[0][1].find("failure")
+    assert root[0][1].get("name") == "<b>"
+    assert failure.get("message") == "the script ended with exit code 3"
+    assert failure.text == "x\ufffd[1m & y"

@@ -20,7 +20,8 @@ from linkspan.sdk.testing.fakes.registry import FakeRegistry
 from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeRuntime, FakeRuntimeConfig
 from linkspan.sdk.testing.fakes.snapshots import FakeSnapshots
 from linkspan.sdk.testing.host import FakeHost
-from linkspan.workflows.manager import NewRun, RunManager
+from linkspan.workflows.creating import NewRun
+from linkspan.workflows.manager import RunManager
 from linkspan.workflows.verbs import Verbs
 
 pytestmark = pytest.mark.integration

@@ -8,6 +8,8 @@ import pytest
 import trio
 
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError
+from linkspan.workflows import archive
+from linkspan.workflows.creating import Rerun
 from linkspan.workflows.journal import Journal
 
 PIPELINE = """
@@ -80,8 +82,8 @@ async def test_a_run_cut_off_after_any_record_reaches_the_same_end(
         world = await _one_crash(make_bench, monkeypatch, tmp_path, number)
         if world is None:
             complete = number
-    # 1 creation, 1 attempt, 4 jobs x 2, 6 steps x 2, 1 end.
-    assert complete == 24
+    # 1 creation, 1 attempt, 4 jobs x 2, 6 steps x 2, 1 image, 1 end.
+    assert complete == 25
 
 
 async def _one_crash(make_bench, monkeypatch, tmp_path, number):
@@ -299,12 +301,23 @@ async def test_leftovers_of_a_dead_daemon_are_removed_at_the_next_start(make_ben
         nursery.cancel_scope.cancel()
 
 
-async def test_a_successful_run_keeps_its_record_and_not_its_files(bench):
+async def test_a_successful_run_keeps_its_record_and_sources_and_not_its_workspaces(bench):
     run = await bench.run("jobs: {a: {steps: [{id: s, run: echo hi}]}}")
     folder = bench.host.state_dir / "runs" / run["id"]
-    while (folder / "source").exists():  # noqa: ASYNC110
+    while (folder / "jobs" / "a" / "workspace").exists():  # noqa: ASYNC110
         await trio.sleep(0.01)
-    assert not (folder / "jobs" / "a" / "workspace").exists()
+    assert (folder / "source" / "hello.txt").exists()
     assert (folder / "jobs" / "a" / "s.log").exists()
     first = json.loads((folder / "journal.jsonl").read_text().splitlines()[0])
     assert (first["version"], first["kind"]) == (1, "run-created")
+
+
+async def test_only_the_latest_runs_that_succeeded_keep_their_sources(bench, monkeypatch):
+    monkeypatch.setattr(archive, "KEPT_SOURCES", 2)
+    runs = [(await bench.run("jobs: {a: {steps: [{run: 'true'}]}}"))["id"] for _ in range(3)]
+    root = bench.host.state_dir / "runs"
+    while (root / runs[0] / "source").exists():  # noqa: ASYNC110
+        await trio.sleep(0.01)
+    assert [(root / run / "source").exists() for run in runs] == [False, True, True]
+    with pytest.raises(Conflict, match="not kept any more"):
+        await bench.manager.rerun(runs[0], Rerun())

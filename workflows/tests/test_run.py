@@ -462,8 +462,8 @@ async def test_a_watcher_sees_all_records_from_the_first_and_the_log_as_it_comes
         while batch := await watcher.batch():
             kinds += [event["kind"] for event in batch if "n" in event]
             lines += [event["line"] for event in batch if event["kind"] == "log"]
-    expected = ["run-created", "attempt-started", "job-started", "step-started", "step-finished"]
-    assert kinds == [*expected, "job-finished", "run-finished"]
+    expected = ["run-created", "attempt-started", "job-started", "step-started", "image-used"]
+    assert kinds == [*expected, "step-finished", "job-finished", "run-finished"]
     assert lines == ["hi"]
     again = []
     with bench.manager.watch(run_id) as watcher:

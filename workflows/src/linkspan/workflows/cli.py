@@ -1,5 +1,6 @@
 """``linkspan workflow …``: parse, one call to the daemon, render."""
 
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -8,12 +9,22 @@ from typing import Any, Final
 import click
 
 from linkspan.core.cli.command import command
-from linkspan.core.cli.failure import FAILED, INTERRUPTED, UNREACHABLE, USAGE, Failure, of_error
+from linkspan.core.cli.failure import (
+    FAILED,
+    INTERRUPTED,
+    LOCKED,
+    REFUSED,
+    UNREACHABLE,
+    USAGE,
+    Failure,
+    of_error,
+)
 from linkspan.core.cli.session import Session
 from linkspan.core.client.errors import ApiError, ConnectionLost
 from linkspan.core.client.short import Api, segment
 from linkspan.sdk.errors import LinkspanError
 from linkspan.workflows import sources
+from linkspan.workflows.state import GOOD, RunState
 
 BASE: Final = "/linkspan/v1/runs"
 
@@ -24,8 +35,13 @@ def _complete_runs(ctx: click.Context, _param: click.Parameter, incomplete: str)
     return complete(BASE, lambda run: [run["id"]])(ctx, _param, incomplete)
 
 
-_run_argument = click.argument("run_ref", metavar="RUN", shell_complete=_complete_runs)
-_detach = click.option("-d", "--detach", is_flag=True, help="Print the id and leave it running")
+run_argument = click.argument("run_ref", metavar="RUN", shell_complete=_complete_runs)
+junit_option = click.option(
+    "--junit", metavar="FILE", help="Write what the steps did as a JUnit report"
+)
+detach_option = click.option(
+    "-d", "--detach", is_flag=True, help="Print the id and leave it running"
+)
 
 
 # run
@@ -45,41 +61,68 @@ _detach = click.option("-d", "--detach", is_flag=True, help="Print the id and le
 @click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="A value for an input")
 @click.option("--workspace", metavar="DIR", help="Folder of the sources; else the pipeline's own")
 @click.option("--all-files", is_flag=True, help="Also folders that git ignores")
-@_detach
+@click.option("--only", default="", metavar="JOB", help="This job and nothing else")
+@click.option("--step", default="", metavar="JOB/STEP", help="This step and nothing else")
+@junit_option
+@detach_option
 def run(
     session: Session,
     file: str,
     inputs: tuple[str, ...],
     workspace: str | None,
     all_files: bool,
+    only: str,
+    step: str,
+    junit: str | None,
     detach: bool,
 ) -> int:
     """Run a pipeline."""
-    import getpass
-
     from linkspan.core.cli.common import key_values
     from linkspan.workflows.commands.reading import find, read
 
+    if only and step:
+        raise Failure("--only and --step exclude each other", id="LS0004", status=USAGE)
+    if step and "/" not in step:
+        raise Failure(
+            f"--step wants JOB/STEP, not '{step}'",
+            id="LS0004",
+            status=USAGE,
+            helps=[f"a whole job: --only {step}"],
+        )
     path = find(file)
     data = read(path)
     given = key_values(inputs, "--input")
     workflow = _refuse_faults(path, data, given)
-    folder = Path(workspace).resolve() if workspace else sources.workspace_of(path)
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = ""
     body = {
+        **body_of(path, workflow, workspace, all_files=all_files),
+        "inputs": given,
+        "only": only or step,
+    }
+    return begin(session, lambda: session.api.post(BASE, body=body), detach=detach, junit=junit)
+
+
+def body_of(path: Path, workflow: Any, workspace: str | None, *, all_files: bool) -> dict[str, Any]:
+    """What the daemon is told about a pipeline and its sources."""
+    folder = Path(workspace).resolve() if workspace else sources.workspace_of(path)
+    return {
         "file": str(path),
         "text": workflow.text,
         "others": workflow.others,
-        "inputs": given,
         "workspace": str(folder),
         "files": None if all_files else sources.git_files(folder),
         "git": sources.git_facts(folder),
-        "by": user,
+        "by": user_name(),
     }
-    return _begin(session, lambda: session.api.post(BASE, body=body), detach=detach)
+
+
+def user_name() -> str:
+    """Who types; empty if nobody knows."""
+    import getpass
+
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def _refuse_faults(path: Path, data: bytes, given: Mapping[str, str]) -> Any:
@@ -101,7 +144,10 @@ def _refuse_faults(path: Path, data: bytes, given: Mapping[str, str]) -> Any:
     return checked.workflow
 
 
-def _begin(session: Session, start: Callable[[], Any], *, detach: bool) -> int:
+def begin(
+    session: Session, start: Callable[[], Any], *, detach: bool, junit: str | None = None
+) -> int:
+    """Start a run, or go on with one, and watch it."""
     try:
         started = start()
     except ApiError as error:
@@ -112,10 +158,10 @@ def _begin(session: Session, start: Callable[[], Any], *, detach: bool) -> int:
     if detach:
         session.terminal.print(started["id"])
         return 0
-    return _watch(session, started["id"])
+    return watch(session, started["id"], junit=junit)
 
 
-def _watch(session: Session, run_id: str) -> int:
+def watch(session: Session, run_id: str, *, junit: str | None = None) -> int:
     """Show a run until it is not active; Ctrl-C asks it to stop, a second one kills."""
     lost = False
     with _Stopper(session, run_id) as stopper:
@@ -138,11 +184,29 @@ def _watch(session: Session, run_id: str) -> int:
     if session.terminal.progress != "json":
         for line in ending(session, state, interruption=view.interruption):
             session.terminal.note(line)
+    if junit is not None:
+        _write_junit(junit, state)
     if lost:
         return UNREACHABLE
-    if state.result in ("success", "warned"):
+    return INTERRUPTED if stopper.asked and state.result not in GOOD else status_of(state)
+
+
+def status_of(state: RunState) -> int:
+    """The exit status that a run's end has."""
+    if state.result in GOOD:
         return 0
-    return INTERRUPTED if stopper.asked else FAILED
+    if state.suspended and not state.result:
+        return LOCKED
+    return REFUSED if state.result == "rejected" else FAILED
+
+
+def _write_junit(path: str, state: RunState) -> None:
+    from linkspan.workflows.junit import report
+
+    try:
+        Path(path).write_text(report(state), encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"'{path}' cannot be written: {error.strerror}") from error
 
 
 def _events(
@@ -215,13 +279,15 @@ def _cancel(api: Api, run_ref: str, *, kill: bool) -> Any:
     examples=["linkspan workflow attach last", "linkspan workflow attach 7f3a --progress json"],
     more=["linkspan workflow cancel"],
 )
-@_run_argument
-def attach(session: Session, run_ref: str) -> int:
+@run_argument
+@junit_option
+def attach(session: Session, run_ref: str, junit: str | None) -> int:
     """Watch a run."""
-    return _watch(session, _id_of(session, run_ref))
+    return watch(session, id_of(session, run_ref), junit=junit)
 
 
-def _id_of(session: Session, run_ref: str) -> str:
+def id_of(session: Session, run_ref: str) -> str:
+    """The whole id of a run."""
     found = session.api.get(f"{BASE}/{segment(run_ref)}")
     return str(found["id"])
 
@@ -232,12 +298,13 @@ def _id_of(session: Session, run_ref: str) -> str:
     examples=["linkspan workflow resume 7f3a", "linkspan workflow resume last"],
     more=["linkspan workflow ls", "linkspan workflow show"],
 )
-@_run_argument
-@_detach
-def resume(session: Session, run_ref: str, detach: bool) -> int:
+@run_argument
+@junit_option
+@detach_option
+def resume(session: Session, run_ref: str, junit: str | None, detach: bool) -> int:
     """Go on with a run."""
     path = f"{BASE}/{segment(run_ref)}/resume"
-    return _begin(session, lambda: session.api.post(path), detach=detach)
+    return begin(session, lambda: session.api.post(path), detach=detach, junit=junit)
 
 
 @command(
@@ -245,7 +312,7 @@ def resume(session: Session, run_ref: str, detach: bool) -> int:
     "Ask a run to stop: its steps get SIGTERM and their grace, then `finally` runs.",
     examples=["linkspan workflow cancel 7f3a", "linkspan workflow cancel 7f3a --kill"],
 )
-@_run_argument
+@run_argument
 @click.option("--kill", is_flag=True, help="At once, without grace and without `finally`")
 def cancel(session: Session, run_ref: str, kill: bool) -> int:
     """Ask a run to stop."""
@@ -300,18 +367,17 @@ def ls(session: Session) -> int:
     examples=["linkspan workflow show last", "linkspan workflow show 7f3a --format json"],
     more=["linkspan workflow logs"],
 )
-@_run_argument
+@run_argument
 def show(session: Session, run_ref: str) -> int:
     """Show a run."""
     document = session.api.get(f"{BASE}/{segment(run_ref)}")
     if session.document(document, default="table"):
         return 0
-    from linkspan.workflows.state import RunState
     from linkspan.workflows.view import ending, summary
 
     state = RunState()
-    active = document["state"] in ("running", "cancelling")
-    for event in _records(session, document["id"]):
+    active = document["active"]
+    for event in records(session, document["id"]):
         state.take(event)
     summary(session, state)
     if active:
@@ -322,7 +388,7 @@ def show(session: Session, run_ref: str) -> int:
     return 0
 
 
-def _records(session: Session, run_id: str) -> Iterable[Mapping[str, Any]]:
+def records(session: Session, run_id: str) -> Iterable[Mapping[str, Any]]:
     """The records so far, without waiting for more."""
     with session.api.open("GET", f"{BASE}/{segment(run_id)}/events", {"follow": False}) as answer:
         yield from (event for event in answer.json_lines() if "n" in event)
@@ -338,7 +404,7 @@ def _records(session: Session, run_id: str) -> Iterable[Mapping[str, Any]]:
     ],
     more=["linkspan workflow attach --verbose"],
 )
-@_run_argument
+@run_argument
 @click.argument("where", required=False, default="", metavar="[JOB[/STEP]]")
 @click.option("--tail", type=int, metavar="N", help="The last N lines of each step")
 @click.option("-t", "--timestamps", is_flag=True, help="The time before each line")

@@ -60,12 +60,12 @@ class Script:
     grace_s: float
 
 
-async def ensure_image(engine: Engine, image: str, progress: ProgressSink) -> None:
-    """Pull an image if it is not here."""
+async def ensure_image(engine: Engine, image: str, progress: ProgressSink) -> str:
+    """Pull an image if it is not here; return its id."""
     try:
-        engine.images.inspect(image)
+        return engine.images.inspect(image).id
     except NotFound:
-        await engine.images.pull(image, progress=progress)
+        return (await engine.images.pull(image, progress=progress)).id
 
 
 def write_script(script: Script) -> None:

@@ -14,12 +14,15 @@ from linkspan.workflows.reader import one_of
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
 
 
-def read_inputs(workflow: Workflow, given: Mapping[str, str]) -> dict[str, Json]:
+def read_inputs(
+    workflow: Workflow, given: Mapping[str, str], *, recorded: Mapping[str, Json] | None = None
+) -> dict[str, Json]:
     """All inputs of a run: those given, and the defaults of the others.
 
     Args:
         workflow: The pipeline.
         given: Texts by name.
+        recorded: Values of an earlier run, which stand for the defaults.
 
     Raises:
         InvalidArgument: Code ``invalid_input``; the message has one line for each thing wrong.
@@ -38,6 +41,8 @@ def read_inputs(workflow: Workflow, given: Mapping[str, str]) -> dict[str, Json]
                 values[name] = _typed(spec, given[name])
             except ValueError as fault:
                 faults.append(f"input '{name}' {fault}")
+        elif recorded is not None and name in recorded:
+            values[name] = recorded[name]
         elif spec.default is None and spec.required:
             faults.append(f"input '{name}' is required: --input {name}=...")
         else:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Final
 
 import trio
 
@@ -20,6 +21,9 @@ from linkspan.workflows.values import resolve, resolve_texts
 from linkspan.workflows.workspace import copy_tree
 
 log = logging.getLogger(__name__)
+
+SUSPENDED: Final = "suspended"
+"""What a job or step says instead of a result while a person decides."""
 
 
 class JobRunner:
@@ -40,7 +44,7 @@ class JobRunner:
         self._runner: StepRunner | None = None
 
     async def __call__(self) -> str:
-        """Run it; return its result, which is in the journal then.
+        """Run it; return its result, which is in the journal then, or ``suspended``.
 
         Raises:
             JournalFailed: The journal cannot be written.
@@ -131,8 +135,7 @@ class JobRunner:
         env = {**contexts["env"], **resolve_texts(self.job.env, scope)}
         job_log = StepLog(folder / "job.log", self._on_line, self.run.recorder.masks)
         sidecars = Sidecars(
-            engine=self.run.host.engine,
-            run_id=self.run.id,
+            run=self.run,
             job=self.job,
             progress=self._progress,
             say=job_log.add,
@@ -147,11 +150,11 @@ class JobRunner:
                 network=sidecars.network or "default",
                 services=sidecars.contexts,
             )
-            await self._steps(place)
+            suspended = await self._steps(place)
         finally:
             await sidecars.stop()
             await job_log.flush()
-        return await self._conclude(place)
+        return SUSPENDED if suspended else await self._conclude(place)
 
     def _on_line(self, stream: str, line: str) -> None:
         self.run.recorder.tell("log", job=self.job.id, step="", stream=stream, line=line)
@@ -173,17 +176,20 @@ class JobRunner:
         if not (folder / "workspace").exists():
             copy_tree(self.run.folder / "source", folder / "workspace")
 
-    async def _steps(self, place: Place) -> None:
+    async def _steps(self, place: Place) -> bool:
+        """Run the steps; whether a person must decide before the job goes on."""
         done = {step.id for step in kept(self.run.job_state(self.job))}
         for step in self.job.steps:
             if step.id not in done:
                 self._runner = StepRunner(self.run, place, step)
-                await self._runner()
+                if await self._runner() == SUSPENDED:
+                    return True
+        return False
 
     async def _conclude(self, place: Place) -> str:
         results = {step.result for step in self.run.job_state(self.job).steps.values()}
         if results & BAD:
-            return await self._finish("failed")
+            return await self._finish("rejected" if results & BAD == {"rejected"} else "failed")
         last = StepRunner(self.run, place, self.job.steps[-1])
         scope = last.scope_after()
         outputs = resolve(dict(self.job.outputs), scope)

@@ -5,84 +5,42 @@ a run that is under way is *interrupted*: what it holds is cleaned up at the nex
 only when somebody resumes it.
 """
 
-import functools
-import hashlib
-import json
 import logging
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
 
 import attrs
 import trio
 
-from linkspan.sdk.diagnostics import Diagnostic, render_all
-from linkspan.sdk.errors import Conflict, DataLoss, InvalidArgument, LinkspanError, NotFound
+from linkspan.sdk.errors import Conflict, LinkspanError, NotFound
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.container import ContainerFilter
 from linkspan.sdk.model.step import RUN_LABEL
-from linkspan.workflows.check import MAX_SHOWN, Checked, check
+from linkspan.workflows import again
+from linkspan.workflows.approvals import Voter, check_vote, find_question
+from linkspan.workflows.archive import JOURNAL, Archive, folder_name
 from linkspan.workflows.containers import remove_container, remove_leftovers
+from linkspan.workflows.creating import NewRun, Rerun, checked, creation, prepare, recorded
+from linkspan.workflows.expiry import Expiry
 from linkspan.workflows.expressions.types import Json
-from linkspan.workflows.files import SentFiles
 from linkspan.workflows.inputs import read_inputs
-from linkspan.workflows.journal import VERSION, Journal, read
-from linkspan.workflows.model import Job, Workflow
+from linkspan.workflows.journal import Journal
+from linkspan.workflows.model import Workflow
 from linkspan.workflows.recorder import Recorder, Watcher
 from linkspan.workflows.run import RunRunner
 from linkspan.workflows.running import Run
-from linkspan.workflows.state import GOOD, RunState, fold
+from linkspan.workflows.state import GOOD, RunState
+from linkspan.workflows.undoing import undo_run
 from linkspan.workflows.verbs import Verbs
+from linkspan.workflows.why import differences, subjects_alike
 from linkspan.workflows.workspace import copy_tree, remove_tree
 
 log = logging.getLogger(__name__)
-
-KEPT_RUNS: Final = 100
-"""Ended runs whose journal and logs are kept."""
-_PIPELINE: Final = "pipeline.yaml"
-_OTHERS: Final = "others.json"
-"""Files that the pipeline includes or calls, by path."""
-_JOURNAL: Final = "journal.jsonl"
-
-
-class InvalidPipeline(InvalidArgument):
-    """The pipeline cannot run; ``details`` has the diagnostics."""
-
-    default_code = "invalid_pipeline"
-
-    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
-        shown = [attrs.asdict(d, filter=lambda a, _: a.name != "source") for d in diagnostics]
-        super().__init__(
-            render_all(diagnostics[:MAX_SHOWN]), details={"diagnostics": shown[:MAX_SHOWN]}
-        )
-
-
-@attrs.frozen(kw_only=True)
-class NewRun:
-    """What a client asks for.
-
-    Attributes:
-        file: The pipeline's path as the user wrote it.
-        text: What it holds.
-        others: What the other files that it is made of hold, by path.
-        inputs: As texts.
-        workspace: Folder of the sources, on this host.
-        files: Those of it that belong to the run, relative; None for all.
-        git: What the client's repository says; see ``running.EMPTY_GIT``.
-        by: Who asks.
-    """
-
-    file: str
-    text: str
-    workspace: Path
-    others: Mapping[str, str] = attrs.field(factory=dict)
-    inputs: Mapping[str, str] = attrs.field(factory=dict)
-    files: tuple[str, ...] | None = None
-    git: Mapping[str, Json] = attrs.field(factory=dict)
-    by: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -94,14 +52,25 @@ class _Active:
 class RunManager:
     """See the module; made by ``serve``, or in tests with a nursery of their own."""
 
-    def __init__(self, host: Host, verbs: Verbs, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        host: Host,
+        verbs: Verbs,
+        nursery: trio.Nursery,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._host = host
         self._verbs = verbs
         self._nursery = nursery
+        self._wall = wall
         self._active: dict[str, _Active] = {}
-        self._ended: dict[str, RunState] = {}
         self._interruptions: dict[str, str] = {}
+        # Going on with a run that is not in memory is for one at a time.
+        self._reopening: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
         self._folder = host.state_dir / "runs"
+        self.archive = Archive(self._folder)
+        self._expiry = Expiry(self._questions, self._expired, wall, nursery)
 
     # start
 
@@ -111,7 +80,7 @@ class RunManager:
         Raises:
             LinkspanError: The folder of the runs cannot be read.
         """
-        await trio.to_thread.run_sync(self._load)
+        await trio.to_thread.run_sync(self.archive.load)
         engine = self._host.engine
         for container in engine.containers.list(ContainerFilter(all=True, labels=(RUN_LABEL,))):
             log.info("removing what a run left", extra={"container": container.name})
@@ -130,22 +99,7 @@ class RunManager:
                     log.warning(
                         "leftover stays", extra={"network": network.name, "why": str(error)}
                     )
-
-    def _load(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for folder in sorted(self._folder.iterdir()):
-            if folder.name.startswith("."):
-                remove_tree(folder)
-                continue
-            try:
-                records = read(folder / _JOURNAL)
-            except (OSError, DataLoss) as error:
-                log.warning("run cannot be read", extra={"run": folder.name, "reason": str(error)})
-                continue
-            if records:
-                self._ended[folder.name] = fold(record.as_json() for record in records)
-            else:
-                remove_tree(folder)
+        self._expiry.changed()
 
     # asking
 
@@ -156,27 +110,17 @@ class RunManager:
             NotFound: No run has it.
             InvalidArgument: Several runs begin so.
         """
-        ids = [*self._ended, *self._active]
-        if ref == "last" and ids:
-            return max(ids, key=lambda run_id: self._state(run_id).created_at)
-        if ref in ids:
-            return ref
-        found = sorted(run_id for run_id in ids if run_id.startswith(ref)) if ref else []
-        if not found:
-            raise NotFound(f"there is no run '{ref}'", help="linkspan workflow ls")
-        if len(found) > 1:
-            raise InvalidArgument(
-                f"several runs begin with '{ref}': {', '.join(found[:10])}", code="ambiguous"
-            )
-        return found[0]
+        return self.archive.resolve(
+            ref, {run_id: active.run.recorder.state for run_id, active in self._active.items()}
+        )
 
     def _state(self, run_id: str) -> RunState:
         active = self._active.get(run_id)
-        return self._ended[run_id] if active is None else active.run.recorder.state
+        return self.archive.ended[run_id] if active is None else active.run.recorder.state
 
     def list_runs(self) -> list[dict[str, Json]]:
         """One row a run, newest first."""
-        ids = {*self._ended, *self._active}
+        ids = {*self.archive.ended, *self._active}
         rows = [self._state(run_id).summary(active=run_id in self._active) for run_id in ids]
         return sorted(rows, key=lambda row: (row["created_at"], row["id"]), reverse=True)
 
@@ -202,7 +146,7 @@ class RunManager:
             with active.run.recorder.watch() as watcher:
                 yield watcher
             return
-        records = [record.as_json() for record in read(self._folder / run_id / _JOURNAL)]
+        records = self.archive.records(run_id)
         if run_id in self._interruptions:
             records.append({"kind": "interrupted", "reason": self._interruptions[run_id]})
         watcher = Watcher(list(records))
@@ -215,22 +159,40 @@ class RunManager:
         Raises:
             NotFound: No run, job or step has this name.
         """
+        return list(self.archive.log_files(self._state(self.resolve(ref)), job, step))
+
+    async def why(self, ref: str) -> dict[str, Json]:
+        """What is different from the last run of the pipeline that succeeded before this one.
+
+        Raises:
+            NotFound: No run has this id or prefix; code ``no_green_run``: none has succeeded.
+            Conflict: It has not ended; code ``run_active``.
+        """
+        run_id = self._ended_run(ref)
+        state = self.archive.ended[run_id]
+        green = self.archive.green(state.workflow, before=state.created_at)
+        if green is None:
+            raise NotFound(
+                f"no run of '{state.workflow}' has succeeded before run {run_id}",
+                code="no_green_run",
+                help=f"linkspan workflow show {run_id}",
+            )
+        found = await trio.to_thread.run_sync(
+            differences, green, self._folder / green.id, state, self._folder / run_id
+        )
+        return {
+            "run": run_id,
+            "against": green.id,
+            "against_at": green.created_at,
+            "differences": [attrs.asdict(each) for each in found],
+            "same": subjects_alike(found),
+        }
+
+    def _ended_run(self, ref: str) -> str:
         run_id = self.resolve(ref)
-        state = self._state(run_id)
-        if job and job not in state.jobs:
-            raise NotFound(f"run {run_id} has no job '{job}'; jobs: {', '.join(state.jobs)}")
-        if step and step not in state.jobs[job].steps:
-            known = ", ".join(state.jobs[job].steps)
-            raise NotFound(f"job '{job}' has no step '{step}'; steps: {known}")
-        found: list[tuple[str, str, Path]] = []
-        for job_id, job_state in state.jobs.items():
-            folder = self._folder / run_id / "jobs" / job_id
-            names = [] if step else [("", folder / "job.log")]
-            names += [(each, folder / f"{each}.log") for each in job_state.steps]
-            for each, file in names:
-                if job in ("", job_id) and step in ("", each) and file.exists():
-                    found.append((job_id, each, file))
-        return found
+        if run_id in self._active:
+            raise Conflict(f"run {run_id} is running", code="run_active")
+        return run_id
 
     # acting
 
@@ -244,79 +206,84 @@ class RunManager:
             OutOfSpace: There is no room for its copy.
         If cancelled: the run is either started or leaves nothing.
         """
-        checked = await self._check(new.text, new.file, new.others)
-        if checked.workflow is None or checked.errors:
-            raise InvalidPipeline(checked.errors or checked.diagnostics)
-        workflow = checked.workflow
-        inputs = read_inputs(workflow, new.inputs)
-        run_id = self._new_id()
+        workflow = await trio.to_thread.run_sync(
+            checked, new.text, new.others, new.file, self._verbs
+        )
+        return await self._make(workflow, new, read_inputs(workflow, new.inputs))
+
+    async def rerun(self, ref: str, wish: Rerun) -> dict[str, Json]:
+        """Start a new run of what an old one did: all of it, or what failed, or from some step on.
+
+        Raises:
+            NotFound: No run has this id or prefix, or it has no such step.
+            Conflict: It is active; code ``run_active``. Its sources are gone; code ``sources_gone``.
+            InvalidPipeline, InvalidArgument: As for ``create``.
+        """
+        run_id = self._ended_run(ref)
+        old = self.archive.ended[run_id]
+        new = wish.fresh or await self._recorded(old, wish)
+        workflow = await trio.to_thread.run_sync(
+            checked, new.text, new.others, new.file, self._verbs
+        )
+        inputs = read_inputs(workflow, wish.inputs, recorded=old.created["inputs"])
+        kept = again.keep(old, wish.again, creation("", workflow, new, self._verbs)["jobs"])
+        extra = {"rerun_of": run_id, "images": {} if wish.fresh else dict(old.images)}
+        return await self._make(workflow, new, inputs, extra=extra, kept=kept, old=run_id)
+
+    async def _recorded(self, old: RunState, wish: Rerun) -> NewRun:
+        folder = self._folder / old.id
+        if not (folder / "source").is_dir():
+            raise Conflict(
+                f"the sources of run {old.id} are not kept any more",
+                code="sources_gone",
+                help=f"linkspan workflow rerun {old.id} --fresh",
+            )
+        text, others = await trio.to_thread.run_sync(recorded, folder, old.created["digest"])
+        return NewRun(
+            file=old.created["file"],
+            text=text,
+            others=others,
+            workspace=folder / "source",
+            git=old.created["git"],
+            by=wish.by,
+        )
+
+    async def _make(
+        self,
+        workflow: Workflow,
+        new: NewRun,
+        inputs: Mapping[str, Json],
+        *,
+        extra: Mapping[str, Json] | None = None,
+        kept: again.Kept | None = None,
+        old: str = "",
+    ) -> dict[str, Json]:
+        run_id = self.archive.new_id(self._active)
+        created = {**creation(run_id, workflow, new, self._verbs), "inputs": dict(inputs)}
+        records = [] if kept is None else kept.records
+        if new.only:
+            records = again.only(new.only, created["jobs"], self.archive.green(workflow.name))
+        daemon = self._host.daemon
         folder = self._folder / f".{run_id}.new"
         try:
-            await trio.to_thread.run_sync(self._prepare, folder, new)
-            journal, records = await Journal.open(folder / _JOURNAL)
-            recorder = Recorder(journal, records)
-            await recorder.write("run-created", **self._creation(run_id, workflow, new, inputs))
+            await trio.to_thread.run_sync(
+                prepare, folder, new, (daemon.data_root, daemon.exec_root)
+            )
+            for job in () if kept is None else kept.workspaces:
+                await trio.to_thread.run_sync(_take_workspace, self._folder / old, folder, job)
+            journal, none = await Journal.open(folder / JOURNAL)
+            recorder = Recorder(journal, none)
+            await recorder.write("run-created", **created, **(extra or {}))
+            for kind, fields in records:
+                await recorder.write(kind, **fields)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(remove_tree, folder)
             raise
         # The journal's open file follows its folder; from here on the run is visible.
         folder = folder.rename(self._folder / run_id)
-        run = self._run(run_id, workflow, inputs, new.git, folder, recorder)
-        self._start(run)
+        self._start(self._run(workflow, folder, recorder))
         return recorder.state.summary(active=True)
-
-    async def _check(self, text: str, file: str, others: Mapping[str, str]) -> Checked:
-        look = functools.partial(check, fetch=SentFiles(others))
-        return await trio.to_thread.run_sync(look, text, file, self._verbs)
-
-    def _new_id(self) -> str:
-        """Four hex digits, more when those are taken."""
-        size = 2
-        while True:
-            for _ in range(16):
-                run_id = secrets.token_hex(size)
-                if run_id not in self._ended and run_id not in self._active:
-                    return run_id
-            size += 1
-
-    def _prepare(self, folder: Path, new: NewRun) -> None:
-        folder.mkdir(parents=True)
-        (folder / "jobs").mkdir()
-        (folder / _PIPELINE).write_text(new.text, encoding="utf-8")
-        if new.others:
-            (folder / _OTHERS).write_text(json.dumps(dict(new.others)), encoding="utf-8")
-        daemon = self._host.daemon
-        own = [root for root in (daemon.data_root, daemon.exec_root) if root.exists()]
-        copy_tree(new.workspace, folder / "source", new.files, leave_out=own)
-
-    def _creation(
-        self, run_id: str, workflow: Workflow, new: NewRun, inputs: Mapping[str, Json]
-    ) -> dict[str, Json]:
-        verbs = {step.verb for job in _all_jobs(workflow) for step in job.steps if step.verb}
-        jobs = [
-            {
-                "id": job.id,
-                "needs": list(job.needed),
-                "finally": job.id in workflow.cleanup,
-                "steps": [
-                    {"id": step.id, "title": step.title, "verb": step.verb} for step in job.steps
-                ],
-            }
-            for job in _all_jobs(workflow)
-        ]
-        return {
-            "version": VERSION,
-            "run": run_id,
-            "workflow": workflow.name,
-            "file": new.file,
-            "digest": _digest(new.text, new.others),
-            "inputs": dict(inputs),
-            "git": dict(new.git),
-            "plugins": {verb: self._verbs[verb].provider for verb in sorted(verbs)},
-            "jobs": jobs,
-            "by": new.by,
-        }
 
     async def resume(self, ref: str) -> dict[str, Json]:
         """Go on with a run that failed, was cancelled or was interrupted.
@@ -325,38 +292,147 @@ class RunManager:
 
         Raises:
             NotFound: No run has this id or prefix.
-            Conflict: It is active (code ``run_active``) or has succeeded (``run_succeeded``).
+            Conflict: It is active (code ``run_active``), has succeeded (``run_succeeded``) or waits for a
+                person (``run_suspended``).
             InvalidPipeline: Plugins that it needs are gone or have changed.
             DataLoss: Its record is damaged.
         """
-        run_id = self.resolve(ref)
-        if run_id in self._active:
-            raise Conflict(f"run {run_id} is running", code="run_active")
-        if self._ended[run_id].result in GOOD:
+        async with self._reopening[self._ended_run(ref)]:
+            return await self._resume(self._ended_run(ref))
+
+    async def _resume(self, run_id: str) -> dict[str, Json]:
+        state = self.archive.ended[run_id]
+        if state.result in GOOD:
             raise Conflict(
                 f"run {run_id} has succeeded; nothing is left to do",
                 code="run_succeeded",
-                help=f"start it again: linkspan workflow run {self._ended[run_id].created['file']}",
+                help=f"do it again: linkspan workflow rerun {run_id}",
             )
-        folder = self._folder / run_id
-        text = await trio.to_thread.run_sync((folder / _PIPELINE).read_text, "utf-8")
-        created = self._ended[run_id].created
-        others = await trio.to_thread.run_sync(_read_others, folder)
-        if _digest(text, others) != created["digest"]:
-            raise DataLoss(f"the recorded pipeline of run {run_id} is damaged")
-        checked = await self._check(text, created["file"], others)
-        if checked.workflow is None or checked.errors:
-            raise InvalidPipeline(checked.errors or checked.diagnostics)
-        await remove_leftovers(self._host.engine, run_id)
-        journal, records = await Journal.open(folder / _JOURNAL)
-        recorder = Recorder(journal, records)
-        run = self._run(
-            run_id, checked.workflow, created["inputs"], created["git"], folder, recorder
-        )
-        del self._ended[run_id]
-        self._interruptions.pop(run_id, None)
+        if state.suspended:
+            raise Conflict(
+                f"run {run_id} waits for a person",
+                code="run_suspended",
+                help=f"linkspan workflow approve {run_id}",
+            )
+        run = await self._reopen(state)
         self._start(run)
-        return recorder.state.summary(active=True)
+        return run.recorder.state.summary(active=True)
+
+    async def _reopen(self, state: RunState) -> Run:
+        """A run that has ended, ready to go on."""
+        folder = self._folder / state.id
+        workflow = await trio.to_thread.run_sync(self._read, folder, state.created)
+        await remove_leftovers(self._host.engine, state.id)
+        journal, records = await Journal.open(folder / JOURNAL)
+        return self._run(workflow, folder, Recorder(journal, records))
+
+    def _read(self, folder: Path, created: Mapping[str, Json]) -> Workflow:
+        text, others = recorded(folder, created["digest"])
+        return checked(text, others, created["file"], self._verbs)
+
+    async def decide(
+        self, ref: str, vote: str, voter: Voter, *, place: str = "", comment: str = ""
+    ) -> dict[str, Json]:
+        """Answer what a run asks; when enough have answered, it goes on.
+
+        Args:
+            ref: The run.
+            vote: ``approve`` or ``reject``.
+            voter: Who answers.
+            place: ``JOB`` or ``JOB/STEP``, if it asks several things.
+            comment: For the journal.
+
+        Returns:
+            The run's summary, with ``decision``: empty while others are waited for.
+
+        Raises:
+            NotFound: There is no such run or question.
+            Conflict: It asks nothing (code ``not_suspended``), or they have answered (``voted``).
+            PermissionDenied: They are not asked.
+        """
+        run_id = self.resolve(ref)
+        async with self._reopening[run_id]:
+            job, step = find_question(self._state(run_id), place)
+            check_vote(step, voter)
+            record = {"vote": vote, "by": voter.name, "comment": comment}
+            decision = await self._decide(run_id, {"job": job.id, "step": step.id, **record})
+        self._expiry.changed()
+        summary = self._state(run_id).summary(active=run_id in self._active)
+        return {**summary, "decision": decision, "job": job.id, "step": step.id}
+
+    async def _decide(self, run_id: str, record: Mapping[str, Json]) -> str:
+        """Record a vote; the decision, if that makes one, with which the run goes on."""
+        active = self._active.get(run_id)
+        run = await self._reopen(self.archive.ended[run_id]) if active is None else active.run
+        await run.recorder.write("step-decided", **record)
+        state = run.recorder.state
+        decision = state.jobs[record["job"]].steps[record["step"]].decision
+        if active is not None:
+            if decision:
+                run.control.release(record["job"])
+        elif decision and state.suspended:
+            self._start(run, continued_by=record["by"])
+        else:
+            self.archive.ended[run_id] = state
+            run.recorder.close()
+        return str(decision)
+
+    def _questions(self) -> Iterator[tuple[float, str, str]]:
+        """``(until, run, JOB/STEP)`` of all that is asked with a time limit."""
+        states = [*self.archive.ended.items(), *((i, self._state(i)) for i in self._active)]
+        for run_id, state in states:
+            for job, step in state.suspensions() if not state.result else ():
+                if step.question["until"] is not None and not step.decision:
+                    yield step.question["until"], run_id, f"{job.id}/{step.id}"
+
+    async def _expired(self, run_id: str, place: str) -> None:
+        """Nobody has answered in time."""
+        _, step = find_question(self._state(run_id), place)
+        vote = step.question["on_timeout"]
+        limit = f"nobody has answered in {step.question['timeout_s']:g}s"
+        needed = step.question["minimum"] if vote == "approve" else 1
+        for number in range(1, needed + 1):
+            name = "the time limit" if needed == 1 else f"the time limit ({number})"
+            voter = Voter(name=name, root=True)
+            await self.decide(run_id, vote, voter, place=place, comment=limit)
+
+    async def undo(self, ref: str, *, by: str = "") -> dict[str, Json]:
+        """Take back everything that a run has changed, the last change first.
+
+        Returns:
+            Its summary, with ``undone``: ``success`` or ``failed``.
+
+        Raises:
+            NotFound: No run has this id or prefix.
+            Conflict: It is active (code ``run_active``), or nothing is left (``nothing_to_undo``).
+        """
+        async with self._reopening[self._ended_run(ref)]:
+            run_id = self._ended_run(ref)
+            run = await self._reopen(self.archive.ended[run_id])
+            active = _Active(run=run)
+            # As long as it takes, nobody else may go on with this run.
+            self._active[run_id] = active
+            del self.archive.ended[run_id]
+        try:
+            await undo_run(run, by)
+        finally:
+            self._leave(active)
+        return run.recorder.state.summary(active=False)
+
+    async def prune(self, *, keep: int, older_than_s: float = 0.0) -> list[str]:
+        """Remove runs that have ended, with their logs and files; the ids of those.
+
+        Args:
+            keep: So many of the newest stay in any case.
+            older_than_s: Only those in which nothing has happened for so long.
+        """
+        before = ""
+        if older_than_s:
+            limit = datetime.fromtimestamp(self._wall(), UTC) - timedelta(seconds=older_than_s)
+            before = limit.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        found = self.archive.oldest(keep, before=before)
+        await trio.to_thread.run_sync(self.archive.forget, found)
+        return found
 
     async def cancel(self, ref: str, *, kill: bool, by: str = "") -> dict[str, Json]:
         """Ask a run to stop: in order, or at once.
@@ -367,8 +443,10 @@ class RunManager:
         """
         run_id = self.resolve(ref)
         active = self._active.get(run_id)
+        if active is None and self.archive.ended[run_id].suspended:
+            return await self._cancel_suspended(run_id, by)
         if active is None:
-            state = self._ended[run_id].state(active=False)
+            state = self.archive.ended[run_id].state(active=False)
             raise Conflict(f"run {run_id} is not running, it is {state}", code="run_ended")
         if not active.run.control.cancelling:
             await active.run.recorder.write("cancel-requested", by=by)
@@ -377,6 +455,17 @@ class RunManager:
         else:
             active.run.control.cancel()
         return self._state(run_id).summary(active=run_id in self._active)
+
+    async def _cancel_suspended(self, run_id: str, by: str) -> dict[str, Json]:
+        """It goes on once more, to end its jobs and to clean up."""
+        async with self._reopening[run_id]:
+            if run_id in self._active:
+                return await self.cancel(run_id, kill=False, by=by)
+            run = await self._reopen(self.archive.ended[run_id])
+            await run.recorder.write("cancel-requested", by=by)
+            run.control.cancel()
+            self._start(run, continued_by=by)
+        return run.recorder.state.summary(active=True)
 
     async def wait(self, ref: str) -> str:
         """Wait until a run is not active; its state then.
@@ -392,41 +481,35 @@ class RunManager:
 
     # running
 
-    def _run(
-        self,
-        run_id: str,
-        workflow: Workflow,
-        inputs: Mapping[str, Json],
-        git: Mapping[str, Json],
-        folder: Path,
-        recorder: Recorder,
-    ) -> Run:
+    def _run(self, workflow: Workflow, folder: Path, recorder: Recorder) -> Run:
+        created = recorder.state.created
         return Run(
-            id=run_id,
+            id=created["run"],
             workflow=workflow,
-            inputs=inputs,
-            git=git,
+            inputs=created["inputs"],
+            git=created["git"],
             folder=folder,
             host=self._host,
             verbs=self._verbs,
             recorder=recorder,
             nursery=self._nursery,
+            wall=self._wall,
         )
 
-    def _start(self, run: Run) -> None:
+    def _start(self, run: Run, *, continued_by: str | None = None) -> None:
+        self.archive.ended.pop(run.id, None)
+        self._interruptions.pop(run.id, None)
         active = _Active(run=run)
         self._active[run.id] = active
-        self._nursery.start_soon(self._supervise, active, name=f"run {run.id}")
+        self._nursery.start_soon(self._supervise, active, continued_by, name=f"run {run.id}")
 
-    async def _supervise(self, active: _Active) -> None:
+    async def _supervise(self, active: _Active, continued_by: str | None) -> None:
         """Run a run; no fault of one reaches another."""
         run = active.run
         self._publish(run, "start")
         try:
-            result = await RunRunner(run)()
-            self._publish(run, "finish", result=result)
-            if result in GOOD:
-                await trio.to_thread.run_sync(_drop_workspaces, run.folder)
+            result = await RunRunner(run)(continued_by=continued_by)
+            self._publish(run, "suspend" if result == "suspended" else "finish", result=result)
         except LinkspanError as error:
             log.error("run interrupted", extra={"run": run.id, "reason": error.message})  # noqa: TRY400
             self._interrupted(run, error.message)
@@ -434,11 +517,30 @@ class RunManager:
             log.exception("run interrupted", extra={"run": run.id})
             self._interrupted(run, f"{type(error).__name__}: {error}")
         finally:
-            self._ended[run.id] = run.recorder.state
-            self._active.pop(run.id, None)
-            run.recorder.close()
-            active.ended.set()
-        await self._prune()
+            self._leave(active)
+        state = run.recorder.state
+        if state.result in GOOD:
+            await trio.to_thread.run_sync(self.archive.drop_files, run.id)
+        if state.suspended:
+            await self._overtaken(state)
+        await trio.to_thread.run_sync(self.archive.forget, self.archive.surplus())
+
+    def _leave(self, active: _Active) -> None:
+        """A run is no longer in memory."""
+        run = active.run
+        self.archive.ended[run.id] = run.recorder.state
+        self._active.pop(run.id, None)
+        run.recorder.close()
+        active.ended.set()
+        self._expiry.changed()
+
+    async def _overtaken(self, state: RunState) -> None:
+        """Go on at once if the answer came while the run was leaving."""
+        decided = [step for _, step in state.suspensions() if step.decision]
+        async with self._reopening[state.id]:
+            if decided and state.id not in self._active:
+                run = await self._reopen(state)
+                self._start(run, continued_by=decided[0].votes[-1]["by"])
 
     def _interrupted(self, run: Run, reason: str) -> None:
         """Tell those who watch, and those who will; the journal cannot be told."""
@@ -454,40 +556,9 @@ class RunManager:
         )
         self._host.engine.events.publish(event)
 
-    async def _prune(self) -> None:
-        """Forget the oldest ended runs beyond those that are kept."""
-        ended = sorted(self._ended, key=lambda run_id: self._ended[run_id].created_at)
-        for run_id in ended[: max(0, len(ended) - KEPT_RUNS)]:
-            del self._ended[run_id]
-            await trio.to_thread.run_sync(remove_tree, self._folder / run_id)
 
-
-def _all_jobs(workflow: Workflow) -> "list[Job]":
-    return [*workflow.jobs.values(), *workflow.cleanup.values()]
-
-
-def _digest(text: str, others: Mapping[str, str]) -> str:
-    """Of a pipeline and all files that it is made of; without others it is that of its text."""
-    found = hashlib.sha256(text.encode())
-    for path, other in sorted(others.items()):
-        found.update(f"\0{path}\0{other}".encode())
-    return f"sha256:{found.hexdigest()}"
-
-
-def _read_others(folder: Path) -> dict[str, str]:
-    path = folder / _OTHERS
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError:
-        # The digest tells that it is damaged.
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _drop_workspaces(folder: Path) -> None:
-    """Nothing is left to resume: journal and logs stay, the copies of the sources go."""
-    remove_tree(folder / "source")
-    for job in (folder / "jobs").iterdir():
-        remove_tree(job / "workspace")
+def _take_workspace(old: Path, new: Path, job: str) -> None:
+    """Take over a job's files, as the old run left them. Blocks."""
+    source = old / "jobs" / folder_name(job) / "workspace"
+    if source.is_dir():
+        copy_tree(source, new / "jobs" / folder_name(job) / "workspace")

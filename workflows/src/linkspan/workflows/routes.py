@@ -11,6 +11,11 @@ GET      ``/linkspan/v1/runs/{run}/logs``   JSON lines ``{job, step, time, strea
                                             ``?job= &step= &tail=``
 POST     ``/linkspan/v1/runs/{run}/cancel`` ask it to stop; ``?kill=1`` at once
 POST     ``/linkspan/v1/runs/{run}/resume`` go on with it
+POST     ``/linkspan/v1/runs/{run}/rerun``  start a new one like it: ``{failed, from, inputs, fresh, by}``
+POST     ``/linkspan/v1/runs/{run}/decide`` answer what it asks: ``{vote, place, comment, by}``
+POST     ``/linkspan/v1/runs/{run}/undo``   take back what it has changed
+GET      ``/linkspan/v1/runs/{run}/why``    what is different from the last run that succeeded
+POST     ``/linkspan/v1/runs/prune``        remove ended runs: ``{keep, older_than_s}``
 =======  =================================  ======================================================
 
 ``{run}`` is an id, an unique prefix of one, or ``last``.
@@ -26,8 +31,11 @@ import trio
 
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.http import Answer, Request, Response, Router, Stream, Writer, json_response
+from linkspan.workflows.again import Again
+from linkspan.workflows.approvals import voter_of
+from linkspan.workflows.creating import NewRun, Rerun
 from linkspan.workflows.expressions.types import Json
-from linkspan.workflows.manager import NewRun, RunManager
+from linkspan.workflows.manager import RunManager
 
 T = TypeVar("T")
 _LINES: Final = {"Content-Type": "application/jsonl"}
@@ -51,6 +59,11 @@ class Routes:
         router.add("GET", base + "/{run}/logs", self.logs)
         router.add("POST", base + "/{run}/cancel", self.cancel)
         router.add("POST", base + "/{run}/resume", self.resume)
+        router.add("POST", base + "/{run}/rerun", self.rerun)
+        router.add("POST", base + "/{run}/decide", self.decide)
+        router.add("POST", base + "/{run}/undo", self.undo)
+        router.add("GET", base + "/{run}/why", self.why)
+        router.add("POST", base + "/prune", self.prune)
 
     async def create(self, request: Request) -> Answer:
         """Start a run."""
@@ -108,6 +121,65 @@ class Routes:
         """Go on with a run."""
         return json_response(await self._manager().resume(request.params["run"]))
 
+    async def rerun(self, request: Request) -> Response:
+        """Start a new run like an old one."""
+        wish = _rerun(await _body(request))
+        return json_response(await self._manager().rerun(request.params["run"], wish), 201)
+
+    async def decide(self, request: Request) -> Response:
+        """Answer what a run asks."""
+        body = await _body(request)
+        vote = _field(body, "vote", str, "")
+        if vote not in ("approve", "reject"):
+            raise InvalidArgument("'vote' must be approve or reject")
+        name = _field(body, "by", str, "")
+        voter = await trio.to_thread.run_sync(voter_of, request.peer_uid, name)
+        said = await self._manager().decide(
+            request.params["run"],
+            vote,
+            voter,
+            place=_field(body, "place", str, ""),
+            comment=_field(body, "comment", str, ""),
+        )
+        return json_response(said)
+
+    async def undo(self, request: Request) -> Response:
+        """Take back what a run has changed."""
+        by = _who(request)
+        return json_response(await self._manager().undo(request.params["run"], by=by))
+
+    async def why(self, request: Request) -> Response:
+        """What is different from the last run that succeeded."""
+        return json_response(await self._manager().why(request.params["run"]))
+
+    async def prune(self, request: Request) -> Response:
+        """Remove ended runs."""
+        body = await _body(request)
+        keep, age = _field(body, "keep", int, 0), body.get("older_than_s", 0)
+        if keep < 0 or not isinstance(age, int | float) or age < 0:
+            raise InvalidArgument("'keep' and 'older_than_s' must not be negative")
+        removed = await self._manager().prune(keep=keep, older_than_s=float(age))
+        return json_response({"removed": removed})
+
+
+async def _body(request: Request) -> dict[str, Json]:
+    body = await request.json()
+    if not isinstance(body, dict):
+        raise InvalidArgument("the body must be an object")
+    return body
+
+
+def _rerun(body: Mapping[str, Json]) -> Rerun:
+    fresh = body.get("fresh")
+    return Rerun(
+        again=Again(
+            failed=_field(body, "failed", bool, False), start=_field(body, "from", str, "")
+        ),
+        inputs=_texts(body, "inputs"),
+        fresh=None if fresh is None else new_run(fresh),
+        by=_field(body, "by", str, ""),
+    )
+
 
 def _who(request: Request) -> str:
     return "" if request.peer_uid is None else f"uid {request.peer_uid}"
@@ -159,6 +231,7 @@ def new_run(body: Json) -> NewRun:
         files=None if files is None else tuple(files),
         git=_git(_field(body, "git", dict, {})),
         by=_field(body, "by", str, ""),
+        only=_field(body, "only", str, ""),
     )
 
 

@@ -9,9 +9,12 @@ from typing import Final
 import attrs
 import trio
 
-from linkspan.sdk.errors import LinkspanError, Timeout, Unavailable
-from linkspan.sdk.host import Host
+from linkspan.sdk.errors import LinkspanError, NotFound, Timeout, Unavailable
+from linkspan.sdk.host import Engine, Host
+from linkspan.sdk.progress import ProgressSink
 from linkspan.sdk.units import format_duration
+from linkspan.workflows.archive import folder_name
+from linkspan.workflows.containers import ensure_image
 from linkspan.workflows.control import Control
 from linkspan.workflows.expressions import EvaluationFailed, Scope, evaluate
 from linkspan.workflows.expressions.types import Json
@@ -74,6 +77,7 @@ class Run:
         nursery: Outlives the run's own stopping; nothing in it may raise.
         folder: Everything of the run on disk: ``journal``, ``source/``, ``jobs/JOB/``.
         clock: Seconds; only differences count.
+        wall: POSIX time; a person's time limit counts in it.
     """
 
     id: str
@@ -86,7 +90,8 @@ class Run:
     recorder: Recorder
     nursery: trio.Nursery
     control: Control = attrs.field(factory=Control)
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = trio.current_time
+    wall: Callable[[], float] = time.time
 
     def job_state(self, job: Job) -> JobState:
         """Where a job stands."""
@@ -98,7 +103,30 @@ class Run:
 
     def job_folder(self, job: Job) -> Path:
         """A job's own files: ``workspace/``, ``steps/STEP/``, ``STEP.log``."""
-        return self.folder / "jobs" / job.id
+        return self.folder_of(job.id)
+
+    def folder_of(self, job: str) -> Path:
+        """The same by the job's id."""
+        return self.folder / "jobs" / folder_name(job)
+
+    async def image(self, name: str, progress: ProgressSink, **where: str) -> str:
+        """What a container is made from: the image that the name meant when it was first used.
+
+        A rerun takes the same; if that is not here any more, what the name means now.
+
+        Args:
+            name: As the pipeline has it.
+            progress: Gets how far a pull is.
+            **where: ``job`` and ``step``, for the journal.
+        """
+        engine = self.host.engine
+        known = self.recorder.state.images.get(name)
+        if known is not None and _is_here(engine, known):
+            return known
+        found = await ensure_image(engine, name, progress)
+        if found != known:
+            await self.recorder.write("image-used", image=name, id=found, **where)
+        return found
 
     def top_contexts(self) -> dict[str, Json]:
         """Contexts of the top-level ``env``."""
@@ -134,6 +162,14 @@ class Run:
             contexts["run"] |= {"result": ended[0], "duration": format_duration(ended[1])}
         contexts["env"] = resolve_texts(self.workflow.env, Scope(contexts=contexts))
         return contexts
+
+
+def _is_here(engine: Engine, image: str) -> bool:
+    try:
+        engine.images.inspect(image)
+    except NotFound:
+        return False
+    return True
 
 
 def truth(expression: Expression, scope: Scope) -> bool:

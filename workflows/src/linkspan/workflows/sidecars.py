@@ -19,11 +19,11 @@ from linkspan.sdk.model.network import EndpointSpec, NetworkSpec
 from linkspan.sdk.model.process import LogQuery
 from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL
 from linkspan.sdk.progress import ProgressSink
-from linkspan.workflows.containers import ensure_image, remove_container
+from linkspan.workflows.containers import remove_container
 from linkspan.workflows.expressions import Scope
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.model import Job, JobService
-from linkspan.workflows.running import truth
+from linkspan.workflows.running import Run, truth
 from linkspan.workflows.values import resolve_text, resolve_texts
 
 HEALTH_LIMIT_S: Final = 300.0
@@ -47,8 +47,7 @@ class Sidecars:
         contexts: What expressions see as ``services``.
     """
 
-    engine: Engine
-    run_id: str
+    run: Run
     job: Job
     progress: ProgressSink
     say: Callable[[str], None]
@@ -57,9 +56,14 @@ class Sidecars:
     contexts: dict[str, Json] = attrs.field(factory=dict)
 
     @property
+    def engine(self) -> Engine:
+        """Carries it all."""
+        return self.run.host.engine
+
+    @property
     def labels(self) -> dict[str, str]:
         """Of everything that is made here, so that it is found after a crash."""
-        return {RUN_LABEL: self.run_id, JOB_LABEL: self.job.id}
+        return {RUN_LABEL: self.run.id, JOB_LABEL: self.job.id}
 
     async def start(self, scope: Scope) -> None:
         """Make the network if the job has use for one, then start the services in order.
@@ -77,7 +81,7 @@ class Sidecars:
         ]
         if not scripts and not wanted:
             return
-        name = f"linkspan-{self.run_id}-{self.job.id}"
+        name = f"linkspan-{self.run.id}-{self.job.id}"
         network = await self.engine.networks.create(NetworkSpec(name=name, labels=self.labels))
         self.network = network.name
         for service in wanted:
@@ -102,8 +106,8 @@ class Sidecars:
 
     async def _start_service(self, service: JobService, scope: Scope) -> None:
         spec = self._spec(service, scope)
-        await ensure_image(self.engine, spec.image, self.progress)
-        container = await self.engine.containers.create(spec)
+        image = await self.run.image(spec.image, self.progress, job=self.job.id)
+        container = await self.engine.containers.create(attrs.evolve(spec, image=image))
         self.running[service.name] = container.id
         await self.engine.containers.start(container.id)
         self.say(f"service {service.name} started")

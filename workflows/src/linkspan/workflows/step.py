@@ -13,11 +13,13 @@ from pathlib import Path
 import attrs
 import trio
 
-from linkspan.sdk.drivers.step import Step as StepDriver
+from linkspan.sdk.drivers.step import NeedsDecision, Step as StepDriver
 from linkspan.sdk.errors import InvalidArgument, LinkspanError
-from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL, STEP_LABEL, StepIntent
+from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL, STEP_LABEL, Question, StepIntent
 from linkspan.sdk.progress import Progress, ProgressSink
-from linkspan.workflows.containers import Script, ensure_image, run_script
+from linkspan.workflows.approvals import outputs_of, record_of
+from linkspan.workflows.containers import Script, run_script
+from linkspan.workflows.evidence import evidence
 from linkspan.workflows.expressions import EvaluationFailed, Scope, decides_about_failure
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.journal import JournalFailed
@@ -28,6 +30,7 @@ from linkspan.workflows.script import exports
 from linkspan.workflows.settings import typed_settings
 from linkspan.workflows.state import BAD, GOOD, StepState
 from linkspan.workflows.steplog import StepLog
+from linkspan.workflows.undoing import intent_of, undo_step
 from linkspan.workflows.values import resolve, resolve_text, resolve_texts
 
 log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class _Outcome:
     outputs: Mapping[str, Json] = attrs.field(factory=dict)
     fault: Fault | None = None
     result: str = "success"
+    question: Question | None = None
 
 
 class _Context:
@@ -164,10 +168,15 @@ class StepRunner:
     async def __call__(self) -> str:
         """Run the step; return its result, which is in the journal then.
 
+        Returns:
+            Its result, or ``suspended`` if a person decides: the journal has the question then.
+
         Raises:
             JournalFailed: The journal cannot be written; nothing else is raised.
         If cancelled: what runs was stopped in order; ``stopped`` tells the journal why.
         """
+        if self.state.question and not self.state.result:
+            return await self._decided()
         try:
             if not self.wanted():
                 await self._write("step-finished", result="skipped")
@@ -217,6 +226,8 @@ class StepRunner:
         number = 1
         while True:
             outcome, started = await self._try(number)
+            if outcome.question is not None:
+                return await self._suspend(outcome.question)
             if outcome.fault is None:
                 await self._write(
                     "step-finished",
@@ -286,6 +297,8 @@ class StepRunner:
                 return await work, started
             except JournalFailed:
                 raise
+            except NeedsDecision as asked:
+                return _Outcome(question=asked.question), started
             except (LinkspanError, EvaluationFailed) as error:
                 return _Outcome(fault=fault_of(error), result="failed"), started
             except Exception as error:
@@ -298,6 +311,37 @@ class StepRunner:
             cause="timeout",
         )
         return _Outcome(fault=fault, result="timed-out"), started
+
+    # a person decides
+
+    async def _suspend(self, question: Question) -> str:
+        """Put a question into the journal; what is put before the approver goes with it."""
+        limit = question.timeout_s
+        scope = self._scope(own_env=False)
+        shown = await evidence(self.run, self.job, scope, self.step, question)
+        await self._write(
+            "step-suspended",
+            question=record_of(question, shown),
+            until=None if limit is None else self.run.wall() + limit,
+        )
+        return "suspended"
+
+    async def _decided(self) -> str:
+        """Go on as somebody has decided; still suspended if nobody has."""
+        decision = self.state.decision
+        if not decision:
+            return "suspended"
+        declared = self.run.verbs[self.step.verb].manifest.outputs
+        if decision == "approve":
+            outputs = outputs_of(self.state, declared)
+            await self._write("step-finished", result="success", outputs=outputs, duration=0.0)
+            return "success"
+        vote = self.state.votes[-1]
+        comment = f": {vote['comment']}" if vote["comment"] else ""
+        fault = Fault(message=f"rejected by {vote['by']}{comment}", code="rejected")
+        result = self._softened("rejected", self._scope(own_env=False))
+        await self._write("step-finished", result=result, error=fault.as_json(), duration=0.0)
+        return result
 
     # scripts
 
@@ -327,10 +371,11 @@ class StepRunner:
             **{"try": number, "verb": "run", "provider": "", "undo": {}, "changes": []},
             settings={"image": script.image},
         )
-        await ensure_image(self.run.host.engine, script.image, self._progress)
+        place = {"job": self.job.id, "step": self.step.id}
+        image_id = await self.run.image(script.image, self._progress, **place)
         status = await run_script(
             self.run.host.engine,
-            script,
+            attrs.evolve(script, image=image_id),
             self.log,
             self.run.control.add_grace,
             self.run.nursery,
@@ -360,16 +405,7 @@ class StepRunner:
         return driver
 
     def _intent(self, record: Mapping[str, Json]) -> StepIntent:
-        return StepIntent(
-            run_id=self.run.id,
-            job=self.job.id,
-            step=str(record["step"]),
-            attempt=int(record["try"]),
-            verb=str(record["verb"]),
-            settings=record["settings"],
-            workspace=self.place.workspace,
-            undo=record["undo"],
-        )
+        return intent_of(self.run, {"job": self.job.id, **record})
 
     async def _verb(self, number: int) -> _Outcome:
         verb = self.run.verbs[self.step.verb]
@@ -422,34 +458,8 @@ class StepRunner:
         intent = state.intent
         if intent is None or not intent["undo"] or state.undone:
             return
-        await self._undo(state, intent)
-
-    async def _undo(self, state: StepState, record: Mapping[str, Json]) -> None:
-        started = self.run.clock()
-        recorder = self.run.recorder
-        where = {"job": self.job.id, "step": state.id}
-        await recorder.write("undo-started", **where, **{"for": self.step.id})
-        driver: StepDriver[object] = self.run.host.driver("step", record["verb"])
-        fault: Fault | None = None
-        detail = ""
-        try:
-            done = await driver.undo(self._intent(record), _Context(self.log, self._progress))
-            detail = str(done.get("detail", ""))
-        except Exception as error:
-            if not isinstance(error, LinkspanError):
-                log.exception("undo failed", extra={"run": self.run.id, "step": state.id})
-            fault = fault_of(error)
-        self.log.add(
-            f"rolled back: {detail}" if fault is None else f"rollback failed: {fault.message}"
-        )
-        await recorder.write(
-            "undo-finished",
-            **where,
-            result="success" if fault is None else "failed",
-            detail=detail if fault is None else fault.message,
-            error={} if fault is None else fault.as_json(),
-            duration=self.run.clock() - started,
-        )
+        context = _Context(self.log, self._progress)
+        await undo_step(self.run, self.job.id, state, context, because_of=self.step.id)
 
     # after a crash
 

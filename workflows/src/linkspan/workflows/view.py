@@ -8,7 +8,7 @@ from linkspan.core.cli.progress import Display
 from linkspan.core.cli.session import Session
 from linkspan.core.cli.terminal import paint
 from linkspan.sdk.units import format_duration
-from linkspan.workflows.state import GOOD, JobState, RunState, StepState, kept
+from linkspan.workflows.state import BAD, GOOD, JobState, RunState, StepState, kept
 
 _SIGNS: Final = {
     "success": "done",
@@ -16,7 +16,10 @@ _SIGNS: Final = {
     "failed": "failed",
     "timed-out": "failed",
     "cancelled": "failed",
+    "rejected": "failed",
     "interrupted": "failed",
+    "suspended": "holds",
+    "queued": "waiting",
     "skipped": "skipped",
     "running": "running",
     "cancelling": "running",
@@ -28,8 +31,16 @@ _WORDS: Final = {
     "failed": "failed",
     "timed-out": "timed out",
     "cancelled": "was cancelled",
+    "rejected": "was rejected",
     "skipped": "skipped",
 }
+
+
+_VOTES: Final = {"approve": "approved", "reject": "rejected"}
+
+
+def _because(record: Mapping[str, Any]) -> str:
+    return f": {record['reason']}" if record.get("reason") else ""
 
 
 def sign(session: Session, state: str, *, on_err: bool = True) -> str:
@@ -100,7 +111,15 @@ class RunView:
             case "attempt-started" if record["attempt"] > 1:
                 return f"{self.state.workflow}  attempt {record['attempt']}{self._kept_words()}"
             case "step-finished" if record["result"] == "skipped":
-                return f"{where}  skipped"
+                return f"{where}  skipped{_because(record)}"
+            case "step-suspended":
+                return f"{where}  asks: {record['question']['message']}"
+            case "step-decided":
+                return f"{where}  {_VOTES[record['vote']]} by {record['by']}"
+            case "job-waits":
+                return f"{where}  waits for the lock '{record['lock']}'"
+            case "run-queued":
+                return f"{self.state.workflow}  waits for run {record['behind']}"
             case "step-finished":
                 return self._step_line(where, record)
             case "step-settled":
@@ -162,7 +181,13 @@ class RunView:
 
     def _job_words(self, job: JobState) -> str:
         if job.result:
-            return format_duration(job.duration) if job.result != "skipped" else "skipped"
+            words = format_duration(job.duration) if job.result != "skipped" else "skipped"
+            return f"{words}  {job.reason}" if job.reason else words
+        if job.waits:
+            return f"waits for the lock '{job.waits}'"
+        asked = next((step for step in job.steps.values() if step.state == "suspended"), None)
+        if asked is not None:
+            return f"asks: {asked.question['message']}"
         running = next((step for step in job.steps.values() if step.open), None)
         if running is None:
             return "starting" if job.started else ""
@@ -175,6 +200,45 @@ def _progress_words(event: Mapping[str, Any]) -> str:
     if event.get("total"):
         words += f" {event.get('current') or 0}/{event['total']}"
     return words
+
+
+# a person decides
+
+
+def questions(session: Session, run: Mapping[str, Any], where: str) -> Iterator[str]:
+    """What a run asks, with what is put before the one who decides.
+
+    Args:
+        session: Of the command.
+        run: As the API shows it.
+        where: ``JOB`` or ``JOB/STEP``; empty for all.
+    """
+    for job in run["jobs"]:
+        for step in job["steps"]:
+            place = f"{job['id']}/{step['id']}"
+            if step["state"] == "suspended" and where in ("", job["id"], place):
+                yield from _question(session, place, step)
+
+
+def _question(session: Session, place: str, step: Mapping[str, Any]) -> Iterator[str]:
+    asked = step["question"]
+    yield f"{sign(session, 'suspended')} {place}  {asked['message']}"
+    if asked.get("approvers"):
+        yield f"  asks    {asked['minimum']} of {', '.join(asked['approvers'])}"
+    for vote in step["votes"]:
+        yield f"  {_VOTES[vote['vote']]} by {vote['by']}"
+    evidence = asked.get("evidence", {})
+    if evidence.get("tests"):
+        yield f"  tests   {test_words(evidence['tests'])}"
+    for planned in evidence.get("plan", ()):
+        changes = [f"{c['action']} {c['what']}: {c['detail']}" for c in planned["changes"]]
+        words = "; ".join(changes) or planned["unknown"] or "changes nothing"
+        yield f"  plan    {planned['step']} {planned['verb']}: {words}"
+
+
+def test_words(tests: Mapping[str, int]) -> str:
+    """``472 passed, 1 failed``."""
+    return ", ".join(f"{count} {word}" for word, count in tests.items() if count) or "no tests"
 
 
 # the end
@@ -203,6 +267,11 @@ def ending(
     word = state.state(active=False)
     took = format_duration(state.duration)
     head = f"{sign(session, word)} {state.workflow}  run {state.id}"
+    if word == "suspended":
+        yield f"{head}  waits for a person; nothing of it is running"
+        yield from questions(session, state.as_json(active=False), "")
+        yield f"  next    linkspan workflow approve {state.id}    or reject"
+        return
     if word in GOOD:
         yield f"{head}  {_WORDS[word]} in {took}"
         return
@@ -221,10 +290,10 @@ def _failures(state: RunState) -> Iterator[tuple[str, Mapping[str, Any], StepSta
     for job in state.jobs.values():
         before = False
         for step in job.steps.values():
-            if step.result in ("failed", "timed-out", "cancelled"):
+            if step.result in ("failed", "timed-out", "cancelled", "rejected"):
                 before = True
                 yield f"{job.id}/{step.id}", step.error, step
-        if not before and job.result in ("failed", "timed-out") and job.error:
+        if not before and job.result in BAD and job.error:
             yield job.id, job.error, None
 
 

@@ -1,0 +1,173 @@
+"""From what a client asks for to a run's folder and its first record."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from linkspan.sdk.diagnostics import Diagnostic, render_all
+from linkspan.sdk.errors import DataLoss, InvalidArgument
+from linkspan.workflows.again import Again
+from linkspan.workflows.archive import PIPELINE
+from linkspan.workflows.check import MAX_SHOWN, check
+from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.files import SentFiles
+from linkspan.workflows.journal import VERSION
+from linkspan.workflows.model import Job, Workflow
+from linkspan.workflows.verbs import Verbs
+from linkspan.workflows.workspace import copy_tree
+
+_OTHERS: Final = "others.json"
+"""Files that the pipeline includes or calls, by path."""
+
+
+class InvalidPipeline(InvalidArgument):
+    """The pipeline cannot run; ``details`` has the diagnostics."""
+
+    default_code = "invalid_pipeline"
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        shown = [attrs.asdict(d, filter=lambda a, _: a.name != "source") for d in diagnostics]
+        super().__init__(
+            render_all(diagnostics[:MAX_SHOWN]), details={"diagnostics": shown[:MAX_SHOWN]}
+        )
+
+
+@attrs.frozen(kw_only=True)
+class NewRun:
+    """What a client asks for.
+
+    Attributes:
+        file: The pipeline's path as the user wrote it.
+        text: What it holds.
+        others: What the other files that it is made of hold, by path.
+        inputs: As texts.
+        workspace: Folder of the sources, on this host.
+        files: Those of it that belong to the run, relative; None for all.
+        git: What the client's repository says; see ``running.EMPTY_GIT``.
+        by: Who asks.
+        only: ``JOB`` or ``JOB/STEP``: nothing else runs; empty for all.
+    """
+
+    file: str
+    text: str
+    workspace: Path
+    others: Mapping[str, str] = attrs.field(factory=dict)
+    inputs: Mapping[str, str] = attrs.field(factory=dict)
+    files: tuple[str, ...] | None = None
+    git: Mapping[str, Json] = attrs.field(factory=dict)
+    by: str = ""
+    only: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Rerun:
+    """What a client asks for who wants a run again.
+
+    Attributes:
+        again: Which part of it.
+        inputs: Those that change, as texts.
+        fresh: Text and sources of today; None for the recorded ones.
+        by: Who asks.
+    """
+
+    again: Again = Again()
+    inputs: Mapping[str, str] = attrs.field(factory=dict)
+    fresh: NewRun | None = None
+    by: str = ""
+
+
+def checked(text: str, others: Mapping[str, str], file: str, verbs: Verbs) -> Workflow:
+    """A pipeline that can run. Blocks.
+
+    Args:
+        text: What its file holds.
+        others: The other files that it is made of.
+        file: Its path, for messages.
+        verbs: What the installed plugins answer.
+
+    Raises:
+        InvalidPipeline: It has errors.
+    """
+    found = check(text, file, verbs, fetch=SentFiles(others))
+    if found.workflow is None or found.errors:
+        raise InvalidPipeline(found.errors or found.diagnostics)
+    return found.workflow
+
+
+def prepare(folder: Path, new: NewRun, leave_out: Iterable[Path]) -> None:
+    """Fill a run's folder: the text and a copy of the sources. Blocks."""
+    folder.mkdir(parents=True)
+    (folder / "jobs").mkdir()
+    (folder / PIPELINE).write_text(new.text, encoding="utf-8")
+    if new.others:
+        (folder / _OTHERS).write_text(json.dumps(dict(new.others)), encoding="utf-8")
+    own = [root for root in leave_out if root.exists()]
+    copy_tree(new.workspace, folder / "source", new.files, leave_out=own)
+
+
+def all_jobs(workflow: Workflow) -> list[Job]:
+    """Jobs, then those of ``finally``."""
+    return [*workflow.jobs.values(), *workflow.cleanup.values()]
+
+
+def creation(run_id: str, workflow: Workflow, new: NewRun, verbs: Verbs) -> dict[str, Json]:
+    """The ``run-created`` record, without what a rerun adds."""
+    used = {step.verb for job in all_jobs(workflow) for step in job.steps if step.verb}
+    return {
+        "version": VERSION,
+        "run": run_id,
+        "workflow": workflow.name,
+        "file": new.file,
+        "workspace": str(new.workspace),
+        "digest": digest(new.text, new.others),
+        "git": dict(new.git),
+        "plugins": {verb: verbs[verb].provider for verb in sorted(used)},
+        "jobs": [_job(job, cleanup=job.id in workflow.cleanup) for job in all_jobs(workflow)],
+        "by": new.by,
+        "only": new.only,
+    }
+
+
+def _job(job: Job, *, cleanup: bool) -> dict[str, Json]:
+    return {
+        "id": job.id,
+        "needs": list(job.needed),
+        "finally": cleanup,
+        "steps": [{"id": step.id, "title": step.title, "verb": step.verb} for step in job.steps],
+    }
+
+
+def digest(text: str, others: Mapping[str, str]) -> str:
+    """Of a pipeline and all files that it is made of; without others it is that of its text."""
+    found = hashlib.sha256(text.encode())
+    for path, other in sorted(others.items()):
+        found.update(f"\0{path}\0{other}".encode())
+    return f"sha256:{found.hexdigest()}"
+
+
+def recorded(folder: Path, expected: str) -> tuple[str, dict[str, str]]:
+    """The text of a run's pipeline and of the other files that it is made of. Blocks.
+
+    Raises:
+        DataLoss: They are not what was recorded.
+    """
+    text = (folder / PIPELINE).read_text("utf-8")
+    others = _read_others(folder / _OTHERS)
+    if digest(text, others) != expected:
+        raise DataLoss(f"the recorded pipeline of run {folder.name} is damaged")
+    return text, others
+
+
+def _read_others(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        # The digest tells that it is damaged.
+        return {}
+    return found if isinstance(found, dict) else {}

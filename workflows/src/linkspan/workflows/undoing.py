@@ -1,0 +1,142 @@
+"""Taking back what a step did: after its failure, or a whole run later."""
+
+import logging
+from collections.abc import Mapping
+
+import attrs
+
+from linkspan.sdk.drivers.step import Step as StepDriver, StepContext
+from linkspan.sdk.errors import Conflict, LinkspanError
+from linkspan.sdk.model.step import StepIntent
+from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.running import Fault, Run, fault_of
+from linkspan.workflows.state import JobState, RunState, StepState
+from linkspan.workflows.steplog import StepLog
+
+log = logging.getLogger(__name__)
+
+
+def intent_of(run: Run, record: Mapping[str, Json]) -> StepIntent:
+    """A ``step-started`` record as the step's driver sees it."""
+    job = str(record["job"])
+    return StepIntent(
+        run_id=run.id,
+        job=job,
+        step=str(record["step"]),
+        attempt=int(record["try"]),
+        verb=str(record["verb"]),
+        settings=record["settings"],
+        workspace=run.folder_of(job) / "workspace",
+        undo=record["undo"],
+    )
+
+
+async def undo_step(
+    run: Run, job: str, state: StepState, context: StepContext, *, because_of: str
+) -> bool:
+    """Take back what a step recorded before it acted; whether that went well is in the journal.
+
+    Args:
+        run: The run.
+        job: The step's job.
+        state: The step; it has an intent with something to undo.
+        context: Gets what the driver says.
+        because_of: The step whose failure is the reason, or empty.
+
+    Raises:
+        JournalFailed: The journal cannot be written; nothing was taken back.
+    """
+    record = state.intent
+    assert record is not None
+    started = run.clock()
+    where = {"job": job, "step": state.id}
+    await run.recorder.write("undo-started", **where, **{"for": because_of})
+    fault: Fault | None = None
+    detail = ""
+    try:
+        driver: StepDriver[object] = run.host.driver("step", record["verb"])
+        done = await driver.undo(intent_of(run, record), context)
+        detail = str(done.get("detail", ""))
+    except Exception as error:
+        if not isinstance(error, LinkspanError):
+            log.exception("undo failed", extra={"run": run.id, "step": state.id})
+        fault = fault_of(error)
+    context.log(f"rolled back: {detail}" if fault is None else f"rollback failed: {fault.message}")
+    await run.recorder.write(
+        "undo-finished",
+        **where,
+        result="success" if fault is None else "failed",
+        detail=detail if fault is None else fault.message,
+        error={} if fault is None else fault.as_json(),
+        duration=run.clock() - started,
+    )
+    return fault is None
+
+
+def undoable(state: RunState) -> list[tuple[JobState, StepState]]:
+    """What can be taken back of a run, the last change first."""
+    found = [
+        (job, step)
+        for job in state.jobs.values()
+        for step in job.steps.values()
+        if step.intent is not None
+        and step.intent["undo"]
+        and not (step.undone and step.undo_result == "success")
+    ]
+    return sorted(found, key=lambda pair: _number(pair[1]), reverse=True)
+
+
+def _number(step: StepState) -> int:
+    assert step.intent is not None
+    return int(step.intent["n"])
+
+
+@attrs.define
+class _LogContext:
+    """Implements ``StepContext`` for an undo long after the step."""
+
+    _log: StepLog
+
+    def log(self, line: str) -> None:
+        self._log.add(line)
+
+    def progress(self, _: object) -> None:
+        """Nobody watches."""
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        return {}
+
+
+async def undo_run(run: Run, by: str) -> str:
+    """Walk back through everything a run has changed; what is taken back already stays so.
+
+    The first failure ends it: what came before is the ground that it stands on.
+
+    Returns:
+        ``success`` or ``failed``, which is in the journal then.
+
+    Raises:
+        Conflict: Nothing is left to take back; code ``nothing_to_undo``.
+        JournalFailed: The journal cannot be written.
+    """
+    todo = undoable(run.recorder.state)
+    if not todo:
+        raise Conflict(
+            f"nothing of run {run.id} is left to take back",
+            code="nothing_to_undo",
+            help="only changes of verbs that know their way back can be undone",
+        )
+    result = "success"
+    for job, step in todo:
+        path = run.folder_of(job.id) / f"{step.id}.log"
+        told = StepLog(path, lambda stream, line: None, run.recorder.masks)
+        try:
+            well = await undo_step(run, job.id, step, _LogContext(told), because_of="")
+        finally:
+            await told.flush()
+        if not well:
+            result = "failed"
+            break
+    await run.recorder.write("run-undone", result=result, by=by)
+    return result

@@ -1,0 +1,163 @@
+"""What is different between a run that failed and the last one that succeeded."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from linkspan.workflows.archive import PIPELINE, folder_name
+from linkspan.workflows.state import BAD, RunState
+
+_MAX_SHOWN: Final = 20
+_MAX_COMPARED: Final = 1024 * 1024
+"""Bytes of a source file; larger ones are compared by size alone."""
+
+
+@attrs.frozen(kw_only=True)
+class Difference:
+    """One thing that changed.
+
+    Attributes:
+        subject: ``pipeline``, ``inputs``, ``git``, ``plugins``, ``images``, ``settings``, ``sources``.
+        what: Which of them.
+        before, after: Short texts; empty where it was not there.
+        likely: The failure's own text names it.
+    """
+
+    subject: str
+    what: str
+    before: str = ""
+    after: str = ""
+    likely: bool = False
+
+
+def differences(
+    green: RunState, green_folder: Path, run: RunState, folder: Path
+) -> list[Difference]:
+    """What changed from a run that succeeded to this one, the likely ones first. Blocks."""
+    found = [
+        *_texts(green_folder / PIPELINE, folder / PIPELINE),
+        *_maps("inputs", green.created.get("inputs", {}), run.created.get("inputs", {})),
+        *_maps("git", green.created.get("git", {}), run.created.get("git", {})),
+        *_maps("plugins", green.created.get("plugins", {}), run.created.get("plugins", {})),
+        *_maps("images", green.images, run.images),
+        *_settings(green, run),
+        *_sources(green_folder / "source", folder / "source"),
+    ]
+    story = _story(run, folder)
+    marked = [attrs.evolve(each, likely=_named(each, story)) for each in found]
+    return sorted(marked, key=lambda each: not each.likely)
+
+
+def subjects_alike(found: list[Difference]) -> list[str]:
+    """The subjects that are the same in both."""
+    every = ("pipeline", "inputs", "git", "plugins", "images", "settings", "sources")
+    changed = {each.subject for each in found}
+    return [subject for subject in every if subject not in changed]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _maps(
+    subject: str, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Iterator[Difference]:
+    for name in dict.fromkeys((*before, *after)):
+        if before.get(name) != after.get(name):
+            yield Difference(
+                subject=subject,
+                what=name,
+                before=_short(before[name]) if name in before else "",
+                after=_short(after[name]) if name in after else "",
+            )
+
+
+def _texts(before: Path, after: Path) -> Iterator[Difference]:
+    old, new = (_lines(path) for path in (before, after))
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    if len(old) + len(new) > 20_000:
+        if old != new:
+            yield Difference(subject="pipeline", what="the text", after="differs")
+        return
+    for kind, i1, i2, j1, j2 in matcher.get_opcodes():
+        if kind != "equal":
+            yield Difference(
+                subject="pipeline",
+                what=f"line {j1 + 1}",
+                before=_short(" ⏎ ".join(line.strip() for line in old[i1:i2])),
+                after=_short(" ⏎ ".join(line.strip() for line in new[j1:j2])),
+            )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _settings(green: RunState, run: RunState) -> Iterator[Difference]:
+    """What the same steps were given, as far as both began."""
+    for job in run.jobs.values():
+        other = green.jobs.get(job.id)
+        for step in job.steps.values():
+            old = None if other is None else other.steps.get(step.id)
+            if old is None or old.intent is None or step.intent is None:
+                continue
+            before, after = old.intent["settings"], step.intent["settings"]
+            for each in _maps("settings", before, after):
+                yield attrs.evolve(each, what=f"{job.id}/{step.id} {each.what}")
+
+
+def _sources(before: Path, after: Path) -> Iterator[Difference]:
+    if not before.is_dir() or not after.is_dir():
+        return
+    old, new = (
+        {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
+        for root in (before, after)
+    )
+    changed = 0
+    for name in sorted({*old, *new}):
+        if name in old and name in new:
+            if _same(old[name], new[name]):
+                continue
+            words = ("was", "changed")
+        else:
+            words = ("there", "removed") if name in old else ("", "added")
+        changed += 1
+        if changed <= _MAX_SHOWN:
+            yield Difference(subject="sources", what=name, before=words[0], after=words[1])
+    if changed > _MAX_SHOWN:
+        yield Difference(subject="sources", what=f"and {changed - _MAX_SHOWN} more files")
+
+
+def _same(one: Path, other: Path) -> bool:
+    size = one.stat().st_size
+    if size != other.stat().st_size:
+        return False
+    return size > _MAX_COMPARED or one.read_bytes() == other.read_bytes()
+
+
+def _story(run: RunState, folder: Path) -> str:
+    """What the failed steps said."""
+    words: list[str] = []
+    for job in run.jobs.values():
+        words.append(str(job.error.get("message", "")) if job.result in BAD else "")
+        for step in job.steps.values():
+            if step.result in BAD:
+                words += [str(step.error.get("message", "")), *step.tail]
+                words += _lines(folder / "jobs" / folder_name(job.id) / f"{step.id}.log")[-200:]
+    return "\n".join(words)
+
+
+def _named(difference: Difference, story: str) -> bool:
+    """Whether what failed speaks of what changed."""
+    words = [difference.what.rpartition("/")[2].partition(" ")[0]]
+    if difference.subject == "pipeline":
+        changed = f"{difference.before} {difference.after}"
+        words = [word.strip(":{}[],'\"") for word in changed.split()]
+    return any(len(word) > 3 and word in story for word in words)
