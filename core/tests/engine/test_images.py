@@ -129,3 +129,52 @@ async def test_gc_takes_what_a_failed_pull_left(open_world) -> None:
         await world.engine.gc()
         assert world.snapshots.store.layers == {}
         assert await world.content.list() == []
+
+
+async def test_a_layer_that_stands_twice_in_an_image_is_pulled(open_world) -> None:
+    async with open_world() as world:
+        base, other = layer({"a": b"1"}), layer({"b": b"2"})
+        serve_image(world.registry, [base, other, base, other, base], name="registry.test/twice")
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(world.engine.images.pull, "registry.test/twice:1")
+        image = world.engine.images.inspect("registry.test/twice:1")
+        assert len(image.chain_ids) == 5
+        assert world.snapshots.merged(image.chain_ids[-1]).keys() == {"a", "b"}
+
+
+async def test_a_pull_that_fails_leaves_no_staging_area(open_world) -> None:
+    async with open_world() as world:
+        repository = serve_image(
+            world.registry, [layer({"a": b"1"}), layer({"b": b"2"})], name="registry.test/half"
+        )
+        blobs = [d for d, data in repository.blobs.items() if data[:2] == b"\x1f\x8b"]
+        repository.blobs[blobs[0]] = b"\x1f\x8bbroken"
+        with pytest.raises(DataLoss):
+            await world.engine.images.pull("registry.test/half:1")
+        assert world.snapshots._staging == {}
+
+
+async def test_an_id_with_several_names_needs_force(world: World) -> None:
+    image = world.engine.images.inspect(IMAGE)
+    await world.engine.images.tag(IMAGE, "registry.test/app:2")
+    with pytest.raises(Conflict, match="referenced in multiple repositories"):
+        await world.engine.images.remove(image.id)
+    await world.engine.images.remove(image.id, force=True)
+    assert world.engine.images.list() == []
+
+
+async def test_an_image_with_children_is_only_untagged(world: World) -> None:
+    base = world.engine.images.inspect(IMAGE)
+    box = await world.engine.containers.create(ContainerSpec(image=IMAGE))
+    child = await world.engine.containers.commit(box.id)
+    await world.engine.containers.remove(box.id)
+    with pytest.raises(Conflict, match="has dependent child images"):
+        await world.engine.images.remove(base.id, force=True)
+    await world.engine.images.remove(IMAGE)
+    assert world.engine.images.inspect(base.id).repo_tags == ()
+    # The child takes it along.
+    await world.engine.images.remove(child.id)
+    assert world.engine.images.list() == []
+    assert world.snapshots.store.layers == {}

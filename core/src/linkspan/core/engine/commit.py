@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import trio
@@ -14,6 +14,7 @@ from linkspan.core.engine.files import MOUNT_POINTS
 from linkspan.core.engine.images import ImageStore, tag_names
 from linkspan.core.engine.lifecycle import Lifecycle
 from linkspan.sdk.clock import rfc3339
+from linkspan.sdk.errors import Conflict
 from linkspan.sdk.host import CommitSpec, NewImage
 from linkspan.sdk.image_config import healthcheck_document
 from linkspan.sdk.model.container import Container, ContainerStatus
@@ -46,7 +47,11 @@ class Committer:
             layer = await self._layer(entry, base, pause=spec.pause)
             chains = base.chain_ids
             diff_ids = base.config.diff_ids
-            if layer.diff_id != EMPTY_DIFF_ID:
+            if layer.diff_id == EMPTY_DIFF_ID:
+                # Somebody may have such a layer; then it stays.
+                with suppress(Conflict):
+                    await self._drivers.snapshots.remove_layer(layer.name)
+            else:
                 chains, diff_ids = (*chains, layer.name), (*diff_ids, layer.diff_id)
             with self._images.lease(chains):
                 document = _document(entry.container, base, spec, section, diff_ids)

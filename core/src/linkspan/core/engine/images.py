@@ -264,7 +264,8 @@ class ImageStore:
                     return effects
             self._refuse_if_in_use(image, ref, by_id=by_id, force=force)
             await self._untag(image, (), effects)
-            if not any(c.state.running for c in self.containers_of(image.id)):
+            in_use = any(c.state.running for c in self.containers_of(image.id))
+            if not in_use and not self._has_children(image.id):
                 await self._delete(image.id, effects, prune_parents=prune_parents)
             return effects
 
@@ -305,8 +306,9 @@ class ImageStore:
 
     def _refuse_if_in_use(self, image: Image, ref: str, *, by_id: bool, force: bool) -> None:
         short = image.id.removeprefix("sha256:")[:12]
-        repositories = {t.rpartition(":")[0] for t in image.repo_tags}
-        if by_id and not force and len(repositories) > 1:
+        if by_id and self._has_children(image.id):
+            raise _in_use(short, "cannot be forced", "image has dependent child images")
+        if by_id and not force and not _is_single(image):
             raise _in_use(short, "must be forced", "image is referenced in multiple repositories")
         users = self.containers_of(image.id)
         running = next((c for c in users if c.state.running), None)
@@ -327,9 +329,9 @@ class ImageStore:
                 "must be forced",
                 f"image is being used by stopped container {users[0].short_id}",
             )
-        child = any(i.parent == image.id for i in self._images.values())
-        if child and by_id:
-            raise _in_use(short, "cannot be forced", "image has dependent child images")
+
+    def _has_children(self, image_id: str) -> bool:
+        return any(image.parent == image_id for image in self._images.values())
 
     async def _delete(self, image_id: str, effects: Effects, *, prune_parents: bool) -> None:
         image = self._images[image_id]
@@ -347,7 +349,7 @@ class ImageStore:
             and not parent.repo_tags
             and not parent.repo_digests
             and not self.containers_of(parent.id)
-            and not any(i.parent == parent.id for i in self._images.values())
+            and not self._has_children(parent.id)
         ):
             await self._delete(parent.id, effects, prune_parents=True)
 
@@ -417,6 +419,16 @@ def _tag_name(text: str) -> str:
     if reference.digest:
         raise InvalidArgument("refusing to create a tag with a digest reference")
     return reference.with_default_tag().familiar
+
+
+def _is_single(image: Image) -> bool:
+    """Whether removing by id loses no name that somebody may not have meant (moby, isSingleReference)."""
+    digests = {name.partition("@")[0] for name in image.repo_digests}
+    if len(image.repo_tags) + len(image.repo_digests) <= 1:
+        return True
+    if len(image.repo_tags) > 1 or len(digests) != 1:
+        return False
+    return not image.repo_tags or image.repo_tags[0].rpartition(":")[0] in digests
 
 
 def _in_use(short: str, how: str, why: str) -> Conflict:

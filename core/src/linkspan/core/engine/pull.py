@@ -4,8 +4,8 @@ Nothing has a name before all of it is here and verified. A layer that two pulls
 What a failed pull has finished stays until the next ``gc``, so that a second try is short.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 
 import attrs
 import trio
@@ -175,32 +175,55 @@ class Puller:
         progress: ProgressSink,
     ) -> None:
         short = short_digest(blob.digest)
-        async with self._alone(place.name), self._alone(blob.digest):
+        async with self._alone(place.name):
             if await self._have(place.name):
                 progress(Progress(status="Already exists", id=short))
                 return
-            async with self._downloads:
-                try:
-                    await self._fetch(reference, blob, place, credentials, progress)
-                except LinkspanError as error:
-                    if short in error.message:
-                        raise
-                    raise type(error)(
-                        f"layer {short} of {reference.familiar}: {error.message}",
-                        code=error.code,
-                        details=error.details,
-                        help=error.help,
-                    ) from error
-            progress(
-                Progress(
-                    status="Extracting", id=short, current=blob.size_bytes, total=blob.size_bytes
+            if self._downloads.available_tokens == 0:
+                progress(Progress(status="Waiting", id=short))
+            try:
+                # One layer may stand twice in an image: whoever waits for its parent holds no blob.
+                async with self._alone(blob.digest), self._downloads:
+                    await self._named_fetch(reference, blob, place, credentials, progress)
+                progress(
+                    Progress(
+                        status="Extracting",
+                        id=short,
+                        current=blob.size_bytes,
+                        total=blob.size_bytes,
+                    )
                 )
-            )
-            await place.ready()
+                await place.ready()
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await self._drivers.snapshots.discard(place.name)
+                raise
             await self._drivers.snapshots.commit_applied(
                 place.name, name=place.name, parent=place.parent
             )
             progress(Progress(status="Pull complete", id=short))
+
+    async def _named_fetch(
+        self,
+        reference: Reference,
+        blob: Descriptor,
+        place: "_Place",
+        credentials: Credentials,
+        progress: ProgressSink,
+    ) -> None:
+        """As ``_fetch``; errors say which layer it was."""
+        short = short_digest(blob.digest)
+        try:
+            await self._fetch(reference, blob, place, credentials, progress)
+        except LinkspanError as error:
+            if short in error.message:
+                raise
+            raise type(error)(
+                f"layer {short} of {reference.familiar}: {error.message}",
+                code=error.code,
+                details=error.details,
+                help=error.help,
+            ) from error
 
     @asynccontextmanager
     async def _alone(self, name: str) -> AsyncIterator[None]:
@@ -255,16 +278,22 @@ class Puller:
             ):
                 request = attrs.evolve(request, tee=ingest.path, resume_bytes=ingest.offset)
                 try:
-                    async with self._stream(reference, blob, credentials, ingest) as chunks:
-                        await snapshots.apply(request, counted(chunks))
+                    async with (
+                        self._stream(reference, blob, credentials, ingest) as chunks,
+                        aclosing(counted(chunks)) as told,
+                    ):
+                        await snapshots.apply(request, told)
                 except DataLoss:
                     # What is on disk may be the reason: the next try begins anew.
                     await ingest.restart()
                     raise
                 await ingest.commit(blob.digest, size_bytes=blob.size_bytes, verified=True)
                 return
-            async with self._stream(reference, blob, credentials, ingest) as chunks:
-                async for chunk in counted(chunks):
+            async with (
+                self._stream(reference, blob, credentials, ingest) as chunks,
+                aclosing(counted(chunks)) as told,
+            ):
+                async for chunk in told:
                     await ingest.write(chunk)
             await ingest.commit(blob.digest, size_bytes=blob.size_bytes)
         async with content.open_blob(blob.digest) as chunks:
@@ -344,8 +373,8 @@ def _check_config(config: ImageConfig, target: _Target) -> None:
 
 def _counted(
     blob: Descriptor, offset: int, progress: ProgressSink
-) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:
-    async def count(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+) -> Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]:
+    async def count(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         done, told = offset, offset
         async for chunk in chunks:
             done += len(chunk)

@@ -16,11 +16,14 @@ from linkspan.sdk.model.image import Credentials, Image, ImageConfig
 MISSING = "<missing>"
 
 
-def encode_image_summary(image: Image, *, containers: int, old: bool) -> dict[str, Any]:
+def encode_image_summary(
+    image: Image, *, containers: int, old: bool, shared_bytes: int = -1
+) -> dict[str, Any]:
     """An entry of GET /images/json.
 
     Args:
         containers: How many use it; -1 if it was not counted.
+        shared_bytes: Of its size, what other images have, too; -1 if it was not counted.
         old: The client speaks an API before 1.43: it wants ``<none>:<none>`` and VirtualSize.
     """
     out: dict[str, Any] = {
@@ -30,7 +33,7 @@ def encode_image_summary(image: Image, *, containers: int, old: bool) -> dict[st
         "RepoDigests": list(image.repo_digests),
         "Created": int(epoch_s(image.config.created)),
         "Size": image.size_bytes,
-        "SharedSize": -1,
+        "SharedSize": shared_bytes,
         "Labels": dict(image.config.labels),
         "Containers": containers,
     }

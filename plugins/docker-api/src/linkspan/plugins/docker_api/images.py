@@ -1,7 +1,7 @@
 """/images: list, pull, push, tag, look at, remove."""
 
-import fnmatch
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import trio
 
@@ -13,9 +13,11 @@ from linkspan.plugins.docker_api.codec_image import (
 )
 from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.image_archives import import_stream, join_tag, progress_stream
+from linkspan.plugins.docker_api.image_usage import LayerUsage, encode_manifests
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.timestamps import epoch_s
-from linkspan.sdk.errors import Conflict, NotFound
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
+from linkspan.sdk.glob import PatternError, filename_glob
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
 from linkspan.sdk.model.container import ContainerFilter
@@ -57,8 +59,30 @@ class ImageRoutes:
                 i for i in found if i.repo_tags or i.repo_digests or not _is_parent(i, everything)
             ]
         found = list(self._between(found, filters))
-        old = request.api_version < (1, 43)
-        return json_response([encode_image_summary(i, containers=-1, old=old) for i in found])
+        return json_response(await self._summaries(request, found, everything))
+
+    async def _summaries(
+        self, request: Request, found: Sequence[Image], everything: Sequence[Image]
+    ) -> Sequence[Mapping[str, Any]]:
+        usage = None
+        if request.flag("shared-size"):
+            usage = await LayerUsage.of(self._host, everything)
+        with_manifests = request.flag("manifests")
+        users = self._containers.list(ContainerFilter(all=True)) if with_manifests else ()
+        out = []
+        for image in found:
+            item = encode_image_summary(
+                image,
+                containers=-1,
+                old=request.api_version < (1, 43),
+                shared_bytes=usage.shared_bytes(image) if usage is not None else -1,
+            )
+            if with_manifests:
+                item["Manifests"] = encode_manifests(
+                    image, [c.id for c in users if c.image_id == image.id]
+                )
+            out.append(item)
+        return out
 
     def _passes(self, image: Image, filters: Filters, everything: Sequence[Image]) -> bool:
         dangling = filters.flag("dangling")
@@ -69,7 +93,11 @@ class ImageRoutes:
             return False
         return filters.labels(image.config.labels) and (
             "reference" not in filters
-            or any(_matches(ref, p) for ref in image.repo_tags for p in filters.all("reference"))
+            or any(
+                matches_reference(ref, pattern)
+                for ref in (*image.repo_tags, *image.repo_digests)
+                for pattern in filters.all("reference")
+            )
         )
 
     def _between(self, found: Sequence[Image], filters: Filters) -> Sequence[Image]:
@@ -216,10 +244,14 @@ def _is_dangling(image: Image, everything: Sequence[Image]) -> bool:
     return not image.repo_tags and not image.repo_digests and not _is_parent(image, everything)
 
 
-def _matches(reference: str, pattern: str) -> bool:
-    """A familiar reference against ``repository[:tag]`` with ``*`` and ``?``."""
-    name = reference.rpartition(":")[0]
-    return fnmatch.fnmatchcase(reference, pattern) or fnmatch.fnmatchcase(name, pattern)
+def matches_reference(reference: str, pattern: str) -> bool:
+    """A familiar reference against ``repository[:tag]``; ``*`` takes no ``/`` (path.Match of Go)."""
+    try:
+        glob = filename_glob(pattern)
+    except PatternError as error:
+        raise InvalidArgument(f"invalid filter 'reference': {error}") from error
+    parsed = parse_reference(reference)
+    return any(map(glob.matches, (reference, parsed.familiar_name, str(parsed), parsed.name)))
 
 
 def _encode_removed(item: RemovedImage) -> Mapping[str, str]:

@@ -11,10 +11,11 @@ import trio
 from linkspan.plugins.docker_api.codec_container import encode_summary
 from linkspan.plugins.docker_api.codec_image import encode_image_summary
 from linkspan.plugins.docker_api.codec_volume import encode_volume
+from linkspan.plugins.docker_api.image_usage import LayerUsage
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.swarm import swarm_state
 from linkspan.plugins.docker_api.volumes import volume_size
-from linkspan.sdk.errors import InvalidArgument, NotFound
+from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.container import ContainerFilter, ContainerStatus
@@ -189,24 +190,18 @@ class SystemRoutes:
 
     async def _image_usage(self) -> dict[str, Any]:
         images = self._engine.images.list()
-        snapshots = self._host.driver("snapshots")
         users = [c.image_id for c in self._engine.containers.list(ContainerFilter(all=True))]
-        sizes = {}
-        for chain in {chain for image in images for chain in image.chain_ids}:
-            try:
-                sizes[chain] = (await snapshots.stat(chain)).size_bytes
-            except NotFound:
-                continue
-        shares: dict[str, int] = {}
-        for image in images:
-            for chain in image.chain_ids:
-                shares[chain] = shares.get(chain, 0) + 1
-        items = []
-        for image in images:
-            item = encode_image_summary(image, containers=users.count(image.id), old=False)
-            item["SharedSize"] = sum(sizes.get(c, 0) for c in image.chain_ids if shares[c] > 1)
-            items.append(item)
-        return {"LayersSize": sum(sizes.values()), "Images": items}
+        usage = await LayerUsage.of(self._host, images)
+        items = [
+            encode_image_summary(
+                image,
+                containers=users.count(image.id),
+                old=False,
+                shared_bytes=usage.shared_bytes(image),
+            )
+            for image in images
+        ]
+        return {"LayersSize": usage.total_bytes, "Images": items}
 
     async def _container_usage(self) -> list[dict[str, Any]]:
         containers = self._engine.containers
