@@ -1,7 +1,6 @@
 """Containers by name and id: what the API, the orchestrator and steps call."""
 
 import contextlib
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from linkspan.core.engine.lifecycle import KIND, Lifecycle
 from linkspan.core.engine.mounts import wanted_mounts
 from linkspan.core.engine.names import by_prefix, check_name, is_id, not_found
 from linkspan.core.engine.networks import NetworkStore
+from linkspan.core.engine.selection import tests_of
 from linkspan.core.engine.volumes import VolumeStore
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.store.records import Records
@@ -144,36 +144,10 @@ class ContainerStore:
 
     def list(self, query: ContainerFilter = ContainerFilter()) -> Sequence[Container]:  # noqa: B008
         """Containers, newest first."""
-        newest = list(reversed(self._entries.values()))
-        found = [e.container for e in newest if self._matches(e.container, query)]
+        found = [entry.container for entry in reversed(self._entries.values())]
+        for test in tests_of(query, self._descends):
+            found = [container for container in found if test(container)]
         return found[: query.limit] if query.limit else found
-
-    def _matches(self, container: Container, query: ContainerFilter) -> bool:
-        state = container.state
-        everything = query.all or query.limit or query.statuses or query.exited
-        if not everything and not state.running and state.status is not ContainerStatus.RESTARTING:
-            return False
-        health = state.health.status.value if state.health else "none"
-        networks = {v for e in container.endpoints for v in (e.network_name, e.network_id)}
-        networks |= {container.spec.network_mode, *container.spec.networks}
-        volumes = {v for m in container.mounts for v in (m.name, m.destination)}
-        return (
-            all(_has_label(container.labels, label) for label in query.labels)
-            and (
-                not query.names
-                or any(
-                    re.search(n, f"/{container.name}") or re.search(n, container.name)
-                    for n in query.names
-                )
-            )
-            and (not query.ids or any(container.id.startswith(i) for i in query.ids))
-            and (not query.statuses or state.status.value in query.statuses)
-            and (not query.health or health in query.health)
-            and (not query.exited or state.exit_code in query.exited)
-            and (not query.networks or bool(networks.intersection(query.networks)))
-            and (not query.volumes or bool(volumes.intersection(query.volumes)))
-            and (not query.ancestors or self._descends(container, query.ancestors))
-        )
 
     def _descends(self, container: Container, ancestors: tuple[str, ...]) -> bool:
         for ref in ancestors:
@@ -532,11 +506,6 @@ class ContainerStore:
             spec = attrs.evolve(container.spec, networks=networks, network_mode=mode)
             endpoints = tuple(e for e in container.endpoints if e.network_id != network.id)
             await self._life.save(entry, attrs.evolve(container, spec=spec, endpoints=endpoints))
-
-
-def _has_label(labels: Any, wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in labels and (not equals or labels[key] == value)
 
 
 async def _no_records() -> AsyncIterator[LogRecord]:

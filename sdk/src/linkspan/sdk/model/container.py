@@ -411,8 +411,7 @@ class ContainerFilter:
     Attributes:
         all: Also those that do not run.
         labels: ``key`` or ``key=value``.
-        names: Regular expressions, as in Docker.
-        ids: Prefixes.
+        names, ids: Regular expressions, as in Docker.
     """
 
     all: bool = False

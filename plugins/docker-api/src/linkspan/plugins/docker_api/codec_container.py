@@ -184,26 +184,30 @@ def decode_exec(body: Document) -> ExecSpec:
     )
 
 
+def status_since_s(state: ContainerState) -> float:
+    """From when the status counts its time, in seconds since the epoch."""
+    return epoch_s(state.started_at if state.running else state.finished_at)
+
+
 def status_text(state: ContainerState, *, at_s: float | None = None) -> str:
     """The status column of ``docker ps``: ``Up 2 hours (healthy)``."""
     now = now_s() if at_s is None else at_s
-    since_start = human_duration(now - epoch_s(state.started_at))
-    since_end = human_duration(now - epoch_s(state.finished_at))
+    since = human_duration(now - status_since_s(state))
     match state.status:
         case ContainerStatus.CREATED:
             return "Created"
         case ContainerStatus.RUNNING:
-            return f"Up {since_start}{_health_text(state)}"
+            return f"Up {since}{_health_text(state)}"
         case ContainerStatus.PAUSED:
-            return f"Up {since_start} (Paused)"
+            return f"Up {since} (Paused)"
         case ContainerStatus.RESTARTING:
-            return f"Restarting ({state.exit_code}) {since_end} ago"
+            return f"Restarting ({state.exit_code}) {since} ago"
         case ContainerStatus.REMOVING:
             return "Removal In Progress"
         case ContainerStatus.DEAD:
             return "Dead"
         case ContainerStatus.EXITED:
-            return f"Exited ({state.exit_code}) {since_end} ago"
+            return f"Exited ({state.exit_code}) {since} ago"
 
 
 def _health_text(state: ContainerState) -> str:
@@ -221,8 +225,10 @@ def command_text(args: tuple[str, ...]) -> str:
     )
 
 
-def encode_summary(container: Container, *, size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """An entry of GET /containers/json."""
+def encode_summary(
+    container: Container, *, size: tuple[int, int] | None = None, status: str = ""
+) -> dict[str, Any]:
+    """An entry of GET /containers/json; ``status`` instead of the one of now."""
     out: dict[str, Any] = {
         "Id": container.id,
         "Names": [f"/{container.name}"],
@@ -233,7 +239,7 @@ def encode_summary(container: Container, *, size: tuple[int, int] | None = None)
         "Ports": encode_port_list(container),
         "Labels": dict(container.labels),
         "State": container.state.status.value,
-        "Status": status_text(container.state),
+        "Status": status or status_text(container.state),
         "HostConfig": {"NetworkMode": _network_mode(container)},
         "NetworkSettings": {"Networks": encode_container_networks(container)},
         "Mounts": encode_mount_points(container),

@@ -10,17 +10,17 @@ import trio
 from linkspan.plugins.docker_api.codec_container import (
     decode_container,
     encode_inspect,
-    encode_summary,
 )
 from linkspan.plugins.docker_api.codec_network import parse_port
 from linkspan.plugins.docker_api.codec_resources import decode_resources, decode_restart
 from linkspan.plugins.docker_api.filters import Filters, has_label, read_filters
 from linkspan.plugins.docker_api.processes import list_processes
 from linkspan.plugins.docker_api.routing import NO_CONTENT, DockerRouter, read_document
+from linkspan.plugins.docker_api.summaries import Inspections, Summaries
 from linkspan.plugins.docker_api.timestamps import epoch_s
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
 from linkspan.sdk.host import Host, WaitCondition
-from linkspan.sdk.http import Request, Response, Stream, Writer, json_response
+from linkspan.sdk.http import JSON, Request, Response, Stream, Writer, json_response
 from linkspan.sdk.model.container import (
     Container,
     ContainerFilter,
@@ -64,6 +64,8 @@ class ContainerRoutes:
         self._containers = host.engine.containers
         self._images = host.engine.images
         self._pruning = trio.Lock()
+        self._summaries = Summaries()
+        self._inspections = Inspections()
 
     def add_to(self, router: DockerRouter) -> None:
         """Add the routes."""
@@ -90,18 +92,18 @@ class ContainerRoutes:
         query = _container_filter(
             filters, everything=request.flag("all") or limit > 0 or _wants_all(filters)
         )
-        found = self._between(
-            [c for c in self._containers.list(query) if _passes(c, filters)], filters
-        )
+        found = self._containers.list(query)
+        if filters:
+            found = self._between([c for c in found if _passes(c, filters)], filters)
         if limit > 0:
             found = found[:limit]
-        with_size = request.flag("size")
-        return json_response(
-            [
-                encode_summary(c, size=await self._containers.size(c.id) if with_size else None)
-                for c in found
-            ]
-        )
+        sizes = None
+        if request.flag("size"):
+            sizes = {c.id: await self._containers.size(c.id) for c in found}
+        body = self._summaries.encode(found, sizes)
+        if query.all:
+            self._summaries.forget_others(found, len(found))
+        return Response(headers={"Content-Type": JSON}, body=body)
 
     def _between(self, found: Sequence[Container], filters: Filters) -> Sequence[Container]:
         """``before`` and ``since`` name containers."""
@@ -132,16 +134,23 @@ class ContainerRoutes:
         """GET /containers/{id}/json."""
         container = self._containers.inspect(request.params["id"])
         size = await self._containers.size(container.id) if request.flag("size") else None
-        return json_response(
-            encode_inspect(
+        image = self._image_config(container.image_id)
+        exec_ids = tuple(self._containers.exec_ids(container.id))
+        drivers = self._host.daemon.drivers
+        body = self._inspections.encode(
+            container,
+            # An image's config never changes under its id.
+            (image is None, exec_ids, size),
+            lambda: encode_inspect(
                 container,
-                image=self._image_config(container.image_id),
-                graph_driver=self._host.daemon.drivers.get("snapshots", ""),
-                runtime=self._host.daemon.drivers.get("runtime", ""),
-                exec_ids=tuple(self._containers.exec_ids(container.id)),
+                image=image,
+                graph_driver=drivers.get("snapshots", ""),
+                runtime=drivers.get("runtime", ""),
+                exec_ids=exec_ids,
                 size=size,
-            )
+            ),
         )
+        return Response(headers={"Content-Type": JSON}, body=body)
 
     def _image_config(self, image_id: str) -> ImageConfig | None:
         try:

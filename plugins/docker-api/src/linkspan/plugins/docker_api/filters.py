@@ -19,6 +19,9 @@ class Filters:
     def __init__(self, values: Mapping[str, tuple[str, ...]]) -> None:
         self._values = values
 
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
     def __contains__(self, key: str) -> bool:
         return bool(self._values.get(key))
 
