@@ -11,7 +11,7 @@ from linkspan.core.cli.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 EVERYWHERE: Final = (
-    "--host --config --format -q/--quiet --color --progress --verbose --timeout -h/--help"
+    "--host --context --config --format -q/--quiet --color --progress --verbose --timeout -h/--help"
 )
 
 
@@ -107,7 +107,8 @@ def global_options() -> list[click.Option]:
 
     progress = ["auto", "live", "plain", "json", "none"]
     return [
-        option("-H", "--host", store="host", metavar="URL", help="The daemon, unix:///path"),
+        option("-H", "--host", store="host", metavar="URL", help="unix:///…, tcp://…, ssh://…"),
+        option("--context", store="context", metavar="NAME", help="The daemon of this context"),
         option("--config", store="config", metavar="FILE", help="Config file instead of the usual"),
         option("--format", store="format", help="table, docker, json, jsonl or a template"),
         option("-q", "--quiet", store="quiet", is_flag=True, help="Ids only, no remarks"),

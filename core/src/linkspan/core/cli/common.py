@@ -81,7 +81,8 @@ def complete(path: str, names: Callable[[Any], Iterable[str]]) -> Callable[..., 
 
         root = ctx.find_root().params
         try:
-            api = Api(resolve_address(str(root.get("_host") or "")), silence_s=0.3)
+            host, context = str(root.get("_host") or ""), str(root.get("_context") or "")
+            api = Api(resolve_address(host, context=context), silence_s=0.3)
             answer = api.get(path) or ()
             records = answer.get("Volumes") or () if isinstance(answer, dict) else answer
             found = [n for record in records for n in names(record)]

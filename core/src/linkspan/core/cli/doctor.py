@@ -11,7 +11,6 @@ from typing import Any, Final, Literal, NamedTuple
 from linkspan.core.cli.command import command
 from linkspan.core.cli.failure import FAILED
 from linkspan.core.cli.session import Session
-from linkspan.core.client.address import Address
 from linkspan.core.client.errors import Unreachable
 from linkspan.core.client.short import Api
 from linkspan.sdk.errors import LinkspanError
@@ -186,7 +185,8 @@ def _nftables() -> Finding:
 def _daemon(session: Session) -> Iterator[Finding]:
     url = session.address.url
     try:
-        found: dict[str, Any] = Api(Address(url), silence_s=3.0).get("/linkspan/v1/daemon")
+        address = session.address._replace(autostart=False)
+        found: dict[str, Any] = Api(address, silence_s=3.0).get("/linkspan/v1/daemon")
     except Unreachable as exc:
         if exc.cause in ("no-socket", "refused") and session.address.autostart:
             text = f"not running at {url}; it starts when a command needs it"

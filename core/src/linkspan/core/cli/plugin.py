@@ -9,7 +9,6 @@ from linkspan.core.cli.command import command
 from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.session import Session
 from linkspan.core.cli.terminal import Terminal
-from linkspan.core.client.address import Address
 from linkspan.core.client.errors import Unreachable
 from linkspan.core.client.short import Api
 from linkspan.core.config.load import read_config
@@ -21,7 +20,7 @@ from linkspan.sdk.manifest import PluginManifest
 def _rows(session: Session) -> list[dict[str, Any]]:
     """The running daemon's listing; what is installed where none runs."""
     try:
-        api = Api(Address(session.address.url), silence_s=session.timeout_s or 5.0)
+        api = Api(session.address._replace(autostart=False), silence_s=session.timeout_s or 5.0)
         found: list[dict[str, Any]] = api.get("/linkspan/v1/plugins")
     except Unreachable as exc:
         if exc.cause not in ("no-socket", "refused"):

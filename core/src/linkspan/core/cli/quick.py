@@ -43,6 +43,7 @@ _EVERYWHERE: Final = (
     Setting("quiet", ("-q", "--quiet"), ""),
     Setting("format", ("--format",), "", "text"),
     Setting("host", ("-H", "--host"), "", "text"),
+    Setting("context", ("--context",), "", "text"),
 )
 
 

@@ -21,6 +21,7 @@ class Session:
 
     Attributes:
         host: ``--host``.
+        context: ``--context``.
         config: ``--config``.
         format: ``--format``; empty for the command's own.
         quiet: ``-q``.
@@ -32,6 +33,7 @@ class Session:
 
     def __init__(self) -> None:
         self.host = ""
+        self.context = ""
         self.config = ""
         self.format = ""
         self.quiet = False
@@ -48,7 +50,7 @@ class Session:
     @cached_property
     def address(self) -> Address:
         """Which daemon."""
-        return resolve_address(self.host, self.config)
+        return resolve_address(self.host, self.config, context=self.context)
 
     @cached_property
     def api(self) -> Api:

@@ -2,25 +2,45 @@
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 DEFAULT_HOST = "unix:///run/linkspan/linkspan.sock"
 _DEFAULT_CONFIG = "/etc/linkspan.toml"
 _DEFAULT_CONFIG_DIR = "/etc/linkspan.d"
 
 
+class Tls(NamedTuple):
+    """Files for TLS, in PEM.
+
+    Attributes:
+        ca: Who signs the daemon's certificate; empty for the system's authorities.
+        cert: Ours; empty for none.
+        key: Of our certificate.
+        verify: Whether the daemon has to prove who it is.
+    """
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    verify: bool = True
+
+
 class Address(NamedTuple):
     """A daemon's address and what is known about it.
 
     Attributes:
-        url: ``unix:///absolute/path``.
+        url: ``unix:///absolute/path``, ``tcp://host:port`` or ``ssh://user@host``.
         config: The config file that was named, for starting the daemon; empty for the usual ones.
         autostart: Whether the daemon may be started when none answers.
+        tls: For TCP; None for no encryption.
+        context: The context that it comes from; empty for none.
     """
 
     url: str
     config: str = ""
     autostart: bool = False
+    tls: Tls | None = None
+    context: str = ""
 
     @property
     def path(self) -> str:
@@ -29,22 +49,79 @@ class Address(NamedTuple):
 
 
 def resolve_address(
-    host: str = "", config: str = "", environ: Mapping[str, str] = os.environ
+    host: str = "", config: str = "", environ: Mapping[str, str] = os.environ, context: str = ""
 ) -> Address:
-    """Choose the address: ``--host``, ``LINKSPAN_HOST``, the config's ``[daemon] host``, the default.
+    """Choose the address.
 
-    A daemon that was named by address is not started: it may be anybody's. The config is only looked
-    at for two keys; what is wrong with it, the daemon says.
+    The first that is given: ``--host``, ``--context``, ``LINKSPAN_HOST``, ``LINKSPAN_CONTEXT``; unless a
+    config file is named, ``DOCKER_HOST``, ``DOCKER_CONTEXT`` and the context of ``linkspan context use``;
+    the config's ``[daemon] host``; the default. A daemon that was named by address is not started: it may
+    be anybody's. The config is only looked at for two keys; what is wrong with it, the daemon says.
+
+    Raises:
+        LinkspanError: A context is named that does not exist.
     """
-    named = host or environ.get("LINKSPAN_HOST", "")
     config = config or environ.get("LINKSPAN_CONFIG", "")
-    if named:
-        url = named if "://" in named else f"unix://{os.path.abspath(named)}"  # noqa: PTH100 - pathlib is slow to import
-        return Address(url, config, False)
+    if not host and not context:
+        host, context = _of_environment(environ, docker=not config)
+    if not host and not context and not config:
+        context = current_context(environ)
+    if context and context != DEFAULT_CONTEXT and not host:
+        from linkspan.core.client.contexts import address_of
+
+        return address_of(context, environ)
+    if host:
+        return Address(_as_url(host), config, False, _tls_of(environ))
     table = read_table("daemon", config)
     hosts = table.get("host")
     url = hosts[0] if isinstance(hosts, list) and hosts else DEFAULT_HOST
     return Address(str(url), config, table.get("autostart") is not False)
+
+
+def _of_environment(environ: Mapping[str, str], *, docker: bool) -> tuple[str, str]:
+    """The address or context that the environment names, ours before Docker's."""
+    for name in ("LINKSPAN", "DOCKER") if docker else ("LINKSPAN",):
+        host, context = environ.get(f"{name}_HOST", ""), environ.get(f"{name}_CONTEXT", "")
+        if host or context:
+            return host, "" if host else context
+    return "", ""
+
+
+def _as_url(host: str) -> str:
+    if "://" in host:
+        return host
+    return f"unix://{os.path.abspath(host)}"  # noqa: PTH100 - pathlib is slow to import
+
+
+def _tls_of(environ: Mapping[str, str]) -> Tls | None:
+    """What ``DOCKER_TLS_VERIFY``, ``DOCKER_TLS`` and ``DOCKER_CERT_PATH`` say."""
+    verify = bool(environ.get("DOCKER_TLS_VERIFY"))
+    if not verify and not environ.get("DOCKER_TLS"):
+        return None
+    folder = environ.get("DOCKER_CERT_PATH") or environ.get("DOCKER_CONFIG") or "~/.docker"
+    base = os.path.expanduser(folder)  # noqa: PTH111 - pathlib is slow to import
+    files = [os.path.join(base, f"{name}.pem") for name in ("ca", "cert", "key")]  # noqa: PTH118
+    ca, cert, key = (file if os.path.exists(file) else "" for file in files)  # noqa: PTH110
+    return Tls(ca, cert, key, verify)
+
+
+DEFAULT_CONTEXT: Final = "default"
+"""The context that is none: the config's address, or the usual one."""
+
+
+def current_file(environ: Mapping[str, str]) -> str:
+    """Where ``linkspan context use`` keeps the name."""
+    base = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/root"), ".config")  # noqa: PTH118
+    return os.path.join(base, "linkspan", "context")  # noqa: PTH118
+
+
+def current_context(environ: Mapping[str, str]) -> str:
+    """The context of ``linkspan context use``; empty for none."""
+    try:
+        with open(current_file(environ), encoding="utf-8") as stream:  # noqa: PTH123
+            return stream.read(256).strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def read_table(name: str, config: str = "") -> dict[str, object]:

@@ -1,7 +1,6 @@
-"""Requests to the daemon over its unix socket, one connection each."""
+"""Requests to the daemon, one connection each."""
 
 import json
-import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -9,10 +8,10 @@ from typing import Any, Final
 from linkspan.core.client.address import Address
 from linkspan.core.client.errors import ApiError, ConnectionLost, Unreachable
 from linkspan.core.client.http1 import Reader
+from linkspan.core.client.transport import connect
 
 API_VERSION: Final = "1.50"
 _JSON: Final = "application/json"
-_CONNECT_TIMEOUT_S: Final = 5.0
 _DEFAULT_SILENCE_S: Final = 60.0
 
 Starter = Callable[[Address], None]
@@ -159,7 +158,7 @@ class Api:
             ApiError: The daemon refused.
             ConnectionLost: It went away.
         """
-        sock = self._connect()
+        sock = self.connect()
         try:
             self._send(sock, method, path, query, body, headers or {}, upload)
             sock.settimeout(self.silence_s if silence_s == -1 else silence_s)
@@ -186,73 +185,21 @@ class Api:
         answer = self.open("POST", path, query, body, headers=upgrade)
         return answer.sock, bytes(answer.reader.buffer), answer.headers
 
-    def _connect(self) -> socket.socket:
+    def connect(self) -> socket.socket:
+        """A new connection; the daemon is started where that is allowed.
+
+        Raises:
+            Unreachable: No daemon answers.
+        """
         try:
-            return self._connect_once()
+            return connect(self.address)
         except Unreachable as exc:
             if exc.cause not in ("no-socket", "refused") or self._start is None:
                 raise
             if not self.address.autostart:
                 raise
         self._start(self.address)
-        return self._connect_once()
-
-    def _connect_once(self) -> socket.socket:
-        path = self.address.path
-        if not path:
-            raise Unreachable(
-                self.address.url,
-                "no-socket",
-                "the address is not of the form unix:///absolute/path",
-                "linkspan --host unix:///run/linkspan/linkspan.sock …",
-            )
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(_CONNECT_TIMEOUT_S)
-        try:
-            sock.connect(path)
-        except OSError as exc:
-            sock.close()
-            raise self._unreachable(exc, path) from exc
-        sock.settimeout(None)
-        return sock
-
-    def _unreachable(self, exc: OSError, path: str) -> Unreachable:
-        url = self.address.url
-        if isinstance(exc, FileNotFoundError):
-            return Unreachable(url, "no-socket", "there is no such socket", "linkspan daemon start")
-        if isinstance(exc, ConnectionRefusedError):
-            reason = "the socket is there, but no daemon listens on it (it has ended or crashed)"
-            return Unreachable(url, "refused", reason, "linkspan daemon start")
-        if isinstance(exc, PermissionError):
-            return self._not_allowed(path)
-        if isinstance(exc, (TimeoutError, BlockingIOError)):
-            reason = f"the daemon does not accept the connection within {_CONNECT_TIMEOUT_S:g}s"
-            return Unreachable(url, "silent", reason, "linkspan daemon status")
-        return Unreachable(url, "no-socket", exc.strerror or str(exc), "linkspan daemon status")
-
-    def _not_allowed(self, path: str) -> Unreachable:
-        import grp
-        import pwd
-
-        def name(find: Callable[[int], Any], number: int) -> str:
-            try:
-                return str(find(number)[0])
-            except KeyError:
-                return str(number)
-
-        user = name(pwd.getpwuid, os.geteuid())
-        groups = ", ".join(name(grp.getgrgid, gid) for gid in sorted(set(os.getgroups())))
-        try:
-            stat = os.stat(path)  # noqa: PTH116 - pathlib costs time that a short command has not
-            group = name(grp.getgrgid, stat.st_gid)
-            owner = f"{name(pwd.getpwuid, stat.st_uid)}:{group}, {stat.st_mode & 0o7777:04o}"
-            cure = f"sudo usermod -aG {group} {user}        and log in again"
-            if stat.st_gid == 0:
-                cure = "run the command as root (sudo), or set [daemon] group in the config"
-        except OSError:
-            owner, cure = "its folder is closed to you", "run the command as root (sudo)"
-        reason = f"you ({user}: {groups}) may not open the socket ({owner})"
-        return Unreachable(self.address.url, "permission", reason, cure)
+        return connect(self.address)
 
     def _send(
         self,

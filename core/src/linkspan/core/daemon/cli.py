@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from linkspan.core.cli.command import command
+from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.session import Session
 from linkspan.core.client.address import Address, resolve_address
 from linkspan.core.client.short import Api
@@ -140,7 +141,7 @@ def stop(session: Session) -> None:
 )
 def status(session: Session) -> None:
     """Say how the daemon is."""
-    address = Address(session.address.url)  # never starts one
+    address = session.address._replace(autostart=False)
     found = Api(address, silence_s=session.timeout_s or 5.0).get("/linkspan/v1/daemon")
     if session.document(found, default="table"):
         return
@@ -167,4 +168,10 @@ def _address(session: Session, overrides: dict[str, Any]) -> Address:
     hosts = overrides["daemon.host"]
     if hosts:
         return Address(hosts[0], session.address.config)
-    return resolve_address(session.host, session.config)
+    address = resolve_address(session.host, session.config, context=session.context)
+    if not address.path:
+        raise Failure(
+            f"{address.url} is not on this machine; only a daemon here can be started and stopped",
+            helps=["linkspan --context default daemon start"],
+        )
+    return address
