@@ -57,14 +57,14 @@ functions `json`, `join`, `split`, `upper`, `lower`, `title`, `pad`, `truncate`,
 ## Which daemon
 
 The first that is given: `--host`; `--context`; `LINKSPAN_HOST`; `LINKSPAN_CONTEXT`; and, unless a config file is
-named, `DOCKER_HOST`, `DOCKER_CONTEXT` and the context of `linkspan context use`; the config's `[daemon] host`; the
-default `unix:///run/linkspan/linkspan.sock`. Only a daemon that was not named by address or context is started when
-none answers and `[daemon] autostart` is on.
+named, `DOCKER_HOST`, `DOCKER_CONTEXT` and the context of `linkspan context use`; the config's `[daemon] host`;
+the default `unix:///run/linkspan/linkspan.sock`. Only a daemon that was not named by address or context is started
+when none answers and `[daemon] autostart` is on.
 
 An address is `unix:///path`, `tcp://host:port` (with TLS by a context's keys, or by `DOCKER_TLS_VERIFY` and
 `DOCKER_CERT_PATH`), or `ssh://[user@]host[:port][/path/of/the.sock]`, which needs `linkspan` at the other end.
-Contexts are the docker CLI's (`~/.docker/contexts`): either program's are known to the other; which one is in use is
-not shared.
+Contexts are the docker CLI's (`~/.docker/contexts`): either program's are known to the other; which one is in use
+is not shared.
 """
 
 
