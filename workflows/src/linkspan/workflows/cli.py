@@ -53,11 +53,15 @@ detach_option = click.option(
     examples=[
         "linkspan workflow run release",
         "linkspan workflow run ci/release.yaml --input version=2 --input port=8080",
+        "linkspan workflow run --plan release.plan",
         "linkspan workflow run release --progress plain --format json",
     ],
-    more=["linkspan workflow resume", "linkspan workflow logs", "linkspan workflow lint"],
+    more=["linkspan workflow resume", "linkspan workflow logs", "linkspan workflow plan"],
 )
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="[FILE]", required=False)
+@click.option(
+    "--plan", metavar="FILE", help="Do what was planned, or refuse if the world has moved"
+)
 @click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="A value for an input")
 @click.option("--workspace", metavar="DIR", help="Folder of the sources; else the pipeline's own")
 @click.option("--all-files", is_flag=True, help="Also folders that git ignores")
@@ -67,7 +71,8 @@ detach_option = click.option(
 @detach_option
 def run(
     session: Session,
-    file: str,
+    file: str | None,
+    plan: str | None,
     inputs: tuple[str, ...],
     workspace: str | None,
     all_files: bool,
@@ -78,8 +83,16 @@ def run(
 ) -> int:
     """Run a pipeline."""
     from linkspan.core.cli.common import key_values
+    from linkspan.workflows.commands.plan import read_plan
     from linkspan.workflows.commands.reading import find, read
 
+    if (file is None) == (plan is None) or (plan is not None and (inputs or only or step)):
+        raise Failure(
+            "a run takes a pipeline, or a plan with its inputs",
+            id="LS0004",
+            status=USAGE,
+            helps=["linkspan workflow run FILE --input NAME=VALUE", "or  --plan FILE  alone"],
+        )
     if only and step:
         raise Failure("--only and --step exclude each other", id="LS0004", status=USAGE)
     if step and "/" not in step:
@@ -89,14 +102,15 @@ def run(
             status=USAGE,
             helps=[f"a whole job: --only {step}"],
         )
-    path = find(file)
-    data = read(path)
-    given = key_values(inputs, "--input")
-    workflow = _refuse_faults(path, data, given)
+    kept = None if plan is None else read_plan(plan)
+    path = find(kept["file"] if kept else str(file))
+    given = kept["given"] if kept else key_values(inputs, "--input")
+    workflow = _refuse_faults(path, read(path), given)
     body = {
         **body_of(path, workflow, workspace, all_files=all_files),
         "inputs": given,
         "only": only or step,
+        "plan": kept or {},
     }
     return begin(session, lambda: session.api.post(BASE, body=body), detach=detach, junit=junit)
 
@@ -154,6 +168,8 @@ def begin(
         wrong = error.code in ("invalid_pipeline", "invalid_input")
         failure = of_error(error)
         failure.status = USAGE if wrong else failure.status
+        if error.code == "plan_stale":
+            failure.id, failure.status = "LS1409", REFUSED
         raise failure from error
     if detach:
         session.terminal.print(started["id"])

@@ -50,6 +50,7 @@ class NewRun:
         git: What the client's repository says; see ``running.EMPTY_GIT``.
         by: Who asks.
         only: ``JOB`` or ``JOB/STEP``: nothing else runs; empty for all.
+        plan: A kept plan that the run must follow; None for a run without one.
     """
 
     file: str
@@ -61,6 +62,7 @@ class NewRun:
     git: Mapping[str, Json] = attrs.field(factory=dict)
     by: str = ""
     only: str = ""
+    plan: Mapping[str, Json] | None = None
 
 
 @attrs.frozen(kw_only=True)

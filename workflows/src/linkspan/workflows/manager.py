@@ -31,6 +31,7 @@ from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.inputs import read_inputs
 from linkspan.workflows.journal import Journal
 from linkspan.workflows.model import Workflow
+from linkspan.workflows.planning.asking import plan_run, refuse_if_moved
 from linkspan.workflows.recorder import Recorder, Watcher
 from linkspan.workflows.run import RunRunner
 from linkspan.workflows.running import Run
@@ -204,12 +205,19 @@ class RunManager:
             InvalidArgument: Inputs are wrong (code ``invalid_input``), or the workspace is not usable.
             NotFound: There is no such workspace.
             OutOfSpace: There is no room for its copy.
+            StalePlan: It would do something else than was planned; nothing was started.
         If cancelled: the run is either started or leaves nothing.
         """
         workflow = await trio.to_thread.run_sync(
             checked, new.text, new.others, new.file, self._verbs
         )
-        return await self._make(workflow, new, read_inputs(workflow, new.inputs))
+        inputs = read_inputs(workflow, new.inputs)
+        await refuse_if_moved(self._host, self._verbs, new)
+        return await self._make(workflow, new, inputs)
+
+    async def plan(self, new: NewRun) -> dict[str, Json]:
+        """Say what a run would do; see ``plan_run``."""
+        return await plan_run(self._host, self._verbs, new)
 
     async def rerun(self, ref: str, wish: Rerun) -> dict[str, Json]:
         """Start a new run of what an old one did: all of it, or what failed, or from some step on.

@@ -1,12 +1,12 @@
 """Diagnostics for other programs: SARIF 2.1.0, and the commands that GitHub's log turns into notes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
 from linkspan.sdk.diagnostic_ids import IDS
-from linkspan.sdk.diagnostics import Diagnostic, Span
+from linkspan.sdk.diagnostics import Diagnostic, Label, Span
 
 _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -14,6 +14,26 @@ _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 def as_json(diagnostic: Diagnostic) -> dict[str, Any]:
     """One diagnostic as our own JSON has it: without the file's text."""
     return attrs.asdict(diagnostic, filter=lambda attribute, _: attribute.name != "source")
+
+
+def from_json(document: Mapping[str, Any], texts: Mapping[str, str]) -> Diagnostic:
+    """A diagnostic that a daemon sent, with the text of its file to draw it in."""
+
+    def label(found: Mapping[str, Any]) -> Label:
+        return Label(span=Span(**found["span"]), text=found["text"])
+
+    primary = document["primary"]
+    return Diagnostic(
+        id=document["id"],
+        headline=document["headline"],
+        file=document["file"],
+        primary=None if primary is None else label(primary),
+        secondary=tuple(label(each) for each in document["secondary"]),
+        notes=tuple(document["notes"]),
+        helps=tuple(document["helps"]),
+        source=texts.get(document["file"], ""),
+        severity=document["severity"],
+    )
 
 
 def as_sarif(diagnostics: Sequence[Diagnostic], version: str) -> dict[str, Any]:

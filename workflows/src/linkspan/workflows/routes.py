@@ -15,6 +15,7 @@ POST     ``/linkspan/v1/runs/{run}/rerun``  start a new one like it: ``{failed, 
 POST     ``/linkspan/v1/runs/{run}/decide`` answer what it asks: ``{vote, place, comment, by}``
 POST     ``/linkspan/v1/runs/{run}/undo``   take back what it has changed
 GET      ``/linkspan/v1/runs/{run}/why``    what is different from the last run that succeeded
+POST     ``/linkspan/v1/plans``             say what a run would do; the body is that of a run
 POST     ``/linkspan/v1/runs/prune``        remove ended runs: ``{keep, older_than_s}``
 =======  =================================  ======================================================
 
@@ -53,6 +54,7 @@ class Routes:
         """Add the routes."""
         base = "/linkspan/v1/runs"
         router.add("POST", base, self.create)
+        router.add("POST", "/linkspan/v1/plans", self.plan)
         router.add("GET", base, self.list_runs)
         router.add("GET", base + "/{run}", self.inspect)
         router.add("GET", base + "/{run}/events", self.events)
@@ -69,6 +71,11 @@ class Routes:
         """Start a run."""
         body = await request.json()
         return json_response(await self._manager().create(new_run(body)), 201)
+
+    async def plan(self, request: Request) -> Answer:
+        """Say what a run would do."""
+        body = await request.json()
+        return json_response(await self._manager().plan(new_run(body)))
 
     async def list_runs(self, request: Request) -> Answer:
         """Summaries, newest first."""
@@ -232,6 +239,7 @@ def new_run(body: Json) -> NewRun:
         git=_git(_field(body, "git", dict, {})),
         by=_field(body, "by", str, ""),
         only=_field(body, "only", str, ""),
+        plan=_field(body, "plan", dict, {}) or None,
     )
 
 

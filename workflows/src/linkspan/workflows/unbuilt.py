@@ -13,9 +13,7 @@ UNBUILT: Final[frozenset[str]] = frozenset(
     {
         "top.secrets",
         "top.use",
-        "top.requires",
         "top.concurrency",
-        "top.include",
         "trigger.push",
         "trigger.tag",
         "trigger.schedule",
