@@ -129,8 +129,9 @@ class Lab:
     lan_address6: str = LAN6
 
     async def network(self, name: str, *, subnet: str = "", **spec: object) -> Network:
-        pools = (AddressPool(subnet=subnet),) if subnet else ()
-        wanted = NetworkSpec(name=name, pools=pools, **spec)  # type: ignore[arg-type]
+        if subnet:
+            spec["pools"] = (AddressPool(subnet=subnet),)
+        wanted = NetworkSpec(name=name, **spec)  # type: ignore[arg-type]
         return await self.driver.create_network(
             Network(id=secrets.token_hex(32), spec=wanted, created_at="")
         )
