@@ -283,10 +283,7 @@ class ContainerStore:
             del self._names[chosen]
             raise
         self._names.pop(old, None)
-        for endpoint in entry.container.endpoints:
-            network = self._networks.inspect(endpoint.network_id)
-            await self._drivers.network(network.spec.driver).rename(entry.container.id, chosen)
-            break
+        await self._networks.rename(entry.container)
         self._life.tell("rename", entry.container, oldName=f"/{old}")
 
     # -- running ------------------------------------------------------------------------------
@@ -470,15 +467,17 @@ class ContainerStore:
                     f"endpoint with name {container.name} already exists in network {network.name}",
                     code="already_connected",
                 )
-            if container.state.running:
-                endpoint = await self._networks.connect_running(network, container, spec)
-                container = attrs.evolve(container, endpoints=(*container.endpoints, endpoint))
-            networks = {**container.spec.networks, network.name: spec}
+            self._networks.refuse_connection(network, container)
             mode = container.spec.network_mode
-            # Whoever left its last network is in none: the next one it joins becomes its own.
-            mode = network.name if mode == "none" else mode
-            changed = attrs.evolve(container.spec, networks=networks, network_mode=mode)
-            await self._life.save(entry, attrs.evolve(container, spec=changed))
+            if container.state.running:
+                if not container.endpoints:
+                    mode = network.name  # it has left the one of its mode
+                endpoint, ports = await self._networks.connect_running(network, container, spec)
+                endpoints = (*container.endpoints, endpoint)
+                container = attrs.evolve(container, endpoints=endpoints, ports=ports)
+            networks = {**container.spec.networks, network.name: spec}
+            wanted = attrs.evolve(container.spec, networks=networks, network_mode=mode)
+            await self._life.save(entry, attrs.evolve(container, spec=wanted))
 
     async def disconnect(self, network: Network, ref: str, *, force: bool) -> None:
         """Take a container out of a network."""
@@ -486,8 +485,15 @@ class ContainerStore:
         async with entry.lock:
             container = entry.container
             inside = any(e.network_id == network.id for e in container.endpoints)
+            ports = container.ports
+            if network.name == "host" and container.spec.network_mode == "host":
+                raise InvalidArgument(
+                    "container cannot be disconnected from host network or connected to host"
+                    " network",
+                    code="network_mode",
+                )
             if inside:
-                await self._networks.disconnect_running(network, container)
+                ports = await self._networks.disconnect_running(network, container)
             elif container.state.running and not force:
                 raise LinkspanError(
                     f"container {container.id} is not connected to network {network.name}",
@@ -502,10 +508,12 @@ class ContainerStore:
             if mode in (network.name, network.id) or (
                 mode == "default" and network.name == "bridge"
             ):
-                mode = next(iter(networks), "none")
+                # Without any network it keeps its mode: the next start is by that.
+                mode = next(iter(networks), mode)
             spec = attrs.evolve(container.spec, networks=networks, network_mode=mode)
             endpoints = tuple(e for e in container.endpoints if e.network_id != network.id)
-            await self._life.save(entry, attrs.evolve(container, spec=spec, endpoints=endpoints))
+            changed = attrs.evolve(container, spec=spec, endpoints=endpoints, ports=ports)
+            await self._life.save(entry, changed)
 
 
 async def _no_records() -> AsyncIterator[LogRecord]:

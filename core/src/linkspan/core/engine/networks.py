@@ -1,13 +1,14 @@
 """Networks: records, the predefined three, and which sandbox a container gets."""
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
 import trio
 
 from linkspan.core.engine.drivers import Drivers
-from linkspan.core.engine.names import NAME, by_prefix, new_id
+from linkspan.core.engine.names import by_prefix, new_id
 from linkspan.core.store.records import Records
 from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.network import AttachRequest, NetworkDriver, Sandbox
@@ -20,6 +21,10 @@ log = logging.getLogger("linkspan.networks")
 
 KIND = "network"
 PREDEFINED = ("bridge", "host", "none")
+ON_MANY_NODES = ("overlay",)
+"""Drivers of networks that span a cluster. On one node the chosen driver carries them."""
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
+_TASK_LABEL = "com.docker.swarm.task.id"
 Wanted = tuple[tuple[Network, EndpointSpec], ...]
 
 
@@ -50,12 +55,14 @@ class NetworkStore:
         said: list[str] = []
         running = [c for c in self.containers() if c.state.running]
         for driver_name in self._drivers.names("network"):
-            mine = [n for n in self._networks.values() if n.spec.driver == driver_name]
-            ids = {n.id for n in mine}
-            sandboxes = [
-                sandbox_of(c) for c in running if c.endpoints and c.endpoints[0].network_id in ids
+            driver = self._drivers.network(driver_name)
+            mine = [
+                n
+                for n in self._networks.values()
+                if not n.spec.config_only and self._driver(n.spec) is driver
             ]
-            said += await self._drivers.network(driver_name).restore(mine, sandboxes)
+            sandboxes = [sandbox_of(c) for c in running if self._sandbox_driver(c) is driver]
+            said += await driver.restore(mine, sandboxes)
         for name in PREDEFINED:
             if self._named(name) is None and name in self._drivers.names("network"):
                 await self._add(NetworkSpec(name=name, driver=name))
@@ -64,27 +71,102 @@ class NetworkStore:
     def _named(self, name: str) -> Network | None:
         return next((n for n in self._networks.values() if n.spec.name == name), None)
 
+    def _driver(self, spec: NetworkSpec) -> NetworkDriver[object]:
+        """Who carries a network."""
+        known = self._drivers.names("network")
+        if spec.driver in ON_MANY_NODES and spec.driver not in known:
+            return self._drivers.network()
+        if spec.driver not in known:
+            raise NotFound(
+                f'could not find plugin {spec.driver} in v2 plugin registry: plugin "{spec.driver}"'
+                " not found",
+                code="driver_not_found",
+                help=f"choose one of {', '.join(sorted(known))}",
+            )
+        return self._drivers.network(spec.driver)
+
+    def _sandbox_driver(self, container: Container) -> NetworkDriver[object] | None:
+        """Who carries a running container's sandbox; also when it has left all its networks."""
+        if container.spec.network_mode.startswith("container:"):
+            return None
+        network_id = next((e.network_id for e in container.endpoints), "")
+        ref = network_id or container.spec.network_mode or "default"
+        try:
+            return self._driver(self.inspect(ref).spec)
+        except NotFound:
+            return None
+
     async def create(self, spec: NetworkSpec) -> Network:
         """Make a network; see ``linkspan.sdk.host.Networks``."""
         spec = await self._before_create(spec)
-        if NAME.fullmatch(spec.name) is None:
+        if spec.name in (*PREDEFINED, "default"):
+            raise PermissionDenied(
+                f"operation is not permitted on predefined {spec.name} network",
+                code="network_predefined",
+            )
+        if _NAME.fullmatch(spec.name) is None:
             raise InvalidArgument(f"invalid network name: '{spec.name}'")
         async with self._turn:
             if self._named(spec.name) is not None:
                 raise Conflict(f"network with name {spec.name} already exists", code="name_taken")
-            return await self._add(spec)
+            return await self._add(self._with_lent_configuration(spec))
+
+    def _with_lent_configuration(self, spec: NetworkSpec) -> NetworkSpec:
+        """What a configuration-only network says, for one that is made from it."""
+        if not spec.config_from:
+            return spec
+        if spec.config_only:
+            raise InvalidArgument("a configuration network cannot depend on another one")
+        lender = self._named(spec.config_from)
+        if lender is None:
+            raise NotFound(f"network {spec.config_from} not found", code="network_not_found")
+        if not lender.spec.config_only:
+            raise InvalidArgument(
+                f"cannot use network {spec.config_from} as a configuration: it is not config-only",
+            )
+        own = [("ipam", spec.pools), ("options", spec.options), ("IPv6", spec.enable_ipv6)]
+        for what, value in own:
+            if value:
+                raise InvalidArgument(
+                    f"user specified {what} are not supported if the network depends on a"
+                    " configuration network"
+                )
+        return attrs.evolve(
+            spec,
+            enable_ipv4=lender.spec.enable_ipv4,
+            enable_ipv6=lender.spec.enable_ipv6,
+            pools=lender.spec.pools,
+            ipam_driver=lender.spec.ipam_driver,
+            ipam_options=lender.spec.ipam_options,
+            options=lender.spec.options,
+            labels={**lender.spec.labels, **spec.labels},
+        )
 
     async def _add(self, spec: NetworkSpec) -> Network:
-        draft = Network(id=new_id(), spec=spec, created_at=rfc3339())
-        network = await self._drivers.network(spec.driver).create_network(draft)
+        draft = Network(
+            id=new_id(),
+            spec=spec,
+            created_at=rfc3339(),
+            scope="swarm" if spec.driver in ON_MANY_NODES else "local",
+        )
+        if spec.config_only:
+            network = attrs.evolve(draft, spec=attrs.evolve(spec, driver="null"))
+            await self._records.put(KIND, network.id, network)
+        else:
+            network = await self._carry(draft)
+        self._networks[network.id] = network
+        self._publish(_event("create", network))
+        return network
+
+    async def _carry(self, draft: Network) -> Network:
+        driver = self._driver(draft.spec)
+        network = await driver.create_network(draft)
         try:
             await self._records.put(KIND, network.id, network)
         except BaseException:
             with trio.CancelScope(shield=True):
-                await self._drivers.network(spec.driver).remove_network(network)
+                await driver.remove_network(network)
             raise
-        self._networks[network.id] = network
-        self._publish(_event("create", network))
         return network
 
     def inspect(self, ref: str) -> Network:
@@ -125,9 +207,16 @@ class NetworkStore:
                     code="network_in_use",
                     help=f"disconnect or remove the containers first: {names}",
                 )
+            lent = [n.name for n in self._networks.values() if n.spec.config_from == network.name]
+            if network.spec.config_only and lent:
+                raise PermissionDenied(
+                    f"configuration network {network.name} is in use by {', '.join(lent)}",
+                    code="network_in_use",
+                )
             await self._records.delete(KIND, network.id)
             del self._networks[network.id]
-            await self._drivers.network(network.spec.driver).remove_network(network)
+            if not network.spec.config_only:
+                await self._driver(network.spec).remove_network(network)
         self._publish(_event("destroy", network))
 
     def endpoints(self, ref: str) -> Mapping[str, Endpoint]:
@@ -159,6 +248,8 @@ class NetworkStore:
         """Make a container's sandbox."""
         networks = self.of_container(container)
         driver = self._driver_of(networks)
+        for network, _ in networks:
+            _refuse_by_hand(network, container)
         spec = container.spec
         sandbox = await driver.attach(
             AttachRequest(
@@ -179,12 +270,19 @@ class NetworkStore:
         return sandbox
 
     def _driver_of(self, networks: Wanted) -> NetworkDriver[object]:
-        names = {network.spec.driver for network, _ in networks}
-        if len(names) != 1:
+        for network, _ in networks:
+            if network.spec.config_only:
+                raise PermissionDenied(
+                    f"configuration network {network.name} cannot be used by containers",
+                    code="network_config_only",
+                )
+        drivers = {id(d): d for d in (self._driver(network.spec) for network, _ in networks)}
+        if len(drivers) != 1:
+            names = sorted({network.spec.driver for network, _ in networks})
             raise InvalidArgument(
-                f"a container cannot be in networks of several drivers ({', '.join(sorted(names))})"
+                f"a container cannot be in networks of several drivers ({', '.join(names)})"
             )
-        return self._drivers.network(names.pop())
+        return drivers.popitem()[1]
 
     async def detach(self, container: Container) -> None:
         """End a container's sandbox."""
@@ -195,26 +293,80 @@ class NetworkStore:
             for e in container.endpoints
             if e.network_id in self._networks
         ]
-        names = {network.spec.driver for network in networks}
-        for name in names or {n.spec.driver for n, _ in self.of_container(container)}:
-            await self._drivers.network(name).detach(container.id)
+        wanted = networks or [network for network, _ in self.of_container(container)]
+        drivers = [self._driver(n.spec) for n in wanted if not n.spec.config_only]
+        for driver in {id(driver): driver for driver in drivers}.values():
+            await driver.detach(container.id)
         for network in networks:
             self._publish(_event("disconnect", network, container=container.id))
 
+    async def rename(self, container: Container) -> None:
+        """A running container has another name now."""
+        for endpoint in container.endpoints[:1]:
+            driver = self._driver(self._networks[endpoint.network_id].spec)
+            await driver.rename(container.id, container.name)
+
+    def refuse_connection(self, network: Network, container: Container) -> None:
+        """Refuse what a container's network mode does not allow.
+
+        Raises:
+            InvalidArgument, PermissionDenied: In Docker's words.
+        """
+        mode = container.spec.network_mode
+        if mode == "host" or mode.startswith("container:"):
+            raise InvalidArgument(
+                "container sharing network namespace with another container or host cannot be"
+                " connected to any other network",
+                code="network_mode",
+            )
+        if network.name == "host":
+            raise InvalidArgument(
+                "container cannot be disconnected from host network or connected to host network",
+                code="network_mode",
+            )
+        if "none" in (mode, network.name) and mode != network.name:
+            raise InvalidArgument(
+                "container cannot be connected to multiple networks with one of the networks in"
+                " private (none) mode",
+                code="network_mode",
+            )
+        self._driver_of(((network, EndpointSpec()),))
+        _refuse_by_hand(network, container)
+
     async def connect_running(
         self, network: Network, container: Container, spec: EndpointSpec
-    ) -> Endpoint:
-        """Put a running container into a network."""
-        endpoint = await self._drivers.network(network.spec.driver).connect(
-            container.id, network, spec
-        )
+    ) -> tuple[Endpoint, tuple[PortBinding, ...]]:
+        """Put a running container into a network; return its endpoint and all its ports now."""
+        driver = self._driver(network.spec)
+        endpoint = await driver.connect(container.id, network, spec)
         self._publish(_event("connect", network, container=container.id))
-        return endpoint
+        return endpoint, _ports_now(driver, container)
 
-    async def disconnect_running(self, network: Network, container: Container) -> None:
-        """Take a running container out of a network."""
-        await self._drivers.network(network.spec.driver).disconnect(container.id, network)
+    async def disconnect_running(
+        self, network: Network, container: Container
+    ) -> tuple[PortBinding, ...]:
+        """Take a running container out of a network; return its ports now."""
+        driver = self._driver(network.spec)
+        await driver.disconnect(container.id, network)
         self._publish(_event("disconnect", network, container=container.id))
+        return _ports_now(driver, container)
+
+
+def _refuse_by_hand(network: Network, container: Container) -> None:
+    """Networks of a cluster are for its tasks, unless they say otherwise."""
+    by_hand = _TASK_LABEL not in container.labels
+    if network.scope == "swarm" and by_hand and not network.spec.attachable:
+        raise PermissionDenied(
+            f"Could not attach to network {network.name}: rpc error: code = PermissionDenied desc ="
+            f" network {network.name} not manually attachable",
+            code="not_attachable",
+            help="make the network with --attachable",
+        )
+
+
+def _ports_now(driver: NetworkDriver[object], container: Container) -> tuple[PortBinding, ...]:
+    ports = driver.published(container.id)
+    return container.ports if ports is None else ports
 
 
 def sandbox_of(container: Container) -> Sandbox:

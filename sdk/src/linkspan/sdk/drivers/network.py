@@ -127,6 +127,13 @@ class NetworkDriver(Driver[Config], abc.ABC):
         """Take an endpoint out of a living sandbox."""
         raise Unsupported("this network driver cannot disconnect a running container")
 
+    def published(self, container_id: str) -> tuple[PortBinding, ...] | None:
+        """A living sandbox's ports as they are published now, for after a change of its networks.
+
+        None if the driver never changes them, or there is no such sandbox.
+        """
+        return None
+
     async def rename(self, container_id: str, name: str) -> None:
         """The container is known by another name from now on."""
 

@@ -442,6 +442,11 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             await self._firewall.move(sandbox.id, target)
             sandbox.led_to = target
 
+    def published(self, container_id: str) -> tuple[PortBinding, ...] | None:
+        """See ``NetworkDriver``."""
+        sandbox = self._sandboxes.get(container_id)
+        return None if sandbox is None else sandbox.ports
+
     async def rename(self, container_id: str, name: str) -> None:
         """See ``NetworkDriver``. If cancelled: it has the new name all the same."""
         sandbox = self._sandboxes.get(container_id)

@@ -55,17 +55,12 @@ def decode_port_bindings(body: Document) -> tuple[PortBinding, ...]:
                 PortBinding(
                     container_port=port,
                     protocol=protocol,
-                    host_ip=_host_ip(binding.text("HostIp")),
+                    host_ip=binding.text("HostIp"),
                     host_port=host_port,
                     host_port_end=host_end,
                 )
             )
     return tuple(found)
-
-
-def _host_ip(text: str) -> str:
-    # Docker's "all addresses of IPv4" is what is meant by an empty address here.
-    return "" if text == "0.0.0.0" else text  # noqa: S104 - compared, not bound
 
 
 def _host_port(text: str) -> tuple[int, int]:
@@ -138,6 +133,7 @@ def decode_endpoint(body: Document) -> EndpointSpec:
     return EndpointSpec(
         ipv4_address=ipam.text("IPv4Address"),
         ipv6_address=ipam.text("IPv6Address"),
+        link_local_addresses=ipam.texts("LinkLocalIPs"),
         mac_address=body.text("MacAddress"),
         aliases=body.texts("Aliases"),
         links=body.texts("Links"),
@@ -148,11 +144,13 @@ def decode_endpoint(body: Document) -> EndpointSpec:
 
 def encode_endpoint(spec: EndpointSpec, endpoint: Endpoint | None) -> dict[str, Any]:
     """EndpointSettings; without addresses while the container does not run."""
-    ipam = {}
+    ipam: dict[str, Any] = {}
     if spec.ipv4_address:
         ipam["IPv4Address"] = spec.ipv4_address
     if spec.ipv6_address:
         ipam["IPv6Address"] = spec.ipv6_address
+    if spec.link_local_addresses:
+        ipam["LinkLocalIPs"] = list(spec.link_local_addresses)
     asked = {
         "IPAMConfig": ipam or None,
         "Links": list(spec.links) or None,
@@ -196,7 +194,7 @@ def encode_container_networks(container: Container) -> dict[str, Any]:
     for endpoint in container.endpoints:
         wanted = spec.networks.get(endpoint.network_name, endpoint.spec)
         out[endpoint.network_name] = encode_endpoint(wanted, endpoint)
-    if spec.network_mode.startswith("container:"):
+    if spec.network_mode.startswith("container:") or container.state.running:
         return out
     mode = "bridge" if spec.network_mode in ("", "default") else spec.network_mode
     for name in (mode, *spec.networks):
@@ -214,7 +212,11 @@ def decode_network(body: Document) -> NetworkSpec:
         driver=body.text("Driver") or "bridge",
         internal=body.flag("Internal"),
         attachable=body.flag("Attachable"),
+        ingress=body.flag("Ingress"),
+        enable_ipv4=body.flag("EnableIPv4", default=True),
         enable_ipv6=body.flag("EnableIPv6"),
+        config_only=body.flag("ConfigOnly"),
+        config_from=body.document("ConfigFrom").text("Network"),
         pools=tuple(
             AddressPool(
                 subnet=pool.text("Subnet"),
@@ -244,7 +246,7 @@ def encode_network(
         "Created": network.created_at,
         "Scope": network.scope,
         "Driver": spec.driver,
-        "EnableIPv4": True,
+        "EnableIPv4": spec.enable_ipv4,
         "EnableIPv6": spec.enable_ipv6,
         "IPAM": {
             "Driver": spec.ipam_driver,
@@ -253,9 +255,9 @@ def encode_network(
         },
         "Internal": spec.internal,
         "Attachable": spec.attachable,
-        "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "Ingress": spec.ingress,
+        "ConfigFrom": {"Network": spec.config_from},
+        "ConfigOnly": spec.config_only,
         "Containers": {
             container_id: {
                 "Name": names.get(container_id, ""),

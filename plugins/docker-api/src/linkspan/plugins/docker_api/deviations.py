@@ -48,6 +48,8 @@ BY_CODE = {
     # libnetwork reports a port that cannot be bound as an internal error.
     "port_taken": Deviation(500),
     "already_connected": Deviation(403),
+    "address_taken": Deviation(403),
+    "addresses_exhausted": Deviation(503),
     "network_in_use": Deviation(403),
     "predefined_network": Deviation(403),
     "not_connected": Deviation(500),

@@ -12,7 +12,7 @@ from linkspan.plugins.docker_api.codec_network import (
 from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.routing import DockerRouter, read_document
 from linkspan.plugins.docker_api.timestamps import epoch_s
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unsupported
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.container import ContainerFilter
@@ -95,12 +95,6 @@ class NetworkRoutes:
     async def create(self, request: Request) -> Response:
         """POST /networks/create."""
         body = await read_document(request)
-        for key, what in (
-            ("ConfigOnly", "config-only networks"),
-            ("Ingress", "an ingress network of one's own"),
-        ):
-            if body.flag(key):
-                raise Unsupported(f"{what} are not supported")
         network = await self._networks.create(decode_network(body))
         return json_response({"Id": network.id, "Warning": ""}, status=201)
 
