@@ -3,6 +3,8 @@
 import json
 import socket
 import urllib.request
+from functools import partial
+from typing import Any
 
 import pytest
 from daemon_harness.daemon import Daemon, free_port, until
@@ -13,11 +15,11 @@ WEB = "mkdir -p /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www"
 WEB6 = WEB.replace("-p 80", "-p '[::]:80'")
 
 
-def inspect(daemon: Daemon, name: str) -> dict:
+def inspect(daemon: Daemon, name: str) -> Any:
     return json.loads(daemon.docker("network", "inspect", name).out)[0]
 
 
-def inside(daemon: Daemon, name: str) -> dict:
+def inside(daemon: Daemon, name: str) -> Any:
     (found,) = json.loads(daemon.docker("inspect", name).out)
     return found["NetworkSettings"]
 
@@ -34,7 +36,7 @@ def fetch(host: str, port: int) -> str:
     def answer() -> str:
         try:
             with urllib.request.urlopen(f"http://{shown}:{port}/", timeout=2) as got:
-                return got.read().decode().strip()
+                return str(got.read().decode().strip())
         except OSError:
             return ""
 
@@ -81,7 +83,9 @@ def test_what_is_created_is_what_inspect_shows(daemon: Daemon) -> None:
         (("-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated"), "internal"),
     ],
 )
-def test_what_cannot_be_is_refused_in_words(daemon: Daemon, words: tuple, said: str) -> None:
+def test_what_cannot_be_is_refused_in_words(
+    daemon: Daemon, words: tuple[str, ...], said: str
+) -> None:
     assert said in daemon.docker("network", "create", *words, "bad", status=1).err
     assert "bad" not in daemon.docker("network", "ls").out
 
@@ -350,7 +354,7 @@ def test_a_service_lives_in_an_overlay_network_and_answers_on_both_families(
         return len({fetch(host, port) for _ in range(4)}) == 2
 
     for host in ("127.0.0.1", "::1"):
-        until("both tasks answer", lambda host=host: all_answer(host))
+        until("both tasks answer", partial(all_answer, host))
     out = daemon.docker("run", "--rm", "--network", "span", "busybox", "nslookup", "tasks.web").out
     assert out.count("Address") >= 3
     said = daemon.docker("network", "rm", "span", status=1).err
