@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import socket
 import subprocess
 import time
 import urllib.request
@@ -278,3 +279,24 @@ def test_logs_are_read_across_files_while_they_are_rotated(daemon: Daemon) -> No
     daemon.docker("run", "--name", "mute", "--log-driver", "none", "busybox", "echo", "unheard")
     refused = daemon.docker("logs", "mute", status=1)
     assert "configured logging driver does not support reading" in refused.err
+
+
+def test_a_websocket_attaches_and_answers_the_examples_key(daemon: Daemon) -> None:
+    daemon.docker("create", "-i", "--name", "talker", "busybox", "sh", "-c", "read x; echo got $x")
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.settimeout(30)
+        wire.connect(daemon.url.removeprefix("unix://"))
+        wire.sendall(
+            b"GET /v1.50/containers/talker/attach/ws?stream=1&stdin=1&stdout=1 HTTP/1.1\r\n"
+            b"Host: docker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        with wire.makefile("rb") as answer:
+            head = b"".join(iter(answer.readline, b"\r\n"))
+            assert head.startswith(b"HTTP/1.1 101 ")
+            assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head
+            daemon.docker("start", "talker")
+            wire.sendall(b"\x82\x86\x00\x00\x00\x00hello\n")
+            assert answer.read(2 + len("got hello\n")) == b"\x82\x0agot hello\n"
+            assert answer.read(4) == b"\x88\x02\x03\xe8"
+    assert daemon.request("GET", "/containers/talker/attach/ws?stream=1")[0] == 400

@@ -87,13 +87,20 @@ class Duplex(abc.ABC):
 
 @attrs.frozen(kw_only=True)
 class Hijack:
-    """Answer 101 (with ``Upgrade: tcp``) or 200, and hand over the connection.
+    """Answer 101 if the client asks to upgrade, else 200, and hand over the connection.
 
     An error that ``run`` raises before it has used the connection is answered as any error is.
+
+    Attributes:
+        content_type: Empty for none.
+        upgrade: The protocol that a 101 names.
+        headers: More of them.
     """
 
     run: Callable[[Duplex], Awaitable[None]]
     content_type: str = "application/vnd.docker.raw-stream"
+    upgrade: str = "tcp"
+    headers: Mapping[str, str] = attrs.field(factory=dict)
 
 
 Answer = Response | Stream | Hijack

@@ -503,10 +503,12 @@ class _Connection:
 
     def _hijack_head(self, hijack: Hijack, request: _Request) -> bytes:
         """101 if the client asked to upgrade, Docker's old raw 200 if not (h11 would make it chunked)."""
-        headers = {**self.server.headers, "Content-Type": hijack.content_type}
+        headers = {**self.server.headers, **hijack.headers}
+        if hijack.content_type:
+            headers["Content-Type"] = hijack.content_type
         if "upgrade" in request.headers:
             line = "HTTP/1.1 101 UPGRADED\r\n"
-            headers |= {"Connection": "Upgrade", "Upgrade": "tcp"}
+            headers |= {"Connection": "Upgrade", "Upgrade": hijack.upgrade}
         else:
             line = "HTTP/1.1 200 OK\r\n"
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]

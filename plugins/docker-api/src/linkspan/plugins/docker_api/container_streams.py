@@ -1,6 +1,7 @@
 """/containers/{id}: attach, logs, stats, resize."""
 
 import re
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from urllib.parse import quote_plus
 
@@ -12,6 +13,7 @@ from linkspan.plugins.docker_api.logs import LogFormat, read_log_query, record_e
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.stats import Sample, encode_stats, take_sample
 from linkspan.plugins.docker_api.streams import exchange, stream_type
+from linkspan.plugins.docker_api.websocket import WebSocket, accept
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Duplex, Hijack, Request, Response, Stream, Writer
@@ -30,26 +32,50 @@ class ContainerStreamRoutes:
     def add_to(self, router: DockerRouter) -> None:
         """Add the routes."""
         router.post("/containers/{id}/attach", self.attach)
+        router.get("/containers/{id}/attach/ws", self.attach_websocket)
         router.post("/containers/{id}/resize", self.resize)
         router.get("/containers/{id}/logs", self.logs)
         router.get("/containers/{id}/stats", self.stats)
 
     async def attach(self, request: Request) -> Hijack:
         """POST /containers/{id}/attach."""
-        keys = parse_detach_keys(request.query.get("detachKeys", ""))
+        container = self._attachable(request)
+        run = self._attaching(request, container, framed=not container.spec.tty)
+        return Hijack(run=run, content_type=stream_type(request, tty=container.spec.tty))
+
+    async def attach_websocket(self, request: Request) -> Hijack:
+        """GET /containers/{id}/attach/ws: both outputs come as they are, in binary frames."""
+        container = self._attachable(request)
+        attach = self._attaching(request, container, framed=False)
+
+        async def run(duplex: Duplex) -> None:
+            socket = WebSocket(duplex)
+            await attach(socket)
+            await socket.send_eof()
+
+        return Hijack(run=run, content_type="", upgrade="websocket", headers=accept(request))
+
+    def _attachable(self, request: Request) -> Container:
         container = self._containers.inspect(request.params["id"])
         if container.state.status is ContainerStatus.PAUSED:
             raise Conflict(
                 f"container {container.id} is paused, unpause the container before attach",
                 code="paused",
             )
+        return container
+
+    def _attaching(
+        self, request: Request, container: Container, *, framed: bool
+    ) -> Callable[[Duplex], Awaitable[None]]:
+        """What happens on the connection."""
+        keys = parse_detach_keys(request.query.get("detachKeys", ""))
         wanted = _streams(request)
         tty = container.spec.tty
         stdin = request.flag("stdin") and container.spec.open_stdin
 
         async def run(duplex: Duplex) -> None:
             if request.flag("logs"):
-                await self._replay(duplex, container, wanted)
+                await self._replay(duplex, container, wanted, framed=framed)
             if not request.flag("stream"):
                 await duplex.start()
                 return
@@ -64,18 +90,25 @@ class ContainerStreamRoutes:
                 except LinkspanError:
                     # The start failed, or it is gone: who started it has been told why.
                     return
-                await exchange(duplex, process, tty=tty, stdin=stdin, streams=wanted, keys=keys)
+                await exchange(
+                    duplex, process, tty=tty, stdin=stdin, streams=wanted, keys=keys, framed=framed
+                )
 
-        return Hijack(run=run, content_type=stream_type(request, tty=tty))
+        return run
 
     async def _replay(
-        self, duplex: Duplex, container: Container, wanted: frozenset[StreamKind]
+        self,
+        duplex: Duplex,
+        container: Container,
+        wanted: frozenset[StreamKind],
+        *,
+        framed: bool,
     ) -> None:
         """What was written so far (``logs=1``)."""
         query = LogQuery(
             stdout=StreamKind.STDOUT in wanted, stderr=StreamKind.STDERR in wanted, merge=True
         )
-        encode = record_encoder(LogFormat(tty=container.spec.tty))
+        encode = record_encoder(LogFormat(tty=not framed))
         async with self._containers.logs(container.id, query) as records:
             async for record in records:
                 await duplex.send(*encode(record))

@@ -57,17 +57,20 @@ async def exchange(
     stdin: bool,
     streams: frozenset[StreamKind],
     keys: DetachKeys,
+    framed: bool | None = None,
 ) -> bool:
     """Carry a process's output to a client, and the client's input to the process.
 
     Args:
         streams: Which outputs the client wants.
         keys: Typed on a terminal, they detach.
+        framed: Whether output comes in frames; None: unless there is a terminal.
 
     Returns:
         True if the output ended; False if the client has detached.
     """
     ended = False
+    bare = tty if framed is None else not framed
 
     async def feed(scope: trio.CancelScope) -> None:
         watch = keys.watch()
@@ -89,7 +92,7 @@ async def exchange(
         while (chunk := await process.receive()) is not None:
             if chunk.stream not in streams:
                 continue
-            if tty:
+            if bare:
                 await duplex.send(chunk.data)
             else:
                 await duplex.send(frame_header(chunk.stream, len(chunk.data)), chunk.data)
