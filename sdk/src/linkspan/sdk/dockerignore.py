@@ -44,7 +44,7 @@ class IgnorePatterns:
             body = pattern.removeprefix("!")
             if not body:
                 raise PatternError(f'illegal exclusion pattern: "{pattern}"')
-            self._rules.append(_Rule(_compile(_clean(body)), excludes))
+            self._rules.append(_Rule(path_glob(_clean(body)), excludes))
         self.has_negation = any(not rule.excludes for rule in self._rules)
 
     @classmethod
@@ -99,7 +99,12 @@ def _clean(path: str) -> str:
     return "/" + cleaned.lstrip("/") if cleaned.startswith("/") else cleaned
 
 
-def _compile(pattern: str) -> Glob:
+def path_glob(pattern: str) -> Glob:
+    """The pattern of a whole path, with ``**``.
+
+    Raises:
+        PatternError: It cannot be read.
+    """
     elements: list[Element] = []
     at = 0
     while at < len(pattern):

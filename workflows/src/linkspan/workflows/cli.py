@@ -105,7 +105,7 @@ def run(
     kept = None if plan is None else read_plan(plan)
     path = find(kept["file"] if kept else str(file))
     given = kept["given"] if kept else key_values(inputs, "--input")
-    workflow = _refuse_faults(path, read(path), given)
+    workflow = refuse_faults(path, read(path), given)
     body = {
         **body_of(path, workflow, workspace, all_files=all_files),
         "inputs": given,
@@ -139,7 +139,7 @@ def user_name() -> str:
         return ""
 
 
-def _refuse_faults(path: Path, data: bytes, given: Mapping[str, str]) -> Any:
+def refuse_faults(path: Path, data: bytes, given: Mapping[str, str]) -> Any:
     """The pipeline; faults of the file and of the inputs need no daemon to be told."""
     from linkspan.core.cli.failure import Rendered
     from linkspan.sdk.diagnostics import render_all
@@ -159,7 +159,7 @@ def _refuse_faults(path: Path, data: bytes, given: Mapping[str, str]) -> Any:
 
 
 def begin(
-    session: Session, start: Callable[[], Any], *, detach: bool, junit: str | None = None
+    session: Session, start: Callable[[], Any], *, detach: bool = False, junit: str | None = None
 ) -> int:
     """Start a run, or go on with one, and watch it."""
     try:

@@ -49,6 +49,7 @@ class NewRun:
         files: Those of it that belong to the run, relative; None for all.
         git: What the client's repository says; see ``running.EMPTY_GIT``.
         by: Who asks.
+        trigger: What begins it, as ``on`` names it.
         only: ``JOB`` or ``JOB/STEP``: nothing else runs; empty for all.
         plan: A kept plan that the run must follow; None for a run without one.
     """
@@ -61,6 +62,7 @@ class NewRun:
     files: tuple[str, ...] | None = None
     git: Mapping[str, Json] = attrs.field(factory=dict)
     by: str = ""
+    trigger: str = "manual"
     only: str = ""
     plan: Mapping[str, Json] | None = None
 
@@ -130,6 +132,7 @@ def creation(run_id: str, workflow: Workflow, new: NewRun, verbs: Verbs) -> dict
         "plugins": {verb: verbs[verb].provider for verb in sorted(used)},
         "jobs": [_job(job, cleanup=job.id in workflow.cleanup) for job in all_jobs(workflow)],
         "by": new.by,
+        "trigger": new.trigger,
         "only": new.only,
     }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from linkspan.sdk.errors import Conflict, LinkspanError, NotFound
+from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.container import ContainerFilter
@@ -211,6 +211,11 @@ class RunManager:
         workflow = await trio.to_thread.run_sync(
             checked, new.text, new.others, new.file, self._verbs
         )
+        if new.trigger == "manual" and not workflow.triggers.manual:
+            raise InvalidArgument(
+                f"pipeline '{workflow.name}' is not started by people: it says `manual: false`",
+                code="not_manual",
+            )
         inputs = read_inputs(workflow, new.inputs)
         await refuse_if_moved(self._host, self._verbs, new)
         return await self._make(workflow, new, inputs)

@@ -1,5 +1,6 @@
-"""How pipelines join the daemon: a supervised component, and routes that lead to it."""
+"""How pipelines join the daemon: supervised components, and routes that lead to them."""
 
+import attrs
 import trio
 
 from linkspan.sdk.errors import Unavailable
@@ -10,10 +11,31 @@ from linkspan.sdk.http import Router
 from linkspan.workflows.manager import RunManager
 from linkspan.workflows.routes import Routes
 from linkspan.workflows.secret_routes import SecretRoutes
+from linkspan.workflows.triggering.routes import ServedRoutes
+from linkspan.workflows.triggering.served import Served
+from linkspan.workflows.triggering.webhooks import Webhooks, WebhooksConfig, serve_webhooks
 from linkspan.workflows.verbs import Verbs
 
+
+@attrs.frozen
+class _Parts:
+    manager: RunManager
+    served: Served
+
+
 # By daemon: tests run several in one process.
-_managers: dict[str, RunManager] = {}
+_running: dict[str, _Parts] = {}
+
+
+def _parts(host: Host) -> _Parts:
+    found = _running.get(host.daemon.id)
+    if found is None:
+        raise Unavailable(
+            "pipelines are not running in this daemon",
+            code="workflows_down",
+            help="linkspan daemon status",
+        )
+    return found
 
 
 async def run_component(
@@ -21,35 +43,43 @@ async def run_component(
 ) -> None:
     """Carry the runs of a daemon until cancelled; what is under way then is interrupted."""
     async with trio.open_nursery() as nursery:
-        manager = RunManager(host, Verbs(host.daemon.manifests), nursery)
+        verbs = Verbs(host.daemon.manifests)
+        manager = RunManager(host, verbs, nursery)
         await manager.recover()
-        _managers[host.daemon.id] = manager
+        served = Served(state=host.state_dir / "served.json", verbs=verbs)
+        await served.load()
+        _running[host.daemon.id] = _Parts(manager, served)
         try:
+            nursery.start_soon(served.keep_time, manager)
             task_status.started()
             await trio.sleep_forever()
         finally:
-            del _managers[host.daemon.id]
+            del _running[host.daemon.id]
+
+
+async def run_webhooks(
+    config: WebhooksConfig,
+    host: Host,
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listen for requests that start pipelines, if the config says where."""
+    webhooks = Webhooks(
+        host=host, served=lambda: _parts(host).served, manager=lambda: _parts(host).manager
+    )
+    await serve_webhooks(config, webhooks, task_status=task_status)
 
 
 @hookimpl
 def linkspan_register_components(components: Components) -> None:
-    """Add the component ``workflows``."""
+    """Add the components ``workflows`` and ``webhooks``."""
     components.add("workflows", run_component)
+    components.add("webhooks", run_webhooks, config_type=WebhooksConfig)
 
 
 @hookimpl
 def linkspan_register_routes(router: Router, host: Host) -> None:
-    """Add ``/linkspan/v1/runs``, ``/linkspan/v1/secrets`` and what is below them."""
-
-    def manager() -> RunManager:
-        found = _managers.get(host.daemon.id)
-        if found is None:
-            raise Unavailable(
-                "pipelines are not running in this daemon",
-                code="workflows_down",
-                help="linkspan daemon status",
-            )
-        return found
-
-    Routes(manager).register(router)
+    """Add ``/linkspan/v1/runs``, ``…/secrets``, ``…/served`` and what is below them."""
+    Routes(lambda: _parts(host).manager).register(router)
     SecretRoutes(host).register(router)
+    ServedRoutes(lambda: _parts(host).served).register(router)

@@ -32,6 +32,7 @@ import trio
 
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.http import Answer, Request, Response, Router, Stream, Writer, json_response
+from linkspan.workflows import triggers
 from linkspan.workflows.again import Again
 from linkspan.workflows.approvals import voter_of
 from linkspan.workflows.creating import NewRun, Rerun
@@ -240,6 +241,7 @@ def new_run(body: Json) -> NewRun:
         by=_field(body, "by", str, ""),
         only=_field(body, "only", str, ""),
         plan=_field(body, "plan", dict, {}) or None,
+        trigger=_trigger(_field(body, "trigger", str, "manual")),
     )
 
 
@@ -255,6 +257,12 @@ def _texts(body: Mapping[str, Json], name: str) -> dict[str, str]:
     if not all(isinstance(value, str) for value in values.values()):
         raise InvalidArgument(f"values of '{name}' must be texts")
     return values
+
+
+def _trigger(name: str) -> str:
+    if name not in triggers.NAMES:
+        raise InvalidArgument(f"'trigger' is one of {', '.join(triggers.NAMES)}")
+    return name
 
 
 def _git(given: Mapping[str, Json]) -> dict[str, Json]:

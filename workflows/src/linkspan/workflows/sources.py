@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 FOLDER: Final = ".linkspan"
-_SUFFIXES: Final = (".yaml", ".yml")
+SUFFIXES: Final = (".yaml", ".yml")
 _GIT_LIMIT_S: Final = 30.0
 
 
@@ -17,7 +17,7 @@ def find_file(name: str) -> Path | None:
     if path.is_file():
         return path
     if "/" not in name:
-        for suffix in _SUFFIXES:
+        for suffix in SUFFIXES:
             found = Path(FOLDER) / f"{name}{suffix}"
             if found.is_file():
                 return found
@@ -26,7 +26,13 @@ def find_file(name: str) -> Path | None:
 
 def all_files() -> list[Path]:
     """Every pipeline in ``.linkspan``."""
-    return sorted(path for path in Path(FOLDER).glob("*") if path.suffix in _SUFFIXES)
+    return files_of(Path())
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Every pipeline of a folder's ``.linkspan``."""
+    found = (folder / FOLDER).glob("*")
+    return sorted(path for path in found if path.suffix in SUFFIXES and path.is_file())
 
 
 def workspace_of(file: Path) -> Path:

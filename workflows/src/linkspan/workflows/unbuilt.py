@@ -11,14 +11,8 @@ from typing import Final
 
 UNBUILT: Final[frozenset[str]] = frozenset(
     {
-        "top.secrets",
         "top.use",
         "top.concurrency",
-        "trigger.push",
-        "trigger.tag",
-        "trigger.schedule",
-        "trigger.watch",
-        "trigger.webhook",
         "job.strategy",
         "job.secrets",
         "job.volumes",

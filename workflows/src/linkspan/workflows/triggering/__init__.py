@@ -1,0 +1,1 @@
+"""What begins runs besides people: time, pushes, requests from elsewhere, changed files."""
