@@ -276,3 +276,28 @@ def test_a_check_complains_and_builds_nothing(daemon: Daemon) -> None:
     assert daemon.images() == before
     good = daemon.write_context('FROM busybox\nCMD ["a"]\n')
     assert "nothing to complain about" in daemon.cli("build", "--check", good).out
+
+
+def test_the_cache_can_be_seen_and_pruned(daemon: Daemon) -> None:
+    daemon.docker("builder", "prune", "-af")
+    context = daemon.write_context(
+        "FROM busybox AS made\nRUN echo made > /made\nFROM busybox\n"
+        "RUN --mount=type=cache,target=/c,id=seen echo x > /c/x\nCOPY --from=made /made /\n"
+    )
+    daemon.docker("build", "-t", "pruned", context)
+    rows = {row["Description"]: row for row in daemon.get("/system/df")["BuildCache"]}
+    assert rows["cache mount seen"]["Type"] == "exec.cachemount"
+    assert rows["COPY --from=made /made /"]["Shared"]
+    made = rows["RUN /bin/sh -c echo made > /made"]
+    assert not made["Shared"]
+    assert "exec.cachemount" in daemon.docker("system", "df", "-v").out
+    out = daemon.docker("builder", "prune", "-f", "--filter", f"id={made['ID']}").out
+    assert made["ID"] in out
+    daemon.docker("builder", "prune", "-f")
+    left = daemon.get("/system/df")["BuildCache"]
+    assert left
+    assert all(row["Shared"] for row in left)
+    daemon.docker("builder", "prune", "-af")
+    assert daemon.get("/system/df")["BuildCache"] == []
+    assert ran(daemon, "pruned", "cat", "/made") == "made\n"
+    daemon.docker("rmi", "pruned")

@@ -167,5 +167,53 @@ async def test_a_bad_parcel_is_refused(api, builder, body, status) -> None:
 async def test_the_cache_is_pruned_also_where_there_is_none(api) -> None:
     empty = {"CachesDeleted": None, "SpaceReclaimed": 0}
     assert (await api.ask("POST", "/build/prune")).json == empty
+    assert (await api.ask("GET", "/system/df?type=build-cache")).json["BuildCache"] == []
     api.host.drivers["builder", ""] = FakeBuilder(host=api.host)
     assert (await api.ask("POST", "/build/prune")).json == empty
+
+
+@pytest.fixture
+def filled(builder) -> FakeBuilder:
+    builder.steps.update({"aa1", "aa2", "bb1"})
+    return builder
+
+
+async def test_the_cache_is_a_row_of_disk_usage(api, filled) -> None:
+    rows = (await api.ask("GET", "/system/df?type=build-cache")).json["BuildCache"]
+    assert [(row["ID"], row["Type"], row["Size"]) for row in rows] == [
+        ("aa1", "regular", 1),
+        ("aa2", "regular", 1),
+        ("bb1", "regular", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "gone"),
+    [
+        ("", ["aa1", "aa2", "bb1"]),
+        ('filters={"id":["aa"]}', ["aa1", "aa2"]),
+        ('filters={"type":["exec.cachemount"]}', None),
+        ('filters={"inuse":["true"]}', None),
+        ('filters={"shared":["false"]}', ["aa1", "aa2", "bb1"]),
+        ("keep-storage=2", ["aa1"]),
+        ("reserved-space=3", None),
+        ("max-used-space=1", ["aa1", "aa2"]),
+    ],
+)
+async def test_prune_takes_dockers_filters_and_limits(api, filled, query, gone) -> None:
+    answer = (await api.ask("POST", f"/build/prune?{query}")).json
+    assert answer == {"CachesDeleted": gone, "SpaceReclaimed": len(gone or ())}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        'filters={"what":["x"]}',
+        'filters={"until":["x"]}',
+        "keep-storage=x",
+        'filters={"inuse":["x"]}',
+    ],
+)
+async def test_a_bad_filter_prunes_nothing(api, filled, query) -> None:
+    assert (await api.ask("POST", f"/build/prune?{query}")).status == 400
+    assert len(filled.steps) == 3

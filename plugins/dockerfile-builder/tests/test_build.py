@@ -557,17 +557,6 @@ async def test_a_waiting_build_does_the_step_when_the_first_is_cancelled(worksho
     assert len(workshop.engine.images.stored) == 1
 
 
-async def test_prune_keeps_layers_of_images(workshop):
-    await workshop.build(
-        dockerfile("FROM scratch AS one", "RUN write /x 1", "FROM scratch", "COPY --from=one /x /y")
-    )
-    assert len(await workshop.snapshots.layers()) == 2
-    assert await workshop.driver.prune() > 0
-    (left,) = await workshop.snapshots.layers()
-    assert left.name in workshop.engine.images.list()[0].chain_ids
-    assert await workshop.driver.cached_layers() == []
-
-
 async def test_gc_forgets_steps_without_a_layer(workshop):
     await workshop.build(dockerfile("FROM scratch", "RUN echo 1"))
     for layer in await workshop.snapshots.layers():

@@ -1,5 +1,6 @@
 """The records of finished steps."""
 
+import attrs
 import pytest
 
 from linkspan.plugins.dockerfile_builder.cache import StepCache, StepRecord, step_key
@@ -50,12 +51,30 @@ def test_the_file_is_written_anew_when_it_holds_old_lines(path):
     assert len(path.read_text().splitlines()) == 1
 
 
-def test_clearing_empties_file_and_memory(path):
+def test_what_is_forgotten_is_gone_from_file_and_memory(path):
     cache = reopened(path)
     cache.put("a", ONE)
-    cache.clear()
+    cache.forget(["a"])
     assert cache.get("a") is None
     assert reopened(path).layers() == {}
+
+
+def test_uses_are_counted_over_restarts(path):
+    cache = reopened(path)
+    cache.put("a", attrs.evolve(ONE, made_at=5.0))
+    assert (cache.use_of("a").at, cache.use_of("a").count) == (5.0, 0)
+    for _ in range(3):
+        cache.mark_used("a")
+    cache.mark_used("gone")
+    cache.save_uses()
+    again = reopened(path)
+    assert again.use_of("a").count == 3
+    assert again.use_of("a").at > 5.0
+    again.mark_used("a")
+    again.save_uses()
+    for _ in range(3):
+        again.put("b", TWO)
+    assert reopened(path).use_of("a").count == 4
 
 
 def test_a_key_depends_on_facts_and_not_on_their_order():

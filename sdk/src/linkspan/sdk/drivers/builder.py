@@ -2,7 +2,7 @@
 
 import abc
 import enum
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,55 @@ class BuildResult:
     cached_steps: int
 
 
+@attrs.frozen(kw_only=True)
+class CacheEntry:
+    """One thing that the builder keeps (Docker API BuildCache).
+
+    Attributes:
+        kind: ``regular`` (a layer) or ``exec.cachemount``.
+        in_use: A build that runs now needs it.
+        shared: An image has it, too: removing it frees nothing.
+        created_at, used_at: Seconds since the epoch.
+        uses: How often it saved work.
+    """
+
+    id: str
+    parent: str = ""
+    kind: str = "regular"
+    description: str = ""
+    size_bytes: int = 0
+    in_use: bool = False
+    shared: bool = False
+    created_at: float = 0.0
+    used_at: float = 0.0
+    uses: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class PruneRequest:
+    """What may go, and when it is enough; without limits, all that may go does.
+
+    Attributes:
+        wants: Whether an entry may go. Entries in use never do.
+        keep_bytes: Never go below so much.
+        max_used_bytes: Stop when no more than this is used.
+        min_free_bytes: Stop when so much of the disk is free.
+    """
+
+    wants: Callable[[CacheEntry], bool] = lambda _: True
+    keep_bytes: int = 0
+    max_used_bytes: int | None = None
+    min_free_bytes: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class PruneResult:
+    """Ids of the entries that went, and the bytes that became free."""
+
+    removed: tuple[str, ...] = ()
+    freed_bytes: int = 0
+
+
 @contract(role="builder", version=1, stage=Stage.BETA, since="0.1")
 class Builder(Driver[Config], abc.ABC):
     """Builds images."""
@@ -111,8 +160,12 @@ class Builder(Driver[Config], abc.ABC):
         """
 
     @abc.abstractmethod
-    async def prune(self) -> int:
-        """Empty the cache; return the bytes that became free."""
+    async def prune(self, request: PruneRequest) -> PruneResult:
+        """Forget entries of the cache, those first that were not used for the longest time."""
+
+    @abc.abstractmethod
+    async def cache_entries(self) -> list[CacheEntry]:
+        """What the cache holds, oldest use first."""
 
     @abc.abstractmethod
     async def cached_layers(self) -> list[str]:

@@ -6,14 +6,14 @@ from typing import Any
 import attrs
 
 from linkspan.plugins.docker_api import build_parcel
+from linkspan.plugins.docker_api.build_cache import decode_prune
 from linkspan.plugins.docker_api.codec_image import registry_config
 from linkspan.plugins.docker_api.codec_resources import decode_ulimits
 from linkspan.plugins.docker_api.document import Document, map_parameter, parse_parameter
-from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.streams import run_with_progress
 from linkspan.sdk.diagnostics import Diagnostic, render
-from linkspan.sdk.drivers.builder import Builder, BuildRequest
+from linkspan.sdk.drivers.builder import Builder, BuildRequest, PruneResult
 from linkspan.sdk.errors import InvalidArgument, NotFound, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, Writer, json_response
@@ -76,16 +76,16 @@ class BuildRoutes:
 
     async def prune(self, request: Request) -> Response:
         """POST /build/prune."""
-        read_filters(
-            request, ("until", "id", "parent", "type", "description", "inuse", "shared", "private")
-        )
+        asked = decode_prune(request)
         try:
             builder = self._builder
         except NotFound:
-            reclaimed = 0  # no builder, no cache: `docker system prune` asks all the same
+            result = PruneResult()  # no builder, no cache: `docker system prune` asks all the same
         else:
-            reclaimed = await builder.prune()
-        return json_response({"CachesDeleted": None, "SpaceReclaimed": reclaimed})
+            result = await builder.prune(asked)
+        return json_response(
+            {"CachesDeleted": list(result.removed) or None, "SpaceReclaimed": result.freed_bytes}
+        )
 
 
 def _encode_diagnostic(fault: Diagnostic) -> dict[str, object]:

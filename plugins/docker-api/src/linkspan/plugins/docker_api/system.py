@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from linkspan.plugins.docker_api.build_cache import encode_entry
 from linkspan.plugins.docker_api.codec_container import encode_summary
 from linkspan.plugins.docker_api.codec_image import encode_image_summary
 from linkspan.plugins.docker_api.codec_volume import encode_volume
@@ -15,7 +16,8 @@ from linkspan.plugins.docker_api.image_usage import LayerUsage
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.swarm import swarm_state
 from linkspan.plugins.docker_api.volumes import volume_size
-from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.drivers.builder import Builder
+from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.container import ContainerFilter, ContainerStatus
@@ -184,9 +186,15 @@ class SystemRoutes:
         if "volume" in wanted:
             out["Volumes"] = await self._volume_usage()
         if "build-cache" in wanted:
-            # The builder's cache consists of layers, which count as images' above.
-            out["BuildCache"] = []
+            out["BuildCache"] = await self._build_cache()
         return json_response(out)
+
+    async def _build_cache(self) -> list[dict[str, Any]]:
+        try:
+            builder: Builder[Any] = self._host.driver("builder")
+        except NotFound:
+            return []
+        return [encode_entry(entry) for entry in await builder.cache_entries()]
 
     async def _image_usage(self) -> dict[str, Any]:
         images = self._engine.images.list()

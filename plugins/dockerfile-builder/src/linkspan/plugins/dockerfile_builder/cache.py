@@ -8,6 +8,7 @@ driver; a record whose layer is gone is forgotten when it is looked up.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,12 +24,26 @@ class StepRecord:
         diff_id: The layer's, empty like the layer.
         size_bytes: The layer's.
         created: When it was made, RFC 3339.
+        parent: Name of the layer below.
+        step: The instruction, as the image's history tells it.
+        made_at: As ``created``, in seconds since the epoch; 0 if not known.
     """
 
     layer: str = ""
     diff_id: str = ""
     size_bytes: int = 0
     created: str = ""
+    parent: str = ""
+    step: str = ""
+    made_at: float = 0.0
+
+
+@attrs.define
+class Use:
+    """When a record was last used, seconds since the epoch, and how often."""
+
+    at: float = 0.0
+    count: int = 0
 
 
 def step_key(**facts: object) -> str:
@@ -44,6 +59,8 @@ class StepCache:
         self._path = path
         self._records: dict[str, StepRecord] = {}
         self._lines = 0
+        self._uses: dict[str, Use] = {}
+        self._unsaved: set[str] = set()
 
     def load(self) -> None:
         """Read the file, and write it anew when it holds more lines than records."""
@@ -56,19 +73,51 @@ class StepCache:
             try:
                 fields = json.loads(line)
                 key = fields.pop("key")
+                used = fields.pop("used", None)
                 record = StepRecord(**fields) if fields else None
-            except (ValueError, KeyError, TypeError, AttributeError):
+                if used is not None:
+                    self._uses[key] = Use(float(used[0]), int(used[1]))
+                    continue
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError):
                 continue
             if record is None:
                 self._records.pop(key, None)
             else:
                 self._records[key] = record
-        if self._lines > len(self._records):
+        # What a crash has cut off must not be built on.
+        if self._lines > 2 * len(self._records) or not data.endswith(b"\n"):
             self._rewrite()
 
     def get(self, key: str) -> StepRecord | None:
         """The record of a key; does not block."""
         return self._records.get(key)
+
+    def mark_used(self, key: str) -> None:
+        """It saved work just now; written down by :meth:`save_uses`. Does not block."""
+        use = self._uses.setdefault(key, Use())
+        use.at, use.count = time.time(), use.count + 1
+        self._unsaved.add(key)
+
+    def use_of(self, key: str) -> Use:
+        """When and how often a record was used; does not block."""
+        record = self._records.get(key)
+        use = self._uses.get(key, Use())
+        return Use(max(use.at, record.made_at if record else 0.0), use.count)
+
+    def save_uses(self) -> None:
+        """Write down what was used since the last time."""
+        keys, self._unsaved = self._unsaved, set()
+        lines: list[dict[str, object]] = [
+            {"key": key, "used": [round(self._uses[key].at, 3), self._uses[key].count]}
+            for key in keys
+            if key in self._records and key in self._uses
+        ]
+        if lines:
+            self._append(lines)
+
+    def records(self) -> dict[str, StepRecord]:
+        """Key → record; does not block."""
+        return dict(self._records)
 
     def put(self, key: str, record: StepRecord) -> None:
         """Remember, on disk too."""
@@ -78,13 +127,10 @@ class StepCache:
     def forget(self, keys: Iterable[str]) -> None:
         """Drop records, on disk too."""
         gone = [key for key in keys if self._records.pop(key, None) is not None]
+        for key in gone:
+            self._uses.pop(key, None)
         if gone:
             self._append([{"key": key} for key in gone])
-
-    def clear(self) -> None:
-        """Forget everything, on disk too."""
-        self._records.clear()
-        self._rewrite()
 
     def layers(self) -> dict[str, StepRecord]:
         """Layer name → one record that made it; does not block."""
@@ -108,12 +154,12 @@ class StepCache:
         self._lines += len(lines)
 
     def _rewrite(self) -> None:
+        lines: list[dict[str, object]] = []
+        for key, record in self._records.items():
+            lines.append({"key": key, **attrs.asdict(record)})
+            if use := self._uses.get(key):
+                lines.append({"key": key, "used": [round(use.at, 3), use.count]})
         fresh = self._path.with_suffix(".new")
-        fresh.write_text(
-            "".join(
-                json.dumps({"key": key, **attrs.asdict(record)}, separators=(",", ":")) + "\n"
-                for key, record in self._records.items()
-            )
-        )
+        fresh.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
         fresh.replace(self._path)
-        self._lines = len(self._records)
+        self._lines = len(lines)

@@ -11,10 +11,14 @@ class DockerfileBuilderConfig:
         max_context_bytes: A build context larger than this is refused (unpacked size).
         max_context_entries: Files, directories and links of a context.
         max_archive_bytes: What ADD unpacks from one archive.
-        max_parallel_steps: RUN, COPY and ADD steps that work at the same time, over all builds.
+        max_cache_bytes: After a build, steps that were not used for the longest time are forgotten until no more
+            than this is used by steps alone; 0 means no limit.
+        max_cache_bytes: int = 0
+    max_parallel_steps: RUN, COPY and ADD steps that work at the same time, over all builds.
     """
 
     max_context_bytes: int = 16 << 30
     max_context_entries: int = 1_000_000
     max_archive_bytes: int = 64 << 30
+    max_cache_bytes: int = 0
     max_parallel_steps: int = 4

@@ -17,13 +17,22 @@ from linkspan.plugins.dockerfile_builder.image_config import ImageState
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors, in_thread
 from linkspan.plugins.dockerfile_builder.lint import CheckSettings, Finding, diagnostic, lint
 from linkspan.plugins.dockerfile_builder.parser import MAX_FILE_BYTES
+from linkspan.plugins.dockerfile_builder.pruning import Pruner, disk_free
 from linkspan.plugins.dockerfile_builder.solver import SCRATCH, Build, global_scope
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
 from linkspan.plugins.dockerfile_builder.stream import BuildStream
 from linkspan.plugins.dockerfile_builder.tree import DigestMemo, FolderTree, TarTree, Tree
 from linkspan.sdk.diagnostics import Diagnostic, render
 from linkspan.sdk.dockerignore import IgnorePatterns
-from linkspan.sdk.drivers.builder import Builder, BuilderCap, BuildRequest, BuildResult
+from linkspan.sdk.drivers.builder import (
+    Builder,
+    BuilderCap,
+    BuildRequest,
+    BuildResult,
+    CacheEntry,
+    PruneRequest,
+    PruneResult,
+)
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, Unsupported
 from linkspan.sdk.glob import PatternError
 from linkspan.sdk.host import Host, NewImage
@@ -46,6 +55,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         self._cache_mounts = CacheMounts(host.state_dir / "cache-mounts")
         self._layers = layers
         self._memo = DigestMemo()
+        self._pruner = Pruner(layers, self._cache_mounts, self._image_layers)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -116,6 +126,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
             except LinkspanError:
                 stream.failed()
                 raise
+        await self._after_build()
         stream.finish(image.id, tuple(tag.familiar for tag in tags))
         return BuildResult(image_id=image.id, steps=build.steps, cached_steps=build.cached_steps)
 
@@ -235,10 +246,25 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         """A config with instructions applied. Raises InvalidArgument."""
         return change_config(config, changes)
 
-    async def prune(self) -> int:
-        """Empty the cache; layers of images and of running builds stay."""
+    async def prune(self, request: PruneRequest) -> PruneResult:
+        """Forget steps and cache mounts; layers of images and of running builds stay."""
+        return await self._pruner.prune(request, lambda: disk_free(self._host.state_dir))
+
+    async def cache_entries(self) -> list[CacheEntry]:
+        """Layers of remembered steps, and cache mounts with what they take on the disk."""
+        return await self._pruner.entries()
+
+    def _image_layers(self) -> set[str]:
         images = self._host.engine.images.list()
-        return await self._layers.prune({name for image in images for name in image.chain_ids})
+        return {name for image in images for name in image.chain_ids}
+
+    async def _after_build(self) -> None:
+        """Write down what was used, and keep to the limit of the settings."""
+        cache = self._layers.cache
+        await in_thread(cache.save_uses)
+        limit = self._config.max_cache_bytes
+        if limit and sum(record.size_bytes for record in cache.layers().values()) > limit:
+            await self.prune(PruneRequest(max_used_bytes=limit, wants=lambda e: not e.shared))
 
     async def cached_layers(self) -> list[str]:
         """Layers of remembered steps and running builds, and keys of the snapshots in work."""

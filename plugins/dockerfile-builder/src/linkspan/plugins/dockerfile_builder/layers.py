@@ -4,11 +4,13 @@ import contextlib
 import errno
 import functools
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import attrs
 import trio
 
 from linkspan.plugins.dockerfile_builder.cache import StepCache, StepRecord
@@ -92,22 +94,26 @@ class LayerMaker:
     async def lookup(self, key: str) -> StepRecord | None:
         """A remembered step whose layer is still there."""
         record = self.cache.get(key)
-        if record is None or not record.layer:
+        if record is None:
+            return None
+        if not record.layer:
+            self.cache.mark_used(key)
             return record
         try:
             await self.snapshots.stat(record.layer)
         except NotFound:
             await in_thread(self.cache.forget, [key])
             return None
+        self.cache.mark_used(key)
         return record
 
     async def once(
-        self, key: str, make: Callable[[], Awaitable[StepRecord]], *, use_cache: bool
+        self, key: str, make: Callable[[], Awaitable[StepRecord]], *, use_cache: bool, step: str
     ) -> tuple[StepRecord, bool]:
         """The step's result, and whether it came from the cache.
 
-        The same step in two builds runs once; the second waits, and makes it itself should the first
-        fail or be cancelled.
+        ``step`` tells people what it is. The same step in two builds runs once; the second waits, and
+        makes it itself should the first fail or be cancelled.
         """
         while use_cache:
             record = await self.lookup(key)
@@ -121,7 +127,7 @@ class LayerMaker:
         self._running[key] = done
         try:
             async with self._limiter:
-                record = await make()
+                record = attrs.evolve(await make(), step=step, made_at=time.time())
             await self.remember(key, record)
         finally:
             if self._running.get(key) is done:
@@ -177,7 +183,11 @@ class LayerMaker:
         """Make a snapshot a layer."""
         layer: Layer = await self.snapshots.commit(key, parent=parent)
         return StepRecord(
-            layer=layer.name, diff_id=layer.diff_id, size_bytes=layer.size_bytes, created=now()
+            layer=layer.name,
+            diff_id=layer.diff_id,
+            size_bytes=layer.size_bytes,
+            created=now(),
+            parent=parent,
         )
 
     async def write(
@@ -232,24 +242,8 @@ class LayerMaker:
             finally:
                 tree.close()
 
-    async def prune(self, keep: set[str]) -> int:
-        """Forget all steps, and remove their layers but those in ``keep``; return the bytes."""
-        kept = keep | self.in_use
-        pending = {n: r for n, r in self.cache.layers().items() if n not in kept}
-        freed = 0
-        removed = True
-        while pending and removed:
-            removed = False
-            # A layer can go only after those that stand on it: try until nothing moves.
-            for name, record in list(pending.items()):
-                if await self._remove_layer(name):
-                    del pending[name]
-                    freed += record.size_bytes
-                    removed = True
-        await in_thread(self.cache.clear)
-        return freed
-
-    async def _remove_layer(self, name: str) -> bool:
+    async def remove_layer(self, name: str) -> bool:
+        """Remove a layer; False if something stands on it."""
         try:
             await self.snapshots.remove_layer(name)
         except Conflict:

@@ -98,14 +98,16 @@ class RunStep:
             hosts=request.extra_hosts,
             **more,
         )
+        args = [f"{name}={value}" for name, value in self.scope.args.items()]
+        prefix = f"|{len(args)} {' '.join(args)} " if args else ""
+        history = f"RUN {prefix}{' '.join(argv)}"
         record, cached = await self.services.layers.once(
             key,
             lambda: self._execute(argv, network, mounts),
             use_cache=self.services.uses_cache(self.index),
+            step=history,
         )
-        args = [f"{name}={value}" for name, value in self.scope.args.items()]
-        prefix = f"|{len(args)} {' '.join(args)} " if args else ""
-        return record, cached, f"RUN {prefix}{' '.join(argv)}"
+        return record, cached, history
 
     async def _execute(self, argv: tuple[str, ...], network: str, mounts: StepMounts) -> StepRecord:
         layers, request = self.services.layers, self.services.request

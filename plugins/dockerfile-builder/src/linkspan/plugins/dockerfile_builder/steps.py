@@ -241,6 +241,7 @@ class StageRun:
                 step_key(op="workdir", parent=self.top, path=path, user=user),
                 lambda: self.services.layers.write(self.top, work),
                 use_cache=self.services.uses_cache(self.index),
+                step=f"WORKDIR {path}",
             )
         self._take(record, cached, f"WORKDIR {path}")
 

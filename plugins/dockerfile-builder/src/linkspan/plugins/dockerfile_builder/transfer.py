@@ -193,6 +193,7 @@ class Transfer:
                 self._key(content=[digest], kept_owner=True),
                 lambda: self._write([(tree, selection)], tree, keep_owner=True),
                 use_cache=self._use_cache,
+                step=self._order.history,
             )
         await layers.remember(named, record)
         return record, cached
@@ -205,6 +206,7 @@ class Transfer:
                 self._key(content=digests, kept_owner=False),
                 lambda: self._write([(tree, selection) for tree, selection, _ in parts], context),
                 use_cache=self._use_cache,
+                step=self._order.history,
             )
 
     @contextlib.asynccontextmanager

@@ -15,7 +15,13 @@ import attrs
 import pytest
 import trio
 
-from linkspan.sdk.drivers.builder import Builder, BuilderCap, BuildRequest, BuildResult
+from linkspan.sdk.drivers.builder import (
+    Builder,
+    BuilderCap,
+    BuildRequest,
+    BuildResult,
+    PruneRequest,
+)
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.host import NewImage
 from linkspan.sdk.image_config import digest_of, parse_image_config
@@ -247,10 +253,32 @@ class BuilderConformance:
 
     async def test_pruning_empties_the_cache(self, builder: Builder[Any]) -> None:
         await self.build(builder, self.good)
-        assert await builder.prune() >= 0
+        entries = await builder.cache_entries()
+        if BuilderCap.CACHE in builder.capabilities:
+            assert entries
+        pruned = await builder.prune(PruneRequest())
+        assert set(pruned.removed) == {entry.id for entry in entries}
+        assert pruned.freed_bytes >= 0
+        assert await builder.cache_entries() == []
         assert await builder.cached_layers() == []
         again, _ = await self.build(builder, self.good)
         assert again.cached_steps == 0
+
+    async def test_pruning_takes_what_is_wanted_and_stops_at_its_limit(
+        self, builder: Builder[Any]
+    ) -> None:
+        await self.build(builder, self.good)
+        await self.build(builder, self.good, hello="other")
+        entries = await builder.cache_entries()
+        assert (await builder.prune(PruneRequest(wants=lambda _: False))).removed == ()
+        assert (await builder.prune(PruneRequest(keep_bytes=1 << 40))).removed == ()
+        assert (await builder.prune(PruneRequest(max_used_bytes=1 << 40))).removed == ()
+        assert await builder.cache_entries() == entries
+        if entries:
+            chosen = entries[-1].id
+            some = await builder.prune(PruneRequest(wants=lambda entry: entry.id == chosen))
+            assert some.removed == (chosen,)
+            assert chosen not in {entry.id for entry in await builder.cache_entries()}
 
     async def test_a_cancelled_build_leaves_no_image(
         self, builder: Builder[Any], builder_host: FakeHost

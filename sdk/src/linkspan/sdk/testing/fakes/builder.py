@@ -14,7 +14,15 @@ import trio
 
 from linkspan.sdk.diagnostics import Diagnostic, Label, Span
 from linkspan.sdk.drivers.base import NoConfig
-from linkspan.sdk.drivers.builder import Builder, BuilderCap, BuildRequest, BuildResult
+from linkspan.sdk.drivers.builder import (
+    Builder,
+    BuilderCap,
+    BuildRequest,
+    BuildResult,
+    CacheEntry,
+    PruneRequest,
+    PruneResult,
+)
 from linkspan.sdk.errors import InvalidArgument, LinkspanError
 from linkspan.sdk.host import Host, NewImage
 from linkspan.sdk.progress import Progress, ProgressSink
@@ -99,10 +107,22 @@ class FakeBuilder(Builder[NoConfig]):
             if not line.split()[0].isupper()
         )
 
-    async def prune(self) -> int:
-        """Forget the steps."""
-        self.steps.clear()
-        return 0
+    async def prune(self, request: PruneRequest) -> PruneResult:
+        """Forget steps. Each counts as one byte."""
+        removed = []
+        for entry in await self.cache_entries():
+            left = len(self.steps)
+            done = request.max_used_bytes is not None and left <= request.max_used_bytes
+            if left <= request.keep_bytes or done:
+                break
+            if request.wants(entry):
+                self.steps.remove(entry.id)
+                removed.append(entry.id)
+        return PruneResult(removed=tuple(removed), freed_bytes=len(removed))
+
+    async def cache_entries(self) -> list[CacheEntry]:
+        """The steps, in no order."""
+        return [CacheEntry(id=step, size_bytes=1) for step in sorted(self.steps)]
 
     async def cached_layers(self) -> list[str]:
         """There are no layers."""
