@@ -13,7 +13,7 @@ from linkspan.plugins.local_volumes import copying, mounting
 from linkspan.plugins.local_volumes.driver import LocalVolumes
 from linkspan.plugins.local_volumes.store import VolumeFolders
 from linkspan.sdk.drivers.base import NoConfig
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, OutOfSpace, Unsupported
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, OutOfSpace
 from linkspan.sdk.model.volume import VolumeSpec
 from linkspan.sdk.testing.conformance.volume import VolumeConformance
 from linkspan.sdk.testing.host import FakeHost
@@ -47,6 +47,16 @@ async def volumes(fake_host: FakeHost) -> AsyncIterator[LocalVolumes]:
             mounting.DeviceMount(fstype="none", device="/srv", flags=4096 | 1, data=""),
         ),
         (
+            {"type": "ext4", "device": "/dev/sdz1", "o": "noatime,commit=5"},
+            mounting.DeviceMount(fstype="ext4", device="/dev/sdz1", flags=1024, data="commit=5"),
+        ),
+        (
+            {"type": "nfs", "device": ":/x", "o": "addr=10.0.0.1,rw,nfsvers=4"},
+            mounting.DeviceMount(
+                fstype="nfs", device=":/x", flags=0, data="addr=10.0.0.1,nfsvers=4"
+            ),
+        ),
+        (
             {"type": "none", "device": "/srv"},
             mounting.DeviceMount(fstype="none", device="/srv", flags=4096, data=""),
         ),
@@ -66,10 +76,12 @@ def test_options_are_read_as_docker_does(
     ("options", "error", "text"),
     [
         ({"colour": "blue"}, InvalidArgument, "colour"),
-        ({"type": "tmpfs"}, InvalidArgument, "missing device"),
-        ({"device": "/dev/sda1"}, InvalidArgument, "missing type"),
+        ({"type": "tmpfs"}, InvalidArgument, 'missing required option: "device"'),
+        ({"device": "/dev/sda1"}, InvalidArgument, 'missing required option: "type"'),
+        ({"o": "ro"}, InvalidArgument, 'missing required option: "device"'),
+        ({"size": "10m"}, InvalidArgument, "no quota support"),
         ({"o": "bind", "device": "srv"}, InvalidArgument, "absolute"),
-        ({"type": "nfs", "o": "addr=10.0.0.1", "device": ":/x"}, Unsupported, "nfs"),
+        ({"type": "nfs", "device": ":/x"}, InvalidArgument, "address of its server"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -252,6 +264,32 @@ async def test_a_mount_without_users_is_taken_away_at_the_next_start(
     async with LocalVolumes.open(NoConfig(), fake_host) as second:
         await second.recover()
     assert not mounting.is_mounted(folder)
+
+
+@pytest.mark.system
+async def test_a_part_of_a_volume_is_mounted_by_itself(
+    volumes: LocalVolumes, unmounted: Path, fake_host: FakeHost
+) -> None:
+    made = await volumes.create(VolumeSpec(name="data"))
+    data = Path(made.mountpoint)
+    (data / "in/side").mkdir(parents=True)
+    (data / "in/side/file").write_text("seen")
+    (data / "note").write_text("a file")
+    (data / "link").symlink_to("in/side")
+    (data / "out").symlink_to("/etc")
+    await volumes.mount("data", "c1")
+    folder = await volumes.mount_part("data", "c1", "link")
+    assert (folder / "file").read_text() == "seen"
+    assert (await volumes.mount_part("data", "c1", "note")).read_text() == "a file"
+    for path in ("out", "../..", "in/../../x", "/etc"):
+        with pytest.raises(InvalidArgument, match="leads out"):
+            await volumes.mount_part("data", "c1", path)
+    with pytest.raises(NotFound, match="cannot access path"):
+        await volumes.mount_part("data", "c1", "missing")
+    await volumes.unmount("data", "c1")
+    assert list((fake_host.run_dir / "parts").iterdir()) == []
+    assert (data / "in/side/file").exists()
+    await volumes.remove("data")
 
 
 def _fill(path: Path) -> None:

@@ -233,7 +233,11 @@ class Lifecycle:
             if point.type == "volume":
                 driver = self._drivers.volume(point.driver)
                 await driver.mount(point.name, container.id)
-                if not (ask is not None and ask.no_copy):
+                part = ask.volume_subpath if ask is not None else ""
+                if part:
+                    source = await driver.mount_part(point.name, container.id, part)
+                    point = attrs.evolve(point, source=str(source))
+                elif not (ask is not None and ask.no_copy):
                     await driver.populate(point.name, self.rootfs(container.id), point.destination)
             elif point.type == "bind":
                 await trio.to_thread.run_sync(

@@ -5,6 +5,7 @@ import enum
 from pathlib import Path
 
 from linkspan.sdk.drivers.base import Config, Driver
+from linkspan.sdk.errors import Unsupported
 from linkspan.sdk.model.volume import Volume, VolumeSpec, VolumeUsage
 from linkspan.sdk.stability import Stage, contract
 
@@ -64,6 +65,18 @@ class VolumeDriver(Driver[Config], abc.ABC):
         Raises:
             NotFound: No such volume.
         """
+
+    async def mount_part(self, name: str, container_id: str, path: str) -> Path:
+        """Make a folder or file of a volume, which is mounted for the container, usable by itself.
+
+        ``path`` is resolved inside the volume: no link leads out. ``unmount`` takes it away, too.
+
+        Raises:
+            NotFound: There is no such path in the volume.
+            InvalidArgument: It leads out of the volume.
+            Unsupported: This driver cannot.
+        """
+        raise Unsupported(f"volume {name}: its driver cannot mount a part of a volume")
 
     @abc.abstractmethod
     async def unmount(self, name: str, container_id: str) -> None:

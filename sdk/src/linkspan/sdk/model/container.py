@@ -137,6 +137,7 @@ class Mount:
     Attributes:
         source: Host path, volume name, or empty (anonymous volume, tmpfs).
         no_copy: Do not copy the image's content into a new volume.
+        volume_subpath: A folder or file in the volume to mount instead of the whole.
         size_bytes: tmpfs only; 0 means no limit.
         options: tmpfs options as the user wrote them.
         create_source: Make a missing bind source (``-v`` does, ``--mount`` does not).
@@ -152,6 +153,7 @@ class Mount:
     read_only: bool = False
     propagation: str = ""
     no_copy: bool = False
+    volume_subpath: str = ""
     volume_driver: str = ""
     volume_labels: Mapping[str, str] = attrs.field(factory=dict)
     volume_options: Mapping[str, str] = attrs.field(factory=dict)

@@ -55,8 +55,8 @@ def decode_mount(body: Document) -> Mount:
             raise _invalid(kind, f"field {name} must not be specified")
     if bind.text("Propagation") not in _PROPAGATIONS:
         raise _invalid(kind, f"invalid propagation mode: {bind.text('Propagation')}")
-    if volume.text("Subpath"):
-        raise Unsupported("a subpath of a volume cannot be mounted; mount the volume itself")
+    if volume.text("Subpath") and not _is_local(volume.text("Subpath")):
+        raise _invalid(kind, "invalid path: Subpath must be a relative path within the volume")
     below = _recursion(bind, read_only=body.flag("ReadOnly"))
     driver = volume.document("DriverConfig")
     return Mount(
@@ -66,6 +66,7 @@ def decode_mount(body: Document) -> Mount:
         read_only=body.flag("ReadOnly"),
         propagation=bind.text("Propagation"),
         no_copy=volume.flag("NoCopy"),
+        volume_subpath=volume.text("Subpath"),
         volume_driver=driver.text("Name"),
         volume_labels=volume.text_map("Labels"),
         volume_options=driver.text_map("Options"),
@@ -76,6 +77,10 @@ def decode_mount(body: Document) -> Mount:
         recursive=not bind.flag("NonRecursive"),
         read_only_recursive=below,
     )
+
+
+def _is_local(path: str) -> bool:
+    return not path.startswith("/") and posixpath.normpath(path).partition("/")[0] != ".."
 
 
 def _recursion(bind: Document, *, read_only: bool) -> Literal["try", "must", "never"]:
@@ -115,6 +120,8 @@ def encode_mount(mount: Mount) -> dict[str, Any]:
         options = {}
         if mount.no_copy:
             options["NoCopy"] = True
+        if mount.volume_subpath:
+            options["Subpath"] = mount.volume_subpath
         if mount.volume_labels:
             options["Labels"] = dict(mount.volume_labels)
         if mount.volume_driver or mount.volume_options:

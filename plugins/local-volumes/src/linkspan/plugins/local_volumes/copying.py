@@ -17,6 +17,7 @@ from typing import Final
 _OPENAT2: Final = 437
 _RESOLVE_IN_ROOT: Final = 0x10
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
+_RESOLVE_BENEATH: Final = 0x08
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -43,6 +44,28 @@ def open_folder_in_root(root: Path, path: str) -> int | None:
     if number in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
         return None
     raise OSError(number, os.strerror(number), path)
+
+
+def open_within(folder: Path, path: str) -> int:
+    """Open what is at a path within a folder, as a place: no link leads out (RESOLVE_BENEATH).
+
+    Raises:
+        OSError: ENOENT, or EXDEV if it leads out.
+    """
+    how = struct.pack(
+        "=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
+    )
+    folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd: int = _libc.syscall(
+            _OPENAT2, folder_fd, os.fsencode(path), how, ctypes.c_size_t(len(how))
+        )
+    finally:
+        os.close(folder_fd)
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return fd
 
 
 class FolderCopy:

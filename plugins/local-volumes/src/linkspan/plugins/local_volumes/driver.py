@@ -68,6 +68,11 @@ class LocalVolumes(VolumeDriver[NoConfig]):
         async with self._lock(name):
             return await trio.to_thread.run_sync(self._folders.mount, name, container_id)
 
+    async def mount_part(self, name: str, container_id: str, path: str) -> Path:
+        """See the contract."""
+        async with self._lock(name):
+            return await trio.to_thread.run_sync(self._folders.mount_part, name, container_id, path)
+
     async def unmount(self, name: str, container_id: str) -> None:
         """See the contract."""
         async with self._lock(name):

@@ -2,12 +2,13 @@
 
 import ctypes
 import os
+import socket
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.errors import InvalidArgument
 
 _MS_BIND: Final = 4096
 _MS_REC: Final = 1 << 14
@@ -37,6 +38,10 @@ _FLAGS: Final = {
     "defaults": 0,
 }
 
+_NEEDS: Final = {"type": ("device",), "device": ("type",), "o": ("device", "type")}
+"""Option → those that must stand with it, as in Docker."""
+_FROM_SERVERS: Final = ("nfs", "nfs4", "cifs", "smb3")
+
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -55,12 +60,17 @@ def parse_options(options: dict[str, str]) -> DeviceMount | None:
 
     Raises:
         InvalidArgument: An unknown option, or one that lacks another.
-        Unsupported: A file system that this driver does not mount.
     """
     for name in options:
-        if name not in ("type", "device", "o"):
+        if name == "size":
             raise InvalidArgument(
-                f"invalid option: '{name}'",
+                "quota size requested but no quota support",
+                code="no_quota",
+                help="for a volume in memory: --opt type=tmpfs --opt device=tmpfs --opt o=size=64m",
+            )
+        if name not in _NEEDS:
+            raise InvalidArgument(
+                f'invalid option: "{name}"',
                 code="unknown_volume_option",
                 details={"option": name},
                 help="volumes on this machine know the options type, device and o",
@@ -70,12 +80,16 @@ def parse_options(options: dict[str, str]) -> DeviceMount | None:
     fstype, device, words = (options.get(name, "") for name in ("type", "device", "o"))
     flags, data = _split_words(words)
     binds = bool(flags & _MS_BIND)
-    if not device:
-        raise InvalidArgument(
-            "missing device in volume options",
-            code="bad_volume_options",
-            help="for example: --opt type=none --opt o=bind --opt device=/srv/data",
-        )
+    for name, needed in _NEEDS.items():
+        for other in needed:
+            # A bind says with its ``o`` of which type it is.
+            known = options.get(other) or (other == "type" and binds)
+            if options.get(name) and not known:
+                raise InvalidArgument(
+                    f'missing required option: "{other}"',
+                    code="bad_volume_options",
+                    help="for example: --opt type=none --opt o=bind --opt device=/srv/data",
+                )
     if binds or fstype in ("none", "bind"):
         if not binds:
             flags |= _MS_BIND
@@ -85,16 +99,28 @@ def parse_options(options: dict[str, str]) -> DeviceMount | None:
                 code="bad_volume_options",
             )
         return DeviceMount(fstype="none", device=device, flags=flags, data="")
-    if fstype == "tmpfs":
-        return DeviceMount(fstype="tmpfs", device=device, flags=flags, data=data)
-    if not fstype:
-        raise InvalidArgument("missing type in volume options", code="bad_volume_options")
-    raise Unsupported(
-        f"volumes of type '{fstype}' are not mounted by this driver",
-        code="volume_type_unsupported",
-        details={"type": fstype},
-        help="mount it on the host and use --opt type=none --opt o=bind --opt device=/PATH",
-    )
+    if fstype in _FROM_SERVERS and not any(word.startswith("addr=") for word in data.split(",")):
+        raise InvalidArgument(
+            f"a volume of type {fstype} needs the address of its server",
+            code="bad_volume_options",
+            help="--opt o=addr=192.0.2.1,rw --opt device=:/path",
+        )
+    return DeviceMount(fstype=fstype, device=device, flags=flags, data=data)
+
+
+def _with_numeric_address(data: str) -> str:
+    """``addr=`` with the address of a host that is named there: the kernel knows no names.
+
+    Raises:
+        OSError: The name cannot be resolved.
+    """
+    words = []
+    for word in data.split(","):
+        key, equals, value = word.partition("=")
+        if key == "addr":
+            word = key + equals + str(socket.getaddrinfo(value, None)[0][4][0])
+        words.append(word)
+    return ",".join(words)
 
 
 def _split_words(words: str) -> tuple[int, str]:
@@ -125,7 +151,10 @@ def mount(what: DeviceMount, target: Path) -> None:
     Raises:
         OSError: As mount(2).
     """
-    _mount(what.device, target, what.fstype, what.flags, what.data)
+    data = what.data
+    if what.fstype in _FROM_SERVERS:
+        data = _with_numeric_address(data)
+    _mount(what.device, target, what.fstype, what.flags, data)
     if what.flags & _MS_BIND and what.flags & ~(_MS_BIND | _MS_REC):
         # A bind takes no other flags; they need a second call.
         _mount("none", target, "", (what.flags & ~_MS_REC) | _MS_REMOUNT, "")
@@ -142,6 +171,15 @@ def _mount(source: str, target: Path, fstype: str, flags: int, data: str) -> Non
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), source)
+
+
+def bind(source: str, target: Path) -> None:
+    """Mount a folder or file, with what is mounted below it, at another place.
+
+    Raises:
+        OSError: As mount(2).
+    """
+    _mount(source, target, "", _MS_BIND | _MS_REC, "")
 
 
 def unmount(target: Path) -> None:

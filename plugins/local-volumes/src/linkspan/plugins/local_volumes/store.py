@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,8 @@ class VolumeFolders:
         self._volumes = state_dir / "volumes"
         self._making = state_dir / "making"
         self._users = run_dir / "users"
-        for folder in (self._volumes, self._making, self._users):
+        self._parts = run_dir / "parts"
+        for folder in (self._volumes, self._making, self._users, self._parts):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def _folder(self, name: str) -> Path:
@@ -78,7 +80,15 @@ class VolumeFolders:
 
     def create(self, spec: VolumeSpec, *, anonymous: bool) -> Volume:
         """Make it, or return the one that is there."""
-        mounting.parse_options(dict(spec.options))
+        try:
+            mounting.parse_options(dict(spec.options))
+        except InvalidArgument as exc:
+            raise InvalidArgument(
+                f"create {spec.name}: {exc.message}",
+                code=exc.code,
+                details=exc.details,
+                help=exc.help,
+            ) from None
         final = self._folder(spec.name)
         with contextlib.suppress(NotFound):
             return self._same(self.read(spec.name), spec)
@@ -159,8 +169,47 @@ class VolumeFolders:
             raise disk_error(exc, f"cannot note who uses volume {name}") from exc
         return data
 
+    def mount_part(self, name: str, container_id: str, path: str) -> Path:
+        """Bind a folder or file of a volume to a place of its own."""
+        try:
+            opened = copying.open_within(self.data(name), path)
+        except OSError as exc:
+            if exc.errno in (errno.EXDEV, errno.ELOOP):
+                raise InvalidArgument(
+                    f"subpath {path} of volume {name} leads out of the volume", code="bad_subpath"
+                ) from exc
+            raise NotFound(
+                f"cannot access path {self.data(name)}/{path}: {exc.strerror}",
+                code="subpath_not_found",
+            ) from exc
+        folder = self._parts / name / container_id
+        try:
+            number = sum(1 for _ in folder.iterdir()) if folder.exists() else 0
+            target = folder / str(number)
+            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+            target.mkdir() if stat.S_ISDIR(os.fstat(opened).st_mode) else target.touch()
+            mounting.bind(f"/proc/self/fd/{opened}", target)
+        except OSError as exc:
+            raise disk_error(exc, f"cannot mount {path} of volume {name}") from exc
+        finally:
+            os.close(opened)
+        return target
+
+    def _unmount_parts(self, name: str, container_id: str) -> None:
+        folder = self._parts / name / container_id
+        if not folder.exists():
+            return
+        for target in folder.iterdir():
+            with contextlib.suppress(OSError):  # a crash fell between making it and mounting
+                mounting.unmount(target)
+            target.rmdir() if target.is_dir() else target.unlink()
+        folder.rmdir()
+        with contextlib.suppress(OSError):  # others have parts of it
+            folder.parent.rmdir()
+
     def unmount(self, name: str, container_id: str) -> None:
         """Forget a user; the last one of a volume with a device takes its mount away."""
+        self._unmount_parts(name, container_id)
         (self._users / name / container_id).unlink(missing_ok=True)
         if self.users(name):
             return

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from linkspan.sdk.drivers.volume import VolumeCap, VolumeDriver
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unsupported
 from linkspan.sdk.model.volume import VolumeSpec
 from linkspan.sdk.testing.host import FakeHost
 
@@ -192,6 +192,26 @@ class VolumeConformance:
             assert await volumes.populate(name, image, path) == bool(expected)
             folder = await volumes.mount(name, "c1")
             assert {entry.name for entry in folder.iterdir()} == expected
+
+    @pytest.mark.system
+    async def test_a_part_is_within_the_volume(self, volumes: VolumeDriver[Any]) -> None:
+        made = await volumes.create(VolumeSpec(name="data"))
+        folder = Path(made.mountpoint)
+        (folder / "in").mkdir()
+        (folder / "in/file").write_text("x")
+        (folder / "out").symlink_to("..")
+        await volumes.mount("data", "c1")
+        try:
+            part = await volumes.mount_part("data", "c1", "in")
+        except Unsupported:
+            pytest.skip("the driver cannot mount parts")
+        assert (part / "file").read_text() == "x"
+        with pytest.raises(InvalidArgument):
+            await volumes.mount_part("data", "c1", "out/x")
+        with pytest.raises(NotFound):
+            await volumes.mount_part("data", "c1", "missing")
+        await volumes.unmount("data", "c1")
+        await volumes.remove("data")
 
     async def test_usage_does_what_the_capability_says(self, volumes: VolumeDriver[Any]) -> None:
         await volumes.create(VolumeSpec(name="data"))

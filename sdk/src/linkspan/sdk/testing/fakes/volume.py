@@ -104,6 +104,9 @@ class FakeVolumes(VolumeDriver[FakeVolumesConfig]):
         self.disk.users.setdefault(name, set()).add(container_id)
         return Path(volume.mountpoint)
 
+    async def mount_part(self, name: str, container_id: str, path: str) -> Path:
+        return _part(Path((await self.get(name)).mountpoint), path)
+
     async def unmount(self, name: str, container_id: str) -> None:
         await trio.lowlevel.checkpoint()
         self.disk.users.get(name, set()).discard(container_id)
@@ -113,6 +116,16 @@ class FakeVolumes(VolumeDriver[FakeVolumesConfig]):
 
     async def usage(self, name: str) -> VolumeUsage:
         return VolumeUsage(size_bytes=_size_bytes(Path((await self.get(name)).mountpoint)))
+
+
+def _part(folder: Path, path: str) -> Path:
+    whole = folder.resolve()
+    part = (whole / path).resolve()
+    if not part.is_relative_to(whole):
+        raise InvalidArgument(f"{path} leads out of the volume")
+    if not part.exists():
+        raise NotFound(f"cannot access path {part}")
+    return part
 
 
 def _copy_up(target: Path, root: Path, path: str) -> bool:
