@@ -1,5 +1,6 @@
 """Services, tasks and nodes on an orchestrator that only keeps books."""
 
+import base64
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +22,9 @@ from linkspan.sdk.host import Host
 from linkspan.sdk.model.service import (
     Cluster,
     Node,
+    Payload,
+    PayloadKind,
+    PayloadSpec,
     RolloutState,
     RolloutStatus,
     Service,
@@ -28,6 +32,7 @@ from linkspan.sdk.model.service import (
     Task,
     TaskState,
 )
+from linkspan.sdk.testing.fakes.payloads import FakePayloads
 
 AT = "2026-11-24T08:00:00.000000000Z"
 NODE = Node(id="node1", hostname="ship", address="10.0.0.1", created_at=AT, version=3)
@@ -41,6 +46,7 @@ class Books(Orchestrator[NoConfig]):
         self.services: dict[str, Service] = {}
         self.node = NODE
         self.containers: dict[str, str] = {}
+        self.payloads = FakePayloads(lambda: [s.spec for s in self.services.values()])
 
     @classmethod
     @asynccontextmanager
@@ -63,6 +69,32 @@ class Books(Orchestrator[NoConfig]):
 
     async def leave(self, *, force: bool = False) -> None:
         self.in_swarm = None
+
+    async def update_cluster(
+        self, *, labels: Mapping[str, str], task_history: int, version: int
+    ) -> Cluster:
+        assert self.in_swarm is not None
+        self.in_swarm = attrs.evolve(
+            self.in_swarm, labels=labels, task_history=task_history, version=version + 1
+        )
+        return self.in_swarm
+
+    async def create_payload(self, kind: PayloadKind, spec: PayloadSpec) -> Payload:
+        return self.payloads.create(kind, spec)
+
+    async def list_payloads(self, kind: PayloadKind) -> list[Payload]:
+        return self.payloads.list(kind)
+
+    async def get_payload(self, kind: PayloadKind, ref: str) -> Payload:
+        return self.payloads.get(kind, ref)
+
+    async def update_payload(
+        self, kind: PayloadKind, ref: str, spec: PayloadSpec, *, version: int
+    ) -> Payload:
+        return self.payloads.update(kind, ref, spec, version)
+
+    async def remove_payload(self, kind: PayloadKind, ref: str) -> None:
+        self.payloads.remove(kind, ref)
 
     async def create_service(self, spec: ServiceSpec) -> Service:
         if spec.name in self.services:
@@ -288,8 +320,8 @@ async def test_a_service_without_a_name_gets_one(api, books) -> None:
     ("change", "message"),
     [
         ({"TaskTemplate": {}}, "image reference must be provided"),
-        ({"Mode": {"ReplicatedJob": {}}}, "jobs are not supported"),
-        ({"EndpointSpec": {"Mode": "dnsrr"}}, "use vip"),
+        ({"Mode": {"Global": {}, "ReplicatedJob": {}}}, "has one mode"),
+        ({"EndpointSpec": {"Mode": "any"}}, "use one of vip, dnsrr"),
         ({"EndpointSpec": {"Ports": [{"TargetPort": 0}]}}, "invalid published port"),
         ({"UpdateConfig": {"Order": "sideways"}}, "use one of stop-first, start-first"),
         ({"UpdateConfig": {"MaxFailureRatio": 2}}, "between 0 and 1"),
@@ -297,7 +329,7 @@ async def test_a_service_without_a_name_gets_one(api, books) -> None:
         ({"Mode": {"Replicated": {"Replicas": "2"}}}, "must be a whole number"),
         (
             {"TaskTemplate": {"ContainerSpec": {"Image": "x", "Secrets": [{"SecretID": "a"}]}}},
-            "secrets of services are not supported",
+            "malformed secret reference",
         ),
     ],
 )
@@ -305,6 +337,120 @@ async def test_a_wrong_spec_is_refused(api, books, change, message) -> None:
     reply = await api.ask("POST", "/services/create", {**SMALL, **change})
     assert reply.status in (400, 501)
     assert message in reply.message
+
+
+def test_jobs_files_and_endpoint_modes_are_the_same_after_a_round() -> None:
+    container = {
+        "Image": "web",
+        "Secrets": [
+            {
+                "File": {"Name": "key", "UID": "5", "GID": "6", "Mode": 0o400},
+                "SecretID": "s1",
+                "SecretName": "deploy-key",
+            }
+        ],
+        "Configs": [
+            {
+                "File": {"Name": "/etc/app.conf", "UID": "0", "GID": "0", "Mode": 0o444},
+                "ConfigID": "c1",
+                "ConfigName": "app",
+            }
+        ],
+    }
+    asked = {
+        "Name": "job",
+        "TaskTemplate": {"ContainerSpec": container},
+        "Mode": {"ReplicatedJob": {"MaxConcurrent": 2, "TotalCompletions": 7}},
+        "EndpointSpec": {"Mode": "dnsrr"},
+    }
+    spec = decode_service(Document(asked))
+    assert (spec.replicas, spec.max_concurrent, spec.is_job) == (7, 2, True)
+    assert [file.target for file in spec.files] == ["/run/secrets/key", "/etc/app.conf"]
+    told = encode_service_spec(spec)
+    assert told["Mode"] == asked["Mode"]
+    assert told["EndpointSpec"] == asked["EndpointSpec"]
+    for key in ("Secrets", "Configs"):
+        assert told["TaskTemplate"]["ContainerSpec"][key] == container[key]
+    assert decode_service(Document(told)) == spec
+
+
+def _data(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+async def test_secrets_are_kept_listed_relabelled_and_removed_and_never_told(api, books) -> None:
+    made = await api.ask("POST", "/secrets/create", {"Name": "key", "Data": _data("hush")})
+    assert made.status == 201
+    again = await api.ask("POST", "/secrets/create", {"Name": "key", "Data": _data("hush")})
+    assert (again.status, again.message[-25:]) == (409, "secret key already exists")
+    await api.ask(
+        "POST", "/secrets/create", {"Name": "other", "Data": _data("x"), "Labels": {"a": "1"}}
+    )
+    seen = (await api.ask("GET", "/secrets/key")).json
+    assert "Data" not in seen["Spec"]
+    update = f"/secrets/{made.json['ID']}/update"
+    change = {"Name": "key", "Labels": {"b": "2"}}
+    assert (await api.ask("POST", f"{update}?version=1", change)).status == 200
+    stale = await api.ask("POST", f"{update}?version=1", change)
+    assert (stale.status, stale.message) == (500, "update out of sequence")
+    changed = await api.ask("POST", f"{update}?version=2", {"Name": "new"})
+    assert changed.message.endswith("only updates to Labels are allowed")
+
+    async def names(**filters: list[str]) -> list[str]:
+        listed = await api.ask("GET", f"/secrets?filters={json.dumps(filters)}")
+        return [secret["Spec"]["Name"] for secret in listed.json]
+
+    assert await names() == ["key", "other"]
+    assert await names(label=["b=2"]) == ["key"]
+    assert await names(name=["oth"]) == ["other"]
+    assert (await api.ask("DELETE", "/secrets/key")).status == 204
+    gone = await api.ask("GET", "/secrets/key")
+    assert (gone.status, gone.message) == (404, "secret key not found")
+
+
+async def test_a_config_is_told_and_kept_while_a_service_uses_it(api, books) -> None:
+    made = (await api.ask("POST", "/configs/create", {"Name": "app", "Data": _data("a=1")})).json
+    assert (await api.ask("GET", "/configs/app")).json["Spec"]["Data"] == _data("a=1")
+    container = {"Image": "web", "Configs": [{"ConfigID": made["ID"], "ConfigName": "app"}]}
+    task = {"TaskTemplate": {"ContainerSpec": container}}
+    await api.ask("POST", "/services/create", {"Name": "web", **task})
+    refused = await api.ask("DELETE", "/configs/app")
+    assert refused.status == 400
+    assert refused.message.endswith("config 'app' is in use by the following service: web")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"Name": "a b", "Data": "eA=="}, "invalid name"),
+        ({"Name": "a", "Data": ""}, "larger than 0 and less than 512000 bytes"),
+        ({"Name": "a", "Data": _data("x" * 512_000)}, "larger than 0 and less than 512000 bytes"),
+        ({"Name": "a", "Data": "!"}, "not base64"),
+        ({"Name": "a", "Driver": {"Name": "vault"}}, "drivers of secrets are not supported"),
+    ],
+)
+async def test_a_wrong_secret_is_refused(api, books, body, message) -> None:
+    reply = await api.ask("POST", "/secrets/create", body)
+    assert reply.status in (400, 501)
+    assert message in reply.message
+
+
+async def test_a_swarm_is_relabelled_and_says_what_it_has_not(api, books) -> None:
+    swarm = (await api.ask("GET", "/swarm")).json
+    spec = {
+        **swarm["Spec"],
+        "Labels": {"a": "1"},
+        "Orchestration": {"TaskHistoryRetentionLimit": 2},
+    }
+    url = f"/swarm/update?version={swarm['Version']['Index']}"
+    assert (await api.ask("POST", url, spec)).status == 200
+    seen = (await api.ask("GET", "/swarm")).json["Spec"]
+    assert (seen["Labels"], seen["Orchestration"]["TaskHistoryRetentionLimit"]) == ({"a": "1"}, 2)
+    locked = {**spec, "EncryptionConfig": {"AutoLockManagers": True}}
+    assert (await api.ask("POST", url, locked)).status == 501
+    assert (await api.ask("GET", "/swarm/unlockkey")).json == {"UnlockKey": ""}
+    assert (await api.ask("POST", "/swarm/unlock", {"UnlockKey": "x"})).status == 409
+    assert (await api.ask("POST", "/swarm/join", {})).status == 501
 
 
 def test_only_the_task_counts_for_being_up_to_date() -> None:

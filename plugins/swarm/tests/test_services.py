@@ -254,7 +254,7 @@ async def test_a_global_service_follows_its_node(daemon, world, autojump_clock):
     node = await daemon.swarm.get_node("self")
     assert (task.slot, task.node_id) == (0, node.id)
     assert world.running()[0].name == f"web.{node.id}.{task.id}"
-    with pytest.raises(InvalidArgument, match="replicated mode"):
+    with pytest.raises(InvalidArgument, match="replicated-job mode"):
         await daemon.swarm.scale_service("web", 2)
     await daemon.swarm.update_node("self", availability="drain")
     await daemon.until(lambda: not world.running())

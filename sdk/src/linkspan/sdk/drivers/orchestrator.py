@@ -13,7 +13,17 @@ from contextlib import AbstractAsyncContextManager
 import attrs
 
 from linkspan.sdk.drivers.base import Config, Driver
-from linkspan.sdk.model.service import Cluster, Node, RolloutStatus, Service, ServiceSpec, Task
+from linkspan.sdk.model.service import (
+    Cluster,
+    Node,
+    Payload,
+    PayloadKind,
+    PayloadSpec,
+    RolloutStatus,
+    Service,
+    ServiceSpec,
+    Task,
+)
 from linkspan.sdk.stability import Stage, contract
 
 
@@ -72,6 +82,48 @@ class Orchestrator(Driver[Config], abc.ABC):
     @abc.abstractmethod
     async def leave(self, *, force: bool = False) -> None:
         """Leave; the last manager needs ``force``, and all services end."""
+
+    @abc.abstractmethod
+    async def update_cluster(
+        self, *, labels: Mapping[str, str], task_history: int, version: int
+    ) -> Cluster:
+        """Change what the cluster keeps. Raises Conflict (code ``out_of_sequence``)."""
+
+    @abc.abstractmethod
+    async def create_payload(self, kind: PayloadKind, spec: PayloadSpec) -> Payload:
+        """Keep a secret or a config, sealed.
+
+        Raises:
+            Conflict: The name is taken (code ``name_taken``).
+            InvalidArgument: The name is none, or the data is empty or too large.
+        """
+
+    @abc.abstractmethod
+    async def list_payloads(self, kind: PayloadKind) -> list[Payload]:
+        """All secrets or all configs, by name; without their data."""
+
+    @abc.abstractmethod
+    async def get_payload(self, kind: PayloadKind, ref: str) -> Payload:
+        """By id, name or unique id prefix; a config with its data.
+
+        Raises:
+            NotFound: code ``secret_not_found`` or ``config_not_found``.
+        """
+
+    @abc.abstractmethod
+    async def update_payload(
+        self, kind: PayloadKind, ref: str, spec: PayloadSpec, *, version: int
+    ) -> Payload:
+        """Change the labels.
+
+        Raises:
+            Conflict: code ``out_of_sequence``.
+            InvalidArgument: Name or data are given and differ: they cannot change.
+        """
+
+    @abc.abstractmethod
+    async def remove_payload(self, kind: PayloadKind, ref: str) -> None:
+        """Forget one. Raises InvalidArgument (code ``payload_in_use``) while a service refers to it."""
 
     @abc.abstractmethod
     async def create_service(self, spec: ServiceSpec) -> Service:

@@ -70,20 +70,79 @@ class Placement:
     max_replicas_per_node: int = 0
 
 
+PayloadKind = Literal["secret", "config"]
+
+
+@attrs.frozen(kw_only=True)
+class PayloadSpec:
+    """A secret or a config: bytes that tasks are given as files.
+
+    Attributes:
+        template: The data has placeholders, ``{{.Task.Slot}}``, to be filled per task.
+    """
+
+    name: str
+    data: bytes = attrs.field(default=b"", repr=False)
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    template: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Payload:
+    """A secret or a config as the cluster knows it; ``version`` rises with every write.
+
+    Attributes:
+        spec: A secret's has no data: nobody is told it but the tasks.
+    """
+
+    id: str
+    version: int
+    kind: PayloadKind
+    spec: PayloadSpec
+    created_at: str = ""
+    updated_at: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class FileReference:
+    """A secret or config as a file of a service's tasks.
+
+    Attributes:
+        target: Absolute path in the container.
+    """
+
+    kind: PayloadKind
+    id: str
+    name: str
+    target: str
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o444
+
+
+ServiceMode = Literal["replicated", "global", "replicated-job", "global-job"]
+
+
 @attrs.frozen(kw_only=True)
 class ServiceSpec:
     """Desired state of a service.
+
+    A job's tasks run to their end once; ``replicas`` is how many shall have ended well.
 
     Attributes:
         container: What each task runs; templates as ``{{.Task.Slot}}`` in env, hostname and mounts are
             filled per task.
         force_update: A counter; raising it makes new tasks without another change.
+        max_concurrent: Tasks of a replicated job at a time; 0 means all.
+        endpoint_mode: Names of a service lead to its tasks either way; ``dnsrr`` refuses ingress ports.
+        files: Secrets and configs that its tasks are given.
     """
 
     name: str
     container: ContainerSpec
-    mode: Literal["replicated", "global"] = "replicated"
+    mode: ServiceMode = "replicated"
     replicas: int = 1
+    max_concurrent: int = 0
     labels: Mapping[str, str] = attrs.field(factory=dict)
     networks: tuple[str, ...] = ()
     ports: tuple[ServicePort, ...] = ()
@@ -93,6 +152,18 @@ class ServiceSpec:
     reservation: Reservation = Reservation()
     placement: Placement = Placement()
     force_update: int = 0
+    endpoint_mode: Literal["vip", "dnsrr"] = "vip"
+    files: tuple[FileReference, ...] = ()
+
+    @property
+    def is_global(self) -> bool:
+        """One task a node."""
+        return self.mode in ("global", "global-job")
+
+    @property
+    def is_job(self) -> bool:
+        """Its tasks are to end."""
+        return self.mode in ("replicated-job", "global-job")
 
 
 class RolloutState(enum.Enum):
@@ -130,6 +201,9 @@ class Service:
     ports: tuple[ServicePort, ...] = ()
     running_tasks: int = 0
     desired_tasks: int = 0
+    completed_tasks: int = 0
+    job_iteration: int = 0
+    job_started_at: str = ""
 
 
 class TaskState(enum.IntEnum):
@@ -180,6 +254,7 @@ class Task:
     updated_at: str = ""
     addresses: tuple[str, ...] = ()
     version: int = 0
+    job_iteration: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -204,10 +279,16 @@ class Node:
 
 @attrs.frozen(kw_only=True)
 class Cluster:
-    """The swarm this daemon is in."""
+    """The swarm this daemon is in.
+
+    Attributes:
+        task_history: How many ended tasks of a place are kept.
+    """
 
     id: str
     created_at: str
     node_id: str
     version: int = 0
     labels: Mapping[str, str] = attrs.field(factory=dict)
+    task_history: int = 5
+    updated_at: str = ""

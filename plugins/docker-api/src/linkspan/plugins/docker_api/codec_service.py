@@ -15,6 +15,7 @@ from linkspan.plugins.docker_api.codec_health import (
     nanoseconds,
 )
 from linkspan.plugins.docker_api.codec_mount import decode_mount, encode_mount
+from linkspan.plugins.docker_api.codec_payload import decode_files, encode_files
 from linkspan.plugins.docker_api.codec_resources import decode_ulimits, encode_ulimits
 from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.timestamps import or_never
@@ -26,6 +27,7 @@ from linkspan.sdk.model.service import (
     Reservation,
     RolloutStatus,
     Service,
+    ServiceMode,
     ServicePort,
     ServiceRestart,
     ServiceSpec,
@@ -57,6 +59,13 @@ _MODES: Mapping[str, Literal["ingress", "host"]] = {
     "ingress": "ingress",
     "host": "host",
 }
+_ENDPOINTS: Mapping[str, Literal["vip", "dnsrr"]] = {"": "vip", "vip": "vip", "dnsrr": "dnsrr"}
+_MODE_NAMES: Mapping[str, ServiceMode] = {
+    "Replicated": "replicated",
+    "Global": "global",
+    "ReplicatedJob": "replicated-job",
+    "GlobalJob": "global-job",
+}
 
 
 def _one_of(body: Document, key: str, words: Mapping[str, Word]) -> Word:
@@ -72,24 +81,15 @@ def decode_service(body: Document) -> ServiceSpec:
 
     Raises:
         InvalidArgument: A value is wrong.
-        Unsupported: Something that Docker has and Linkspan has not (jobs, secrets, DNS round robin).
+        Unsupported: Something that Docker has and Linkspan has not.
     """
     if not body.text("Name"):
         raise InvalidArgument("rpc error: code = InvalidArgument desc = name must be provided")
     template = body.document("TaskTemplate")
     if template.text("Runtime") not in ("", "container"):
         raise Unsupported(f"services of runtime '{template.text('Runtime')}' are not supported")
-    mode = body.document("Mode")
-    if "ReplicatedJob" in mode or "GlobalJob" in mode:
-        raise Unsupported("jobs are not supported; the modes are replicated and global")
+    mode, replicas, concurrent = _decode_mode(body.document("Mode"))
     endpoint = body.document("EndpointSpec")
-    if endpoint.text("Mode") not in ("", "vip"):
-        raise Unsupported(f"endpoint mode '{endpoint.text('Mode')}' is not supported; use vip")
-    if "Global" in mode and "Replicated" in mode:
-        raise InvalidArgument("a service is replicated or global, not both")
-    replicas = mode.document("Replicated").number("Replicas", 1)
-    if replicas < 0:
-        raise InvalidArgument(f"the number of replicas cannot be negative: {replicas}")
     attachments = [
         *template.documents("Networks"),
         *(() if "Networks" in template else body.documents("Networks")),
@@ -100,8 +100,9 @@ def decode_service(body: Document) -> ServiceSpec:
         name=body.text("Name"),
         labels=body.text_map("Labels"),
         container=_decode_task(template, attachments),
-        mode="global" if "Global" in mode else "replicated",
+        mode=mode,
         replicas=replicas,
+        max_concurrent=concurrent,
         networks=tuple(attachment.text("Target") for attachment in attachments),
         ports=tuple(_decode_port(port) for port in endpoint.documents("Ports")),
         restart=_decode_restart(template),
@@ -120,7 +121,27 @@ def decode_service(body: Document) -> ServiceSpec:
             max_replicas_per_node=placement.number("MaxReplicas"),
         ),
         force_update=template.number("ForceUpdate"),
+        endpoint_mode=_one_of(endpoint, "Mode", _ENDPOINTS),
+        files=decode_files(template.document("ContainerSpec")),
     )
+
+
+def _decode_mode(body: Document) -> tuple[ServiceMode, int, int]:
+    """The mode, its number of tasks, and how many of a job run at a time."""
+    given = [key for key in _MODE_NAMES if key in body]
+    if len(given) > 1:
+        raise InvalidArgument(f"a service has one mode, not {' and '.join(given)}")
+    key = given[0] if given else "Replicated"
+    inner = body.document(key)
+    concurrent = 0
+    if key == "ReplicatedJob":
+        concurrent = inner.number("MaxConcurrent", 1)
+        replicas = inner.number("TotalCompletions", concurrent)
+    else:
+        replicas = inner.number("Replicas", 1)
+    if replicas < 0 or concurrent < 0:
+        raise InvalidArgument(f"the number of replicas cannot be negative: {replicas}")
+    return _MODE_NAMES[key], replicas, concurrent
 
 
 def _decode_port(body: Document) -> ServicePort:
@@ -174,9 +195,6 @@ def _decode_task(template: Document, attachments: list[Document]) -> ContainerSp
         raise InvalidArgument(
             "rpc error: code = InvalidArgument desc = ContainerSpec: image reference must be provided"
         )
-    for key in ("Secrets", "Configs"):
-        if body.items(key):
-            raise Unsupported(f"{key.lower()} of services are not supported")
     dns = body.document("DNSConfig")
     limits = template.document("Resources").document("Limits")
     log = template.document("LogDriver")
@@ -248,18 +266,21 @@ def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
 
 def encode_service_spec(spec: ServiceSpec) -> dict[str, Any]:
     """A ServiceSpec."""
-    mode: dict[str, Any] = (
-        {"Global": {}} if spec.mode == "global" else {"Replicated": {"Replicas": spec.replicas}}
-    )
+    key = next(key for key, mode in _MODE_NAMES.items() if mode == spec.mode)
+    mode: dict[str, Any] = {}
+    if key == "Replicated":
+        mode = {"Replicas": spec.replicas}
+    elif key == "ReplicatedJob":
+        mode = {"MaxConcurrent": spec.max_concurrent, "TotalCompletions": spec.replicas}
     return {
         "Name": spec.name,
         "Labels": dict(spec.labels),
         "TaskTemplate": encode_task_spec(spec),
-        "Mode": mode,
+        "Mode": {key: mode},
         "UpdateConfig": _encode_policy(spec.update),
         "RollbackConfig": _encode_policy(spec.rollback),
         "EndpointSpec": _without_empty(
-            {"Mode": "vip", "Ports": [_encode_port(port) for port in spec.ports]}
+            {"Mode": spec.endpoint_mode, "Ports": [_encode_port(port) for port in spec.ports]}
         ),
     }
 
@@ -301,7 +322,7 @@ def encode_task_spec(spec: ServiceSpec) -> dict[str, Any]:
         }
     )
     out: dict[str, Any] = {
-        "ContainerSpec": _encode_container(container),
+        "ContainerSpec": {**_encode_container(container), **encode_files(spec.files)},
         "Resources": _without_empty({"Limits": limits, "Reservations": reservations}),
         "RestartPolicy": {
             "Condition": spec.restart.condition,
@@ -395,11 +416,21 @@ def encode_service(service: Service, *, with_status: bool) -> dict[str, Any]:
     out["Endpoint"] = endpoint
     if service.rollout is not None:
         out["UpdateStatus"] = _encode_rollout(service.rollout)
+    spec = service.spec
+    if spec.is_job:
+        out["JobStatus"] = {
+            "JobIteration": {"Index": service.job_iteration},
+            "LastExecution": or_never(service.job_started_at),
+        }
     if with_status:
+        desired = service.desired_tasks
+        if spec.is_job:
+            left = desired - service.completed_tasks
+            desired = min(left, spec.max_concurrent or left)
         out["ServiceStatus"] = {
             "RunningTasks": service.running_tasks,
-            "DesiredTasks": service.desired_tasks,
-            "CompletedTasks": 0,
+            "DesiredTasks": desired,
+            "CompletedTasks": service.completed_tasks if spec.is_job else 0,
         }
     return out
 

@@ -34,6 +34,9 @@ _FILTERS = [
 ]
 # Filters that name an object of the type of the same name.
 _OBJECTS = (
+    "config",
+    "secret",
+    "plugin",
     "container",
     "daemon",
     "image",
@@ -99,8 +102,6 @@ def passes(event: Event, filters: Filters) -> bool:
     if not filters.among("event", event.action, action):
         return False
     if not all(has_label(event.attributes, label) for label in filters.all("label")):
-        return False
-    if any(key in filters for key in ("config", "plugin", "secret")):
         return False
     name = event.attributes.get("name", "")
     for kind in _OBJECTS:

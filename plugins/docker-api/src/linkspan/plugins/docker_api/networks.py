@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import attrs
 import trio
 
 from linkspan.plugins.docker_api.codec_network import (
@@ -11,13 +12,22 @@ from linkspan.plugins.docker_api.codec_network import (
 )
 from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
 from linkspan.plugins.docker_api.timestamps import epoch_s
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
+from linkspan.sdk.errors import (
+    Conflict,
+    InvalidArgument,
+    LinkspanError,
+    NotFound,
+    PermissionDenied,
+)
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.container import ContainerFilter
 from linkspan.sdk.model.network import Network
 
+# Tasks of a removed service have their stop timeout to end.
+_TASKS_END_S = 60.0
 _PREDEFINED = ("bridge", "host", "none")
 
 
@@ -25,6 +35,7 @@ class NetworkRoutes:
     """Networks and who is in them."""
 
     def __init__(self, host: Host) -> None:
+        self._host = host
         self._networks = host.engine.networks
         self._containers = host.engine.containers
         self._pruning = trio.Lock()
@@ -94,14 +105,41 @@ class NetworkRoutes:
 
     async def create(self, request: Request) -> Response:
         """POST /networks/create."""
-        body = await read_document(request)
-        network = await self._networks.create(decode_network(body))
+        spec = decode_network(await read_document(request))
+        if spec.driver == "overlay":
+            # Of a swarm's one node the network is whole; `docker stack deploy` asks for no other.
+            await require_cluster(self._host)
+            spec = attrs.evolve(spec, driver="bridge", options={})
+        network = await self._networks.create(spec)
         return json_response({"Id": network.id, "Warning": ""}, status=201)
 
     async def remove(self, request: Request) -> Response:
         """DELETE /networks/{id}."""
-        await self._networks.remove(request.params["id"])
+        ref = request.params["id"]
+        with trio.move_on_after(_TASKS_END_S):
+            while await self._has_ending_tasks_only(ref):  # noqa: ASYNC110 - there is no one event
+                await trio.sleep(0.1)
+        await self._networks.remove(ref)
         return Response(status=204)
+
+    async def _has_ending_tasks_only(self, ref: str) -> bool:
+        """Whether all who are in it are tasks of removed services: `docker stack rm` asks so early."""
+        found = self._networks.endpoints(ref)
+        services = {self._service_of(container_id) for container_id in found}
+        if not services or "" in services:
+            return False
+        try:
+            alive = {service.id for service in await orchestrator(self._host).list_services()}
+        except LinkspanError:
+            return False
+        return not services & alive
+
+    def _service_of(self, container_id: str) -> str:
+        try:
+            labels = self._containers.inspect(container_id).labels
+        except NotFound:
+            return ""
+        return str(labels.get("com.docker.swarm.service.id", ""))
 
     async def connect(self, request: Request) -> Response:
         """POST /networks/{id}/connect."""

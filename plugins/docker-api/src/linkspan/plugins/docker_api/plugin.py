@@ -11,6 +11,7 @@ from linkspan.plugins.docker_api.image_archives import ImageArchiveRoutes
 from linkspan.plugins.docker_api.images import ImageRoutes
 from linkspan.plugins.docker_api.networks import NetworkRoutes
 from linkspan.plugins.docker_api.nodes import NodeRoutes
+from linkspan.plugins.docker_api.payloads import ConfigRoutes, SecretRoutes
 from linkspan.plugins.docker_api.routing import DockerRouter, MakeSubject
 from linkspan.plugins.docker_api.services import ServiceRoutes
 from linkspan.plugins.docker_api.swarm import SwarmRoutes
@@ -39,6 +40,8 @@ SUBJECTS: tuple[MakeSubject, ...] = (
     ServiceRoutes,
     TaskRoutes,
     NodeRoutes,
+    SecretRoutes,
+    ConfigRoutes,
     UnsupportedRoutes,
 )
 

@@ -2,10 +2,18 @@
 
 from typing import Any
 
+from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.routing import DockerRouter, read_document
 from linkspan.plugins.docker_api.timestamps import or_never
 from linkspan.sdk.drivers.orchestrator import Orchestrator
-from linkspan.sdk.errors import LinkspanError, NotFound, Unavailable, Unsupported
+from linkspan.sdk.errors import (
+    Conflict,
+    InvalidArgument,
+    LinkspanError,
+    NotFound,
+    Unavailable,
+    Unsupported,
+)
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.service import Cluster
@@ -66,29 +74,40 @@ async def swarm_state(host: Host) -> dict[str, Any]:
     }
 
 
+# What Docker's swarm has from the start; with one node there is nobody to agree with.
+_RAFT = {
+    "SnapshotInterval": 10000,
+    "KeepOldSnapshots": 0,
+    "LogEntriesForSlowFollowers": 500,
+    "ElectionTick": 10,
+    "HeartbeatTick": 1,
+}
+
+
 def encode_cluster(cluster: Cluster) -> dict[str, Any]:
     """ClusterInfo."""
     created = or_never(cluster.created_at)
+    updated = or_never(cluster.updated_at or cluster.created_at)
     return {
         "ID": cluster.id,
         "Version": {"Index": cluster.version},
         "CreatedAt": created,
-        "UpdatedAt": created,
+        "UpdatedAt": updated,
         "Spec": {
             "Name": "default",
             "Labels": dict(cluster.labels),
-            "Orchestration": {},
-            "Raft": {"ElectionTick": 0, "HeartbeatTick": 0},
-            "Dispatcher": {},
-            "CAConfig": {},
+            "Orchestration": {"TaskHistoryRetentionLimit": cluster.task_history},
+            "Raft": _RAFT,
+            "Dispatcher": {"HeartbeatPeriod": 5 * 10**9},
+            "CAConfig": {"NodeCertExpiry": 90 * 24 * 3600 * 10**9},
             "TaskDefaults": {},
             "EncryptionConfig": {"AutoLockManagers": False},
         },
         "TLSInfo": {},
         "RootRotationInProgress": False,
-        "DefaultAddrPool": None,
-        "SubnetSize": 0,
-        "DataPathPort": 0,
+        "DefaultAddrPool": ["10.0.0.0/8"],
+        "SubnetSize": 24,
+        "DataPathPort": 4789,
     }
 
 
@@ -103,6 +122,9 @@ class SwarmRoutes:
         router.get("/swarm", self.inspect)
         router.post("/swarm/init", self.init)
         router.post("/swarm/leave", self.leave)
+        router.post("/swarm/update", self.update)
+        router.get("/swarm/unlockkey", self.unlock_key)
+        router.post("/swarm/unlock", self.unlock)
 
     async def inspect(self, _: Request) -> Response:
         """GET /swarm. There are no join tokens: this swarm has one node."""
@@ -113,6 +135,7 @@ class SwarmRoutes:
     async def init(self, request: Request) -> Response:
         """POST /swarm/init: the answer is the node's id."""
         body = await read_document(request, required=False)
+        _refuse_several_nodes(body.document("Spec"))
         address = body.text("AdvertiseAddr").rpartition(":")[0] or body.text("AdvertiseAddr")
         cluster = await orchestrator(self._host).init(advertise_address=address)
         return json_response(cluster.node_id)
@@ -121,3 +144,40 @@ class SwarmRoutes:
         """POST /swarm/leave."""
         await orchestrator(self._host).leave(force=request.flag("force"))
         return Response()
+
+    async def update(self, request: Request) -> Response:
+        """POST /swarm/update: labels and the task history."""
+        driver = orchestrator(self._host)
+        cluster = await require_cluster(self._host)
+        body = await read_document(request)
+        for key in ("rotateWorkerToken", "rotateManagerToken", "rotateManagerUnlockKey"):
+            if request.flag(key):
+                raise Unsupported(f"{key}: this swarm has one node, and neither tokens nor a key")
+        _refuse_several_nodes(body)
+        if not request.query.get("version"):
+            raise InvalidArgument("invalid swarm version '': the parameter 'version' is missing")
+        orchestration = body.document("Orchestration")
+        await driver.update_cluster(
+            labels=body.text_map("Labels"),
+            task_history=orchestration.number("TaskHistoryRetentionLimit", cluster.task_history),
+            version=request.number("version", 0),
+        )
+        return Response()
+
+    async def unlock_key(self, _: Request) -> Response:
+        """GET /swarm/unlockkey: empty, since the swarm is never locked."""
+        await require_cluster(self._host)
+        return json_response({"UnlockKey": ""})
+
+    async def unlock(self, _: Request) -> Response:
+        """POST /swarm/unlock."""
+        await require_cluster(self._host)
+        raise Conflict("swarm is not locked", code="not_locked")
+
+
+def _refuse_several_nodes(spec: Document) -> None:
+    """What only a swarm of several nodes has. Raises Unsupported."""
+    if spec.document("EncryptionConfig").flag("AutoLockManagers"):
+        raise Unsupported("autolock is not supported: the keys of this swarm are not locked")
+    if spec.document("CAConfig").items("ExternalCAs"):
+        raise Unsupported("external certificate authorities are not supported")

@@ -11,7 +11,7 @@ from linkspan.plugins.docker_api.timestamps import or_never
 from linkspan.sdk.errors import NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
-from linkspan.sdk.model.service import Service, Task
+from linkspan.sdk.model.service import Service, Task, TaskState
 
 _FILTERS = ("_up-to-date", "desired-state", "id", "label", "name", "node", "runtime", "service")
 
@@ -64,7 +64,7 @@ def _passes(task: Task, service: Service | None, nodes: dict[str, str], filters:
         if is_current is not up_to_date:
             return False
     name = f"{task.spec.name}.{task.slot or task.node_id}"
-    desired = task.desired.name.lower()
+    desired = _desired(task).name.lower()
     wanted = tuple("running" if s == "accepted" else s for s in filters.all("desired-state"))
     return (
         filters.prefix("id", task.id)
@@ -112,8 +112,19 @@ def encode_task(task: Task) -> dict[str, Any]:
         "Spec": encode_task_spec(task.spec),
         "ServiceID": task.service_id,
     }
-    if task.slot:
-        out["Slot"] = task.slot
+    # Slots of a job begin at 0 (swarmkit's job orchestrator), which is left out as any zero is.
+    slot = task.slot - 1 if task.spec.mode == "replicated-job" else task.slot
+    if slot > 0:
+        out["Slot"] = slot
     if task.node_id:
         out["NodeID"] = task.node_id
-    return {**out, "Status": status, "DesiredState": task.desired.name.lower()}
+    if task.spec.is_job:
+        out["JobIteration"] = {"Index": task.job_iteration}
+    return {**out, "Status": status, "DesiredState": _desired(task).name.lower()}
+
+
+def _desired(task: Task) -> TaskState:
+    """Of a job's task clients expect that it is to end well."""
+    running = task.spec.is_job and task.desired is TaskState.RUNNING
+    ended = task.spec.is_job and task.state is TaskState.COMPLETE
+    return TaskState.COMPLETE if running or ended else task.desired

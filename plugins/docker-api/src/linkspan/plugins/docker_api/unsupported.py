@@ -15,22 +15,7 @@ NOT_SERVED = {
     "BuildKit's protocol": ("POST /session", "POST /grpc", "POST /build/cancel"),
     "a swarm of several nodes": (
         "POST /swarm/join",
-        "POST /swarm/update",
-        "GET /swarm/unlockkey",
-        "POST /swarm/unlock",
         "DELETE /nodes/{id}",
-    ),
-    "secrets": (
-        "POST /secrets/create",
-        "GET /secrets/{id}",
-        "DELETE /secrets/{id}",
-        "POST /secrets/{id}/update",
-    ),
-    "configs": (
-        "POST /configs/create",
-        "GET /configs/{id}",
-        "DELETE /configs/{id}",
-        "POST /configs/{id}/update",
     ),
     "Docker's own plugins (Linkspan's are Python packages)": (
         "GET /plugins/privileges",
@@ -46,7 +31,7 @@ NOT_SERVED = {
     ),
     "updating a volume": ("PUT /volumes/{name}",),
 }
-EMPTY_LISTS = ("/secrets", "/configs", "/plugins")
+EMPTY_LISTS = ("/plugins",)
 
 
 class UnsupportedRoutes:

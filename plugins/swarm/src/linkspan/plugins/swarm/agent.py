@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from linkspan.plugins.swarm.first import first_of
+from linkspan.plugins.swarm.payloads import Payloads
 from linkspan.plugins.swarm.records import TaskRecord, stamp
 from linkspan.plugins.swarm.store import Change, ClusterStore
 from linkspan.plugins.swarm.templates import TASK_LABEL, container_spec, task_name
@@ -42,6 +43,7 @@ class Agent:
         self,
         host: Host,
         store: ClusterStore,
+        payloads: Payloads,
         *,
         drain_s: float,
         left: Callable[[str], Awaitable[float | None]],
@@ -49,6 +51,7 @@ class Agent:
     ) -> None:
         self._host = host
         self._store = store
+        self._payloads = payloads
         self._drain_s = drain_s
         self._left = left
         self._now = now
@@ -105,6 +108,8 @@ class Agent:
                     nursery.start_soon(self._remove_leftover, container.id)
                 elif record.ended and container.state.running:
                     nursery.start_soon(self._stop, container.id)
+        alive = [task_id for task_id, record in self._store.tasks.items() if not record.ended]
+        await self._payloads.forget_others(alive)
 
     async def _remove_leftover(self, container_id: str) -> None:
         try:
@@ -184,6 +189,9 @@ class Agent:
             return attrs.evolve(record, task=task, ended_at=self._now())
 
         await self._move(task_id, move, durable=True)
+        record = self._record(task_id)
+        if record is not None and record.task.spec.files:
+            await self._payloads.forget(task_id)
 
     def _moved(self, task: Task, state: TaskState, **facts: Any) -> Task:
         updated_at = stamp(self._now())
@@ -277,7 +285,10 @@ class Agent:
 
     async def _make(self, record: TaskRecord) -> Container:
         task = record.task
-        spec = container_spec(task, self._store.nodes[task.node_id])
+        node = self._store.nodes[task.node_id]
+        spec = container_spec(task, node)
+        files = await self._payloads.place(task, node)
+        spec = attrs.evolve(spec, mounts=(*spec.mounts, *files))
         await self._image(spec.image)
         try:
             return await self._host.engine.containers.create(spec, name=task_name(task))
@@ -320,6 +331,9 @@ class Agent:
         """Start it; the task is RUNNING once the container is (and is healthy, if it can say so)."""
         await self._set(task_id, TaskState.STARTING, "starting")
         if container.state.status is ContainerStatus.CREATED:
+            record = self._record(task_id)
+            if record is not None:  # its files are gone if the machine was started anew since
+                await self._payloads.place(record.task, self._store.nodes[record.task.node_id])
             try:
                 await self._host.engine.containers.start(container.id)
             except NotModified:

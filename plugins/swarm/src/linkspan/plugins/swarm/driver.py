@@ -14,6 +14,7 @@ from linkspan.plugins.swarm.agent import Agent
 from linkspan.plugins.swarm.config import SwarmConfig
 from linkspan.plugins.swarm.control import Control
 from linkspan.plugins.swarm.ingress import Ingress
+from linkspan.plugins.swarm.payloads import Payloads
 from linkspan.plugins.swarm.ports import PortBook
 from linkspan.plugins.swarm.progress import follow, shown
 from linkspan.plugins.swarm.reconcile import start_rollback, start_update, wanted_count
@@ -24,7 +25,17 @@ from linkspan.sdk.drivers.orchestrator import Orchestrator, OrchestratorCap, Rol
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
-from linkspan.sdk.model.service import Cluster, Node, Service, ServiceSpec, Task
+from linkspan.sdk.model.service import (
+    Cluster,
+    Node,
+    Payload,
+    PayloadKind,
+    PayloadSpec,
+    Service,
+    ServiceSpec,
+    Task,
+)
+from linkspan.sdk.payloads import out_of_sequence
 from linkspan.sdk.platform import host_platform
 
 
@@ -43,8 +54,14 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
         self._turn = trio.Lock()
         self._ingress = Ingress(lambda: host.driver("network"), self._store)
         self._ports = PortBook(config, self._store, self._ingress)
+        self._payloads = Payloads(host, self._store, now=now)
         self._agent = Agent(
-            host, self._store, drain_s=config.drain_s, left=self._ingress.left, now=now
+            host,
+            self._store,
+            self._payloads,
+            drain_s=config.drain_s,
+            left=self._ingress.left,
+            now=now,
         )
         self._control = Control(host, self._store, self._ports, turn=self._turn, now=now)
 
@@ -149,7 +166,8 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
                     break
                 await changed.wait()
             nodes = list(self._store.nodes.values())
-            await self._store.change(lambda: Change(remove=[*nodes, cluster]))
+            payloads = list(self._store.payloads.values())
+            await self._store.change(lambda: Change(remove=[*nodes, *payloads, cluster]))
         for node in nodes:
             self._tell("node", "remove", node.id, name=node.hostname)
 
@@ -188,6 +206,59 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
         self._tell("node", "update", found.id, name=found.hostname)
         return self._store.nodes[found.id]
 
+    async def update_cluster(
+        self, *, labels: Mapping[str, str], task_history: int, version: int
+    ) -> Cluster:
+        """Change what the cluster keeps."""
+        if task_history < 0:
+            raise InvalidArgument("the task history must not be negative")
+
+        def decide() -> Change:
+            cluster = self._store.joined()
+            if cluster.version != version:
+                raise out_of_sequence()
+            changed = attrs.evolve(
+                cluster,
+                labels=dict(labels),
+                task_history=task_history,
+                version=version + 1,
+                updated_at=stamp(self._now()),
+            )
+            return Change([changed])
+
+        await self._store.change(decide)
+        return self._store.joined()
+
+    # -- secrets and configs ------------------------------------------------------------------
+
+    async def create_payload(self, kind: PayloadKind, spec: PayloadSpec) -> Payload:
+        """Keep a secret or config, sealed."""
+        made = await self._payloads.create(kind, spec)
+        self._tell(kind, "create", made.id, name=spec.name)
+        return made
+
+    async def list_payloads(self, kind: PayloadKind) -> list[Payload]:
+        """All of a kind."""
+        return self._payloads.list(kind)
+
+    async def get_payload(self, kind: PayloadKind, ref: str) -> Payload:
+        """One of a kind."""
+        return await self._payloads.get(kind, ref)
+
+    async def update_payload(
+        self, kind: PayloadKind, ref: str, spec: PayloadSpec, *, version: int
+    ) -> Payload:
+        """Change the labels of one."""
+        changed = await self._payloads.update(kind, ref, spec, version)
+        self._tell(kind, "update", changed.id, name=changed.spec.name)
+        return changed
+
+    async def remove_payload(self, kind: PayloadKind, ref: str) -> None:
+        """Forget one that no service refers to."""
+        async with self._turn:  # no service may begin to refer to it meanwhile
+            gone = await self._payloads.remove(kind, ref)
+        self._tell(kind, "remove", gone.id, name=gone.spec.name)
+
     # -- services -----------------------------------------------------------------------------
 
     async def create_service(self, spec: ServiceSpec) -> Service:
@@ -202,10 +273,17 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             self._store.joined()
             self._refuse_taken_name(spec.name)
             self._check_networks(spec)
+            self._payloads.check(spec)
             ports = await self._ports.take(spec.ports, ())
             now = stamp(self._now())
             service = Service(
-                id=new_id(), version=1, spec=spec, created_at=now, updated_at=now, ports=ports
+                id=new_id(),
+                version=1,
+                spec=spec,
+                created_at=now,
+                updated_at=now,
+                ports=ports,
+                job_started_at=now if spec.is_job else "",
             )
             record = ServiceRecord(service=service, rollout_id=new_id())
             try:
@@ -254,6 +332,7 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             _check_version(record, version)
             if spec.networks != record.spec.networks:
                 self._check_networks(spec)
+            self._payloads.check(spec)
             return await self._update(record, spec, version)
 
     async def _update(
@@ -313,8 +392,10 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
         """
         async with self._turn:
             record = self._store.find_service(service)
-            if record.spec.mode != "replicated":
-                raise InvalidArgument("scale can only be used with replicated mode")
+            if record.spec.is_global:
+                raise InvalidArgument(
+                    "scale can only be used with replicated or replicated-job mode"
+                )
             spec = attrs.evolve(record.spec, replicas=replicas)
             check_spec(spec)
             return await self._update(record, spec)

@@ -14,8 +14,11 @@ from linkspan.sdk.model.service import Node, Service, TaskState
 
 def shown(record: ServiceRecord, tasks: Iterable[TaskRecord], nodes: Iterable[Node]) -> Service:
     """A service with its task counts."""
+    tasks = list(tasks)
+    ended = given_up(record.spec, tasks).values()
     return attrs.evolve(
         record.service,
+        completed_tasks=sum(t.task.state is TaskState.COMPLETE for t in ended),
         running_tasks=sum(t.active and t.task.state is TaskState.RUNNING for t in tasks),
         desired_tasks=wanted_count(record.spec, nodes),
     )

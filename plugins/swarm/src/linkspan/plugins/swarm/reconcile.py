@@ -28,7 +28,6 @@ from linkspan.sdk.model.service import (
 )
 from linkspan.sdk.placement import parse_constraint
 
-KEPT_ENDED_TASKS = 5
 SHORT_RUN_S = 10.0
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 60.0
@@ -92,7 +91,7 @@ def may_carry(node: Node, spec: ServiceSpec) -> bool:
 
 def wanted_count(spec: ServiceSpec, nodes: Iterable[Node]) -> int:
     """How many tasks a service should have."""
-    if spec.mode == "global":
+    if spec.is_global:
         return sum(may_carry(node, spec) for node in nodes)
     return spec.replicas
 
@@ -108,8 +107,10 @@ class Reconciler:
         *,
         now: float,
         stamp: str,
+        kept_ended: int = 5,
     ) -> None:
         self._now = now
+        self._kept_ended = kept_ended
         self._stamp = stamp
         self._out = Decisions(record)
         self._tasks = {task.id: task for task in tasks}
@@ -121,7 +122,7 @@ class Reconciler:
         if rolling(self._out.service):
             self._judge_failures()
         self._leave_nodes()
-        if self._service.spec.mode == "global":
+        if self._service.spec.is_global:
             self._cover_nodes()
         else:
             self._scale()
@@ -176,6 +177,7 @@ class Reconciler:
             node_id=node_id,
             spec=service.spec,
             spec_version=service.service.version,
+            job_iteration=service.service.job_iteration,
             state=TaskState.NEW,
             desired=desired,
             message="created",
@@ -239,6 +241,8 @@ class Reconciler:
         last = self._last_ended()
         given_up = {p for p in self._given_up() if p not in places and p[0] <= count}
         missing = count - len(places) - len(given_up)
+        if self._service.spec.max_concurrent:
+            missing = min(missing, self._service.spec.max_concurrent - len(places))
         for slot in range(1, count + len(places) + 1):
             if missing <= 0:
                 break
@@ -424,7 +428,8 @@ class Reconciler:
                 ended[record.place].append(record)
         for records in ended.values():
             records.sort(key=lambda r: (r.ended_at, r.made_at))
-            for record in records[:-KEPT_ENDED_TASKS]:
+            # The last one tells what came out of a place, whatever else is kept.
+            for record in records[: -max(1, self._kept_ended)]:
                 self._want(record, TaskState.REMOVE)
 
 
@@ -458,6 +463,8 @@ def restart_at(record: TaskRecord, restart: ServiceRestart) -> float | None:
     The delay doubles with every quick failure.
     """
     short = ran_short(record, restart)
+    if record.task.spec.is_job and record.task.state is TaskState.COMPLETE:
+        return None
     if restart.condition == "none":
         return None
     if restart.condition == "on-failure" and record.task.state is TaskState.COMPLETE:
@@ -492,6 +499,10 @@ def start_update(
         updated_at=stamp,
         previous_spec=_previous(record, spec) if same else before.spec,
     )
+    if spec.is_job and not same:
+        service = attrs.evolve(
+            service, job_iteration=before.job_iteration + 1, job_started_at=stamp
+        )
     if same and rolling(record):
         # Only the number, a name or a policy: the rollout goes on.
         return attrs.evolve(record, service=service)

@@ -8,7 +8,15 @@ import attrs
 from cattrs.preconf.orjson import make_converter
 
 from linkspan.sdk.clock import rfc3339
-from linkspan.sdk.model.service import Cluster, Node, Service, ServiceSpec, Task, TaskState
+from linkspan.sdk.model.service import (
+    Cluster,
+    Node,
+    Payload,
+    Service,
+    ServiceSpec,
+    Task,
+    TaskState,
+)
 
 T = TypeVar("T")
 
@@ -16,6 +24,7 @@ CLUSTER_KEY = "swarm/cluster"
 NODES = "swarm/nodes/"
 SERVICES = "swarm/services/"
 TASKS = "swarm/tasks/"
+PAYLOADS = "swarm/payloads/"
 
 _ALPHABET = string.ascii_lowercase + string.digits
 _converter = make_converter(omit_if_default=True)
@@ -94,7 +103,9 @@ class TaskRecord:
     @property
     def failed(self) -> bool:
         """It ended, though nobody wanted it to."""
-        return self.task.state in (TaskState.FAILED, TaskState.REJECTED, TaskState.COMPLETE)
+        if self.task.state is TaskState.COMPLETE:
+            return not self.task.spec.is_job
+        return self.task.state in (TaskState.FAILED, TaskState.REJECTED)
 
     @property
     def shown(self) -> Task:
@@ -115,11 +126,24 @@ class TaskRecord:
         return f"{name}: {self.task.error or 'task: ended (exit code 0)'}"
 
 
+@attrs.frozen(kw_only=True)
+class PayloadRecord:
+    """A secret or config; its data is in ``sealed`` alone."""
+
+    payload: Payload
+    sealed: bytes = attrs.field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """The payload's id."""
+        return self.payload.id
+
+
 Place = tuple[int, str]
 """A slot from 1 with an empty text, or 0 with a node's id."""
 
 
-Record = Cluster | Node | ServiceRecord | TaskRecord
+Record = Cluster | Node | ServiceRecord | TaskRecord | PayloadRecord
 
 
 def new_id() -> str:
@@ -155,5 +179,6 @@ def _task_part(spec: ServiceSpec) -> tuple[Any, ...]:
         spec.reservation,
         spec.placement,
         spec.force_update,
+        spec.files,
         host_ports,
     )

@@ -15,8 +15,10 @@ import trio
 from linkspan.plugins.swarm.records import (
     CLUSTER_KEY,
     NODES,
+    PAYLOADS,
     SERVICES,
     TASKS,
+    PayloadRecord,
     Record,
     ServiceRecord,
     TaskRecord,
@@ -58,6 +60,7 @@ class ClusterStore:
         self.nodes: dict[str, Node] = {}
         self.services: dict[str, ServiceRecord] = {}
         self.tasks: dict[str, TaskRecord] = {}
+        self.payloads: dict[str, PayloadRecord] = {}
         self._of_service: dict[str, dict[str, TaskRecord]] = defaultdict(dict)
         self._revisions: dict[str, int] = {}
         self._changed = trio.Event()
@@ -70,6 +73,7 @@ class ClusterStore:
         """Read everything."""
         entries, _ = await self._state().list("swarm/")
         self.nodes, self.services, self.tasks, self.cluster = {}, {}, {}, None
+        self.payloads = {}
         self._of_service.clear()
         self._revisions = {entry.key: entry.revision for entry in entries}
         for entry in entries:
@@ -81,6 +85,8 @@ class ClusterStore:
                 self._remember(load(entry.value, ServiceRecord))
             elif entry.key.startswith(TASKS):
                 self._remember(load(entry.value, TaskRecord))
+            elif entry.key.startswith(PAYLOADS):
+                self._remember(load(entry.value, PayloadRecord))
 
     # -- waiting ------------------------------------------------------------------------------
 
@@ -116,7 +122,7 @@ class ClusterStore:
                 event.set()
         elif isinstance(record, ServiceRecord):
             self._touched.add(record.id)
-        else:
+        elif not isinstance(record, PayloadRecord):
             self._touched.update(self.services)
 
     # -- changing -----------------------------------------------------------------------------
@@ -177,6 +183,8 @@ class ClusterStore:
             self.nodes[record.id] = record
         elif isinstance(record, ServiceRecord):
             self.services[record.id] = record
+        elif isinstance(record, PayloadRecord):
+            self.payloads[record.id] = record
         else:
             self.tasks[record.id] = record
             self._of_service[record.task.service_id][record.id] = record
@@ -188,6 +196,8 @@ class ClusterStore:
             self.nodes.pop(record.id, None)
         elif isinstance(record, ServiceRecord):
             self.services.pop(record.id, None)
+        elif isinstance(record, PayloadRecord):
+            self.payloads.pop(record.id, None)
         else:
             self.tasks.pop(record.id, None)
             siblings = self._of_service[record.task.service_id]
@@ -277,4 +287,6 @@ def _key(record: Record) -> str:
         return NODES + record.id
     if isinstance(record, ServiceRecord):
         return SERVICES + record.id
+    if isinstance(record, PayloadRecord):
+        return PAYLOADS + record.id
     return TASKS + record.id

@@ -22,11 +22,13 @@ def check_spec(spec: ServiceSpec) -> None:
     if not spec.container.image:
         raise InvalidArgument("ContainerSpec: image reference must be provided")
     parse_reference(spec.container.image)
-    _check_choice("mode", spec.mode, ("replicated", "global"))
+    _check_choice("mode", spec.mode, ("replicated", "global", "replicated-job", "global-job"))
     if not 0 <= spec.replicas <= MOST_REPLICAS:
         raise InvalidArgument(
             f"a service has between 0 and {MOST_REPLICAS} replicas, not {spec.replicas}"
         )
+    if spec.max_concurrent < 0:
+        raise InvalidArgument("the number of concurrent tasks of a job must not be negative")
     if spec.reservation.nano_cpus < 0 or spec.reservation.memory_bytes < 0:
         raise InvalidArgument("reservations must not be negative")
     _check_restart(spec)
@@ -84,6 +86,11 @@ def _check_placement(spec: ServiceSpec) -> None:
 
 def _check_ports(spec: ServiceSpec) -> None:
     seen = set()
+    if spec.endpoint_mode == "dnsrr" and any(port.mode == "ingress" for port in spec.ports):
+        raise InvalidArgument(
+            "rpc error: code = InvalidArgument desc = EndpointSpec: port published with ingress mode "
+            "can't be used with dnsrr mode"
+        )
     for port in spec.ports:
         if not 1 <= port.target_port <= 65535 or not 0 <= port.published_port <= 65535:
             raise InvalidArgument(f"port {port.published_port}:{port.target_port} is out of range")

@@ -15,6 +15,8 @@ from linkspan.sdk.drivers.orchestrator import Orchestrator, OrchestratorCap, Rol
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound, Unavailable
 from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.service import (
+    FileReference,
+    PayloadSpec,
     Placement,
     RolloutState,
     Service,
@@ -143,6 +145,12 @@ class OrchestratorConformance:
             orchestrator.get_node("self"),
             orchestrator.update_node("self", availability="drain"),
             orchestrator.leave(force=True),
+            orchestrator.update_cluster(labels={}, task_history=1, version=1),
+            orchestrator.create_payload("secret", PayloadSpec(name="a", data=b"x")),
+            orchestrator.list_payloads("config"),
+            orchestrator.get_payload("secret", "a"),
+            orchestrator.update_payload("secret", "a", PayloadSpec(name="a"), version=1),
+            orchestrator.remove_payload("secret", "a"),
         )
         for call in calls:
             assert await self.code_of(call, Unavailable) == "not_in_swarm"
@@ -160,6 +168,61 @@ class OrchestratorConformance:
             assert (await cluster.get_node(ref)).id == node.id
         assert await self.code_of(cluster.init(), Unavailable) == "already_in_swarm"
         assert await self.code_of(cluster.get_node("nowhere"), NotFound) == "node_not_found"
+
+    async def test_the_cluster_keeps_labels_and_refuses_what_is_out_of_sequence(
+        self, cluster: Orchestrator[Any]
+    ) -> None:
+        made = await cluster.cluster()
+        assert made is not None
+        changed = await cluster.update_cluster(
+            labels={"a": "1"}, task_history=2, version=made.version
+        )
+        assert (dict(changed.labels), changed.task_history) == ({"a": "1"}, 2)
+        again = cluster.update_cluster(labels={}, task_history=2, version=made.version)
+        assert await self.code_of(again, Conflict) == "out_of_sequence"
+
+    # -- secrets and configs ------------------------------------------------------------------
+
+    async def test_a_configs_data_is_told_and_a_secrets_never(
+        self, cluster: Orchestrator[Any]
+    ) -> None:
+        spec = PayloadSpec(name="app", data=b"\0data\xff", labels={"a": "1"})
+        for kind, told in (("secret", b""), ("config", b"\0data\xff")):
+            made = await cluster.create_payload(kind, spec)  # type: ignore[arg-type]
+            for ref in (made.id, "app", made.id[:8]):
+                found = await cluster.get_payload(kind, ref)  # type: ignore[arg-type]
+                assert (found.id, found.spec.data) == (made.id, told)
+            (listed,) = await cluster.list_payloads(kind)  # type: ignore[arg-type]
+            assert (listed.spec.name, listed.spec.data) == ("app", b"")
+            again = cluster.create_payload(kind, spec)  # type: ignore[arg-type]
+            assert await self.code_of(again, Conflict) == "name_taken"
+
+    async def test_labels_of_a_secret_change_in_sequence(self, cluster: Orchestrator[Any]) -> None:
+        made = await cluster.create_payload("secret", PayloadSpec(name="key", data=b"x"))
+        change = PayloadSpec(name="key", data=b"x", labels={"b": "2"})
+        changed = await cluster.update_payload("secret", "key", change, version=made.version)
+        assert dict(changed.spec.labels) == {"b": "2"}
+        stale = cluster.update_payload("secret", "key", change, version=made.version)
+        assert await self.code_of(stale, Conflict) == "out_of_sequence"
+        for other in (PayloadSpec(name="new"), PayloadSpec(name="key", data=b"y")):
+            with pytest.raises(InvalidArgument, match="only updates to Labels"):
+                await cluster.update_payload("secret", "key", other, version=changed.version)
+
+    async def test_a_secret_stays_while_a_service_refers_to_it(
+        self, cluster: Orchestrator[Any]
+    ) -> None:
+        made = await cluster.create_payload("secret", PayloadSpec(name="key", data=b"x"))
+        file = FileReference(kind="secret", id=made.id, name="key", target="/run/secrets/key")
+        await self.up(cluster, files=(file,))
+        in_use = cluster.remove_payload("secret", "key")
+        assert await self.code_of(in_use, InvalidArgument) == "payload_in_use"
+        await cluster.remove_service("web")
+        await cluster.remove_payload("secret", "key")
+        assert (
+            await self.code_of(cluster.get_payload("secret", "key"), NotFound) == "secret_not_found"
+        )
+        lost = cluster.create_service(self.spec(files=(file,)))
+        assert await self.code_of(lost, InvalidArgument) == "secret_not_found"
 
     async def test_the_last_manager_leaves_by_force_only_and_ends_all_services(
         self, cluster: Orchestrator[Any]

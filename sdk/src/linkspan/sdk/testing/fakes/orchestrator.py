@@ -20,6 +20,9 @@ from linkspan.sdk.host import Host
 from linkspan.sdk.model.service import (
     Cluster,
     Node,
+    Payload,
+    PayloadKind,
+    PayloadSpec,
     RolloutState,
     RolloutStatus,
     Service,
@@ -28,7 +31,9 @@ from linkspan.sdk.model.service import (
     Task,
     TaskState,
 )
+from linkspan.sdk.payloads import check_references, out_of_sequence
 from linkspan.sdk.placement import parse_constraint
+from linkspan.sdk.testing.fakes.payloads import FakePayloads
 
 T = TypeVar("T")
 
@@ -93,6 +98,7 @@ class FakeOrchestrator(Orchestrator[FakeOrchestratorConfig]):
         self._cluster: Cluster | None = None
         self._node: Node | None = None
         self._entries: dict[str, _Entry] = {}
+        self._payloads = FakePayloads(lambda: [entry.spec for entry in self._entries.values()])
         self._changed = trio.Event()
 
     @classmethod
@@ -187,7 +193,7 @@ class FakeOrchestrator(Orchestrator[FakeOrchestratorConfig]):
         return len(slots) > wanted
 
     def _wanted(self, entry: _Entry) -> int:
-        return int(self._may_carry(entry)) if entry.spec.mode == "global" else entry.spec.replicas
+        return int(self._may_carry(entry)) if entry.spec.is_global else entry.spec.replicas
 
     def _make_missing(self, entry: _Entry) -> bool:
         if entry.gave_up or _paused(entry):
@@ -196,7 +202,7 @@ class FakeOrchestrator(Orchestrator[FakeOrchestratorConfig]):
         waiting = [t for t in active if t.state is TaskState.PENDING]
         slots = {t.slot for t in active}
         if len(slots) < self._wanted(entry):
-            first = 0 if entry.spec.mode == "global" else 1
+            first = 0 if entry.spec.is_global else 1
             self._make(entry, next(slot for slot in count(first) if slot not in slots))
             return True
         old = next((t for t in active if t.spec.container != entry.spec.container), None)
@@ -268,6 +274,7 @@ class FakeOrchestrator(Orchestrator[FakeOrchestratorConfig]):
         if not force:
             raise Unavailable("this is the last manager", code="last_manager")
         self._entries.clear()
+        self._payloads.known.clear()
         self._cluster = self._node = None
         self._tell()
 
@@ -298,6 +305,47 @@ class FakeOrchestrator(Orchestrator[FakeOrchestratorConfig]):
         self._tell()
         return self._node
 
+    async def update_cluster(
+        self, *, labels: Mapping[str, str], task_history: int, version: int
+    ) -> Cluster:
+        await trio.lowlevel.checkpoint()
+        cluster = self._joined()
+        if version != cluster.version:
+            raise out_of_sequence()
+        self._cluster = attrs.evolve(
+            cluster, labels=dict(labels), task_history=task_history, version=version + 1
+        )
+        return self._cluster
+
+    # -- secrets and configs ------------------------------------------------------------------
+
+    async def create_payload(self, kind: PayloadKind, spec: PayloadSpec) -> Payload:
+        await trio.lowlevel.checkpoint()
+        self._joined()
+        return self._payloads.create(kind, spec)
+
+    async def list_payloads(self, kind: PayloadKind) -> list[Payload]:
+        await trio.lowlevel.checkpoint()
+        self._joined()
+        return self._payloads.list(kind)
+
+    async def get_payload(self, kind: PayloadKind, ref: str) -> Payload:
+        await trio.lowlevel.checkpoint()
+        self._joined()
+        return self._payloads.get(kind, ref)
+
+    async def update_payload(
+        self, kind: PayloadKind, ref: str, spec: PayloadSpec, *, version: int
+    ) -> Payload:
+        await trio.lowlevel.checkpoint()
+        self._joined()
+        return self._payloads.update(kind, ref, spec, version)
+
+    async def remove_payload(self, kind: PayloadKind, ref: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._joined()
+        self._payloads.remove(kind, ref)
+
     # -- services -----------------------------------------------------------------------------
 
     def _entry(self, ref: str) -> _Entry:
@@ -311,6 +359,7 @@ class FakeOrchestrator(Orchestrator[FakeOrchestratorConfig]):
         await trio.lowlevel.checkpoint()
         self._joined()
         _check(spec)
+        check_references(spec, list(self._payloads.known.values()))
         if any(e.spec.name == spec.name for e in self._entries.values()):
             raise Conflict(f"service {spec.name} already exists", code="name_taken")
         now = rfc3339()

@@ -1,0 +1,85 @@
+"""/secrets and /configs."""
+
+from linkspan.plugins.docker_api.codec_payload import decode_payload, encode_payload
+from linkspan.plugins.docker_api.filters import read_filters
+from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
+from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.host import Host
+from linkspan.sdk.http import Request, Response, json_response
+from linkspan.sdk.model.service import PayloadKind
+
+
+class _PayloadRoutes:
+    """One of the two kinds."""
+
+    def __init__(self, host: Host, kind: PayloadKind) -> None:
+        self._host = host
+        self.kind = kind
+
+    def add_to(self, router: DockerRouter) -> None:
+        """Add the routes."""
+        top = f"/{self.kind}s"
+        router.get(top, self.list)
+        router.post(f"{top}/create", self.create)
+        router.get(f"{top}/{{id}}", self.inspect)
+        router.add("DELETE", f"{top}/{{id}}", self.remove)
+        router.post(f"{top}/{{id}}/update", self.update)
+
+    async def list(self, request: Request) -> Response:
+        """All that pass the filters."""
+        filters = read_filters(request, ("id", "label", "name", "names"))
+        await require_cluster(self._host)
+        found = [
+            payload
+            for payload in await orchestrator(self._host).list_payloads(self.kind)
+            if filters.prefix("id", payload.id)
+            and filters.prefix("name", payload.spec.name)
+            and filters.among("names", payload.spec.name)
+            and filters.labels(payload.spec.labels)
+        ]
+        return json_response([encode_payload(payload) for payload in found])
+
+    async def create(self, request: Request) -> Response:
+        """Keep one; its id."""
+        await require_cluster(self._host)
+        spec = decode_payload(self.kind, await read_document(request))
+        made = await orchestrator(self._host).create_payload(self.kind, spec)
+        return json_response({"ID": made.id}, status=201)
+
+    async def inspect(self, request: Request) -> Response:
+        """One."""
+        found = await orchestrator(self._host).get_payload(self.kind, request.params["id"])
+        return json_response(encode_payload(found))
+
+    async def remove(self, request: Request) -> Response:
+        """Forget one."""
+        await orchestrator(self._host).remove_payload(self.kind, request.params["id"])
+        return Response(status=204)
+
+    async def update(self, request: Request) -> Response:
+        """Change labels, which is all that can change."""
+        driver = orchestrator(self._host)
+        body = await read_document(request)
+        if not request.query.get("version"):
+            raise InvalidArgument(
+                f"invalid {self.kind} version '': the parameter 'version' is missing"
+            )
+        spec = decode_payload(self.kind, body)
+        version = request.number("version", 0)
+        await driver.update_payload(self.kind, request.params["id"], spec, version=version)
+        return Response()
+
+
+class SecretRoutes(_PayloadRoutes):
+    """Secrets."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host, "secret")
+
+
+class ConfigRoutes(_PayloadRoutes):
+    """Configs."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host, "config")
