@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import attrs
 import httpx
 import pytest
 
@@ -247,6 +248,48 @@ async def test_a_helper_that_cannot_be_run_is_named(tmp_path: Path, name: str) -
     path.write_text(json.dumps({"credsStore": name}))
     with pytest.raises(Unauthenticated, match=name):
         await DockerConfig(path).credentials("a.test", "x")
+
+
+async def test_what_is_stored_is_found_again_and_others_entries_stay(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "config.json"
+    config = DockerConfig(path)
+    mine = Credentials(username="u", password="p:ü", server_address="a.test:5000")
+    await config.store(mine)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    document = json.loads(path.read_text())
+    document["auths"]["b.test"] = {"auth": "eDp5"}
+    document["psFormat"] = "table"
+    path.write_text(json.dumps(document))
+    await config.store(attrs.evolve(mine, identity_token="idt"))
+    found = await config.credentials("a.test:5000", "x")
+    assert (found.username, found.identity_token) == ("u", "idt")
+    await config.erase("a.test:5000")
+    await config.erase("a.test:5000")
+    assert json.loads(path.read_text()) == {
+        "auths": {"b.test": {"auth": "eDp5"}},
+        "psFormat": "table",
+    }
+
+
+async def test_a_helper_keeps_and_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "told"
+    helper(tmp_path, "one", f'echo "$1 $(cat)" >> {told}', monkeypatch)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"credsStore": "one"}))
+    await DockerConfig(path).store(Credentials(username="u", password="p", server_address="a.test"))
+    await DockerConfig(path).erase("a.test")
+    assert told.read_text().splitlines() == [
+        'store {"ServerURL": "a.test", "Username": "u", "Secret": "p"}',
+        "erase a.test",
+    ]
+    assert "auths" not in json.loads(path.read_text())
+
+
+async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = DockerConfig(tmp_path / "file" / "config.json")
+    with pytest.raises(Unauthenticated, match=r"file/config\.json"):
+        await config.store(Credentials(username="u", password="p", server_address="a.test"))
 
 
 REFERENCE = parse_reference("r.test/app:1")

@@ -10,6 +10,7 @@ import trio
 from linkspan.plugins.standard_steps.deploy import DeployStep
 from linkspan.plugins.standard_steps.execute import ExecStep
 from linkspan.plugins.standard_steps.http_check import HttpCheckStep
+from linkspan.plugins.standard_steps.login import LoginStep
 from linkspan.plugins.standard_steps.notify import NotifyConfig, NotifyStep
 from linkspan.plugins.standard_steps.prune import PruneStep
 from linkspan.plugins.standard_steps.pull import PullStep
@@ -27,6 +28,7 @@ from linkspan.sdk.model.step import StepIntent
 from linkspan.sdk.testing.conformance.step import StepConformance
 from linkspan.sdk.testing.fakes.engine import FakeEngine, make_image
 from linkspan.sdk.testing.fakes.orchestrator import FakeOrchestrator, FakeOrchestratorConfig
+from linkspan.sdk.testing.fakes.registry import FakeRegistry
 from linkspan.sdk.testing.fakes.runtime import FakeMachine
 from linkspan.sdk.testing.host import FakeHost
 
@@ -334,3 +336,26 @@ class TestScanFile(StepConformance):
     @pytest.fixture
     def failing_intent(self, tmp_path: Path) -> StepIntent:
         return an_intent("scan-file", tmp_path, paths=["*.txt"], forbid=["noth"])
+
+
+class TestLogin(StepConformance):
+    undoes = True
+
+    @pytest.fixture
+    async def step(self, fake_host: FakeHost):
+        async with FakeRegistry.open(None, fake_host) as registry:
+            registry.password = "right"
+            fake_host.drivers["registry", ""] = registry
+            async with LoginStep.open(None, fake_host) as step:
+                yield step
+
+    async def picture(self, step):
+        return dict(step.host.driver("registry").remembered)
+
+    @pytest.fixture
+    def intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("login", tmp_path, registry="r.test", username="u", password="right")
+
+    @pytest.fixture
+    def failing_intent(self, tmp_path: Path) -> StepIntent:
+        return an_intent("login", tmp_path, registry="r.test", username="u", password="wrong")

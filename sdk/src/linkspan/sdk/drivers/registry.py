@@ -14,6 +14,7 @@ from typing import Literal
 import attrs
 
 from linkspan.sdk.drivers.base import Config, Driver
+from linkspan.sdk.errors import Unsupported
 from linkspan.sdk.model.image import Credentials, Descriptor
 from linkspan.sdk.reference import Reference
 from linkspan.sdk.stability import Stage, contract
@@ -99,3 +100,18 @@ class Registry(Driver[Config], abc.ABC):
     @abc.abstractmethod
     async def login(self, credentials: Credentials) -> str:
         """Check credentials with ``server_address``; return an identity token or ``""``."""
+
+    async def remember(self, credentials: Credentials) -> None:
+        """Use these credentials from now on for requests to ``server_address`` that bring none; survives restarts.
+
+        Raises:
+            Unsupported: This client keeps none.
+        """
+        raise Unsupported("this registry client keeps no credentials")
+
+    async def remembers(self, server_address: str) -> bool:
+        """Whether there are credentials for a server, from whatever source."""
+        return False
+
+    async def forget(self, server_address: str) -> None:
+        """Undo ``remember``; silent if there is nothing."""

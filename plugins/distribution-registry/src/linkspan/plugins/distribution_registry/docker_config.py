@@ -50,6 +50,71 @@ class DockerConfig:
         auths = document.get("auths")
         return _from_auths(auths if isinstance(auths, Mapping) else {}, domain, repository)
 
+    async def store(self, credentials: Credentials) -> None:
+        """Keep credentials for ``server_address``, as ``docker login`` does: with the helper, or in the file.
+
+        Raises:
+            Unauthenticated: code ``credential_helper`` or ``docker_config``: they could not be kept.
+        """
+        domain = credentials.server_address
+        document = await trio.to_thread.run_sync(self._read)
+        key = HUB_KEY if is_docker_hub(domain) else domain
+        helper = _helper_for(document, domain)
+        user, secret = credentials.username, credentials.password
+        if credentials.identity_token:
+            user, secret = "<token>", credentials.identity_token
+        if helper:
+            entry = {"ServerURL": key, "Username": user, "Secret": secret}
+            done = await _run_helper(helper, "store", json.dumps(entry))
+            if done.returncode != 0:
+                raise _helper_failed(helper, _said(done))
+            return
+        entry = {
+            "auth": base64.b64encode(
+                f"{credentials.username}:{credentials.password}".encode()
+            ).decode()
+        }
+        if credentials.identity_token:
+            entry = {"auth": base64.b64encode(f"{credentials.username}:".encode()).decode()}
+            entry["identitytoken"] = credentials.identity_token
+        await trio.to_thread.run_sync(self._change, key, entry)
+
+    async def erase(self, domain: str) -> None:
+        """Forget what is kept for a server; silent if there is nothing."""
+        document = await trio.to_thread.run_sync(self._read)
+        helper = _helper_for(document, domain)
+        if helper:
+            await _run_helper(helper, "erase", HUB_KEY if is_docker_hub(domain) else domain)
+        for key in _host_keys(domain):
+            await trio.to_thread.run_sync(self._change, key, None)
+
+    def _change(self, key: str, entry: Mapping[str, str] | None) -> None:
+        """Write the file anew, whole and for its owner alone, with all that others keep in it."""
+        path = self.path or _default_path()
+        document = dict(self._read())
+        auths = dict(document.get("auths") or {})
+        if entry is None and key not in auths:
+            return
+        auths.pop(key, None)
+        if entry is not None:
+            auths[key] = entry
+        document["auths"] = auths
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part.unlink(missing_ok=True)
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(document, file, indent="\t")
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise Unauthenticated(
+                f"cannot keep the credentials in {path}: {error.strerror}", code="docker_config"
+            ) from error
+
     def _read(self) -> Mapping[str, Any]:
         path = self.path or _default_path()
         try:
@@ -85,26 +150,12 @@ def _host_keys(domain: str) -> tuple[str, ...]:
 
 
 async def _ask_helper(name: str, server: str) -> Credentials | None:
-    if _HELPER_NAME.fullmatch(name) is None:
-        raise _helper_failed(name, "its name is not valid")
-    try:
-        with trio.fail_after(HELPER_TIMEOUT_S):
-            done = await trio.run_process(
-                [f"docker-credential-{name}", "get"],
-                stdin=server.encode(),
-                capture_stdout=True,
-                stderr=subprocess.DEVNULL,
-                check=False,
-            )
-    except OSError as error:
-        raise _helper_failed(name, f"it cannot be run: {error}") from error
-    except trio.TooSlowError as error:
-        raise _helper_failed(name, f"it gave no answer in {HELPER_TIMEOUT_S:g} s") from error
-    text = done.stdout.decode(errors="replace").strip()
+    done = await _run_helper(name, "get", server)
+    text = _said(done)
     if done.returncode != 0:
         if _NOT_THERE in text:
             return None
-        raise _helper_failed(name, text[:200] or f"exit code {done.returncode}")
+        raise _helper_failed(name, text)
     try:
         answer = json.loads(text)
         user, secret = str(answer["Username"]), str(answer["Secret"])
@@ -113,6 +164,32 @@ async def _ask_helper(name: str, server: str) -> Credentials | None:
     if user == "<token>":
         return Credentials(identity_token=secret)
     return Credentials(username=user, password=secret)
+
+
+async def _run_helper(name: str, verb: str, text: str) -> subprocess.CompletedProcess[bytes]:
+    """Ask ``docker-credential-NAME``, whatever it answers."""
+    if _HELPER_NAME.fullmatch(name) is None:
+        raise _helper_failed(name, "its name is not valid")
+    try:
+        with trio.fail_after(HELPER_TIMEOUT_S):
+            return await trio.run_process(
+                [f"docker-credential-{name}", verb],
+                stdin=text.encode(),
+                capture_stdout=True,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
+    except OSError as error:
+        raise _helper_failed(name, f"it cannot be run: {error}") from error
+    except trio.TooSlowError as error:
+        raise _helper_failed(name, f"it gave no answer in {HELPER_TIMEOUT_S:g} s") from error
+
+
+def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+    text: str = done.stdout.decode(errors="replace").strip()
+    if done.returncode == 0:
+        return text
+    return text[:200] or f"exit code {done.returncode}"
 
 
 def _helper_failed(name: str, why: str) -> Unauthenticated:

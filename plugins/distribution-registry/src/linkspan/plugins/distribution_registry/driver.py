@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Literal, Self
 
+import attrs
 import trio
 
 from linkspan.plugins.distribution_registry.addresses import InsecureHosts
 from linkspan.plugins.distribution_registry.config import DistributionConfig
+from linkspan.plugins.distribution_registry.docker_config import DockerConfig
 from linkspan.sdk.drivers.registry import BlobSource, Manifest, Registry, RegistryCap
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.image import Credentials, Descriptor
@@ -127,3 +129,16 @@ class DistributionRegistry(Registry[DistributionConfig]):
         client = await self._client()
         token: str = await client.login(credentials)
         return token
+
+    async def remember(self, credentials: Credentials) -> None:
+        """In Docker's config file, or by its helper."""
+        await DockerConfig(self._config.docker_config).store(credentials)
+
+    async def remembers(self, server_address: str) -> bool:
+        """See ``Registry.remembers``."""
+        found = await DockerConfig(self._config.docker_config).credentials(server_address, "")
+        return attrs.evolve(found, server_address="") != Credentials()
+
+    async def forget(self, server_address: str) -> None:
+        """See ``Registry.forget``."""
+        await DockerConfig(self._config.docker_config).erase(server_address)

@@ -65,6 +65,7 @@ class FakeRegistry(Registry[NoConfig]):
     repositories: dict[str, FakeRepository] = attrs.field(factory=dict)
     password: str = ""
     fault: LinkspanError | None = None
+    remembered: dict[str, Credentials] = attrs.field(factory=dict)
 
     @classmethod
     @asynccontextmanager
@@ -176,6 +177,18 @@ class FakeRegistry(Registry[NoConfig]):
     async def login(self, credentials: Credentials) -> str:
         await self._admit(credentials)
         return ""
+
+    async def remember(self, credentials: Credentials) -> None:
+        await trio.lowlevel.checkpoint()
+        self.remembered[credentials.server_address] = credentials
+
+    async def remembers(self, server_address: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return server_address in self.remembered
+
+    async def forget(self, server_address: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.remembered.pop(server_address, None)
 
 
 class Pieces(AsyncIterator[bytes]):
