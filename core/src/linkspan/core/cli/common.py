@@ -66,6 +66,7 @@ def each(session: Session, names: Sequence[str], act: Callable[[str], Any]) -> i
         else:
             for line in said if isinstance(said, list) and not session.quiet else [name]:
                 session.terminal.print(line)
+            session.terminal.out.flush()
     return status
 
 

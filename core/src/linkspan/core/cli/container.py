@@ -17,6 +17,7 @@ from linkspan.core.client.short import segment
     examples=[
         "linkspan ps",
         "linkspan ps --all --filter label=app=web",
+        "linkspan ps --watch",
         "linkspan ps --format '{{.Names}}: {{.Status}}'",
         "linkspan rm $(linkspan ps -aq --filter status=exited)",
     ],
@@ -90,12 +91,15 @@ def kill(session: Session, containers: tuple[str, ...], signal_: str) -> int:
     examples=["linkspan wait job"],
 )
 @click.argument("containers", nargs=-1, required=True, shell_complete=complete_running)
-def wait(session: Session, containers: tuple[str, ...]) -> None:
+def wait(session: Session, containers: tuple[str, ...]) -> int:
     """Wait until containers stop."""
-    for name in containers:
+
+    def ended(name: str) -> list[str]:
         path = f"/containers/{segment(name)}/wait"
         with session.api.open("POST", path, silence_s=None) as answer:
-            session.terminal.print(str(answer.json()["StatusCode"]))
+            return [str(answer.json()["StatusCode"])]
+
+    return each(session, containers, ended)
 
 
 @command(

@@ -15,12 +15,16 @@ SETTINGS: Final = (
     Setting("latest", ("-l", "--latest"), "The newest, any state"),
     Setting("size", ("-s", "--size"), "Show the size of what each has written"),
     Setting("no_trunc", ("--no-trunc",), "Shorten nothing"),
+    Setting("watch", ("-w", "--watch"), "Redraw it every second, until Ctrl-C"),
 )
 _COMMAND_WIDTH: Final = 20
 _DOCKER: Final = (
     "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 )
 _TITLES: Final = {"ID": "CONTAINER ID"}
+_DROP: Final = ("PORTS", "ID", "IMAGE")
+_KEEP: Final = ("NAME", "STATE")
+_WATCH_S: Final = 1.0
 
 
 def state_cell(terminal: Terminal, record: Any) -> str:
@@ -85,6 +89,7 @@ def show(
     latest: bool,
     size: bool,
     no_trunc: bool,
+    watch: bool,
 ) -> None:
     """List containers."""
     query = {
@@ -93,10 +98,11 @@ def show(
         "size": size or None,
         "filters": filters(filter_),
     }
-    records = session.api.get("/containers/json", query)
-    now, terminal = session.now, session.terminal
+    terminal = session.terminal
+    headers = ["NAME", "ID", "IMAGE", "STATE", "PORTS", "AGE", *(["SIZE"] if size else [])]
 
     def cells(record: Any) -> list[str]:
+        now = session.now
         fields = docker_fields(record, now, trunc=not no_trunc)
         row = [
             fields["Names"],
@@ -108,13 +114,22 @@ def show(
         ]
         return [*row, _size(record)] if size else row
 
+    def frame() -> list[str]:
+        rows = [cells(record) for record in session.api.get("/containers/json", query)]
+        return terminal.table_lines(headers, rows, drop=_DROP, keep=_KEEP, trunc=not no_trunc)
+
+    if watch and session.format in ("", "table") and not session.quiet:
+        from linkspan.core.cli import live
+
+        live.watch(terminal, frame, _WATCH_S)
+        return
     session.rows(
-        records,
-        lambda record: docker_fields(record, now, trunc=not no_trunc),
+        session.api.get("/containers/json", query),
+        lambda record: docker_fields(record, session.now, trunc=not no_trunc),
         cells,
-        ["NAME", "ID", "IMAGE", "STATE", "PORTS", "AGE", *(["SIZE"] if size else [])],
-        drop=["PORTS", "ID", "IMAGE"],
-        keep=["NAME", "STATE"],
+        headers,
+        drop=_DROP,
+        keep=_KEEP,
         trunc=not no_trunc,
         titles=_TITLES,
         docker=f"{_DOCKER}\t{{{{.Size}}}}" if size else _DOCKER,

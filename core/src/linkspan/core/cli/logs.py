@@ -1,6 +1,7 @@
 """``linkspan logs``."""
 
 import sys
+from typing import Any
 
 import click
 
@@ -39,18 +40,8 @@ def logs(
     details: bool,
 ) -> None:
     """Show what a container wrote."""
-    if tail != "all" and not tail.isdigit():
-        raise click.BadParameter(f"'{tail}' is neither a number nor 'all'", param_hint="--tail")
-    query = {
-        "stdout": True,
-        "stderr": True,
-        "follow": follow,
-        "tail": tail,
-        "timestamps": timestamps,
-        "since": moment(since, session.now),
-        "until": moment(until, session.now),
-        "details": details or None,
-    }
+    query = log_query(session, follow, tail, timestamps, since, until)
+    query["details"] = details or None
     path = f"/containers/{segment(container)}"
     tty = session.api.get(f"{path}/json")["Config"].get("Tty", False)
     out, err = sys.stdout.buffer, sys.stderr.buffer
@@ -64,3 +55,29 @@ def logs(
             target = err if stream == STDERR else out
             target.write(payload)
             target.flush()
+
+
+def log_query(
+    session: Session,
+    follow: bool,
+    tail: str,
+    timestamps: bool,
+    since: str | None,
+    until: str | None,
+) -> dict[str, Any]:
+    """What the API is asked for, from the options that logs of all kinds have.
+
+    Raises:
+        click.BadParameter: One cannot be read.
+    """
+    if tail != "all" and not tail.isdigit():
+        raise click.BadParameter(f"'{tail}' is neither a number nor 'all'", param_hint="--tail")
+    return {
+        "stdout": True,
+        "stderr": True,
+        "follow": follow,
+        "tail": tail,
+        "timestamps": timestamps,
+        "since": moment(since, session.now),
+        "until": moment(until, session.now),
+    }

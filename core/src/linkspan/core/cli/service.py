@@ -136,7 +136,20 @@ def ps(
         found = api.get(f"/services/{segment(service)}")
         names[found["ID"]] = found["Spec"]["Name"]
     asked = {**(filters(filter_) or {}), "service": list(names)}
-    tasks = api.get("/tasks", {"filters": asked})
+    show_tasks(session, api.get("/tasks", {"filters": asked}), names, no_trunc=no_trunc)
+
+
+def show_tasks(
+    session: Session, tasks: list[Any], names: dict[str, str], *, no_trunc: bool
+) -> None:
+    """Print tasks, those of a slot together, the newest first.
+
+    Args:
+        session: Of the command.
+        tasks: What the API sent.
+        names: Service's id → its name.
+        no_trunc: Shorten nothing.
+    """
     tasks.sort(key=lambda t: (task_name(t, names), _is_over(t), _newest_first(t)))
     nodes = _node_names(session, tasks)
     terminal, now = session.terminal, session.now

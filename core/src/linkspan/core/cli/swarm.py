@@ -6,9 +6,14 @@ import click
 
 from linkspan.core.cli import words
 from linkspan.core.cli.command import command
-from linkspan.core.cli.common import filters
+from linkspan.core.cli.common import complete, each, filters, key_values
 from linkspan.core.cli.session import Session
 from linkspan.core.cli.terminal import Terminal
+from linkspan.core.client.short import segment
+
+complete_node = complete(
+    "/nodes", lambda record: [(record.get("Description") or {}).get("Hostname", "")]
+)
 
 
 @command(
@@ -101,3 +106,78 @@ def node_ls(session: Session, filter_: tuple[str, ...]) -> None:
         docker="{{.ID}}\\t{{.Hostname}}\\t{{.Status}}\\t{{.Availability}}\\t{{.ManagerStatus}}"
         "\\t{{.EngineVersion}}",
     )
+
+
+@command(
+    "update",
+    "Change a node: its labels, whether it takes tasks, its role.",
+    examples=[
+        "linkspan node update --availability drain demo-1",
+        "linkspan node update --label-add zone=a --label-rm rack demo-1",
+    ],
+    more=["linkspan node ls", "linkspan node ps"],
+)
+@click.argument("node", shell_complete=complete_node)
+@click.option(
+    "--availability",
+    type=click.Choice(["active", "pause", "drain"]),
+    help="Whether it takes tasks; drain moves those that it has",
+)
+@click.option("--label-add", multiple=True, metavar="KEY=VALUE", help="A label")
+@click.option("--label-rm", multiple=True, metavar="KEY", help="Remove a label")
+@click.option("--role", type=click.Choice(["worker", "manager"]), help="Its role")
+def node_update(
+    session: Session,
+    node: str,
+    availability: str | None,
+    label_add: tuple[str, ...],
+    label_rm: tuple[str, ...],
+    role: str | None,
+) -> None:
+    """Change a node."""
+    found = session.api.get(f"/nodes/{segment(node)}")
+    spec = found["Spec"]
+    labels = {**(spec.get("Labels") or {}), **key_values(label_add, "--label-add")}
+    for key in label_rm:
+        if labels.pop(key, None) is None:
+            session.terminal.note(f"there was no label '{key}'")
+    body = {
+        **spec,
+        "Availability": availability or spec.get("Availability"),
+        "Role": role or spec.get("Role"),
+        "Labels": labels,
+    }
+    query = {"version": found["Version"]["Index"]}
+    session.api.post(f"/nodes/{segment(found['ID'])}/update", query, body)
+    session.terminal.print(node)
+
+
+@command(
+    "ps",
+    "List the tasks of nodes.",
+    examples=["linkspan node ps demo-1", "linkspan node ps --filter desired-state=running demo-1"],
+    more=["linkspan service ps"],
+)
+@click.argument("nodes", nargs=-1, required=True, shell_complete=complete_node)
+@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
+def node_ps(
+    session: Session, nodes: tuple[str, ...], filter_: tuple[str, ...], no_trunc: bool
+) -> None:
+    """List the tasks of nodes."""
+    from linkspan.core.cli.service import show_tasks
+
+    api = session.api
+    identifiers = [api.get(f"/nodes/{segment(node)}")["ID"] for node in nodes]
+    tasks = api.get("/tasks", {"filters": {**(filters(filter_) or {}), "node": identifiers}})
+    names = {s["ID"]: s["Spec"]["Name"] for s in api.get("/services")} if tasks else {}
+    show_tasks(session, tasks, names, no_trunc=no_trunc)
+
+
+@command("rm", "Remove nodes that have left.", examples=["linkspan node rm demo-3"])
+@click.argument("nodes", nargs=-1, required=True, shell_complete=complete_node)
+@click.option("-f", "--force", is_flag=True, help="Even if it is still there")
+def node_rm(session: Session, nodes: tuple[str, ...], force: bool) -> int:
+    """Remove nodes."""
+    query = {"force": force or None}
+    return each(session, nodes, lambda n: session.api.delete(f"/nodes/{segment(n)}", query))
