@@ -68,7 +68,7 @@ def check_script(reader: Reader, node: Node) -> str | None:
         return None
     for start, source_start, source_end, end in found:
         source = node.text[source_start:source_end]
-        root, name = _variable_of(source)
+        root, name = variable_of(source)
         reader.fault(
             "LS1301",
             "an expression inside `run` would be pasted into the script before the shell sees it",
@@ -107,7 +107,7 @@ def _edits(reader: Reader, node: Scalar, start: int, end: int, name: str) -> lis
     return [Edit(start=first, end=last, text=text)]
 
 
-def _variable_of(source: str) -> tuple[str, str]:
+def variable_of(source: str) -> tuple[str, str]:
     """The context an expression begins with, and the variable that holds it; both may be empty."""
     try:
         path = _path(parse(source))

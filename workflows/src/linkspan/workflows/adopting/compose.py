@@ -1,0 +1,219 @@
+"""A compose file to a pipeline that builds its images and deploys its services."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from linkspan.workflows.adopting.draft import Draft, fields, items, job_id, pairs, plain, text
+from linkspan.workflows.parse import Field, Mapping, Node, Scalar, Sequence
+
+_SAME: Final = {
+    "entrypoint": "entrypoint",
+    "user": "user",
+    "working_dir": "working-dir",
+    "hostname": "hostname",
+    "stop_signal": "stop-signal",
+    "stop_grace_period": "stop-grace",
+}
+_ELSEWHERE: Final = {
+    "depends_on": "services are deployed in this order; each step waits until its service is well",
+    "container_name": "tasks have names of their own",
+    "env_file": "write its values below `env`",
+    "privileged": "services run without it",
+    "network_mode": "services join networks by name",
+    "extends": "there is no `extends`",
+    "profiles": "everything in the file is deployed; give the job an `if`",
+    "secrets": "declare `secrets` at the top and grant them to the step",
+    "configs": "copy the file into the image, or mount a volume",
+}
+
+
+def adopt_compose(draft: Draft) -> None:
+    """Fill a draft from a compose file."""
+    top = fields(draft.source.root)
+    for name, field in top.items():
+        if name in ("services", "name", "version") or name.startswith("x-"):
+            continue
+        if name in ("volumes", "networks"):
+            draft.notes.append(f"`{name}` are made when a service names them")
+        else:
+            draft.lose(field.key, name, _ELSEWHERE.get(name, "it has no counterpart"))
+    if "services" not in top:
+        return
+    services = _in_order(fields(top["services"].value))
+    builds: list[dict[str, Any]] = []
+    outputs: dict[str, str] = {}
+    deploys: list[dict[str, Any]] = []
+    for name, field in services.items():
+        own = fields(field.value)
+        id_ = job_id(name)
+        if "build" in own:
+            builds.append(
+                {"id": id_, "uses": "build", "with": _build(draft, name, own["build"].value)}
+            )
+            outputs[id_] = f"${{{{ steps.{id_}.outputs.id }}}}"
+        deploys.append({"id": id_, "uses": "deploy", "with": _deploy(draft, name, own, id_)})
+    if builds:
+        draft.jobs["build"] = {"outputs": outputs, "steps": builds}
+    deploy: dict[str, Any] = {"needs": ["build"]} if builds else {}
+    draft.jobs["deploy"] = {**deploy, "steps": deploys}
+
+
+def _in_order(services: dict[str, Field]) -> dict[str, Field]:
+    """Services after those they depend on; a circle is cut where it closes."""
+    order: dict[str, Field] = {}
+    visiting: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in order or name in visiting or name not in services:
+            return
+        visiting.add(name)
+        own = fields(services[name].value)
+        if "depends_on" in own:
+            node = own["depends_on"].value
+            for other in fields(node) or [text(item) for item in items(node)]:
+                visit(other)
+        order[name] = services[name]
+
+    for name in services:
+        visit(name)
+    return order
+
+
+def _build(draft: Draft, name: str, node: Node) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    own = fields(node)
+    context = text(node) or text(own["context"].value if "context" in own else None) or "."
+    if context != ".":
+        settings["context"] = context.removeprefix("./") or "."
+    names = {"dockerfile": "file", "target": "target", "args": "args", "labels": "labels"}
+    for key, field in own.items():
+        if key == "context":
+            continue
+        if key not in names:
+            draft.lose(field.key, f"build.{key}", "the builder has no such setting here")
+        elif key in ("args", "labels"):
+            settings[names[key]] = {k: _value(draft, n, v) for k, n, v in pairs(field.value)}
+        else:
+            settings[names[key]] = _value(draft, field.value, text(field.value))
+    settings["tags"] = [f"{name}:latest"]
+    return settings
+
+
+def _deploy(draft: Draft, name: str, own: dict[str, Field], id_: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {"service": name}
+    if "build" in own:
+        settings["image"] = f"${{{{ needs.build.outputs.{id_} }}}}"
+    for key, field in own.items():
+        node = field.value
+
+        def put(setting: str, value: Any, at: Node = node) -> None:
+            draft.setting("deploy", settings, setting, value, at)
+
+        if key == "build" or (key == "image" and "build" in own):
+            continue
+        if not _known(draft, key, node, put):
+            why = _ELSEWHERE.get(key, "`deploy` has no such setting")
+            if key == "depends_on":
+                draft.notes.append(why)
+            else:
+                draft.lose(field.key, f"{name}.{key}", why)
+    return settings
+
+
+def _known(draft: Draft, key: str, node: Node, put: Callable[..., None]) -> bool:
+    """Convert one key of a service; whether it has a counterpart."""
+    match key:
+        case "image":
+            put("image", _value(draft, node, text(node)))
+        case "environment":
+            put("env", {k: _value(draft, n, v) for k, n, v in pairs(node)})
+        case "labels":
+            put("labels", {k: _value(draft, n, v) for k, n, v in pairs(node)})
+        case "command" | "entrypoint":
+            put(key, _words(draft, node))
+        case "ports" | "volumes":
+            put(key, [entry for item in items(node) if (entry := _entry(draft, key, item))])
+        case "networks":
+            put("networks", list(fields(node)) or [text(item) for item in items(node)])
+        case "healthcheck":
+            _healthcheck(draft, node, put)
+        case "deploy":
+            _deploy_keys(draft, node, put)
+        case "restart":
+            word = text(node).partition(":")[0]
+            condition = {"no": "none", "on-failure": "on-failure"}.get(word, "any")
+            put("restart", {"condition": condition})
+        case _ if key in _SAME:
+            put(_SAME[key], _value(draft, node, text(node)))
+        case _:
+            return False
+    return True
+
+
+def _value(draft: Draft, node: Node, value: str) -> str:
+    """A text; variables of Compose's own have no counterpart in it."""
+    plain_dollar = value.replace("$$", "")
+    if "${" in plain_dollar or "$" in plain_dollar:
+        draft.lose(node, value, "nothing is taken from the machine's environment; make it an input")
+    return value.replace("${{", "$ {{")
+
+
+def _words(draft: Draft, node: Node) -> list[str]:
+    if isinstance(node, Sequence):
+        return [_value(draft, item, text(item)) for item in node.items]
+    return ["/bin/sh", "-c", _value(draft, node, text(node))]
+
+
+def _entry(draft: Draft, key: str, node: Node) -> str:
+    if isinstance(node, Scalar):
+        return _value(draft, node, node.text)
+    long = fields(node)
+    source = (
+        text(long["source" if key == "volumes" else "published"].value)
+        if (("source" if key == "volumes" else "published") in long)
+        else ""
+    )
+    target = text(long["target"].value) if "target" in long else ""
+    if not source or not target:
+        draft.lose(node, key, "the entry names no source and target")
+        return ""
+    return f"{source}:{target}"
+
+
+def _healthcheck(draft: Draft, node: Node, put: Callable[..., None]) -> None:
+    found: dict[str, Any] = {}
+    for key, field in fields(node).items():
+        if key == "test":
+            test = field.value
+            words = [text(item) for item in items(test)]
+            found["test"] = words if isinstance(test, Sequence) else ["CMD-SHELL", text(test)]
+        elif key in ("interval", "timeout", "start_period", "start_interval"):
+            found[key] = text(field.value)
+        elif key == "retries":
+            found[key] = plain(field.value)
+        else:
+            draft.lose(field.key, f"healthcheck.{key}", "it has no counterpart")
+    if "test" in found:
+        put("healthcheck", found)
+
+
+def _deploy_keys(draft: Draft, node: Node, put: Callable[..., None]) -> None:
+    for key, field in fields(node).items():
+        if key == "replicas" and isinstance(plain(field.value), int):
+            put("replicas", plain(field.value))
+        elif key == "update_config" and isinstance(field.value, Mapping):
+            own = fields(field.value)
+            names = {"parallelism": "parallelism", "delay": "delay", "order": "order"}
+            names |= {"monitor": "monitor", "failure_action": "failure-action"}
+            update = {names[k]: plain(f.value) for k, f in own.items() if k in names}
+            put("update", update)
+            for name in own.keys() - names.keys():
+                draft.lose(own[name].key, f"update_config.{name}", "it has no counterpart")
+        elif key == "placement":
+            constraints = fields(field.value).get("constraints")
+            put(
+                "constraints",
+                [text(item) for item in items(constraints.value if constraints else None)],
+            )
+        else:
+            draft.lose(field.key, f"deploy.{key}", "`deploy` has no such setting")

@@ -1,0 +1,419 @@
+"""A GitHub workflow: jobs stay jobs, scripts get their values as environment variables."""
+
+from functools import partial
+from typing import Any, Final
+
+import attrs
+
+from linkspan.workflows.adopting.draft import Draft, fields, items, job_id, pairs, plain, text
+from linkspan.workflows.adopting.expressions import condition, script, secrets_in, template
+from linkspan.workflows.adopting.github_actions import adopt_action
+from linkspan.workflows.parse import Field, Mapping, Node, Scalar
+
+_IMAGES: Final = {"ubuntu": "ubuntu:24.04"}
+_INPUTS: Final = {"boolean": "bool", "number": "int", "choice": "choice", "environment": "string"}
+_NOTHING: Final = {
+    "permissions": "there are no forge permissions here",
+    "run-name": "a run is named by its pipeline",
+}
+
+
+@attrs.define(kw_only=True)
+class JobDraft:
+    """A job in the making.
+
+    Attributes:
+        image: Of its scripts; a set-up action may choose a better one.
+        chosen: Whether an image was written, or chosen by an action.
+    """
+
+    draft: Draft
+    table: dict[str, Any]
+    image: str = ""
+    chosen: bool = False
+    caches: list[dict[str, Any]] = attrs.field(factory=list)
+    artifacts: dict[str, Any] = attrs.field(factory=dict)
+    loads: list[str] = attrs.field(factory=list)
+
+    def lost(self, node: Node) -> Any:
+        """Tells of an expression without counterpart."""
+        return lambda found: self.draft.lose(
+            node, f"${{{{ {found} }}}}", "this expression has no counterpart; it is empty now"
+        )
+
+    def template(self, node: Node) -> str:
+        """A text with expressions in our words."""
+        return template(text(node), self.lost(node))
+
+
+def adopt_github(draft: Draft) -> None:
+    """Fill a draft from a workflow file."""
+    top = fields(draft.source.root)
+    for name, field in top.items():
+        match name:
+            case "name" | "jobs":
+                pass
+            case "on":
+                _triggers(draft, field.value)
+            case "env":
+                draft.top["env"] = {
+                    key: template(value, partial(_lost, draft, node))
+                    for key, node, value in pairs(field.value)
+                }
+            case "concurrency":
+                _concurrency(draft, field)
+            case "defaults":
+                run = fields(
+                    fields(field.value)["run"].value if "run" in fields(field.value) else None
+                )
+                draft.top.setdefault("defaults", {}).update(
+                    {key: text(each.value) for key, each in run.items() if key != "shell"}
+                )
+            case _:
+                draft.lose(field.key, name, _NOTHING.get(name, "it has no counterpart"))
+    for name, field in fields(top["jobs"].value if "jobs" in top else None).items():
+        draft.jobs[name] = _job(draft, field)
+
+
+def _lost(draft: Draft, node: Node, found: str) -> None:
+    draft.lose(node, f"${{{{ {found} }}}}", "this expression has no counterpart; it is empty now")
+
+
+def _concurrency(draft: Draft, field: Field) -> None:
+    own = fields(field.value)
+    node = own["group"].value if "group" in own else field.value
+    group = template(text(node), lambda found: _lost(draft, node, found))
+    cancels = "cancel-in-progress" in own and text(own["cancel-in-progress"].value) == "true"
+    value = {"group": group, "on-conflict": "cancel-running" if cancels else "queue"}
+    draft.put(draft.top, "top", "concurrency", value, field.key)
+
+
+# triggers
+
+
+def _triggers(draft: Draft, node: Node) -> None:
+    found: dict[str, Any] = {}
+    named = fields(node) or {
+        text(item): Field(key=item, value=item) for item in items(node) if isinstance(item, Scalar)
+    }
+    for name, field in named.items():
+        own = fields(field.value)
+        match name:
+            case "workflow_dispatch":
+                found["manual"] = True
+                _inputs(draft, own)
+            case "workflow_call":
+                draft.notes.append("any pipeline can be called: jobs: {x: {uses: ./FILE}}")
+                _inputs(draft, own)
+            case "push":
+                _push(draft, found, own, field)
+            case "schedule":
+                crons = [
+                    {"cron": text(fields(item)["cron"].value)}
+                    for item in items(field.value)
+                    if "cron" in fields(item)
+                ]
+                draft.put(found, "trigger", "schedule", crons, field.key)
+            case _:
+                draft.lose(
+                    field.key,
+                    f"on.{name}",
+                    "linkspan runs no forge; call it from one, or use `webhook`",
+                )
+    draft.top["on"] = {**found, "manual": True}
+
+
+def _push(draft: Draft, found: dict[str, Any], own: dict[str, Field], field: Field) -> None:
+    push = {
+        key: [text(item) for item in items(own[key].value)]
+        for key in ("branches", "paths")
+        if key in own
+    }
+    for key in ("branches", "paths"):
+        if f"{key}-ignore" in own:
+            push[key] = ["**", *(f"!{text(item)}" for item in items(own[f"{key}-ignore"].value))]
+    if "tags" in own:
+        tags = {"tags": [text(item) for item in items(own["tags"].value)]}
+        draft.put(found, "trigger", "tag", tags, own["tags"].key)
+    if push or "tags" not in own:
+        draft.put(found, "trigger", "push", push, field.key)
+
+
+def _inputs(draft: Draft, own: dict[str, Field]) -> None:
+    if "inputs" not in own:
+        return
+    inputs = draft.top.setdefault("inputs", {})
+    for name, field in fields(own["inputs"].value).items():
+        given = fields(field.value)
+        spec: dict[str, Any] = {"type": "string"}
+        for key, each in given.items():
+            match key:
+                case "type":
+                    spec["type"] = _INPUTS.get(text(each.value), "string")
+                case "description":
+                    spec["help"] = text(each.value)
+                case "required":
+                    spec["required"] = text(each.value) == "true"
+                case "options":
+                    spec["options"] = [text(item) for item in items(each.value)]
+                case "default":
+                    spec["default"] = text(each.value)
+                case _:
+                    draft.lose(each.key, f"inputs.{name}.{key}", "it has no counterpart")
+        if "default" in spec and spec["type"] in ("bool", "int"):
+            spec["default"] = plain(
+                Scalar(text=spec["default"], plain=True, span=field.key.span, start=0, end=0)
+            )
+        inputs[name] = spec
+
+
+# jobs
+
+
+def _job(draft: Draft, field: Field) -> dict[str, Any]:
+    own = fields(field.value)
+    job = JobDraft(draft=draft, table={})
+    if "uses" in own:
+        return _call(draft, own)
+    for key, each in own.items():
+        _job_key(job, key, each)
+    if not job.image:
+        job.image = "ubuntu:24.04"
+    steps = []
+    for node in items(own["steps"].value if "steps" in own else None):
+        steps += _step(job, node)
+    table = {**job.table}
+    if any("run" in step for step in steps):
+        table["image"] = job.image
+    for key, value in (
+        ("cache", job.caches),
+        ("artifacts", job.artifacts),
+        ("load-artifacts", job.loads),
+    ):
+        if value:
+            draft.put(table, "job", key, value, field.key)
+    table["steps"] = steps or [{"run": "true"}]
+    if not steps:
+        table["image"] = job.image
+        draft.notes.append(
+            f"no step of job '{field.key.text}' could be converted: an empty one stands there"
+        )
+    return table
+
+
+def _call(draft: Draft, own: dict[str, Field]) -> dict[str, Any]:
+    node = own["uses"].value
+    draft.lose(node, text(node), "adopt that file too, then write  uses: ./FILE")
+    return {"image": "busybox", "steps": [{"name": f"in place of {text(node)}", "run": "true"}]}
+
+
+def _job_key(job: JobDraft, key: str, field: Field) -> None:
+    draft, table, node = job.draft, job.table, field.value
+    match key:
+        case "steps":
+            pass
+        case "name":
+            table["name"] = template(text(node), lambda found: None).strip() or job_id(text(node))
+        case "needs":
+            table["needs"] = [text(item) for item in items(node)]
+        case "if":
+            table["if"] = _condition(job, node)
+        case "runs-on":
+            _runs_on(job, node)
+        case "container":
+            own = fields(node)
+            job.image = job.template(own["image"].value if "image" in own else node)
+            job.chosen = True
+            for name in own.keys() - {"image"}:
+                draft.lose(
+                    own[name].key,
+                    f"container.{name}",
+                    "write `env`, `volumes` or `image` at the job",
+                )
+        case "services":
+            table["services"] = {
+                name: _service(job, each.value) for name, each in fields(node).items()
+            }
+        case "strategy":
+            _strategy(job, field)
+        case "timeout-minutes":
+            table["timeout"] = f"{text(node)}m"
+        case "continue-on-error":
+            table["continue-on-error"] = _flag(job, node)
+        case "env" | "outputs":
+            table[key] = {name: job.template(at) for name, at, _ in pairs(node)}
+            _grant(job, table, "job", table[key], node)
+        case "environment":
+            own = fields(node)
+            name = job.template(own["name"].value if "name" in own else node)
+            draft.put(table, "job", "environment", name, field.key)
+        case "concurrency":
+            own = fields(node)
+            name = job.template(own["group"].value if "group" in own else node)
+            draft.put(table, "job", "lock", name, field.key)
+        case _:
+            draft.lose(field.key, key, _NOTHING.get(key, "it has no counterpart"))
+
+
+def _runs_on(job: JobDraft, node: Node) -> None:
+    label = text(items(node)[0]) if items(node) else ""
+    system = label.partition("-")[0]
+    if job.chosen:
+        return
+    job.image = _IMAGES.get(system, "ubuntu:24.04")
+    if system not in _IMAGES:
+        job.draft.lose(
+            node, f"runs-on: {label}", "steps run in Linux containers; choose an `image`"
+        )
+    else:
+        job.draft.notes.append(
+            f"`{label}` has many tools that the image {job.image} has not: choose an `image` with yours"
+        )
+
+
+def _condition(job: JobDraft, node: Node) -> str | bool:
+    found = condition(text(node))
+    if found is None:
+        job.draft.lose(
+            node,
+            f"if: {text(node)}",
+            "the condition has no counterpart; as it stands, it is never true",
+        )
+        return False
+    return found
+
+
+def _flag(job: JobDraft, node: Node) -> bool | str:
+    if text(node) in ("true", "false"):
+        return text(node) == "true"
+    found = condition(text(node))
+    if found is None:
+        job.lost(node)(text(node))
+        return False
+    return f"${{{{ {found} }}}}"
+
+
+def _service(job: JobDraft, node: Node) -> dict[str, Any]:
+    service: dict[str, Any] = {}
+    for key, field in fields(node).items():
+        match key:
+            case "image":
+                service["image"] = job.template(field.value)
+            case "env":
+                service["environment"] = {
+                    name: job.template(at) for name, at, _ in pairs(field.value)
+                }
+                _grant(job, job.table, "job", service["environment"], field.value)
+            case "ports":
+                job.draft.notes.append("a service is reached by its name: ports need not be named")
+            case "options" if "--health-cmd" in text(field.value):
+                service["healthcheck"] = _health(text(field.value))
+            case _:
+                job.draft.lose(field.key, f"services.{key}", "it has no counterpart")
+    return service
+
+
+def _health(options: str) -> dict[str, Any]:
+    """``--health-cmd "pg_isready" --health-interval 10s`` as a healthcheck."""
+    import shlex
+
+    try:
+        words = shlex.split(options)
+    except ValueError:
+        words = options.split()
+    given: dict[str, str] = {}
+    for index, word in enumerate(words):
+        name, sign, value = word.partition("=")
+        given[name] = value if sign else (words[index + 1] if index + 1 < len(words) else "")
+    found: dict[str, Any] = {"test": ["CMD-SHELL", given["--health-cmd"]]}
+    for name in ("interval", "timeout"):
+        if given.get(f"--health-{name}"):
+            found[name] = given[f"--health-{name}"]
+    if given.get("--health-retries", "").isdecimal():
+        found["retries"] = int(given["--health-retries"])
+    return found
+
+
+def _strategy(job: JobDraft, field: Field) -> None:
+    own = fields(field.value)
+    if "matrix" not in own or not isinstance(own["matrix"].value, Mapping):
+        job.draft.lose(field.key, "strategy", "only a matrix that is written out has a counterpart")
+        return
+    matrix: dict[str, Any] = {}
+    for name, each in fields(own["matrix"].value).items():
+        value = plain(each.value)
+        if not isinstance(value, list):
+            job.draft.lose(each.key, f"matrix.{name}", "write its values out")
+            continue
+        simple = name in ("include", "exclude")
+        if any(isinstance(item, (dict, list)) for item in value) and not simple:
+            job.draft.lose(each.key, f"matrix.{name}", "values are texts, numbers or booleans")
+            continue
+        matrix[name] = value if simple else [_word(item) for item in value]
+    strategy: dict[str, Any] = {"matrix": matrix}
+    for key in ("fail-fast", "max-parallel"):
+        if key in own:
+            strategy[key] = plain(own[key].value)
+    job.draft.put(job.table, "job", "strategy", strategy, field.key)
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _grant(
+    job: JobDraft, table: dict[str, Any], kind: str, values: dict[str, Any], node: Node
+) -> None:
+    """Declare and grant the secrets that texts read; if that cannot be, take them out."""
+    names = [name for value in values.values() for name in secrets_in(str(value))]
+    if not names:
+        return
+    if f"{kind}.secrets" in job.draft.unbuilt:
+        job.draft.lose(node, ", ".join(names), "secrets are not supported yet; the value is empty")
+        for key, value in list(values.items()):
+            if secrets_in(str(value)):
+                values[key] = ""
+        return
+    job.draft.secrets |= dict.fromkeys(names)
+    table["secrets"] = list(dict.fromkeys([*table.get("secrets", []), *names]))
+
+
+# steps
+
+
+def _step(job: JobDraft, node: Node) -> list[dict[str, Any]]:
+    own = fields(node)
+    step: dict[str, Any] = {}
+    for key, field in own.items():
+        match key:
+            case "id":
+                step["id"] = text(field.value)
+            case "name":
+                step["name"] = template(text(field.value), lambda found: None)
+            case "if":
+                step["if"] = _condition(job, field.value)
+            case "env":
+                step["env"] = {name: job.template(at) for name, at, _ in pairs(field.value)}
+            case "timeout-minutes":
+                step["timeout"] = f"{text(field.value)}m"
+            case "continue-on-error":
+                step["continue-on-error"] = _flag(job, field.value)
+            case "working-directory":
+                step["working-directory"] = text(field.value)
+            case "shell" if text(field.value).split()[:1] in (["bash"], ["sh"]):
+                step["shell"] = text(field.value).split()[0]
+            case "run" | "uses" | "with":
+                pass
+            case _:
+                job.draft.lose(field.key, key, "it has no counterpart")
+    if "run" in own:
+        env = step.setdefault("env", {})
+        step["run"] = script(text(own["run"].value), job.lost(own["run"].value), env)
+        _grant(job, step, "step", env, own["run"].value)
+        if not env:
+            del step["env"]
+        return [step]
+    if "uses" not in own:
+        job.draft.lose(node, "step", "it has neither `run` nor `uses`")
+        return []
+    return adopt_action(job, own, step)

@@ -1,0 +1,320 @@
+"""Files of other tools become pipelines that lint clean; what was lost is listed with its place."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from linkspan.core.cli.main import run
+from linkspan.core.plugins.registry import PluginRegistry
+from linkspan.workflows.adopting.detect import Source, adopt, find_sources, kind_of
+from linkspan.workflows.adopting.expressions import condition, script, translate
+from linkspan.workflows.check import check
+from linkspan.workflows.unbuilt import UNBUILT
+from linkspan.workflows.verbs import Verbs
+
+VERBS = Verbs(PluginRegistry().discover().manifests.values())
+
+GITHUB = """
+name: CI of the shop
+on:
+  push: {branches: [main], paths-ignore: [docs/**]}
+  pull_request:
+  schedule: [{cron: '0 3 * * 1-5'}]
+  workflow_dispatch:
+    inputs:
+      level: {description: How much, type: choice, options: [low, high], default: low}
+      dry: {type: boolean, default: true}
+permissions: {contents: read}
+env: {TZ: UTC, WHO: "${{ github.actor }}"}
+concurrency: {group: "ci-${{ github.ref_name }}", cancel-in-progress: true}
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    timeout-minutes: 15
+    strategy:
+      fail-fast: false
+      matrix: {python: ["3.10", 3.11], os: [linux]}
+    services:
+      db:
+        image: postgres:16
+        env: {POSTGRES_PASSWORD: test}
+        ports: ["5432:5432"]
+        options: --health-cmd "pg_isready -U postgres" --health-interval 10s --health-retries 5
+    steps:
+      - uses: actions/checkout@v4
+      - uses: actions/setup-python@v5
+        with: {python-version: "${{ matrix.python }}", cache: pip}
+      - uses: actions/cache@v4
+        with: {path: ~/.cache/pip, key: "pip-${{ hashFiles('requirements.txt') }}"}
+      - name: tests
+        run: |
+          pip install -r requirements.txt
+          pytest --sha ${{ github.sha }} --level '${{ inputs.level }}' ${{ startsWith(github.sha, 'a') }}
+        env: {TOKEN: "${{ secrets.PYPI_TOKEN }}"}
+      - uses: codecov/codecov-action@v4
+      - uses: actions/upload-artifact@v4
+        if: always()
+        with: {name: junit report, path: out/junit.xml}
+  image:
+    needs: test
+    runs-on: ubuntu-22.04
+    if: github.ref == 'refs/heads/main' && success()
+    outputs: {digest: "${{ steps.push.outcome }}"}
+    steps:
+      - uses: docker/setup-buildx-action@v3
+      - uses: docker/login-action@v3
+        with: {registry: r.example.test, username: x, password: "${{ secrets.REGISTRY }}"}
+      - id: push
+        uses: docker/build-push-action@v6
+        with:
+          context: ./app
+          push: true
+          tags: |
+            r.example.test/shop:${{ github.sha }}
+            r.example.test/shop:latest
+          build-args: |
+            VERSION=1
+          platforms: linux/amd64
+      - if: contains(github.event.head_commit.message, 'x')
+        run: echo never
+  deploy:
+    needs: [image]
+    uses: ./.github/workflows/deploy.yml
+    secrets: inherit
+"""
+
+COMPOSE = """
+name: Shop
+services:
+  web:
+    build: {context: ./web, dockerfile: Dockerfile.prod, args: [A=1], cache_from: [x]}
+    ports: ["8080:80", {target: 443, published: 8443}]
+    environment: [LEVEL=debug, "HOME_DIR=${HOME}"]
+    depends_on: {db: {condition: service_healthy}}
+    deploy: {replicas: 3, update_config: {parallelism: 1, order: start-first}, resources: {}}
+    command: ["serve", "--all"]
+    logging: {driver: json-file}
+  db:
+    image: postgres:16
+    volumes: ["data:/var/lib/postgresql/data"]
+    healthcheck: {test: [CMD, pg_isready], interval: 2s, retries: 15}
+    restart: unless-stopped
+volumes: {data: {}}
+networks: {front: {}}
+secrets: {s: {file: ./x}}
+"""
+
+WOODPECKER = """
+when: {event: push, branch: main}
+variables:
+  - &image golang:1.22
+matrix:
+  GO: ["1.21", "1.22"]
+steps:
+  - name: test
+    image: *image
+    commands: [go vet ./..., go test ./...]
+    environment:
+      CGO_ENABLED: 0
+      TOKEN: {from_secret: my-token}
+  - name: notify
+    image: plugins/slack
+    settings: {channel: dev}
+    when: {status: [failure]}
+  - name: clean
+    image: alpine
+    commands: [rm -rf out]
+    failure: ignore
+    when: {status: [success, failure]}
+services:
+  - name: cache
+    image: redis:7
+    ports: [6379]
+"""
+
+DOCKERFILE = "FROM scratch\nEXPOSE 8080\nEXPOSE 53/udp\n"
+
+CORPUS = {
+    ".github/workflows/ci.yml": GITHUB,
+    "compose.yaml": COMPOSE,
+    ".woodpecker.yaml": WOODPECKER,
+    "Dockerfile": DOCKERFILE,
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    root = tmp_path / "Shop"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return root
+
+
+def put(folder, name):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(CORPUS[name])
+    return path.relative_to(folder)
+
+
+def adopted(folder, name, unbuilt=()):
+    path = put(folder, name)
+    source = Source(path=path, kind=kind_of(path, CORPUS[name]))
+    return adopt(source, folder, VERBS, unbuilt)
+
+
+@pytest.mark.parametrize("unbuilt", [UNBUILT, frozenset()], ids=["today", "whole language"])
+@pytest.mark.parametrize("name", CORPUS)
+def test_what_is_adopted_lints_clean(folder, name, unbuilt):
+    result = adopted(folder, name, unbuilt)
+    found = check(result.text, ".linkspan/x.yaml", VERBS, unbuilt=unbuilt)
+    assert [d.headline for d in found.errors] == [], result.text
+
+
+def test_a_github_workflow_keeps_its_jobs_and_lists_what_it_lost(folder):
+    result = adopted(folder, ".github/workflows/ci.yml")
+    workflow = check(result.text, "x.yaml", VERBS, unbuilt=()).workflow
+    test, image = workflow.jobs["test"], workflow.jobs["image"]
+    assert [cell.key for cell in test.strategy.matrix.cells] == ["3.10-linux", "3.11-linux"]
+    assert test.timeout_s == 900
+    assert test.services["db"].healthcheck.test == ("CMD-SHELL", "pg_isready -U postgres")
+    assert test.image.parts[0] == "python:"
+    assert test.caches[0].path == "~/.cache/pip"
+    assert test.artifacts["junit-report"].paths == ("out/junit.xml",)
+    (script_step,) = test.steps
+    assert "--sha ${GIT_SHA} --level '${INPUT_LEVEL}' ${VALUE_2}" in script_step.run
+    assert script_step.secrets == ("PYPI_TOKEN",)
+    assert image.condition.source == "git.branch == 'main' && success()"
+    assert [step.verb for step in image.steps] == ["build", "push", ""]
+    assert image.steps[2].condition.source == "false"
+    assert workflow.triggers.push.branches == ("main",)
+    assert workflow.triggers.push.paths == ("**", "!docs/**")
+    assert workflow.inputs["dry"].default is True
+    lost = {loss.what for loss in result.losses}
+    assert lost >= {
+        "on.pull_request",
+        "permissions",
+        "${{ github.actor }}",
+        "cache",
+        "uses: codecov/codecov-action@v4",
+        "docker/login-action",
+        "with.platforms",
+        "if: contains(github.event.head_commit.message, 'x')",
+        "./.github/workflows/deploy.yml",
+    }
+    places = {loss.what: loss.place for loss in result.losses}
+    assert places["on.pull_request"] == ".github/workflows/ci.yml:5"
+    assert "# What had no counterpart:" in result.text
+
+
+def test_a_compose_file_is_built_and_deployed_in_the_order_of_its_needs(folder):
+    result = adopted(folder, "compose.yaml")
+    workflow = check(result.text, "x.yaml", VERBS, unbuilt=()).workflow
+    assert result.name == "shop"
+    (build,) = workflow.jobs["build"].steps
+    assert build.settings["context"] == "web"
+    assert build.settings["args"] == {"A": "1"}
+    database, web = workflow.jobs["deploy"].steps
+    assert (database.settings["service"], web.settings["service"]) == ("db", "web")
+    assert web.settings["ports"] == ("8080:80", "8443:443")
+    assert web.settings["replicas"] == 3
+    assert web.settings["update"] == {"parallelism": 1, "order": "start-first"}
+    lost = {loss.what for loss in result.losses}
+    assert lost >= {"build.cache_from", "${HOME}", "web.logging", "deploy.resources", "secrets"}
+
+
+def test_a_woodpecker_pipeline_becomes_one_job(folder):
+    result = adopted(folder, ".woodpecker.yaml")
+    workflow = check(result.text, "x.yaml", VERBS, unbuilt=()).workflow
+    job = workflow.jobs["pipeline"]
+    assert [step.name for step in job.steps] == ["test", "clean"]
+    assert job.steps[0].run == "go vet ./...\ngo test ./..."
+    assert job.steps[0].secrets == ("MY_TOKEN",)
+    assert job.steps[1].continue_on_error is True
+    assert job.steps[1].condition.source == "always()"
+    assert [loss.what for loss in result.losses] == ["when", "step notify (plugins/slack)"]
+
+
+def test_a_dockerfile_is_built_and_what_it_exposes_is_deployed(folder):
+    result = adopted(folder, "Dockerfile")
+    workflow = check(result.text, "x.yaml", VERBS, unbuilt=()).workflow
+    assert workflow.jobs["deploy"].steps[0].settings["ports"] == ("8080:8080",)
+    (loss,) = result.losses
+    assert (loss.place, loss.what) == ("Dockerfile:3", "EXPOSE 53/udp")
+
+
+def test_everything_below_a_folder_is_found(folder):
+    for name in CORPUS:
+        put(folder, name)
+    kinds = [source.kind for source in find_sources(Path())]
+    assert kinds == ["github", "woodpecker", "compose"]
+
+
+def test_the_command_writes_pipelines_and_writes_over_none(folder, capsys):
+    put(folder, "Dockerfile")
+    assert run(["workflow", "adopt"]) == 0
+    said = capsys.readouterr()
+    assert "Dockerfile → .linkspan/shop.yaml" in said.err
+    assert "lost  Dockerfile:3  EXPOSE 53/udp" in said.err
+    written = (folder / ".linkspan" / "shop.yaml").read_text()
+    assert run(["workflow", "lint"]) == 0
+    assert run(["workflow", "adopt"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert run(["workflow", "adopt", "Dockerfile", "--force", "--format", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["losses"][0]["place"] == "Dockerfile:3"
+    assert run(["workflow", "adopt", "Dockerfile", "--out", "-"]) == 0
+    assert capsys.readouterr().out == written
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.yaml", "a: [", "not YAML"),
+        ("x.yaml", "just: this\n", "cannot be adopted"),
+        ("x.txt", "FROM scratch\n", "cannot be adopted"),
+        ("x.yaml", "linkspan: v1\njobs: {}\n", "cannot be adopted"),
+        (None, "", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_adopted_is_said(folder, capsys, name, content, words):
+    if name:
+        (folder / name).write_text(content)
+    assert run(["workflow", "adopt", name or "missing.yaml"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_nothing_to_adopt_is_said(folder, capsys):
+    assert run(["workflow", "adopt"]) == 2
+    assert "nothing to adopt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("github.sha", "git.sha"),
+        ("github.ref == 'refs/heads/main'", "git.branch == 'main'"),
+        ("github.ref != 'refs/tags/v1'", "git.tag != 'v1'"),
+        ("startsWith(github.ref, 'refs/tags/v')", "starts_with(git.tag, 'v')"),
+        ("github.event.inputs.x == 'it''s'", "inputs.x == 'it\\'s'"),
+        ("steps.a.outcome == 'success'", "steps.a.result == 'success'"),
+        ("'github.sha'", "'github.sha'"),
+        ("github.actor", None),
+        ("runner.temp", None),
+        ("a ++ b", None),
+    ],
+)
+def test_expressions_of_github_are_translated(theirs, ours):
+    assert translate(theirs) == ours
+
+
+def test_conditions_and_scripts_are_translated():
+    assert condition("${{ always() }}") == "always()"
+    assert condition("${{ a }} && b") is None
+    env: dict[str, str] = {}
+    lost: list[str] = []
+    text = script("x ${{ github.sha }} ${{ github.token }} ${{ env.A }}", lost.append, env)
+    assert text == "x ${GIT_SHA}  ${A}"
+    assert (lost, env) == (["github.token"], {})
