@@ -1,5 +1,6 @@
 """A GitHub workflow: jobs stay jobs, scripts get their values as environment variables."""
 
+import re
 from functools import partial
 from typing import Any, Final
 
@@ -12,6 +13,9 @@ from linkspan.workflows.parse import Field, Mapping, Node, Scalar
 
 _IMAGES: Final = {"ubuntu": "ubuntu:24.04"}
 _INPUTS: Final = {"boolean": "bool", "number": "int", "choice": "choice", "environment": "string"}
+_SOLE_AXIS: Final = re.compile(r"\$\{\{ matrix\.([\w-]+) \}\}")
+_AXIS: Final = re.compile(r"\bmatrix\.([\w-]+)")
+_EXPORTED: Final = re.compile(r"\$\{MATRIX_(\w+)\}")
 _NOTHING: Final = {
     "permissions": "there are no forge permissions here",
     "run-name": "a run is named by its pipeline",
@@ -25,6 +29,7 @@ class JobDraft:
     Attributes:
         image: Of its scripts; a set-up action may choose a better one.
         chosen: Whether an image was written, or chosen by an action.
+        cell: Values of the only cell, where matrices are not supported.
     """
 
     draft: Draft
@@ -34,6 +39,7 @@ class JobDraft:
     caches: list[dict[str, Any]] = attrs.field(factory=list)
     artifacts: dict[str, Any] = attrs.field(factory=dict)
     loads: list[str] = attrs.field(factory=list)
+    cell: dict[str, Any] | None = None
 
     def lost(self, node: Node) -> Any:
         """Tells of an expression without counterpart."""
@@ -198,7 +204,27 @@ def _job(draft: Draft, field: Field) -> dict[str, Any]:
         draft.notes.append(
             f"no step of job '{field.key.text}' could be converted: an empty one stands there"
         )
-    return table
+    return table if job.cell is None else _in_cell(table, job.cell)
+
+
+def _in_cell(value: Any, cell: dict[str, Any]) -> Any:
+    """A job's data with the values of one cell in place of ``matrix``."""
+    match value:
+        case dict():
+            return {key: _in_cell(item, cell) for key, item in value.items()}
+        case list():
+            return [_in_cell(item, cell) for item in value]
+        case str():
+            text_ = _SOLE_AXIS.sub(lambda m: str(cell.get(m[1], "")), value)
+            text_ = _AXIS.sub(lambda m: f"'{cell.get(m[1], '')}'", text_)
+            return _EXPORTED.sub(lambda m: str(_exported(m[1], cell)), text_)
+        case _:
+            return value
+
+
+def _exported(variable: str, cell: dict[str, Any]) -> Any:
+    named = {name.upper().replace("-", "_"): value for name, value in cell.items()}
+    return named.get(variable, "")
 
 
 def _call(draft: Draft, own: dict[str, Field]) -> dict[str, Any]:
@@ -354,7 +380,9 @@ def _strategy(job: JobDraft, field: Field) -> None:
     for key in ("fail-fast", "max-parallel"):
         if key in own:
             strategy[key] = plain(own[key].value)
-    job.draft.put(job.table, "job", "strategy", strategy, field.key)
+    if not job.draft.put(job.table, "job", "strategy", strategy, field.key):
+        # One cell is better than none: the first value of each axis stands in its place.
+        job.cell = {k: v[0] for k, v in matrix.items() if v and not isinstance(v[0], dict)}
 
 
 def _word(value: Any) -> str:
