@@ -1,5 +1,6 @@
 """Containers: the state machine, on a runtime in memory."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from linkspan.sdk.model.container import (
     ExecSpec,
     Healthcheck,
     HealthStatus,
+    Resources,
     RestartPolicy,
 )
 from linkspan.sdk.model.network import PortBinding
@@ -399,3 +401,104 @@ async def test_a_container_that_cannot_be_removed_is_dead_and_may_be_removed_aga
         await containers.start("stuck")
     await containers.remove("stuck")
     assert containers.list(ContainerFilter(all=True)) == []
+
+
+async def test_a_policy_and_limits_change_while_a_container_runs(world: World) -> None:
+    containers = world.engine.containers
+    made = await run(world)
+    limits = Resources(memory_bytes=64 << 20, pids_limit=-1)
+    await containers.update(made, resources=limits, restart=RestartPolicy(name="always"))
+    found = containers.inspect(made)
+    assert (found.spec.resources, found.spec.restart.name) == (limits, "always")
+    assert world.machine.containers[made].resources == limits
+    with pytest.raises(InvalidArgument, match="Minimum memory limit"):
+        await containers.update(made, resources=Resources(memory_bytes=1))
+    assert containers.inspect(made).spec.resources == limits
+
+
+async def test_a_container_that_removes_itself_gets_no_restart_policy(world: World) -> None:
+    made = await run(world, auto_remove=True)
+    with pytest.raises(Conflict, match="AutoRemove is enabled"):
+        await world.engine.containers.update(made, restart=RestartPolicy(name="always"))
+
+
+async def test_an_update_at_the_moment_of_the_end_does_not_bring_it_back(world: World) -> None:
+    made = await run(world)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.engine.containers.kill, made)
+        for megabytes in range(64, 74):
+            limits = Resources(memory_bytes=megabytes << 20)
+            nursery.start_soon(_update, world, made, limits)
+    await until(lambda: not world.engine.containers.inspect(made).state.running)
+    assert world.engine.containers.inspect(made).state.status is ContainerStatus.EXITED
+
+
+async def _update(world: World, made: str, limits: Resources) -> None:
+    with contextlib.suppress(NotFound):  # the runtime says so between the end and its being known
+        await world.engine.containers.update(made, resources=limits)
+
+
+async def test_the_same_name_again_is_refused(world: World) -> None:
+    await run(world, name="web")
+    with pytest.raises(InvalidArgument, match="same name as its current name"):
+        await world.engine.containers.rename("web", "web")
+
+
+async def test_a_paused_container_that_is_told_to_stop_goes_on(world: World) -> None:
+    containers = world.engine.containers
+    made = await run(world)
+    await containers.pause(made)
+    await containers.kill(made, "SIGTERM")
+    await until(lambda: not containers.inspect(made).state.running)
+    assert containers.inspect(made).state.exit_code == 143
+
+
+async def test_joined_containers_are_kept_by_their_ids(world: World) -> None:
+    other = await run(world, name="other")
+    made = await world.engine.containers.create(
+        ContainerSpec(
+            image=IMAGE,
+            pid_mode="container:other",
+            ipc_mode=f"container:{other[:12]}",
+            network_mode="container:other",
+        )
+    )
+    modes = (made.spec.pid_mode, made.spec.ipc_mode, made.spec.network_mode)
+    assert set(modes) == {f"container:{other}"}
+    with pytest.raises(NotFound, match="No such container: nobody"):
+        await world.engine.containers.create(
+            ContainerSpec(image=IMAGE, pid_mode="container:nobody")
+        )
+
+
+async def test_an_image_of_another_platform_is_as_good_as_none(world: World) -> None:
+    with pytest.raises(NotFound, match="does not provide the specified platform") as caught:
+        await world.engine.containers.create(ContainerSpec(image=IMAGE, platform="linux/s390x"))
+    assert caught.value.code == "image_not_found"
+    with pytest.raises(InvalidArgument):
+        await world.engine.containers.create(ContainerSpec(image=IMAGE, platform="a/b/c/d"))
+
+
+async def test_an_empty_entrypoint_keeps_the_images_command(world: World) -> None:
+    containers = world.engine.containers
+    assert (await containers.create(ContainerSpec(image=IMAGE, entrypoint=()))).args == (
+        "sleep",
+        "60",
+    )
+    with pytest.raises(InvalidArgument, match="No command specified"):
+        await containers.create(ContainerSpec(image=IMAGE, entrypoint=("",)))
+
+
+async def test_who_does_not_run_is_not_well(world: World) -> None:
+    check = Healthcheck(test=("CMD", "true"), interval_s=0.01)
+    made = await run(world, healthcheck=check)
+    await until(
+        lambda: _health(world, made) is HealthStatus.HEALTHY,
+    )
+    await world.engine.containers.kill(made)
+    assert _health(world, made) is HealthStatus.UNHEALTHY
+
+
+def _health(world: World, made: str) -> HealthStatus | None:
+    health = world.engine.containers.inspect(made).state.health
+    return health.status if health else None

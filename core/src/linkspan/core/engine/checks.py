@@ -9,8 +9,10 @@ from ipaddress import ip_address
 from typing import Final
 
 from linkspan.core.engine.signal_names import signal_number
-from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.model.container import ContainerSpec, RestartPolicy
+from linkspan.sdk.model.image import Image
+from linkspan.sdk.platform import match_rank, normalize_platform, parse_platform
 from linkspan.sdk.units import parse_size
 
 MEMORY_MINIMUM_BYTES: Final = 6 << 20
@@ -49,6 +51,25 @@ def check_spec(spec: ContainerSpec) -> None:
     ):
         check(spec)
     log_limits(spec)
+
+
+def check_platform(spec: ContainerSpec, image: Image) -> None:
+    """Refuse an image that is of another platform than asked for.
+
+    Raises:
+        InvalidArgument: What is asked for is no platform.
+        NotFound: code ``image_not_found``: clients pull the right one then.
+    """
+    if not spec.platform:
+        return
+    wanted, actual = parse_platform(spec.platform), image.config.platform
+    if match_rank(wanted, normalize_platform(actual)) is None:
+        raise NotFound(
+            f"image with reference {spec.image} was found but does not provide the specified platform "
+            f"({wanted}): it is of {actual}",
+            code="image_not_found",
+            help=f"linkspan pull --platform {spec.platform} {spec.image}",
+        )
 
 
 def _check_process(spec: ContainerSpec) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import trio
 
-from linkspan.core.engine.checks import check_spec
+from linkspan.core.engine.checks import check_platform, check_spec
 from linkspan.core.engine.commit import Committer
 from linkspan.core.engine.creation import resolve
 from linkspan.core.engine.drivers import Drivers
@@ -162,6 +162,8 @@ class ContainerStore:
         """Make a container; see ``linkspan.sdk.host.Containers``."""
         spec = await self._hooks.intercept("linkspan_before_container_create", spec)
         image = self._images.inspect(spec.image)
+        check_platform(spec, image)
+        spec = self._with_ids(spec)
         chosen = check_name(name, "container") if name else free_name(self._names)
         container = resolve(spec, image, chosen)
         warnings = tuple(self._drivers.runtime.check(spec))
@@ -198,6 +200,25 @@ class ContainerStore:
         self._life.tell("create", container)
         self._life.notify("linkspan_container_created", container=container)
         return container
+
+    def _with_ids(self, spec: ContainerSpec) -> ContainerSpec:
+        """Containers whose namespaces are joined by their ids: a name may change its owner."""
+        return attrs.evolve(
+            spec,
+            pid_mode=self._with_id(spec.pid_mode),
+            ipc_mode=self._with_id(spec.ipc_mode),
+            # Docker looks for this one only at the start.
+            network_mode=self._with_id(spec.network_mode, needed=False),
+        )
+
+    def _with_id(self, mode: str, *, needed: bool = True) -> str:
+        if not mode.startswith("container:"):
+            return mode
+        ref = mode.removeprefix("container:")
+        entry = self.find(ref)
+        if entry is None and needed:
+            raise not_found("container", ref)
+        return mode if entry is None else f"container:{entry.container.id}"
 
     async def _mount_point(self, mount: Mount, spec: ContainerSpec, made: set[str]) -> MountPoint:
         if mount.type == "tmpfs":
@@ -266,6 +287,8 @@ class ContainerStore:
         """Give it another name."""
         entry = self._entry(ref)
         chosen = check_name(name, "container")
+        if chosen == entry.container.name:
+            raise InvalidArgument("Renaming a container with the same name as its current name")
         if chosen in self._names:
             raise Conflict(
                 f'Conflict. The container name "/{chosen}" is already in use by container '
@@ -335,7 +358,8 @@ class ContainerStore:
                     )
                 spec = attrs.evolve(spec, restart=restart)
             check_spec(spec)
-            warnings = self._drivers.runtime.check(spec)
+            before = self._drivers.runtime.check(entry.container.spec)
+            warnings = [w for w in self._drivers.runtime.check(spec) if w not in before]
             if resources is not None and entry.container.state.running:
                 await self._drivers.runtime.update(entry.container.id, resources)
             await self._life.save(entry, attrs.evolve(entry.container, spec=spec))

@@ -62,8 +62,7 @@ class Execs:
     async def start(self, exec_id: str, container: Container) -> AsyncIterator[ExecProcess]:
         """Run a session; leaving before its end kills the process."""
         session = self.inspect(exec_id)
-        if session.running or session.exit_code is not None:
-            raise Conflict(f"Error: Exec command {exec_id} is already running")
+        refuse_second_start(session)
         _refuse_unless_running(container)
         spec = session.spec
         process = ProcessSpec(
@@ -131,6 +130,13 @@ class _Noted(ExecProcess):
     async def wait(self) -> int:
         self.exit_code = await self._inner.wait()
         return self.exit_code
+
+
+def refuse_second_start(session: Exec) -> None:
+    """Raise Conflict if it runs or ran."""
+    if session.running or session.exit_code is not None:
+        state = "is already running" if session.running else "has already run"
+        raise Conflict(f"Error: Exec command {session.id} {state}")
 
 
 def _refuse_unless_running(container: Container) -> None:

@@ -560,8 +560,20 @@ class Lifecycle:
         self.tell("kill", container, signal=str(int(number)))
         if number == signals.SIGKILL:
             await self._kill_and_wait(entry, exited)
-        else:
-            await self._signal(entry, number)
+        elif await self._signal(entry, number) and number == signal_number(container.stop_signal):
+            await self._let_go(entry)
+
+    async def _let_go(self, entry: Entry) -> None:
+        """A paused container that is told to stop goes on, so that it can."""
+        async with entry.lock:
+            if entry.status is not ContainerStatus.PAUSED:
+                return
+            try:
+                await self._drivers.runtime.resume(entry.container.id)
+            except NotFound:
+                return  # it has ended; the watcher says so in a moment
+            await self._set_state(entry, status=ContainerStatus.RUNNING)
+            self.tell("unpause", entry.container)
 
     async def pause(self, entry: Entry, *, freeze: bool) -> None:
         """Freeze or thaw."""

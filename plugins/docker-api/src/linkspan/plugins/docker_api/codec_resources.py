@@ -183,7 +183,7 @@ def encode_resources(resources: Resources) -> dict[str, Any]:
         "MemorySwap": resources.memory_swap_bytes or 2 * resources.memory_bytes,
         "MemorySwappiness": resources.memory_swappiness,
         "OomKillDisable": resources.oom_kill_disable,
-        "PidsLimit": resources.pids_limit,
+        "PidsLimit": 0 if resources.pids_limit == -1 else resources.pids_limit,
         "Ulimits": encode_ulimits(resources.ulimits),
         "CpuCount": 0,
         "CpuPercent": 0,

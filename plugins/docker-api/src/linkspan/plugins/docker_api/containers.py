@@ -48,6 +48,7 @@ _FILTERS = [
     "volume",
 ]
 _STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+_HEALTHS = ("none", "starting", "healthy", "unhealthy")
 _CONDITIONS: dict[str, WaitCondition] = {
     "": "not-running",
     "not-running": "not-running",
@@ -220,6 +221,8 @@ class ContainerRoutes:
         changes = {
             name: value for name, value in _set_fields(asked) if value != getattr(resources, name)
         }
+        if "PidsLimit" in body and body.number("PidsLimit") <= 0:
+            changes["pids_limit"] = -1
         restart = (
             decode_restart(body.document("RestartPolicy"))
             if body.document("RestartPolicy").text("Name")
@@ -317,6 +320,11 @@ def _container_filter(filters: Filters, *, everything: bool) -> ContainerFilter:
             raise InvalidArgument(
                 f"invalid filter 'status={state}': use one of {', '.join(sorted(_STATES))}",
                 code="invalid_filter",
+            )
+    for health in filters.all("health"):
+        if health not in _HEALTHS:
+            raise InvalidArgument(
+                f"unrecognized filter value for health: {health}", code="invalid_filter"
             )
     for code in (exited := filters.all("exited")):
         if not code.isdecimal():

@@ -61,7 +61,8 @@ class ExecRoutes:
         body = await read_document(request, required=False)
         session = self._containers.exec_inspect(request.params["id"])
         if session.running or session.exit_code is not None:
-            raise Conflict(f"Error: Exec command {session.id} is already running")
+            state = "is already running" if session.running else "has already run"
+            raise Conflict(f"Error: Exec command {session.id} {state}")
         if body.flag("Detach"):
             held = _Session()
             held.left.set()

@@ -28,7 +28,8 @@ async def list_processes(arguments: str, pids: frozenset[int]) -> tuple[list[str
     except FileNotFoundError as error:
         raise Unsupported("there is no program 'ps'", help="apt-get install procps") from error
     if done.returncode:
-        raise InvalidArgument(f"ps: {done.stderr.decode(errors='replace').strip()}")
+        said = done.stderr.decode(errors="replace").strip() or "no reason given"
+        raise InvalidArgument(f"ps: {said.splitlines()[0]}")
     return parse_ps(done.stdout.decode(errors="replace"), pids)
 
 
