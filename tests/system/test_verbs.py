@@ -1,0 +1,107 @@
+"""The verbs of standard-steps on a real daemon: one pipeline that uses them on each other's results."""
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread  # noqa: TID251 - a server of the test's own beside synchronous commands
+
+import pytest
+from daemon_harness.daemon import Daemon
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+PIPELINE = """\
+linkspan: v1
+defaults: {{image: busybox}}
+jobs:
+  all:
+    services:
+      box:
+        image: busybox
+        command: [sh, -c, "mkdir -p /srv; touch /tmp/ready; sleep 1000"]
+        healthcheck: {{test: [CMD, test, -f, /tmp/ready], interval: 300ms, timeout: 5s, retries: 50}}
+    steps:
+      - {{id: write, run: "mkdir -p dist; echo hello > dist/page"}}
+      - {{id: scan, uses: scan-file, with: {{paths: ["dist/*"], secrets: true, require: [hello]}}}}
+      - {{id: wait, uses: wait-for, with: {{service: box, condition: healthy}}}}
+      - {{id: in, uses: copy, with: {{from: dist/., to: "box:/srv"}}}}
+      - {{id: look, uses: exec, with: {{service: box, command: [cat, /srv/page]}}}}
+      - {{id: out, uses: copy, with: {{from: "box:/srv/page", to: fetched}}}}
+      - {{id: check, run: "grep -q hello fetched"}}
+      - {{id: tag, uses: tag, with: {{image: busybox, tags: ["job:1"]}}}}
+      - id: job
+        uses: run-job
+        with: {{image: "job:1", command: [sh, -c, "echo made > /data/made; echo done"], volumes: ["made:/data"]}}
+      - id: read
+        uses: run-job
+        with: {{image: "job:1", command: [cat, /data/made], volumes: ["made:/data"], memory: 64Mi}}
+      - id: tell
+        uses: notify
+        with:
+          url: "{hook}"
+          format: slack
+          text: "${{{{ steps.look.outputs.output }}}} ${{{{ steps.read.outputs.output }}}}"
+      - {{id: untag, uses: remove-image, with: {{image: "job:1"}}}}
+      - {{id: sweep, uses: prune, with: {{what: [containers, volumes], label: of-this-test}}}}
+"""
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    told: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/", told
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_verbs_work_on_each_others_results(
+    daemon: Daemon, tmp_path: Path, hook: tuple[str, list[dict[str, str]]]
+) -> None:
+    url, told = hook
+    (tmp_path / "all.yaml").write_text(PIPELINE.format(hook=url))
+    daemon.docker("create", "--name", "idle", "--label", "of-this-test", "busybox")
+    daemon.docker("volume", "create", "--label", "of-this-test", "left")
+    done = daemon.cli("workflow", "run", str(tmp_path / "all.yaml"), status=None)
+    assert done.status == 0, done.said + daemon.tail()
+    assert told == [{"text": "hello made"}]
+    names = [container["Names"][0] for container in daemon.containers()]
+    assert names == []
+    assert "left" not in daemon.volumes()
+    assert "made" in daemon.volumes()
+    assert not {image for image in daemon.images() if image.startswith("job:")}
+
+
+def test_a_job_that_fails_says_so_and_leaves_no_container(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "linkspan: v1\njobs: {a: {steps: [{uses: run-job, with: {image: busybox, "
+        'command: [sh, -c, "echo oops; exit 3"]}}]}}\n'
+    )
+    done = daemon.cli("workflow", "run", str(tmp_path / "p.yaml"), status=1)
+    assert "busybox ended with code 3" in done.err
+    assert "oops" in done.err
+    assert daemon.containers() == []
+
+
+def test_a_login_is_kept_for_pushes_that_follow(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "linkspan: v1\njobs: {a: {steps: [{uses: login, with: "
+        f'{{registry: "{daemon.registry}", username: u, password: hunter2hunter2}}}}]}}}}\n'
+    )
+    daemon.cli("workflow", "run", str(tmp_path / "p.yaml"))
+    kept = json.loads((daemon.folder / "config.json").read_text())
+    assert list(kept["auths"]) == [daemon.registry]
