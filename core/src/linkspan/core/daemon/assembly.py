@@ -32,6 +32,7 @@ from linkspan.core.store.records import open_records
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.host import DaemonInfo
 from linkspan.sdk.http import Request, Response, json_response
+from linkspan.sdk.memory import keep_buffers
 
 log = logging.getLogger("linkspan.daemon")
 
@@ -225,6 +226,7 @@ class Daemon:
             await hooks.notify("linkspan_daemon_started", daemon=lent.info)
             gc.freeze()
             gc.enable()
+            keep_buffers()
             log.info("listening", extra={"addresses": list(daemon.host), "pid": os.getpid()})
             task_status.started()
         with trio.move_on_after(daemon.shutdown_timeout_s):

@@ -19,9 +19,11 @@ import attrs
 import h11
 import trio
 
+from linkspan.core.http.body import BodyReader
 from linkspan.core.http.errors import as_linkspan_error, error_response, single_cause
 from linkspan.core.http.routing import API_VERSION, RouteTable, split_version, version_text
 from linkspan.core.http.streams import (
+    BODY_RECEIVE_BYTES,
     RECEIVE_BYTES,
     ClientGone,
     SocketDuplex,
@@ -249,10 +251,17 @@ class _Connection:
         self.socket = sock
         self.server = server
         self.limits = server.limits
-        self.h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self.limits.head_bytes)
+        self.h11 = self._new_cycle()
         self.peer_uid = _peer_uid(sock)
-        self._ahead: bytes | None = None  # a piece of body that came with the head
-        self._body_done = True
+        self._body = BodyReader(0, b"")
+        self._ahead = b""  # a piece of body that came with the head
+
+    def _new_cycle(self, rest: bytes = b"") -> h11.Connection:
+        """For one request and its answer; bodies are read beside it, so it serves once."""
+        cycle = h11.Connection(h11.SERVER, max_incomplete_event_size=self.limits.head_bytes)
+        if rest:
+            cycle.receive_data(rest)
+        return cycle
 
     async def serve(self) -> None:
         """Requests until somebody closes; a broken one is answered and ends the connection."""
@@ -261,9 +270,11 @@ class _Connection:
                 request = await self._next_request()
                 if request is None or not await self._answer(request):
                     return
-                self.h11.start_next_cycle()
+                self.h11 = self._new_cycle(self._body.rest)
         except h11.RemoteProtocolError as error:
             await self.refuse(error.error_status_hint, f"bad request: {error}")
+        except AnswerError as error:
+            await self.refuse(error.status, error.message)
 
     async def refuse(self, status: int, message: str) -> None:
         """Answer an error where no request could be read, and close."""
@@ -301,57 +312,32 @@ class _Connection:
         for name, value in event.headers:
             key, text = name.decode("latin-1"), value.decode("latin-1")
             headers[key] = f"{headers[key]},{text}" if key in headers else text
-        self._look_ahead()
+        # What came with the head is taken at once, so that most requests are known to be complete.
+        self._body = BodyReader(_body_length(headers), self.h11.trailing_data[0])
+        self._ahead = self._body.available()
         target = event.target.decode("latin-1")
         return _Request(self, event.method.decode("latin-1"), target, headers)
 
-    def _look_ahead(self) -> None:
-        """Take what came with the head, so that most requests are known to be complete."""
-        self._ahead = None
-        event = self.h11.next_event()
-        if isinstance(event, h11.Data):
-            self._ahead = bytes(event.data)
-            event = self.h11.next_event()
-            if isinstance(event, h11.Data):  # the next chunk of a chunked body
-                self._ahead += bytes(event.data)
-        self._body_done = isinstance(event, h11.EndOfMessage)
-
-    async def _receive(self) -> bytes:
+    async def _receive(self, most_bytes: int = RECEIVE_BYTES) -> bytes:
         try:
-            return await self.socket.recv(RECEIVE_BYTES)
+            return await self.socket.recv(most_bytes)
         except OSError as error:
             raise ClientGone("the client has gone") from error
 
     async def receive_body(self) -> bytes:
         """The next piece of the request's body, ``b""`` at its end."""
         if self._ahead:
-            data, self._ahead = self._ahead, None
+            data, self._ahead = self._ahead, b""
             return data
-        while not self._body_done:
-            try:
-                event = self.h11.next_event()
-                if event is h11.NEED_DATA:
-                    if self.h11.they_are_waiting_for_100_continue:
-                        go_on = h11.InformationalResponse(status_code=100, headers=[])
-                        await self.send([self.h11.send(go_on) or b""])
-                    with trio.move_on_after(self.limits.body_idle_timeout_s) as waiting:
-                        data = await self._receive()
-                        self.h11.receive_data(data)
-                    if waiting.cancelled_caught:
-                        raise AnswerError("the request's body stalled", status=408, code="timeout")
-                elif isinstance(event, h11.Data):
-                    return bytes(event.data)
-                elif isinstance(event, h11.EndOfMessage):
-                    self._body_done = True
-                else:
-                    raise ClientGone("the client has gone")
-            except h11.RemoteProtocolError as error:
-                if self.h11.trailing_data[1]:
-                    raise ClientGone("the client has gone") from error
-                raise AnswerError(
-                    f"bad request body: {error}", status=400, code="bad_request"
-                ) from error
-        return b""
+        return await self._body.next(self._receive_for_body)
+
+    async def _receive_for_body(self) -> bytes:
+        if self.h11.they_are_waiting_for_100_continue:
+            go_on = h11.InformationalResponse(status_code=100, headers=[])
+            await self.send([self.h11.send(go_on) or b""])
+        with trio.move_on_after(self.limits.body_idle_timeout_s):
+            return await self._receive(BODY_RECEIVE_BYTES)
+        raise AnswerError("the request's body stalled", status=408, code="timeout")
 
     # Answers
 
@@ -421,9 +407,8 @@ class _Connection:
 
     async def _discard_body(self) -> bool:
         """Throw away what the handler did not read; False if it is too much or not to be had."""
-        size = len(self._ahead or b"")
-        self._ahead = None
-        if self._body_done:
+        size, self._ahead = len(self._ahead), b""
+        if self._body.done:
             return True
         if self.h11.they_are_waiting_for_100_continue:
             return False
@@ -439,11 +424,10 @@ class _Connection:
 
     async def _finished(self) -> bool:
         """After an answer: True if the connection goes on."""
-        if self.h11.our_state is h11.DONE and self.h11.their_state is h11.DONE:
-            return True
-        if self.h11.their_state is h11.SEND_BODY:
+        if not self._body.done:
             await self._linger()
-        return False
+            return False
+        return self.h11.our_state is h11.DONE
 
     async def _linger(self) -> None:
         """Close our side and read on for a moment: a reset would destroy the answer on its way."""
@@ -464,7 +448,7 @@ class _Connection:
             await writer.start()
         try:
             await run_for_client(
-                self.socket, lambda: stream.run(writer), half_closed_is_gone=self._body_done
+                self.socket, lambda: stream.run(writer), half_closed_is_gone=self._body.done
             )
         except Exception as error:  # noqa: BLE001 - as for handlers
             if not writer.started:
@@ -487,7 +471,7 @@ class _Connection:
         """Hand the connection over; True if it was not taken and can take another request."""
         await self._discard_body()
         head = self._hijack_head(hijack, request)
-        duplex = SocketDuplex(self.socket, head, already=self.h11.trailing_data[0])
+        duplex = SocketDuplex(self.socket, head, already=self._body.rest)
         try:
             await run_for_client(self.socket, lambda: hijack.run(duplex), half_closed_is_gone=False)
         except ClientGone:
@@ -513,6 +497,13 @@ class _Connection:
             line = "HTTP/1.1 200 OK\r\n"
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
         return "".join([line, *lines, "\r\n"]).encode("latin-1")
+
+
+def _body_length(headers: Mapping[str, str]) -> int | None:
+    """Of a request's body, None if it comes in chunks; h11 has checked the two fields."""
+    if "transfer-encoding" in headers:
+        return None
+    return int(headers.get("content-length", "0"))
 
 
 def _peer_uid(sock: trio.socket.SocketType) -> int | None:

@@ -17,6 +17,7 @@ from linkspan.core.http.errors import single_cause
 from linkspan.sdk.http import Duplex
 
 RECEIVE_BYTES = 1 << 16
+BODY_RECEIVE_BYTES = 1 << 18
 # sendmsg takes at most IOV_MAX buffers (1024 on Linux).
 MAX_PARTS = 512
 HEAD_READ_S = 1.0

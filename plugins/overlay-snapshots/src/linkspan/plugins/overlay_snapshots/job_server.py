@@ -27,6 +27,7 @@ from linkspan.plugins.overlay_snapshots.faults import dumps, from_os_error, to_w
 from linkspan.plugins.overlay_snapshots.jobs import JOBS
 from linkspan.plugins.overlay_snapshots.kernel import die_with_parent
 from linkspan.sdk.errors import Internal, LinkspanError
+from linkspan.sdk.memory import keep_buffers
 
 MESSAGE_BYTES: Final = 1 << 20
 MAX_FDS: Final = 8
@@ -42,6 +43,7 @@ def main() -> None:
         return
     # Children are reaped by the kernel; the daemon watches them by their pidfds.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    keep_buffers()
     gc.collect()
     gc.disable()
     gc.freeze()
