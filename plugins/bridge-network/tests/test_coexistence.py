@@ -1,13 +1,21 @@
 """Another firewall on the host drops what it does not know."""
 
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
 import pytest
 import trio
 
 from linkspan.plugins.bridge_network.config import BridgeConfig
 from linkspan.plugins.bridge_network.driver import BridgeNetwork
-from linkspan.sdk.model.network import PortBinding
+from linkspan.plugins.bridge_network.table import Table
+from linkspan.sdk.model.network import AddressPool, PortBinding
 
 pytestmark = pytest.mark.system
+
+NO_ROUTE = "No route to host"
 
 
 @pytest.fixture(params=["FORWARD", "DOCKER-USER"])
@@ -41,3 +49,129 @@ async def test_our_packets_pass_and_nothing_is_left_behind(chain, world, fake_ho
         for name in list(lab.sandboxes):
             await lab.detach(name)
     assert shell("iptables -S") == before
+
+
+async def until(look):
+    with trio.fail_after(10):
+        while not await look():  # noqa: ASYNC110 - other programs tell nobody
+            await trio.sleep(0.02)
+
+
+async def test_exceptions_come_back_at_once_when_somebody_has_flushed_them(world, lab, shell):
+    """Behaviours 26, 31: for both families."""
+    pools = (AddressPool(subnet="10.201.0.0/24"), AddressPool(subnet="fd55:1::/64"))
+    net = await lab.network("net", enable_ipv6=True, pools=pools)
+    await lab.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
+
+    async def passes():
+        four = await lab.ask("lan", lab.host_address, 8080, wait_s=0.5)
+        six = await lab.ask("lan", lab.host_address6, 8080, wait_s=0.5)
+        return [four, six] == [f"a1 {lab.lan_address}", f"a1 {lab.lan_address6}"]
+
+    for program in ("iptables", "ip6tables"):
+        shell(f"{program} -P FORWARD DROP")
+    await until(passes)
+    for program in ("iptables", "ip6tables"):
+        shell(f"{program} -F FORWARD")
+    await until(passes)
+
+
+@pytest.fixture
+def dockerd(wire):
+    """Starts and stops a real Docker daemon in the host's namespace."""
+    folder = tempfile.mkdtemp(prefix="lsd-")  # short: a socket's path has little room
+    running = []
+
+    def start():
+        words = ["dockerd", "--data-root", f"{folder}/d", "--exec-root", f"{folder}/e"]
+        words += ["--pidfile", f"{folder}/pid", "-H", f"unix://{folder}/s"]
+        words += ["--bip", "10.240.0.1/24", "--storage-driver", "vfs"]
+        with Path(folder, "log").open("w") as log:
+            running.append(subprocess.Popen(words, stdout=log, stderr=log))
+
+    def stop():
+        running[-1].terminate()
+        assert running.pop().wait(30) == 0, Path(folder, "log").read_text()
+
+    yield start, stop
+    for each in running:
+        each.terminate()
+        each.wait(30)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def test_a_docker_daemon_comes_and_goes_and_published_ports_go_on(lab, dockerd, shell):
+    """Behaviours 26, 27."""
+    start, stop = dockerd
+    net = await lab.network("net", subnet="10.201.0.0/24")
+    other = await lab.network("other", subnet="10.202.0.0/24")
+    await lab.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
+    await lab.attach("b1", other)
+    lab.listen("lan", lab.lan_address, 7000)
+
+    async def is_up():
+        return "DOCKER-USER" in shell("iptables -S")
+
+    async def all_is_well():
+        inward = await lab.ask("lan", lab.host_address, 8080, wait_s=0.5)
+        outward = await lab.ask("a1", lab.lan_address, 7000, wait_s=0.5)
+        return inward.startswith("a1") and outward.startswith("lan")
+
+    assert await all_is_well()
+    shell("sysctl -qw net.ipv4.ip_forward=0")  # Docker drops what it forwards if it has begun to
+    for _ in range(2):
+        start()
+        with trio.fail_after(40):
+            while not await is_up():  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        await until(all_is_well)
+        assert "-P FORWARD DROP" in shell("iptables -S FORWARD")
+        assert await lab.ask("b1", lab.address("a1"), 81, wait_s=0.6) == "timeout"
+        await trio.to_thread.run_sync(stop)
+        await until(all_is_well)
+
+
+async def test_a_table_that_others_can_flush_is_loaded_again_at_once(
+    world, fake_host, shell, monkeypatch
+):
+    """Behaviour 28 where the kernel knows no owners."""
+    monkeypatch.setattr(Table, "_own", lambda *_: False)
+    async with BridgeNetwork.open(BridgeConfig(pool_size=0), fake_host) as driver:
+        world.driver = driver
+        net = await world.network("net", subnet="10.201.0.0/24")
+        other = await world.network("other", subnet="10.202.0.0/24")
+        await world.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
+        await world.attach("b1", other)
+
+        async def is_there():
+            answer = await world.ask("lan", world.host_address, 8080, wait_s=0.5)
+            return answer == f"a1 {world.lan_address}"
+
+        shell("nft flush ruleset")
+        await until(is_there)
+        assert await world.ask("b1", world.address("a1"), 81, wait_s=0.6) == "timeout"
+        for name in list(world.sandboxes):
+            await world.detach(name)
+    assert "linkspan" not in shell("nft list tables")
+
+
+async def test_containers_stay_apart_when_bridged_frames_begin_to_pass_the_firewall(lab, shell):
+    """Behaviours 23, 80: and a published port is reached before and after."""
+    switch = "net.bridge.bridge-nf-call-iptables"
+    shell(f"sysctl -qw {switch}=0")
+    options = {"com.docker.network.bridge.enable_icc": "false"}
+    net = await lab.network("net", subnet="10.201.0.0/24", options=options)
+    await lab.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
+    await lab.attach("a2", net)
+
+    async def check():
+        assert await lab.ask("a2", lab.address("a1"), 80, wait_s=0.6) in ("timeout", NO_ROUTE)
+        for place in ("a2", "a1"):
+            assert (await lab.ask(place, lab.host_address, 8080)).startswith("a1")
+
+    await check()
+    await lab.driver._endpoints.keep_apart()
+    for value in ("1", "0"):
+        shell(f"sysctl -qw {switch}={value}")
+        await lab.driver._endpoints.keep_apart()
+        await check()

@@ -16,6 +16,7 @@ from linkspan.plugins.bridge_network.worker import Worker
 
 log = logging.getLogger(__name__)
 
+_PROGRAMS = ("iptables", "ip6tables")
 _CHAINS = ("DOCKER-USER", "FORWARD")  # Docker keeps the first for rules of others
 
 
@@ -47,27 +48,32 @@ class ForeignForwarding:
     # In the thread from here on: it is in the daemon's namespace, and so is what it starts.
 
     def _ensure(self) -> None:
-        listed = _iptables("-S", "FORWARD")
+        for program in _PROGRAMS:
+            self._ensure_in(program)
+
+    def _ensure_in(self, program: str) -> None:
+        listed = _iptables(program, "-S", "FORWARD")
         if listed is None or "-P FORWARD DROP" not in listed:
             return
-        chain = next(chain for chain in _CHAINS if _iptables("-S", chain) is not None)
+        chain = next(chain for chain in _CHAINS if _iptables(program, "-S", chain) is not None)
         for rule in self._rules():
-            if _iptables("-C", chain, *rule) is not None:
+            if _iptables(program, "-C", chain, *rule) is not None:
                 continue
-            if _iptables("-I", chain, *rule) is None and not self._reported:
+            if _iptables(program, "-I", chain, *rule) is None and not self._reported:
                 self._reported = True
                 log.warning(
                     "another firewall drops forwarded packets, and iptables takes no exception",
-                    extra={"chain": chain},
+                    extra={"chain": chain, "program": program},
                 )
 
     def _remove(self) -> None:
-        for chain in _CHAINS:
-            listed = _iptables("-S", chain) or ""
-            if self._label not in listed:
-                continue
-            for rule in self._rules():
-                _iptables("-D", chain, *rule)
+        for program in _PROGRAMS:
+            for chain in _CHAINS:
+                listed = _iptables(program, "-S", chain) or ""
+                if self._label not in listed:
+                    continue
+                for rule in self._rules():
+                    _iptables(program, "-D", chain, *rule)
 
     def _rules(self) -> list[list[str]]:
         end = ("-m", "comment", "--comment", self._label, "-j", "ACCEPT")
@@ -75,9 +81,9 @@ class ForeignForwarding:
         return [["-m", "devgroup", side, f"{self._group:#x}", *end] for side in sides]
 
 
-def _iptables(*arguments: str) -> str | None:
+def _iptables(name: str, *arguments: str) -> str | None:
     """What iptables prints; None if it fails, or is not here."""
-    program = shutil.which("iptables")
+    program = shutil.which(name)
     if program is None:
         return None
     command: Sequence[str] = (program, "--wait", "2", *arguments)

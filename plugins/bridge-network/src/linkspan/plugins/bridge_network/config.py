@@ -49,6 +49,15 @@ def _not_negative(_: object, attribute: "attrs.Attribute[int]", value: int) -> N
         raise InvalidArgument(f"{attribute.name.replace('_', '-')} must not be negative: {value}")
 
 
+def _address(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    if value:
+        try:
+            ipaddress.ip_address(value)
+        except ValueError as error:
+            name = attribute.name.replace("_", "-")
+            raise InvalidArgument(f"invalid {name}: '{value}' is not an IP address") from error
+
+
 @attrs.frozen(kw_only=True)
 class BridgeConfig:
     """How the driver ``bridge`` works.
@@ -57,9 +66,11 @@ class BridgeConfig:
         pool_size: Namespaces kept ready for the default network; 0 makes each when it is needed.
         default_address_pools: Where networks without a subnet of their own get one, of either
             family; without one of IPv6 there is a range that is the daemon's own.
+        publish_address: Where ports are published that name no address; empty is everywhere.
         mtu: Of new networks; 0 takes that of the device with the default route.
     """
 
     pool_size: int = attrs.field(default=8, validator=_not_negative)
     default_address_pools: tuple[PoolConfig, ...] = DEFAULT_POOLS
+    publish_address: str = attrs.field(default="", validator=_address)
     mtu: int = attrs.field(default=0, validator=_not_negative)

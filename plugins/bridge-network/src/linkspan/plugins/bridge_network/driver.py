@@ -68,6 +68,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
     config_type = BridgeConfig
 
     def __init__(self, config: BridgeConfig, host: Host) -> None:
+        self._config = config
         self._short_id = short_id(host.daemon.id)
         # A prefix of our own, so that other programs' groups (mostly small numbers) are not met.
         self._group = 0x4C000000 | int(hashlib.sha256(host.daemon.id.encode()).hexdigest()[:6], 16)
@@ -146,10 +147,17 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             self._idle.set()
 
     async def _look_after_rules(self) -> None:
-        while True:
-            await self._firewall.repair()
-            await self._foreign.ensure()
-            await trio.sleep(_LOOK_AFTER_RULES_S)
+        watch = await self._firewall.watch()
+        try:
+            while True:
+                await self._firewall.repair()
+                await self._foreign.ensure()
+                await self._endpoints.keep_apart()
+                # Some programs change rules in ways that the kernel does not tell of.
+                with trio.move_on_after(_LOOK_AFTER_RULES_S):
+                    await watch.changed()
+        finally:
+            watch.close()
 
     async def gc(self, known: Iterable[str]) -> Mapping[str, str]:
         """See ``Driver``: ``known`` are ids of containers that have a sandbox."""
@@ -206,6 +214,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             if self._pool.network is carried:
                 await self._pool.clear()
             await self._networks.remove(carried)
+            self._endpoints.forget(carried)
 
     # Sandboxes
 
@@ -275,7 +284,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         if target is None or not sandbox.request.ports:
             return
         ways = sandbox.ways_out()
-        binding = ways[min(ways)].network.options.host_binding
+        binding = ways[min(ways)].network.options.host_binding or self._config.publish_address
         wanted = [
             attrs.evolve(port, host_ip=binding) if binding and not port.host_ip else port
             for port in sandbox.request.ports

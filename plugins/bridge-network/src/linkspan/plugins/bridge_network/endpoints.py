@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+from linkspan.plugins.bridge_network import rtnetlink
 from linkspan.plugins.bridge_network.bridges import INTERFACE_NAME, CarriedNetwork
 from linkspan.plugins.bridge_network.graveyard import Graveyard, Lease, end
 from linkspan.plugins.bridge_network.ipam import Address, Subnet, parse_address
@@ -41,6 +42,24 @@ class Endpoints:
         self._networks = networks
         self._pool = pool
         self._graveyard = graveyard
+        self._apart: dict[str, bool] = {}
+
+    async def keep_apart(self) -> None:
+        """Ports of networks with ``icc`` off: how, depends on what others have made of the host."""
+        for carried in self._networks.all():
+            if carried.options.icc:
+                continue
+            isolated = await isolates_ports(carried, self._namespaces)
+            if self._apart.get(carried.id, isolated) is not isolated:
+                for link in await self._namespaces.links():
+                    if link.master == carried.index:
+                        message = rtnetlink.bridge_port(link.name, isolated=isolated)
+                        await self._namespaces.send(message)
+            self._apart[carried.id] = isolated
+
+    def forget(self, carried: CarriedNetwork) -> None:
+        """A network is gone."""
+        self._apart.pop(carried.id, None)
 
     def take_prepared(self, networks: Sequence[tuple[Network, EndpointSpec]]) -> Prepared | None:
         """A prepared namespace, if the first network is the pool's and there are no wishes."""

@@ -24,6 +24,7 @@ from linkspan.plugins.bridge_network.nftables import NftablesError
 from linkspan.plugins.bridge_network.ports import Ports, Reservation
 from linkspan.plugins.bridge_network.ruleset import BalancedPort, BridgeRules, Element
 from linkspan.plugins.bridge_network.table import Table
+from linkspan.plugins.bridge_network.watching import RuleWatch, open_watch
 from linkspan.plugins.bridge_network.worker import Worker
 from linkspan.sdk.errors import InvalidArgument, LinkspanError
 from linkspan.sdk.model.network import Backend, PortBinding
@@ -191,6 +192,14 @@ class Firewall:
     async def repair(self) -> None:
         """Load the table again if another program has flushed it."""
         await self._worker.run(self._repair)
+
+    async def watch(self) -> RuleWatch:
+        """Notice from now on what other programs do to rules.
+
+        Raises:
+            OSError: The kernel does not tell.
+        """
+        return RuleWatch(await self._worker.run(open_watch), self._name)
 
     async def add_network(self, rules: BridgeRules) -> None:
         """Know one more network."""

@@ -15,6 +15,7 @@ OWNER, PERSIST = 0x2, 0x4
 """Flags of a table: only its owner's socket changes it; it stays when that is closed (Linux 6.9)."""
 _NFT = 10 << 8
 _NFT_NEWTABLE, _NFT_GETTABLE, _NFT_GETCHAIN, _NFT_GETSET = _NFT, _NFT | 1, _NFT | 4, _NFT | 10
+_RULE_CHANGES = frozenset(_NFT | number for number in (0, 2, 3, 5, 6, 8))
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _NFTA_TABLE_NAME, _NFTA_TABLE_FLAGS = 1, 2
 _NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME = 1, 3
@@ -113,6 +114,14 @@ class NetfilterSocket:
         body = struct.pack("=BBH", family, 0, 0) + attributes
         self._socket.send(_message(kind, flags, body, 1))
         return self._socket.recv(8192)
+
+
+def changes_in(data: bytes) -> Iterator[str]:
+    """Names of the tables whose tables, chains or rules a notification is about."""
+    for kind, body in _messages(data):
+        # Elements of sets change all the time, and are no rules.
+        if kind in _RULE_CHANGES:
+            yield _attributes(body[4:]).get(_NFTA_TABLE_NAME, "")
 
 
 def _message(kind: int, flags: int, body: bytes, sequence: int) -> bytes:
