@@ -301,3 +301,33 @@ def test_the_cache_can_be_seen_and_pruned(daemon: Daemon) -> None:
     assert daemon.get("/system/df")["BuildCache"] == []
     assert ran(daemon, "pruned", "cat", "/made") == "made\n"
     daemon.docker("rmi", "pruned")
+
+
+@pytest.mark.parametrize("kind", ["registry", "local", "inline"])
+def test_a_cache_goes_to_another_machine(daemon: Daemon, tmp_path: Path, kind: str) -> None:
+    reference = f"{daemon.registry}/team/cache-{kind}:1"
+    context = daemon.write_context(
+        "FROM busybox AS tool\nRUN cat /proc/sys/kernel/random/uuid > /u\n"
+        "FROM busybox\nCOPY --from=tool /u /u\nRUN cat /u > /v\n"
+    )
+    write = {
+        "registry": ["--cache-to", f"type=registry,ref={reference},mode=max"],
+        "local": ["--cache-to", f"type=local,dest={tmp_path}/cache,mode=max"],
+        "inline": ["--cache-to", "type=inline", "-t", reference, "--push"],
+    }[kind]
+    read = ["--cache-from", f"type=local,src={tmp_path}/cache" if kind == "local" else reference]
+    first = daemon.cli("-q", "build", *write, context).out.strip()
+    names = daemon.images()
+    made = daemon.docker("run", "--rm", first, "cat", "/v").out
+    daemon.docker("rmi", "-f", first, *([reference] if kind == "inline" else []), status=None)
+    assert not {name for name in daemon.images() if "cache" in name}, names
+    daemon.docker("builder", "prune", "-af")
+    again = daemon.cli("build", "-t", "again", *read, context)
+    if kind == "inline":
+        # The tool's step is not in the result: it runs, makes another word, and what follows runs too.
+        assert ran(daemon, "again", "cat", "/v") != made
+    else:
+        assert "5 steps, 3 cached" in again.out
+        assert ran(daemon, "again", "cat", "/v") == made
+    assert not {name for name in daemon.images() if "cache" in name}
+    daemon.docker("rmi", "again")

@@ -285,6 +285,23 @@ def test_a_check_shows_what_was_found_and_ends_with_1(
         assert linkspan("build", "--check", str(context)).status == 0
 
 
+def test_caches_are_asked_for_in_the_body(
+    fake: Any, linkspan: Any, context: Path, tmp_path: Path
+) -> None:
+    fake.on("POST", "/linkspan/v1/build", lambda _r, c: c.stream({"aux": {"ID": DIGEST}}))
+    words = ["--cache-from", "r.test/c:1", "--cache-to", "type=registry,ref=r.test/c:1,mode=max"]
+    words += ["--cache-to", "type=inline", "--cache-from", f"type=local,src={tmp_path}/none"]
+    with fake.running():
+        result = linkspan("build", *words, str(context))
+    assert result.status == 0
+    assert "there is no build cache in" in result.err
+    request = fake.asked("POST", "/linkspan/v1/build")
+    sent = json.loads(request.body.partition(b"\n")[2])
+    assert sent["cache_from"] == [{"reference": "r.test/c:1", "fresh": True}]
+    assert sent["cache_to"] == [{"reference": "r.test/c:1", "every_stage": True, "push": True}]
+    assert json.loads(request.query["buildargs"]) == {"BUILDKIT_INLINE_CACHE": "1"}
+
+
 def test_the_live_view_shows_steps_that_run_side_by_side() -> None:
     steps = Steps("web")
     assert steps.lines() == ["web  sending the context"]
@@ -316,6 +333,11 @@ def test_the_live_view_shows_steps_that_run_side_by_side() -> None:
         (["-o", "-", "-o", "type=tar,dest=-"], "only one can be written to stdout"),
         (["-o", "type=local,dest=-"], "cannot be written to stdout"),
         (["--push"], "there is no name to push"),
+        (["--cache-to", "type=what"], "is not registry, local or inline"),
+        (["--cache-to", "type=local"], "needs dest="),
+        (["--cache-to", "type=registry,ref=a,mode=all"], "is not min or max"),
+        (["--cache-from", "type=inline"], "is not registry or local"),
+        (["--cache-from", "type=local"], "needs src="),
         (["--ulimit", "x"], "--ulimit"),
     ],
 )

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
+from linkspan.sdk.drivers.builder import CacheExport, CacheImport
 from linkspan.sdk.model.container import Resources, Ulimit
 from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.testing.fakes.builder import FakeBuilder
@@ -49,7 +50,7 @@ async def test_all_parameters_reach_the_builder(api, builder) -> None:
         "&memswap=-1&cpushares=512&cpuperiod=100000&cpuquota=50000&cpusetcpus=0&cpusetmems=0"
         "&cgroupparent=/mine"
         f"&ulimits={quote(json.dumps([{'Name': 'nofile', 'Soft': 10, 'Hard': 20}]))}"
-        "&extrahosts=a:1.2.3.4,b:5.6.7.8&memory=1000&shmsize=2000&rm=1&version=1&cachefrom=[]&outputs=null",
+        "&extrahosts=a:1.2.3.4,b:5.6.7.8&memory=1000&shmsize=2000&rm=1&version=1&cachefrom=[%22c:1%22]&outputs=null",
         context(Other="FROM scratch AS one\n"),
         **{"X-Registry-Config": header},
     )
@@ -58,6 +59,7 @@ async def test_all_parameters_reach_the_builder(api, builder) -> None:
     assert (asked.no_cache, asked.pull, asked.quiet) == (True, True, True)
     assert asked.args == {"A": "1", "B": None}
     assert asked.labels == {"l": "x"}
+    assert asked.cache_from == (CacheImport(reference="c:1"),)
     assert asked.network_mode == "none"
     assert asked.extra_hosts == ("a:1.2.3.4", "b:5.6.7.8")
     assert (asked.resources.memory_bytes, asked.shm_size_bytes) == (1000, 2000)
@@ -94,6 +96,7 @@ async def test_an_error_before_the_first_line_is_an_http_error(api, builder) -> 
         ("buildargs=[]", 400),
         ('labels={"a":null}', 400),
         ("memory=much", 400),
+        ("cachefrom=[1]", 400),
         ("ulimits={}", 400),
         ('ulimits=[{"Name":"nofile","Soft":2,"Hard":1}]', 400),
     ],
@@ -118,6 +121,8 @@ async def test_secrets_and_contexts_come_in_a_parcel(api, builder, tmp_path) -> 
         "secrets": {"tok": base64.b64encode(b"hunter2").decode()},
         "contexts": [{"name": "lib", **here}, {"name": "base", "image": "b:1"}],
         "no_cache_filter": ["test"],
+        "cache_from": [{"reference": "c:1", "fresh": True}],
+        "cache_to": [{"reference": "c:2", "every_stage": True, "push": True}],
     }
     body = parcel(document, context(Dockerfile="FROM scratch\n"))
     reply = await api.ask("POST", "/linkspan/v1/build?t=x", body, **PARCEL)
@@ -126,6 +131,8 @@ async def test_secrets_and_contexts_come_in_a_parcel(api, builder, tmp_path) -> 
     assert asked.secrets == {"tok": b"hunter2"}
     assert asked.contexts == {"lib": tmp_path, "base": "b:1"}
     assert asked.no_cache_stages == ("test",)
+    assert asked.cache_from == (CacheImport(reference="c:1", fresh=True),)
+    assert asked.cache_to == (CacheExport(reference="c:2", every_stage=True, push=True),)
     assert "hunter2" not in repr(asked)
 
 

@@ -188,9 +188,12 @@ class FakeImages:
     tags: dict = attrs.field(factory=dict)
     remote: dict = attrs.field(factory=dict)
     pulled: list = attrs.field(factory=list)
+    pushed: list = attrs.field(factory=list)
+    documents: dict = attrs.field(factory=dict)
 
     def put(self, config, chain):
         image = Image(id=digest_of(config), config=parse_image_config(config), chain_ids=chain)
+        self.documents[image.id] = config
         self.stored[image.id] = image
         return image
 
@@ -212,6 +215,14 @@ class FakeImages:
         image = self.put(config, chain)
         self.tags[reference.removeprefix("docker.io/library/")] = image.id
         return image
+
+    async def push(self, reference, *, credentials=None, progress=None):
+        image = self.inspect(reference.removeprefix("docker.io/library/"))
+        self.pushed.append((reference, credentials))
+        self.remote[reference] = (self.documents[image.id], image.chain_ids)
+
+    async def remove(self, ref):
+        self.stored.pop(self.tags.pop(ref.removeprefix("docker.io/library/")))
 
     async def add(self, new, *, tags=()):
         image = self.put(new.config, new.chain_ids)

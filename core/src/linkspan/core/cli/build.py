@@ -9,6 +9,14 @@ import attrs
 import click
 
 from linkspan.core.cli import words
+from linkspan.core.cli.build_cache import (
+    INLINE,
+    Caches,
+    forget_images,
+    read_caches,
+    send_folders,
+    write_folders,
+)
 from linkspan.core.cli.build_context import context_tar, find_dockerfile
 from linkspan.core.cli.build_options import (
     PARCEL_TYPE,
@@ -87,6 +95,12 @@ class _Request:
 @click.option(
     "--no-cache-filter", "fresh", multiple=True, metavar="STAGE", help="Run this stage's steps"
 )
+@click.option(
+    "--cache-from", "sources", multiple=True, metavar="type=…,ref=…", help="Another one's cache"
+)
+@click.option(
+    "--cache-to", "targets", multiple=True, metavar="type=…,ref=…", help="Where the cache goes"
+)
 @click.option("--metadata-file", metavar="FILE", help="Write facts about the image there")
 @click.option("--iidfile", metavar="FILE", help="Write the image's id there")
 def build(session: Session, context: str, check: bool, **options: Any) -> int:
@@ -156,6 +170,7 @@ def _build(session: Session, request: _Request, options: dict[str, Any]) -> None
     from linkspan.core.cli.build_output import Output, deliver, forget, known_images, read_outputs
 
     outputs = read_outputs(options["outputs"])
+    caches = read_caches(options["sources"], options["targets"])
     if options["push"]:
         outputs.append(Output(kind="image", push=True))
     tags = [*options["tags"], *(name for output in outputs for name in output.names)]
@@ -165,12 +180,17 @@ def _build(session: Session, request: _Request, options: dict[str, Any]) -> None
     passing = bool(outputs) and not tags and not any(o.keeps_image for o in outputs)
     known = known_images(session) if passing else set()
     steps = Steps(tags[0] if tags else str(request.folder))
-    with Display(session, steps.lines, f"build of {steps.what}") as display:
-        details = {"details": True} if display.mode == "live" else {}
-        asked = attrs.evolve(request, query={**request.query, **details, "t": tags})
-        with _begin(session, asked) as answer:
-            _follow(answer, steps, display)
-        elapsed = display.elapsed
+    loaded = send_folders(session, caches)
+    try:
+        with Display(session, steps.lines, f"build of {steps.what}") as display:
+            details = {"details": True} if display.mode == "live" else {}
+            asked = _with_caches(request, caches, {**details, "t": tags})
+            with _begin(session, asked) as answer:
+                _follow(answer, steps, display)
+            elapsed = display.elapsed
+    finally:
+        forget_images(session, loaded)
+    write_folders(session, caches, steps.caches)
     deliver(session, outputs, steps.image, tags)
     if passing:
         forget(session, steps.image, known)
@@ -185,6 +205,17 @@ def _build(session: Session, request: _Request, options: dict[str, Any]) -> None
     said(f"{sign} {named}{words.short_digest(steps.image)}  {steps.summary}  {elapsed}")
     if steps.warnings:
         terminal.note(f"{len(steps.warnings)} warnings: linkspan build --check {request.folder}")
+
+
+def _with_caches(request: _Request, caches: Caches, more: dict[str, Any]) -> _Request:
+    query, extras = {**request.query, **more}, dict(request.extras)
+    if caches.inline:
+        query["buildargs"] = json.dumps({**json.loads(query["buildargs"]), INLINE: "1"})
+    if caches.sources:
+        extras["cache_from"] = caches.sources
+    if caches.targets:
+        extras["cache_to"] = caches.targets
+    return attrs.evolve(request, query=query, extras=extras)
 
 
 def _follow(answer: Answer, steps: Steps, display: Display) -> None:

@@ -49,6 +49,7 @@ class Steps:
     def __init__(self, what: str) -> None:
         self.what = what
         self.image = ""
+        self.caches: list[str] = []
         self.warnings: list[dict[str, Any]] = []
         self._step = ""
         self._steps = 0
@@ -91,6 +92,7 @@ class Steps:
         if aux.get("ID"):
             self.image = str(aux["ID"])
         self.warnings += aux.get("warnings") or []
+        self.caches += aux.get("cache") or []
         if step := aux.get("step"):
             number = int(step["number"])
             if step["state"] == "begun":

@@ -27,6 +27,28 @@ class BuilderCap(enum.Flag):
 
 
 @attrs.frozen(kw_only=True)
+class CacheImport:
+    """An image that carries the steps of another build; ``fresh``: ask its registry even if it is here."""
+
+    reference: str
+    fresh: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class CacheExport:
+    """An image to make that carries the steps of this build.
+
+    Attributes:
+        every_stage: Of all stages (one more image each), not only of the result.
+        push: Send it to its registry and keep nothing here; else it stays, and ``aux`` tells ``cache``.
+    """
+
+    reference: str
+    every_stage: bool = False
+    push: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class BuildRequest:
     """Docker API /build, and the ``build`` verb.
 
@@ -38,6 +60,7 @@ class BuildRequest:
         resources: Limits of each command.
         contexts: Name → a folder of this host or an image; wins over stages and images of that name.
         no_cache_stages: Stages whose steps are run anew.
+        cache_from: A cache that cannot be had is a warning, no error.
         details: Tell programs more in ``aux`` of the progress: ``warnings`` (rule, message, file, line), and
             ``step`` and ``log`` at once, while stages run side by side.
         secrets: Id → value, for commands that ask; in no image, cache, history or message.
@@ -62,6 +85,8 @@ class BuildRequest:
     secrets: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
     contexts: Mapping[str, Path | str] = attrs.field(factory=dict)
     no_cache_stages: tuple[str, ...] = ()
+    cache_from: tuple[CacheImport, ...] = ()
+    cache_to: tuple[CacheExport, ...] = ()
     details: bool = False
 
 

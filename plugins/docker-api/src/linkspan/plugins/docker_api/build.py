@@ -13,7 +13,7 @@ from linkspan.plugins.docker_api.document import Document, map_parameter, parse_
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.streams import run_with_progress
 from linkspan.sdk.diagnostics import Diagnostic, render
-from linkspan.sdk.drivers.builder import Builder, BuildRequest, PruneResult
+from linkspan.sdk.drivers.builder import Builder, BuildRequest, CacheImport, PruneResult
 from linkspan.sdk.errors import InvalidArgument, NotFound, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, Writer, json_response
@@ -134,6 +134,7 @@ def decode_build(request: Request) -> BuildRequest:
         pull=request.flag("pull"),
         quiet=request.flag("q"),
         network_mode=query.get("networkmode") or "default",
+        cache_from=_cache_from(query.get("cachefrom")),
         extra_hosts=tuple(hosts.split(",")) if hosts else (),
         credentials=registry_config(request),
         resources=_resources(request),
@@ -160,6 +161,15 @@ def _resources(request: Request) -> Resources:
 
 def _is_given(text: str | None) -> bool:
     return bool(text) and parse_parameter("outputs", text or "") not in (None, [], {})
+
+
+def _cache_from(text: str | None) -> tuple[CacheImport, ...]:
+    names = parse_parameter("cachefrom", text) if text else None
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+    ):
+        raise InvalidArgument("parameter 'cachefrom' must be a list of strings")
+    return tuple(CacheImport(reference=name) for name in names or () if name)
 
 
 def _labels(text: str | None) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ import orjson
 import trio
 
 from linkspan.plugins.docker_api.document import Document
-from linkspan.sdk.drivers.builder import BuildRequest
+from linkspan.sdk.drivers.builder import BuildRequest, CacheExport, CacheImport
 from linkspan.sdk.errors import InvalidArgument, NotFound
 
 CONTENT_TYPE = "application/vnd.linkspan.build"
@@ -72,6 +72,21 @@ async def apply(document: Document, request: BuildRequest) -> BuildRequest:
         request,
         secrets={name: _bytes(name, text) for name, text in document.text_map("secrets").items()},
         contexts=await _contexts(document),
+        cache_from=(
+            *request.cache_from,
+            *(
+                CacheImport(reference=d.text("reference"), fresh=d.flag("fresh"))
+                for d in document.documents("cache_from")
+            ),
+        ),
+        cache_to=tuple(
+            CacheExport(
+                reference=d.text("reference"),
+                every_stage=d.flag("every_stage"),
+                push=d.flag("push"),
+            )
+            for d in document.documents("cache_to")
+        ),
         no_cache_stages=document.texts("no_cache_filter"),
     )
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import attrs
@@ -26,6 +26,7 @@ class StepRecord:
         created: When it was made, RFC 3339.
         parent: Name of the layer below.
         step: The instruction, as the image's history tells it.
+        also: Another key of the same step: what a copy holds, where this one is by what it names.
         made_at: As ``created``, in seconds since the epoch; 0 if not known.
     """
 
@@ -35,6 +36,7 @@ class StepRecord:
     created: str = ""
     parent: str = ""
     step: str = ""
+    also: str = ""
     made_at: float = 0.0
 
 
@@ -121,8 +123,13 @@ class StepCache:
 
     def put(self, key: str, record: StepRecord) -> None:
         """Remember, on disk too."""
-        self._records[key] = record
-        self._append([{"key": key, **attrs.asdict(record)}])
+        self.put_all({key: record})
+
+    def put_all(self, records: Mapping[str, StepRecord]) -> None:
+        """Remember several."""
+        self._records.update(records)
+        if records:
+            self._append([{"key": k, **attrs.asdict(record)} for k, record in records.items()])
 
     def forget(self, keys: Iterable[str]) -> None:
         """Drop records, on disk too."""

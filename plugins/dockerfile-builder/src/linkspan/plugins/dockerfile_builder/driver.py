@@ -9,11 +9,17 @@ import trio
 
 from linkspan.plugins.dockerfile_builder.archive import open_stream
 from linkspan.plugins.dockerfile_builder.cache import StepCache
+from linkspan.plugins.dockerfile_builder.cache_exchange import (
+    cache_document,
+    export_cache,
+    import_cache,
+    login_for,
+)
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.changes import change_config
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
-from linkspan.plugins.dockerfile_builder.image_config import ImageState
+from linkspan.plugins.dockerfile_builder.image_config import CACHE_KEY, ImageState
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors, in_thread
 from linkspan.plugins.dockerfile_builder.lint import CheckSettings, Finding, diagnostic, lint
 from linkspan.plugins.dockerfile_builder.parser import MAX_FILE_BYTES
@@ -36,7 +42,7 @@ from linkspan.sdk.drivers.builder import (
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, Unsupported
 from linkspan.sdk.glob import PatternError
 from linkspan.sdk.host import Host, NewImage
-from linkspan.sdk.progress import ProgressSink
+from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import parse_reference
 
 _BATCH_BYTES = 1 << 18
@@ -115,11 +121,18 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
                         stream=stream,
                         max_archive_bytes=self._config.max_archive_bytes,
                     )
+                    await self._import_caches(request, stream)
                     result = await build.run()
+                    carried = {}
+                    if request.args.get("BUILDKIT_INLINE_CACHE") in ("1", "true"):
+                        carried[CACHE_KEY] = cache_document(build.used, result.chain)
                     image = await self._host.engine.images.add(
-                        NewImage(config=result.state.serialize(), chain_ids=result.chain),
+                        NewImage(config=result.state.serialize(carried), chain_ids=result.chain),
                         tags=[str(tag) for tag in tags],
                     )
+                    if carried:
+                        stream.send(Progress(aux={"ID": image.id}))
+                    await self._export_caches(request, build, stream)
             except DockerfileError as error:
                 stream.failed(render(error.diagnostic(text)))
                 raise
@@ -129,6 +142,45 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         await self._after_build()
         stream.finish(image.id, tuple(tag.familiar for tag in tags))
         return BuildResult(image_id=image.id, steps=build.steps, cached_steps=build.cached_steps)
+
+    async def _import_caches(self, request: BuildRequest, stream: BuildStream) -> None:
+        """Take over what other machines have done; what cannot be had is but a warning."""
+        for wanted in request.cache_from:
+            try:
+                await import_cache(
+                    self._host,
+                    self._layers,
+                    wanted,
+                    lambda domain: login_for(request.credentials, domain),
+                )
+            except LinkspanError as error:
+                stream.say(
+                    f"[Warning] the cache of {wanted.reference} is not used: {error.message}\n"
+                )
+
+    async def _export_caches(
+        self, request: BuildRequest, build: Build, stream: BuildStream
+    ) -> None:
+        images = self._host.engine.images
+        for export in request.cache_to:
+            stages = build.finished_stages()
+            names = await export_cache(
+                self._host,
+                build.used,
+                stages if export.every_stage else stages[-1:],
+                export.reference,
+            )
+            if not export.push:
+                stream.send(Progress(aux={"cache": names}))
+                continue
+            try:
+                for name in names:
+                    login = login_for(request.credentials, parse_reference(name).domain)
+                    await images.push(name, credentials=login, progress=stream.send)
+            finally:
+                with trio.CancelScope(shield=True):
+                    for name in names:
+                        await images.remove(name)
 
     async def check(self, request: BuildRequest) -> tuple[Diagnostic, ...]:
         """Read the Dockerfile and apply the build checks; nothing is built or pulled."""

@@ -16,10 +16,16 @@ from linkspan.plugins.dockerfile_builder.instructions import Healthcheck
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
+CACHE_KEY = "linkspan.build.cache"
+"""Of a config that carries the steps of a build; see ``cache_exchange``."""
 HISTORY_COMMENT = "linkspan.dockerfile.v0"
 
-# What the classic builder of Docker wrote about its containers; false for an image built on top.
-_DROPPED = ("container", "container_config", "docker_version", "id", "parent", "throwaway")
+# What the classic builder of Docker wrote about its containers, and the cache that an image carries: false for
+# an image built on top.
+_DROPPED = (
+    *("container", "container_config", "docker_version", "id", "parent", "throwaway"),
+    *(CACHE_KEY, "moby.buildkit.cache.v0", "moby.buildkit.buildinfo.v1"),
+)
 _PORT = re.compile(r"(?:.*:)?([0-9]+)(?:-([0-9]+))?(?:/([A-Za-z]+))?")
 
 
@@ -174,8 +180,8 @@ class ImageState:
             entry["empty_layer"] = True
         self.history.append(entry)
 
-    def serialize(self) -> bytes:
-        """The document, always the same bytes for the same state."""
+    def serialize(self, more: Mapping[str, Any] | None = None) -> bytes:
+        """The document (with more keys), always the same bytes for the same state."""
         history = [dict(entry) for entry in self.history]
         created = self.epoch or self.last_created
         following = created
@@ -187,6 +193,7 @@ class ImageState:
                 del entry["created"]
         document = {
             **self.document,
+            **(more or {}),
             "rootfs": {"type": "layers", "diff_ids": self.diff_ids},
             "history": history,
         }

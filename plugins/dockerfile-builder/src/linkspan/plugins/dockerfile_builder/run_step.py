@@ -101,10 +101,10 @@ class RunStep:
         args = [f"{name}={value}" for name, value in self.scope.args.items()]
         prefix = f"|{len(args)} {' '.join(args)} " if args else ""
         history = f"RUN {prefix}{' '.join(argv)}"
-        record, cached = await self.services.layers.once(
+        record, cached = await self.services.once(
             key,
             lambda: self._execute(argv, network, mounts),
-            use_cache=self.services.uses_cache(self.index),
+            index=self.index,
             step=history,
         )
         return record, cached, history

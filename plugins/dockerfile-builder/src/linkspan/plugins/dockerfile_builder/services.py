@@ -1,8 +1,10 @@
 """What a stage needs of the build that it belongs to."""
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
+from linkspan.plugins.dockerfile_builder.cache import StepRecord
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker
 from linkspan.plugins.dockerfile_builder.tree import Tree
@@ -46,6 +48,19 @@ class Services(Protocol):
 
     def uses_cache(self, stage_index: int) -> bool:
         """Whether the steps of a stage may be taken from the cache."""
+
+    async def once(
+        self, key: str, make: Callable[[], Awaitable[StepRecord]], *, index: int, step: str
+    ) -> tuple[StepRecord, bool]:
+        """A step of a stage: its result, and whether that came from the cache.
+
+        Args:
+            index: Of the stage.
+            step: What it is, for people.
+        """
+
+    def note(self, key: str, record: StepRecord) -> None:
+        """This build has used a record."""
 
     def count_step(self, *, cached: bool) -> None:
         """One more step is done."""

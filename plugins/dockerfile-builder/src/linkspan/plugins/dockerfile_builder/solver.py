@@ -1,11 +1,13 @@
 """One build: which stages it needs, in which order they may run, and what they share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import attrs
 import trio
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
+from linkspan.plugins.dockerfile_builder.cache import StepRecord
+from linkspan.plugins.dockerfile_builder.cache_exchange import CarriedStage, login_for
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.image_config import ImageState, rfc3339
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors
@@ -23,10 +25,10 @@ from linkspan.sdk.drivers.builder import BuildRequest
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.image_config import digest_of
-from linkspan.sdk.model.image import Credentials, Image, Platform
+from linkspan.sdk.model.image import Image, Platform
 from linkspan.sdk.platform import host_platform, normalize_platform, parse_platform
 from linkspan.sdk.progress import Progress
-from linkspan.sdk.reference import DOCKER_DOMAIN, parse_reference
+from linkspan.sdk.reference import parse_reference
 
 SCRATCH = "scratch"
 
@@ -55,6 +57,7 @@ class Build:
     max_archive_bytes: int
     steps: int = 0
     cached_steps: int = 0
+    used: dict[str, StepRecord] = attrs.field(factory=dict)
     _tasks: dict[int, _StageTask] = attrs.field(factory=dict)
     _images: dict[tuple[str, str], Image] = attrs.field(factory=dict)
     _image_lock: trio.Lock = attrs.field(factory=trio.Lock)
@@ -300,6 +303,33 @@ class Build:
         image = await self._image(context or name, None, instruction)
         return image.chain_ids[-1] if image.chain_ids else ""
 
+    async def once(
+        self, key: str, make: Callable[[], Awaitable[StepRecord]], *, index: int, step: str
+    ) -> tuple[StepRecord, bool]:
+        """A step of a stage: its result, and whether that came from the cache."""
+        record, cached = await self.layers.once(
+            key, make, use_cache=self.uses_cache(index), step=step
+        )
+        self.note(key, record)
+        return record, cached
+
+    def note(self, key: str, record: StepRecord) -> None:
+        """This build has used a record."""
+        self.used[key] = record
+        if record.also:
+            self.used[record.also] = attrs.evolve(record, also="")
+
+    def finished_stages(self) -> list[CarriedStage]:
+        """The stages that were built and have layers, the target last."""
+        target = self.dockerfile.target(self.request.target).index
+        order = sorted(self._tasks, key=lambda index: (index == target, index))
+        results = [result for index in order if (result := self._tasks[index].result) is not None]
+        return [
+            CarriedStage(state=result.state, chain=result.chain)
+            for result in results
+            if result.chain or result is results[-1]
+        ]
+
     def uses_cache(self, stage_index: int) -> bool:
         """Whether the steps of a stage may be taken from the cache."""
         if self.request.no_cache:
@@ -340,19 +370,10 @@ class Build:
             ) from error
         return await images.pull(
             str(reference),
-            credentials=self._credentials(reference.domain),
+            credentials=login_for(self.request.credentials, reference.domain),
             platform=str(platform or ""),
             progress=self.stream.send,
         )
-
-    def _credentials(self, domain: str) -> Credentials:
-        names = [domain]
-        if domain == DOCKER_DOMAIN:
-            names += ["https://index.docker.io/v1/", "index.docker.io"]
-        for name in names:
-            if name in self.request.credentials:
-                return self.request.credentials[name]
-        return Credentials()
 
     def count_step(self, *, cached: bool) -> None:
         """One more step is done."""

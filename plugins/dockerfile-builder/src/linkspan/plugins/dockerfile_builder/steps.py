@@ -237,10 +237,10 @@ class StageRun:
             target.make_directories(target.resolve(path), owner)
 
         with located(instruction):
-            record, cached = await self.services.layers.once(
+            record, cached = await self.services.once(
                 step_key(op="workdir", parent=self.top, path=path, user=user),
                 lambda: self.services.layers.write(self.top, work),
-                use_cache=self.services.uses_cache(self.index),
+                index=self.index,
                 step=f"WORKDIR {path}",
             )
         self._take(record, cached, f"WORKDIR {path}")

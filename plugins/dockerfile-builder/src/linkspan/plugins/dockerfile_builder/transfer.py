@@ -184,28 +184,32 @@ class Transfer:
             parents=self._order.parents,
         )
         if self._use_cache and (record := await layers.lookup(named)) is not None:
+            self._services.note(named, record)
             return record, True
         async with layers.tree(top) as tree:
             selection, digest = await in_thread(
                 self._select, tree, self._order.sources, keep_owner=True
             )
-            record, cached = await layers.once(
-                self._key(content=[digest], kept_owner=True),
+            key = self._key(content=[digest], kept_owner=True)
+            record, cached = await self._services.once(
+                key,
                 lambda: self._write([(tree, selection)], tree, keep_owner=True),
-                use_cache=self._use_cache,
+                index=self._index,
                 step=self._order.history,
             )
+        record = attrs.evolve(record, also=key)
         await layers.remember(named, record)
+        self._services.note(named, record)
         return record, cached
 
     async def _copy_context(self, context: Tree) -> tuple[StepRecord, bool]:
         """From a context, the network and the Dockerfile itself."""
         async with self._context_parts(context) as parts:
             digests = [digest for _, _, digest in parts]
-            return await self._services.layers.once(
+            return await self._services.once(
                 self._key(content=digests, kept_owner=False),
                 lambda: self._write([(tree, selection) for tree, selection, _ in parts], context),
-                use_cache=self._use_cache,
+                index=self._index,
                 step=self._order.history,
             )
 
