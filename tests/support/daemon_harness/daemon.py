@@ -268,6 +268,15 @@ class Daemon:
         finally:
             connection.close()
 
+    @contextmanager
+    def connect(self) -> Iterator[http.client.HTTPConnection]:
+        """A connection to its API, for whoever has more to say than ``request`` can."""
+        connection = _UnixConnection(self.url.removeprefix("unix://"))
+        try:
+            yield connection
+        finally:
+            connection.close()
+
     def get(self, path: str, *, parse: bool = True) -> Any:
         """``GET`` a path; the JSON, or the text."""
         status, body = self.request("GET", path)

@@ -9,6 +9,7 @@ from typing import Any
 from linkspan.plugins.docker_api.codec_health import encode_healthcheck
 from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.timestamps import epoch_s
+from linkspan.plugins.docker_api.versions import IMAGE_CONFIG_OF_CONTAINERS, Version, fields_of
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.http import Request
 from linkspan.sdk.model.image import Credentials, Image, ImageConfig
@@ -45,21 +46,13 @@ def encode_image_summary(
     return out
 
 
-def encode_image_config(config: ImageConfig) -> dict[str, Any]:
+def encode_image_config(config: ImageConfig, version: Version) -> dict[str, Any]:
     """The Config of an image's inspect."""
     out: dict[str, Any] = {
-        "Hostname": "",
-        "Domainname": "",
+        **fields_of(version, IMAGE_CONFIG_OF_CONTAINERS),
         "User": config.user,
-        "AttachStdin": False,
-        "AttachStdout": False,
-        "AttachStderr": False,
-        "Tty": False,
-        "OpenStdin": False,
-        "StdinOnce": False,
         "Env": list(config.env),
         "Cmd": list(config.command) or None,
-        "Image": "",
         "Volumes": {path: {} for path in config.volumes} or None,
         "WorkingDir": config.working_dir,
         "Entrypoint": list(config.entrypoint) or None,
@@ -91,7 +84,7 @@ def encode_image(
         "Created": config.created,
         "DockerVersion": str(config.raw.get("docker_version", "")),
         "Author": config.author,
-        "Config": encode_image_config(config),
+        "Config": encode_image_config(config, api_version),
         "Architecture": config.platform.architecture,
         "Os": config.platform.os,
         "Size": image.size_bytes,
@@ -105,7 +98,7 @@ def encode_image(
         out["VirtualSize"] = image.size_bytes
     if api_version < (1, 45):
         # docker-compose 1.29 looks here for the image's volumes.
-        out |= {"Container": "", "ContainerConfig": encode_image_config(config)}
+        out |= {"Container": "", "ContainerConfig": encode_image_config(config, api_version)}
     return out
 
 

@@ -45,7 +45,8 @@ class _PayloadRoutes:
         await require_cluster(self._host)
         spec = decode_payload(self.kind, await read_document(request))
         made = await orchestrator(self._host).create_payload(self.kind, spec)
-        return json_response({"ID": made.id}, status=201)
+        # The specification says Id, and Docker's daemon ID; docker-py reads that.
+        return json_response({"ID": made.id, "Id": made.id}, status=201)
 
     async def inspect(self, request: Request) -> Response:
         """One."""

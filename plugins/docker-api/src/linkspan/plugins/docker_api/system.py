@@ -15,6 +15,7 @@ from linkspan.plugins.docker_api.codec_volume import encode_volume
 from linkspan.plugins.docker_api.image_usage import LayerUsage
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.swarm import swarm_state
+from linkspan.plugins.docker_api.versions import DISK_USAGE, INFO, REGISTRY_CONFIG, fields_of
 from linkspan.plugins.docker_api.volumes import volume_size
 from linkspan.sdk.drivers.builder import Builder
 from linkspan.sdk.errors import InvalidArgument, NotFound
@@ -95,7 +96,7 @@ class SystemRoutes:
             }
         )
 
-    async def info(self, _: Request) -> Response:
+    async def info(self, request: Request) -> Response:
         """GET /info."""
         daemon = self._host.daemon
         states = [c.state.status for c in self._engine.containers.list(ContainerFilter(all=True))]
@@ -103,6 +104,7 @@ class SystemRoutes:
         running = states.count(ContainerStatus.RUNNING)
         restarting = states.count(ContainerStatus.RESTARTING)
         runtime = daemon.drivers.get("runtime", "")
+        version = request.api_version
         facts = await trio.to_thread.run_sync(_machine_facts)
         return json_response(
             {
@@ -145,7 +147,10 @@ class SystemRoutes:
                 "NCPU": os.cpu_count() or 1,
                 "MemTotal": facts["memory_bytes"],
                 "IndexServerAddress": "https://index.docker.io/v1/",
-                "RegistryConfig": _registries(daemon.insecure_registries),
+                "RegistryConfig": {
+                    **_registries(daemon.insecure_registries),
+                    **fields_of(version, REGISTRY_CONFIG),
+                },
                 "GenericResources": None,
                 "DockerRootDir": str(daemon.data_root),
                 "HttpProxy": os.environ.get("HTTP_PROXY", ""),
@@ -168,6 +173,7 @@ class SystemRoutes:
                 "SecurityOptions": ["name=seccomp,profile=builtin"],
                 "CDISpecDirs": None,
                 "Warnings": None,
+                **fields_of(version, INFO),
             }
         )
 
@@ -187,7 +193,7 @@ class SystemRoutes:
             out["Volumes"] = await self._volume_usage()
         if "build-cache" in wanted:
             out["BuildCache"] = await self._build_cache()
-        return json_response(out)
+        return json_response({**out, **fields_of(request.api_version, DISK_USAGE)})
 
     async def _build_cache(self) -> list[dict[str, Any]]:
         try:
@@ -248,8 +254,6 @@ def _registries(insecure: tuple[str, ...]) -> dict[str, Any]:
     }
     hub = {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}
     return {
-        "AllowNondistributableArtifactsCIDRs": None,
-        "AllowNondistributableArtifactsHostnames": None,
         "InsecureRegistryCIDRs": [name for name in insecure if "/" in name],
         "IndexConfigs": {**index, "docker.io": hub},
         "Mirrors": None,
