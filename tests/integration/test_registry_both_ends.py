@@ -1,5 +1,6 @@
 """Our registry client and our registry server together: the kit, and lines and servers that break."""
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from linkspan.plugins.registry_server.component import serve_registry
 from linkspan.plugins.registry_server.config import RegistryServerConfig
 from linkspan.sdk.drivers.registry import Registry
 from linkspan.sdk.errors import Unavailable
+from linkspan.sdk.media_types import OCI_CONFIG, OCI_MANIFEST
 from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.reference import parse_reference
 from linkspan.sdk.testing.conformance.registry import (
@@ -227,3 +229,26 @@ async def test_a_server_killed_in_the_middle_of_an_upload_keeps_no_half_blob(
         process.kill()
         with trio.CancelScope(shield=True):
             await process.wait()
+
+
+async def test_a_search_finds_repositories_by_a_part_of_their_name(
+    registry: Registry[Any], remote: HttpRemote
+) -> None:
+    config = b"{}"
+    for name in ("team/app", "team/apple", "other"):
+        reference = parse_reference(f"{remote.domain}/{name}:1")
+        await registry.push_blob(reference, describe(config), source_of(config), ANONYMOUS)
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {"mediaType": OCI_CONFIG, "digest": sha256(config), "size": 2},
+            "layers": [],
+        }
+        data = json.dumps(manifest).encode()
+        await registry.push_manifest(reference, OCI_MANIFEST, data, ANONYMOUS)
+    found = await registry.search(f"{remote.domain}/app", ANONYMOUS)
+    assert [item.name for item in found] == [
+        f"{remote.domain}/team/app",
+        f"{remote.domain}/team/apple",
+    ]
+    assert len(await registry.search(f"{remote.domain}/app", ANONYMOUS, limit=1)) == 1

@@ -52,3 +52,12 @@ async def test_login(api, registry) -> None:
     assert (await api.ask("POST", "/auth", body)).json["Status"] == "Login Succeeded"
     wrong = await api.ask("POST", "/auth", {**body, "password": "guess"})
     assert (wrong.status, wrong.message) == (401, "access denied")
+
+
+async def test_a_search_is_passed_on_and_filtered(api, registry) -> None:
+    found = await api.ask("GET", "/images/search?term=tool")
+    assert [item["name"] for item in found.json] == ["docker.io/library/tool"]
+    starred = await api.ask("GET", '/images/search?term=tool&filters={"stars":["1"]}')
+    assert starred.json == []
+    for query in ("", "?term=x&limit=101", '?term=x&filters={"stars":["many"]}'):
+        assert (await api.ask("GET", f"/images/search{query}")).status == 400

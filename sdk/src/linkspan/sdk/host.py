@@ -439,6 +439,7 @@ class DaemonInfo:
         api_sockets: Addresses it listens on, ``unix:///run/linkspan/linkspan.sock``.
         drivers: Role → name of the driver in use.
         manifests: Of the installed plugins.
+        registry_mirrors: URLs that are asked before Docker Hub.
     """
 
     id: str
@@ -450,6 +451,7 @@ class DaemonInfo:
     drivers: Mapping[str, str]
     manifests: Sequence[PluginManifest] = ()
     insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
     bridge_address: str = ""
 
 

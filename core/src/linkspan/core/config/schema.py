@@ -75,6 +75,14 @@ def _positive(_instance: object, _field: "attrs.Attribute[Any]", value: float) -
         raise ValueError("must be more than 0")
 
 
+def _mirror_urls(_: object, __: object, value: tuple[str, ...]) -> None:
+    for url in value:
+        scheme, _, rest = url.partition("://")
+        host, _, path = rest.partition("/")
+        if scheme not in ("http", "https") or not host or path or set(rest) & set("?#@ "):
+            raise ValueError(f"'{url}' is not of the form https://HOST[:PORT]")
+
+
 @attrs.frozen(kw_only=True)
 class DaemonConfig:
     """The daemon: where it listens, where it keeps things.
@@ -87,6 +95,7 @@ class DaemonConfig:
         group: The group that may open the socket, if it exists on this machine.
         insecure_registries: Registries (host:port or CIDR) that may be asked over plain HTTP or
             with unknown certificates.
+        registry_mirrors: URLs of registries that are asked before Docker Hub.
         bip: The default bridge's own address with its prefix; the network driver chooses one when
             it is not set.
         log_level: The least severe message that is logged.
@@ -99,6 +108,7 @@ class DaemonConfig:
     autostart: bool = True
     group: str = "linkspan"
     insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = attrs.field(default=(), validator=_mirror_urls)
     bip: str | None = attrs.field(default=None, validator=_interface_address)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     shutdown_timeout_s: float = attrs.field(default=15.0, validator=_positive)

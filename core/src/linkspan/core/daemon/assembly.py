@@ -109,6 +109,7 @@ class Daemon:
             drivers=dict(self.drivers.chosen),
             manifests=tuple(self.registry.manifests.values()),
             insecure_registries=daemon.insecure_registries,
+            registry_mirrors=tuple(f"{url.rstrip('/')}/" for url in daemon.registry_mirrors),
             bridge_address=daemon.bip or "",
         )
 

@@ -22,6 +22,13 @@ _FLAGS = (
     click.option(
         "--insecure-registry", "insecure", multiple=True, metavar="HOST", help="Plain HTTP is fine"
     ),
+    click.option(
+        "--registry-mirror",
+        "mirrors",
+        multiple=True,
+        metavar="URL",
+        help="Ask there before Docker Hub",
+    ),
     click.option("--bip", metavar="IP/BITS", help="The default bridge's own address"),
     click.option(
         "-l",
@@ -47,6 +54,7 @@ def _overrides(session: Session, options: dict[str, Any]) -> dict[str, Any]:
         "daemon.exec-root": options["exec_root"],
         "daemon.group": options["group"],
         "daemon.insecure-registries": list(options["insecure"]) or None,
+        "daemon.registry-mirrors": list(options["mirrors"]) or None,
         "daemon.bip": options["bip"],
         "daemon.log-level": options["log_level"],
     }
@@ -64,6 +72,7 @@ def _arguments(session: Session, options: dict[str, Any]) -> list[str]:
     many = (
         *(("--host", host) for host in hosts),
         *(("--insecure-registry", name) for name in options["insecure"]),
+        *(("--registry-mirror", url) for url in options["mirrors"]),
         *(("--use", use) for use in options["uses"]),
     )
     single = (

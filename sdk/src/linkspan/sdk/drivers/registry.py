@@ -36,6 +36,21 @@ class Manifest:
     data: bytes
 
 
+@attrs.frozen(kw_only=True)
+class SearchResult:
+    """A repository that a search has found (Docker API ImageSearchResponseItem).
+
+    Attributes:
+        name: Familiar, as it can be pulled.
+    """
+
+    name: str
+    description: str = ""
+    stars: int = 0
+    official: bool = False
+    automated: bool = False
+
+
 BlobSource = Callable[[int], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 """Opens the blob's bytes from an offset; may be called again for a retry."""
 
@@ -115,3 +130,13 @@ class Registry(Driver[Config], abc.ABC):
 
     async def forget(self, server_address: str) -> None:
         """Undo ``remember``; silent if there is nothing."""
+
+    @abc.abstractmethod
+    async def search(
+        self, term: str, credentials: Credentials, *, limit: int = 25
+    ) -> list[SearchResult]:
+        """Repositories that fit a term, the best first. A term may begin with a registry's host.
+
+        Raises also:
+            NotFound: code ``search_not_offered``: many registries have no search.
+        """

@@ -2,18 +2,20 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Literal
 
 import httpx
 import trio
 
-from linkspan.plugins.distribution_registry.addresses import InsecureHosts
+from linkspan.plugins.distribution_registry.addresses import InsecureHosts, is_docker_hub
 from linkspan.plugins.distribution_registry.config import DistributionConfig
 from linkspan.plugins.distribution_registry.docker_config import DockerConfig
 from linkspan.plugins.distribution_registry.download import BlobDownload
 from linkspan.plugins.distribution_registry.faults import read_answer, refusal
 from linkspan.plugins.distribution_registry.manifests import ACCEPT, digest_of, read_manifest
+from linkspan.plugins.distribution_registry.mirrors import Mirrors
+from linkspan.plugins.distribution_registry.search import SEARCH_HOST, search, split_term
 from linkspan.plugins.distribution_registry.session import Call, Session, pull_scope, push_scope
 from linkspan.plugins.distribution_registry.tokens import server_domain
 from linkspan.plugins.distribution_registry.transport import (
@@ -23,7 +25,7 @@ from linkspan.plugins.distribution_registry.transport import (
     read_at_most,
 )
 from linkspan.plugins.distribution_registry.upload import BlobUpload
-from linkspan.sdk.drivers.registry import BlobSource, Manifest
+from linkspan.sdk.drivers.registry import BlobSource, Manifest, SearchResult
 from linkspan.sdk.errors import (
     DataLoss,
     InvalidArgument,
@@ -48,11 +50,13 @@ class DistributionClient:
         config: DistributionConfig,
         insecure: InsecureHosts,
         *,
+        mirrors: Iterable[str] = (),
         base: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._config = config
         self._docker_config = DockerConfig(config.docker_config)
         self._transport = Transport(config, insecure, base=base)
+        self._mirrors = Mirrors(mirrors, self._transport, self._docker_config)
         self._sessions: dict[str, Session] = {}
 
     async def aclose(self) -> None:
@@ -74,8 +78,16 @@ class DistributionClient:
             scopes=pull_scope(reference),
             headers={"Accept": ACCEPT},
         )
-        response, data = await self._get_whole(call, reference, credentials)
 
+        async def get(session: Session, credentials: Credentials) -> Manifest:
+            response, data = await self._get_whole(session, call, reference, credentials)
+            return await self._read(reference, response, data)
+
+        return await self._mirrors.first(
+            reference, self._session(reference.domain), credentials, get
+        )
+
+    async def _read(self, reference: Reference, response: httpx.Response, data: bytes) -> Manifest:
         def read() -> Manifest:
             return read_manifest(
                 reference,
@@ -89,11 +101,11 @@ class DistributionClient:
         return read()
 
     async def _get_whole(
-        self, call: Call, reference: Reference, credentials: Credentials
+        self, session: Session, call: Call, reference: Reference, credentials: Credentials
     ) -> tuple[httpx.Response, bytes]:
         limit = self._config.manifest_limit_bytes
         for attempt in range(1, self._config.attempts + 1):
-            response = await self._session(reference.domain).send(call, credentials)
+            response = await session.send(call, credentials)
             if response.status_code != 200:
                 raise refusal(await read_answer(response), reference, "pull")
             try:
@@ -121,16 +133,22 @@ class DistributionClient:
         """Stream a blob."""
         if not 0 <= offset <= descriptor.size_bytes:
             raise InvalidArgument(f"offset {offset} is not inside the blob")
-        download = BlobDownload(
-            self._session(reference.domain),
-            self._transport,
-            reference,
-            descriptor,
-            credentials,
-            offset,
+
+        async def opened(session: Session, credentials: Credentials) -> BlobDownload:
+            download = BlobDownload(
+                session, self._transport, reference, descriptor, credentials, offset
+            )
+            try:
+                await download.open()
+            except BaseException:
+                await download.aclose()
+                raise
+            return download
+
+        download = await self._mirrors.first(
+            reference, self._session(reference.domain), credentials, opened
         )
         try:
-            await download.open()
             yield download
         finally:
             await download.aclose()
@@ -224,6 +242,15 @@ class DistributionClient:
                 break
             target = str(link)
         return list(found)
+
+    async def search(self, term: str, limit: int, credentials: Credentials) -> list[SearchResult]:
+        """Ask the registry that the term names, or Docker Hub."""
+        domain, words = split_term(term)
+        session = self._session(domain)
+        if is_docker_hub(domain):
+            base = httpx.URL(f"https://{SEARCH_HOST}")
+            session = Session("docker.io", self._transport, self._docker_config, base=base)
+        return await search(session, words, limit, credentials)
 
     async def login(self, credentials: Credentials) -> str:
         """Check credentials; an identity token if the registry gives one."""

@@ -12,7 +12,13 @@ import trio
 from linkspan.plugins.distribution_registry.addresses import InsecureHosts
 from linkspan.plugins.distribution_registry.config import DistributionConfig
 from linkspan.plugins.distribution_registry.docker_config import DockerConfig
-from linkspan.sdk.drivers.registry import BlobSource, Manifest, Registry, RegistryCap
+from linkspan.sdk.drivers.registry import (
+    BlobSource,
+    Manifest,
+    Registry,
+    RegistryCap,
+    SearchResult,
+)
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.image import Credentials, Descriptor
 from linkspan.sdk.reference import Reference
@@ -22,14 +28,18 @@ class DistributionRegistry(Registry[DistributionConfig]):
     """Registries that speak the distribution protocol: Docker Hub, Harbor, Quay, our own.
 
     Credentials that a caller leaves empty are looked up in Docker's config file. Registries on
-    loopback, and those in the daemon's ``insecure-registries``, may be without (verified) TLS.
+    loopback, and those in the daemon's ``insecure-registries``, may be without (verified) TLS. What comes
+    from Docker Hub is first asked of the daemon's ``registry-mirrors``.
     """
 
     config_type: ClassVar[type[Any]] = DistributionConfig
 
-    def __init__(self, config: DistributionConfig, insecure: InsecureHosts) -> None:
+    def __init__(
+        self, config: DistributionConfig, insecure: InsecureHosts, mirrors: tuple[str, ...] = ()
+    ) -> None:
         self._config = config
         self._insecure = insecure
+        self._mirrors = mirrors
         self._made: Any = None
         self._lock = trio.Lock()
 
@@ -37,7 +47,8 @@ class DistributionRegistry(Registry[DistributionConfig]):
     @contextlib.asynccontextmanager
     async def open(cls, config: DistributionConfig, host: Host) -> AsyncIterator[Self]:
         """See ``Driver.open``; nothing is contacted yet."""
-        driver = cls(config, InsecureHosts.of(host.daemon.insecure_registries))
+        daemon = host.daemon
+        driver = cls(config, InsecureHosts.of(daemon.insecure_registries), daemon.registry_mirrors)
         try:
             yield driver
         finally:
@@ -56,7 +67,9 @@ class DistributionRegistry(Registry[DistributionConfig]):
             if self._made is None:
                 name = f"{__package__}.client"
                 module = await trio.to_thread.run_sync(importlib.import_module, name)
-                self._made = module.DistributionClient(self._config, self._insecure)
+                self._made = module.DistributionClient(
+                    self._config, self._insecure, mirrors=self._mirrors
+                )
             return self._made
 
     async def manifest(self, reference: Reference, credentials: Credentials) -> Manifest:
@@ -142,3 +155,11 @@ class DistributionRegistry(Registry[DistributionConfig]):
     async def forget(self, server_address: str) -> None:
         """See ``Registry.forget``."""
         await DockerConfig(self._config.docker_config).erase(server_address)
+
+    async def search(
+        self, term: str, credentials: Credentials, *, limit: int = 25
+    ) -> list[SearchResult]:
+        """See ``Registry.search``."""
+        client = await self._client()
+        found: list[SearchResult] = await client.search(term, limit, credentials)
+        return found

@@ -46,7 +46,19 @@ class Call:
 class Session:
     """One registry, for the driver's lifetime."""
 
-    def __init__(self, domain: str, transport: Transport, docker_config: DockerConfig) -> None:
+    def __init__(
+        self,
+        domain: str,
+        transport: Transport,
+        docker_config: DockerConfig,
+        *,
+        base: httpx.URL | None = None,
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            base: Scheme and host, where they are known better than the domain says.
+        """
         if not domain:
             raise InvalidArgument(
                 "the reference names no registry host that can be asked", code="invalid_reference"
@@ -55,9 +67,10 @@ class Session:
         self._authority = api_authority(domain)
         self._transport = transport
         self._insecure = self._authority in transport.insecure
-        self._base: httpx.URL | None = None
+        self._base = self._fixed_base = base
         self._base_lock = trio.Lock()
-        self.authorizer = Authorizer(domain, transport, docker_config, secure=not self._insecure)
+        verified = not self._insecure and (base is None or base.scheme == "https")
+        self.authorizer = Authorizer(domain, transport, docker_config, secure=verified)
 
     async def base(self) -> httpx.URL:
         """Scheme and host. An insecure registry is asked once whether it speaks TLS.
@@ -94,7 +107,7 @@ class Session:
     def _forget_base(self) -> None:
         """What answers there next may speak TLS, or no longer do so."""
         if self._insecure:
-            self._base = None
+            self._base = self._fixed_base
 
     async def _speaks(self, base: httpx.URL) -> bool:
         response = await self._transport.send(

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 from linkspan.plugins.docker_api.codec_image import decode_credentials, registry_auth
+from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.routing import DockerRouter, read_document
-from linkspan.sdk.drivers.registry import Manifest, Registry
-from linkspan.sdk.errors import DataLoss, Unauthenticated
+from linkspan.sdk.drivers.registry import Manifest, Registry, SearchResult
+from linkspan.sdk.errors import DataLoss, InvalidArgument, Unauthenticated
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import AnswerError, Request, Response, json_response
 from linkspan.sdk.model.image import Credentials, Descriptor, Platform
@@ -29,6 +30,7 @@ class DistributionRoutes:
         """Add the routes."""
         router.post("/auth", self.login)
         router.get("/distribution/{name:path}/json", self.inspect)
+        router.get("/images/search", self.search)
 
     @property
     def _registry(self) -> Registry[Any]:
@@ -44,6 +46,21 @@ class DistributionRoutes:
             # Here, other than in a pull, 401 is the answer and not an error of the daemon's.
             raise AnswerError(error.message, status=401, code=error.code) from error
         return json_response({"Status": "Login Succeeded", "IdentityToken": token})
+
+    async def search(self, request: Request) -> Response:
+        """GET /images/search."""
+        term, limit = request.query.get("term", ""), request.number("limit", 25)
+        if not term:
+            raise InvalidArgument("the parameter 'term' is missing")
+        if not 0 <= limit <= 100:
+            raise InvalidArgument(f"limit {limit} is outside the range of [1, 100]")
+        filters = read_filters(request, ("is-automated", "is-official", "stars"))
+        for text in filters.all("stars"):
+            if not text.isdigit():
+                raise InvalidArgument(f"invalid filter 'stars={text}'")
+        credentials = registry_auth(request, lenient=True)
+        found = await self._registry.search(term, credentials, limit=limit or 25)
+        return json_response([_found(item) for item in found if _passes(item, filters)])
 
     async def inspect(self, request: Request) -> Response:
         """GET /distribution/{name}/json."""
@@ -87,6 +104,25 @@ class DistributionRoutes:
                 if len(data) > _CONFIG_LIMIT_BYTES:
                     return []
         return [_platform(_parse(bytes(data)))]
+
+
+def _passes(item: SearchResult, filters: Filters) -> bool:
+    official, automated = filters.flag("is-official"), filters.flag("is-automated")
+    return (
+        (official is None or item.official is official)
+        and (automated is None or item.automated is automated)
+        and all(item.stars >= int(text) for text in filters.all("stars"))
+    )
+
+
+def _found(item: SearchResult) -> dict[str, Any]:
+    return {
+        "star_count": item.stars,
+        "is_official": item.official,
+        "name": item.name,
+        "is_automated": item.automated,
+        "description": item.description,
+    }
 
 
 def _parse(data: bytes) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class SystemRoutes:
                 "MemTotal": facts["memory_bytes"],
                 "IndexServerAddress": "https://index.docker.io/v1/",
                 "RegistryConfig": {
-                    **_registries(daemon.insecure_registries),
+                    **_registries(daemon.insecure_registries, daemon.registry_mirrors),
                     **fields_of(version, REGISTRY_CONFIG),
                 },
                 "GenericResources": None,
@@ -247,14 +247,14 @@ def _machine_facts() -> dict[str, Any]:
     }
 
 
-def _registries(insecure: tuple[str, ...]) -> dict[str, Any]:
+def _registries(insecure: tuple[str, ...], mirrors: tuple[str, ...]) -> dict[str, Any]:
     hosts = [name for name in insecure if "/" not in name]
     index = {
         name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False} for name in hosts
     }
-    hub = {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}
+    hub = {"Name": "docker.io", "Mirrors": list(mirrors), "Secure": True, "Official": True}
     return {
         "InsecureRegistryCIDRs": [name for name in insecure if "/" in name],
         "IndexConfigs": {**index, "docker.io": hub},
-        "Mirrors": None,
+        "Mirrors": list(mirrors) or None,
     }

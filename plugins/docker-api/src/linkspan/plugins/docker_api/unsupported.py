@@ -11,7 +11,6 @@ from linkspan.sdk.host import Host
 from linkspan.sdk.http import Answer, Request, Response, json_response
 
 NOT_SERVED = {
-    "searching for images": ("GET /images/search",),
     "BuildKit's protocol": ("POST /session", "POST /grpc", "POST /build/cancel"),
     "a swarm of several nodes": (
         "POST /swarm/join",

@@ -55,6 +55,7 @@ class Service:
         self._routes: tuple[tuple[re.Pattern[str], Mapping[str, Answer]], ...] = (
             (re.compile(r"/v2/?"), {"GET": self._ping}),
             (re.compile(r"/v2/_catalog"), {"GET": self._catalog}),
+            (re.compile(r"/v1/search"), {"GET": self._search}),
             (re.compile(r"/v2/(.+)/tags/list"), {"GET": self._tags}),
             (re.compile(r"/v2/(.+)/blobs/uploads/?"), {"POST": self._begin_upload}),
             (
@@ -110,6 +111,20 @@ class Service:
     async def _catalog(self, exchange: Exchange) -> None:
         found = await self._in_thread(self._store.repositories)
         await _page(exchange, "repositories", found, {})
+
+    async def _search(self, exchange: Exchange) -> None:
+        """Repositories by a part of their name, as Docker's clients ask for them."""
+        query = exchange.head.query
+        term, count = query.get("q", ""), query.get("n", "25")
+        if not count.isdigit():
+            raise RefusalError(400, "PAGINATION_NUMBER_INVALID", "n is not a number")
+        found = [n for n in await self._in_thread(self._store.repositories) if term in n]
+        results = [
+            {"name": name, "description": "", "star_count": 0, "is_official": False}
+            for name in found[: int(count[:6])]
+        ]
+        document = {"query": term, "num_results": len(results), "results": results}
+        await _respond(exchange, 200, {"Content-Type": _JSON}, _json(document))
 
     async def _tags(self, exchange: Exchange, name: str) -> None:
         found = await self._in_thread(self._store.tags, name)

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from linkspan.sdk.drivers.base import NoConfig
-from linkspan.sdk.drivers.registry import BlobSource, Manifest, Registry, RegistryCap
+from linkspan.sdk.drivers.registry import BlobSource, Manifest, Registry, RegistryCap, SearchResult
 from linkspan.sdk.errors import (
     DataLoss,
     InvalidArgument,
@@ -173,6 +173,14 @@ class FakeRegistry(Registry[NoConfig]):
     async def tags(self, reference: Reference, credentials: Credentials) -> list[str]:
         await self._admit(credentials)
         return sorted(self._known(reference).tags)
+
+    async def search(
+        self, term: str, credentials: Credentials, *, limit: int = 25
+    ) -> list[SearchResult]:
+        """Repositories that have the term in their name."""
+        await trio.lowlevel.checkpoint()
+        names = sorted(name for name in self.repositories if term in name)
+        return [SearchResult(name=name) for name in names[:limit]]
 
     async def login(self, credentials: Credentials) -> str:
         await self._admit(credentials)
