@@ -243,6 +243,39 @@ def test_events_are_lines_that_can_be_filtered(daemon: Daemon) -> None:
     assert kinds("--filter", "container=brief", "--filter", "event=die") == ["die"]
 
 
+COMPOSE = """
+services:
+  web:
+    image: busybox
+    command: sh -c 'echo $$GREETING; exec sleep 1000'
+    environment: {GREETING: "${GREETING:-hello}"}
+    stop_grace_period: 1s
+    init: true
+    deploy: {replicas: 2, update_config: {parallelism: 2, monitor: 500ms}}
+"""
+
+
+def test_a_stack_is_deployed_changed_and_removed(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    daemon.cli("swarm", "init")
+    words = ("stack", "deploy", "-c", str(tmp_path / "compose.yaml"))
+    assert "+ service shop_web" in daemon.cli(*words, "--plan", "shop").out
+    said = daemon.cli(*words, "shop").out
+    assert "created network shop_default\n" in said
+    assert "created service shop_web\n" in said
+    lines = daemon.cli("service", "logs", "shop_web").out
+    assert sorted(lines.splitlines()) == ["shop_web.1 | hello", "shop_web.2 | hello"]
+    assert daemon.cli(*words, "shop").out == "unchanged service shop_web\n"
+    changed = daemon.cli(*words, "shop", more_env={"GREETING": "bye"})
+    assert changed.out == "updated service shop_web\n"
+    running = ("--filter", "desired-state=running", "--format", "{{.Name}}")
+    tasks = daemon.cli("stack", "ps", *running, "shop").out.split()
+    assert sorted(tasks) == ["shop_web.1", "shop_web.2"]
+    assert daemon.cli("stack", "ls").out.splitlines()[1].split() == ["shop", "1"]
+    assert "removed network shop_default" in daemon.cli("stack", "rm", "shop").out
+    assert daemon.cli("stack", "ls", "-q").out == ""
+
+
 def test_the_daemon_answers_over_a_wire_of_stdin_and_stdout(daemon: Daemon) -> None:
     request = "GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     done = daemon.cli("system", "dial-stdio", stdin=request)

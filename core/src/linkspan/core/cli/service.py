@@ -75,6 +75,11 @@ def _fields(record: Any) -> dict[str, Any]:
 def ls(session: Session, filter_: tuple[str, ...]) -> None:
     """List services."""
     records = session.api.get("/services", {"status": True, "filters": filters(filter_)})
+    show_services(session, records)
+
+
+def show_services(session: Session, records: list[Any]) -> None:
+    """Print services as the API has sent them."""
     terminal, now = session.terminal, session.now
 
     def cells(record: Any) -> list[str]:
