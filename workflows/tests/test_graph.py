@@ -3,6 +3,7 @@
 import json
 import xml.etree.ElementTree as ET
 
+import jsonschema
 import pytest
 from installed_plugins import VERBS
 
@@ -111,3 +112,48 @@ def test_the_schema_has_the_settings_of_installed_verbs():
     assert settings["required"] == ["image"]
     assert "digest-file" in settings["properties"]
     json.dumps(schema_of(VERBS))
+
+
+GOOD = {
+    "linkspan": "v1",
+    "on": {"push": {"branches": ["main"]}, "schedule": [{"cron": "0 3 * * *"}], "manual": True},
+    "inputs": {"n": {"type": "int", "default": 3}},
+    "jobs": {
+        "a": {
+            "image": "x",
+            "strategy": {"matrix": {"v": [1, 2], "include": [{"v": 3}]}},
+            "services": {"db": {"image": "x", "healthcheck": {"test": "true", "interval": "2s"}}},
+            "steps": [
+                {"run": "x", "timeout": "10m", "continue-on-error": "${{ matrix.v == '1' }}"},
+                {"uses": "push", "with": {"image": "a", "tags": "${{ inputs.n }}"}},
+                {"parallel": [{"run": "a"}, {"run": "b"}]},
+            ],
+        },
+        "b": {"uses": "./other.yaml", "needs": "a"},
+    },
+}
+
+
+def test_the_schema_takes_what_is_right():
+    validator = jsonschema.Draft202012Validator(schema_of(VERBS))
+    validator.check_schema(schema_of(VERBS))
+    assert [error.message for error in validator.iter_errors(GOOD)] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"linkspan": "v2"},
+        {"stages": ["a"]},
+        {"on": "pull_request"},
+        {"jobs": {"a": {"steps": [{"run": "x", "uses": "push", "with": {"image": "a"}}]}}},
+        {"jobs": {"a": {"steps": [{"uses": "push"}]}}},
+        {"jobs": {"a": {"steps": [{"uses": "push", "with": {"image": "a", "tag": "b"}}]}}},
+        {"jobs": {"a": {"steps": [{"run": "x", "timeout": 10}]}}},
+        {"jobs": {"a": {"steps": []}}},
+        {"jobs": {"1a": {"steps": [{"run": "x"}]}}},
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(change):
+    validator = jsonschema.Draft202012Validator(schema_of(VERBS))
+    assert list(validator.iter_errors({**GOOD, **change}))

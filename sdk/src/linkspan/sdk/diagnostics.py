@@ -14,10 +14,12 @@ Lines and columns count from 1; columns count characters, not bytes.
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
+_MANY: Final = 100
+_SLIPS: Final = 2
 Severity = Literal["error", "warning"]
 
 
@@ -94,8 +96,15 @@ class Diagnostic:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
-    """The choice nearest to a misspelt word, or None if none is near."""
-    found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    """The choice nearest to a misspelt word, or None if none is near.
+
+    Of very many choices only those are looked at that are about as long and begin or end alike.
+    """
+    names = list(choices)
+    if len(names) > _MANY:
+        near = [name for name in names if abs(len(name) - len(word)) <= _SLIPS]
+        names = [name for name in near if name[:1] == word[:1] or name[-1:] == word[-1:]][:_MANY]
+    found = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return found[0] if found else None
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 
-import attrs
-
 from linkspan.sdk.diagnostics import Label, Span
 from linkspan.workflows.expressions import ExpressionFault, Kind, Type, infer
 from linkspan.workflows.expressions.types import (
@@ -36,11 +34,12 @@ _INPUT_KINDS = {
 _AXIS_TYPES = {"string": TEXT, "int": NUMBER, "float": NUMBER, "bool": BOOL}
 
 
-def closed(what: str, fields: Mapping[str, Type]) -> Type:
+def closed(what: str, fields: Mapping[str, Type], explain: Explain | None = None) -> Type:
     """A mapping with these keys and no others."""
-    return Type(kind=Kind.MAP, what=what, fields=fields)
+    return Type(kind=Kind.MAP, what=what, fields=fields, explain=explain)
 
 
+_SECRET_TEXT = flagged(TEXT, SECRET)
 _NAMED_BY_ANYBODY = flagged(TEXT, UNTRUSTED)
 """Whoever can push can name a branch or a tag."""
 GIT = closed(
@@ -206,8 +205,7 @@ class Contexts:
             )
 
         names = [name for name in granted if name in self.workflow.secrets]
-        fields = dict.fromkeys(names, flagged(TEXT, SECRET))
-        return attrs.evolve(closed("the secrets", fields), explain=explain)
+        return closed("the secrets", dict.fromkeys(names, _SECRET_TEXT), explain)
 
     def _env_of(
         self, base: Mapping[str, Type], texts: Mapping[str, Text], contexts: Mapping[str, Type]
@@ -237,7 +235,7 @@ class Contexts:
             )
 
         fields = _RUN_FIELDS | _RUN_END if ended else _RUN_FIELDS
-        return attrs.evolve(closed("run", fields), explain=explain)
+        return closed("run", fields, explain)
 
     def _needs_of_cleanup(self) -> Type:
         if self._all_needs is None:
@@ -265,7 +263,7 @@ class Contexts:
             )
 
         fields = {name: self._result_of(jobs[name]) for name in job.needed if name in jobs}
-        return attrs.evolve(closed("the needs of this job", fields), explain=explain)
+        return closed("the needs of this job", fields, explain)
 
     def _result_of(self, job: Job) -> Type:
         """``needs.X``: computed once a job, also while its own outputs are being looked at."""
@@ -279,8 +277,7 @@ class Contexts:
             else:
                 cell = closed("a cell", {"key": TEXT, "result": TEXT, "outputs": outputs})
                 fields["cells"] = Type(kind=Kind.LIST, item=cell)
-            found = closed(f"job '{job.id}'", fields)
-            self._results[job.id] = attrs.evolve(found, explain=_about_cells(job))
+            self._results[job.id] = closed(f"job '{job.id}'", fields, _about_cells(job))
         return self._results[job.id]
 
     def _outputs_of(self, job: Job) -> dict[str, Type]:
@@ -318,7 +315,7 @@ class Contexts:
             )
 
         what = f"the steps of job '{job.id}' that have an id"
-        return attrs.evolve(closed(what, _Upto(places, before)), explain=explain)
+        return closed(what, _Upto(places, before), explain)
 
     def _step_type(self, step: Step) -> Type:
         what = f"the outputs of step '{step.id}'"

@@ -1,5 +1,6 @@
 """Every expression of a pipeline against what it may read at its place, and what its value is for."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -240,9 +241,8 @@ class Checker:
         if isinstance(value, Template) and value.sole is not None:
             self._expression(value.sole, contexts, sink)
             return
-        part = attrs.evolve(sink, kind=Kind.ANY)
         for expression in expressions_in(value):
-            self._expression(expression, contexts, part)
+            self._expression(expression, contexts, _part_of(sink))
 
     def _expression(self, expression: Expression, contexts: Mapping[str, Type], sink: Sink) -> None:
         found, faults = infer(expression.tree, contexts, expression.source)
@@ -283,6 +283,12 @@ class Checker:
             self.reader.document.span_at(index, len(expression.source)),
             secondary=secondary,
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _part_of(sink: Sink) -> Sink:
+    """A part of a text may be anything that has a form as a text."""
+    return attrs.evolve(sink, kind=Kind.ANY)
 
 
 def _what_for(verb: str, key: str) -> str:

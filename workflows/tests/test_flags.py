@@ -1,0 +1,128 @@
+"""Secret and untrusted values: where they may go, what they are carried by, and where they are refused."""
+
+import pytest
+from installed_plugins import VERBS
+
+from linkspan.workflows.check import check
+
+HEAD = """\
+linkspan: v1
+defaults: {image: busybox}
+secrets: {TOKEN: {from: file}, OTHER: {from: file}}
+inputs: {title: {type: string, default: x, untrusted: true}, fine: {type: string, default: y}}
+"""
+
+
+def ids(jobs):
+    return [d.id for d in check(HEAD + jobs, "f.yaml", VERBS, unbuilt=()).errors]
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        "jobs: {a: {steps: [{run: x, secrets: [TOKEN], env: {T: '${{ secrets.TOKEN }}'}}]}}",
+        "jobs: {a: {steps: [{run: x, secrets: [TOKEN], env: {T: 'a-${{ secrets[\"TOKEN\"] }}'}}]}}",
+        "jobs: {a: {secrets: [TOKEN], steps: [{run: x}],"
+        " services: {d: {image: x, environment: {P: '${{ secrets.TOKEN }}'}}}}}",
+        "jobs: {a: {steps: [{run: x, env: {N: '${{ inputs.title }}'}}]}}",
+        "jobs: {a: {if: \"inputs.title == 'x'\", steps: [{run: x}]}}",
+        "jobs: {a: {steps: [{run: x}], services: {d: {image: x, command: 'serve ${{ inputs.fine }}'}}}}",
+        "jobs: {a: {steps: [{run: x}], services: {d: {image: x, command: [serve, '${{ inputs.title }}']}}}}",
+    ],
+)
+def test_where_it_may_go_it_goes(jobs):
+    assert ids(jobs) == []
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        # not granted
+        ("jobs: {a: {steps: [{run: x, env: {T: '${{ secrets.TOKEN }}'}}]}}", "LS1305"),
+        (
+            "jobs: {a: {steps: [{run: x, secrets: [OTHER], env: {T: '${{ secrets.TOKEN }}'}}]}}",
+            "LS1305",
+        ),
+        ("env: {T: '${{ secrets.TOKEN }}'}\njobs: {a: {steps: [{run: x}]}}", "LS1303"),
+        ("jobs: {a: {steps: [{run: x, secrets: [NONE]}]}}", "LS1302"),
+        # plain places
+        ("jobs: {a: {steps: [{run: x}], outputs: {o: '${{ secrets.TOKEN }}'}}}", "LS1303"),
+        ("jobs: {a: {lock: '${{ secrets.TOKEN }}', steps: [{run: x}]}}", "LS1303"),
+        ("jobs: {a: {if: \"secrets.TOKEN == 'x'\", steps: [{run: x}]}}", "LS1303"),
+        (
+            "jobs: {a: {steps: [{uses: notify, secrets: [TOKEN], with: {text: '${{ secrets.TOKEN }}'}}]}}",
+            "LS1303",
+        ),
+        # carried by a variable, a function, a list, a choice
+        (
+            "jobs: {a: {steps: [{uses: notify, secrets: [TOKEN], env: {T: '${{ secrets.TOKEN }}'},"
+            " with: {text: '${{ env.T }}'}}]}}",
+            "LS1303",
+        ),
+        (
+            "jobs: {a: {steps: [{uses: notify, secrets: [TOKEN], env: {T: '${{ secrets.TOKEN }}'},"
+            " with: {text: \"${{ join([env.T, 'x'], '') }}\"}}]}}",
+            "LS1303",
+        ),
+        (
+            "jobs: {a: {steps: [{uses: notify, secrets: [TOKEN], env: {T: '${{ secrets.TOKEN }}'},"
+            " with: {text: \"${{ success() ? env.T : 'x' }}\"}}]}}",
+            "LS1303",
+        ),
+        # read as code
+        (
+            "jobs: {a: {steps: [{run: x}], services: {d: {image: x, command: 's ${{ inputs.title }}'}}}}",
+            "LS1306",
+        ),
+        (
+            "jobs: {a: {steps: [{run: x}], services: {d: {image: x,"
+            " healthcheck: {test: 'ask ${{ git.branch }}'}}}}}",
+            "LS1306",
+        ),
+        ("jobs: {a: {image: 'x:${{ git.branch }}', steps: [{run: x}]}}", "LS1306"),
+        (
+            "jobs: {a: {env: {B: '${{ git.tag }}'}, steps: [{run: x, image: 'x:${{ env.B }}'}]}}",
+            "LS1306",
+        ),
+    ],
+)
+def test_where_it_may_not_go_it_is_refused(jobs, expected):
+    assert ids(jobs) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "help_"),
+    [
+        (
+            "jobs: {a: {runs-on: ubuntu-latest, image: x, steps: [{run: x}]}}",
+            "machines are chosen by",
+        ),
+        ("jobs: {a: {timeout-minutes: 10, steps: [{run: x}]}}", "timeout: 10m"),
+        ("jobs: {a: {container: 'node:20', steps: [{run: x}]}}", "image: NAME"),
+        ("jobs: {a: {script: [a, b], steps: [{run: x}]}}", "steps: [{run: a}, {run: b}]"),
+        ("stages: [a]\njobs: {a: {steps: [{run: x}]}}", "the order comes from `needs`"),
+        ("jobs: {a: {depends_on: [b], steps: [{run: x}]}}", "write `needs`"),
+        ("jobs: {a: {steps: [{commands: [x], run: x}]}}", "write `run: |`"),
+        ("jobs: {a: {steps: [{uses: actions/checkout@v4}]}}", "remove this step"),
+        ("jobs: {a: {steps: [{run: x, secrets: inherit}]}}", "name the secrets this step may read"),
+        ("jobs: {a: {steps: [{uses: actions/setup-node@v4}]}}", "image: node:TAG"),
+        ("jobs: {a: {steps: [{uses: docker://alpine}]}}", "image: alpine"),
+        ("jobs: {a: {steps: [{uses: ./other.yaml}]}}", "jobs: {x: {uses: ./other.yaml}}"),
+        ("variables: {A: b}\njobs: {a: {steps: [{run: x}]}}", "write `env`"),
+        ("jobs: {a: {steps: [{run: x}], services: {d: {image: x, restart: always}}}}", "remove it"),
+    ],
+)
+def test_habits_of_other_tools_get_their_answer(text, help_):
+    found = check(
+        f"linkspan: v1\ndefaults: {{image: x}}\n{text}", "f.yaml", VERBS, unbuilt=()
+    ).errors
+    assert [d.id for d in found] == ["LS1009"]
+    assert help_ in " ".join(found[0].helps)
+
+
+def test_depends_on_of_a_service_and_a_wrapped_if_are_no_fault():
+    text = (
+        "linkspan: v1\ndefaults: {image: x}\njobs: {a: {if: '${{ always() }}', steps: [{run: x}],"
+        " services: {d: {image: x}, e: {image: x, depends_on: {d: {condition: service_healthy}}}}}}"
+    )
+    assert check(text, "f.yaml", VERBS, unbuilt=()).errors == ()
