@@ -189,6 +189,11 @@ class Lab:
         with _inside(self.places[place]):
             return socket.socket(family, kind)
 
+    def raw_socket(self, place: str) -> "socket.socket":
+        """For whole frames."""
+        with _inside(self.places[place]):
+            return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+
     def exec(self, place: str, command: str) -> str:
         return run(f"nsenter --net={self.places[place]} {command}")
 

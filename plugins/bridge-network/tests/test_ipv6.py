@@ -268,7 +268,7 @@ async def test_a_balanced_port_answers_over_ipv6(lab):
         found = {(await lab.ask(place, address, 9000)).split()[0] for _ in range(4)}
         assert found == {"a1", "a2"}
     await lab.driver.balance(port, ())
-    stream = lab.ask("lan", lab.host_address6, 9000)
-    assert await stream in ("", "Connection reset by peer")
+    answer = await lab.ask("lan", lab.host_address6, 9000)
+    assert answer == "" or answer.endswith("Connection reset by peer")
     await lab.driver.unbalance(port)
     assert await lab.ask("lan", lab.host_address6, 9000) == "refused"

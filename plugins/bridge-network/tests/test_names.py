@@ -2,13 +2,14 @@
 
 import random
 import struct
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 import trio
 
 from linkspan.plugins.bridge_network import sandbox_files
-from linkspan.sdk.model.network import EndpointSpec
+from linkspan.sdk.model.network import AddressPool, EndpointSpec
 
 pytestmark = pytest.mark.system
 
@@ -281,3 +282,95 @@ async def test_host_gateway_is_the_host(lab, upstream):
     sandbox = await lab.attach("web", default, extra_hosts=("box:host-gateway",))
     assert "10.200.0.1\tbox\n" in Path(sandbox.files["/etc/hosts"]).read_text()
     assert (await lab.ask("web", "10.200.0.1", 9998)).startswith("host")
+
+
+async def test_dead_servers_are_not_waited_for_for_ever(lab, upstream):
+    """Behaviour 60."""
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    servers = ("198.51.100.77", "198.51.100.78")
+    sandbox_files.HOST_RESOLV_CONF.write_text("".join(f"nameserver {s}\n" for s in servers))
+    await lab.attach("web", net)
+    assert await ask(lab, "web", "www.example", wait_s=8) == (2, [])
+
+
+async def test_a_server_on_the_hosts_loopback_is_asked(lab, upstream):
+    """Behaviour 61: systemd-resolved and dnsmasq listen there."""
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    sandbox_files.HOST_RESOLV_CONF.write_text("nameserver 127.0.0.53\n")
+    answers = iter([b"\xcb\0\x71\7"])
+
+    async def serve(sock):
+        with sock:
+            data, peer = await sock.recvfrom(4096)
+            record = b"\xc0\x0c" + struct.pack("!HHIH", A, 1, 60, 4) + next(answers)
+            head = data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0"
+            await sock.sendto(head + data[12:] + record, peer)
+
+    lab.nursery.start_soon(serve, lab._listen("host", "127.0.0.53", 53, "udp"))
+    await lab.attach("web", net)
+    assert await addresses(lab, "web", "www.example") == ["203.0.113.7"]
+
+
+async def test_a_large_answer_is_whole_by_tcp_or_when_the_client_takes_it(
+    lab, tmp_path, monkeypatch
+):
+    """Behaviour 62."""
+    path = tmp_path / "resolv.conf"
+    path.write_text(f"nameserver {lab.lan_address}\n")
+    monkeypatch.setattr(sandbox_files, "HOST_RESOLV_CONF", path)
+    texts = b"".join(
+        b"\xc0\x0c" + struct.pack("!HHIHB", 16, 1, 60, 251, 250) + b"x" * 250 for _ in range(12)
+    )
+
+    def whole(data):
+        end = data.index(b"\0", 12) + 5
+        return data[:2] + b"\x81\x80\0\1\0\x0c\0\0\0\0" + data[12:end] + texts
+
+    async def serve_udp(sock):
+        with sock:
+            while True:
+                data, peer = await sock.recvfrom(4096)
+                takes_it = data[11] == 1
+                cut = data[:2] + b"\x83\x80\0\1\0\0\0\0\0\0" + data[12:]
+                await sock.sendto(whole(data) if takes_it else cut, peer)
+
+    async def serve_tcp(stream):
+        size = struct.unpack("!H", await stream.receive_some(2))[0]
+        reply = whole(await stream.receive_some(size))
+        await stream.send_all(struct.pack("!H", len(reply)) + reply)
+
+    lab.nursery.start_soon(serve_udp, lab._listen("lan", lab.lan_address, 53, "udp"))
+    listener = trio.SocketListener(lab._listen("lan", lab.lan_address, 53))
+    lab.nursery.start_soon(trio.serve_listeners, serve_tcp, [listener])
+    net = await lab.network("shop", subnet="10.201.0.0/24")
+    await lab.attach("web", net)
+    asked = query("big.example", 16)
+    edns = asked[:11] + b"\1" + asked[12:] + b"\0" + struct.pack("!HHIH", 41, 4096, 0, 0)
+    with trio.socket.from_stdlib_socket(lab.socket("web", "udp")) as sock:
+        await sock.connect(SERVER)
+        for question, size, cut in ((asked, len(asked), True), (edns, 3000, False)):
+            await sock.send(question)
+            with trio.fail_after(5):
+                answer = await sock.recv(65535)
+            assert bool(answer[2] & 0x02) is cut
+            assert len(answer) >= size
+    code, found = await ask(lab, "web", "big.example", 16, tcp=True)
+    assert (code, len(found)) == (0, 12)
+
+
+async def test_names_have_addresses_of_both_families(lab, upstream):
+    pools = (AddressPool(subnet="10.201.0.0/24"), AddressPool(subnet="fd55:1::/64"))
+    net = await lab.network("shop", enable_ipv6=True, pools=pools)
+    await lab.attach("db", net)
+    await lab.attach("web", net)
+    six = lab.sandboxes["db"].endpoints[0].ipv6_address
+    code, found = await ask(lab, "web", "db", AAAA)
+    assert (code, found) == (0, [ip_address(six).packed])
+    assert await addresses(lab, "web", "db") == [lab.address("db")]
+    code, found = await ask(lab, "web", ip_address(six).reverse_pointer, PTR)
+    assert found == [b"\2db\4shop\0"]
+    hosts = Path(lab.sandboxes["web"].files["/etc/hosts"]).read_text()
+    own = lab.sandboxes["web"].endpoints[0].ipv6_address
+    assert f"{own}\tweb\n" in hosts
+    assert "::1\tlocalhost ip6-localhost ip6-loopback\n" in hosts
+    assert upstream == []

@@ -36,11 +36,12 @@ def test_a_containers_wishes_replace_the_hosts_settings_part_by_part():
 def test_servers_that_a_container_cannot_reach_are_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox_files, "_BEHIND_STUB", tmp_path / "resolv.conf")
     settings = ResolverSettings(servers=("127.0.0.53", "fd00::1", "10.0.0.1"))
-    assert reachable_from_container(settings).servers == ("10.0.0.1",)
+    assert reachable_from_container(settings, ipv6=False).servers == ("10.0.0.1",)
+    assert reachable_from_container(settings, ipv6=True).servers == ("fd00::1", "10.0.0.1")
     stub = ResolverSettings(servers=("127.0.0.53",))
-    assert reachable_from_container(stub).servers == ("8.8.8.8", "8.8.4.4")
+    assert reachable_from_container(stub, ipv6=False).servers == ("8.8.8.8", "8.8.4.4")
     (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.53\n")
-    assert reachable_from_container(stub).servers == ("192.0.2.53",)
+    assert reachable_from_container(stub, ipv6=False).servers == ("192.0.2.53",)
 
 
 def test_extra_hosts_are_read_and_the_gateway_put_in():

@@ -15,7 +15,14 @@ _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _ADDRESS_SOURCE = {4: 1, 6: 3}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROTO_NUMBER, _PROTO_DESTINATION = 1, 3
+_ADDRESS_TARGET = {4: 2, 6: 4}
+_NUMBERS = {
+    "tcp": socket.IPPROTO_TCP,
+    "udp": socket.IPPROTO_UDP,
+    "sctp": socket.IPPROTO_SCTP,
+}
 _MATCH_ADDRESS_SOURCE = 1 << 0
+_MATCH_ADDRESS_TARGET = 1 << 1
 _MATCH_PROTO = 1 << 3
 _MATCH_PORT_DESTINATION = 1 << 5
 
@@ -37,22 +44,17 @@ class Conntrack:
             _FAMILY[address.version], reply + _filter(original=0, reply=_MATCH_ADDRESS_SOURCE)
         )
 
-    def purge_udp_port(self, port: int) -> None:
-        """Forget all udp flows to a port of the host.
+    def purge_port(self, protocol: str, address: Address, port: int) -> None:
+        """Forget all connections to a port at one address of the host.
 
-        Without it a client that kept sending before the port was published stays with the host.
+        Without it a client that came before the port was published stays with the host.
         """
-        original = _nest(
-            _TUPLE_ORIGINAL,
-            _nest(
-                _TUPLE_PROTO,
-                attribute(_PROTO_NUMBER, bytes([socket.IPPROTO_UDP]))
-                + attribute(_PROTO_DESTINATION, struct.pack("!H", port)),
-            ),
-        )
-        both = original + _filter(original=_MATCH_PROTO | _MATCH_PORT_DESTINATION, reply=0)
-        for family in _FAMILY.values():
-            self._delete(family, both)
+        target = attribute(_ADDRESS_TARGET[address.version], address.packed)
+        numbers = attribute(_PROTO_NUMBER, bytes([_NUMBERS[protocol]]))
+        numbers += attribute(_PROTO_DESTINATION, struct.pack("!H", port))
+        original = _nest(_TUPLE_ORIGINAL, _nest(_TUPLE_IP, target) + _nest(_TUPLE_PROTO, numbers))
+        matched = _MATCH_ADDRESS_TARGET | _MATCH_PROTO | _MATCH_PORT_DESTINATION
+        self._delete(_FAMILY[address.version], original + _filter(original=matched, reply=0))
 
     def _delete(self, family: int, attributes: bytes) -> None:
         """Raises OSError: a kernel before 5.8, or without connection tracking by netlink."""

@@ -307,6 +307,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         hosts = hosts_text(
             [line for join in sandbox.joins.values() for line in sandbox.own_hosts(join)],
             [*self._linked_hosts(sandbox), *self._extra_hosts(sandbox.request)],
+            ipv6=sandbox.has_ipv6,
         )
         hostname = sandbox.request.hostname
 
@@ -539,4 +540,6 @@ def _resolv_conf(sandbox: LivingSandbox) -> str:
         if not any(option.startswith("ndots:") for option in options):
             options = (*options, "ndots:0")
         return attrs.evolve(settings, servers=(RESOLVER_ADDRESS,), options=options).text()
-    return (settings if request.dns else reachable_from_container(settings)).text()
+    return (
+        settings if request.dns else reachable_from_container(settings, ipv6=sandbox.has_ipv6)
+    ).text()

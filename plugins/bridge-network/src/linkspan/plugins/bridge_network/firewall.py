@@ -22,6 +22,7 @@ from linkspan.plugins.bridge_network.keeping import KeeperGone, Keeping
 from linkspan.plugins.bridge_network.nfnetlink import NetfilterSocket
 from linkspan.plugins.bridge_network.nftables import NftablesError
 from linkspan.plugins.bridge_network.ports import Ports, Reservation
+from linkspan.plugins.bridge_network.rtnetlink import RtNetlink
 from linkspan.plugins.bridge_network.ruleset import BalancedPort, BridgeRules, Element
 from linkspan.plugins.bridge_network.table import Table
 from linkspan.plugins.bridge_network.watching import RuleWatch, open_watch
@@ -440,7 +441,7 @@ class Firewall:
             raise
         self._published[container_id] = publication
         self._entrust(reservations, publication.relays())
-        self._purge_udp(reservations)
+        self._purge_early(reservations)
         return tuple(reservation.binding for reservation in reservations) if families else ports
 
     def _publication(
@@ -472,7 +473,7 @@ class Firewall:
             publication.target = old
             raise
         self._entrust((), publication.relays())
-        self._purge_udp(publication.reservations)
+        self._purge_early(publication.reservations)
 
     def _forget(self, addresses: tuple[Address, ...]) -> None:
         texts = {str(address) for address in addresses}
@@ -499,7 +500,7 @@ class Firewall:
             self._ports.release([reservation])
             raise
         self._entrust([reservation], balance.relays())
-        self._purge_udp([reservation])
+        self._purge_early([reservation])
         self._remember()
         return reservation.binding
 
@@ -534,19 +535,33 @@ class Firewall:
             self._release([balance.reservation])
             self._remember()
 
-    def _purge_udp(self, reservations: Iterable[Reservation]) -> None:
-        for reservation in reservations:
-            if reservation.binding.protocol == "udp":
-                self._purge(reservation.binding.host_port)
+    def _purge_early(self, reservations: Iterable[Reservation]) -> None:
+        """Forget connections that clients have begun before the ports led anywhere."""
+        wanted = [
+            (reservation, address)
+            for reservation in reservations
+            if reservation.early_clients()
+            for address in reservation.sockets
+        ]
+        own = self._own_addresses() if wanted else []
+        for reservation, address in wanted:
+            binding = reservation.binding
+            same_family = [each for each in own if each.version == address.version]
+            for each in [address] if int(address) else same_family:
+                self._purge(each, binding.protocol, binding.host_port)
 
-    def _purge(self, what: Address | int) -> None:
-        """Forget tracked connections to a container's address, or udp flows to a host port."""
+    def _own_addresses(self) -> list[Address]:
+        with RtNetlink() as netlink:
+            return [interface.ip for _, interface in netlink.addresses()]
+
+    def _purge(self, address: Address, protocol: str = "", port: int = 0) -> None:
+        """Forget tracked connections: to a port of the host, or all of a container."""
         assert self._conntrack is not None
         try:
-            if isinstance(what, int):
-                self._conntrack.purge_udp_port(what)
+            if port:
+                self._conntrack.purge_port(protocol, address, port)
             else:
-                self._conntrack.purge_replies_from(what)
+                self._conntrack.purge_replies_from(address)
         except OSError as error:
             log.warning("tracked connections were not purged", extra={"reason": str(error)})
 

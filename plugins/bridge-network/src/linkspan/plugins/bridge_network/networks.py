@@ -46,6 +46,13 @@ _DEFAULT_MTU = 1500
 _DEFAULT_BRIDGE = "linkspan0"
 _MAIN_TABLE = 254
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+_BRIDGE_IPV6 = {
+    "disable_ipv6": "0",
+    "accept_ra": "0",
+    "autoconf": "0",
+    # While it looks for others with its link-local address, a bridge finds no container.
+    "accept_dad": "0",
+}
 _HAS_IPV6 = Path("/proc/sys/net/ipv6/conf")
 
 
@@ -239,7 +246,7 @@ class BridgeNetworks:
         links = {link.name: link for link in await self._namespaces.links()}
         carried.index = links[carried.bridge].index
         if 6 in carried.subnets:
-            for name, value in (("disable_ipv6", "0"), ("accept_ra", "0"), ("autoconf", "0")):
+            for name, value in _BRIDGE_IPV6.items():
                 await self._namespaces.set_sysctl(f"net/ipv6/conf/{carried.bridge}/{name}", value)
         addresses = [
             rtnetlink.address(carried.index, interface) for interface in carried.bridge_addresses()
@@ -269,7 +276,7 @@ class BridgeNetworks:
     async def _keep_router_advertisements(self) -> None:
         """A host that forwards takes no default route from a router any more, unless told to."""
         for link in await self._namespaces.links():
-            sysctl = f"net/ipv6/conf/{link.name.replace('/', '.')}/accept_ra"
+            sysctl = f"net/ipv6/conf/{link.name}/accept_ra"
             if await self._namespaces.sysctl(sysctl) == "1" and link.group != self._group:
                 await self._namespaces.set_sysctl(sysctl, "2")
 

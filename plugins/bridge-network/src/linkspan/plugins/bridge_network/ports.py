@@ -22,6 +22,7 @@ from linkspan.sdk.errors import Conflict, InvalidArgument
 from linkspan.sdk.model.network import PortBinding, Protocol
 
 _SO_ATTACH_FILTER = 26
+_SO_MEMINFO = 55
 ANY4, ANY6 = IPv4Address(0), IPv6Address(0)
 _ANY: tuple[Address, ...] = (ANY4, ANY6)
 _EPHEMERAL_TRIES = 10
@@ -48,9 +49,23 @@ class Reservation:
         """By which the socket of an address is known to others."""
         return f"{self.binding.protocol}/{address}/{self.binding.host_port}"
 
+    def early_clients(self) -> bool:
+        """Whether packets have come while the port led nowhere yet.
+
+        Of udp that is not asked: a client may have come before the socket was there.
+        """
+        if self.binding.protocol == "udp":
+            return True
+        return any(_dropped(held) for held in self.sockets.values() if held is not None)
+
     def named_sockets(self) -> dict[str, socket.socket]:
         """Its sockets by their names."""
         return {self.name(at): held for at, held in self.sockets.items() if held is not None}
+
+
+def _dropped(held: socket.socket) -> bool:
+    counts = struct.unpack("=9I", held.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))
+    return bool(counts[8])  # SK_MEMINFO_DROPS
 
 
 def host_addresses(binding: PortBinding) -> tuple[Address, ...]:

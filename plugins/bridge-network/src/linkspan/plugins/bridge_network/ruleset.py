@@ -84,6 +84,8 @@ _CHAINS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         (
             "iifgroup @G@ ip daddr 127.0.0.0/8 counter drop",
             "iifgroup @G@ ip saddr 127.0.0.0/8 counter drop",
+            # The kernel drops these itself, but br_netfilter would rewrite them before that.
+            'iif != "lo" ip6 daddr ::1 counter drop',
             'iif != "lo" ip daddr 127.0.0.0/8 ip daddr . meta l4proto . th dport @pub4_addr'
             " counter drop",
         ),
@@ -92,6 +94,7 @@ _CHAINS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "type nat hook prerouting priority dstnat; policy accept;",
         (
             "ip daddr 127.0.0.0/8 return",
+            "ip6 daddr ::1 return",
             "iifname @internal return",
             "fib daddr type local jump publish",
         ),

@@ -78,6 +78,11 @@ class LivingSandbox:
         """Whether it is in a network that is not internal."""
         return any(not join.network.internal for join in self.joins.values())
 
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether one of its networks has it."""
+        return any(join.address(6) is not None for join in self.joins.values())
+
     def way_out(self, version: int) -> Join | None:
         """The endpoint with the default route of a family.
 

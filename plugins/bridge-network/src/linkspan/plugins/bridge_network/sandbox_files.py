@@ -19,6 +19,13 @@ HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 _BEHIND_STUB = Path("/run/systemd/resolve/resolv.conf")
 _PUBLIC_SERVERS = ("8.8.8.8", "8.8.4.4")
 HOST_GATEWAY = "host-gateway"
+_IPV6_NAMES = (
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "fe00::\tip6-localnet",
+    "ff00::\tip6-mcastprefix",
+    "ff02::1\tip6-allnodes",
+    "ff02::2\tip6-allrouters",
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -84,24 +91,27 @@ def with_wishes(
     )
 
 
-def reachable_from_container(settings: ResolverSettings) -> ResolverSettings:
-    """Drop servers that a container cannot reach: loopback and IPv6 ones.
+def reachable_from_container(settings: ResolverSettings, *, ipv6: bool) -> ResolverSettings:
+    """Drop servers that a container cannot reach: loopback ones, and without IPv6 those.
 
     If none is left, those behind systemd-resolved's stub are taken, and at last Google's public
     ones, as Docker does (moby daemon/libnetwork/internal/resolvconf).
     """
-    servers = tuple(server for server in settings.servers if _is_reachable(server))
+    servers = tuple(server for server in settings.servers if _is_reachable(server, ipv6=ipv6))
     if not servers and settings.servers and _BEHIND_STUB.exists():
         behind = parse_resolv_conf(_BEHIND_STUB.read_text(errors="replace"))
-        servers = tuple(server for server in behind.servers if _is_reachable(server))
+        servers = tuple(server for server in behind.servers if _is_reachable(server, ipv6=ipv6))
     return attrs.evolve(settings, servers=servers or _PUBLIC_SERVERS)
 
 
-def _is_reachable(server: str) -> bool:
+def _is_reachable(server: str, *, ipv6: bool) -> bool:
     try:
-        return not IPv4Address(server).is_loopback
+        address = ipaddress.ip_address(server)
     except ValueError:
         return False
+    # A link-local server is one on a link of the host's.
+    known = address.version == 4 or (ipv6 and not address.is_link_local)
+    return known and not address.is_loopback
 
 
 def parse_extra_hosts(
@@ -138,9 +148,13 @@ def failure(error: OSError, container: str) -> LinkspanError:
     return Internal(f"network of container {container}: {error}")
 
 
-def hosts_text(own: Iterable[tuple[str, str]], more: Iterable[tuple[str, str]]) -> str:
+def hosts_text(
+    own: Iterable[tuple[str, str]], more: Iterable[tuple[str, str]], *, ipv6: bool = False
+) -> str:
     """A hosts file: localhost, then ``own`` lines (address, names) and ``more``."""
     lines = ["127.0.0.1\tlocalhost"]
+    if ipv6:
+        lines += _IPV6_NAMES
     lines += [f"{address}\t{names}" for address, names in (*more, *own)]
     return "\n".join(lines) + "\n"
 
