@@ -16,6 +16,10 @@ from linkspan.sdk import diagnostic_ids, drivers
 from linkspan.sdk.drivers.base import Driver
 from linkspan.sdk.hooks import interceptors, listeners, registration
 from linkspan.sdk.stability import ContractInfo
+from linkspan.workflows.expressions.functions import FUNCTIONS
+from linkspan.workflows.loading import keys
+from linkspan.workflows.reader import Keys
+from linkspan.workflows.triggers import NAMES
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -123,3 +127,22 @@ def test_links_of_the_first_pages_lead_somewhere(page: str) -> None:
     links = LINK.findall((ROOT / page).read_text())
     missing = [link for link in links if not (ROOT / link).exists()]
     assert not missing
+
+
+def test_every_key_of_the_language_is_on_the_page() -> None:
+    text = (REFERENCE / "pipelines.md").read_text()
+    tables = [value for value in vars(keys).values() if isinstance(value, Keys)]
+    missing = [
+        f"{table.table}.{key}"
+        for table in tables
+        for key in table.known
+        if not re.search(rf"[`{{ ]{re.escape(key)}[`:,}}]", text)
+    ]
+    assert missing == []
+    assert tables
+
+
+def test_every_function_and_trigger_of_the_language_is_on_the_page() -> None:
+    text = (REFERENCE / "pipelines.md").read_text()
+    assert [name for name in FUNCTIONS if f"{name}(" not in text] == []
+    assert [name for name in NAMES if f"`on.{name}`" not in text] == []
