@@ -178,3 +178,20 @@ async def test_an_image_with_children_is_only_untagged(world: World) -> None:
     await world.engine.images.remove(child.id)
     assert world.engine.images.list() == []
     assert world.snapshots.store.layers == {}
+
+
+async def test_nothing_is_left_of_a_failed_pull_and_its_second_try(open_world) -> None:
+    async with open_world() as world:
+        repository = serve_image(
+            world.registry, [layer({"a": b"1"}), layer({"b": b"2"})], name="registry.test/half"
+        )
+        blobs = [d for d, data in repository.blobs.items() if data[:2] == b"\x1f\x8b"]
+        good = repository.blobs[blobs[1]]
+        repository.blobs[blobs[1]] = b"\x1f\x8bbroken"
+        with pytest.raises(DataLoss):
+            await world.engine.images.pull("registry.test/half:1")
+        repository.blobs[blobs[1]] = good
+        await world.engine.images.pull("registry.test/half:1")
+        await world.engine.images.remove("registry.test/half:1")
+        await world.engine.gc()
+        assert world.content.blobs == {}

@@ -222,6 +222,7 @@ class Daemon:
             # Restart policies and cleaning up need not hold up the first answer.
             supervisor.spawn(engine.containers.start_wanted, name="start wanted containers")
             supervisor.spawn(engine.gc, name="gc")
+            supervisor.spawn(engine.gc_when_due, name="gc when due")
             await nursery.start(_until_signalled, nursery.cancel_scope)
             await nursery.start(serve_http, listeners, routes)
             await hooks.notify("linkspan_daemon_started", daemon=lent.info)

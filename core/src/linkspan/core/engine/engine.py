@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import trio
+
 from linkspan.core.engine.archive.imports import Importer
 from linkspan.core.engine.archive.load import Loader
 from linkspan.core.engine.archive.save import Saver
@@ -33,6 +35,7 @@ from linkspan.sdk.progress import ProgressSink, ignore_progress
 log = logging.getLogger("linkspan.engine")
 
 ANONYMOUS = Credentials()
+GC_INTERVAL_S = 1800.0
 
 
 class EngineEvents:
@@ -302,7 +305,17 @@ class Engine:
 
     async def gc(self) -> Mapping[str, str]:
         """Remove layers and blobs that nobody needs."""
-        removed = await self._image_store.gc([c.id for c in self.containers.all()])
+        return await self._gc(at_once=True)
+
+    async def gc_when_due(self) -> None:
+        """From now on, remove again and again what nobody needs and what is no longer new."""
+        while True:
+            await trio.sleep(GC_INTERVAL_S)
+            await self._gc(at_once=False)
+
+    async def _gc(self, *, at_once: bool) -> Mapping[str, str]:
+        containers = [c.id for c in self.containers.all()]
+        removed = await self._image_store.gc(containers, at_once=at_once)
         if removed:
             log.info("removed what nobody needs", extra={"count": len(removed)})
         return removed

@@ -385,16 +385,18 @@ class ImageStore:
             layers.update(await self._drivers.get("builder", name).cached_layers())
         return layers, blobs
 
-    async def gc(self, snapshots: Iterable[str]) -> dict[str, str]:
+    async def gc(self, snapshots: Iterable[str], *, at_once: bool) -> dict[str, str]:
         """Remove layers, snapshots and blobs that nothing needs; what was removed → why.
 
         Args:
             snapshots: Keys of the snapshots in use.
+            at_once: Also blobs that are new: what a failed pull has left for its next try.
         """
         async with self._turn:
             layers, blobs = await self.needed()
             removed = dict(await self._drivers.snapshots.gc([*layers, *snapshots]))
-            for blob in await self._drivers.content.list():
+            removed |= await self._drivers.content.gc(blobs)
+            for blob in await self._drivers.content.list() if at_once else ():
                 if blob.digest not in blobs:
                     await self._drivers.content.delete(blob.digest)
                     removed[blob.digest] = "blob of no image"

@@ -58,6 +58,10 @@ class Ingest(abc.ABC):
         """Throw away what is here; offset is 0 again."""
 
     @abc.abstractmethod
+    async def digest(self) -> str:
+        """sha256 of what is here, for who does not know it before (``commit`` it as verified)."""
+
+    @abc.abstractmethod
     async def discard(self) -> None:
         """Throw it away: nothing stays for a next try. Nothing may follow."""
 

@@ -1,12 +1,12 @@
 """An image of one layer, out of a tar of a root file system."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from linkspan.core.engine.archive.compression import LAYER_KINDS, PEEK_BYTES, plain
-from linkspan.core.engine.archive.layers import ArrivingLayers
+from linkspan.core.engine.archive.layers import arriving_layers
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.images import ImageStore, tag_names
 from linkspan.sdk.clock import rfc3339
@@ -37,10 +37,15 @@ class Importer:
         section: dict[str, Any] = {}
         if changes:
             section = self._drivers.get("builder").change_config({}, changes)
-        async with ArrivingLayers(self._images, self._drivers) as layers:
-            async with aclosing(plain(source, keep=LAYER_KINDS)) as pieces:
-                head, whole = await _peeked(pieces)
+        async with arriving_layers(self._images, self._drivers) as layers:
+            async with (
+                layers.unpacking(),
+                aclosing(plain(source, keep=LAYER_KINDS)) as pieces,
+                _peeked(pieces) as (head, whole),
+            ):
                 layer = await layers.take(head, whole)
+            if layer.failure is not None:
+                raise layer.failure
             chain = layer.diff_id
             await layers.name(layer, chain=chain, parent="")
             created = rfc3339()
@@ -71,7 +76,10 @@ class Importer:
                 )
 
 
-async def _peeked(source: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
+@asynccontextmanager
+async def _peeked(
+    source: AsyncIterator[bytes],
+) -> AsyncIterator[tuple[bytes, AsyncIterator[bytes]]]:
     """The first bytes, and all of them."""
     head = b""
     async for piece in source:
@@ -79,10 +87,11 @@ async def _peeked(source: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[by
         if len(head) >= PEEK_BYTES:
             break
 
-    async def whole() -> AsyncIterator[bytes]:
+    async def whole() -> AsyncGenerator[bytes, None]:
         if head:
             yield head
         async for piece in source:
             yield piece
 
-    return head[:PEEK_BYTES], whole()
+    async with aclosing(whole()) as everything:
+        yield head[:PEEK_BYTES], everything

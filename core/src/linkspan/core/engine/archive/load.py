@@ -6,19 +6,19 @@ last.
 """
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
 import attrs
 
 from linkspan.core.engine.archive.compression import PEEK_BYTES, plain
-from linkspan.core.engine.archive.layers import ArrivedLayer, ArrivingLayers
+from linkspan.core.engine.archive.layers import ArrivedLayer, ArrivingLayers, arriving_layers
 from linkspan.core.engine.archive.tar_stream import Member, TarStream, bad_archive, inside
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.images import ImageStore, tag_names
 from linkspan.core.engine.manifests import ImageManifest, Index, parse_manifest
-from linkspan.sdk.errors import DataLoss, InvalidArgument, LinkspanError, NotFound
+from linkspan.sdk.errors import DataLoss, InvalidArgument, NotFound
 from linkspan.sdk.image_config import chain_ids, digest_of, parse_image_config
 from linkspan.sdk.model.image import Descriptor, Image, ImageConfig
 from linkspan.sdk.platform import host_platform, match_rank, parse_platform, select_manifest
@@ -58,9 +58,9 @@ class Loader:
         self, source: AsyncIterator[bytes], platform: str, progress: ProgressSink
     ) -> Sequence[Image]:
         """See ``linkspan.sdk.host.Images.load``."""
-        async with ArrivingLayers(self._images, self._drivers) as layers:
+        async with arriving_layers(self._images, self._drivers) as layers:
             contents = _Contents(layers, progress)
-            async with aclosing(plain(source)) as pieces:
+            async with layers.unpacking(), aclosing(plain(source)) as pieces:
                 await contents.read(TarStream(pieces))
             images = []
             for found in contents.images(platform):
@@ -151,7 +151,6 @@ class _Contents:
         self._documents: dict[str, bytes] = {}
         self._documents_bytes = 0
         self._arrived: dict[str, ArrivedLayer] = {}
-        self._refused: dict[str, LinkspanError] = {}
         self._links: dict[str, str] = {}
 
     # -- reading ------------------------------------------------------------------------------
@@ -181,17 +180,10 @@ class _Contents:
         if known is not None:
             self._arrived[member.name] = known
             return
-        try:
-            self._arrived[member.name] = await self._layers.take(
-                head, self._counted(tar, member), digest=digest
-            )
-        except (DataLoss, InvalidArgument) as error:
-            if error.code == "truncated_archive":
-                raise
-            # An OCI layout may have blobs that are no layers; what counts is whether one is needed.
-            self._refused[member.name] = error
+        async with aclosing(self._counted(tar, member)) as pieces:
+            self._arrived[member.name] = await self._layers.take(head, pieces, digest=digest)
 
-    async def _counted(self, tar: TarStream, member: Member) -> AsyncIterator[bytes]:
+    async def _counted(self, tar: TarStream, member: Member) -> AsyncGenerator[bytes, None]:
         name = _short(member.name)
         done = told = 0
         async for piece in tar.data():
@@ -229,12 +221,11 @@ class _Contents:
 
     def layer(self, path: str) -> ArrivedLayer:
         """A layer. Raises what was wrong with it."""
-        place = self._resolved(path)
-        if place in self._refused:
-            raise self._refused[place]
-        found = self._arrived.get(place)
+        found = self._arrived.get(self._resolved(path))
         if found is None:
             raise bad_archive(f"layer '{path}' is missing")
+        if found.failure is not None:
+            raise found.failure
         return found
 
     def _resolved(self, path: str) -> str:

@@ -67,6 +67,15 @@ class LocalIngest(Ingest):
         await trio.to_thread.run_sync(os.ftruncate, self._fd, 0)
         self._hasher, self._hashed = hashlib.sha256(), 0
 
+    async def digest(self) -> str:
+        """sha256 of what is here.
+
+        Raises:
+            Conflict: It is committed.
+        """
+        self._check_open()
+        return await trio.to_thread.run_sync(self._digest, "sha256", self.offset)
+
     async def discard(self) -> None:
         """Remove the file; silent if it is committed."""
         if self._open:

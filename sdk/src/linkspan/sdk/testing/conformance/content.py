@@ -199,3 +199,23 @@ class ContentConformance:
                     content.path(digest)
                 with pytest.raises(Unsupported):
                     _ = ingest.path
+
+    async def test_an_ingest_tells_its_digest(self, content: Content[Any]) -> None:
+        async with content.ingest("unknown") as ingest:
+            await ingest.write(HELLO[:4])
+            assert await ingest.digest() == sha256(HELLO[:4])
+            await ingest.write(HELLO[4:])
+            digest = await ingest.digest()
+            await ingest.commit(digest, verified=True)
+        assert digest == sha256(HELLO)
+        assert await content.get(digest) == HELLO
+
+    async def test_a_discarded_ingest_leaves_nothing(self, content: Content[Any]) -> None:
+        async with content.ingest("gone") as ingest:
+            await ingest.write(HELLO)
+            await ingest.discard()
+            with pytest.raises(Conflict):
+                await ingest.write(HELLO)
+        async with content.ingest("gone") as ingest:
+            assert ingest.offset == 0
+        assert await content.list() == []

@@ -147,9 +147,16 @@ class FakeIngest(Ingest):
         self._check_open()
         self._store.ingests[self._ref].clear()
 
+    async def digest(self) -> str:
+        await trio.lowlevel.checkpoint()
+        self._check_open()
+        return f"sha256:{hashlib.sha256(self._store.ingests[self._ref]).hexdigest()}"
+
     async def discard(self) -> None:
         await trio.lowlevel.checkpoint()
-        self._store.ingests.pop(self._ref, None)
+        if not self._over:
+            self._over = True
+            self._store.ingests.pop(self._ref, None)
 
     async def commit(
         self, digest: str, *, size_bytes: int | None = None, verified: bool = False
