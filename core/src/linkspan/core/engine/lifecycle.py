@@ -392,8 +392,9 @@ class Lifecycle:
         )
         ended = attrs.evolve(container, state=state, endpoints=(), ports=(), sandbox_key="")
         auto_remove = container.spec.auto_remove and not again and not entry.removing
-        if auto_remove:
-            # Nobody needs the record of a container that goes at once.
+        if auto_remove or entry.removing:
+            # Nobody needs the record of a container that goes at once. If it does not, after all, the
+            # next daemon finds out that it has ended.
             entry.container = ended
         else:
             await self.save(entry, ended)
@@ -407,7 +408,7 @@ class Lifecycle:
             entry.removing = True
             entry.last_exit = status
             await self.finish_removal(entry, volumes=True)
-        else:
+        elif not entry.removing:
             self._supervisor.spawn(self._release, ended, name=f"release {ended.short_id}")
         entry.tell_exit(status)
 
