@@ -28,6 +28,7 @@ from linkspan.sdk.model.image import Image, ImageConfig
 from linkspan.sdk.model.network import Network
 from linkspan.sdk.model.process import Chunk, LogRecord, StreamKind
 from linkspan.sdk.model.step import Question, StepChange, StepIntent, StepOutcome, StepPlan
+from linkspan.sdk.testing.fakes.secrets import FakeSecrets
 from linkspan.sdk.testing.host import FakeHost
 from linkspan.workflows.creating import NewRun
 from linkspan.workflows.manager import RunManager
@@ -95,7 +96,7 @@ class FakeContainers:
         entry.container = attrs.evolve(entry.container, state=state)
         if not spec.mounts:
             return
-        workspace, control = (Path(mount.source) for mount in spec.mounts)
+        workspace, control = (Path(mount.source) for mount in spec.mounts[:2])
         env = dict(pair.split("=", 1) for pair in spec.env)
         env["LINKSPAN_OUTPUT"] = str(control / "output")
         args = [*(spec.entrypoint or ())[:-1], str(control / "script")]
@@ -268,7 +269,8 @@ class WorldVerb(Step[NoConfig]):
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, object]:
         name, value = intent.settings["name"], intent.settings.get("value", "")
         self.world.applied.append(intent.step)
-        context.log(f"setting {name}")
+        self.world.secrets |= context.secrets
+        context.log(f"setting {name} to {value}")
         await trio.lowlevel.checkpoint()
         if (seconds := intent.settings.get("takes")) is not None:
             await trio.sleep(seconds)
@@ -336,6 +338,7 @@ class World:
     failures: dict[str, list[Exception]] = attrs.field(factory=dict)
     undo_fails: bool = False
     clock_moved: float = 0.0
+    secrets: dict[str, str] = attrs.field(factory=dict)
     changed: Callable[[StepIntent], None] = attrs.field(default=lambda intent: None)
 
 
@@ -354,6 +357,7 @@ VERBS = Verbs(
                         "takes": VerbSetting(type="duration"),
                         "number": VerbSetting(type="int"),
                         "plain": VerbSetting(type="bool"),
+                        "token": VerbSetting(type="string", secret=True),
                     },
                     outputs=("value", "settings"),
                 ),
@@ -385,9 +389,13 @@ class Bench:
     manager: RunManager
     sources: Path
 
+    others: dict[str, str] = attrs.field(factory=dict)
+
     async def start(self, jobs: str, **inputs: str) -> str:
         text = jobs if "linkspan:" in jobs else f"linkspan: v1\ndefaults: {{image: img}}\n{jobs}"
-        new = NewRun(file="p.yaml", text=text, workspace=self.sources, inputs=inputs)
+        new = NewRun(
+            file="p.yaml", text=text, others=self.others, workspace=self.sources, inputs=inputs
+        )
         return (await self.manager.create(new))["id"]
 
     async def run(self, jobs: str, **inputs: str) -> dict:
@@ -424,6 +432,7 @@ def verbs():
 def make_bench(tmp_path):
     """Makes benches that share one folder and one world, as daemons one after the other do."""
     world, engine = World(), FakeEngine()
+    secrets = FakeSecrets({})
     sources = tmp_path / "sources"
     sources.mkdir()
     (sources / "hello.txt").write_text("hello\n")
@@ -432,6 +441,7 @@ def make_bench(tmp_path):
         host = FakeHost(root=tmp_path / "host", nursery=nursery, fake_engine=engine)
         host.drivers["step", "set"] = WorldVerb(world)
         host.drivers["step", "ask"] = AskVerb()
+        host.drivers["secrets", ""] = host.drivers["secrets", "file"] = secrets
         manager = RunManager(host, VERBS, nursery, wall=lambda: time.time() + world.clock_moved)
         await manager.recover()
         return Bench(host, engine, world, manager, sources)

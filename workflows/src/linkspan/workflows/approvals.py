@@ -4,13 +4,15 @@ import contextlib
 import grp
 import pwd
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from linkspan.sdk.model.step import Question
 from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.model import Step
+from linkspan.workflows.running import Fault
 from linkspan.workflows.state import JobState, RunState, StepState
 
 
@@ -98,6 +100,17 @@ def _is(voter: Voter, approver: str) -> bool:
     if not has_kind:
         return voter.name == approver
     return name in voter.groups if kind == "group" else voter.name == name
+
+
+PAUSED: Final = "paused"
+"""The kind of a question that a failed step asks: again, or back?"""
+
+
+def pause_question(step: Step, fault: Fault) -> Question:
+    """What is asked after a failure with ``on-failure: pause``."""
+    return Question(
+        message=f"'{step.title}' failed: {fault.message}\napprove: try it again; reject: take it back",
+    )
 
 
 def record_of(question: Question, evidence: Mapping[str, Json]) -> dict[str, Json]:

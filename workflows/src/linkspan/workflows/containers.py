@@ -46,6 +46,7 @@ class Script:
         folder: Working directory, relative to the workspace.
         network: A network's name, or ``default``.
         grace_s: Between SIGTERM and SIGKILL when the step is stopped.
+        mounts: Beside these two.
     """
 
     text: str
@@ -58,6 +59,7 @@ class Script:
     network: str
     labels: Mapping[str, str]
     grace_s: float
+    mounts: tuple[Mount, ...] = ()
 
 
 async def ensure_image(engine: Engine, image: str, progress: ProgressSink) -> str:
@@ -97,7 +99,10 @@ def container_spec(script: Script) -> ContainerSpec:
         mounts=(
             Mount(type="bind", source=str(script.workspace), target=WORKSPACE),
             Mount(type="bind", source=str(script.control), target=CONTROL),
+            *script.mounts,
         ),
+        # A shell that is the first process has no default for SIGTERM: it would use up the grace.
+        init=True,
         network_mode=script.network,
     )
 

@@ -1,10 +1,72 @@
 """How a run is asked to stop: once in order, twice at once; and how it stops by itself for a person."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import attrs
 import trio
+
+
+class Activity:
+    """How many jobs of a pipeline are on their way, and how many wait for a person.
+
+    A called pipeline has one of its own: while all of it waits for a person, so does the job that
+    calls it.
+    """
+
+    def __init__(self, control: "Control", parent: "Activity | None" = None) -> None:
+        self._control = control
+        self._parent = parent
+        self._busy = 0
+        self._held: dict[str, trio.Event] = {}
+        self._waiting_calls = 0
+        self._waits = False
+
+    def begin(self) -> None:
+        """A job was put on its way; ``end`` follows."""
+        self._busy += 1
+        self._look()
+
+    def end(self) -> None:
+        """A job has ended."""
+        self._busy -= 1
+        self._look()
+
+    async def hold(self, job: str) -> None:
+        """Wait until somebody has decided about a job that was begun; the run may be suspended meanwhile.
+
+        If cancelled: the run is suspended, or was told to stop.
+        """
+        decided = trio.Event()
+        self._busy -= 1
+        self._held[job] = decided
+        self._control.held[job] = self
+        try:
+            self._look()
+            await decided.wait()
+        finally:
+            self._held.pop(job, None)
+            del self._control.held[job]
+            self._busy += 0 if decided.is_set() else 1
+
+    def release(self, job: str) -> None:
+        """Somebody has decided about a job: it is on its way again."""
+        self._held.pop(job).set()
+        self._busy += 1
+        self._look()
+
+    def _look(self) -> None:
+        waits = self._busy == 0 and bool(self._held or self._waiting_calls)
+        if waits == self._waits:
+            return
+        self._waits = waits
+        if self._parent is not None:
+            self._parent.call_waits(waits)
+        elif waits:
+            self._control.suspend()
+
+    def call_waits(self, waits: bool) -> None:
+        """A called pipeline waits for a person as a whole, or no longer."""
+        self._busy += -1 if waits else 1
+        self._waiting_calls += 1 if waits else -1
+        self._look()
 
 
 @attrs.define(kw_only=True)
@@ -18,6 +80,7 @@ class Control:
         suspending: All that is left of it waits for a person: it leaves memory.
         main: Around the run's jobs.
         cleanup: Around the jobs of ``finally``.
+        held: Jobs that wait for a person, and where they are counted.
         ending: The jobs of ``finally`` run.
     """
 
@@ -28,8 +91,7 @@ class Control:
     main: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     cleanup: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _graces: list[trio.CancelScope] = attrs.field(factory=list)
-    _busy: int = 0
-    _held: dict[str, trio.Event] = attrs.field(factory=dict)
+    held: "dict[str, Activity]" = attrs.field(factory=dict)
 
     def cancel(self) -> None:
         """Ask to stop."""
@@ -52,42 +114,13 @@ class Control:
 
     # for a person
 
-    def begin(self) -> None:
-        """A job was put on its way; ``end`` follows."""
-        self._busy += 1
-
-    def end(self) -> None:
-        """A job has ended."""
-        self._busy -= 1
-        self._look()
-
-    async def hold(self, job: str) -> None:
-        """Wait until somebody has decided about a job that was begun; the run may be suspended meanwhile.
-
-        If cancelled: the run is suspended, or was told to stop.
-        """
-        with self._holding(job) as decided:
-            self._look()
-            await decided.wait()
-
-    @contextmanager
-    def _holding(self, job: str) -> Iterator[trio.Event]:
-        self._busy -= 1
-        self._held[job] = trio.Event()
-        try:
-            yield self._held[job]
-        finally:
-            del self._held[job]
-            self._busy += 1
-
     def release(self, job: str) -> None:
         """Somebody has decided about a job."""
-        if job in self._held:
-            self._held[job].set()
+        activity = self.held.get(job)
+        if activity is not None:
+            activity.release(job)
 
-    def _look(self) -> None:
-        """Suspend the run if nothing of it goes on without a person."""
-        undecided = [event for event in self._held.values() if not event.is_set()]
-        if undecided and len(undecided) == len(self._held) and self._busy == 0:
-            self.suspending = True
-            (self.cleanup if self.ending else self.main).cancel()
+    def suspend(self) -> None:
+        """Nothing of the run goes on without a person: it leaves memory."""
+        self.suspending = True
+        (self.cleanup if self.ending else self.main).cancel()

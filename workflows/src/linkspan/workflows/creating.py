@@ -16,7 +16,8 @@ from linkspan.workflows.check import MAX_SHOWN, check
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.files import SentFiles
 from linkspan.workflows.journal import VERSION
-from linkspan.workflows.model import Job, Workflow
+from linkspan.workflows.model import Step, Workflow
+from linkspan.workflows.units import Frame, Unit
 from linkspan.workflows.verbs import Verbs
 from linkspan.workflows.workspace import copy_tree
 
@@ -113,14 +114,10 @@ def prepare(folder: Path, new: NewRun, leave_out: Iterable[Path]) -> None:
     copy_tree(new.workspace, folder / "source", new.files, leave_out=own)
 
 
-def all_jobs(workflow: Workflow) -> list[Job]:
-    """Jobs, then those of ``finally``."""
-    return [*workflow.jobs.values(), *workflow.cleanup.values()]
-
-
 def creation(run_id: str, workflow: Workflow, new: NewRun, verbs: Verbs) -> dict[str, Json]:
     """The ``run-created`` record, without what a rerun adds."""
-    used = {step.verb for job in all_jobs(workflow) for step in job.steps if step.verb}
+    units = list(Frame(workflow).everything())
+    used = {step.verb for unit in units for step in unit.job.all_steps() if step.verb}
     return {
         "version": VERSION,
         "run": run_id,
@@ -130,20 +127,36 @@ def creation(run_id: str, workflow: Workflow, new: NewRun, verbs: Verbs) -> dict
         "digest": digest(new.text, new.others),
         "git": dict(new.git),
         "plugins": {verb: verbs[verb].provider for verb in sorted(used)},
-        "jobs": [_job(job, cleanup=job.id in workflow.cleanup) for job in all_jobs(workflow)],
+        "jobs": [_job(unit) for unit in units],
         "by": new.by,
         "trigger": new.trigger,
         "only": new.only,
     }
 
 
-def _job(job: Job, *, cleanup: bool) -> dict[str, Json]:
+def _job(unit: Unit) -> dict[str, Json]:
+    cell = {} if unit.cell is None else {"cell": unit.cell.key}
+    steps: list[dict[str, Json]] = []
+    for step in unit.job.steps:
+        steps.append(_step(step, ""))
+        steps += [_step(each, step.id) for each in step.parallel]
     return {
-        "id": job.id,
-        "needs": list(job.needed),
-        "finally": cleanup,
-        "steps": [{"id": step.id, "title": step.title, "verb": step.verb} for step in job.steps],
+        "id": unit.id,
+        "name": unit.name,
+        "needs": unit.needs,
+        "finally": unit.cleanup,
+        "steps": steps,
+        **cell,
     }
+
+
+def _step(step: Step, group: str) -> dict[str, Json]:
+    found: dict[str, Json] = {"id": step.id, "title": step.title, "verb": step.verb}
+    if group:
+        found["group"] = group
+    if step.background:
+        found["background"] = True
+    return found
 
 
 def digest(text: str, others: Mapping[str, str]) -> str:

@@ -10,20 +10,21 @@ from linkspan.sdk.model.step import Question, StepIntent
 from linkspan.workflows.approvals import tests_of
 from linkspan.workflows.expressions import EvaluationFailed, Scope
 from linkspan.workflows.expressions.types import Json
-from linkspan.workflows.model import Job, Step
+from linkspan.workflows.model import Step
 from linkspan.workflows.running import Run
 from linkspan.workflows.settings import typed_settings
+from linkspan.workflows.units import Unit
 from linkspan.workflows.values import resolve
 
 
 async def evidence(
-    run: Run, job: Job, scope: Scope, step: Step, question: Question
+    run: Run, unit: Unit, scope: Scope, step: Step, question: Question
 ) -> dict[str, Json]:
     """What ``question.show`` asks for.
 
     Args:
         run: The run.
-        job: The job that is suspended.
+        unit: The job that is suspended.
         scope: What its next step would see.
         step: The step that asks.
         question: What it asks.
@@ -33,34 +34,34 @@ async def evidence(
         found["tests"] = tests_of(run.recorder.state)
     if "plan" in question.show:
         found["plan"] = [
-            await _planned(run, later, each, scope if later is job else None)
-            for later, each in _later(run, job, step)
+            await _planned(run, later, each, scope if later is unit else None)
+            for later, each in _later(unit, step)
         ]
     return found
 
 
-def _later(run: Run, job: Job, step: Step) -> Iterator[tuple[Job, Step]]:
+def _later(unit: Unit, step: Step) -> Iterator[tuple[Unit, Step]]:
     """The verbs that run only after this step, in the order of the pipeline."""
-    own = list(job.steps)
-    yield from ((job, each) for each in own[own.index(step) + 1 :] if each.verb)
-    after = {job.id}
-    for other in run.workflow.jobs.values():
+    own = list(unit.job.all_steps())
+    yield from ((unit, each) for each in own[own.index(step) + 1 :] if each.verb)
+    after = {unit.name}
+    for other in unit.frame.units:
         # Jobs may be written in any order, but one that needs a later one is rare enough to be left out.
-        if after & set(other.needed):
-            after.add(other.id)
-            yield from ((other, each) for each in other.steps if each.verb)
+        if after & set(other.job.needed):
+            after.add(other.name)
+            yield from ((other, each) for each in other.job.all_steps() if each.verb)
 
 
-async def _planned(run: Run, job: Job, step: Step, scope: Scope | None) -> dict[str, Json]:
-    where = f"{job.id}/{step.id}"
+async def _planned(run: Run, unit: Unit, step: Step, scope: Scope | None) -> dict[str, Json]:
+    where = f"{unit.id}/{step.id}"
     try:
-        changes = await _changes(run, job, step, scope or Scope(contexts=run.job_contexts(job)))
+        changes = await _changes(run, unit, step, scope or Scope(contexts=run.unit_contexts(unit)))
     except (LinkspanError, EvaluationFailed) as error:
         return {"step": where, "verb": step.verb, "changes": [], "unknown": error.message}
     return {"step": where, "verb": step.verb, "changes": changes, "unknown": ""}
 
 
-async def _changes(run: Run, job: Job, step: Step, scope: Scope) -> list[Mapping[str, Json]]:
+async def _changes(run: Run, unit: Unit, step: Step, scope: Scope) -> list[Mapping[str, Json]]:
     verb = run.verbs[step.verb]
     contexts = {"steps": {}, "services": {}, **scope.contexts}
     seen = attrs.evolve(scope, contexts=contexts)
@@ -69,7 +70,7 @@ async def _changes(run: Run, job: Job, step: Step, scope: Scope) -> list[Mapping
     planned = await driver.plan(
         StepIntent(
             run_id=run.id,
-            job=job.id,
+            job=unit.id,
             step=step.id,
             attempt=1,
             verb=step.verb,

@@ -53,6 +53,17 @@ def read_inputs(
     return values
 
 
+def typed_inputs(workflow: Workflow, given: Mapping[str, Json]) -> dict[str, Json]:
+    """The inputs of a pipeline that another one calls, from evaluated values.
+
+    Raises:
+        InvalidArgument: Code ``invalid_input``, as for ``read_inputs``.
+    """
+    texts = {name: value for name, value in given.items() if isinstance(value, str)}
+    rest = {name: value for name, value in given.items() if value is not None}
+    return read_inputs(workflow, texts, recorded={n: v for n, v in rest.items() if n not in texts})
+
+
 def _typed(spec: Input, text: str) -> Json:
     match spec.type:
         case "int":

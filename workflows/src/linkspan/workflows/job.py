@@ -1,8 +1,8 @@
 """One job: its workspace, its services, its steps one after the other, its outputs."""
 
 import logging
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -10,38 +10,47 @@ from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.progress import Progress
 from linkspan.workflows.expressions import EvaluationFailed, Scope, decides_about_failure
 from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.granting import grant
 from linkspan.workflows.journal import JournalFailed
-from linkspan.workflows.model import Job
 from linkspan.workflows.running import Fault, Run, fault_of, truth
+from linkspan.workflows.sequence import StepSequence, result_of
 from linkspan.workflows.sidecars import Sidecars
-from linkspan.workflows.state import BAD, GOOD, kept
-from linkspan.workflows.step import Place, StepRunner
+from linkspan.workflows.state import BAD, GOOD
+from linkspan.workflows.step import SUSPENDED, Place, StepRunner
 from linkspan.workflows.steplog import StepLog
-from linkspan.workflows.values import resolve, resolve_texts
+from linkspan.workflows.units import Unit
+from linkspan.workflows.values import resolve, resolve_text, resolve_texts
 from linkspan.workflows.workspace import copy_tree
 
 log = logging.getLogger(__name__)
-
-SUSPENDED: Final = "suspended"
-"""What a job or step says instead of a result while a person decides."""
 
 
 class JobRunner:
     """Runs one job."""
 
-    def __init__(self, run: Run, job: Job, *, ended: tuple[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        unit: Unit,
+        *,
+        ended: tuple[str, float] | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Make a runner.
 
         Args:
             run: The run.
-            job: One of its jobs.
+            unit: One of its jobs.
             ended: Result and duration of the other jobs, if this one stands in ``finally``.
+            stopping: Whether this job alone is to stop.
         """
         self.run = run
-        self.job = job
+        self.unit = unit
+        self.job = unit.job
         self.ended = ended
         self.started = run.clock()
-        self._runner: StepRunner | None = None
+        self._stopping = stopping
+        self._sequence: StepSequence | None = None
 
     async def __call__(self) -> str:
         """Run it; return its result, which is in the journal then, or ``suspended``.
@@ -51,43 +60,76 @@ class JobRunner:
         If cancelled: what ran was stopped and, if the run was told to stop, that is in the journal. If
         the daemon ends, nothing is written: the job goes on from there when the run is resumed.
         """
+        return await self.framed(self._work)
+
+    async def framed(self, work: Callable[[dict[str, Json]], Awaitable[str]]) -> str:
+        """Do the work of a job within its condition, its lock and its time limit.
+
+        Args:
+            work: Gets the contexts of the job; returns its result, which is in the journal then.
+        """
         try:
-            contexts = self.run.job_contexts(self.job, ended=self.ended)
+            contexts = self.run.unit_contexts(self.unit, ended=self.ended)
             if not self._wanted(contexts):
-                return await self._finish("skipped")
+                return await self.finish("skipped")
+            lock = None
+            if self.job.lock is not None:
+                lock = resolve_text(self.job.lock, Scope(contexts=contexts))
         except EvaluationFailed as error:
-            return await self._finish("failed", fault=fault_of(error))
-        await self.run.recorder.write("job-started", job=self.job.id)
+            return await self.finish("failed", fault=fault_of(error))
         # Not `except Cancelled`: nurseries hand several of them on as a group.
         ended = False
         try:
-            with trio.move_on_after(self.job.timeout_s or float("inf")):
-                result = await self._limited(contexts)
-                ended = True
-                return result
+            async with self._locked(lock):
+                result = await self._in_time(work, contexts)
             ended = True
-            fault = Fault(message=self._limit_words(), code="timeout")
-            if self._runner is not None:
-                await self._runner.stopped("timed-out", fault.message)
-            return await self._finish("timed-out", fault=fault)
+            return result
         finally:
             if not ended and self._told_to_stop():
                 with trio.CancelScope(shield=True):
-                    if self._runner is not None:
-                        await self._runner.stopped("cancelled", "the run was cancelled")
-                    await self._finish("cancelled")
+                    await self._stopped("cancelled", "the run was cancelled")
+                    await self.finish("cancelled")
 
-    async def _limited(self, contexts: dict[str, Json]) -> str:
+    async def _in_time(
+        self, work: Callable[[dict[str, Json]], Awaitable[str]], contexts: dict[str, Json]
+    ) -> str:
+        await self.run.recorder.write("job-started", job=self.job.id)
+        with trio.move_on_after(self.job.timeout_s or float("inf")):
+            return await self._limited(work, contexts)
+        fault = Fault(message=self._limit_words(), code="timeout")
+        await self._stopped("timed-out", fault.message)
+        return await self.finish("timed-out", fault=fault)
+
+    async def _stopped(self, result: str, why: str) -> None:
+        """Tell of the steps that were cut off."""
+        for runner in () if self._sequence is None else list(self._sequence.running):
+            await runner.stopped(result, why)
+
+    @asynccontextmanager
+    async def _locked(self, name: str | None) -> AsyncIterator[None]:
+        if name is None:
+            yield
+            return
+
+        async def waits(behind: str) -> None:
+            await self.run.recorder.write("job-waits", job=self.job.id, lock=name, behind=behind)
+
+        async with self.run.locks.hold(name, f"{self.run.id}/{self.job.id}", waits):
+            yield
+
+    async def _limited(
+        self, work: Callable[[dict[str, Json]], Awaitable[str]], contexts: dict[str, Json]
+    ) -> str:
         try:
-            return await self._work(contexts)
+            return await work(contexts)
         except JournalFailed:
             raise
         except (LinkspanError, EvaluationFailed) as error:
-            return await self._finish("failed", fault=fault_of(error))
+            return await self.finish("failed", fault=fault_of(error))
 
     def _told_to_stop(self) -> bool:
         control = self.run.control
-        return control.killed if self.ended else control.cancelling
+        return self._stopping() or (control.killed if self.ended else control.cancelling)
 
     def _limit_words(self) -> str:
         return f"job '{self.job.id}' took longer than its timeout of {self.job.timeout_s:g}s"
@@ -113,7 +155,7 @@ class JobRunner:
             ]
         states = self.run.recorder.state.jobs
         if name == "success":
-            return all(states[needed].result in GOOD for needed in self.job.needed)
+            return all(states[needed].result in GOOD for needed in self.unit.needs)
         if name == "failure":
             return any(states[needed].result in BAD for needed in self._ancestors())
         return name == "always"
@@ -125,13 +167,14 @@ class JobRunner:
             name = todo.pop()
             if name not in found:
                 found.add(name)
-                todo += self.run.workflow.jobs[name].needed
-        return found
+                todo += self.unit.frame.workflow.jobs[name].needed
+        return {unit.id for name in found for unit in self.unit.frame.cells(name)}
 
     async def _work(self, contexts: dict[str, Json]) -> str:
         folder = self.run.job_folder(self.job)
         await trio.to_thread.run_sync(self._prepare)
-        scope = Scope(contexts=contexts, status=self._status)
+        secrets = await grant(self.run, self.unit.frame, self.job.secrets)
+        scope = Scope(contexts={**contexts, "secrets": secrets}, status=self._status)
         env = {**contexts["env"], **resolve_texts(self.job.env, scope)}
         job_log = StepLog(folder / "job.log", self._on_line, self.run.recorder.masks)
         sidecars = Sidecars(
@@ -143,14 +186,16 @@ class JobRunner:
         try:
             await sidecars.start(scope)
             place = Place(
-                job=self.job,
+                unit=self.unit,
                 contexts=contexts,
                 env=env,
                 workspace=folder / "workspace",
                 network=sidecars.network or "default",
                 services=sidecars.contexts,
+                secrets=secrets,
             )
-            suspended = await self._steps(place)
+            self._sequence = StepSequence(self.run, place)
+            suspended = await self._sequence()
         finally:
             await sidecars.stop()
             await job_log.flush()
@@ -176,28 +221,20 @@ class JobRunner:
         if not (folder / "workspace").exists():
             copy_tree(self.run.folder / "source", folder / "workspace")
 
-    async def _steps(self, place: Place) -> bool:
-        """Run the steps; whether a person must decide before the job goes on."""
-        done = {step.id for step in kept(self.run.job_state(self.job))}
-        for step in self.job.steps:
-            if step.id not in done:
-                self._runner = StepRunner(self.run, place, step)
-                if await self._runner() == SUSPENDED:
-                    return True
-        return False
-
     async def _conclude(self, place: Place) -> str:
-        results = {step.result for step in self.run.job_state(self.job).steps.values()}
-        if results & BAD:
-            return await self._finish("rejected" if results & BAD == {"rejected"} else "failed")
+        states = self.run.job_state(self.job).steps.values()
+        result = result_of([step.result for step in states])
+        if result in BAD:
+            return await self.finish(result)
         last = StepRunner(self.run, place, self.job.steps[-1])
         scope = last.scope_after()
         outputs = resolve(dict(self.job.outputs), scope)
-        return await self._finish("warned" if "warned" in results else "success", outputs=outputs)
+        return await self.finish(result, outputs=outputs)
 
-    async def _finish(
+    async def finish(
         self, result: str, *, outputs: Mapping[str, Json] | None = None, fault: Fault | None = None
     ) -> str:
+        """Put the job's end into the journal; return its result, softened by ``continue-on-error``."""
         if result in BAD and self._soft():
             result = "warned"
         await self.run.recorder.write(
@@ -214,7 +251,7 @@ class JobRunner:
         flag = self.job.continue_on_error
         if isinstance(flag, bool):
             return flag
-        contexts = self.run.job_contexts(self.job, ended=self.ended)
+        contexts = self.run.unit_contexts(self.unit, ended=self.ended)
         try:
             return truth(flag, Scope(contexts=contexts, status=self._status))
         except EvaluationFailed:

@@ -5,6 +5,7 @@ a run that is under way is *interrupted*: what it holds is cleaned up at the nex
 only when somebody resumes it.
 """
 
+import functools
 import logging
 import time
 from collections import defaultdict
@@ -27,16 +28,19 @@ from linkspan.workflows.archive import JOURNAL, Archive, folder_name
 from linkspan.workflows.containers import remove_container, remove_leftovers
 from linkspan.workflows.creating import NewRun, Rerun, checked, creation, prepare, recorded
 from linkspan.workflows.expiry import Expiry
+from linkspan.workflows.expressions import EvaluationFailed, Scope
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.inputs import read_inputs
 from linkspan.workflows.journal import Journal
+from linkspan.workflows.locks import Locks
 from linkspan.workflows.model import Workflow
 from linkspan.workflows.planning.asking import plan_run, refuse_if_moved
 from linkspan.workflows.recorder import Recorder, Watcher
-from linkspan.workflows.run import RunRunner
-from linkspan.workflows.running import Run
+from linkspan.workflows.run import RunRunner, group_of
+from linkspan.workflows.running import EMPTY_GIT, Run
 from linkspan.workflows.state import GOOD, RunState
 from linkspan.workflows.undoing import undo_run
+from linkspan.workflows.values import resolve_text
 from linkspan.workflows.verbs import Verbs
 from linkspan.workflows.why import differences, subjects_alike
 from linkspan.workflows.workspace import copy_tree, remove_tree
@@ -69,6 +73,8 @@ class RunManager:
         self._interruptions: dict[str, str] = {}
         # Going on with a run that is not in memory is for one at a time.
         self._reopening: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
+        self._locks = Locks()
+        self._groups = Locks()
         self._folder = host.state_dir / "runs"
         self.archive = Archive(self._folder)
         self._expiry = Expiry(self._questions, self._expired, wall, nursery)
@@ -271,6 +277,7 @@ class RunManager:
         kept: again.Kept | None = None,
         old: str = "",
     ) -> dict[str, Json]:
+        self._refuse_conflict(workflow, new, inputs)
         run_id = self.archive.new_id(self._active)
         created = {**creation(run_id, workflow, new, self._verbs), "inputs": dict(inputs)}
         records = [] if kept is None else kept.records
@@ -297,6 +304,29 @@ class RunManager:
         folder = folder.rename(self._folder / run_id)
         self._start(self._run(workflow, folder, recorder))
         return recorder.state.summary(active=True)
+
+    def _refuse_conflict(self, workflow: Workflow, new: NewRun, inputs: Mapping[str, Json]) -> None:
+        """``on-conflict: reject``.
+
+        Raises:
+            Conflict: A run of the group is active; code ``group_busy``.
+        """
+        concurrency = workflow.concurrency
+        if concurrency is None or concurrency.on_conflict != "reject":
+            return
+        git = {**EMPTY_GIT, **new.git}
+        scope = Scope(contexts={"inputs": dict(inputs), "git": git, "run": {"name": workflow.name}})
+        try:
+            group = resolve_text(concurrency.group, scope)
+        except EvaluationFailed as error:
+            raise InvalidArgument(f"the concurrency group has no value: {error.message}") from error
+        holder = self._groups.holder(group)
+        if holder:
+            raise Conflict(
+                f"run {holder} of the group '{group}' is active",
+                code="group_busy",
+                help=f"linkspan workflow attach {holder}",
+            )
 
     async def resume(self, ref: str) -> dict[str, Json]:
         """Go on with a run that failed, was cancelled or was interrupted.
@@ -507,7 +537,28 @@ class RunManager:
             recorder=recorder,
             nursery=self._nursery,
             wall=self._wall,
+            locks=self._locks,
+            groups=self._groups,
+            cancel_others=functools.partial(self._cancel_group, created["run"]),
         )
+
+    def _cancel_group(self, run_id: str, group: str) -> None:
+        """Ask the run that is active in a group to stop; those that wait for it stop, too."""
+        for other in self._active.values():
+            run = other.run
+            if run.id == run_id or run.workflow.concurrency is None or run.control.cancelling:
+                continue
+            if group_of(run, run.workflow.concurrency) == group and not self._newer(run.id, run_id):
+                self._nursery.start_soon(self._cancel_quietly, run.id, run_id)
+
+    def _newer(self, run_id: str, other: str) -> bool:
+        return self._state(run_id).created_at > self._state(other).created_at
+
+    async def _cancel_quietly(self, run_id: str, by: str) -> None:
+        try:
+            await self.cancel(run_id, kill=False, by=f"run {by}")
+        except LinkspanError as error:
+            log.info("run not cancelled", extra={"run": run_id, "reason": error.message})
 
     def _start(self, run: Run, *, continued_by: str | None = None) -> None:
         self.archive.ended.pop(run.id, None)

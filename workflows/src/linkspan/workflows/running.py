@@ -18,9 +18,11 @@ from linkspan.workflows.containers import ensure_image
 from linkspan.workflows.control import Control
 from linkspan.workflows.expressions import EvaluationFailed, Scope, evaluate
 from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.locks import Locks
 from linkspan.workflows.model import Job, Step, Workflow
 from linkspan.workflows.recorder import Recorder
-from linkspan.workflows.state import JobState, StepState
+from linkspan.workflows.state import JobState, StepState, worst
+from linkspan.workflows.units import Frame, Unit
 from linkspan.workflows.values import Expression, resolve_texts
 from linkspan.workflows.verbs import Verbs
 
@@ -76,6 +78,11 @@ class Run:
     Attributes:
         nursery: Outlives the run's own stopping; nothing in it may raise.
         folder: Everything of the run on disk: ``journal``, ``source/``, ``jobs/JOB/``.
+        locks, groups: What the runs of this daemon share.
+        cancel_others: Asks the other active runs of a concurrency group to stop.
+        frame: What really runs: cells, and jobs of called pipelines.
+        frame_inputs: Inputs of each pipeline in it, by prefix.
+        secrets: Values that were fetched, by name.
         clock: Seconds; only differences count.
         wall: POSIX time; a person's time limit counts in it.
     """
@@ -90,6 +97,16 @@ class Run:
     recorder: Recorder
     nursery: trio.Nursery
     control: Control = attrs.field(factory=Control)
+    locks: Locks = attrs.field(factory=Locks)
+    groups: Locks = attrs.field(factory=Locks)
+    cancel_others: Callable[[str], None] = lambda group: None
+    frame: Frame = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Frame(self.workflow), takes_self=True)
+    )
+    frame_inputs: dict[str, Mapping[str, Json]] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: {"": self.inputs}, takes_self=True)
+    )
+    secrets: dict[str, str] = attrs.field(factory=dict, repr=False)
     clock: Callable[[], float] = trio.current_time
     wall: Callable[[], float] = time.time
 
@@ -128,39 +145,69 @@ class Run:
             await self.recorder.write("image-used", image=name, id=found, **where)
         return found
 
-    def top_contexts(self) -> dict[str, Json]:
+    # what expressions see
+
+    def top_contexts(self, frame: Frame) -> dict[str, Json]:
         """Contexts of the top-level ``env``."""
         state = self.recorder.state
         run: dict[str, Json] = {
             "id": self.id,
             "attempt": state.attempt,
-            "name": self.workflow.name,
+            "name": frame.workflow.name,
         }
         return {
-            "inputs": dict(self.inputs),
+            "inputs": dict(self.frame_inputs.get(frame.prefix, {})),
             "git": {**EMPTY_GIT, **self.git},
             "runner": {"os": platform.system().lower(), "arch": platform.machine()},
             "run": run,
         }
 
-    def job_contexts(self, job: Job, *, ended: tuple[str, float] | None = None) -> dict[str, Json]:
+    def env_contexts(self, frame: Frame) -> dict[str, Json]:
+        """The same with ``env``; what a concurrency group sees."""
+        contexts = self.top_contexts(frame)
+        contexts["env"] = resolve_texts(frame.workflow.env, Scope(contexts=contexts))
+        return contexts
+
+    def frame_contexts(self, frame: Frame) -> dict[str, Json]:
+        """What the outputs of a pipeline see."""
+        contexts = self.env_contexts(frame)
+        contexts["needs"] = {name: self._result_of(frame, name) for name in frame.workflow.jobs}
+        return contexts
+
+    def _result_of(self, frame: Frame, name: str) -> dict[str, Json]:
+        """A job as those that need it see it: of several cells the worst result, and each of them."""
+        states = [(unit, self.job_state(unit.job)) for unit in frame.cells(name)]
+        found: dict[str, Json] = {
+            "result": worst(state.result for _, state in states if state.result),
+            "outputs": {},
+        }
+        if states and states[0][0].cell is None:
+            found["outputs"] = dict(states[0][1].outputs)
+            found["result"] = states[0][1].result
+        else:
+            found["cells"] = [
+                {"key": state.cell, "result": state.result, "outputs": dict(state.outputs)}
+                for _, state in states
+            ]
+        return found
+
+    def unit_contexts(
+        self, unit: Unit, *, ended: tuple[str, float] | None = None
+    ) -> dict[str, Json]:
         """Contexts of a job's ``if``, ``image`` and ``env``.
 
         Args:
-            job: The job.
-            ended: Result and duration of the run's jobs, for those of ``finally``.
+            unit: The job.
+            ended: Result and duration of the pipeline's jobs, for those of ``finally``.
         """
-        contexts = self.top_contexts()
-        visible = self.workflow.jobs if ended else dict.fromkeys(job.needed)
-        jobs = self.recorder.state.jobs
-        contexts["needs"] = {
-            name: {"result": jobs[name].result, "outputs": dict(jobs[name].outputs)}
-            for name in visible
-        }
-        contexts["job"] = {"id": job.id}
+        contexts = self.env_contexts(unit.frame)
+        visible = unit.frame.workflow.jobs if ended else unit.job.needed
+        contexts["needs"] = {name: self._result_of(unit.frame, name) for name in visible}
+        contexts["job"] = {"id": unit.name}
+        if unit.cell is not None:
+            contexts["matrix"] = dict(unit.cell.values)
         if ended is not None:
             contexts["run"] |= {"result": ended[0], "duration": format_duration(ended[1])}
-        contexts["env"] = resolve_texts(self.workflow.env, Scope(contexts=contexts))
         return contexts
 
 

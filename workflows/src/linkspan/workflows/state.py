@@ -41,6 +41,14 @@ GOOD: Final = frozenset({"success", "warned"})
 BAD: Final = frozenset({"failed", "timed-out", "rejected"})
 
 
+_ORDER: Final = ("skipped", "success", "warned", "cancelled", "rejected", "timed-out", "failed")
+
+
+def worst(results: Iterable[str]) -> str:
+    """The result of several jobs together; ``skipped`` only if all were, ``success`` of none."""
+    return max(results, key=_ORDER.index, default="success")
+
+
 NOT_ASKED: Final = "not asked for"
 """Why a job or step is skipped in a run of some only."""
 
@@ -367,9 +375,11 @@ def _job_started(run: RunState, record: Mapping[str, Any]) -> None:
     job = run.jobs[record["job"]]
     job.started, job.result, job.error, job.waits = True, "", {}, ""
     for step in unfinished(job):
-        if step.question and step.result:
-            # Rejected before: whoever resumes asks again.
-            step.question, step.votes = {}, []
+        if step.question and not step.result:
+            # What was asked, and why, stays until it is answered.
+            continue
+        # Rejected before: whoever resumes asks again.
+        step.question, step.votes = {}, []
         step.result, step.error, step.tail, step.tries = "", {}, [], 0
 
 
@@ -395,6 +405,7 @@ def _image_used(run: RunState, record: Mapping[str, Any]) -> None:
 def _step_started(run: RunState, record: Mapping[str, Any]) -> None:
     step = run.step(record)
     step.intent, step.open, step.tries = record, True, record["try"]
+    step.question, step.votes = {}, []
     step.provider = record["provider"]
     step.result, step.error, step.tail = "", {}, []
     step.undone, step.undo_result, step.undo_detail = False, "", ""

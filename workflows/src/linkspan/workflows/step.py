@@ -7,33 +7,42 @@ by a crash; ``settle`` asks its driver what became of it.
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 import trio
 
 from linkspan.sdk.drivers.step import NeedsDecision, Step as StepDriver
-from linkspan.sdk.errors import InvalidArgument, LinkspanError
+from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
+from linkspan.sdk.model.container import Mount
 from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL, STEP_LABEL, Question, StepIntent
 from linkspan.sdk.progress import Progress, ProgressSink
-from linkspan.workflows.approvals import outputs_of, record_of
+from linkspan.workflows.approvals import PAUSED, outputs_of, pause_question, record_of
 from linkspan.workflows.containers import Script, run_script
 from linkspan.workflows.evidence import evidence
 from linkspan.workflows.expressions import EvaluationFailed, Scope, decides_about_failure
 from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.granting import grant
 from linkspan.workflows.journal import JournalFailed
 from linkspan.workflows.model import Job, OnFailure, Retry, Step
 from linkspan.workflows.outputs import read_outputs
+from linkspan.workflows.run_functions import RunFunctions
 from linkspan.workflows.running import Fault, Run, fault_of, truth
 from linkspan.workflows.script import exports
 from linkspan.workflows.settings import typed_settings
-from linkspan.workflows.state import BAD, GOOD, StepState
+from linkspan.workflows.state import BAD, GOOD, JobState, StepState
 from linkspan.workflows.steplog import StepLog
+from linkspan.workflows.testreports import count_tests
 from linkspan.workflows.undoing import intent_of, undo_step
+from linkspan.workflows.units import Unit
 from linkspan.workflows.values import resolve, resolve_text, resolve_texts
 
 log = logging.getLogger(__name__)
+
+SUSPENDED: Final = "suspended"
+"""What a job or step says instead of a result while a person decides."""
 
 
 @attrs.frozen(kw_only=True)
@@ -44,14 +53,44 @@ class Place:
         contexts: The job's, without ``env``, ``steps`` and ``services``.
         env: Top-level and job's variables.
         network: Its name, or ``default``.
+        secrets: What the job was granted.
+        mounts: In each script's container, beside the workspace.
+        failed: Steps of the job that have failed so far.
     """
 
-    job: Job
+    unit: Unit
     contexts: Mapping[str, Json]
     env: Mapping[str, str]
     workspace: Path
     network: str
     services: Mapping[str, Json]
+    secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    mounts: tuple[Mount, ...] = ()
+    failed: set[str] = attrs.field(factory=set)
+
+    @property
+    def job(self) -> Job:
+        """The job, with its unit's id."""
+        return self.unit.job
+
+
+class _Steps(Mapping[str, Json]):
+    """The steps of a job as expressions see them, looked up when they are read."""
+
+    def __init__(self, job: JobState) -> None:
+        self._steps = job.steps
+
+    def __getitem__(self, name: str) -> Json:
+        step = self._steps[name]
+        if not step.result:
+            raise KeyError(name)
+        return {"result": step.result, "outputs": step.outputs}
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, step in self._steps.items() if step.result)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 @attrs.frozen(kw_only=True)
@@ -60,14 +99,18 @@ class _Outcome:
     fault: Fault | None = None
     result: str = "success"
     question: Question | None = None
+    tests: Mapping[str, int] = attrs.field(factory=dict)
 
 
 class _Context:
     """Implements ``linkspan.sdk.drivers.step.StepContext``."""
 
-    def __init__(self, step_log: StepLog, progress: ProgressSink) -> None:
+    def __init__(
+        self, step_log: StepLog, progress: ProgressSink, secrets: Mapping[str, str]
+    ) -> None:
         self._log = step_log
         self._progress = progress
+        self._secrets = secrets
 
     def log(self, line: str) -> None:
         """Add a line to the step's log."""
@@ -80,8 +123,8 @@ class _Context:
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """No secrets can be granted yet."""
-        return {}
+        """What the step was granted, by name."""
+        return self._secrets
 
 
 class StepRunner:
@@ -94,6 +137,7 @@ class StepRunner:
         self.job = place.job
         self.state: StepState = run.step_state(place.job, step)
         self._began = run.clock()
+        self._secrets: Mapping[str, str] = place.secrets
         folder = run.job_folder(place.job)
         masks = run.recorder.masks
         self.log = StepLog(folder / f"{step.id}.log", self._on_line, masks)
@@ -121,44 +165,44 @@ class StepRunner:
     # deciding
 
     def _scope(self, *, own_env: bool) -> Scope:
-        earlier = self._earlier()
-        contexts = {
+        contexts: dict[str, Json] = {
             **self.place.contexts,
             "env": dict(self.place.env),
-            "services": dict(self.place.services),
-            "steps": {
-                step.id: {"result": step.result, "outputs": dict(step.outputs)} for step in earlier
-            },
+            "services": self.place.services,
+            "secrets": self._secrets,
+            "steps": _Steps(self.run.job_state(self.job)),
         }
-        scope = Scope(contexts=contexts, status=self._status)
+        call = RunFunctions(self.place.workspace, self.run.host.engine)
+        scope = Scope(contexts=contexts, status=self._status, call=call)
         if own_env:
             contexts["env"] = {**self.place.env, **resolve_texts(self.step.env, scope)}
         return scope
 
     def scope_after(self) -> Scope:
-        """What the job's outputs see: this step and all before it."""
-        scope = self._scope(own_env=False)
-        states = self.run.job_state(self.job).steps.values()
-        steps = {s.id: {"result": s.result, "outputs": dict(s.outputs)} for s in states}
-        return attrs.evolve(scope, contexts={**scope.contexts, "steps": steps})
-
-    def _earlier(self) -> Sequence[StepState]:
-        states = list(self.run.job_state(self.job).steps.values())
-        return states[: states.index(self.state)]
+        """What the job's outputs see: all its steps."""
+        return self._scope(own_env=False)
 
     def _status(self, name: str) -> bool:
-        failed = any(step.result in BAD for step in self._earlier())
+        failed = bool(self.place.failed)
+        if failed and self.state.group:
+            # What runs side by side does not know of each other.
+            group = self.state.group
+            states = self.run.job_state(self.job).steps
+            failed = any(states[each].group != group for each in self.place.failed)
         return {"success": not failed, "failure": failed, "always": True, "cancelled": False}[name]
 
-    def wanted(self) -> bool:
+    def wanted(self, *, whatever_happened: bool = False) -> bool:
         """Whether the step should run, from its ``if`` and from how the steps before it ended.
+
+        Args:
+            whatever_happened: Without ``if`` it runs also after a failure.
 
         Raises:
             EvaluationFailed: The condition has no value.
         """
         condition = self.step.condition
         if condition is None:
-            return self._status("success")
+            return whatever_happened or self._status("success")
         if not decides_about_failure(condition.tree) and not self._status("success"):
             return False
         return truth(condition, self._scope(own_env=False))
@@ -176,13 +220,18 @@ class StepRunner:
         If cancelled: what runs was stopped in order; ``stopped`` tells the journal why.
         """
         if self.state.question and not self.state.result:
-            return await self._decided()
+            decided = await self._decided()
+            if decided:
+                return decided
         try:
             if not self.wanted():
-                await self._write("step-finished", result="skipped")
-                return "skipped"
-        except EvaluationFailed as error:
-            return await self._finish_unstarted(fault_of(error))
+                return await self.finish_alone("skipped")
+            own = await grant(self.run, self.place.unit.frame, self.step.secrets)
+            self._secrets = {**self.place.secrets, **own}
+        except (EvaluationFailed, LinkspanError) as error:
+            if isinstance(error, JournalFailed):
+                raise
+            return await self.finish_alone("failed", fault=fault_of(error))
         fault: LinkspanError | None = None
         result = ""
         async with trio.open_nursery() as nursery:
@@ -206,18 +255,28 @@ class StepRunner:
             return
         fault = Fault(message=why, code=result)
         with trio.CancelScope(shield=True):
-            await self._write(
-                "step-finished",
+            await self._end(
                 result=result,
                 error=fault.as_json(),
                 tail=list(self.log.tail),
                 duration=self.run.clock() - self._began,
             )
 
-    async def _finish_unstarted(self, fault: Fault) -> str:
-        result = self._softened("failed", self._scope(own_env=False))
-        await self._write("step-finished", result=result, error=fault.as_json())
+    async def finish_alone(
+        self, result: str, *, fault: Fault | None = None, duration: float = 0.0
+    ) -> str:
+        """End a step that does nothing itself, or was never begun; return its result."""
+        if fault is not None:
+            result = self._softened(result, self._scope(own_env=False))
+        error = {} if fault is None else fault.as_json()
+        await self._end(result=result, error=error, duration=duration)
         return result
+
+    async def _end(self, **fields: Json) -> None:
+        """Put the step's result into the journal."""
+        if fields["result"] in BAD and fields.get("retry_in") is None:
+            self.place.failed.add(self.step.id)
+        await self._write("step-finished", **fields)
 
     async def _tries(self) -> str:
         settled = await self._settle()
@@ -229,11 +288,11 @@ class StepRunner:
             if outcome.question is not None:
                 return await self._suspend(outcome.question)
             if outcome.fault is None:
-                await self._write(
-                    "step-finished",
+                await self._end(
                     result="success",
                     outputs=dict(outcome.outputs),
                     duration=self.run.clock() - started,
+                    **({"tests": dict(outcome.tests)} if outcome.tests else {}),
                 )
                 return "success"
             delay = self._retry_delay(number, outcome.fault)
@@ -241,19 +300,26 @@ class StepRunner:
             if delay is None:
                 result = self._softened(result, self._scope(own_env=False))
             self.log.add(outcome.fault.message)
-            await self._write(
-                "step-finished",
+            paused = delay is None and self._pauses(result)
+            await self._end(
                 result=result,
                 error=outcome.fault.as_json(),
                 duration=self.run.clock() - started,
                 tail=self._tail(outcome.fault),
-                **({} if delay is None else {"retry_in": delay}),
+                **({} if delay is None and not paused else {"retry_in": delay or 0.0}),
+                **({"tests": dict(outcome.tests)} if outcome.tests else {}),
             )
+            if paused:
+                return await self._suspend(pause_question(self.step, outcome.fault), PAUSED)
             if delay is None:
                 await self._on_failure()
                 return result
             await trio.sleep(delay)
             number += 1
+
+    def _pauses(self, result: str) -> bool:
+        wish = self.step.on_failure
+        return result in BAD and wish is not None and wish.action == "pause"
 
     def _tail(self, fault: Fault) -> list[str]:
         """The last lines without the fault's own, which is shown beside them."""
@@ -314,34 +380,41 @@ class StepRunner:
 
     # a person decides
 
-    async def _suspend(self, question: Question) -> str:
+    async def _suspend(self, question: Question, kind: str = "") -> str:
         """Put a question into the journal; what is put before the approver goes with it."""
         limit = question.timeout_s
         scope = self._scope(own_env=False)
-        shown = await evidence(self.run, self.job, scope, self.step, question)
+        shown = await evidence(self.run, self.place.unit, scope, self.step, question)
         await self._write(
             "step-suspended",
-            question=record_of(question, shown),
+            question={**record_of(question, shown), "kind": kind},
             until=None if limit is None else self.run.wall() + limit,
         )
-        return "suspended"
+        return SUSPENDED
 
     async def _decided(self) -> str:
-        """Go on as somebody has decided; still suspended if nobody has."""
+        """Go on as somebody has decided: the step's result, ``suspended`` if nobody has, or empty if the
+        step runs (again)."""
         decision = self.state.decision
         if not decision:
-            return "suspended"
-        declared = self.run.verbs[self.step.verb].manifest.outputs
-        if decision == "approve":
-            outputs = outputs_of(self.state, declared)
-            await self._write("step-finished", result="success", outputs=outputs, duration=0.0)
-            return "success"
+            return SUSPENDED
+        paused = self.state.question.get("kind") == PAUSED
         vote = self.state.votes[-1]
         comment = f": {vote['comment']}" if vote["comment"] else ""
+        if decision == "approve" and paused:
+            return ""
+        if decision == "approve":
+            declared = self.run.verbs[self.step.verb].manifest.outputs
+            await self._end(
+                result="success", outputs=outputs_of(self.state, declared), duration=0.0
+            )
+            return "success"
+        if paused:
+            await self._end(result="failed", error=dict(self.state.error), duration=0.0)
+            await self._roll_back(self.state)
+            return "failed"
         fault = Fault(message=f"rejected by {vote['by']}{comment}", code="rejected")
-        result = self._softened("rejected", self._scope(own_env=False))
-        await self._write("step-finished", result=result, error=fault.as_json(), duration=0.0)
-        return result
+        return await self.finish_alone("rejected", fault=fault)
 
     # scripts
 
@@ -365,10 +438,12 @@ class StepRunner:
                 STEP_LABEL: self.step.id,
             },
             grace_s=self.step.grace_s,
+            mounts=self.place.mounts,
         )
         await self._write(
             "step-started",
-            **{"try": number, "verb": "run", "provider": "", "undo": {}, "changes": []},
+            **{"try": number, "verb": "run", "provider": "", "changes": []},
+            **self._way_back({}),
             settings={"image": script.image},
         )
         place = {"job": self.job.id, "step": self.step.id}
@@ -386,9 +461,22 @@ class StepRunner:
             return self._ended(status.error, "container", "")
         if status.exit_code != 0:
             code = status.exit_code
-            return self._ended(f"the script ended with exit code {code}", "exit", f"exit:{code}")
+            ended = self._ended(f"the script ended with exit code {code}", "exit", f"exit:{code}")
+            return attrs.evolve(ended, tests=await self._tests(required=False))
         outputs = await trio.to_thread.run_sync(read_outputs, script.control / "output")
-        return _Outcome(outputs=outputs)
+        return _Outcome(outputs=outputs, tests=await self._tests(required=True))
+
+    async def _tests(self, *, required: bool) -> Mapping[str, int]:
+        """The counts of the step's test report; a failed script need not have written one."""
+        name = self.step.reports.get("junit")
+        if name is None:
+            return {}
+        try:
+            return await trio.to_thread.run_sync(count_tests, self.place.workspace, name)
+        except NotFound:
+            if required:
+                raise
+            return {}
 
     def _ended(self, message: str, code: str, cause: str) -> _Outcome:
         return _Outcome(fault=Fault(message=message, code=code, cause=cause), result="failed")
@@ -396,7 +484,13 @@ class StepRunner:
     def _script_env(self, scope: Scope) -> dict[str, str]:
         contexts = scope.contexts
         own = resolve_texts(self.step.env, self._scope(own_env=False))
-        return {"LINKSPAN": "true", **self.place.env, **dict(exports(contexts)), **own}
+        return {
+            "LINKSPAN": "true",
+            **self.place.env,
+            **dict(exports(contexts)),
+            **self._secrets,
+            **own,
+        }
 
     # verbs
 
@@ -421,11 +515,11 @@ class StepRunner:
             "verb": verb.name,
             "provider": verb.provider,
             "settings": settings,
-            "undo": dict(planned.undo) if earlier is None else dict(earlier),
+            **self._way_back(planned.undo if earlier is None else earlier),
             "changes": [attrs.asdict(change) for change in planned.changes],
         }
         await self._write("step-started", **record)
-        context = _Context(self.log, self._progress)
+        context = _Context(self.log, self._progress, self._secrets)
         hooks = self.run.host.hooks
         intent = await hooks.intercept(
             "linkspan_before_step", self._intent({"step": self.step.id, **record})
@@ -437,6 +531,16 @@ class StepRunner:
             raise
         hooks.tell("linkspan_step_finished", intent=intent, result="success")
         return _Outcome(outputs=_plain(outputs, verb.manifest.outputs))
+
+    def _way_back(self, planned: Mapping[str, Json]) -> dict[str, Json]:
+        """What the intent says about taking it back: the step's own ``undo``, or its verb's."""
+        own = self.step.undo
+        if own is None:
+            return {"undo": dict(planned)}
+        verb = self.run.verbs[own.verb]
+        values = resolve(dict(own.settings), self._scope(own_env=True))
+        settings = typed_settings(verb, own.settings, values)
+        return {"undo": {"uses": own.verb, "with": settings}, "undo_by": "step"}
 
     def _unspent_undo(self) -> Mapping[str, Json] | None:
         """What an earlier try recorded to undo it, if that was not used; None if there is none."""
@@ -454,11 +558,13 @@ class StepRunner:
         wish = self.step.on_failure or habit
         if wish.action == "leave":
             return
-        state = self.run.job_state(self.job).steps[wish.target or self.step.id]
+        await self._roll_back(self.run.job_state(self.job).steps[wish.target or self.step.id])
+
+    async def _roll_back(self, state: StepState) -> None:
         intent = state.intent
         if intent is None or not intent["undo"] or state.undone:
             return
-        context = _Context(self.log, self._progress)
+        context = _Context(self.log, self._progress, self._secrets)
         await undo_step(self.run, self.job.id, state, context, because_of=self.step.id)
 
     # after a crash
@@ -472,7 +578,7 @@ class StepRunner:
         outputs: Mapping[str, Json] = {}
         if self.step.verb and record["verb"] == self.step.verb:
             try:
-                seen = await self._driver().observe(self._intent(record))
+                seen = await self._driver().observe(self._intent(self._unmasked(record)))
                 verb = self.run.verbs[self.step.verb]
                 applied, detail = seen.applied, seen.detail
                 outputs = _plain(seen.outputs, verb.manifest.outputs)
@@ -481,6 +587,14 @@ class StepRunner:
         self.log.add(f"after an interruption: {'done' if applied else 'not done'}: {detail}")
         await self._write("step-settled", applied=applied, outputs=dict(outputs), detail=detail)
         return applied
+
+    def _unmasked(self, record: Mapping[str, Json]) -> Mapping[str, Json]:
+        """The intent with its secrets, which the journal does not have."""
+        if not self._secrets:
+            return record
+        verb = self.run.verbs[self.step.verb]
+        values = resolve(dict(self.step.settings), self._scope(own_env=True))
+        return {**record, "settings": typed_settings(verb, self.step.settings, values)}
 
 
 def _plain(outputs: Mapping[str, Json], declared: Sequence[str]) -> dict[str, Json]:

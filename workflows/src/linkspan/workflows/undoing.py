@@ -54,9 +54,7 @@ async def undo_step(
     fault: Fault | None = None
     detail = ""
     try:
-        driver: StepDriver[object] = run.host.driver("step", record["verb"])
-        done = await driver.undo(intent_of(run, record), context)
-        detail = str(done.get("detail", ""))
+        detail = await _take_back(run, record, context)
     except Exception as error:
         if not isinstance(error, LinkspanError):
             log.exception("undo failed", extra={"run": run.id, "step": state.id})
@@ -71,6 +69,22 @@ async def undo_step(
         duration=run.clock() - started,
     )
     return fault is None
+
+
+async def _take_back(run: Run, record: Mapping[str, Json], context: StepContext) -> str:
+    """Do what an intent says about the way back; what the driver says to that."""
+    if record.get("undo_by") != "step":
+        driver: StepDriver[object] = run.host.driver("step", record["verb"])
+        done = await driver.undo(intent_of(run, record), context)
+        return str(done.get("detail", ""))
+    verb = record["undo"]["uses"]
+    own: StepDriver[object] = run.host.driver("step", verb)
+    fields = {**record, "verb": verb, "settings": record["undo"]["with"], "undo": {}}
+    intent = intent_of(run, fields)
+    planned = await own.plan(intent)
+    await own.apply(intent_of(run, {**fields, "undo": dict(planned.undo)}), context)
+    changes = ", ".join(f"{change.what} {change.detail}" for change in planned.changes)
+    return f"{verb}: {changes}" if changes else verb
 
 
 def undoable(state: RunState) -> list[tuple[JobState, StepState]]:

@@ -1,0 +1,38 @@
+"""Secrets: fetched when a job or step that was granted them begins, masked from then on."""
+
+from collections.abc import Iterable, Mapping
+
+from linkspan.workflows.model import Secret
+from linkspan.workflows.running import Run
+from linkspan.workflows.secret_values import SecretSource, value_of
+from linkspan.workflows.units import Frame
+
+
+async def grant(run: Run, frame: Frame, names: Iterable[str]) -> Mapping[str, str]:
+    """The values of secrets by their names; nothing that shows or records a text has them from now on.
+
+    Raises:
+        NotFound: One is not there.
+        InvalidArgument: One is too short to be masked.
+        LinkspanError: Its driver cannot be asked.
+    """
+    granted: dict[str, str] = {}
+    for name in names:
+        key = f"{frame.prefix}{name}"
+        if key not in run.secrets:
+            value = await value_of(run.host, _source(frame.workflow.secrets[name]))
+            if value:
+                run.recorder.masks.add(name, value)
+            run.secrets[key] = value
+        granted[name] = run.secrets[key]
+    return granted
+
+
+def _source(secret: Secret) -> SecretSource:
+    return SecretSource(
+        name=secret.name,
+        driver=secret.provider,
+        key=secret.key or secret.name,
+        required=secret.required,
+        generate_length=secret.generate_length or 0,
+    )
