@@ -16,6 +16,7 @@ class Specification:
     def __init__(self, path: Path = DATA) -> None:
         whole = json.loads(path.read_text())
         self.operations: dict[str, dict[str, Any]] = whole["operations"]
+        self.definitions: dict[str, Any] = whole["definitions"]
         self._definitions = {name: _modern(d) for name, d in whole["definitions"].items()}
 
     def faults(self, operation: str, status: int, answer: Any) -> list[str]:

@@ -47,6 +47,8 @@ class Deviation:
 BY_CODE = {
     # libnetwork reports a port that cannot be bound as an internal error.
     "port_taken": Deviation(500),
+    # Here Docker answers 500, though it is the client's archive that ends too early.
+    "truncated_archive": Deviation(400),
     "already_connected": Deviation(403),
     "address_taken": Deviation(403),
     "addresses_exhausted": Deviation(503),
