@@ -8,6 +8,7 @@ from linkspan.plugins.docker_api.streams import decimal_size, encode_progress, p
 from linkspan.sdk.errors import InvalidArgument, Unavailable
 from linkspan.sdk.progress import Progress
 from linkspan.sdk.testing.fakes.engine import make_image
+from linkspan.sdk.testing.fakes.snapshots import FakeSnapshots, FakeStore
 
 
 async def test_a_pull_is_told_in_dockers_words(api) -> None:
@@ -107,11 +108,12 @@ async def test_an_image_in_use_is_a_conflict(api) -> None:
 
 
 async def test_prune_takes_dangling_images_or_all_unused_ones(api) -> None:
+    api.host.drivers["snapshots", ""] = FakeSnapshots(FakeStore())
     dangling = api.engine.images.put(make_image(command=("dangling",)))
     api.engine.images.put(make_image("spare:1", command=("spare",)))
     await api.create()
     reply = (await api.ask("POST", "/images/prune")).json
-    assert reply == {"ImagesDeleted": [{"Deleted": dangling.id}], "SpaceReclaimed": 1000}
+    assert reply == {"ImagesDeleted": [{"Deleted": dangling.id}], "SpaceReclaimed": 0}
     reply = (await api.ask("POST", '/images/prune?filters={"dangling":["false"]}')).json
     assert reply["ImagesDeleted"][0] == {"Untagged": "spare:1"}
     assert (await api.ask("GET", "/images/json")).json[0]["RepoTags"] == ["app:1"]

@@ -204,8 +204,8 @@ class ImageRoutes:
         if self._pruning.locked():
             raise Conflict("a prune operation is already running")
         removed: list[RemovedImage] = []
-        reclaimed = 0
         async with self._pruning:
+            usage = await LayerUsage.of(self._host, self._images.list())
             used = {c.image_id for c in self._containers.list(ContainerFilter(all=True))}
             for image in list(self._images.list()):
                 if image.id in used or not self._is_prunable(image, filters, dangling_only):
@@ -217,8 +217,8 @@ class ImageRoutes:
                         # Used again, or gone with its last tag.
                         continue
                     removed.extend(gone)
-                    if any(item.deleted == image.id for item in gone):
-                        reclaimed += image.size_bytes
+        # Layers that other images have stay; so do the images' sizes not add up.
+        reclaimed = sum(usage.sizes.get(item.deleted, 0) for item in removed)
         items = [_encode_removed(item) for item in removed]
         return json_response({"ImagesDeleted": items or None, "SpaceReclaimed": reclaimed})
 
