@@ -283,6 +283,7 @@ class Firewall:
         was_there = self._table.is_there()
         self._keeping = Keeping(self._folder)
         kept = self._keep(lambda keeping: keeping.fetch()) or {}
+        self._ports.settle = self._settle
         ownership = kept.pop(_OWNERSHIP, None)
         self._ports.know_kept(kept)
         self._table.claim(ownership)
@@ -326,6 +327,9 @@ class Firewall:
             log.error("the keeper cannot be started", extra={"reason": str(error)})  # noqa: TRY400
             return None
 
+    def _settle(self) -> None:
+        self._keep(lambda keeping: keeping.settle())
+
     def _keep_table(self) -> None:
         ownership = self._its_table().ownership()
         if ownership is not None:
@@ -333,17 +337,21 @@ class Firewall:
                 self._keep(lambda keeping: keeping.hold({_OWNERSHIP: ownership}))
 
     def _entrust(
-        self, reservations: Iterable[Reservation], relays: Iterable[tuple[str, str, int]]
+        self, reservations: Iterable[Reservation], relays: Sequence[tuple[str, str, int]]
     ) -> None:
         sockets: dict[str, socket.socket] = {}
         for reservation in reservations:
             sockets |= reservation.named_sockets()
+        # Until it is relayed a datagram is lost, while a tcp client comes again by itself.
+        matters = any(name.startswith("udp") for name, _, _ in relays)
 
         def hold(keeping: Keeping) -> None:
             if sockets:
                 keeping.hold(sockets)
             for name, address, port in relays:
                 keeping.relay(name, address, port)
+            if matters:
+                keeping.settle()
 
         self._keep(hold)
 

@@ -7,6 +7,7 @@ thread, and the keeper is in that thread's network namespace.
 import json
 import logging
 import os
+import select
 import socket
 import sys
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _PATIENCE_S = 20.0
 _NAME = "keeper.sock"
+_GONE = (BrokenPipeError, ConnectionResetError, TimeoutError)
 
 
 class KeeperGone(Exception):
@@ -41,6 +43,7 @@ class Keeping:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._pid = 0
+        self._unanswered = 0
         self._socket = self._connect() or self._start()
 
     def _connect(self) -> socket.socket | None:
@@ -97,6 +100,7 @@ class Keeping:
         """Start another keeper in place of one that has gone; it holds nothing."""
         self._socket.close()
         self._reap()
+        self._unanswered = 0
         self._socket = self._connect() or self._start()
 
     def _reap(self) -> None:
@@ -106,43 +110,63 @@ class Keeping:
             self._pid = 0
 
     def hold(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Have sockets held by their names; a name's former socket is let go."""
+        """Have sockets held by their names; a name's former socket is let go. Waits for nothing."""
         names = list(sockets)
         for start in range(0, len(names), MOST_DESCRIPTORS):
             part = names[start : start + MOST_DESCRIPTORS]
             descriptors = [sockets[name].fileno() for name in part]
-            self._order({"do": "hold", "names": part}, descriptors)
+            self._send({"do": "hold", "names": part}, descriptors)
 
     def release(self, names: Iterable[str]) -> None:
-        """Have sockets closed; silent about names that are not there."""
+        """Have sockets closed; silent about names that are not there. Waits for nothing."""
         wanted = list(names)
         for start in range(0, len(wanted), MOST_DESCRIPTORS):
-            self._order({"do": "release", "names": wanted[start : start + MOST_DESCRIPTORS]})
+            self._send({"do": "release", "names": wanted[start : start + MOST_DESCRIPTORS]})
 
     def relay(self, name: str, address: str, port: int) -> None:
-        """Lead what comes to a held socket to an address; again, to lead it elsewhere."""
-        self._order({"do": "relay", "name": name, "to": [address, port]})
+        """Lead what comes to a held socket to an address; again, to lead it elsewhere.
+
+        Waits for nothing.
+        """
+        self._send({"do": "relay", "name": name, "to": [address, port]})
+
+    def settle(self) -> None:
+        """Wait until all is done that the keeper was told."""
+        while self._unanswered:
+            self._take_answer({})
 
     def fetch(self) -> dict[str, socket.socket]:
         """All sockets that are held, as duplicates."""
         return self._order({"do": "fetch"})
 
-    def _order(
-        self, order: dict[str, object], descriptors: Iterable[int] = ()
-    ) -> dict[str, socket.socket]:
+    def _order(self, order: dict[str, object]) -> dict[str, socket.socket]:
+        self._send(order)
         found: dict[str, socket.socket] = {}
+        while self._unanswered:
+            self._take_answer(found)
+        return found
+
+    def _send(self, order: dict[str, object], descriptors: Iterable[int] = ()) -> None:
         try:
+            # Answers are taken as they come, so that they never fill the way back.
+            while self._unanswered and select.select([self._socket], [], [], 0)[0]:
+                self._take_answer({})
             send_with_descriptors(self._socket, order, descriptors)
-            while True:
-                data, got = receive_with_descriptors(self._socket)
-                if not data:
-                    raise KeeperGone("the keeper has hung up")
-                answer = json.loads(data)
-                if "error" in answer:
-                    raise OSError(f"the keeper could not {order['do']}: {answer['error']}")
-                if not answer["names"]:
-                    return found
-                for name, descriptor in zip(answer["names"], got, strict=True):
-                    found[name] = socket.socket(fileno=descriptor)
-        except (BrokenPipeError, ConnectionResetError, TimeoutError) as error:
+        except _GONE as error:
             raise KeeperGone(str(error)) from error
+        self._unanswered += 1
+
+    def _take_answer(self, found: dict[str, socket.socket]) -> None:
+        try:
+            data, got = receive_with_descriptors(self._socket)
+        except _GONE as error:
+            raise KeeperGone(str(error)) from error
+        if not data:
+            raise KeeperGone("the keeper has hung up")
+        answer = json.loads(data)
+        if "error" in answer:
+            log.warning("the keeper could not do as told", extra={"reason": answer["error"]})
+        if not answer.get("names"):
+            self._unanswered -= 1
+        for name, descriptor in zip(answer.get("names", ()), got, strict=True):
+            found[name] = socket.socket(fileno=descriptor)

@@ -10,7 +10,7 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -95,6 +95,8 @@ class Ports:
         self._taken: dict[tuple[Protocol, int], dict[Address, Reservation]] = {}
         self._last_ephemeral = 0
         self._kept: dict[str, socket.socket] = {}
+        # Asks whoever else has our sockets to close those that were given back.
+        self.settle: Callable[[], None] = lambda: None
 
     def know_kept(self, sockets: Mapping[str, socket.socket]) -> None:
         """Sockets that were held over a restart: reserving their ports takes them."""
@@ -195,7 +197,7 @@ class Ports:
             for address in addresses:
                 kept = self._kept.pop(reservation.name(address), None)
                 try:
-                    reservation.sockets[address] = kept or _hold(address, binding)
+                    reservation.sockets[address] = kept or self._hold(address, binding)
                 except _NoSuchFamily:
                     if addresses != _ANY:
                         raise _bind_failure(
@@ -205,6 +207,13 @@ class Ports:
             self.release([reservation])
             raise
         return self._keep(reservation)
+
+    def _hold(self, address: Address, binding: PortBinding) -> socket.socket | None:
+        try:
+            return _hold(address, binding)
+        except Conflict:
+            self.settle()
+            return _hold(address, binding)
 
     def _refuse_taken(self, address: Address, binding: PortBinding) -> None:
         holders = self._taken.get((binding.protocol, binding.host_port), {})
