@@ -93,6 +93,23 @@ class Size(click.ParamType[int]):
             self.fail(f"{exc.message} ({exc.help})", param, ctx)
 
 
+class Platform(click.ParamType[dict[str, str]]):
+    """A platform as the API wants it: ``linux/arm64/v8``."""
+
+    name = "platform"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, str]:
+        """Its parts."""
+        if isinstance(value, dict):
+            return value
+        texts = str(value).split("/")
+        if not 2 <= len(texts) <= 3 or not all(texts):
+            self.fail(f"'{value}' is not of the form OS/ARCH[/VARIANT]", param, ctx)
+        return dict(zip(("os", "architecture", "variant"), texts, strict=False))
+
+
 def global_options() -> list[click.Option]:
     """The options that every command takes; each stores itself in the session."""
 

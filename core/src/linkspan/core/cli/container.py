@@ -111,9 +111,12 @@ def wait(session: Session, containers: tuple[str, ...]) -> int:
 @click.argument("containers", nargs=-1, required=True, shell_complete=complete_container)
 @click.option("-f", "--force", is_flag=True, help="Kill it if it runs")
 @click.option("-v", "--volumes", is_flag=True, help="Its anonymous volumes too")
-def rm(session: Session, containers: tuple[str, ...], force: bool, volumes: bool) -> int:
+@click.option("-l", "--link", is_flag=True, help="Only the name that is named, as in /web/db")
+def rm(
+    session: Session, containers: tuple[str, ...], force: bool, volumes: bool, link: bool
+) -> int:
     """Remove containers."""
-    query = {"force": force or None, "v": volumes or None}
+    query = {"force": force or None, "v": volumes or None, "link": link or None}
     return each(
         session,
         containers,

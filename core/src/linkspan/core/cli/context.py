@@ -14,6 +14,7 @@ import click
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import each
 from linkspan.core.cli.failure import USAGE, Failure
+from linkspan.core.cli.inspect import format_option
 from linkspan.core.cli.session import Session
 from linkspan.core.client import contexts
 from linkspan.core.client.address import (
@@ -209,6 +210,7 @@ def show(session: Session) -> None:
     examples=["linkspan context inspect build"],
 )
 @click.argument("names", nargs=-1, shell_complete=_complete)
+@format_option
 def inspect(session: Session, names: tuple[str, ...]) -> None:
     """Show contexts."""
     session.document(

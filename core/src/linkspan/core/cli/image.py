@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from linkspan.core.cli import image_list, words
-from linkspan.core.cli.command import command, settings
+from linkspan.core.cli.command import Platform, command, settings
 from linkspan.core.cli.common import complete_image, each
 from linkspan.core.cli.credentials import registry_auth
 from linkspan.core.cli.failure import Failure
@@ -36,14 +36,22 @@ def ls(session: Session, reference: str, **options: Any) -> None:
 )
 @click.argument("reference")
 @click.option("--platform", default="", metavar="OS/ARCH", help="Instead of this machine's")
-def pull(session: Session, reference: str, platform: str) -> None:
+@click.option("-a", "--all-tags", is_flag=True, help="All that the repository has")
+def pull(session: Session, reference: str, platform: str, all_tags: bool) -> None:
     """Get an image."""
-    summary = pull_image(session, reference, platform=platform)
+    if all_tags and split_reference(reference)[0] != reference:
+        raise click.UsageError("--all-tags takes a name without a tag")
+    summary = pull_image(session, reference, platform=platform, all_tags=all_tags)
     session.terminal.print(reference if session.quiet else summary)
 
 
 def pull_image(
-    session: Session, reference: str, *, platform: str = "", transient: bool = False
+    session: Session,
+    reference: str,
+    *,
+    platform: str = "",
+    transient: bool = False,
+    all_tags: bool = False,
 ) -> str:
     """Pull with progress; return the line that says what came.
 
@@ -52,9 +60,14 @@ def pull_image(
         reference: As the user wrote it.
         platform: Instead of this machine's.
         transient: Part of another command: says nothing that stays when it is quick.
+        all_tags: All that the repository has.
     """
     name, tag = split_reference(reference)
-    query = {"fromImage": name, "tag": tag, "platform": platform or None}
+    query = {
+        "fromImage": name,
+        "tag": None if all_tags else tag,
+        "platform": platform or None,
+    }
     transfer = Transfer(reference)
     headers = {"X-Registry-Auth": registry_auth(reference)}
     with Display(session, transfer.lines, f"pull of {reference}") as display:
@@ -66,7 +79,7 @@ def pull_image(
             _follow(answer, transfer, display)
         parts = len(transfer.parts)
         layers = f", {transfer.here} of {parts} layers were here" if parts else ""
-        size = _image_size(session, reference)
+        size = "all tags" if all_tags else _image_size(session, reference)
         digest = words.short_digest(transfer.digest)
         summary = (
             f"{session.terminal.painted_sign('done', on_err=transient)} "
@@ -107,18 +120,21 @@ def stream_failure(problem: Any) -> Failure:
     more=["linkspan tag", "linkspan pull"],
 )
 @click.argument("reference", shell_complete=complete_image)
-def push(session: Session, reference: str) -> None:
+@click.option("-a", "--all-tags", is_flag=True, help="All tags of it that are here")
+@click.option("--platform", type=Platform(), metavar="OS/ARCH", help="Only this one")
+def push(session: Session, reference: str, all_tags: bool, platform: Any) -> None:
     """Send an image."""
     name, tag = split_reference(reference)
+    if all_tags and name != reference:
+        raise click.UsageError("--all-tags takes a name without a tag")
+    query = {"tag": None if all_tags else tag, "platform": platform}
     transfer = Transfer(reference)
     headers = {"X-Registry-Auth": registry_auth(reference)}
     path = f"/images/{segment(name)}/push"
     with Display(session, transfer.lines, f"push of {reference}") as display:
         if display.mode == "plain":
             display.say(f"pushing {reference}")
-        with session.api.open(
-            "POST", path, {"tag": tag}, headers=headers, silence_s=None
-        ) as answer:
+        with session.api.open("POST", path, query, headers=headers, silence_s=None) as answer:
             _follow(answer, transfer, display)
         parts = len(transfer.parts)
         layers = f"  {transfer.here} of {parts} layers were there" if parts else ""
@@ -148,9 +164,17 @@ def tag(session: Session, image: str, name: str) -> None:
 @click.argument("images", nargs=-1, required=True, shell_complete=complete_image)
 @click.option("-f", "--force", is_flag=True, help="Even if a stopped container has it")
 @click.option("--no-prune", is_flag=True, help="Keep untagged parents")
-def rm(session: Session, images: tuple[str, ...], force: bool, no_prune: bool) -> int:
+@click.option("--platform", multiple=True, metavar="OS/ARCH", help="Only these of each")
+def rm(
+    session: Session,
+    images: tuple[str, ...],
+    force: bool,
+    no_prune: bool,
+    platform: tuple[str, ...],
+) -> int:
     """Remove images."""
-    query = {"force": force or None, "noprune": no_prune or None}
+    platforms = [Platform().convert(text, None, None) for text in platform]
+    query = {"force": force or None, "noprune": no_prune or None, "platforms": platforms}
 
     def remove(image: str) -> list[str]:
         done = session.api.delete(f"/images/{segment(image)}", query)

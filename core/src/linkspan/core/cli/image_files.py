@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from linkspan.core.cli.command import command
+from linkspan.core.cli.command import Platform, command
 from linkspan.core.cli.common import complete_container, complete_image
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.image import split_reference, stream_failure
@@ -73,23 +73,13 @@ def _check_output(output: str) -> None:
 )
 @click.argument("images", nargs=-1, required=True, shell_complete=complete_image)
 @click.option("-o", "--output", default="", metavar="FILE", help="Instead of stdout")
-@click.option("--platform", default="", metavar="OS/ARCH", help="Only this one of each")
-def save(session: Session, images: tuple[str, ...], output: str, platform: str) -> None:
+@click.option("--platform", type=Platform(), metavar="OS/ARCH", help="Only this one of each")
+def save(session: Session, images: tuple[str, ...], output: str, platform: Any) -> None:
     """Write images."""
     _check_output(output)
-    query = {"names": list(images), "platform": _platform(platform)}
+    query = {"names": list(images), "platform": platform}
     with session.api.open("GET", "/images/get", query, silence_s=None) as answer:
         receive(session, answer, output, f"save of {', '.join(images)}")
-
-
-def _platform(text: str) -> dict[str, str] | None:
-    """The API's platform of ``linux/arm64/v8``; None for none."""
-    if not text:
-        return None
-    parts = dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
-    if len(parts) < 2 or not all(parts.values()):
-        raise click.BadParameter(f"'{text}' is not of the form OS/ARCH", param_hint="--platform")
-    return parts
 
 
 @command(
@@ -155,11 +145,11 @@ class _Upload:
     more=["linkspan save", "linkspan import"],
 )
 @click.option("-i", "--input", "file", default="", metavar="FILE", help="Instead of stdin")
-@click.option("--platform", default="", metavar="OS/ARCH", help="Only this one of each")
-def load(session: Session, file: str, platform: str) -> None:
+@click.option("--platform", type=Platform(), metavar="OS/ARCH", help="Only this one of each")
+def load(session: Session, file: str, platform: Any) -> None:
     """Read images."""
     upload = _Upload(session, file)
-    query = {"quiet": session.quiet, "platform": _platform(platform)}
+    query = {"quiet": session.quiet, "platform": platform}
     said: list[str] = []
     transfer = Transfer(upload.name)
     sending = True

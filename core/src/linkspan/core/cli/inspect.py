@@ -1,11 +1,11 @@
 """``inspect`` of everything: the API's answer as one JSON array, or by a template."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import click
 
-from linkspan.core.cli.command import Command, command
+from linkspan.core.cli.command import Command, Platform, command
 from linkspan.core.cli.failure import of_error
 from linkspan.core.cli.session import Session
 from linkspan.core.client.errors import ApiError
@@ -25,11 +25,16 @@ _PATHS: Final = {
 _NOT_THERE: Final = (404, 501, 503)
 
 
-def _show(session: Session, names: tuple[str, ...], kinds: tuple[str, ...]) -> int:
+def _show(
+    session: Session,
+    names: tuple[str, ...],
+    kinds: tuple[str, ...],
+    query: dict[str, Any] | None = None,
+) -> int:
     found: list[Any] = []
     status = 0
     for name in names:
-        record = _find(session, name, kinds)
+        record = _find(session, name, kinds, query)
         if record is None:
             what = "object" if len(kinds) > 1 else kinds[0]
             failure = of_error(ApiError(404, f"no such {what}: {name}"))
@@ -42,10 +47,10 @@ def _show(session: Session, names: tuple[str, ...], kinds: tuple[str, ...]) -> i
     return status
 
 
-def _find(session: Session, name: str, kinds: tuple[str, ...]) -> Any:
+def _find(session: Session, name: str, kinds: tuple[str, ...], query: dict[str, Any] | None) -> Any:
     for kind in kinds:
         try:
-            return session.api.get(_PATHS[kind].format(segment(name)))
+            return session.api.get(_PATHS[kind].format(segment(name)), query)
         except ApiError as exc:
             # 503: not in a cluster; the next kind may be there all the same.
             if exc.status not in _NOT_THERE and not (len(kinds) > 1 and exc.status == 400):
@@ -60,7 +65,8 @@ def _keep_format(ctx: click.Context, _param: click.Parameter, value: str | None)
         ctx.ensure_object(Session).format = value
 
 
-def _format_option(function: Callable[..., Any]) -> Callable[..., Any]:
+def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``-f`` for ``--format``, where Docker has it."""
     return click.option(
         "-f",
         "--format",
@@ -81,31 +87,46 @@ def _format_option(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.argument("names", nargs=-1, required=True)
 @click.option("--type", "kind", type=click.Choice(list(_PATHS)), help="Look among these only")
-@_format_option
-def inspect(session: Session, names: tuple[str, ...], kind: str | None) -> int:
+@click.option("-s", "--size", is_flag=True, help="The sizes of containers, too")
+@format_option
+def inspect(session: Session, names: tuple[str, ...], kind: str | None, size: bool) -> int:
     """Show everything about objects."""
-    return _show(session, names, (kind,) if kind else tuple(_PATHS))
+    return _show(session, names, (kind,) if kind else tuple(_PATHS), {"size": size or None})
 
 
-def _of_kind(kind: str, example: str) -> Command:
-    @command(
+Options = Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]
+
+
+def _of_kind(kind: str, example: str, options: Options = ()) -> Command:
+    def inspect_kind(session: Session, names: tuple[str, ...], **query: Any) -> int:
+        """Show everything about objects of one kind."""
+        return _show(session, names, (kind,), {key: value or None for key, value in query.items()})
+
+    function: Callable[..., Any] = inspect_kind
+    for option in (format_option, *options):
+        function = option(function)
+    function = click.argument("names", nargs=-1, required=True)(function)
+    return command(
         "inspect",
         f"Show everything about {kind}s.",
         examples=[f"linkspan {kind} inspect {example}"],
-    )
-    @click.argument("names", nargs=-1, required=True)
-    @_format_option
-    def inspect_kind(session: Session, names: tuple[str, ...]) -> int:
-        """Show everything about objects of one kind."""
-        return _show(session, names, (kind,))
-
-    return inspect_kind
+    )(function)
 
 
-container = _of_kind("container", "web")
-image = _of_kind("image", "alpine")
+container = _of_kind(
+    "container", "web", [click.option("-s", "--size", is_flag=True, help="Its sizes, too")]
+)
+image = _of_kind(
+    "image",
+    "alpine",
+    [click.option("--platform", type=Platform(), metavar="OS/ARCH", help="Of one with several")],
+)
 volume = _of_kind("volume", "data")
-network = _of_kind("network", "bridge")
+network = _of_kind(
+    "network",
+    "bridge",
+    [click.option("-v", "--verbose", is_flag=True, help="Of services, their tasks, too")],
+)
 service = _of_kind("service", "web")
 node = _of_kind("node", "self")
 secret = _of_kind("secret", "db-password")

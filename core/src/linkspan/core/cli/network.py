@@ -6,8 +6,16 @@ import click
 
 from linkspan.core.cli import words
 from linkspan.core.cli.command import command
-from linkspan.core.cli.common import complete_container, complete_network, each, filters, key_values
+from linkspan.core.cli.common import (
+    bad_value,
+    complete_container,
+    complete_network,
+    each,
+    filters,
+    key_values,
+)
 from linkspan.core.cli.session import Session
+from linkspan.core.client.errors import ApiError
 from linkspan.core.client.short import segment
 
 
@@ -59,51 +67,96 @@ def ls(session: Session, filter_: tuple[str, ...], no_trunc: bool) -> None:
 @click.option("--subnet", multiple=True, metavar="CIDR", help="Addresses")
 @click.option("--gateway", multiple=True, metavar="IP", help="The bridge's own address")
 @click.option("--ip-range", multiple=True, metavar="CIDR", help="Addresses to hand out")
+@click.option("--aux-address", multiple=True, metavar="NAME=IP", help="Addresses that are taken")
+@click.option("--ipam-driver", default="default", metavar="NAME", help="Who hands out addresses")
+@click.option("--ipam-opt", multiple=True, metavar="KEY=VALUE", help="For that one")
 @click.option("--internal", is_flag=True, help="No way out of it")
 @click.option("--attachable", is_flag=True, help="Single containers may join a service's network")
-@click.option("--ipv6", is_flag=True, help="IPv6 addresses too")
+@click.option("--ingress", is_flag=True, help="The one that publishes the ports of services")
+@click.option("--ipv4/--no-ipv4", default=None, help="With IPv4 addresses (the usual)")
+@click.option("--ipv6/--no-ipv6", default=None, help="IPv6 addresses too")
+@click.option("--scope", default="", metavar="SCOPE", help="local, or swarm")
+@click.option("--config-only", is_flag=True, help="Only settings, for other networks to take")
+@click.option("--config-from", default="", metavar="NETWORK", help="Take that one's settings")
 @click.option("-o", "--opt", multiple=True, metavar="KEY=VALUE", help="For the driver")
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="A label")
-def create(
-    session: Session,
-    name: str,
-    driver: str,
-    subnet: tuple[str, ...],
-    gateway: tuple[str, ...],
-    ip_range: tuple[str, ...],
-    internal: bool,
-    attachable: bool,
-    ipv6: bool,
-    opt: tuple[str, ...],
-    label: tuple[str, ...],
-) -> None:
+def create(session: Session, name: str, **options: Any) -> None:
     """Create a network."""
-    pools = [
-        {
-            key: values[index]
-            for key, values in (("Subnet", subnet), ("Gateway", gateway), ("IPRange", ip_range))
-            if index < len(values)
-        }
-        for index in range(max(len(subnet), len(gateway), len(ip_range)))
-    ]
-    body = {
+    body: dict[str, Any] = {
         "Name": name,
-        "Driver": driver,
-        "Internal": internal,
-        "Attachable": attachable,
-        "EnableIPv6": ipv6,
-        "IPAM": {"Driver": "default", "Config": pools},
-        "Options": key_values(opt, "--opt"),
-        "Labels": key_values(label, "--label"),
+        "Driver": options["driver"],
+        "Internal": options["internal"],
+        "Attachable": options["attachable"],
+        "Ingress": options["ingress"],
+        "IPAM": {
+            "Driver": options["ipam_driver"],
+            "Options": key_values(options["ipam_opt"], "--ipam-opt"),
+            "Config": _pools(options),
+        },
+        "Options": key_values(options["opt"], "--opt"),
+        "Labels": key_values(options["label"], "--label"),
+        "ConfigOnly": options["config_only"],
     }
-    session.terminal.print(session.api.post("/networks/create", None, body)["Id"])
+    if options["config_from"]:
+        body["ConfigFrom"] = {"Network": options["config_from"]}
+    for option, key in (("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6")):
+        if options[option] is not None:
+            body[key] = options[option]
+    if options["scope"]:
+        body["Scope"] = options["scope"]
+    made = session.api.post("/networks/create", None, body)
+    for warning in filter(None, [made.get("Warning")]):
+        session.terminal.note(f"{session.terminal.painted_sign('warned')} {warning}")
+    session.terminal.print(made["Id"])
+
+
+def _pools(options: dict[str, Any]) -> list[dict[str, Any]]:
+    """One pool a subnet, with what lies in it; without a subnet, the rest makes one pool."""
+    import ipaddress
+
+    def parsed(text: str, option: str) -> Any:
+        try:
+            return ipaddress.ip_interface(text)
+        except ValueError as exc:
+            raise bad_value(f"'{text}' is no address", option) from exc
+
+    pools: list[dict[str, Any]] = [{"Subnet": text} for text in options["subnet"]]
+    nets = [parsed(text, "--subnet").network for text in options["subnet"]]
+    auxiliary = key_values(options["aux_address"], "--aux-address")
+    items = [("Gateway", "--gateway", text, text) for text in options["gateway"]]
+    items += [("IPRange", "--ip-range", text, text) for text in options["ip_range"]]
+    items += [("", "--aux-address", name, text) for name, text in auxiliary.items()]
+    for key, option, name, text in items:
+        address = parsed(text, option).ip
+        index = next((n for n, net in enumerate(nets) if address in net), None)
+        if index is None and nets:
+            raise bad_value(f"'{text}' lies in no --subnet", option)
+        if index is None:
+            pools = pools or [{}]
+            index = 0
+        if key:
+            pools[index][key] = text
+        else:
+            pools[index].setdefault("AuxiliaryAddresses", {})[name] = text
+    return pools
 
 
 @command("rm", "Remove networks that no container uses.", examples=["linkspan network rm app"])
 @click.argument("networks", nargs=-1, required=True, shell_complete=complete_network)
-def rm(session: Session, networks: tuple[str, ...]) -> int:
+@click.option("-f", "--force", is_flag=True, help="No error if it does not exist")
+def rm(session: Session, networks: tuple[str, ...], force: bool) -> int:
     """Remove networks."""
-    return each(session, networks, lambda n: session.api.delete(f"/networks/{segment(n)}"))
+
+    def remove(name: str) -> list[str] | None:
+        try:
+            session.api.delete(f"/networks/{segment(name)}")
+        except ApiError as exc:
+            if not force or exc.status != 404:
+                raise
+            return []
+        return None
+
+    return each(session, networks, remove)
 
 
 @command(

@@ -1,28 +1,22 @@
 """``service create|update|scale|rollback``: change what is wanted, and wait until it is so."""
 
-import json
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import click
 
-from linkspan.core.cli import words
 from linkspan.core.cli.command import Seconds, Size, command
 from linkspan.core.cli.common import complete_service, key_values
 from linkspan.core.cli.credentials import registry_auth
-from linkspan.core.cli.failure import FAILED, TIMED_OUT, Failure
-from linkspan.core.cli.progress import Display, bar
+from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.runflags import healthcheck
 from linkspan.core.cli.runvalues import environment, mount, split_port, split_volumes
-from linkspan.core.cli.service import task_name
+from linkspan.core.cli.service_parts import add_parts, change_parts, create_options, update_options
+from linkspan.core.cli.service_watch import watch
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
-from linkspan.sdk.units import format_duration
 
 _NS: Final = 1_000_000_000
-_POLL_S: Final = 0.15
-_FAILED_STATES: Final = ("failed", "rejected")
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 _ORDERS = click.Choice(["start-first", "stop-first"])
@@ -50,16 +44,28 @@ def _rollout_options(kind: str) -> list[Option]:
 _SPEC_OPTIONS: Final[Sequence[Option]] = (
     click.option("--replicas", type=int, metavar="N", help="How many tasks"),
     _many("-l", "--label", metavar="KEY=VALUE", help="A label of the service"),
-    _many("--container-label", metavar="KEY=VALUE", help="A label of its containers"),
-    _many("--constraint", metavar="EXPR", help="Where tasks may run: node.labels.zone==a"),
     click.option("-u", "--user", metavar="USER[:GROUP]", help="Run as"),
     click.option("-w", "--workdir", metavar="DIR", help="Working directory"),
     click.option("--hostname", metavar="NAME", help="Host name of its containers"),
+    click.option("-t", "--tty", is_flag=True, default=None, help="Give it a terminal"),
+    click.option("--oom-score-adj", type=int, metavar="N", help="Whom the kernel kills first"),
+    click.option("--endpoint-mode", type=click.Choice(["vip", "dnsrr"]), help="How it is found"),
+    click.option(
+        "--replicas-max-per-node", type=int, metavar="N", help="At most so many on a node"
+    ),
+    click.option("--max-concurrent", type=int, metavar="N", help="Of a job: so many at a time"),
+    click.option("--log-driver", metavar="NAME", help="Where its output goes"),
+    _many("--log-opt", metavar="KEY=VALUE", help="For the log driver"),
+    _many("--cap-add", metavar="NAME", help="Add a capability"),
+    _many("--cap-drop", metavar="NAME", help="Drop a capability"),
+    click.option("--entrypoint", metavar="PROGRAM", help="Instead of the image's entrypoint"),
+    click.option("--no-resolve-image", is_flag=True, hidden=True, help="As it is anyway"),
     click.option("--read-only", is_flag=True, default=None, help="Root file system not writable"),
     click.option("--init", is_flag=True, default=None, help="A small init that reaps processes"),
     click.option("--stop-signal", metavar="NAME", help="Signal that stops a task"),
     click.option("--stop-grace-period", type=Seconds(), metavar="TIME", help="Until SIGKILL"),
     click.option("--limit-cpu", type=float, metavar="N", help="CPUs: 0.5, 2"),
+    click.option("--limit-pids", type=int, metavar="N", help="How many processes"),
     click.option("--limit-memory", type=Size(), metavar="BYTES", help="Memory limit: 512m"),
     click.option("--reserve-cpu", type=float, metavar="N", help="CPUs that a node must have free"),
     click.option("--reserve-memory", type=Size(), metavar="BYTES", help="Memory it must have free"),
@@ -77,6 +83,7 @@ _SPEC_OPTIONS: Final[Sequence[Option]] = (
     click.option("--health-interval", type=Seconds(), metavar="TIME", help="Between checks"),
     click.option("--health-timeout", type=Seconds(), metavar="TIME", help="For one check"),
     click.option("--health-retries", type=int, metavar="N", help="Failures until unhealthy"),
+    click.option("--health-start-interval", type=Seconds(), metavar="TIME", help="While starting"),
     click.option("--health-start-period", type=Seconds(), metavar="TIME", help="Time to start up"),
     click.option("--no-healthcheck", is_flag=True, help="Without the image's health check"),
     click.option("-d", "--detach", is_flag=True, help="Do not wait until it is so"),
@@ -107,40 +114,36 @@ def _spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND [ARG]...]")
 @click.option("--name", help="Its name; made up if none is given")
 @click.option(
-    "--mode", type=click.Choice(["replicated", "global"]), default="replicated", help="How many"
+    "--mode",
+    type=click.Choice(["replicated", "global", "replicated-job", "global-job"]),
+    default="replicated",
+    help="How many",
 )
-@click.option("--entrypoint", metavar="PROGRAM", help="Instead of the image's entrypoint")
 @_many("-p", "--publish", metavar="[HOST:]PORT[/udp]", help="Publish a port")
 @_many("--mount", metavar="type=…,src=…,dst=…", help="Mount a volume or a folder")
 @_many("--volume", metavar="SOURCE:TARGET[:ro]", help="The same, short")
 @_many("-e", "--env", metavar="NAME[=VALUE]", help="Environment")
 @_many("--env-file", metavar="FILE", help="Environment from a file")
-@_many("--network", metavar="NAME", help="A network")
-@_many("--cap-add", metavar="NAME", help="Add a capability")
-@_many("--cap-drop", metavar="NAME", help="Drop a capability")
+@create_options
 @_spec_options
 def create(session: Session, image: str, arguments: tuple[str, ...], **options: Any) -> int:
     """Create a service."""
     spec: dict[str, Any] = {
         "Name": options["name"] or "",
         "Labels": {},
-        "Mode": {"Global": {}} if options["mode"] == "global" else {"Replicated": {"Replicas": 1}},
+        "Mode": {_MODES[options["mode"]]: {}},
         "TaskTemplate": {"ContainerSpec": {"Image": image}},
         "EndpointSpec": {"Mode": "vip", "Ports": [service_port(p) for p in options["publish"]]},
     }
-    if options["mode"] == "global" and options["replicas"] is not None:
+    if options["mode"].startswith("global") and options["replicas"] is not None:
         raise click.BadParameter("a global service has one task a node", param_hint="--replicas")
     container = spec["TaskTemplate"]["ContainerSpec"]
     if arguments:
         container["Args"] = list(arguments)
-    if options["entrypoint"]:
-        container["Command"] = [options["entrypoint"]]
     container["Mounts"] = [*map(mount, options["mount"]), *map(_mount_of, options["volume"])]
     container["Env"] = environment(options["env"], options["env_file"])
-    container["CapabilityAdd"] = list(options["cap_add"])
-    container["CapabilityDrop"] = list(options["cap_drop"])
-    spec["TaskTemplate"]["Networks"] = [{"Target": name} for name in options["network"]]
     apply_options(spec, options)
+    add_parts(session.api, spec, options)
     headers = {"X-Registry-Auth": registry_auth(image)} if options["with_registry_auth"] else {}
     api = session.api
     with api.open("POST", "/services/create", None, spec, headers=headers) as answer:
@@ -174,6 +177,7 @@ def create(session: Session, image: str, arguments: tuple[str, ...], **options: 
 @_many("--env-rm", metavar="NAME", help="Remove a variable")
 @_many("--label-add", metavar="KEY=VALUE", help="Add or change a label")
 @_many("--label-rm", metavar="KEY", help="Remove a label")
+@update_options
 @_many("--mount-add", metavar="type=…", help="Add a mount")
 @_many("--mount-rm", metavar="TARGET", help="Remove a mount")
 @_spec_options
@@ -195,6 +199,7 @@ def update(session: Session, service: str, **options: Any) -> int:
     if options["force"]:
         template["ForceUpdate"] = int(template.get("ForceUpdate") or 0) + 1
     _change_lists(spec, options)
+    change_parts(api, spec, options)
     apply_options(spec, options)
     return _send(session, found, spec, options, auth_for=container["Image"])
 
@@ -326,17 +331,59 @@ def _mount_of(text: str) -> dict[str, Any]:
     return {"Type": kind, "Source": source, "Target": target, "ReadOnly": "ro" in options}
 
 
+_MODES: Final = {
+    "replicated": "Replicated",
+    "global": "Global",
+    "replicated-job": "ReplicatedJob",
+    "global-job": "GlobalJob",
+}
+
+
+def _mode(mode: dict[str, Any], options: dict[str, Any]) -> None:
+    """How many tasks; of a job, how many in all and at a time."""
+    replicas, concurrent = options["replicas"], options["max_concurrent"]
+    if "ReplicatedJob" in mode:
+        job = mode["ReplicatedJob"]
+        if replicas is not None:
+            job["TotalCompletions"] = replicas
+        if concurrent is not None:
+            job["MaxConcurrent"] = concurrent
+        return
+    if concurrent is not None:
+        raise click.BadParameter("it is for mode replicated-job", param_hint="--max-concurrent")
+    if replicas is not None and "Replicated" not in mode:
+        raise click.BadParameter("the service has one task a node", param_hint="--replicas")
+    if "Replicated" in mode:
+        kept = mode["Replicated"].get("Replicas", 1)
+        mode["Replicated"]["Replicas"] = kept if replicas is None else replicas
+
+
 def apply_options(spec: dict[str, Any], options: dict[str, Any]) -> None:
     """Write the options that were given into an API ServiceSpec; leave the rest as it is."""
     template = spec["TaskTemplate"]
     container = template["ContainerSpec"]
-    if options["replicas"] is not None:
-        spec["Mode"] = {"Replicated": {"Replicas": options["replicas"]}}
+    _mode(spec["Mode"], options)
     spec["Labels"] = (spec.get("Labels") or {}) | key_values(options["label"], "--label")
-    labels = key_values(options["container_label"], "--container-label")
-    container["Labels"] = (container.get("Labels") or {}) | labels
-    if options["constraint"]:
-        template.setdefault("Placement", {})["Constraints"] = list(options["constraint"])
+    if options["replicas_max_per_node"] is not None:
+        template.setdefault("Placement", {})["MaxReplicas"] = options["replicas_max_per_node"]
+    if options["entrypoint"] is not None:
+        container["Command"] = [options["entrypoint"]] if options["entrypoint"] else []
+    if options["endpoint_mode"]:
+        spec.setdefault("EndpointSpec", {})["Mode"] = options["endpoint_mode"]
+    if options["log_driver"] or options["log_opt"]:
+        driver = template.setdefault("LogDriver", {})
+        driver["Name"] = options["log_driver"] or driver.get("Name", "")
+        driver["Options"] = (driver.get("Options") or {}) | key_values(
+            options["log_opt"], "--log-opt"
+        )
+    for add, drop, key, other in (
+        ("cap_add", "cap_drop", "CapabilityAdd", "CapabilityDrop"),
+        ("cap_drop", "cap_add", "CapabilityDrop", "CapabilityAdd"),
+    ):
+        if options[add]:
+            kept = [c for c in container.get(other) or () if c not in options[add]]
+            container[other] = [*kept, *options[drop]] if options[drop] else kept
+            container[key] = list(dict.fromkeys([*(container.get(key) or ()), *options[add]]))
     for option, key in (
         ("user", "User"),
         ("workdir", "Dir"),
@@ -344,6 +391,8 @@ def apply_options(spec: dict[str, Any], options: dict[str, Any]) -> None:
         ("read_only", "ReadOnly"),
         ("init", "Init"),
         ("stop_signal", "StopSignal"),
+        ("tty", "TTY"),
+        ("oom_score_adj", "OomScoreAdj"),
     ):
         if options[option] is not None:
             container[key] = options[option]
@@ -361,13 +410,16 @@ def apply_options(spec: dict[str, Any], options: dict[str, Any]) -> None:
 def _resources(template: dict[str, Any], options: dict[str, Any]) -> None:
     for prefix, key in (("limit", "Limits"), ("reserve", "Reservations")):
         cpu, memory = options[f"{prefix}_cpu"], options[f"{prefix}_memory"]
-        if cpu is None and memory is None:
+        pids = options["limit_pids"] if prefix == "limit" else None
+        if cpu is None and memory is None and pids is None:
             continue
         target = template.setdefault("Resources", {}).setdefault(key, {})
         if cpu is not None:
             target["NanoCPUs"] = round(cpu * _NS)
         if memory is not None:
             target["MemoryBytes"] = memory
+        if pids is not None:
+            target["Pids"] = pids
 
 
 def _restart(template: dict[str, Any], options: dict[str, Any]) -> None:
@@ -398,200 +450,3 @@ def _rollout(spec: dict[str, Any], options: dict[str, Any], kind: str, key: str)
 
 def _ns(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * _NS)
-
-
-class _Rollout:
-    """How far a service is, from polls of the API."""
-
-    def __init__(self, session: Session, identifier: str) -> None:
-        self._session = session
-        self._id = identifier
-        self.service: Any = {}
-        self.tasks: list[Any] = []
-        self.name = identifier[:12]
-
-    def poll(self) -> None:
-        api = self._session.api
-        query = {"filters": {"service": [self._id]}}
-        self.service = api.get(f"/services/{self._id}")
-        self.tasks = api.get("/tasks", query)
-        self.name = self.service["Spec"]["Name"]
-
-    @property
-    def wanted(self) -> int:
-        mode = self.service["Spec"].get("Mode") or {}
-        if "Replicated" in mode:
-            return int(mode["Replicated"].get("Replicas") or 0)
-        return sum(t.get("DesiredState") == "running" for t in self.tasks)
-
-    @property
-    def running(self) -> int:
-        """Tasks of the present specification that run (or have done their work)."""
-        spec = _what_it_runs(self.service["Spec"]["TaskTemplate"])
-        return sum(
-            (t.get("Status") or {}).get("State") in ("running", "complete")
-            and t.get("DesiredState") in ("running", "complete")
-            and _what_it_runs(t.get("Spec") or {}) == spec
-            for t in self.tasks
-        )
-
-    @property
-    def leaving(self) -> int:
-        """Tasks that still run and are not wanted any more."""
-        return sum(
-            (t.get("Status") or {}).get("State") == "running" and t.get("DesiredState") != "running"
-            for t in self.tasks
-        )
-
-    @property
-    def state(self) -> str:
-        return str((self.service.get("UpdateStatus") or {}).get("State", ""))
-
-    @property
-    def message(self) -> str:
-        return str((self.service.get("UpdateStatus") or {}).get("Message", ""))
-
-    def errors(self, since: float) -> list[str]:
-        """Why tasks failed since a time, each once, the newest first."""
-        names = {self._id: self.name}
-        failed = [
-            (words.parse_time((t.get("Status") or {}).get("Timestamp", "")) or 0.0, t)
-            for t in self.tasks
-            if (t.get("Status") or {}).get("State") in _FAILED_STATES
-        ]
-        failed.sort(key=lambda pair: -pair[0])
-        texts: dict[str, str] = {}
-        for when, task in failed:
-            text = task["Status"].get("Err") or task["Status"].get("Message") or "it failed"
-            if when >= since:
-                texts.setdefault(text, f"{task_name(task, names)}: {text}")
-        return list(texts.values())
-
-    def pending(self) -> list[str]:
-        """What the tasks that do not run yet wait for."""
-        names = {self._id: self.name}
-        return [
-            f"{task_name(t, names)} {t['Status'].get('State')}"
-            + (
-                f": {t['Status'].get('Err') or t['Status'].get('Message')}"
-                if t["Status"].get("Err") or t["Status"].get("Message")
-                else ""
-            )
-            for t in self.tasks
-            if t.get("DesiredState") == "running" and t["Status"].get("State") != "running"
-        ]
-
-    def lines(self) -> list[str]:
-        head = (
-            f"{self.name}  {bar(self.running, self.wanted or 1)}  {self.running} of {self.wanted}"
-        )
-        if self.state:
-            head += f"  {self.state.replace('_', ' ')}"
-        return [head, *(f"  {text}" for text in self.pending()[:5])]
-
-
-def _what_it_runs(template: dict[str, Any]) -> str:
-    container = template.get("ContainerSpec") or {}
-    parts = [container.get(key) or None for key in ("Image", "Command", "Args", "Env")]
-    return json.dumps([*parts, template.get("ForceUpdate") or 0])
-
-
-def watch(
-    session: Session,
-    identifier: str,
-    timeout_s: float | None,
-    *,
-    since_version: int | None,
-    rolling_back: bool = False,
-) -> int:
-    """Wait until a service is as wanted; say why it is not.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        Failure: It was rolled back or paused, or the time is over.
-    """
-    rollout = _Rollout(session, identifier)
-    began = time.time()
-    terminal = session.terminal
-    said = ""
-    steady_since = 0.0
-    with Display(session, rollout.lines, f"service {identifier[:12]}") as display:
-        while True:
-            rollout.poll()
-            display.event(
-                {"service": rollout.name, "running": rollout.running, "of": rollout.wanted}
-            )
-            fact = f"  {rollout.name}  {rollout.running} of {rollout.wanted} run"
-            if rollout.state:
-                fact += f", {rollout.state.replace('_', ' ')}"
-            if display.mode == "plain" and fact != said:
-                display.say(fact)
-                said = fact
-            _raise_if_it_failed(rollout, began, rolling_back)
-            if _is_there(rollout, since_version):
-                # Two looks in a row: between two states of the daemon a single one may be lucky.
-                if steady_since:
-                    break
-                steady_since = time.monotonic()
-            else:
-                steady_since = 0.0
-            if timeout_s is not None and time.time() - began > timeout_s:
-                raise _out_of_time(rollout, timeout_s, began)
-            display.update()
-            time.sleep(_POLL_S)
-        line = (
-            f"{terminal.painted_sign('done')} {rollout.name}  "
-            f"{rollout.running}/{rollout.wanted} run  {display.elapsed}"
-        )
-    terminal.note(line)
-    return 0
-
-
-def _is_there(rollout: _Rollout, since_version: int | None) -> bool:
-    if since_version is not None and rollout.service["Version"]["Index"] <= since_version:
-        return False
-    if rollout.state in ("updating", "rollback_started"):
-        return False
-    return rollout.running == rollout.wanted and rollout.leaving == 0
-
-
-def _raise_if_it_failed(rollout: _Rollout, began: float, rolling_back: bool) -> None:
-    """A service that went back, or stands still, is a failure of what was asked for."""
-    state = rollout.state
-    at = words.parse_time((rollout.service.get("UpdateStatus") or {}).get("StartedAt") or "")
-    if at is not None and at < began - 2:
-        return  # of an earlier update
-    notes = [("cause", text) for text in rollout.errors(began - 2)[:3]]
-    if state == "rollback_completed" and not rolling_back:
-        raise Failure(
-            f"service '{rollout.name}' was rolled back: {rollout.message or 'the update failed'}",
-            id="LS0104",
-            status=FAILED,
-            notes=[*notes, ("state", f"{rollout.running} of {rollout.wanted} tasks run as before")],
-            helps=[f"linkspan service ps {rollout.name}"],
-        )
-    if state in ("paused", "rollback_paused"):
-        raise Failure(
-            f"the update of service '{rollout.name}' has stopped: {rollout.message}",
-            id="LS0104",
-            status=FAILED,
-            notes=[*notes, ("state", f"{rollout.running} of {rollout.wanted} new tasks run")],
-            helps=[
-                f"linkspan service ps {rollout.name}",
-                f"linkspan service rollback {rollout.name}",
-            ],
-        )
-
-
-def _out_of_time(rollout: _Rollout, timeout_s: float, began: float) -> Failure:
-    causes = rollout.errors(began - 2)[:3] or rollout.pending()[:3]
-    return Failure(
-        f"service '{rollout.name}' is not there after {format_duration(timeout_s)}: "
-        f"{rollout.running} of {rollout.wanted} tasks run",
-        id="LS0104",
-        status=TIMED_OUT,
-        notes=[("cause", text) for text in causes],
-        helps=[f"linkspan service ps {rollout.name}"],
-    )

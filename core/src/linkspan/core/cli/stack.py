@@ -12,6 +12,7 @@ from linkspan.core.cli.compose_file import load, pairs, wrong
 from linkspan.core.cli.compose_spec import IGNORED, NAMESPACE, Reader, Stack, service_spec
 from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.service import show_tasks
+from linkspan.core.cli.service_parts import find_ids
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
 
@@ -60,6 +61,7 @@ def _stacks(session: Session) -> dict[str, int]:
 @click.option("--plan", is_flag=True, help="Say what would change, and change nothing")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait until all tasks are well")
 @click.option("--with-registry-auth", is_flag=True, help="Send our registry logins along")
+@click.option("--resolve-image", metavar="WHEN", hidden=True, help="The daemon pins images anyway")
 def deploy(
     session: Session,
     name: str,
@@ -68,6 +70,7 @@ def deploy(
     plan: bool,
     detach: bool,
     with_registry_auth: bool,
+    resolve_image: str | None,
 ) -> int:
     """Deploy a stack."""
     work = _Deployment(session, name, files, auth=with_registry_auth)
@@ -82,7 +85,7 @@ def deploy(
     changed = work.services()
     if detach:
         return 0
-    from linkspan.core.cli.service_change import watch
+    from linkspan.core.cli.service_watch import watch
 
     status = 0
     for identifier, version in changed:
@@ -249,8 +252,10 @@ class _Deployment:
 
         changed: list[tuple[str, int | None]] = []
         for spec in self._specs.values():
-            self._fill_ids(spec)
-            image = spec["TaskTemplate"]["ContainerSpec"]["Image"]
+            container = spec["TaskTemplate"]["ContainerSpec"]
+            find_ids(self._api, "secret", container.get("Secrets") or ())
+            find_ids(self._api, "config", container.get("Configs") or ())
+            image = container["Image"]
             headers = {"X-Registry-Auth": registry_auth(image)} if self._auth else {}
             found = self._there.get(spec["Name"])
             if found is None:
@@ -273,20 +278,6 @@ class _Deployment:
             changed.append((found["ID"], version))
             self._session.terminal.print(f"updated service {spec['Name']}")
         return changed
-
-    def _fill_ids(self, spec: dict[str, Any]) -> None:
-        container = spec["TaskTemplate"]["ContainerSpec"]
-        for key, kind in (("Secrets", "secrets"), ("Configs", "configs")):
-            for reference in container.get(key) or ():
-                name = reference[f"{key[:-1]}Name"]
-                found = self._api.get(f"/{kind}", {"filters": {"name": [name]}}) or []
-                exact = [item["ID"] for item in found if item["Spec"]["Name"] == name]
-                if not exact:
-                    raise Failure(
-                        f"there is no {kind[:-1]} '{name}'",
-                        helps=[f"linkspan {kind[:-1]} create {name} FILE"],
-                    )
-                reference[f"{key[:-1]}ID"] = exact[0]
 
 
 def differs(wanted: Any, found: Any) -> bool:
@@ -370,7 +361,10 @@ def ps(session: Session, name: str, filter_: tuple[str, ...], no_trunc: bool) ->
     more=["linkspan stack deploy"],
 )
 @click.argument("names", nargs=-1, required=True, shell_complete=_complete)
-def rm(session: Session, names: tuple[str, ...]) -> int:
+@click.option(
+    "-d", "--detach/--no-detach", default=True, help="Do not wait for the tasks (default)"
+)
+def rm(session: Session, names: tuple[str, ...], detach: bool) -> int:
     """Remove stacks."""
 
     def remove(name: str) -> list[str]:
@@ -386,9 +380,22 @@ def rm(session: Session, names: tuple[str, ...]) -> int:
                 else:
                     session.api.delete(f"/{kind}/{segment(identifier)}")
                 said.append(f"removed {kind[:-1]} {title}")
+        if not detach:
+            _await_end(session, [service["ID"] for service in found["services"]])
         return said
 
     return each(session, names, remove)
+
+
+def _await_end(session: Session, services: list[str]) -> None:
+    """Return when no task of these services is left."""
+    import time
+
+    while services and session.api.get("/tasks", {"filters": {"service": services}}):
+        time.sleep(_POLL_S)
+
+
+_POLL_S: Final = 0.2
 
 
 _NETWORK_PATIENCE_S: Final = 30.0
@@ -407,7 +414,7 @@ def _remove_network(session: Session, identifier: str) -> None:
         except ApiError as exc:
             if exc.status not in (403, 409) or time.monotonic() > end:
                 raise
-            time.sleep(0.2)
+            time.sleep(_POLL_S)
         else:
             return
 

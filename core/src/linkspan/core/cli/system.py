@@ -9,6 +9,7 @@ from linkspan.core.cli import words
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import filters
 from linkspan.core.cli.failure import of_error
+from linkspan.core.cli.inspect import format_option
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import API_VERSION
 from linkspan.sdk.errors import LinkspanError
@@ -29,6 +30,7 @@ def client_version() -> str:
     "Show the versions of client and daemon.",
     examples=["linkspan version", "linkspan version --format '{{.Server.Version}}'"],
 )
+@format_option
 def version(session: Session) -> int:
     """Show versions."""
     client = {
@@ -65,6 +67,7 @@ def version(session: Session) -> int:
     "Show the daemon, its drivers and what it holds.",
     examples=["linkspan info", "linkspan info --format '{{.ServerVersion}}'"],
 )
+@format_option
 def info(session: Session) -> None:
     """Show the daemon."""
     found = session.api.get("/info")
