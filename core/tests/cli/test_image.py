@@ -302,6 +302,17 @@ def test_caches_are_asked_for_in_the_body(
     assert json.loads(request.query["buildargs"]) == {"BUILDKIT_INLINE_CACHE": "1"}
 
 
+def test_a_repository_is_fetched_by_the_daemon(fake: Any, linkspan: Any) -> None:
+    fake.on("POST", "/linkspan/v1/build", lambda _r, c: c.stream({"aux": {"ID": DIGEST}}))
+    with fake.running():
+        result = linkspan("build", "-f", "web/Dockerfile", "https://git.test/shop.git#main:web")
+    assert result.status == 0
+    request = fake.asked("POST", "/linkspan/v1/build")
+    assert request.query["remote"] == "https://git.test/shop.git#main:web"
+    assert request.query["dockerfile"] == "web/Dockerfile"
+    assert request.body == b"2\n{}"
+
+
 def test_the_live_view_shows_steps_that_run_side_by_side() -> None:
     steps = Steps("web")
     assert steps.lines() == ["web  sending the context"]

@@ -88,7 +88,6 @@ async def test_an_error_before_the_first_line_is_an_http_error(api, builder) -> 
 @pytest.mark.parametrize(
     ("query", "status"),
     [
-        ("remote=https://example.test/x.git", 501),
         ("version=2", 501),
         ("squash=1", 501),
         ('outputs=[{"Type":"local"}]', 501),
@@ -143,6 +142,11 @@ async def test_a_check_answers_with_what_was_found(api, builder) -> None:
     assert (found["id"], found["severity"], found["line"]) == ("LS0205", "warning", 2)
     assert found["text"].startswith("warning[LS0205]: ConsistentInstructionCasing")
     assert builder.builds == []
+
+
+async def test_a_remote_context_is_handed_on(api, builder) -> None:
+    await api.ask("POST", "/build?remote=https://example.test/x.git%23v1", b"")
+    assert builder.builds[0].remote == "https://example.test/x.git#v1"
 
 
 async def test_details_are_asked_for_at_our_own_address_only(api, builder) -> None:

@@ -697,10 +697,7 @@ async def test_a_fault_before_the_first_step_is_told_by_the_error_alone(workshop
             "invalid chmod parameter: '9'. it should be octal string and between 0 and 07777",
         ),
         (["COPY ../x /x"], "COPY failed: forbidden path outside the build context: ../x ()"),
-        (
-            ["ADD https://e.test/x.git /x"],
-            "ADD from a git repository is not supported yet: https://e.test/x.git",
-        ),
+        (["ADD https://e.test/x.git#-x /x"], "invalid git ref '-x' in https://e.test/x.git#-x"),
         (
             ["RUN --device=x y"],
             "dockerfile parse error on line 2: RUN --device is not supported",

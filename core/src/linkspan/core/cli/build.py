@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +39,7 @@ from linkspan.core.cli.session import Session
 from linkspan.core.client.errors import ApiError
 from linkspan.core.client.short import Answer
 
+_REMOTE: Final = re.compile(r"(https?|git|ssh)://|git@|github\.com/")
 # Another daemon than ours, or one that lives in another file system.
 _NOT_HERE: Final = ("folder_not_here", "no_route", "refused")
 
@@ -49,25 +51,28 @@ class _Request:
     Attributes:
         query: Parameters of Docker's ``/build``.
         extras: What that cannot carry.
+        folder: None for a context that the daemon fetches itself.
         dockerfile: Its name in the folder.
         outside: Its text if it lies elsewhere.
     """
 
     query: dict[str, Any]
     extras: dict[str, Any]
-    folder: Path
+    folder: Path | None
+    context: str
     dockerfile: str
     outside: bytes | None
 
 
 @command(
     "build",
-    "Build an image from a Dockerfile and a folder.",
+    "Build an image from a Dockerfile and a folder or repository.",
     examples=[
         "linkspan build -t web .",
         "linkspan build -t web -f deploy/Dockerfile --build-arg VERSION=2 --target app .",
         "linkspan build --secret id=token,src=token.txt --output type=local,dest=out .",
         "linkspan build --check .",
+        "linkspan build -t web https://git.example.test/shop.git#main:web",
     ],
     more=["linkspan push", "linkspan images", "linkspan builder prune"],
 )
@@ -113,17 +118,22 @@ def build(session: Session, context: str, check: bool, **options: Any) -> int:
 
 
 def _request(context: str, options: dict[str, Any]) -> _Request:
-    folder = Path(context)
     extras = {
         "secrets": read_secrets(options["secrets"]),
         "contexts": list(named_contexts(options["contexts"])),
         "no_cache_filter": list(options["fresh"]),
     }
-    if not folder.is_dir():
-        raise Failure(f"the build context '{context}' is not a folder", id="LS0004", status=USAGE)
-    name, outside = find_dockerfile(folder, options["dockerfile"])
+    folder = None if _REMOTE.match(context) else Path(context)
+    name, outside = options["dockerfile"] or "Dockerfile", None
+    if folder is not None:
+        if not folder.is_dir():
+            raise Failure(
+                f"the build context '{context}' is not a folder", id="LS0004", status=USAGE
+            )
+        name, outside = find_dockerfile(folder, options["dockerfile"])
     query = {
         "dockerfile": name,
+        "remote": context if folder is None else None,
         "buildargs": json.dumps(build_arguments(options["arguments"])),
         "labels": json.dumps(key_values(options["labels"], "--label")),
         "target": options["target"] or None,
@@ -144,6 +154,7 @@ def _request(context: str, options: dict[str, Any]) -> _Request:
         query=query,
         extras={name: value for name, value in extras.items() if value},
         folder=folder,
+        context=context,
         dockerfile=name,
         outside=outside,
     )
@@ -179,7 +190,7 @@ def _build(session: Session, request: _Request, options: dict[str, Any]) -> None
     # What is only written elsewhere shall not stay behind as an image without a name.
     passing = bool(outputs) and not tags and not any(o.keeps_image for o in outputs)
     known = known_images(session) if passing else set()
-    steps = Steps(tags[0] if tags else str(request.folder))
+    steps = Steps(tags[0] if tags else request.context)
     loaded = send_folders(session, caches)
     try:
         with Display(session, steps.lines, f"build of {steps.what}") as display:
@@ -204,7 +215,7 @@ def _build(session: Session, request: _Request, options: dict[str, Any]) -> None
     named = f"{', '.join(tags)}  " if tags else ""
     said(f"{sign} {named}{words.short_digest(steps.image)}  {steps.summary}  {elapsed}")
     if steps.warnings:
-        terminal.note(f"{len(steps.warnings)} warnings: linkspan build --check {request.folder}")
+        terminal.note(f"{len(steps.warnings)} warnings: linkspan build --check {request.context}")
 
 
 def _with_caches(request: _Request, caches: Caches, more: dict[str, Any]) -> _Request:
@@ -244,6 +255,15 @@ def _begin(session: Session, request: _Request) -> Answer:
     logins = {"X-Registry-Config": registry_config()}
     head = {**logins, "Content-Type": PARCEL_TYPE}
     extras, query = request.extras, request.query
+    if request.folder is None:
+        return session.api.open(
+            "POST",
+            "/linkspan/v1/build",
+            query,
+            headers=head,
+            upload=[parcel(extras)],
+            silence_s=None,
+        )
     if request.outside is None:
         try:
             return session.api.open(

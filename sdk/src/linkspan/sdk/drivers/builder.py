@@ -54,6 +54,7 @@ class BuildRequest:
 
     Attributes:
         context: A folder of this host (not changed), or a tar stream (plain, gzip, …).
+        remote: Address of a git repository, an archive or a build file, instead of ``context``; empty for none.
         file: Path of the build file inside the context.
         tags: References to give to the result.
         network_mode: For RUN: ``default``, ``none``, ``host`` or a network.
@@ -67,6 +68,7 @@ class BuildRequest:
     """
 
     context: Path | AsyncIterator[bytes]
+    remote: str = ""
     file: str = "Dockerfile"
     tags: tuple[str, ...] = ()
     args: Mapping[str, str | None] = attrs.field(factory=dict)

@@ -104,14 +104,9 @@ def decode_build(request: Request) -> BuildRequest:
 
     Raises:
         InvalidArgument: A value is malformed.
-        Unsupported: A remote context, squashing, or BuildKit's own protocol is asked for.
+        Unsupported: Squashing, or BuildKit's own protocol is asked for.
     """
     query = request.query
-    if query.get("remote"):
-        raise Unsupported(
-            "a remote build context is not supported",
-            help="clone or download it, then build the folder",
-        )
     if query.get("version") not in (None, "", "1"):
         raise Unsupported(
             "BuildKit's protocol is not supported; use the classic builder",
@@ -124,6 +119,7 @@ def decode_build(request: Request) -> BuildRequest:
     hosts = query.get("extrahosts", "")
     return BuildRequest(
         context=request.body(),
+        remote=query.get("remote", ""),
         file=query.get("dockerfile") or "Dockerfile",
         tags=tuple(tag for tag in request.query_all.get("t", ()) if tag),
         args=map_parameter("buildargs", query.get("buildargs")),

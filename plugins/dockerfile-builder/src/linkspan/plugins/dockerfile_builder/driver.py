@@ -1,13 +1,12 @@
 """Driver ``dockerfile`` of role ``builder``."""
 
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import trio
 
-from linkspan.plugins.dockerfile_builder.archive import open_stream
 from linkspan.plugins.dockerfile_builder.cache import StepCache
 from linkspan.plugins.dockerfile_builder.cache_exchange import (
     cache_document,
@@ -18,16 +17,16 @@ from linkspan.plugins.dockerfile_builder.cache_exchange import (
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.changes import change_config
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
+from linkspan.plugins.dockerfile_builder.contexts import Contexts
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
+from linkspan.plugins.dockerfile_builder.git_source import GIT_FOLDER
 from linkspan.plugins.dockerfile_builder.image_config import CACHE_KEY, ImageState
-from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors, in_thread
+from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
 from linkspan.plugins.dockerfile_builder.lint import CheckSettings, Finding, diagnostic, lint
-from linkspan.plugins.dockerfile_builder.parser import MAX_FILE_BYTES
 from linkspan.plugins.dockerfile_builder.pruning import Pruner, disk_free
 from linkspan.plugins.dockerfile_builder.solver import SCRATCH, Build, global_scope
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
 from linkspan.plugins.dockerfile_builder.stream import BuildStream
-from linkspan.plugins.dockerfile_builder.tree import DigestMemo, FolderTree, TarTree, Tree
 from linkspan.sdk.diagnostics import Diagnostic, render
 from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.drivers.builder import (
@@ -39,8 +38,7 @@ from linkspan.sdk.drivers.builder import (
     PruneRequest,
     PruneResult,
 )
-from linkspan.sdk.errors import InvalidArgument, LinkspanError, Unsupported
-from linkspan.sdk.glob import PatternError
+from linkspan.sdk.errors import LinkspanError, Unsupported
 from linkspan.sdk.host import Host, NewImage
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import parse_reference
@@ -60,7 +58,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         self._host = host
         self._cache_mounts = CacheMounts(host.state_dir / "cache-mounts")
         self._layers = layers
-        self._memo = DigestMemo()
+        self._contexts = Contexts(config, host)
         self._pruner = Pruner(layers, self._cache_mounts, self._image_layers)
 
     @classmethod
@@ -81,6 +79,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         """Remove what builds left that a crash cut off; their finished steps stay in the cache."""
         await self._layers.recover()
         await in_thread(self._cache_mounts.recover)
+        await in_thread(shutil.rmtree, self._host.state_dir / GIT_FOLDER, ignore_errors=True)
 
     async def build(self, request: BuildRequest, progress: ProgressSink) -> BuildResult:
         """Build, store and tag an image.
@@ -100,8 +99,8 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
             raise Unsupported("squash is not supported", help="build without --squash")
         stream = BuildStream(progress, quiet=request.quiet, details=request.details)
         async with (
-            self._named_contexts(request) as contexts,
-            self._context(request) as (context, text, ignored),
+            self._contexts.named(request) as contexts,
+            self._contexts.main(request) as (context, text, ignored),
         ):
             dockerfile = _parse(text, request.file)
             findings = self._lint(dockerfile, request, ignored)
@@ -184,7 +183,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
 
     async def check(self, request: BuildRequest) -> tuple[Diagnostic, ...]:
         """Read the Dockerfile and apply the build checks; nothing is built or pulled."""
-        async with self._context(request) as (_, text, ignored):
+        async with self._contexts.main(request) as (_, text, ignored):
             dockerfile = _parse(text, request.file)
             dockerfile.target(request.target)
             try:
@@ -234,66 +233,6 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
             return None
         return ImageState.from_document(found.config.raw).environment()
 
-    @contextlib.asynccontextmanager
-    async def _named_contexts(self, request: BuildRequest) -> AsyncIterator[dict[str, Tree | str]]:
-        """The contexts beside the main one: folders as trees, images as references."""
-        with contextlib.ExitStack() as stack:
-            found: dict[str, Tree | str] = {}
-            for name, context in request.contexts.items():
-                if isinstance(context, Path):
-                    tree = await in_thread(_open_folder, context, self._memo)
-                    stack.callback(tree.close)
-                    found[name.lower()] = tree
-                else:
-                    found[name.lower()] = context
-            yield found
-
-    @contextlib.asynccontextmanager
-    async def _context(
-        self, request: BuildRequest
-    ) -> AsyncIterator[tuple[Tree, str, IgnorePatterns]]:
-        """The context as a tree, the text of the Dockerfile, and what is left out."""
-        tree: TarTree | FolderTree
-        if isinstance(request.context, Path):
-            tree, text = await in_thread(_open_main, request.context, request.file, self._memo)
-            ignored = IgnorePatterns(())
-        else:
-            tree = await in_thread(self._tar_tree)
-            text, ignored = "", IgnorePatterns(())
-        try:
-            if isinstance(tree, TarTree):
-                assert not isinstance(request.context, Path)
-                await self._receive(tree, request.context)
-                text, ignored = await in_thread(_dockerfile_of, tree, request.file)
-            elif tree.ignore is not None:
-                ignored = tree.ignore
-            yield tree, text, ignored
-        finally:
-            tree.close()
-
-    def _tar_tree(self) -> TarTree:
-        return TarTree(self._host.state_dir, max_entries=self._config.max_context_entries)
-
-    async def _receive(self, tree: TarTree, source: AsyncIterator[bytes]) -> None:
-        """Read a tar stream in a worker thread, while the next pieces arrive.
-
-        What follows the end of the tar is read too, so that the sender can finish.
-        """
-        full, arrived = trio.open_memory_channel[bytes](4)
-
-        def more() -> bytes:
-            return trio.from_thread.run(_next_batch, arrived)
-
-        def receive() -> None:
-            tree.receive(open_stream(more, limit_bytes=self._config.max_context_bytes))
-            while more():
-                pass
-
-        with bare_errors():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_fill_batches, source, full)
-                await in_thread(receive)
-
     def change_config(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
         """A config with instructions applied. Raises InvalidArgument."""
         return change_config(config, changes)
@@ -329,112 +268,6 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         keys = self._layers.cache.keys_of(gone)
         await in_thread(self._layers.cache.forget, keys)
         return dict.fromkeys(keys, "its layer is gone")
-
-
-async def _fill_batches(source: AsyncIterator[bytes], full: trio.MemorySendChannel[bytes]) -> None:
-    """Join small pieces: each batch costs a change of thread."""
-    async with full:
-        batch: list[bytes] = []
-        size = 0
-        async for piece in source:
-            batch.append(piece)
-            size += len(piece)
-            if size >= _BATCH_BYTES:
-                await full.send(b"".join(batch))
-                batch.clear()
-                size = 0
-        if size:
-            await full.send(b"".join(batch))
-
-
-async def _next_batch(arrived: trio.MemoryReceiveChannel[bytes]) -> bytes:
-    """The next batch; empty at the end."""
-    try:
-        return await arrived.receive()
-    except trio.EndOfChannel:
-        return b""
-
-
-def _missing(file: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"Cannot locate specified Dockerfile: {file}",
-        code="dockerfile_missing",
-        help="name it with -f, as a path inside the build context",
-    )
-
-
-def _read_text(tree: Tree, path: str) -> str | None:
-    """A text file of the context; None if there is none."""
-    node = tree.lookup(path)
-    if node is None or node.kind != "file":
-        return None
-    with tree.open(node) as file:
-        return file.read(MAX_FILE_BYTES + 1).decode("utf-8", "surrogateescape")
-
-
-def _patterns(text: str | None, file: str) -> IgnorePatterns:
-    try:
-        return IgnorePatterns.parse(text or "")
-    except PatternError as error:
-        raise DockerfileError(str(error), file=file, code="dockerignore") from error
-
-
-def _open_main(folder: Path, file: str, memo: DigestMemo) -> tuple[FolderTree, str]:
-    """A local context and the text of its Dockerfile."""
-    tree = _open_folder(folder, memo, file)
-    try:
-        # The file itself may be among those that are left out.
-        whole = FolderTree(folder)
-        try:
-            text = _read_text(whole, file)
-        finally:
-            whole.close()
-        if text is None:
-            raise _missing(file)
-    except BaseException:
-        tree.close()
-        raise
-    return tree, text
-
-
-def _open_folder(folder: Path, memo: DigestMemo, file: str = "") -> FolderTree:
-    """A local context: its own ``.dockerignore`` is applied here, as clients do before they send.
-
-    Args:
-        file: The Dockerfile, whose own ``<name>.dockerignore`` wins; empty if there is none.
-    """
-    try:
-        whole = FolderTree(folder)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InvalidArgument(
-            f"the build context '{folder}' is no directory", code="context_missing"
-        ) from error
-    try:
-        ignore_file, ignore = _IGNORE_FILE, None
-        if file:
-            ignore_file = f"{file}{_IGNORE_FILE}"
-            ignore = _read_text(whole, ignore_file)
-        if ignore is None:
-            ignore_file, ignore = _IGNORE_FILE, _read_text(whole, _IGNORE_FILE)
-    finally:
-        whole.close()
-    return FolderTree(folder, _patterns(ignore, ignore_file), memo)
-
-
-def _dockerfile_of(tree: TarTree, file: str) -> tuple[str, IgnorePatterns]:
-    """The Dockerfile of a context that was sent, and the patterns of its ``.dockerignore``.
-
-    Clients apply ``.dockerignore`` before they send, but must send these two files in any case; what
-    the patterns say about them is done here.
-    """
-    text = _read_text(tree, file)
-    if text is None:
-        raise _missing(file)
-    patterns = _patterns(_read_text(tree, _IGNORE_FILE), _IGNORE_FILE)
-    for name in (file, _IGNORE_FILE):
-        if patterns.excludes("/".join(part for part in name.split("/") if part not in ("", "."))):
-            tree.hide(name)
-    return text, patterns
 
 
 def _parse(text: str, file: str) -> Dockerfile:

@@ -12,6 +12,12 @@ import trio
 from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.cache import StepRecord, step_key
 from linkspan.plugins.dockerfile_builder.copying import Copier, CopyOptions
+from linkspan.plugins.dockerfile_builder.git_source import (
+    AUTH_SECRET,
+    GIT_FOLDER,
+    checkout,
+    parse_git,
+)
 from linkspan.plugins.dockerfile_builder.layers import in_thread
 from linkspan.plugins.dockerfile_builder.mount_option import MountError
 from linkspan.plugins.dockerfile_builder.ownership import Mode, parse_owner
@@ -80,20 +86,11 @@ def expand_order(
     unpack = False
     if isinstance(instruction, ins.Add):
         unpack = instruction.unpack is not False
-        git = [source for source in sources if is_git(source)]
-        if git:
-            raise line.error(
-                f"ADD from a git repository is not supported yet: {git[0]}",
-                framed=False,
-                code="dockerfile_unsupported",
-                diagnostic_id="LS0204",
-                help="clone it into the build context, or RUN git clone",
-            )
-        if instruction.checksum and not all(map(is_url, sources)):
+        if instruction.checksum and not all(is_url(source) or is_git(source) for source in sources):
             raise line.error("checksum requires HTTP(S) or Git sources", framed=False)
         if instruction.checksum and len(sources) > 1:
             raise line.error("checksum can't be specified for multiple sources", framed=False)
-    elif any(is_url(source) or source.startswith("git@") for source in sources):
+    elif any(is_url(source) or source.startswith(("git@", "git://")) for source in sources):
         raise line.error("source can't be a URL for COPY", framed=False)
     return Order(
         instruction=instruction,
@@ -219,24 +216,15 @@ class Transfer:
     ) -> AsyncIterator[list[tuple[Tree, Selection, str]]]:
         """What is copied from the context, and what is fetched, each with its digest."""
         parts: list[tuple[Tree, Selection, str]] = []
-        local = tuple(source for source in self._order.sources if not is_url(source))
-        with contextlib.ExitStack() as stack:
+        adds = isinstance(self._order.instruction, ins.Add)
+        remote = [source for source in self._order.sources if adds and _is_remote(source)]
+        local = tuple(source for source in self._order.sources if source not in remote)
+        async with contextlib.AsyncExitStack() as stack:
             if local:
                 selection, digest = await in_thread(self._select, context, local)
                 parts.append((context, selection, digest))
-            for url in self._order.sources:
-                if is_url(url):
-                    assert isinstance(self._order.instruction, ins.Add)
-                    tree, selection = await fetch(
-                        url,
-                        self._services.host.state_dir,
-                        checksum=self._order.instruction.checksum,
-                        limit_bytes=self._services.max_archive_bytes,
-                    )
-                    stack.callback(tree.close)
-                    node = selection.sources[0].node
-                    digest = f"{url} {node.digest!r} {node.mtime_ns}"
-                    parts.append((tree, selection, digest))
+            for url in remote:
+                parts.append(await self._remote(stack, url))
             if self._order.inline:
                 tree, selection = await in_thread(
                     _inline_tree, self._services.host.state_dir, self._order.inline
@@ -244,6 +232,34 @@ class Transfer:
                 stack.callback(tree.close)
                 parts.append((tree, selection, step_key(inline=self._order.inline)))
             yield parts
+
+    async def _remote(
+        self, stack: contextlib.AsyncExitStack, url: str
+    ) -> tuple[Tree, Selection, str]:
+        """Fetch a file or a repository."""
+        instruction = self._order.instruction
+        assert isinstance(instruction, ins.Add)
+        folder = self._services.host.state_dir
+        if not is_git(url):
+            fetched, selection = await fetch(
+                url,
+                folder,
+                checksum=instruction.checksum,
+                limit_bytes=self._services.max_archive_bytes,
+            )
+            stack.callback(fetched.close)
+            node = selection.sources[0].node
+            return fetched, selection, f"{url} {node.digest!r} {node.mtime_ns}"
+        source = parse_git(
+            url, keep_git_dir=instruction.keep_git_dir, checksum=instruction.checksum
+        )
+        token = self._services.request.secrets.get(AUTH_SECRET, b"")
+        tree, commit, _ = await stack.enter_async_context(
+            checkout(source, folder / GIT_FOLDER, token=token)
+        )
+        selection, _ = await in_thread(self._select, tree, (".",))
+        kept = "with .git" if source.keep_git_dir else ""
+        return tree, selection, f"git {source.url} {commit} {source.subdir} {kept}"
 
     def _select(
         self, tree: Tree, sources: tuple[str, ...], *, keep_owner: bool = False
@@ -287,6 +303,10 @@ class Transfer:
         return await self._services.layers.write(
             self._parent, work, apart=self._order.instruction.link
         )
+
+
+def _is_remote(source: str) -> bool:
+    return is_url(source) or is_git(source)
 
 
 def _inline_tree(folder: Path, documents: tuple[tuple[str, str], ...]) -> tuple[TarTree, Selection]:

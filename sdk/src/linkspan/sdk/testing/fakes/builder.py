@@ -63,6 +63,8 @@ class FakeBuilder(Builder[NoConfig]):
         """Read the lines, add the image. If cancelled: nothing was added."""
         self.builds.append(request)
         tags = [parse_reference(tag).with_default_tag() for tag in request.tags]
+        if request.remote:
+            raise InvalidArgument("the fake reaches no network", code="remote_context")
         files = await _files(request.context)
         lines = _lines(files, request)
         run = _Run(request=request, files=files, steps=self.steps)
