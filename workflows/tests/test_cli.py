@@ -163,6 +163,50 @@ async def test_lint_finds_all_faults_of_all_files(shell):
     assert [d["id"] for d in json.loads(machine.stdout)] == ["LS1001"]
 
 
+async def test_a_pipeline_of_several_files_runs_and_goes_on_with_what_was_recorded(shell):
+    (shell.folder / "ci").mkdir()
+    common = shell.folder / "ci" / "common.yaml"
+    common.write_text("jobs: {first: {image: img, steps: [{id: s, run: 'test -e ok'}]}}\n")
+    shell.write(
+        "include: [{file: ./ci/common.yaml}]\njobs: {a: {needs: first, steps: [{run: 'true'}]}}"
+    )
+    failed = await shell("run", "p.yaml")
+    assert failed.returncode == 1
+    assert "first/s failed" in failed.stderr
+    common.write_text("jobs: {first: {image: img, steps: [{id: s, run: 'true'}]}}\n")
+    again = await shell("resume", "last")
+    assert again.returncode == 1
+    fixed = await shell("run", "p.yaml")
+    assert fixed.returncode == 0, fixed.stderr
+    common.unlink()
+    gone = await shell("run", "p.yaml")
+    assert gone.returncode == 2
+    assert "'ci/common.yaml' cannot be read: no such file or directory" in gone.stderr
+
+
+async def test_a_plan_is_drawn_kept_and_followed(shell):
+    shell.write("jobs: {a: {steps: [{id: s, run: 'true'}, {id: t, run: 'true', if: 'false'}]}}")
+    drawn = await shell("plan", "p.yaml", "--out", "kept.plan")
+    assert drawn.returncode == 0, drawn.stderr
+    lines = drawn.stdout.splitlines()
+    assert lines[0].startswith("p  p.yaml  1 job, 2 steps  plan ")
+    assert lines[1].split() == ["+", "a/s", "container", "of", "img", "sha256:0"]
+    assert lines[2].startswith("↷ a/t  its `if` is false")
+    assert lines[3] == "1 step skipped, 1 created, 0 changed, nothing destroyed"
+    assert "linkspan workflow run --plan kept.plan" in drawn.stderr
+    assert (await shell("plan", "p.yaml", "--exit-code")).returncode == 10
+    done = await shell("run", "--plan", "kept.plan")
+    assert done.returncode == 0, done.stderr
+    shell.write("jobs: {a: {steps: [{id: s, run: 'false'}]}}")
+    moved = await shell("run", "--plan", "kept.plan")
+    assert moved.returncode == 3
+    assert "the pipeline's text has changed" in moved.stderr
+    both = await shell("run", "p.yaml", "--plan", "kept.plan")
+    assert both.returncode == 2
+    (shell.folder / "no.plan").write_text("{}")
+    assert (await shell("run", "--plan", "no.plan")).returncode == 2
+
+
 async def test_runs_are_listed_and_shown(shell):
     shell.write("name: shop\njobs: {a: {steps: [{id: s, run: echo hi}]}}")
     detached = await shell("run", "p.yaml", "--detach")

@@ -58,7 +58,8 @@ class Roll(Step):
         raise NotImplementedError
 
     async def plan(self, intent):
-        name, image = intent.settings["service"], intent.settings.get("image", "")
+        name = intent.settings.get("service", "img")
+        image = intent.settings.get("image", "")
         if name == "broken":
             raise InvalidArgument("it cannot be rolled", help="choose another name")
         action = "change" if name in self.services else "create"
@@ -198,10 +199,35 @@ async def test_what_a_service_has_already_is_not_taken_from_it(desk):
 
 
 async def test_a_registry_that_wants_a_login_is_told(desk):
-    desk.host.drivers["registry", ""].password = "x"  # not empty: everyone is asked
+    desk.host.drivers["registry", ""].password = "x"
     plan = await desk.plan("jobs: {a: {steps: [{run: x, image: 'r.example.test/a:1'}]}}")
     (problem,) = plan.problems
     assert "linkspan login r.example.test" in problem.headline
+
+
+async def test_where_images_are_pushed_to_must_know_us(desk):
+    push = VerbManifest(
+        name="push",
+        summary="",
+        settings={"image": TEXT, "tags": VerbSetting(type="list")},
+        outputs=("digest",),
+    )
+    verbs = Verbs([PluginManifest(name="p", version="1", verbs=(push,))])
+    desk.host.drivers["step", "push"] = desk.roll
+    desk.host.drivers["registry", ""].password = "x"
+    text = "linkspan: v1\njobs: {a: {steps: [{uses: push, with: {image: img, tags: ['r.example.test/a:1']}}]}}"
+    checked = check(text, "p.yaml", verbs, unbuilt=())
+    about = Circumstances(workspace=desk.workspace, given={}, inputs={}, git={}, digest="")
+
+    async def problems():
+        plan = await Planner(desk.host, verbs, checked, about).plan()
+        return [p.headline for p in plan.problems if "registry" in p.headline]
+
+    assert await problems() == [
+        "'r.example.test/a:1': its registry wants a login: linkspan login r.example.test"
+    ]
+    desk.host.drivers["registry", ""].password = ""
+    assert await problems() == []
 
 
 async def test_a_secret_that_is_made_on_first_use_need_not_be_there(desk):

@@ -132,15 +132,25 @@ def _head(document: Mapping[str, Any]) -> str:
 
 
 def _lines(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    places = [_place(step) for step in steps]
-    width = min(40, max(map(len, places), default=0))
-    for step, place in zip(steps, places, strict=True):
+    rows = _folded(steps)
+    width = min(40, max((len(place) for place, _ in rows), default=0))
+    for place, step in rows:
         yield from _step(step, place, width)
 
 
-def _place(step: Mapping[str, Any]) -> str:
-    cell = f"[{step['cell']}]" if step["cell"] else ""
-    return f"{step['job']}{cell}/{step['step']}"
+def _folded(steps: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """One row a step; cells in which it does the same are one row: ``test[×6]/unit``."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for step in steps:
+        same = {name: value for name, value in step.items() if name != "cell"}
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(step)
+    rows = []
+    for first, *others in groups.values():
+        cell = f"[{first['cell']}]" if first["cell"] else ""
+        if others:
+            cell = f"[×{len(others) + 1}]"
+        rows.append((f"{first['job']}{cell}/{first['step']}", first))
+    return rows
 
 
 def _step(step: Mapping[str, Any], place: str, width: int) -> Iterator[str]:

@@ -33,6 +33,8 @@ from linkspan.workflows.verbs import Verbs
 
 PORTS: Final = "ports"
 """The setting, of any verb, whose entries publish ports of this machine."""
+PUSHES: Final = "push"
+"""The verb whose images go to registries."""
 _PLAN_LIMIT_S: Final = 30.0
 
 
@@ -272,7 +274,20 @@ class Planner:
         except LinkspanError as error:
             self._problem(workflow, job.file, error.message, step.verb_span or step.span)
             return planned
+        if step.verb == PUSHES:
+            await self._destinations(workflow, job, step, settings)
         return await self._ask(workflow, job, step, settings, planned)
+
+    async def _destinations(
+        self, workflow: Workflow, job: Job, step: Step, settings: Mapping[str, Json]
+    ) -> None:
+        """Registries that an image would be pushed to must know us."""
+        for name in settings.get("tags") or [settings.get("image")]:
+            if not isinstance(name, str) or "${{" in name or name.startswith("sha256:"):
+                continue
+            fault = await self._images.destination(name)
+            if fault:
+                self._problem(workflow, job.file, f"'{name}': {fault}", step.verb_span or step.span)
 
     async def _ask(
         self,

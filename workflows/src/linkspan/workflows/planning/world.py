@@ -12,7 +12,13 @@ from typing import Any, Final
 import trio
 
 from linkspan.sdk.drivers.registry import Registry
-from linkspan.sdk.errors import LinkspanError, NotFound, PermissionDenied, Unauthenticated
+from linkspan.sdk.errors import (
+    LinkspanError,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.reference import parse_reference
@@ -69,19 +75,49 @@ class Images:
         else:
             return "", image.id
         try:
-            reference = parse_reference(name).with_default_tag()
-            registry: Registry[Any] = self._host.driver("registry")
-            with trio.fail_after(REGISTRY_LIMIT_S):
-                manifest = await registry.manifest(reference, Credentials())
-        except trio.TooSlowError:
-            return f"its registry was silent for {REGISTRY_LIMIT_S:g}s", ""
-        except (Unauthenticated, PermissionDenied):
-            return f"its registry wants a login: linkspan login {reference.domain}", ""
+            digest = await self._ask(name)
         except NotFound as error:
             return f"it is not here, and not in its registry ({error.message})", ""
         except LinkspanError as error:
-            return f"it is not here, and its registry cannot be asked ({error.message})", ""
-        return "", f"pulled, {manifest.descriptor.digest}"
+            return f"it is not here, and {error.message}", ""
+        return "", f"pulled, {digest}"
+
+    async def destination(self, name: str) -> str:
+        """Why an image cannot be pushed under a name; empty if its registry answers us."""
+        key = f"to {name}"
+        if key not in self._answers:
+            try:
+                await self._ask(name)
+            except NotFound:
+                self._answers[key] = ("", "")
+            except LinkspanError as error:
+                self._answers[key] = (error.message, "")
+            else:
+                self._answers[key] = ("", "")
+        return self._answers[key][0]
+
+    async def _ask(self, name: str) -> str:
+        """The digest that a registry has under a name.
+
+        Raises:
+            NotFound: It has none.
+            LinkspanError: It cannot be asked; the message goes on from "it is not here, and".
+        """
+        reference = parse_reference(name).with_default_tag()
+        registry: Registry[Any] = self._host.driver("registry")
+        try:
+            with trio.fail_after(REGISTRY_LIMIT_S):
+                manifest = await registry.manifest(reference, Credentials())
+        except trio.TooSlowError:
+            raise Unavailable(f"its registry was silent for {REGISTRY_LIMIT_S:g}s") from None
+        except (Unauthenticated, PermissionDenied) as error:
+            words = f"its registry wants a login: linkspan login {reference.domain}"
+            raise Unauthenticated(words) from error
+        except NotFound:
+            raise
+        except LinkspanError as error:
+            raise Unavailable(f"its registry cannot be asked ({error.message})") from error
+        return manifest.descriptor.digest
 
 
 def published(text: str) -> tuple[str, int, str] | None:
