@@ -215,3 +215,35 @@ def test_a_workflow_on_a_full_disk_fails_and_says_why(
     assert aboard.containers() == []
     disk.empty()
     assert "well" in aboard.cli("workflow", "run", pipeline, "--verbose").said
+
+
+def test_loads_copies_and_commits_on_a_full_disk_say_why_and_work_once_there_is_space(
+    aboard: Daemon, disk: Disk, tmp_path: Path
+) -> None:
+    cargo = tmp_path / "cargo"
+    cargo.write_bytes(os.urandom(6 << 20))
+    aboard.docker("create", "--name", "box", "busybox")
+    aboard.docker("create", "--name", "heavy", "busybox")
+    aboard.docker("cp", cargo, "heavy:/cargo")
+    aboard.docker("commit", "heavy", "loaded:1")
+    aboard.docker("save", "-o", tmp_path / "saved.tar", "loaded:1")
+    aboard.docker("rmi", "loaded:1")
+    before = aboard.images()
+    disk.fill(but_bytes=3 << 20)
+    for words in (
+        ("load", "-i", tmp_path / "saved.tar"),
+        ("cp", cargo, "box:/cargo"),
+        ("commit", "heavy", "half:1"),
+    ):
+        done = aboard.docker(*words, status=1)
+        assert no_space(done.said), done.said
+        assert aboard.images() == before
+        if words[0] == "cp":
+            # What has arrived of a file stays, as with any copy.
+            aboard.docker("rm", "box")
+        until(f"what was half-made of {words[0]} goes", lambda: disk.free() > 2 << 20)
+    disk.empty()
+    assert aboard.docker("load", "-i", tmp_path / "saved.tar").out == "Loaded image: loaded:1\n"
+    said = aboard.docker("run", "--rm", "loaded:1", "wc", "-c", "/cargo").out
+    assert said.split()[0] == str(6 << 20)
+    aboard.docker("commit", "heavy", "whole:1")

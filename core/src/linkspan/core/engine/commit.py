@@ -14,6 +14,7 @@ from linkspan.core.engine.files import MOUNT_POINTS
 from linkspan.core.engine.images import ImageStore, tag_names
 from linkspan.core.engine.lifecycle import Lifecycle
 from linkspan.sdk.clock import rfc3339
+from linkspan.sdk.drivers.runtime import RuntimeCap
 from linkspan.sdk.errors import Conflict
 from linkspan.sdk.host import CommitSpec, NewImage
 from linkspan.sdk.image_config import healthcheck_document
@@ -73,7 +74,8 @@ class Committer:
         async with AsyncExitStack() as stack:
             async with entry.lock:
                 refuse_if_removing(entry)
-                if pause and entry.status is ContainerStatus.RUNNING:
+                can_pause = RuntimeCap.PAUSE in self._drivers.runtime.capabilities
+                if pause and can_pause and entry.status is ContainerStatus.RUNNING:
                     await self._drivers.runtime.pause(entry.container.id)
                     stack.push_async_callback(self._thaw, entry)
             return await self._drivers.snapshots.commit(

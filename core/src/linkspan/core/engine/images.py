@@ -7,7 +7,7 @@ layers belong to their drivers; which of them are still needed is decided here.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import attrs
 import trio
@@ -384,6 +384,17 @@ class ImageStore:
         for name in self._drivers.names("builder"):
             layers.update(await self._drivers.get("builder", name).cached_layers())
         return layers, blobs
+
+    async def drop(self, chains: Sequence[str], blobs: Iterable[str]) -> None:
+        """Remove layers, the upper ones first, and blobs, as far as nothing needs them."""
+        async with self._turn:
+            layers, needed = await self.needed()
+            for chain in chains:
+                if chain not in layers:
+                    with suppress(Conflict):
+                        await self._drivers.snapshots.remove_layer(chain)
+            for digest in set(blobs) - needed:
+                await self._drivers.content.delete(digest)
 
     async def gc(self, snapshots: Iterable[str], *, at_once: bool) -> dict[str, str]:
         """Remove layers, snapshots and blobs that nothing needs; what was removed → why.

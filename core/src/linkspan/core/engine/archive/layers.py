@@ -51,6 +51,8 @@ class ArrivingLayers:
         self._nursery: trio.Nursery | None = None
         self._batch = new_id()[:12]
         self._unpacked: list[ArrivedLayer] = []
+        self._kept: list[str] = []
+        self._named: list[str] = []
 
     def lease(self, *names: str) -> None:
         """Keep blobs and layers until the archive is done with."""
@@ -124,6 +126,7 @@ class ArrivingLayers:
                         code="digest_mismatch",
                     )
                 self.lease(found)
+                self._kept.append(found)
                 await ingest.commit(found, size_bytes=size, verified=True)
             except BaseException:
                 with trio.CancelScope(shield=True):
@@ -174,6 +177,7 @@ class ArrivingLayers:
             await self._apply(
                 ApplyRequest(ref=ref, digest=layer.blob.digest, diff_id=layer.diff_id)
             )
+        self._named.append(chain)
         await snapshots.commit_applied(ref, name=chain, parent=parent)
 
     async def discard(self) -> None:
@@ -181,6 +185,10 @@ class ArrivingLayers:
         for layer in self._unpacked:
             if layer.ref:
                 await self._drivers.snapshots.discard(layer.ref)
+
+    async def drop(self) -> None:
+        """Remove what has come with the archive, but for what images need."""
+        await self._images.drop(list(reversed(self._named)), self._kept)
 
 
 @asynccontextmanager
@@ -190,9 +198,13 @@ async def arriving_layers(images: ImageStore, drivers: Drivers) -> AsyncIterator
         layers = ArrivingLayers(images, drivers, leases)
         try:
             yield layers
-        finally:
+        except BaseException:
             with trio.CancelScope(shield=True):
                 await layers.discard()
+                leases.close()
+                await layers.drop()
+            raise
+        await layers.discard()
 
 
 class _Nothing:
