@@ -229,12 +229,12 @@ def test_loads_copies_and_commits_on_a_full_disk_say_why_and_work_once_there_is_
     aboard.docker("save", "-o", tmp_path / "saved.tar", "loaded:1")
     aboard.docker("rmi", "loaded:1")
     before = aboard.images()
-    disk.fill(but_bytes=3 << 20)
     for words in (
         ("load", "-i", tmp_path / "saved.tar"),
         ("cp", cargo, "box:/cargo"),
         ("commit", "heavy", "half:1"),
     ):
+        disk.fill(but_bytes=3 << 20)
         done = aboard.docker(*words, status=1)
         assert no_space(done.said), done.said
         assert aboard.images() == before
