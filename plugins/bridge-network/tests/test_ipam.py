@@ -83,11 +83,13 @@ def test_no_address_is_had_twice(steps, random):
 
 
 def test_the_first_pool_that_the_host_does_not_route_to_is_chosen():
+    """Behaviour 50."""
     pool = choose(own=["172.17.0.0/16"], foreign=["172.18.4.0/24", "0.0.0.0/32", "172.19.0.5/32"])
     assert (pool.subnet, pool.gateway) == ("172.20.0.0/16", "172.20.0.1")
 
 
 def test_pools_run_out_and_the_option_is_named():
+    """Behaviour 50."""
     pools = (PoolConfig(base="10.0.0.0/23", size=24),)
     assert choose(pools=pools, own=["10.0.0.0/24"]).subnet == "10.0.1.0/24"
     with pytest.raises(InvalidArgument, match="fully subnetted") as caught:

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.system
 
 
 async def test_fifty_containers_come_and_go_and_nothing_of_them_stays(lab, shell, fake_host):
+    """Behaviour 76."""
     net = await lab.network("bridge")
     before = shell("nft -j list ruleset")
 
@@ -47,6 +48,7 @@ def without_counters(text):
 
 
 async def test_two_daemons_live_side_by_side_and_apart(lab, tmp_path, shell):
+    """Behaviour 32."""
     root = tmp_path / "second"
     second_host = FakeHost(
         root=root, nursery=lab.nursery, daemon_id="second", bridge_address="10.250.0.1/24"
@@ -139,6 +141,7 @@ async def test_sandboxes_that_no_container_has_are_collected(lab):
 
 
 async def test_a_fixed_mac_and_interface_name_are_kept(lab):
+    """Behaviour 47."""
     net = await lab.network("bridge", subnet="10.201.0.0/24")
     wishes = EndpointSpec(
         mac_address="02:42:AC:11:00:99",
@@ -153,6 +156,7 @@ async def test_a_fixed_mac_and_interface_name_are_kept(lab):
 
 
 async def test_the_mtu_of_a_network_is_that_of_all_its_links(lab, shell):
+    """Behaviour 73."""
     options = {"com.docker.network.driver.mtu": "1400"}
     net = await lab.network("small", subnet="10.201.0.0/24", options=options)
     await lab.attach("a1", net)

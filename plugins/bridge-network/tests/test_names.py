@@ -96,6 +96,7 @@ def upstream(lab, tmp_path, monkeypatch):
 
 
 async def test_containers_know_each_other_by_name_alias_and_short_id(lab, upstream):
+    """Behaviour 58."""
     net = await lab.network("shop", subnet="10.201.0.0/24")
     db = await lab.attach("db", (net, EndpointSpec(aliases=("Store",))))
     await lab.attach("web", net)
@@ -106,6 +107,7 @@ async def test_containers_know_each_other_by_name_alias_and_short_id(lab, upstre
 
 
 async def test_a_shared_alias_leads_to_all_who_have_it_and_are_there(lab, upstream):
+    """Behaviour 55."""
     net = await lab.network("shop", subnet="10.201.0.0/24")
     for name in ("w1", "w2"):
         await lab.attach(name, (net, EndpointSpec(aliases=("web",))))
@@ -115,6 +117,7 @@ async def test_a_shared_alias_leads_to_all_who_have_it_and_are_there(lab, upstre
 
 
 async def test_a_known_name_without_that_record_is_answered_empty(lab, upstream):
+    """Behaviour 57."""
     net = await lab.network("shop", subnet="10.201.0.0/24")
     await lab.attach("db", net)
     for kind in (AAAA, MX):
@@ -123,6 +126,7 @@ async def test_a_known_name_without_that_record_is_answered_empty(lab, upstream)
 
 
 async def test_an_address_leads_back_to_a_name(lab, upstream):
+    """Behaviour 59."""
     net = await lab.network("shop", subnet="10.201.0.0/24")
     await lab.attach("db", net)
     code, found = await ask(lab, "db", "2.0.201.10.in-addr.arpa", PTR)
@@ -130,6 +134,7 @@ async def test_an_address_leads_back_to_a_name(lab, upstream):
 
 
 async def test_names_of_other_networks_are_not_known(lab, upstream):
+    """Behaviour 56."""
     shop = await lab.network("shop", subnet="10.201.0.0/24")
     office = await lab.network("office", subnet="10.202.0.0/24")
     await lab.attach("db", shop)
@@ -150,6 +155,7 @@ async def test_other_names_are_asked_of_the_hosts_servers(lab, upstream):
 
 
 async def test_a_containers_own_servers_are_asked_from_within_it(lab, upstream):
+    """Behaviour 65."""
     net = await lab.network("shop", subnet="10.201.0.0/24")
     seen = []
 
@@ -169,6 +175,7 @@ async def test_a_containers_own_servers_are_asked_from_within_it(lab, upstream):
 
 
 async def test_a_container_may_have_port_53_itself(lab, upstream):
+    """Behaviour 64."""
     net = await lab.network("shop", subnet="10.201.0.0/24")
     await lab.attach("dns", net)
     with lab._listen("dns", "0.0.0.0", 53), lab._listen("dns", "0.0.0.0", 53, "udp"):
@@ -176,6 +183,7 @@ async def test_a_container_may_have_port_53_itself(lab, upstream):
 
 
 async def test_an_internal_network_is_not_a_way_to_the_hosts_servers(lab, upstream):
+    """Behaviour 63."""
     net = await lab.network("shop", subnet="10.201.0.0/24", internal=True)
     await lab.attach("db", net)
     assert await addresses(lab, "db", "db") == ["10.201.0.2"]
@@ -184,6 +192,7 @@ async def test_an_internal_network_is_not_a_way_to_the_hosts_servers(lab, upstre
 
 
 async def test_a_dead_first_server_costs_a_second(lab, upstream):
+    """Behaviour 60."""
     net = await lab.network("shop", subnet="10.201.0.0/24")
     path = sandbox_files.HOST_RESOLV_CONF
     path.write_text(f"nameserver 198.51.100.77\nnameserver {lab.lan_address}\n")
@@ -192,6 +201,7 @@ async def test_a_dead_first_server_costs_a_second(lab, upstream):
 
 
 async def test_a_single_label_stays_here_when_the_user_wants_dots(lab, upstream):
+    """Behaviour 66."""
     net = await lab.network("shop", subnet="10.201.0.0/24")
     await lab.attach("web", net, dns_options=("ndots:2",))
     assert await ask(lab, "web", "nobody") == (3, [])
@@ -199,6 +209,7 @@ async def test_a_single_label_stays_here_when_the_user_wants_dots(lab, upstream)
 
 
 async def test_many_questions_from_one_socket_are_all_answered(lab, upstream):
+    """Behaviour 67."""
     net = await lab.network("shop", subnet="10.201.0.0/24")
     await lab.attach("db", net)
     with trio.socket.from_stdlib_socket(lab.socket("db", "udp")) as sock:
@@ -213,6 +224,7 @@ async def test_many_questions_from_one_socket_are_all_answered(lab, upstream):
 
 
 async def test_nonsense_does_not_stop_the_service(lab, upstream):
+    """Behaviour 68."""
     net = await lab.network("shop", subnet="10.201.0.0/24")
     await lab.attach("db", net)
     with trio.socket.from_stdlib_socket(lab.socket("db", "udp")) as sock:
@@ -254,6 +266,7 @@ async def test_names_come_with_the_first_network_that_has_them(lab, upstream):
 
 
 async def test_a_users_resolv_conf_is_left_alone(lab, upstream):
+    """Behaviour 70."""
     default = await lab.network("bridge", subnet="10.200.0.0/24")
     shop = await lab.network("shop", subnet="10.201.0.0/24")
     sandbox = await lab.attach("web", default)
@@ -277,6 +290,7 @@ async def test_links_are_names_for_one_container_only(lab, upstream):
 
 
 async def test_host_gateway_is_the_host(lab, upstream):
+    """Behaviour 69."""
     default = await lab.network("bridge", subnet="10.200.0.0/24")
     lab.listen("host", "", 9998)
     sandbox = await lab.attach("web", default, extra_hosts=("box:host-gateway",))

@@ -36,6 +36,7 @@ async def check(lab, rows):
 
 
 async def test_a_published_port_is_reached_from_everywhere_and_sees_outside_clients(lab):
+    """Behaviours 1, 3, 4, 12, 13, 14."""
     net = await lab.network("bridge", subnet="10.201.0.0/24")
     other = await lab.network("other", subnet="10.202.0.0/24")
     ports = tuple(
@@ -63,6 +64,7 @@ async def test_a_published_port_is_reached_from_everywhere_and_sees_outside_clie
 
 
 async def test_a_port_on_one_address_is_reached_there_only(lab):
+    """Behaviours 6, 10, 11."""
     net = await lab.network("bridge", subnet="10.201.0.0/24")
     host = lab.host_address
     loopback = PortBinding(container_port=80, host_port=8081, host_ip="127.0.0.1")
@@ -93,6 +95,7 @@ async def test_a_loopback_port_is_refused_to_neighbours(lab):
 
 
 async def test_networks_are_isolated_and_only_published_ports_lead_in(lab):
+    """Behaviours 15, 16, 17."""
     net = await lab.network("bridge", subnet="10.201.0.0/24")
     other = await lab.network("other", subnet="10.202.0.0/24")
     await lab.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
@@ -117,6 +120,7 @@ async def test_networks_are_isolated_and_only_published_ports_lead_in(lab):
 
 
 async def test_an_internal_network_is_reached_from_within_and_from_the_host_only(lab):
+    """Behaviours 20, 21."""
     net = await lab.network("bridge", subnet="10.201.0.0/24")
     inner = await lab.network("inner", subnet="10.203.0.0/24", internal=True)
     await lab.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
@@ -141,6 +145,7 @@ async def test_an_internal_network_is_reached_from_within_and_from_the_host_only
 
 
 async def test_a_container_on_an_internal_and_another_network_goes_out_by_the_other(lab):
+    """Behaviour 22."""
     inner = await lab.network("inner", subnet="10.203.0.0/24", internal=True)
     net = await lab.network("net", subnet="10.201.0.0/24")
     port = PortBinding(container_port=80, host_port=8080)
@@ -156,6 +161,7 @@ async def test_a_container_on_an_internal_and_another_network_goes_out_by_the_ot
 
 
 async def test_without_icc_peers_meet_over_published_ports_only(lab):
+    """Behaviour 23."""
     options = {"com.docker.network.bridge.enable_icc": "false"}
     net = await lab.network("quiet", subnet="10.201.0.0/24", options=options)
     await lab.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
@@ -172,6 +178,7 @@ async def test_without_icc_peers_meet_over_published_ports_only(lab):
 
 
 async def test_without_masquerade_the_containers_address_is_seen(lab):
+    """Behaviour 24."""
     options = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
     net = await lab.network("plain", subnet="10.201.0.0/24", options=options)
     await lab.attach("a1", net)
@@ -204,6 +211,7 @@ async def test_ports_end_with_their_container(lab):
 
 
 async def test_a_udp_client_with_a_fixed_port_meets_the_new_container(lab):
+    """Behaviours 41, 42."""
     net = await lab.network("bridge", subnet="10.201.0.0/24")
     port = PortBinding(container_port=80, host_port=8080, protocol="udp")
 
@@ -220,6 +228,7 @@ async def test_a_udp_client_with_a_fixed_port_meets_the_new_container(lab):
 
 
 async def test_a_port_of_another_process_is_refused_by_its_name(lab):
+    """Behaviour 33."""
     net = await lab.network("bridge", subnet="10.201.0.0/24")
     lab.listen("host", "127.0.0.1", 8080)
     port = PortBinding(container_port=80, host_port=8080)
@@ -234,6 +243,7 @@ async def test_a_port_of_another_process_is_refused_by_its_name(lab):
 
 
 async def test_a_reserved_port_cannot_be_taken_by_another_process(lab):
+    """Behaviour 34."""
     net = await lab.network("bridge", subnet="10.201.0.0/24")
     await lab.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
     with pytest.raises(OSError, match="in use"):
@@ -257,6 +267,7 @@ async def test_a_connected_network_brings_an_interface_and_a_way_out(lab):
 
 
 async def test_ports_and_default_route_move_when_their_network_is_left(lab):
+    """Behaviour 45."""
     first = await lab.network("first", subnet="10.201.0.0/24")
     second = await lab.network("second", subnet="10.202.0.0/24")
     port = PortBinding(container_port=80, host_port=8080)

@@ -196,6 +196,7 @@ async def test_names_are_answered_again_and_known_to_new_containers(restored, re
 
 
 async def test_what_no_record_knows_is_removed(restored, fake_host):
+    """Behaviour 30."""
     known = restored.sandboxes.values()
     assert await asked(restored, "lan", restored.host_address, 8090) == "refused"
     folders = {path.name for path in (fake_host.run_dir / "sandboxes").iterdir()}
@@ -220,6 +221,7 @@ async def test_a_bridge_that_was_deleted_meanwhile_is_made_again(records, surviv
 
 
 async def test_a_flush_of_all_rules_changes_nothing_daemon_or_not(records, survivors, fake_host):
+    """Behaviour 28."""
     subprocess.run(["nft", "flush", "ruleset"], check=True)
     await check_reachability(survivors)
     async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
@@ -231,6 +233,7 @@ async def test_a_flush_of_all_rules_changes_nothing_daemon_or_not(records, survi
 
 
 async def test_rules_outlive_the_daemon_and_its_keeper(records, survivors, fake_host):
+    """Behaviour 30."""
     kill_keeper(fake_host.run_dir)
     await check_reachability(survivors)
     subprocess.run(["nft", "flush", "ruleset"], check=True)  # now they are anybody's
@@ -256,6 +259,7 @@ async def test_a_keeper_that_was_killed_is_started_again_with_all_it_held(restor
 
 
 async def test_relayed_connections_go_on_while_the_daemon_restarts(records, survivors, fake_host):
+    """Behaviour 29."""
     lab = survivors
     stream = await lab.connect("host", "::1", 8080)
     async with stream:
