@@ -94,7 +94,7 @@ class FakeContainers:
         if spec.healthcheck is not None and spec.healthcheck.test != ("NONE",):
             state = attrs.evolve(state, health=Health(status=self.engine.health))
         entry.container = attrs.evolve(entry.container, state=state)
-        if not spec.mounts:
+        if not spec.mounts or spec.mounts[0].target != "/workspace":
             return
         workspace, control = (Path(mount.source) for mount in spec.mounts[:2])
         env = dict(pair.split("=", 1) for pair in spec.env)

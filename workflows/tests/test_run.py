@@ -489,3 +489,52 @@ async def test_a_wrong_pipeline_or_input_starts_nothing(bench):
         await bench.start("jobs: {a: {steps: [{run: 'true'}]}}", y="1")
     assert bench.manager.list_runs() == []
     assert list((bench.host.state_dir / "runs").iterdir()) == []
+
+
+async def test_a_service_is_made_as_its_keys_say(bench):
+    run = await bench.run("""
+jobs:
+  a:
+    services:
+      db:
+        image: img
+        ports: ["127.0.0.1:8080:80", "53/udp"]
+        volumes: ["data:/data", "./conf:/conf:ro"]
+        mem_limit: 64Mi
+        shm_size: 1Mi
+        ulimits: {nofile: 100, nproc: {soft: 5, hard: 9}}
+        cap_drop: [ALL]
+        init: true
+        labels: {x: "${{ run.name }}"}
+        stop_grace_period: 2s
+        healthcheck: {test: [CMD, "true"], start_interval: 1s}
+    steps: [{run: 'true'}]
+""")
+    assert run["state"] == "success", run
+    spec = bench.engine.containers.made[0]
+    assert [(p.host_ip, p.host_port, p.container_port, p.protocol) for p in spec.ports] == [
+        ("127.0.0.1", 8080, 80, "tcp"),
+        ("", 0, 53, "udp"),
+    ]
+    assert [(m.type, m.target, m.read_only) for m in spec.mounts] == [
+        ("volume", "/data", False),
+        ("bind", "/conf", True),
+    ]
+    assert (spec.resources.memory_bytes, spec.shm_size_bytes) == (64 * 2**20, 2**20)
+    assert [(u.name, u.soft, u.hard) for u in spec.resources.ulimits] == [
+        ("nofile", 100, 100),
+        ("nproc", 5, 9),
+    ]
+    assert (spec.cap_drop, spec.init, spec.stop_timeout_s) == (("ALL",), True, 2)
+    assert spec.labels["x"] == "p"
+    assert spec.healthcheck.start_interval_s == 1.0
+
+
+@pytest.mark.parametrize("volume", ["./../..:/x", "/etc:x", "a:/b:rx"])
+async def test_a_volume_that_is_none_or_leads_away_fails_the_job(bench, volume):
+    run = await bench.run(f"""
+inputs: {{v: {{type: string, default: "{volume}"}}}}
+jobs: {{a: {{volumes: ["${{{{ inputs.v }}}}"], steps: [{{run: 'true'}}]}}}}
+""")
+    assert run["state"] == "failed"
+    assert "volume" in run["jobs"][0]["error"]["message"]

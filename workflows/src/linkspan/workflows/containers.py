@@ -10,6 +10,7 @@ import trio
 from linkspan.sdk.errors import LinkspanError, NotFound
 from linkspan.sdk.host import Engine
 from linkspan.sdk.model.container import (
+    Container,
     ContainerFilter,
     ContainerSpec,
     ExitStatus,
@@ -107,6 +108,13 @@ def container_spec(script: Script) -> ContainerSpec:
     )
 
 
+async def create_container(engine: Engine, spec: ContainerSpec) -> Container:
+    """Make a container. Cancelled only before or after that: what is made is known to the caller."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    with trio.CancelScope(shield=True):
+        return await engine.containers.create(spec)
+
+
 class _Reader:
     """Reads a container's output to its end, also what it says while it is being stopped.
 
@@ -155,7 +163,7 @@ async def run_script(
     If cancelled: the process has got SIGTERM, after ``grace_s`` SIGKILL, and the container is gone.
     """
     await trio.to_thread.run_sync(write_script, script)
-    container = await engine.containers.create(container_spec(script))
+    container = await create_container(engine, container_spec(script))
     waiter = engine.containers.waiter(container.id, "next-exit")
     reader = _Reader(engine, container.id, log)
     ended = False

@@ -11,16 +11,18 @@ from linkspan.sdk.progress import Progress
 from linkspan.workflows.expressions import EvaluationFailed, Scope, decides_about_failure
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.granting import grant
+from linkspan.workflows.jobfiles import JobFiles
 from linkspan.workflows.journal import JournalFailed
+from linkspan.workflows.place import Place
+from linkspan.workflows.run_functions import RunFunctions
 from linkspan.workflows.running import Fault, Run, fault_of, truth
 from linkspan.workflows.sequence import StepSequence, result_of
 from linkspan.workflows.sidecars import Sidecars
 from linkspan.workflows.state import BAD, GOOD
-from linkspan.workflows.step import SUSPENDED, Place, StepRunner
+from linkspan.workflows.step import SUSPENDED, StepRunner
 from linkspan.workflows.steplog import StepLog
 from linkspan.workflows.units import Unit
 from linkspan.workflows.values import resolve, resolve_text, resolve_texts
-from linkspan.workflows.workspace import copy_tree
 
 log = logging.getLogger(__name__)
 
@@ -172,31 +174,42 @@ class JobRunner:
 
     async def _work(self, contexts: dict[str, Json]) -> str:
         folder = self.run.job_folder(self.job)
-        await trio.to_thread.run_sync(self._prepare)
         secrets = await grant(self.run, self.unit.frame, self.job.secrets)
-        scope = Scope(contexts={**contexts, "secrets": secrets}, status=self._status)
-        env = {**contexts["env"], **resolve_texts(self.job.env, scope)}
+        call = RunFunctions(folder / "workspace", self.run.host.engine)
+        scope = Scope(contexts={**contexts, "secrets": secrets}, status=self._status, call=call)
         job_log = StepLog(folder / "job.log", self._on_line, self.run.recorder.masks)
+        files = JobFiles(self.run, self.unit, job_log.add)
         sidecars = Sidecars(
             run=self.run,
             job=self.job,
             progress=self._progress,
             say=job_log.add,
         )
+        kept_files = False
         try:
+            await files.prepare(scope)
+            env = {**contexts["env"], **resolve_texts(self.job.env, scope)}
             await sidecars.start(scope)
             place = Place(
                 unit=self.unit,
                 contexts=contexts,
                 env=env,
-                workspace=folder / "workspace",
+                workspace=files.workspace,
                 network=sidecars.network or "default",
                 services=sidecars.contexts,
                 secrets=secrets,
+                mounts=files.mounts,
             )
             self._sequence = StepSequence(self.run, place)
             suspended = await self._sequence()
+            kept_files = True
+            if not suspended:
+                states = self.run.job_state(self.job).steps.values()
+                good = result_of([step.result for step in states]) not in BAD
+                await files.finish(good=good, scope=scope)
         finally:
+            if not kept_files and self._sequence is not None:
+                await files.finish_quietly(scope)
             await sidecars.stop()
             await job_log.flush()
         return SUSPENDED if suspended else await self._conclude(place)
@@ -214,12 +227,6 @@ class JobRunner:
             current=progress.current,
             total=progress.total,
         )
-
-    def _prepare(self) -> None:
-        folder = self.run.job_folder(self.job)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "workspace").exists():
-            copy_tree(self.run.folder / "source", folder / "workspace")
 
     async def _conclude(self, place: Place) -> str:
         states = self.run.job_state(self.job).steps.values()

@@ -8,9 +8,10 @@ import trio
 from linkspan.workflows.expressions import EvaluationFailed
 from linkspan.workflows.journal import JournalFailed
 from linkspan.workflows.model import Step
+from linkspan.workflows.place import Place
 from linkspan.workflows.running import Run, fault_of
 from linkspan.workflows.state import BAD, kept, worst
-from linkspan.workflows.step import SUSPENDED, Place, StepRunner
+from linkspan.workflows.step import SUSPENDED, StepRunner
 
 
 @attrs.define(kw_only=True)

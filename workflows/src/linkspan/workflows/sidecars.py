@@ -1,5 +1,6 @@
 """A job's network and the services beside it: up and healthy before the first step."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -14,20 +15,24 @@ from linkspan.sdk.model.container import (
     ContainerStatus,
     Healthcheck,
     HealthStatus,
+    Resources,
+    Ulimit,
 )
 from linkspan.sdk.model.network import EndpointSpec, NetworkSpec
 from linkspan.sdk.model.process import LogQuery
 from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL
 from linkspan.sdk.progress import ProgressSink
-from linkspan.workflows.containers import remove_container
+from linkspan.workflows.containers import create_container, remove_container
 from linkspan.workflows.expressions import Scope
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.model import Job, JobService
+from linkspan.workflows.mounts import mount_of, port_of
 from linkspan.workflows.running import Run, truth
 from linkspan.workflows.values import resolve_text, resolve_texts
 
 HEALTH_LIMIT_S: Final = 300.0
 """For a service whose own check never says anything; its retries end it before."""
+_SHM_BYTES: Final = 64 * 1024 * 1024
 _LOOK_AGAIN_S: Final = 0.1
 
 
@@ -82,8 +87,9 @@ class Sidecars:
         if not scripts and not wanted:
             return
         name = f"linkspan-{self.run.id}-{self.job.id}"
-        network = await self.engine.networks.create(NetworkSpec(name=name, labels=self.labels))
-        self.network = network.name
+        with trio.CancelScope(shield=True):
+            network = await self.engine.networks.create(NetworkSpec(name=name, labels=self.labels))
+            self.network = network.name
         for service in wanted:
             await self._start_service(service, scope)
 
@@ -106,8 +112,8 @@ class Sidecars:
 
     async def _start_service(self, service: JobService, scope: Scope) -> None:
         spec = self._spec(service, scope)
-        image = await self.run.image(spec.image, self.progress, job=self.job.id)
-        container = await self.engine.containers.create(attrs.evolve(spec, image=image))
+        image = await self._image(service, spec.image)
+        container = await create_container(self.engine, attrs.evolve(spec, image=image))
         self.running[service.name] = container.id
         await self.engine.containers.start(container.id)
         self.say(f"service {service.name} started")
@@ -118,6 +124,14 @@ class Sidecars:
             "address": addresses[0] if addresses else "",
         }
 
+    async def _image(self, service: JobService, name: str) -> str:
+        """What the service is made from, as its ``pull_policy`` says."""
+        if service.pull_policy == "always":
+            return (await self.engine.images.pull(name, progress=self.progress)).id
+        if service.pull_policy == "never":
+            return self.engine.images.inspect(name).id
+        return await self.run.image(name, self.progress, job=self.job.id)
+
     def _spec(self, service: JobService, scope: Scope) -> ContainerSpec:
         def words(texts: tuple[object, ...] | None) -> tuple[str, ...] | None:
             if texts is None:
@@ -125,7 +139,8 @@ class Sidecars:
             return tuple(resolve_text(text, scope) for text in texts)  # type: ignore[arg-type]
 
         environment = resolve_texts(service.environment, scope)
-        check = service.healthcheck
+        grace = service.stop_grace_period_s
+        workspace = self.run.job_folder(self.job) / "workspace"
         return ContainerSpec(
             image=resolve_text(service.image, scope),
             command=words(service.command),
@@ -133,20 +148,31 @@ class Sidecars:
             env=tuple(f"{name}={value}" for name, value in environment.items()),
             user=service.user,
             working_dir=service.working_dir,
-            labels=self.labels,
-            hostname=service.name,
+            labels={**resolve_texts(service.labels, scope), **self.labels},
+            hostname=service.hostname or service.name,
             tmpfs=_tmpfs(service.tmpfs),
-            healthcheck=None
-            if check is None
-            else Healthcheck(
-                test=words(check.test) or (),
-                interval_s=check.interval_s,
-                timeout_s=check.timeout_s,
-                retries=check.retries,
-                start_period_s=check.start_period_s,
-            ),
+            healthcheck=_healthcheck(service, words),
             network_mode=self.network,
             networks={self.network: EndpointSpec(aliases=(service.name,))},
+            cap_add=service.cap_add,
+            cap_drop=service.cap_drop,
+            dns=service.dns,
+            extra_hosts=service.extra_hosts,
+            init=service.init or None,
+            ports=tuple(port_of(text) for text in words(service.ports) or ()),
+            mounts=tuple(mount_of(text, workspace) for text in words(service.volumes) or ()),
+            privileged=service.privileged,
+            read_only=service.read_only,
+            sysctls=resolve_texts(service.sysctls, scope),
+            stop_timeout_s=None if grace is None else math.ceil(grace),
+            resources=Resources(
+                memory_bytes=service.mem_limit,
+                ulimits=tuple(
+                    Ulimit(name=name, soft=soft, hard=hard)
+                    for name, (soft, hard) in service.ulimits.items()
+                ),
+            ),
+            shm_size_bytes=service.shm_size or _SHM_BYTES,
         )
 
     async def _healthy(self, service: JobService, container: str) -> Container:
@@ -192,3 +218,19 @@ def _tmpfs(entries: tuple[str, ...]) -> Mapping[str, str]:
     """Compose's ``path:options``."""
     pairs = (entry.partition(":") for entry in entries)
     return {path: options for path, _, options in pairs}
+
+
+def _healthcheck(
+    service: JobService, words: Callable[[tuple[object, ...] | None], tuple[str, ...] | None]
+) -> Healthcheck | None:
+    check = service.healthcheck
+    if check is None:
+        return None
+    return Healthcheck(
+        test=words(check.test) or (),
+        interval_s=check.interval_s,
+        timeout_s=check.timeout_s,
+        retries=check.retries,
+        start_period_s=check.start_period_s,
+        start_interval_s=check.start_interval_s,
+    )

@@ -7,8 +7,7 @@ by a crash; ``settle`` asks its driver what became of it.
 
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -16,7 +15,6 @@ import trio
 
 from linkspan.sdk.drivers.step import NeedsDecision, Step as StepDriver
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
-from linkspan.sdk.model.container import Mount
 from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL, STEP_LABEL, Question, StepIntent
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.workflows.approvals import PAUSED, outputs_of, pause_question, record_of
@@ -26,71 +24,24 @@ from linkspan.workflows.expressions import EvaluationFailed, Scope, decides_abou
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.granting import grant
 from linkspan.workflows.journal import JournalFailed
-from linkspan.workflows.model import Job, OnFailure, Retry, Step
+from linkspan.workflows.memo import Memo
+from linkspan.workflows.model import OnFailure, Retry, Step
 from linkspan.workflows.outputs import read_outputs
+from linkspan.workflows.place import Place, StepsSeen
 from linkspan.workflows.run_functions import RunFunctions
 from linkspan.workflows.running import Fault, Run, fault_of, truth
 from linkspan.workflows.script import exports
 from linkspan.workflows.settings import typed_settings
-from linkspan.workflows.state import BAD, GOOD, JobState, StepState
+from linkspan.workflows.state import BAD, GOOD, StepState
 from linkspan.workflows.steplog import StepLog
 from linkspan.workflows.testreports import count_tests
 from linkspan.workflows.undoing import intent_of, undo_step
-from linkspan.workflows.units import Unit
 from linkspan.workflows.values import resolve, resolve_text, resolve_texts
 
 log = logging.getLogger(__name__)
 
 SUSPENDED: Final = "suspended"
 """What a job or step says instead of a result while a person decides."""
-
-
-@attrs.frozen(kw_only=True)
-class Place:
-    """Where a step runs: its job's workspace, network and what expressions see so far.
-
-    Attributes:
-        contexts: The job's, without ``env``, ``steps`` and ``services``.
-        env: Top-level and job's variables.
-        network: Its name, or ``default``.
-        secrets: What the job was granted.
-        mounts: In each script's container, beside the workspace.
-        failed: Steps of the job that have failed so far.
-    """
-
-    unit: Unit
-    contexts: Mapping[str, Json]
-    env: Mapping[str, str]
-    workspace: Path
-    network: str
-    services: Mapping[str, Json]
-    secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    mounts: tuple[Mount, ...] = ()
-    failed: set[str] = attrs.field(factory=set)
-
-    @property
-    def job(self) -> Job:
-        """The job, with its unit's id."""
-        return self.unit.job
-
-
-class _Steps(Mapping[str, Json]):
-    """The steps of a job as expressions see them, looked up when they are read."""
-
-    def __init__(self, job: JobState) -> None:
-        self._steps = job.steps
-
-    def __getitem__(self, name: str) -> Json:
-        step = self._steps[name]
-        if not step.result:
-            raise KeyError(name)
-        return {"result": step.result, "outputs": step.outputs}
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name, step in self._steps.items() if step.result)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 @attrs.frozen(kw_only=True)
@@ -170,7 +121,7 @@ class StepRunner:
             "env": dict(self.place.env),
             "services": self.place.services,
             "secrets": self._secrets,
-            "steps": _Steps(self.run.job_state(self.job)),
+            "steps": StepsSeen(self.run.job_state(self.job)),
         }
         call = RunFunctions(self.place.workspace, self.run.host.engine)
         scope = Scope(contexts=contexts, status=self._status, call=call)
@@ -282,6 +233,11 @@ class StepRunner:
         settled = await self._settle()
         if settled:
             return "success"
+        key = ""
+        if self.step.sources:
+            key = await self._memo_key()
+            if key and await self._unchanged(key):
+                return "skipped"
         number = 1
         while True:
             outcome, started = await self._try(number)
@@ -294,6 +250,10 @@ class StepRunner:
                     duration=self.run.clock() - started,
                     **({"tests": dict(outcome.tests)} if outcome.tests else {}),
                 )
+                if key:
+                    await self._memo().keep(
+                        key, self.run.id, self.step, self.place.workspace, outcome.outputs
+                    )
                 return "success"
             delay = self._retry_delay(number, outcome.fault)
             result = outcome.result
@@ -316,6 +276,58 @@ class StepRunner:
                 return result
             await trio.sleep(delay)
             number += 1
+
+    # unchanged
+
+    def _memo(self) -> Memo:
+        return Memo(self.run.host.state_dir / "memo")
+
+    async def _memo_key(self) -> str:
+        """What the step would be remembered by; empty if that cannot be said, and it runs."""
+        try:
+            scope = self._scope(own_env=True)
+            parts: dict[str, Json] = {
+                "env": dict(scope.contexts["env"]),
+                "secrets": self.step.secrets,
+            }
+            if self.step.run is not None:
+                image = self.step.image or self.job.image
+                assert image is not None
+                where = {"job": self.job.id, "step": self.step.id}
+                name = resolve_text(image, scope)
+                parts["image"] = await self.run.image(name, self._progress, **where)
+            else:
+                verb = self.run.verbs[self.step.verb]
+                parts["provider"] = verb.provider
+                parts["with"] = resolve(dict(self.step.settings), scope)
+            return await self._memo().key(self.step, self.place.workspace, parts)
+        except (LinkspanError, EvaluationFailed) as error:
+            if isinstance(error, JournalFailed):
+                raise
+            # The step itself says it better.
+            self.log.add(f"not compared with earlier runs: {error}")
+            return ""
+
+    async def _unchanged(self, key: str) -> bool:
+        """Skip the step if it has succeeded on these very files; its plugin must still see that it has."""
+        known = await self._memo().find(key, self.place.workspace, self.step.generates)
+        if known is None or (self.step.verb and not await self._still_so()):
+            return False
+        reason = f"unchanged since run {known.run}"
+        self.log.add(reason)
+        await self._end(result="skipped", outputs=dict(known.outputs), reason=reason)
+        return True
+
+    async def _still_so(self) -> bool:
+        verb = self.run.verbs[self.step.verb]
+        values = resolve(dict(self.step.settings), self._scope(own_env=True))
+        settings = typed_settings(verb, self.step.settings, values)
+        record = {"step": self.step.id, "try": 1, "verb": verb.name, "undo": {}}
+        try:
+            seen = await self._driver().observe(self._intent({**record, "settings": settings}))
+        except LinkspanError:
+            return False
+        return seen.applied
 
     def _pauses(self, result: str) -> bool:
         wish = self.step.on_failure
@@ -433,6 +445,7 @@ class StepRunner:
             folder=self.step.working_directory,
             network=self.place.network,
             labels={
+                **resolve_texts(self.job.labels, scope),
                 RUN_LABEL: self.run.id,
                 JOB_LABEL: self.job.id,
                 STEP_LABEL: self.step.id,
