@@ -112,7 +112,8 @@ async def create_container(engine: Engine, spec: ContainerSpec) -> Container:
     """Make a container. Cancelled only before or after that: what is made is known to the caller."""
     await trio.lowlevel.checkpoint_if_cancelled()
     with trio.CancelScope(shield=True):
-        return await engine.containers.create(spec)
+        made = await engine.containers.create(spec)
+    return made
 
 
 class _Reader:
