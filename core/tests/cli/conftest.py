@@ -44,6 +44,11 @@ def linkspan(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("LINKSPAN_HOST", fake.url)
 
+    def become(program: str, *_: object) -> None:
+        raise AssertionError(f"the tests would have become {program}")
+
+    monkeypatch.setattr("os.execve", become)
+
     def run(*words: str) -> Result:
         out, err = _Capture(), _Capture()
         with monkeypatch.context() as patch:

@@ -26,11 +26,7 @@ _FOLDERS: Final = (
     "Hand over to the installed Compose, with this daemon.",
     examples=["linkspan compose up -d", "linkspan --context build compose ps"],
     more=["linkspan stack deploy"],
-    context_settings={
-        "allow_interspersed_args": False,
-        "ignore_unknown_options": True,
-        "help_option_names": [],
-    },
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG]...")
 def compose(session: Session, arguments: tuple[str, ...]) -> NoReturn:
