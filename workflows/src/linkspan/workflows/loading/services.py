@@ -12,9 +12,7 @@ from linkspan.workflows.reader import Keys
 
 _CONDITIONS: Final = ("service_started", "service_healthy")
 _PULL: Final = ("always", "missing", "never", "if_not_present")
-_PORT = re.compile(
-    r"(?:(?:[0-9.]+|\[[0-9a-fA-F:]+\]):)?(?:\d+(?:-\d+)?:)?\d+(?:-\d+)?(?:/(?:tcp|udp))?"
-)
+_PORT = re.compile(r"(?:(?:[0-9.]+|\[[0-9a-fA-F:]+\]):)?(?:\d{1,5}:)?\d{1,5}(?:/(?:tcp|udp|sctp))?")
 
 
 def read_services(scene: Scene, field: Field | None) -> dict[str, JobService]:
