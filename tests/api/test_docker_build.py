@@ -333,3 +333,19 @@ def test_a_cache_goes_to_another_machine(daemon: Daemon, tmp_path: Path, kind: s
         assert ran(daemon, "again", "cat", "/v") == made
     assert not {name for name in daemon.images() if "cache" in name}
     daemon.docker("rmi", "again")
+
+
+def test_a_fault_is_shown_with_its_line(daemon: Daemon) -> None:
+    context = daemon.write_context("FROM busybox\n\n  FETCH x\n")
+    for words in (["build"], ["build", "--check"]):
+        failed = daemon.cli(*words, context, status=1)
+        assert failed.err.splitlines() == [
+            "error[LS0202]: dockerfile parse error on line 3: unknown instruction: FETCH",
+            " --> Dockerfile:3",
+            "  |",
+            "  |   FETCH x",
+            "  |   ^^^^^^^",
+        ]
+    context = daemon.write_context("FROM busybox\nCOPY none /x\n")
+    failed = daemon.cli("--progress", "plain", "build", context, status=1)
+    assert "2 | COPY none /x\n  | ^^^^^^^^^^^^\n" in failed.err

@@ -111,10 +111,35 @@ class _Request:
 def build(session: Session, context: str, check: bool, **options: Any) -> int:
     """Build an image."""
     request = _request(context, options)
-    if check:
-        return _check(session, request)
-    _build(session, request, options)
+    try:
+        if check:
+            return _check(session, request)
+        _build(session, request, options)
+    except ApiError as error:
+        raise _drawn(error, request) from error
     return 0
+
+
+def _drawn(error: ApiError, request: _Request) -> Failure | ApiError:
+    """A fault in the Dockerfile with its line, as far as that is known here."""
+    number, file = error.details.get("line"), error.details.get("file")
+    if not isinstance(number, int) or file != request.dockerfile:
+        return error
+    try:
+        data = request.outside
+        if data is None and request.folder is not None:
+            data = (request.folder / request.dockerfile).read_bytes()
+        line = (data or b"").decode(errors="replace").splitlines()[number - 1].rstrip()
+    except (OSError, IndexError):
+        return error
+    column = len(line) - len(line.lstrip())
+    return Failure(
+        f"{error.message.removeprefix(f'{file}:{number}: ')}\n --> {file}:{number}",
+        id=str(error.details.get("diagnostic", "LS0102")),
+        line=line,
+        mark=(column, len(line) - column),
+        helps=[error.help],
+    )
 
 
 def _request(context: str, options: dict[str, Any]) -> _Request:
