@@ -18,6 +18,7 @@ from linkspan.sdk.errors import DataLoss, InvalidArgument, LinkspanError, NotFou
 from linkspan.sdk.host import CommitSpec
 from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.files import Change
+from linkspan.sdk.platform import host_platform
 from linkspan.sdk.progress import Progress
 
 from .conftest import IMAGE, World, layer, serve_image
@@ -213,6 +214,60 @@ async def test_a_bad_archive_is_refused_and_leaves_nothing(open_world, archive, 
         assert world.engine.images.list() == []
         assert world.content.ingests == {}
         assert (world.snapshots.store.layers, world.content.blobs) == ({}, {})
+
+
+def layout(*platforms: str, names: tuple[str, ...] = ("registry.test/many:1",)) -> bytes:
+    """An OCI image layout: an index in an index, one image a platform."""
+    files: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}'}
+
+    def blob(kind: str, data: bytes, **more: object) -> dict[str, object]:
+        digits = hashlib.sha256(data).hexdigest()
+        files[f"blobs/sha256/{digits}"] = data
+        return {"mediaType": kind, "digest": f"sha256:{digits}", "size": len(data), **more}
+
+    oci = "application/vnd.oci.image"
+    entries = []
+    for platform in platforms:
+        system, _, architecture = platform.partition("/")
+        tar = layer({"of": platform.encode()})
+        config = {
+            "os": system,
+            "architecture": architecture,
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest()],
+            },
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "config": blob(f"{oci}.config.v1+json", json.dumps(config).encode()),
+            "layers": [blob(f"{oci}.layer.v1.tar+gzip", gzip.compress(tar))],
+        }
+        data = json.dumps(manifest).encode()
+        shown = {"os": system, "architecture": architecture}
+        entries.append(blob(f"{oci}.manifest.v1+json", data, platform=shown))
+    inner = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    notes = [{"io.containerd.image.name": name} for name in names]
+    outer = [blob(f"{oci}.index.v1+json", inner, annotations=note) for note in notes]
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": outer}).encode()
+    return layer(files)
+
+
+async def test_of_a_layout_the_image_for_the_platform_is_loaded(open_world) -> None:
+    async with open_world() as world:
+        host = host_platform()
+        other = "arm64" if host.architecture != "arm64" else "s390x"
+        names = ("registry.test/many:1", "registry.test/other:2")
+        archive = layout(f"linux/{other}", str(host), names=names)
+        (image,) = await world.engine.images.load(pieces(archive))
+        assert image.config.platform.architecture == host.architecture
+        assert image.repo_tags == names
+        found = world.snapshots.merged(image.chain_ids[0])["of"]
+        assert found.data == str(host).encode()
+        (image,) = await world.engine.images.load(pieces(archive), platform=f"linux/{other}")
+        assert image.config.platform.architecture == other
+        with pytest.raises(NotFound, match="no image for linux/riscv64"):
+            await world.engine.images.load(pieces(archive), platform="linux/riscv64")
 
 
 async def test_an_unknown_image_cannot_be_saved(world: World) -> None:

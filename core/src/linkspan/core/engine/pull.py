@@ -136,8 +136,10 @@ class Puller:
     ) -> None:
         done = [trio.Event() for _ in chains]
         layers = target.manifest.layers
-        for layer in layers:
-            progress(Progress(status="Pulling fs layer", id=short_digest(layer.digest)))
+        for chain, layer in zip(chains, layers, strict=True):
+            # One that is here is told by who would fetch it.
+            if not await self._have(chain):
+                progress(Progress(status="Pulling fs layer", id=short_digest(layer.digest)))
 
         async def one(at: int) -> None:
             parent = chains[at - 1] if at else ""

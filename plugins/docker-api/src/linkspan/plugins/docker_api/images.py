@@ -22,7 +22,7 @@ from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
 from linkspan.sdk.model.container import ContainerFilter
 from linkspan.sdk.model.image import Image, RemovedImage
-from linkspan.sdk.progress import ProgressSink
+from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import parse_reference
 
 _FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
@@ -140,8 +140,19 @@ class ImageRoutes:
         )
 
         async def work(progress: ProgressSink) -> None:
+            said = False
+
+            def tell(step: Progress) -> None:
+                nonlocal said
+                # Of all tags of a repository the repository is named once.
+                if step.status.startswith("The push refers to"):
+                    if said:
+                        return
+                    said = True
+                progress(step)
+
             for text in texts:
-                await self._images.push(text, credentials=credentials, progress=progress)
+                await self._images.push(text, credentials=credentials, progress=tell)
 
         return progress_stream(work)
 
