@@ -125,3 +125,17 @@ def test_a_daemon_elsewhere_is_not_started_from_here(linkspan: Any) -> None:
     linkspan("context", "create", "far", "--docker", "host=ssh://h")
     result = linkspan("--context", "far", "daemon", "start")
     assert (result.status, "is not on this machine" in result.err) == (1, True)
+
+
+@pytest.mark.parametrize("words", [["daemon", "start"], ["daemon", "stop"]])
+def test_dockers_daemon_is_neither_started_nor_stopped(
+    linkspan: Any, fake: Any, monkeypatch: pytest.MonkeyPatch, home: Path, words: list[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setenv("DOCKER_HOST", fake.url)
+    monkeypatch.setattr("linkspan.core.daemon.start.stop_running", lambda url: asked.append(url))
+    monkeypatch.setattr(
+        "linkspan.core.daemon.start.ask", lambda url: asked.append(url) or {"pid": 1}
+    )
+    assert linkspan(*words).status == 0
+    assert asked == [f"unix://{home}/usual.sock"]

@@ -257,6 +257,8 @@ def test_the_order_in_which_an_address_is_looked_for(tmp_path: Path) -> None:
     found.append(resolve_address("tcp://flag:1", environ=environ, context="named").url)
     hosts = [urlsplit(url).hostname for url in found]
     assert hosts == ["used", "docks", "dockhost", "ours", "ourhost", "named", "flag"]
+    own = {key: value for key, value in environ.items() if not key.startswith("LINKSPAN_")}
+    assert resolve_address(environ=own, own=True).url == "unix:///run/linkspan/linkspan.sock"
     default = resolve_address(environ=environ, context="default")
     assert default.url == "unix:///run/linkspan/linkspan.sock"
 

@@ -49,7 +49,12 @@ class Address(NamedTuple):
 
 
 def resolve_address(
-    host: str = "", config: str = "", environ: Mapping[str, str] = os.environ, context: str = ""
+    host: str = "",
+    config: str = "",
+    environ: Mapping[str, str] = os.environ,
+    context: str = "",
+    *,
+    own: bool = False,
 ) -> Address:
     """Choose the address.
 
@@ -58,13 +63,20 @@ def resolve_address(
     the config's ``[daemon] host``; the default. A daemon that was named by address is not started: it may
     be anybody's. The config is only looked at for two keys; what is wrong with it, the daemon says.
 
+    Args:
+        host: ``--host``.
+        config: ``--config``.
+        environ: The environment.
+        context: ``--context``.
+        own: Only a daemon of ours will do: what is meant for Docker, and the context in use, do not count.
+
     Raises:
         LinkspanError: A context is named that does not exist.
     """
     config = config or environ.get("LINKSPAN_CONFIG", "")
     if not host and not context:
-        host, context = _of_environment(environ, docker=not config)
-    if not host and not context and not config:
+        host, context = _of_environment(environ, docker=not config and not own)
+    if not host and not context and not config and not own:
         context = current_context(environ)
     if context and context != DEFAULT_CONTEXT and not host:
         from linkspan.core.client.contexts import address_of

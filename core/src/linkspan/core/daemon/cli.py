@@ -136,9 +136,10 @@ def stop(session: Session) -> None:
     """Stop the daemon."""
     from linkspan.core.daemon.start import stop_running
 
-    pid = stop_running(session.address.url)
+    url = _own_address(session).url
+    pid = stop_running(url)
     if pid is None:
-        session.terminal.note(f"no daemon runs at {session.address.url}")
+        session.terminal.note(f"no daemon runs at {url}")
     else:
         session.terminal.print(f"daemon stopped: pid {pid}")
 
@@ -176,8 +177,13 @@ def status(session: Session) -> None:
 def _address(session: Session, overrides: dict[str, Any]) -> Address:
     hosts = overrides["daemon.host"]
     if hosts:
-        return Address(hosts[0], session.address.config)
-    address = resolve_address(session.host, session.config, context=session.context)
+        return Address(hosts[0], resolve_address(config=session.config, context="default").config)
+    return _own_address(session)
+
+
+def _own_address(session: Session) -> Address:
+    """Of the daemon that is started and stopped here: one on this machine, and never Docker's."""
+    address = resolve_address(session.host, session.config, context=session.context, own=True)
     if not address.path:
         raise Failure(
             f"{address.url} is not on this machine; only a daemon here can be started and stopped",
