@@ -263,8 +263,12 @@ def test_a_stack_is_deployed_changed_and_removed(daemon: Daemon, tmp_path: Path)
     said = daemon.cli(*words, "shop").out
     assert "created network shop_default\n" in said
     assert "created service shop_web\n" in said
-    lines = daemon.cli("service", "logs", "shop_web").out
-    assert sorted(lines.splitlines()) == ["shop_web.1 | hello", "shop_web.2 | hello"]
+
+    def both_said_hello() -> bool:
+        lines = daemon.cli("service", "logs", "shop_web").out.splitlines()
+        return sorted(lines) == ["shop_web.1 | hello", "shop_web.2 | hello"]
+
+    until("both tasks have said hello", both_said_hello)
     assert daemon.cli(*words, "shop").out == "unchanged service shop_web\n"
     changed = daemon.cli(*words, "shop", more_env={"GREETING": "bye"})
     assert changed.out == "updated service shop_web\n"
