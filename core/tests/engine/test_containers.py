@@ -1,6 +1,7 @@
 """Containers: the state machine, on a runtime in memory."""
 
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from linkspan.core.engine.signal_names import signal_number
 from linkspan.core.store.records import Records
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, NotModified, OutOfSpace
 from linkspan.sdk.hooks import hookimpl
+from linkspan.sdk.host import NewImage
 from linkspan.sdk.model.container import (
     ContainerFilter,
     ContainerSpec,
@@ -502,3 +504,23 @@ async def test_who_does_not_run_is_not_well(world: World) -> None:
 def _health(world: World, made: str) -> HealthStatus | None:
     health = world.engine.containers.inspect(made).state.health
     return health.status if health else None
+
+
+async def test_containers_of_images_that_were_built_on_one_descend_from_it(world: World) -> None:
+    base = world.engine.images.inspect(IMAGE)
+    document = {**base.config.raw, "author": "somebody"}
+    child = await world.engine.images.add(
+        NewImage(config=json.dumps(document).encode(), chain_ids=base.chain_ids, parent=base.id),
+        tags=("child:1",),
+    )
+    containers = world.engine.containers
+    await containers.create(ContainerSpec(image=IMAGE), name="of-base")
+    await containers.create(ContainerSpec(image=child.id), name="of-child")
+
+    def names(ref: str) -> set[str]:
+        query = ContainerFilter(all=True, ancestors=(ref,))
+        return {container.name for container in containers.list(query)}
+
+    assert names(IMAGE) == {"of-base", "of-child"}
+    assert names("child:1") == {"of-child"}
+    assert names("nothing:1") == set()

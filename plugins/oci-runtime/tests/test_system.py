@@ -278,6 +278,30 @@ async def test_terminals_have_the_size_they_are_told(bench: RuntimeBench) -> Non
             assert b"33 99" in b"".join((await drain(session)).values())
 
 
+async def test_a_terminal_begins_with_the_size_that_was_asked(bench: RuntimeBench) -> None:
+    process = shell("stty size", tty=True, console_size=(33, 99))
+    container_id = await bench.start(process)
+    await bench.runtime.wait(container_id)
+    assert await bench.log(container_id) == [(StreamKind.STDOUT, b"33 99\r\n")]
+    held = await bench.start("sleep 30")
+    # In a session the program may look before its terminal has been told.
+    session = shell("until stty size; do usleep 5000; done 2>/dev/null", tty=True, stdin=True,
+                    console_size=(33, 99))  # fmt: skip
+    code, said = await bench.exec(held, session)
+    assert (code, said) == (0, b"33 99\r\n")
+
+
+async def test_without_shared_memory_there_is_none_and_the_namespace_is_own(
+    bench: RuntimeBench,
+) -> None:
+    script = "grep -c ' /dev/shm ' /proc/mounts; readlink /proc/self/ns/ipc"
+    container_id = await bench.start(script, share_ipc="none")
+    await bench.runtime.wait(container_id)
+    first, second = [data.decode().strip() for _, data in await bench.log(container_id)]
+    assert first == "0"
+    assert second != str(Path("/proc/self/ns/ipc").readlink())
+
+
 COUNT_TO_400 = "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); usleep 2000; done"
 COUNTED = [b"line %d\n" % n for n in range(400)]
 

@@ -150,10 +150,13 @@ class ContainerStore:
         return found[: query.limit] if query.limit else found
 
     def _descends(self, container: Container, ancestors: tuple[str, ...]) -> bool:
-        for ref in ancestors:
-            image = self._images.find(ref)
-            if image is not None and container.image_id == image.id:
+        """Whether its image is one of some images, or was built on one."""
+        wanted = {image.id for ref in ancestors if (image := self._images.find(ref)) is not None}
+        image = self._images.find(container.image_id)
+        while image is not None:
+            if image.id in wanted:
                 return True
+            image = self._images.find(image.parent) if image.parent else None
         return False
 
     # -- making and removing ------------------------------------------------------------------

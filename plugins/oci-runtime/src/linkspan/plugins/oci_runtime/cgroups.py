@@ -83,7 +83,7 @@ def detect(mountinfo: str | None = None) -> Hierarchies:
     unified: Path | None = None
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
-        target = Path(_unescape(before.split()[4]))
+        target = Path(unescape(before.split()[4]))
         fstype, _, options = [*after.split(" ", 2), "", ""][:3]
         if fstype == "cgroup2" and unified is None:
             unified = target
@@ -97,7 +97,8 @@ def detect(mountinfo: str | None = None) -> Hierarchies:
     return Hierarchies(version=2, controllers={}, unified=unified or Path("/sys/fs/cgroup"))
 
 
-def _unescape(path: str) -> str:
+def unescape(path: str) -> str:
+    """A path as it is, of one in mountinfo."""
     return path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
 
 

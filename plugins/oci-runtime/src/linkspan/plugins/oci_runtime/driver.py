@@ -29,6 +29,7 @@ from linkspan.plugins.oci_runtime import (
     logs,
     mount_namespace,
     programs,
+    propagation,
     refusal,
     rootfs,
     rotation,
@@ -323,6 +324,7 @@ class OciRuntime(Runtime[OciConfig]):
             raise Internal(
                 f"the container's root folder is missing: {request.rootfs}", code="no_rootfs"
             ) from exc
+        propagation.check(request.mounts)
         security = spec.parse_security(
             request.security_opt, no_new_privileges=self._config.no_new_privileges
         )
@@ -628,6 +630,7 @@ class OciRuntime(Runtime[OciConfig]):
             tty=process.tty,
             stdin=process.stdin,
             is_crun=self._tools.is_crun,
+            console_size=process.console_size,
         )
         async with exec_session.run_exec(command) as session:
             yield session

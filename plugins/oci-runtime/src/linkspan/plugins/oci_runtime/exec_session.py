@@ -54,6 +54,7 @@ class ExecCommand:
     tty: bool
     stdin: bool
     is_crun: bool
+    console_size: tuple[int, int] = (0, 0)
 
 
 @attrs.frozen(kw_only=True)
@@ -178,10 +179,7 @@ class ExecSession(ExecProcess):
     async def resize(self, height: int, width: int) -> None:
         """Tell the terminal."""
         if self._terminal is not None:
-            with contextlib.suppress(OSError):
-                fcntl.ioctl(
-                    self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0)
-                )
+            _set_size(self._terminal, (height, width))
         await trio.lowlevel.checkpoint()
 
     async def wait(self) -> int:
@@ -235,6 +233,12 @@ class ExecSession(ExecProcess):
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+
+def _set_size(terminal: int, size: tuple[int, int]) -> None:
+    """Tell a terminal its rows and columns."""
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
 
 
 def kill_group(pid: int) -> bool:
@@ -351,6 +355,8 @@ def _with_pipes(command: ExecCommand) -> ExecSession:
 def _with_relayed_terminal(command: ExecCommand) -> ExecSession:
     files = _files(command)
     master, slave = os.openpty()
+    if any(command.console_size):
+        _set_size(master, command.console_size)
     try:
         # With a terminal of its own, the runtime hears of new sizes by SIGWINCH.
         argv = ["setsid", "--ctty", *_argv(command, files, "--tty")]
@@ -404,6 +410,9 @@ async def _with_terminal(command: ExecCommand) -> ExecSession:
         finally:
             os.close(null)
             socket_path.unlink(missing_ok=True)
+    if terminal is not None and any(command.console_size):
+        # crun makes an exec session's terminal without a size.
+        _set_size(terminal, command.console_size)
     return _terminal_session(command, files, pidfd, terminal)
 
 

@@ -15,6 +15,7 @@ import attrs
 
 from linkspan.plugins.oci_runtime import capabilities, seccomp
 from linkspan.plugins.oci_runtime.cgroups import Hierarchies
+from linkspan.plugins.oci_runtime.propagation import root_propagation
 from linkspan.plugins.oci_runtime.users import Identity
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, OciSpec, ProcessSpec
 from linkspan.sdk.errors import InvalidArgument, Unsupported
@@ -211,6 +212,9 @@ def make_spec(
         masked, readonly = request.masked_paths, request.readonly_paths
         linux["maskedPaths"] = list(DEFAULT_MASKED_PATHS if masked is None else masked)
         linux["readonlyPaths"] = list(DEFAULT_READONLY_PATHS if readonly is None else readonly)
+    root = root_propagation(request.mounts)
+    if root is not None:
+        linux["rootfsPropagation"] = root
     if seccomp_section is not None:
         linux["seccomp"] = dict(seccomp_section)
     spec: OciSpec = {

@@ -27,7 +27,7 @@ from linkspan.sdk.drivers.runtime import (
     RuntimeCap,
 )
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unsupported
-from linkspan.sdk.model.container import ExitStatus, Resources
+from linkspan.sdk.model.container import ContainerSpec, ExitStatus, Resources
 from linkspan.sdk.model.process import LogQuery, ProcessStreams, StreamKind
 from linkspan.sdk.testing.host import FakeHost
 
@@ -404,6 +404,19 @@ class RuntimeConformance:
                 break
             await trio.sleep(0.02)
         assert len(now) < len(before)
+
+    # --- what a machine can do
+
+    async def test_what_is_usual_passes_the_check_without_a_warning(
+        self, bench: RuntimeBench
+    ) -> None:
+        limits = Resources(memory_bytes=64 << 20, cpu_shares=512, pids_limit=10)
+        spec = ContainerSpec(image="i", resources=limits, cap_add=("NET_ADMIN",), cap_drop=("ALL",))
+        assert list(bench.runtime.check(spec)) == []
+
+    async def test_a_runtime_that_is_not_there_is_refused(self, bench: RuntimeBench) -> None:
+        with pytest.raises(InvalidArgument, match="bogus"):
+            bench.runtime.check(ContainerSpec(image="i", runtime="bogus"))
 
     # --- logs
 

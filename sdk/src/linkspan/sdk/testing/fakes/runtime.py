@@ -3,7 +3,7 @@
 import re
 import shlex
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from signal import SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGWINCH, Signals
 from typing import Final, Self
@@ -24,7 +24,7 @@ from linkspan.sdk.drivers.runtime import (
 )
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
 from linkspan.sdk.host import Host
-from linkspan.sdk.model.container import ExitStatus, Resources
+from linkspan.sdk.model.container import ContainerSpec, ExitStatus, Resources
 from linkspan.sdk.model.process import Chunk, LogQuery, LogRecord, ProcessStreams, StreamKind
 
 Program = Callable[["FakeProcess"], Awaitable[int]]
@@ -365,6 +365,11 @@ class FakeRuntime(Runtime[FakeRuntimeConfig]):
         if not container.running:
             raise NotFound(f"container {container_id} does not run", code="not_running")
         return container
+
+    def check(self, spec: ContainerSpec) -> Sequence[str]:
+        if spec.runtime not in ("", "fake"):
+            raise InvalidArgument(f"unknown or invalid runtime name: {spec.runtime}")
+        return ()
 
     async def create(self, request: CreateRequest) -> None:
         self.machine.called("create", request.container_id)
