@@ -3,25 +3,18 @@
 import itertools
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import click
 
 from linkspan.core.cli import words
-from linkspan.core.cli.build_cache import (
-    INLINE,
-    Caches,
-    forget_images,
-    read_caches,
-    send_folders,
-    write_folders,
-)
-from linkspan.core.cli.build_context import context_tar, find_dockerfile
 from linkspan.core.cli.build_options import (
     PARCEL_TYPE,
+    Request,
     build_arguments,
+    find_dockerfile,
     folder_here,
     named_contexts,
     parcel,
@@ -32,7 +25,6 @@ from linkspan.core.cli.command import Size, command
 from linkspan.core.cli.common import key_values
 from linkspan.core.cli.credentials import registry_config
 from linkspan.core.cli.failure import USAGE, Failure
-from linkspan.core.cli.image import stream_failure
 from linkspan.core.cli.progress import Display
 from linkspan.core.cli.runvalues import ulimit
 from linkspan.core.cli.session import Session
@@ -42,26 +34,6 @@ from linkspan.core.client.short import Answer
 _REMOTE: Final = re.compile(r"(https?|git|ssh)://|git@|github\.com/")
 # Another daemon than ours, or one that lives in another file system.
 _NOT_HERE: Final = ("folder_not_here", "no_route", "refused")
-
-
-@attrs.frozen(kw_only=True)
-class _Request:
-    """What is sent.
-
-    Attributes:
-        query: Parameters of Docker's ``/build``.
-        extras: What that cannot carry.
-        folder: None for a context that the daemon fetches itself.
-        dockerfile: Its name in the folder.
-        outside: Its text if it lies elsewhere.
-    """
-
-    query: dict[str, Any]
-    extras: dict[str, Any]
-    folder: Path | None
-    context: str
-    dockerfile: str
-    outside: bytes | None
 
 
 @command(
@@ -120,7 +92,7 @@ def build(session: Session, context: str, check: bool, **options: Any) -> int:
     return 0
 
 
-def _drawn(error: ApiError, request: _Request) -> Failure | ApiError:
+def _drawn(error: ApiError, request: Request) -> Failure | ApiError:
     """A fault in the Dockerfile with its line, as far as that is known here."""
     number, file = error.details.get("line"), error.details.get("file")
     if not isinstance(number, int) or file != request.dockerfile:
@@ -142,7 +114,7 @@ def _drawn(error: ApiError, request: _Request) -> Failure | ApiError:
     )
 
 
-def _request(context: str, options: dict[str, Any]) -> _Request:
+def _request(context: str, options: dict[str, Any]) -> Request:
     extras = {
         "secrets": read_secrets(options["secrets"]),
         "contexts": list(named_contexts(options["contexts"])),
@@ -175,7 +147,7 @@ def _request(context: str, options: dict[str, Any]) -> _Request:
         "rm": True,
         "version": "1",
     }
-    return _Request(
+    return Request(
         query=query,
         extras={name: value for name, value in extras.items() if value},
         folder=folder,
@@ -185,9 +157,9 @@ def _request(context: str, options: dict[str, Any]) -> _Request:
     )
 
 
-def _check(session: Session, request: _Request) -> int:
+def _check(session: Session, request: Request) -> int:
     """Show what the checks have found; 1 if that is anything."""
-    with _begin(session, attrs.evolve(request, query={**request.query, "check": True})) as answer:
+    with _begin(session, request._replace(query={**request.query, "check": True})) as answer:
         found = answer.json()["warnings"]
     if session.format in ("json", "jsonl"):
         session.terminal.print(json.dumps(found))
@@ -202,56 +174,36 @@ def _check(session: Session, request: _Request) -> int:
     return 1 if found else 0
 
 
-def _build(session: Session, request: _Request, options: dict[str, Any]) -> None:
-    from linkspan.core.cli.build_output import Output, deliver, forget, known_images, read_outputs
-
-    outputs = read_outputs(options["outputs"])
-    caches = read_caches(options["sources"], options["targets"])
-    if options["push"]:
-        outputs.append(Output(kind="image", push=True))
-    tags = [*options["tags"], *(name for output in outputs for name in output.names)]
-    if any(output.push for output in outputs) and not tags:
-        raise Failure("there is no name to push: give one with -t", id="LS0004", status=USAGE)
-    # What is only written elsewhere shall not stay behind as an image without a name.
-    passing = bool(outputs) and not tags and not any(o.keeps_image for o in outputs)
-    known = known_images(session) if passing else set()
-    steps = Steps(tags[0] if tags else request.context)
-    loaded = send_folders(session, caches)
-    try:
+def _build(session: Session, request: Request, options: dict[str, Any]) -> None:
+    def run(asked: Request, tags: Sequence[str]) -> Steps:
+        steps = Steps(tags[0] if tags else request.context)
         with Display(session, steps.lines, f"build of {steps.what}") as display:
             details = {"details": True} if display.mode == "live" else {}
-            asked = _with_caches(request, caches, {**details, "t": tags})
-            with _begin(session, asked) as answer:
+            query = {**asked.query, **details, "t": list(tags)}
+            with _begin(session, asked._replace(query=query)) as answer:
                 _follow(answer, steps, display)
-            elapsed = display.elapsed
-    finally:
-        forget_images(session, loaded)
-    write_folders(session, caches, steps.caches)
-    deliver(session, outputs, steps.image, tags)
-    if passing:
-        forget(session, steps.image, known)
+            steps.elapsed = display.elapsed
+        return steps
+
+    said: Callable[[str], None] = session.terminal.print
+    tags = list(options["tags"])
+    if any(options[name] for name in ("outputs", "push", "sources", "targets")):
+        from linkspan.core.cli.build_delivery import build_and_deliver
+
+        steps, stdout_is_taken = build_and_deliver(session, request, options, tags, run)
+        said = session.terminal.note if stdout_is_taken else said
+    else:
+        steps = run(request, tags)
     _write_facts(steps.image, tags, options)
-    terminal = session.terminal
-    said = terminal.note if any(output.is_stdout for output in outputs) else terminal.print
     if session.quiet:
         said(steps.image)
         return
-    sign = terminal.painted_sign("done", on_err=False)
+    sign = session.terminal.painted_sign("done", on_err=False)
     named = f"{', '.join(tags)}  " if tags else ""
-    said(f"{sign} {named}{words.short_digest(steps.image)}  {steps.summary}  {elapsed}")
+    said(f"{sign} {named}{words.short_digest(steps.image)}  {steps.summary}  {steps.elapsed}")
     if steps.warnings:
-        terminal.note(f"{len(steps.warnings)} warnings: linkspan build --check {request.context}")
-
-
-def _with_caches(request: _Request, caches: Caches, more: dict[str, Any]) -> _Request:
-    query, extras = {**request.query, **more}, dict(request.extras)
-    if caches.inline:
-        query["buildargs"] = json.dumps({**json.loads(query["buildargs"]), INLINE: "1"})
-    if caches.sources:
-        extras["cache_from"] = caches.sources
-    if caches.targets:
-        extras["cache_to"] = caches.targets
-    return attrs.evolve(request, query=query, extras=extras)
+        hint = f"linkspan build --check {request.context}"
+        session.terminal.note(f"{len(steps.warnings)} warnings: {hint}")
 
 
 def _follow(answer: Answer, steps: Steps, display: Display) -> None:
@@ -260,6 +212,8 @@ def _follow(answer: Answer, steps: Steps, display: Display) -> None:
         if record.get("errorDetail") or record.get("error"):
             for line in steps.unsaid(display.mode):
                 display.say(line)
+            from linkspan.core.cli.image import stream_failure
+
             raise stream_failure(record.get("errorDetail") or record["error"])
         for line in steps.take(record):
             if display.mode == "plain":
@@ -275,7 +229,7 @@ def _write_facts(image: str, tags: list[str], options: dict[str, Any]) -> None:
         Path(options["metadata_file"]).write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _begin(session: Session, request: _Request) -> Answer:
+def _begin(session: Session, request: Request) -> Answer:
     """Name the folder to a daemon that sees it, too; otherwise send it."""
     logins = {"X-Registry-Config": registry_config()}
     head = {**logins, "Content-Type": PARCEL_TYPE}
@@ -302,6 +256,8 @@ def _begin(session: Session, request: _Request) -> Answer:
         except ApiError as error:
             if error.status != 404 or error.code not in _NOT_HERE:
                 raise
+    from linkspan.core.cli.build_context import context_tar
+
     tar = context_tar(request.folder, request.dockerfile, request.outside)
     if not extras and "check" not in query:
         head = {**logins, "Content-Type": "application/x-tar"}

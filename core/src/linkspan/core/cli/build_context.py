@@ -12,37 +12,6 @@ from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.glob import PatternError
 
 _CHUNK: Final = 256 * 1024
-_OUTSIDE_NAME: Final = ".dockerfile.outside-the-context"
-
-
-def find_dockerfile(root: Path, named: str | None) -> tuple[str, bytes | None]:
-    """Name of the Dockerfile inside the context, and its text if it lies outside."""
-    if named is None:
-        if not (root / "Dockerfile").is_file():
-            raise Failure(
-                f"there is no Dockerfile in '{root}'",
-                id="LS0004",
-                status=USAGE,
-                helps=[f"linkspan build -f FILE {root}"],
-            )
-        return "Dockerfile", None
-    if named == "-":
-        import sys
-
-        return _OUTSIDE_NAME, sys.stdin.buffer.read()
-    path = Path(named)
-    try:
-        inside = path.resolve().relative_to(root.resolve())
-        if path.is_file():
-            return str(inside), None
-    except ValueError:
-        pass
-    try:
-        return _OUTSIDE_NAME, path.read_bytes()
-    except OSError as exc:
-        raise Failure(
-            f"cannot read the Dockerfile '{named}': {exc.strerror}", id="LS0004", status=USAGE
-        ) from exc
 
 
 def context_tar(root: Path, dockerfile: str, extra: bytes | None) -> Iterator[bytes]:

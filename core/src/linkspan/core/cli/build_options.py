@@ -1,23 +1,41 @@
 """Options of ``linkspan build`` that need reading: secrets, contexts, build arguments."""
 
 import base64
-import csv
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import orjson
+from typing import Any, Final, NamedTuple
 
 from linkspan.core.cli.failure import USAGE, Failure
 
+_OUTSIDE_NAME: Final = ".dockerfile.outside-the-context"
 PARCEL_TYPE = "application/vnd.linkspan.build"
 _MAX_SECRET_BYTES = 512_000
 
 
+class Request(NamedTuple):
+    """What is sent.
+
+    Attributes:
+        query: Parameters of Docker's ``/build``.
+        extras: What that cannot carry.
+        folder: None for a context that the daemon fetches itself.
+        dockerfile: Its name in the folder.
+        outside: Its text if it lies elsewhere.
+    """
+
+    query: dict[str, Any]
+    extras: dict[str, Any]
+    folder: Path | None
+    context: str
+    dockerfile: str
+    outside: bytes | None
+
+
 def parcel(extras: dict[str, Any]) -> bytes:
     """What Docker's ``/build`` has no parameter for, as the daemon's own endpoint takes it."""
-    document = orjson.dumps(extras)
+    document = json.dumps(extras).encode()
     return b"%d\n%s" % (len(document), document)
 
 
@@ -39,6 +57,8 @@ def fields(text: str, option: str, allowed: Sequence[str]) -> dict[str, str]:
     Raises:
         Failure: A field has no value, or a key that the option does not know.
     """
+    import csv
+
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error as exc:
@@ -122,3 +142,33 @@ def folder_here(folder: Path) -> dict[str, str]:
 def wrong_option(message: str, option: str) -> Failure:
     """A value of an option that cannot be used."""
     return Failure(f"{option}: {message}", id="LS0004", status=USAGE)
+
+
+def find_dockerfile(root: Path, named: str | None) -> tuple[str, bytes | None]:
+    """Name of the Dockerfile inside the context, and its text if it lies outside."""
+    if named is None:
+        if not (root / "Dockerfile").is_file():
+            raise Failure(
+                f"there is no Dockerfile in '{root}'",
+                id="LS0004",
+                status=USAGE,
+                helps=[f"linkspan build -f FILE {root}"],
+            )
+        return "Dockerfile", None
+    if named == "-":
+        import sys
+
+        return _OUTSIDE_NAME, sys.stdin.buffer.read()
+    path = Path(named)
+    try:
+        inside = path.resolve().relative_to(root.resolve())
+        if path.is_file():
+            return str(inside), None
+    except ValueError:
+        pass
+    try:
+        return _OUTSIDE_NAME, path.read_bytes()
+    except OSError as exc:
+        raise Failure(
+            f"cannot read the Dockerfile '{named}': {exc.strerror}", id="LS0004", status=USAGE
+        ) from exc

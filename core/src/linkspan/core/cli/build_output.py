@@ -104,7 +104,7 @@ def deliver(session: Session, outputs: Sequence[Output], image: str, tags: Seque
     """
     for output in outputs:
         if output.push:
-            for name in (*tags, *output.names):
+            for name in tags:
                 _push(session, name)
         if output.kind in ("local", "tar"):
             with _file_system(session, image) as answer:
@@ -113,7 +113,7 @@ def deliver(session: Session, outputs: Sequence[Output], image: str, tags: Seque
                 else:
                     _write(session, answer, output.dest)
         elif output.dest:
-            names = [*tags, *output.names] or [image]
+            names = list(tags) or [image]
             with session.api.open("GET", "/images/get", {"names": names}, silence_s=None) as answer:
                 _write(session, answer, output.dest)
 

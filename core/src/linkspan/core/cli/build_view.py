@@ -4,8 +4,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-import attrs
-
 from linkspan.core.cli.terminal import paint
 from linkspan.sdk.units import format_duration
 
@@ -14,17 +12,20 @@ _KEPT: Final = 20
 _DONE_SHOWN: Final = 8
 
 
-@attrs.define
 class Step:
-    """One step as the live view knows it; ``seconds`` is None while it runs."""
+    """One step as the live view knows it.
 
-    number: int
-    text: str
-    began: float
-    seconds: float | None = None
-    cached: bool = False
-    tail: list[str] = attrs.field(factory=list)
-    partial: str = ""
+    Attributes:
+        seconds: None while it runs.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.began = time.monotonic()
+        self.seconds: float | None = None
+        self.cached = False
+        self.tail: list[str] = []
+        self.partial = ""
 
     def lines(self) -> list[str]:
         """A line, and below it the end of the output while it runs."""
@@ -49,6 +50,7 @@ class Steps:
     def __init__(self, what: str) -> None:
         self.what = what
         self.image = ""
+        self.elapsed = ""
         self.caches: list[str] = []
         self.warnings: list[dict[str, Any]] = []
         self._step = ""
@@ -97,7 +99,7 @@ class Steps:
             number = int(step["number"])
             if step["state"] == "begun":
                 self._total = int(step["total"])
-                self._known[number] = Step(number, str(step["text"]), time.monotonic())
+                self._known[number] = Step(str(step["text"]))
             elif known := self._known.get(number):
                 known.seconds, known.cached = float(step["seconds"]), step["state"] == "cached"
         log = aux.get("log") or {}

@@ -7,7 +7,6 @@ which one (``credsStore``, or ``credHelpers`` for single registries).
 import base64
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any, Final
 
@@ -156,6 +155,8 @@ def _run_helper(name: str, verb: str, message: object) -> dict[str, Any] | None:
     Raises:
         Failure: It is not there, or fails.
     """
+    import subprocess  # few have a helper, and every build reads the logins
+
     program = f"docker-credential-{name}"
     text = message if isinstance(message, str) else json.dumps(message)
     try:
