@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import trio
@@ -45,6 +45,8 @@ from linkspan.sdk.model.network import Network
 from linkspan.sdk.model.process import LogQuery, LogRecord
 from linkspan.sdk.model.volume import VolumeSpec
 from linkspan.sdk.names import free_name
+
+_NO_NEW_NAME: Final = "Error when allocating new name"
 
 
 class ContainerStore:
@@ -170,6 +172,8 @@ class ContainerStore:
         chosen = check_name(name, "container") if name else free_name(self._names)
         container = resolve(spec, image, chosen)
         warnings = tuple(self._drivers.runtime.check(spec))
+        if spec.network_mode == "host" and (spec.ports or spec.publish_all):
+            warnings += ("Published ports are discarded when using host network mode",)
         container = attrs.evolve(container, warnings=warnings)
         wanted = wanted_mounts(spec, image.config.volumes)
         if not spec.network_mode.startswith("container:"):
@@ -289,12 +293,15 @@ class ContainerStore:
     async def rename(self, ref: str, name: str) -> None:
         """Give it another name."""
         entry = self._entry(ref)
-        chosen = check_name(name, "container")
+        try:
+            chosen = check_name(name, "container")
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{_NO_NEW_NAME}: {error.message}", code=error.code) from error
         if chosen == entry.container.name:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         if chosen in self._names:
             raise Conflict(
-                f'Conflict. The container name "/{chosen}" is already in use by container '
+                f'{_NO_NEW_NAME}: Conflict. The container name "/{chosen}" is already in use by container '
                 f'"{self._names[chosen]}". You have to remove (or rename) that container to be able to '
                 "reuse that name.",
                 code="name_taken",

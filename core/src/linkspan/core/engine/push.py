@@ -39,7 +39,6 @@ class Pusher:
                 f"An image does not exist locally with the tag: {reference.familiar_name}",
                 code="image_not_found",
             )
-        progress(Progress(status=f"The push refers to repository [{reference.name}]"))
         with self._images.lease((image.id, *image.chain_ids)):
             return await self._push(reference, image, credentials, progress)
 

@@ -35,10 +35,17 @@ class VolumeStore:
         anonymous = not spec.name
         if anonymous:
             spec = attrs.evolve(spec, name=secrets.token_hex(32))
+        elif len(spec.name) == 1:
+            raise InvalidArgument(
+                f"create {spec.name}: volume name is too short, names should be at least two "
+                "alphanumeric characters",
+                code="invalid_name",
+            )
         elif NAME.fullmatch(spec.name) is None:
             raise InvalidArgument(
-                f'"{spec.name}" includes invalid characters for a local volume name, only '
-                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed',
+                f'create {spec.name}: "{spec.name}" includes invalid characters for a local volume name, '
+                'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
+                "use absolute path",
                 code="invalid_name",
             )
         before = None if anonymous else await self.find(spec.name)
@@ -47,7 +54,15 @@ class VolumeStore:
                 f"a volume named {spec.name} already exists with the {before.driver} driver",
                 code="name_taken",
             )
-        driver = self._drivers.volume((before.driver if before else spec.driver) or None)
+        try:
+            driver = self._drivers.volume((before.driver if before else spec.driver) or None)
+        except NotFound as error:
+            raise NotFound(
+                f"create {spec.name}: error looking up volume plugin {spec.driver}: "
+                f'plugin "{spec.driver}" not found',
+                code=error.code,
+                help=error.help,
+            ) from error
         volume = await driver.create(spec, anonymous=anonymous)
         if before is None:
             self._publish(_event("create", volume))
@@ -55,7 +70,9 @@ class VolumeStore:
         return volume
 
     async def find(self, name: str) -> Volume | None:
-        """A volume by name, or None."""
+        """A volume by name, or None; what cannot be a name is none."""
+        if NAME.fullmatch(name) is None:
+            return None
         for driver in self._drivers.names("volume"):
             try:
                 return await self._drivers.volume(driver).get(name)

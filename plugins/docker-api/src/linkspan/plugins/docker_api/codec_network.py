@@ -245,7 +245,8 @@ def encode_network(
         "Id": network.id,
         "Created": network.created_at,
         "Scope": network.scope,
-        "Driver": spec.driver,
+        # Docker's name for the driver of the network that is none.
+        "Driver": "null" if spec.driver == "none" else spec.driver,
         "EnableIPv4": spec.enable_ipv4,
         "EnableIPv6": spec.enable_ipv6,
         "IPAM": {

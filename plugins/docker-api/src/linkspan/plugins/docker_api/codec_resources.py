@@ -49,8 +49,9 @@ def encode_restart(policy: RestartPolicy) -> dict[str, Any]:
 def _check_cpus(body: Document) -> None:
     nano = body.number("NanoCpus")
     most = os.cpu_count() or 1
-    if nano and (body.number("CpuPeriod") or body.number("CpuQuota")):
-        raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+    for field, words in (("CpuPeriod", "CPU Period"), ("CpuQuota", "CPU Quota")):
+        if nano and body.number(field):
+            raise InvalidArgument(f"Conflicting options: Nano CPUs and {words} cannot both be set")
     if nano < 0 or nano > most * 10**9:
         raise InvalidArgument(
             f"range of CPUs is from 0.01 to {most}.00, as there are only {most} CPUs available"

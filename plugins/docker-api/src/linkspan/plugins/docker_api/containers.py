@@ -191,7 +191,13 @@ class ContainerRoutes:
 
     async def kill(self, request: Request) -> Response:
         """POST /containers/{id}/kill."""
-        await self._containers.kill(request.params["id"], request.query.get("signal") or "SIGKILL")
+        ref = request.params["id"]
+        try:
+            await self._containers.kill(ref, request.query.get("signal") or "SIGKILL")
+        except NotFound as error:
+            raise NotFound(
+                f"Cannot kill container: {ref}: {error.message}", code=error.code
+            ) from error
         return NO_CONTENT
 
     async def pause(self, request: Request) -> Response:

@@ -135,24 +135,15 @@ class ImageRoutes:
         """POST /images/{name}/push; without a tag, all tags of the repository."""
         name = request.params["name"]
         credentials = registry_auth(request, lenient=False)
-        texts = (
-            [join_tag(name, request.query["tag"])] if request.query.get("tag") else self._tags(name)
-        )
+        texts = [join_tag(name, request.query["tag"])] if request.query.get("tag") else []
 
         async def work(progress: ProgressSink) -> None:
-            said = False
-
-            def tell(step: Progress) -> None:
-                nonlocal said
-                # Of all tags of a repository the repository is named once.
-                if step.status.startswith("The push refers to"):
-                    if said:
-                        return
-                    said = True
-                progress(step)
-
-            for text in texts:
-                await self._images.push(text, credentials=credentials, progress=tell)
+            # The client prints this before any error, also that there is no such image.
+            progress(
+                Progress(status=f"The push refers to repository [{parse_reference(name).name}]")
+            )
+            for text in texts or self._tags(name):
+                await self._images.push(text, credentials=credentials, progress=progress)
 
         return progress_stream(work)
 

@@ -1,5 +1,7 @@
 """/swarm: the cluster this daemon is in, and what other routes ask about it."""
 
+import ipaddress
+import socket
 from typing import Any
 
 from linkspan.plugins.docker_api.document import Document
@@ -136,12 +138,14 @@ class SwarmRoutes:
         """POST /swarm/init: the answer is the node's id."""
         body = await read_document(request, required=False)
         _refuse_several_nodes(body.document("Spec"))
-        address = body.text("AdvertiseAddr").rpartition(":")[0] or body.text("AdvertiseAddr")
+        address = _advertised(body.text("AdvertiseAddr"))
         cluster = await orchestrator(self._host).init(advertise_address=address)
         return json_response(cluster.node_id)
 
     async def leave(self, request: Request) -> Response:
         """POST /swarm/leave."""
+        if await orchestrator(self._host).cluster() is None:
+            raise Unavailable("This node is not part of a swarm", code="no_swarm_to_leave")
         await orchestrator(self._host).leave(force=request.flag("force"))
         return Response()
 
@@ -181,3 +185,24 @@ def _refuse_several_nodes(spec: Document) -> None:
         raise Unsupported("autolock is not supported: the keys of this swarm are not locked")
     if spec.document("CAConfig").items("ExternalCAs"):
         raise Unsupported("external certificate authorities are not supported")
+
+
+def _advertised(text: str) -> str:
+    """The address of ``ADDRESS[:PORT]``, or of the interface so named; empty if nothing is said.
+
+    Raises:
+        InvalidArgument: It is neither.
+    """
+    host = text.rpartition(":")[0] if text.count(":") == 1 or text.startswith("[") else text
+    host = host.strip("[]")
+    if not host:
+        return ""
+    try:
+        if not ipaddress.ip_address(host).is_unspecified:
+            return host
+    except ValueError:
+        if host in (name for _, name in socket.if_nameindex()):
+            return host
+    raise InvalidArgument(
+        "advertise address must be a non-zero IP address or network interface (with optional port number)"
+    )

@@ -6,7 +6,7 @@ An empty list is the truth where nothing of a kind can exist.
 from collections.abc import Awaitable, Callable
 
 from linkspan.plugins.docker_api.routing import DockerRouter
-from linkspan.sdk.errors import Unsupported
+from linkspan.sdk.errors import NotFound, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Answer, Request, Response, json_response
 
@@ -19,18 +19,21 @@ NOT_SERVED = {
     "Docker's own plugins (Linkspan's are Python packages)": (
         "GET /plugins/privileges",
         "POST /plugins/pull",
-        "GET /plugins/{name:path}/json",
-        "DELETE /plugins/{name:path}",
-        "POST /plugins/{name:path}/enable",
-        "POST /plugins/{name:path}/disable",
-        "POST /plugins/{name:path}/upgrade",
         "POST /plugins/create",
-        "POST /plugins/{name:path}/push",
-        "POST /plugins/{name:path}/set",
     ),
     "updating a volume": ("PUT /volumes/{name}",),
 }
 EMPTY_LISTS = ("/plugins",)
+OF_A_PLUGIN = (
+    "GET /plugins/{name:path}/json",
+    "DELETE /plugins/{name:path}",
+    "POST /plugins/{name:path}/enable",
+    "POST /plugins/{name:path}/disable",
+    "POST /plugins/{name:path}/upgrade",
+    "POST /plugins/{name:path}/push",
+    "POST /plugins/{name:path}/set",
+)
+"""404, whatever the name: none of Docker's plugins can be installed."""
 
 
 class UnsupportedRoutes:
@@ -45,6 +48,9 @@ class UnsupportedRoutes:
             for route in routes:
                 method, pattern = route.split(" ", 1)
                 router.add(method, pattern, _refusal(what))
+        for route in OF_A_PLUGIN:
+            method, pattern = route.split(" ", 1)
+            router.add(method, pattern, _no_plugin)
         for pattern in EMPTY_LISTS:
             router.get(pattern, _empty)
 
@@ -54,6 +60,10 @@ def _refusal(what: str) -> Callable[[Request], Awaitable[Answer]]:
         raise Unsupported(f"not supported by this daemon: {what}", code="not_served")
 
     return refuse
+
+
+async def _no_plugin(request: Request) -> Answer:
+    raise NotFound(f'plugin "{request.params["name"]}" not found', code="plugin_not_found")
 
 
 async def _empty(_: Request) -> Response:

@@ -636,7 +636,8 @@ def _device(device: Device) -> dict[str, Any]:
         info = Path(device.host_path).stat()
     except OSError as exc:
         raise InvalidArgument(
-            f"device '{device.host_path}': {exc.strerror}",
+            "error gathering device information while adding custom device "
+            f'"{device.host_path}": {str(exc.strerror).lower()}',
             code="no_such_device",
             details={"device": device.host_path},
         ) from exc

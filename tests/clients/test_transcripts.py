@@ -1,0 +1,83 @@
+"""What the docker CLI prints against us is what it printed against a real dockerd, command by command.
+
+The transcripts lie in ``transcripts/``; its README says how they were recorded. A difference that is meant
+stands in ``differences.json`` with its reason.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from daemon_harness import transcripts
+from daemon_harness.daemon import Daemon
+
+HERE = Path(__file__).parent / "transcripts"
+NAMES = sorted(path.stem for path in HERE.glob("*.json") if path.stem != "differences")
+DIFFERENCES: dict[str, dict[str, str]] = json.loads((HERE / "differences.json").read_text())
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def fresh() -> Iterator[Daemon]:
+    """A daemon that nobody has used, with the image that the scripts use."""
+    daemon = Daemon()
+    try:
+        daemon.start()
+        daemon.build_busybox()
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def client_version() -> str:
+    done = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.split()[2].split(".")[0] if done.returncode == 0 else ""
+
+
+def compared(recorded: transcripts.Entry, found: transcripts.Entry, reason: str) -> list[str]:
+    """What differs without a reason, in words."""
+    if reason:
+        return []
+    lines = []
+    for field in ("status", "out", "err"):
+        theirs, ours = getattr(recorded, field), getattr(found, field)
+        if theirs != ours:
+            lines.append(f"  {field}: docker   {theirs!r}\n  {field}: linkspan {ours!r}")
+    return [f"$ {recorded.command}", *lines] if lines else []
+
+
+@pytest.mark.skipif(
+    client_version() != transcripts.CLI_VERSION, reason="recorded with another docker CLI"
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docker_cli_prints_what_it_prints_with_docker(
+    fresh: Daemon, tmp_path: Path, name: str
+) -> None:
+    daemon = fresh
+    environment = {"DOCKER_HOST": daemon.url, "DOCKER_CONFIG": str(tmp_path / "docker")}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    wrong: list[str] = []
+    reasons = DIFFERENCES.get(name, {})
+    for recorded in transcripts.read(HERE / f"{name}.json"):
+        found = transcripts.run(recorded.command, folder, environment)
+        wrong += compared(recorded, found, reasons.get(recorded.command, ""))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_meant_difference_is_of_a_command_there_is() -> None:
+    for name, reasons in DIFFERENCES.items():
+        recorded = {entry.command for entry in transcripts.read(HERE / f"{name}.json")}
+        assert set(reasons) <= recorded
+        assert all(reasons.values())
+
+
+def test_what_differs_from_run_to_run_is_taken_out() -> None:
+    entry = transcripts.Entry(command="", status=0, out="", err="")
+    assert attrs.evolve(entry, out=transcripts.normal("Up 3 seconds ago")).out == "Up <age>"
+    assert transcripts.normal("a" * 64) == "<id>"
+    assert transcripts.normal("NAME     ID") == "NAME  ID"
