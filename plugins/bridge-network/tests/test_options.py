@@ -2,7 +2,7 @@ import pytest
 
 from linkspan.plugins.bridge_network.bridges import parse_options
 from linkspan.plugins.bridge_network.driver import short_id
-from linkspan.plugins.bridge_network.ports import host_addresses
+from linkspan.plugins.bridge_network.ports import ANY4, ANY6, Reservation, host_addresses
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.network import PortBinding
 
@@ -79,3 +79,11 @@ def test_daemons_are_told_apart_by_eight_characters():
     assert short_id("0123456789abcdef") == "01234567"
     assert len(short_id("any other text")) == 8
     assert short_id("one") != short_id("two")
+
+
+def test_a_port_on_all_addresses_says_so_where_the_host_has_no_ipv6():
+    everywhere = PortBinding(container_port=80, host_port=8080)
+    both = Reservation(owner="x", binding=everywhere, sockets={ANY4: None, ANY6: None})
+    four = Reservation(owner="x", binding=everywhere, sockets={ANY4: None})
+    assert both.shown() == everywhere
+    assert four.shown().host_ip == "0.0.0.0"

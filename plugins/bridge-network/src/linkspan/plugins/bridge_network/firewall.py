@@ -450,7 +450,7 @@ class Firewall:
         self._published[container_id] = publication
         self._entrust(reservations, publication.relays())
         self._purge_early(reservations)
-        return tuple(reservation.binding for reservation in reservations) if families else ports
+        return tuple(reservation.shown() for reservation in reservations) if families else ports
 
     def _publication(
         self,

@@ -363,6 +363,7 @@ class Keeper:
 
 
 def _main() -> None:
+    os.chdir("/")  # it would keep what is mounted there from going
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     Keeper(socket.socket(fileno=int(sys.argv[1]))).run()

@@ -49,6 +49,12 @@ class Reservation:
         """By which the socket of an address is known to others."""
         return f"{self.binding.protocol}/{address}/{self.binding.host_port}"
 
+    def shown(self) -> PortBinding:
+        """As it is told to others: where the host has no IPv6, it is on no IPv6 address."""
+        if self.binding.host_ip or ANY6 in self.sockets:
+            return self.binding
+        return attrs.evolve(self.binding, host_ip=str(ANY4))
+
     def early_clients(self) -> bool:
         """Whether packets have come while the port led nowhere yet.
 

@@ -98,6 +98,8 @@ def encode_ports(container: Container) -> dict[str, Any]:
     for text in container.exposed_ports:
         out[text if "/" in text else f"{text}/tcp"] = None
     for port in container.ports:
+        if not port.host_port:
+            continue  # opened at the container's own address: the host has none for it
         key = f"{port.container_port}/{port.protocol}"
         out[key] = [
             *(out.get(key) or ()),
