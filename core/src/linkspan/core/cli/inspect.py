@@ -1,6 +1,6 @@
 """``inspect`` of everything: the API's answer as one JSON array, or by a template."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import click
@@ -30,6 +30,8 @@ def _show(
     names: tuple[str, ...],
     kinds: tuple[str, ...],
     query: dict[str, Any] | None = None,
+    *,
+    pretty: bool = False,
 ) -> int:
     found: list[Any] = []
     status = 0
@@ -42,9 +44,33 @@ def _show(
             status = failure.status
         else:
             found.append(record)
-    if found or session.format in ("", "json"):
+    if pretty and not session.format:
+        for record in found:
+            for line in outline(record):
+                session.terminal.print(line)
+    elif found or session.format in ("", "json"):
         session.document(found)
     return status
+
+
+def outline(value: Any, indent: int = 0) -> Iterator[str]:
+    """What an object has, for people: a line a value, what is empty left out."""
+    pad = "  " * indent
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if item in (None, "", [], {}):
+            continue
+        if isinstance(item, dict):
+            yield f"{pad}{key}:"
+            yield from outline(item, indent + 1)
+        elif isinstance(item, list) and any(isinstance(entry, dict) for entry in item):
+            yield f"{pad}{key}:"
+            for entry in item:
+                first, *rest = outline(entry, indent + 2)
+                yield f"{pad}  - {first.strip()}"
+                yield from rest
+        else:
+            shown = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
+            yield f"{pad}{key}: {shown}"
 
 
 def _find(session: Session, name: str, kinds: tuple[str, ...], query: dict[str, Any] | None) -> Any:
@@ -98,9 +124,12 @@ Options = Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]
 
 
 def _of_kind(kind: str, example: str, options: Options = ()) -> Command:
-    def inspect_kind(session: Session, names: tuple[str, ...], **query: Any) -> int:
+    def inspect_kind(
+        session: Session, names: tuple[str, ...], *, pretty: bool = False, **query: Any
+    ) -> int:
         """Show everything about objects of one kind."""
-        return _show(session, names, (kind,), {key: value or None for key, value in query.items()})
+        asked = {key: value or None for key, value in query.items()}
+        return _show(session, names, (kind,), asked, pretty=pretty)
 
     function: Callable[..., Any] = inspect_kind
     for option in (format_option, *options):
@@ -113,6 +142,7 @@ def _of_kind(kind: str, example: str, options: Options = ()) -> Command:
     )(function)
 
 
+_PRETTY: Final = click.option("--pretty", is_flag=True, help="For people, not JSON")
 container = _of_kind(
     "container", "web", [click.option("-s", "--size", is_flag=True, help="Its sizes, too")]
 )
@@ -127,7 +157,7 @@ network = _of_kind(
     "bridge",
     [click.option("-v", "--verbose", is_flag=True, help="Of services, their tasks, too")],
 )
-service = _of_kind("service", "web")
-node = _of_kind("node", "self")
-secret = _of_kind("secret", "db-password")
-config = _of_kind("config", "nginx.conf")
+service = _of_kind("service", "web", [_PRETTY])
+node = _of_kind("node", "self", [_PRETTY])
+secret = _of_kind("secret", "db-password", [_PRETTY])
+config = _of_kind("config", "nginx.conf", [_PRETTY])

@@ -131,8 +131,13 @@ def _task_state(terminal: Terminal, task: Any) -> str:
 @click.argument("services", nargs=-1, required=True, shell_complete=complete_service)
 @click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
 @click.option("--no-trunc", is_flag=True, help="Shorten nothing")
+@click.option("--no-resolve", is_flag=True, help="Ids instead of names")
 def ps(
-    session: Session, services: tuple[str, ...], filter_: tuple[str, ...], no_trunc: bool
+    session: Session,
+    services: tuple[str, ...],
+    filter_: tuple[str, ...],
+    no_trunc: bool,
+    no_resolve: bool,
 ) -> None:
     """List tasks."""
     api = session.api
@@ -141,11 +146,17 @@ def ps(
         found = api.get(f"/services/{segment(service)}")
         names[found["ID"]] = found["Spec"]["Name"]
     asked = {**(filters(filter_) or {}), "service": list(names)}
-    show_tasks(session, api.get("/tasks", {"filters": asked}), names, no_trunc=no_trunc)
+    tasks = api.get("/tasks", {"filters": asked})
+    show_tasks(session, tasks, names, no_trunc=no_trunc, resolve=not no_resolve)
 
 
 def show_tasks(
-    session: Session, tasks: list[Any], names: dict[str, str], *, no_trunc: bool
+    session: Session,
+    tasks: list[Any],
+    names: dict[str, str],
+    *,
+    no_trunc: bool,
+    resolve: bool = True,
 ) -> None:
     """Print tasks, those of a slot together, the newest first.
 
@@ -154,9 +165,15 @@ def show_tasks(
         tasks: What the API sent.
         names: Service's id → its name.
         no_trunc: Shorten nothing.
+        resolve: Show names instead of ids.
     """
+    names = names if resolve else {identifier: identifier for identifier in names}
     tasks.sort(key=lambda t: (task_name(t, names), _is_over(t), _newest_first(t)))
-    nodes = _node_names(session, tasks)
+    nodes = (
+        _node_names(session, tasks)
+        if resolve
+        else {t["NodeID"]: t["NodeID"] for t in tasks if t.get("NodeID")}
+    )
     terminal, now = session.terminal, session.now
 
     def cells(task: Any) -> list[str]:

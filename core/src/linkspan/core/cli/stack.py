@@ -345,13 +345,16 @@ def services(session: Session, name: str, filter_: tuple[str, ...]) -> None:
 @click.argument("name", shell_complete=_complete)
 @click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
 @click.option("--no-trunc", is_flag=True, help="Shorten nothing")
-def ps(session: Session, name: str, filter_: tuple[str, ...], no_trunc: bool) -> None:
+@click.option("--no-resolve", is_flag=True, help="Ids instead of names")
+def ps(
+    session: Session, name: str, filter_: tuple[str, ...], no_trunc: bool, no_resolve: bool
+) -> None:
     """List tasks."""
     found = _need(_of_stack(session, "services", name), name)
     names = {service["ID"]: service["Spec"]["Name"] for service in found}
     asked = {**(filters(filter_) or {}), "service": list(names)}
     tasks = session.api.get("/tasks", {"filters": asked})
-    show_tasks(session, tasks, names, no_trunc=no_trunc)
+    show_tasks(session, tasks, names, no_trunc=no_trunc, resolve=not no_resolve)
 
 
 @command(

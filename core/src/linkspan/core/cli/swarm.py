@@ -1,11 +1,12 @@
 """``linkspan swarm`` and ``linkspan node``."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import click
 
 from linkspan.core.cli import words
-from linkspan.core.cli.command import command
+from linkspan.core.cli.command import Seconds, command
 from linkspan.core.cli.common import complete, each, filters, key_values
 from linkspan.core.cli.session import Session
 from linkspan.core.cli.terminal import Terminal
@@ -14,6 +15,45 @@ from linkspan.core.client.short import segment
 complete_node = complete(
     "/nodes", lambda record: [(record.get("Description") or {}).get("Hostname", "")]
 )
+
+
+_NS: Final = 1_000_000_000
+_SETTINGS: Final = (
+    ("autolock", "EncryptionConfig", "AutoLockManagers", 1),
+    ("cert_expiry", "CAConfig", "NodeCertExpiry", _NS),
+    ("dispatcher_heartbeat", "Dispatcher", "HeartbeatPeriod", _NS),
+    ("max_snapshots", "Raft", "KeepOldSnapshots", 1),
+    ("snapshot_interval", "Raft", "SnapshotInterval", 1),
+    ("task_history_limit", "Orchestration", "TaskHistoryRetentionLimit", 1),
+)
+
+
+def change_spec(spec: dict[str, Any], options: dict[str, Any]) -> bool:
+    """Write given options into an API SwarmSpec; whether there were any."""
+    changed = False
+    for option, section, key, factor in _SETTINGS:
+        value = options[option]
+        if value is not None:
+            spec.setdefault(section, {})[key] = value if factor == 1 else round(value * factor)
+            changed = True
+    return changed
+
+
+_OPTIONS: Final = (
+    click.option("--autolock", type=bool, metavar="true|false", help="Managers start locked"),
+    click.option("--cert-expiry", type=Seconds(), metavar="TIME", help="Of nodes' certificates"),
+    click.option("--dispatcher-heartbeat", type=Seconds(), metavar="TIME", help="Of the nodes"),
+    click.option("--max-snapshots", type=int, metavar="N", help="Old snapshots of the log to keep"),
+    click.option("--snapshot-interval", type=int, metavar="N", help="Entries between snapshots"),
+    click.option("--task-history-limit", type=int, metavar="N", help="Old tasks of a slot to keep"),
+)
+
+
+def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Settings of the cluster, for ``swarm init`` and ``swarm update``."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
 
 
 @command(
@@ -25,13 +65,30 @@ complete_node = complete(
 @click.option("--advertise-addr", default="", metavar="ADDRESS", help="Where others find it")
 @click.option("--listen-addr", default="0.0.0.0:2377", metavar="ADDRESS", help="Where it listens")
 @click.option("--force-new-cluster", is_flag=True, help="Forget the other managers")
-def init(session: Session, advertise_addr: str, listen_addr: str, force_new_cluster: bool) -> None:
+@click.option("--data-path-addr", default="", metavar="ADDRESS", help="For the containers' traffic")
+@click.option("--data-path-port", type=int, metavar="PORT", help="For the containers' traffic")
+@click.option("--default-addr-pool", multiple=True, metavar="CIDR", help="For networks")
+@click.option("--default-addr-pool-mask-length", type=int, metavar="BITS", help="Of each network")
+@click.option(
+    "--availability", type=click.Choice(["active", "pause", "drain"]), help="Whether it takes tasks"
+)
+@settings_options
+def init(session: Session, **options: Any) -> None:
     """Make a cluster."""
-    body = {
-        "ListenAddr": listen_addr,
-        "AdvertiseAddr": advertise_addr,
-        "ForceNewCluster": force_new_cluster,
+    body: dict[str, Any] = {
+        "ListenAddr": options["listen_addr"],
+        "AdvertiseAddr": options["advertise_addr"],
+        "ForceNewCluster": options["force_new_cluster"],
+        "DataPathAddr": options["data_path_addr"] or None,
+        "DataPathPort": options["data_path_port"],
+        "DefaultAddrPool": list(options["default_addr_pool"]) or None,
+        "SubnetSize": options["default_addr_pool_mask_length"],
+        "Availability": options["availability"],
     }
+    body = {key: value for key, value in body.items() if value is not None}
+    spec: dict[str, Any] = {}
+    if change_spec(spec, options):
+        body["Spec"] = spec
     session.terminal.print(str(session.api.post("/swarm/init", None, body)))
 
 
@@ -161,8 +218,13 @@ def node_update(
 @click.argument("nodes", nargs=-1, required=True, shell_complete=complete_node)
 @click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
 @click.option("--no-trunc", is_flag=True, help="Shorten nothing")
+@click.option("--no-resolve", is_flag=True, help="Ids instead of names")
 def node_ps(
-    session: Session, nodes: tuple[str, ...], filter_: tuple[str, ...], no_trunc: bool
+    session: Session,
+    nodes: tuple[str, ...],
+    filter_: tuple[str, ...],
+    no_trunc: bool,
+    no_resolve: bool,
 ) -> None:
     """List the tasks of nodes."""
     from linkspan.core.cli.service import show_tasks
@@ -171,7 +233,7 @@ def node_ps(
     identifiers = [api.get(f"/nodes/{segment(node)}")["ID"] for node in nodes]
     tasks = api.get("/tasks", {"filters": {**(filters(filter_) or {}), "node": identifiers}})
     names = {s["ID"]: s["Spec"]["Name"] for s in api.get("/services")} if tasks else {}
-    show_tasks(session, tasks, names, no_trunc=no_trunc)
+    show_tasks(session, tasks, names, no_trunc=no_trunc, resolve=not no_resolve)
 
 
 @command("rm", "Remove nodes that have left.", examples=["linkspan node rm demo-3"])
