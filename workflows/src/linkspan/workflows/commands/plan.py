@@ -22,6 +22,8 @@ from linkspan.workflows.reports import from_json
 
 PLANS: Final = "/linkspan/v1/plans"
 WOULD_CHANGE: Final = 10
+ASKS: Final = "approve"
+"""The verb that waits for a person."""
 _SIGNS: Final = {"create": "+", "change": "~", "destroy": "-", "none": "·"}
 
 
@@ -165,7 +167,7 @@ def _step(step: Mapping[str, Any], place: str, width: int) -> Iterator[str]:
     for index, change in enumerate(changes):
         what = "  ".join(filter(None, (change["what"], change["detail"])))
         first = place if index == 0 else ""
-        sign = _SIGNS.get(change["action"], "·")
+        sign = "‖" if step["verb"] == ASKS else _SIGNS.get(change["action"], "·")
         yield f"{sign} {first:<{width}}  {what}{maybe if index == 0 else ''}".rstrip()
     if step["later"] and changes:
         yield f"  {'':<{width}}  known when it runs: {', '.join(step['later'])}"
