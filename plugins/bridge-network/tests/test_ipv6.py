@@ -6,6 +6,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 import trio
 
+from linkspan.plugins.bridge_network.config import BridgeConfig
+from linkspan.plugins.bridge_network.driver import BridgeNetwork
 from linkspan.sdk.errors import InvalidArgument, PermissionDenied
 from linkspan.sdk.model.network import AddressPool, Backend, EndpointSpec, PortBinding
 
@@ -244,6 +246,23 @@ async def test_an_ipv6_network_is_connected_to_and_left_while_running(lab):
     await lab.driver.disconnect(sandbox.container_id, net)
     assert await lab.ask("lan", lab.host_address6, 8080) == "c 10.202.0.1"
     assert "default" not in lab.exec("c", "ip -6 route")
+
+
+async def test_the_default_network_may_have_ipv6(world, fake_host):
+    """Behaviour 2, with namespaces that were prepared."""
+    config = BridgeConfig(default_network_ipv6=True, pool_size=2)
+    async with BridgeNetwork.open(config, fake_host) as driver:
+        world.driver = driver
+        net = await world.network("bridge")
+        assert net.spec.enable_ipv6
+        with trio.fail_after(10):
+            while len(driver._pool._ready) < 2:  # noqa: ASYNC110 - the pool tells nobody
+                await trio.sleep(0.01)
+        sandbox = await world.attach("a1", net, ports=WEB[:1])
+        assert sandbox.endpoints[0].ipv6_address
+        answer = await world.ask("lan", world.host_address6, 8080)
+        assert answer == f"a1 {world.lan_address6}"
+        await world.detach("a1")
 
 
 async def test_several_subnets_of_one_family_are_refused_and_overlaps_too(lab):

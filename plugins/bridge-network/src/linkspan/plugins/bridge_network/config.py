@@ -66,11 +66,13 @@ class BridgeConfig:
         pool_size: Namespaces kept ready for the default network; 0 makes each when it is needed.
         default_address_pools: Where networks without a subnet of their own get one, of either
             family; without one of IPv6 there is a range that is the daemon's own.
+        default_network_ipv6: The default network has IPv6; it is asked when that is first made.
         publish_address: Where ports are published that name no address; empty is everywhere.
         mtu: Of new networks; 0 takes that of the device with the default route.
     """
 
     pool_size: int = attrs.field(default=8, validator=_not_negative)
     default_address_pools: tuple[PoolConfig, ...] = DEFAULT_POOLS
+    default_network_ipv6: bool = False
     publish_address: str = attrs.field(default="", validator=_address)
     mtu: int = attrs.field(default=0, validator=_not_negative)

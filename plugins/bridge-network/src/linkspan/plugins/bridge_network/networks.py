@@ -111,6 +111,8 @@ class BridgeNetworks:
 
         Raises: See ``NetworkDriver.create_network``.
         """
+        if is_default(network) and self._config.default_network_ipv6:
+            network = attrs.evolve(network, spec=attrs.evolve(network.spec, enable_ipv6=True))
         options = parse_options(network.spec.options)
         await trio.to_thread.run_sync(_check, network, options)
         mtu = options.mtu or self._config.mtu or await self.uplink_mtu()
