@@ -280,6 +280,48 @@ def test_a_stack_is_deployed_changed_and_removed(daemon: Daemon, tmp_path: Path)
     assert daemon.cli("stack", "ls", "-q").out == ""
 
 
+def test_secrets_and_configs_reach_the_tasks(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_text("opensesame")
+    (tmp_path / "compose.yaml").write_text(
+        """
+services:
+  reader:
+    image: busybox
+    command: sh -c 'cat /run/secrets/key /etc/motd; stat -c %a /run/secrets/key; exec sleep 1000'
+    init: true
+    secrets: [{source: key, mode: 0400}]
+    configs: [{source: motd, target: /etc/motd}]
+secrets: {key: {file: ./key.txt}}
+configs: {motd: {content: "-hello-"}}
+"""
+    )
+    daemon.cli("swarm", "init")
+    said = daemon.cli("stack", "deploy", "-c", tmp_path / "compose.yaml", "vault").out
+    assert {"created secret vault_key", "created config vault_motd"} <= set(said.splitlines())
+
+    def read() -> str:
+        return daemon.cli("service", "logs", "--raw", "vault_reader").out
+
+    until("the task has read both", lambda: read() == "opensesame-hello-400\n")
+    assert "opensesame" not in daemon.cli("secret", "inspect", "vault_key").out
+    assert daemon.cli("secret", "ls", "--format", "{{.Name}}").out == "vault_key\n"
+    used = daemon.cli("secret", "rm", "vault_key", status=1)
+    assert "vault_reader" in used.err
+    daemon.cli("stack", "rm", "vault")
+    assert daemon.cli("secret", "ls", "-q").out == daemon.cli("config", "ls", "-q").out == ""
+
+
+def test_a_login_is_checked_by_the_registry(daemon: Daemon, tmp_path: Path) -> None:
+    environment = {"DOCKER_CONFIG": str(tmp_path)}
+    words = ("login", "-u", "ana", "--password-stdin", daemon.registry)
+    daemon.cli(*words, stdin="pw", more_env=environment)
+    assert daemon.registry in (tmp_path / "config.json").read_text()
+    nobody = ("login", "-u", "ana", "--password-stdin", "127.0.0.1:1")
+    assert daemon.cli(*nobody, stdin="pw", more_env=environment, status=1).err
+    daemon.cli("logout", daemon.registry, more_env=environment)
+    assert json.loads((tmp_path / "config.json").read_text())["auths"] == {}
+
+
 def test_the_daemon_answers_over_a_wire_of_stdin_and_stdout(daemon: Daemon) -> None:
     request = "GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     done = daemon.cli("system", "dial-stdio", stdin=request)
