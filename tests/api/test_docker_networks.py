@@ -326,6 +326,9 @@ def test_internal_and_silent_networks(daemon: Daemon) -> None:
 
 
 def test_an_overlay_network_is_a_bridge_on_one_node(daemon: Daemon) -> None:
+    said = daemon.docker("network", "create", "-d", "overlay", "span", status=1).err
+    assert "This node is not a swarm manager" in said
+    daemon.docker("swarm", "init")
     daemon.docker("network", "create", "-d", "overlay", "--attachable", "span")
     daemon.docker("network", "create", "-d", "overlay", "closed")
     seen = inspect(daemon, "span")
@@ -337,6 +340,9 @@ def test_an_overlay_network_is_a_bridge_on_one_node(daemon: Daemon) -> None:
     assert "not manually attachable" in said
     daemon.docker("network", "connect", "bridge", "al")
     assert set(inside(daemon, "al")["Networks"]) == {"bridge", "span"}
+    daemon.docker("rm", "-f", "al")
+    daemon.docker("network", "rm", "span", "closed")
+    daemon.docker("swarm", "leave", "--force")
 
 
 def test_a_service_lives_in_an_overlay_network_and_answers_on_both_families(

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import attrs
 import trio
 
 from linkspan.plugins.docker_api.codec_network import (
@@ -107,9 +106,7 @@ class NetworkRoutes:
         """POST /networks/create."""
         spec = decode_network(await read_document(request))
         if spec.driver == "overlay":
-            # Of a swarm's one node the network is whole; `docker stack deploy` asks for no other.
             await require_cluster(self._host)
-            spec = attrs.evolve(spec, driver="bridge", options={})
         network = await self._networks.create(spec)
         return json_response({"Id": network.id, "Warning": ""}, status=201)
 
