@@ -50,8 +50,10 @@ class Root(Group):
         nouns: dict[str, list[str]] = {}
         for row in [*ROWS, *_plugin_rows(ctx)]:
             noun, _, verb = row.words.partition(" ")
-            if verb:
-                nouns.setdefault(noun, []).append(verb)
+            known = nouns.setdefault(noun, []) if verb else []
+            word = verb.partition(" ")[0]  # of `workflow secret set`, its own group says the rest
+            if word not in known:
+                known.append(word)
         formatter.write_paragraph()
         formatter.write_dl([(name, " ".join(words)) for name, words in sections.items()])
         formatter.write_paragraph()
