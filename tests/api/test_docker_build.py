@@ -42,6 +42,13 @@ def running(daemon: Daemon) -> list[Path]:
     return [group for group in cgroups_below(daemon.cgroup) if len(group.name) == 64]
 
 
+def secret_mounts(daemon: Daemon) -> list[str]:
+    """Where secrets lie now, in the daemon's own mount namespace."""
+    lines = Path(f"/proc/{daemon.pid}/mountinfo").read_text().splitlines()
+    points = [line.split()[4] for line in lines]
+    return [point for point in points if "/secrets/" in point]
+
+
 def ran(daemon: Daemon, image: str, *words: str) -> str:
     return daemon.docker("run", "--rm", "--network", "none", image, *words).out
 
@@ -349,3 +356,28 @@ def test_a_fault_is_shown_with_its_line(daemon: Daemon) -> None:
     context = daemon.write_context("FROM busybox\nCOPY none /x\n")
     failed = daemon.cli("--progress", "plain", "build", context, status=1)
     assert "2 | COPY none /x\n  | ^^^^^^^^^^^^\n" in failed.err
+
+
+def test_a_daemon_killed_in_a_step_leaves_no_secret_and_no_mount(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("hunter2")
+    context = daemon.write_context(
+        "FROM busybox\n"
+        "RUN --mount=type=secret,id=key --mount=type=cache,target=/c,id=killed \\\n"
+        "  --mount=target=/ctx echo kept > /c/kept; sleep 1000\n"
+    )
+    begun = daemon.begin("build", "--secret", f"id=key,src={tmp_path}/key", context)
+    until("the secret is mounted", lambda: secret_mounts(daemon))
+    until("it has written", lambda: list(daemon.data_root.glob("**/cache-mounts/*/0/data/kept")))
+    daemon.kill9()
+    assert begun.wait(60) != 0
+    daemon.start()
+    until("the process is gone", lambda: not running(daemon))
+    assert secret_mounts(daemon) == []
+    context = daemon.write_context(
+        "FROM busybox\nRUN --mount=type=cache,target=/c,id=killed cat /c/kept > /kept\n"
+    )
+    daemon.docker("build", "-t", "after", context)
+    assert ran(daemon, "after", "cat", "/kept") == "kept\n"
+    daemon.docker("rmi", "after")

@@ -144,9 +144,9 @@ class ImageState:
         """Later ones win."""
         self.config["Labels"] = {**(self.config.get("Labels") or {}), **labels}
 
-    def set_healthcheck(self, check: Healthcheck) -> bool:
-        """Set it, say whether one was there."""
-        had = bool(self.config.get("Healthcheck"))
+    def set_healthcheck(self, check: Healthcheck) -> tuple[str, ...]:
+        """Set it; return the test of the one that was there, empty if none was."""
+        had = tuple((self.config.get("Healthcheck") or {}).get("Test") or ())
         value: dict[str, Any] = {"Test": list(check.test)}
         for name, number in (
             ("Interval", check.interval_ns),

@@ -125,8 +125,8 @@ class StageRun:
             case ins.Onbuild():
                 state.add_trigger(instruction.expression)
             case ins.Healthcheck():
-                if state.set_healthcheck(instruction):
-                    self.stream.say("Note: overriding previous HEALTHCHECK\n")
+                if had := state.set_healthcheck(instruction):
+                    self.stream.say(f"Note: overriding previous HEALTHCHECK: [{' '.join(had)}]\n")
                 state.add_history(f"HEALTHCHECK {_quoted(instruction.test)}")
             case _:
                 self._expanded_metadata(instruction)
