@@ -280,6 +280,18 @@ def test_a_stack_is_deployed_changed_and_removed(daemon: Daemon, tmp_path: Path)
     assert daemon.cli("stack", "ls", "-q").out == ""
 
 
+@pytest.mark.parametrize("words", [("events", "--since", "10m"), ("logs", "--follow", "ticker")])
+def test_ctrl_c_ends_what_goes_on_for_ever(daemon: Daemon, words: tuple[str, ...]) -> None:
+    script = "while :; do echo tick; sleep 0.2; done"
+    daemon.cli("run", "-d", "--init", "--name", "ticker", "busybox", "sh", "-c", script)
+    process = daemon.begin(*words)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "")
+
+
 def test_secrets_and_configs_reach_the_tasks(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "key.txt").write_text("opensesame")
     (tmp_path / "compose.yaml").write_text(
