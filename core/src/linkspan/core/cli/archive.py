@@ -43,9 +43,9 @@ def pack(source: Path, name: str, *, owner: bool, follow: bool = False) -> Itera
             info.uname = info.gname = ""
             if not owner:
                 info.uid = info.gid = 0
-            yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+            yield header(info)
             if info.isreg():
-                yield from _content(path, info.size)
+                yield from content(path, info.size)
     yield END
 
 
@@ -56,8 +56,18 @@ def _walk(path: Path, name: str) -> Iterator[tuple[Path, str]]:
             yield from _walk(entry, f"{name}/{entry.name}" if name != "." else f"./{entry.name}")
 
 
-def _content(path: Path, size: int) -> Iterator[bytes]:
-    """So many bytes of a file, whatever becomes of it meanwhile: the header has promised them."""
+def header(info: tarfile.TarInfo) -> bytes:
+    """What stands before an entry's content."""
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def padding(size: int) -> bytes:
+    """What stands behind an entry's content of so many bytes."""
+    return bytes(-size % tarfile.BLOCKSIZE)
+
+
+def content(path: Path, size: int) -> Iterator[bytes]:
+    """So many bytes of a file, padded, whatever becomes of it meanwhile: the header has promised them."""
     left = size
     with path.open("rb") as stream:
         while left and (data := stream.read(min(left, _CHUNK))):
@@ -67,7 +77,7 @@ def _content(path: Path, size: int) -> Iterator[bytes]:
         zeros = bytes(min(left, _CHUNK))
         left -= len(zeros)
         yield zeros
-    yield bytes(-size % tarfile.BLOCKSIZE)
+    yield padding(size)
 
 
 class PieceReader(io.RawIOBase):

@@ -5,13 +5,11 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
+from linkspan.core.cli.archive import END, content, header, padding
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.glob import PatternError
-
-_CHUNK: Final = 256 * 1024
 
 
 def context_tar(root: Path, dockerfile: str, extra: bytes | None) -> Iterator[bytes]:
@@ -26,7 +24,7 @@ def context_tar(root: Path, dockerfile: str, extra: bytes | None) -> Iterator[by
     if extra is not None:
         info = tarfile.TarInfo(dockerfile)
         info.size = len(extra)
-        yield _header(info) + extra + _padding(len(extra))
+        yield header(info) + extra + padding(len(extra))
     # Nothing is written to this archive: it knows how to describe files, hard links among them.
     with tarfile.open(fileobj=io.BytesIO(), mode="w") as describer:
         for path, name in _walk(root, ignore, {dockerfile, ".dockerignore"}):
@@ -37,32 +35,10 @@ def context_tar(root: Path, dockerfile: str, extra: bytes | None) -> Iterator[by
             except FileNotFoundError:
                 continue  # it went away while we were reading
             info.uname = info.gname = ""
-            yield _header(info)
+            yield header(info)
             if info.isreg():
-                yield from _content(path, info.size)
-    yield bytes(2 * tarfile.BLOCKSIZE)
-
-
-def _header(info: tarfile.TarInfo) -> bytes:
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % tarfile.BLOCKSIZE)
-
-
-def _content(path: Path, size: int) -> Iterator[bytes]:
-    """So many bytes of a file, whatever becomes of it meanwhile: the header has promised them."""
-    left = size
-    with path.open("rb") as stream:
-        while left and (data := stream.read(min(left, _CHUNK))):
-            left -= len(data)
-            yield data
-    while left:
-        zeros = bytes(min(left, _CHUNK))
-        left -= len(zeros)
-        yield zeros
-    yield _padding(size)
+                yield from content(path, info.size)
+    yield END
 
 
 def _ignore_file(root: Path, dockerfile: str) -> IgnorePatterns:
