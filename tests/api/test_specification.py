@@ -23,18 +23,23 @@ NOT_ASKED = {
 }
 """Operations that other tests ask."""
 
+OF_A_PLUGIN = (
+    "GET /plugins/{name}/json",
+    "DELETE /plugins/{name}",
+    *(f"POST /plugins/{{name}}/{what}" for what in ("enable", "disable", "upgrade", "push", "set")),
+)
+
+ERRORS_ONLY = ("POST /swarm/unlock", "GET /images/search", *OF_A_PLUGIN)
+"""A swarm is never locked, no registry here can search, and no plugin of Docker's is there."""
+
 NOT_SERVED = (
     "DELETE /nodes/{id}",
     "POST /swarm/join",
     "POST /session",
     "PUT /volumes/{name}",
-    "GET /images/search",
     "GET /plugins/privileges",
     "POST /plugins/pull",
     "POST /plugins/create",
-    "GET /plugins/{name}/json",
-    "DELETE /plugins/{name}",
-    *(f"POST /plugins/{{name}}/{what}" for what in ("enable", "disable", "upgrade", "push", "set")),
 )
 """Answered 501, with a message."""
 
@@ -288,7 +293,7 @@ def test_every_answer_is_as_the_specification_says(ask: Asker) -> None:
     _swarm(ask)
     _prunes(ask)
     every = set(ask.specification.operations)
-    others = {*NOT_ASKED, *NOT_SERVED, "POST /swarm/unlock"}
+    others = {*NOT_ASKED, *NOT_SERVED, *ERRORS_ONLY}
     assert every - ask.asked == others - ask.asked
     assert others <= every
 
@@ -306,6 +311,8 @@ def test_errors_are_as_the_specification_says(daemon: Daemon, specification: Spe
         method, path = operation.split(" ", 1)
         if operation in NOT_SERVED or "{" not in path or method == "HEAD":
             continue
+        if operation == "POST /images/{name}/push":
+            continue  # it says what failed in its stream
         where = path.replace("{id}", "nobody").replace("{name}", "nobody/has:this")
         query = "?" + "&".join(
             f"{p['name']}={'1' if p.get('type') == 'integer' else 'x'}"

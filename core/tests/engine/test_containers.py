@@ -346,11 +346,15 @@ async def test_a_bind_source_that_is_missing_is_refused_by_name(
 ) -> None:
     from linkspan.sdk.model.container import Mount
 
-    missing = str(tmp_path / "nothing")
-    made = await world.engine.containers.create(
-        ContainerSpec(image=IMAGE, mounts=(Mount(type="bind", source=missing, target="/x"),))
-    )
-    with pytest.raises(InvalidArgument, match=missing):
+    source = tmp_path / "nothing"
+    spec = ContainerSpec(image=IMAGE, mounts=(Mount(type="bind", source=str(source), target="/x"),))
+    with pytest.raises(InvalidArgument, match=str(source)):
+        await world.engine.containers.create(spec)
+    assert world.engine.containers.list(ContainerFilter(all=True)) == []
+    source.mkdir()
+    made = await world.engine.containers.create(spec)
+    source.rmdir()
+    with pytest.raises(InvalidArgument, match=str(source)):
         await world.engine.containers.start(made.id)
 
 

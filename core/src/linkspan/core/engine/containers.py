@@ -16,7 +16,7 @@ from linkspan.core.engine.entry import Attachment, Entry, Waiter, refuse_if_remo
 from linkspan.core.engine.execs import Execs
 from linkspan.core.engine.files import ContainerFiles
 from linkspan.core.engine.images import ImageStore
-from linkspan.core.engine.lifecycle import KIND, Lifecycle
+from linkspan.core.engine.lifecycle import KIND, Lifecycle, check_bind
 from linkspan.core.engine.mounts import wanted_mounts
 from linkspan.core.engine.names import by_prefix, check_name, is_id, not_found
 from linkspan.core.engine.networks import NetworkStore
@@ -176,6 +176,9 @@ class ContainerStore:
             warnings += ("Published ports are discarded when using host network mode",)
         container = attrs.evolve(container, warnings=warnings)
         wanted = wanted_mounts(spec, image.config.volumes)
+        for mount in wanted:
+            if mount.type == "bind" and not mount.create_source:
+                await trio.to_thread.run_sync(check_bind, mount.source, False)
         if not spec.network_mode.startswith("container:"):
             self._networks.of_container(container)
         if chosen in self._names:

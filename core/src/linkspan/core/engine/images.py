@@ -431,6 +431,8 @@ def _tag_name(text: str) -> str:
     reference = parse_reference(text)
     if reference.digest:
         raise InvalidArgument("refusing to create a tag with a digest reference")
+    if reference.familiar_name == "sha256":
+        raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
     return reference.with_default_tag().familiar
 
 

@@ -241,7 +241,7 @@ class Lifecycle:
                     await driver.populate(point.name, self.rootfs(container.id), point.destination)
             elif point.type == "bind":
                 await trio.to_thread.run_sync(
-                    _check_bind, point.source, bool(ask and ask.create_source)
+                    check_bind, point.source, bool(ask and ask.create_source)
                 )
             found.append(bundle_mount(point, ask))
         return tuple(found)
@@ -747,7 +747,8 @@ def should_restart(
     return True
 
 
-def _check_bind(source: str, create: bool) -> None:
+def check_bind(source: str, create: bool) -> None:
+    """Make a bind's source if it may be made. Raises InvalidArgument (code ``invalid_mount``)."""
     path = Path(source)
     if path.exists():
         return

@@ -42,12 +42,7 @@ class VolumeStore:
                 code="invalid_name",
             )
         elif NAME.fullmatch(spec.name) is None:
-            raise InvalidArgument(
-                f'create {spec.name}: "{spec.name}" includes invalid characters for a local volume name, '
-                'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
-                "use absolute path",
-                code="invalid_name",
-            )
+            raise InvalidArgument(_bad_name(spec.name), code="invalid_name")
         before = None if anonymous else await self.find(spec.name)
         if before is not None and spec.driver and before.driver != spec.driver:
             raise Conflict(
@@ -128,4 +123,18 @@ class VolumeStore:
 def _event(action: str, volume: Volume) -> Event:
     return Event(
         type="volume", action=action, actor_id=volume.name, attributes={"driver": volume.driver}
+    )
+
+
+def _bad_name(name: str) -> str:
+    """Docker's words."""
+    if len(name) == 1:
+        return (
+            f"create {name}: volume name is too short, names should be at least two alphanumeric "
+            "characters"
+        )
+    return (
+        f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+        '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use '
+        "absolute path"
     )

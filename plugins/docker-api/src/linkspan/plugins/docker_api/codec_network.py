@@ -237,6 +237,11 @@ def decode_network(body: Document) -> NetworkSpec:
     )
 
 
+def driver_shown(driver: str) -> str:
+    """Docker's name of a driver: that of the network ``none`` is ``null``."""
+    return "null" if driver == "none" else driver
+
+
 def encode_network(
     network: Network, endpoints: Mapping[str, Endpoint], names: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -247,8 +252,7 @@ def encode_network(
         "Id": network.id,
         "Created": network.created_at,
         "Scope": network.scope,
-        # Docker's name for the driver of the network that is none.
-        "Driver": "null" if spec.driver == "none" else spec.driver,
+        "Driver": driver_shown(spec.driver),
         "EnableIPv4": spec.enable_ipv4,
         "EnableIPv6": spec.enable_ipv6,
         "IPAM": {

@@ -120,6 +120,7 @@ class ContainerRoutes:
         """POST /containers/create."""
         body = await read_document(request)
         spec = decode_container(body, platform=request.query.get("platform", ""))
+        self._check_links(body.document("HostConfig").texts("Links"))
         try:
             made = await self._containers.create(spec, name=request.query.get("name", ""))
         except NotFound as error:
@@ -130,6 +131,17 @@ class ContainerRoutes:
                 error.message, code=error.code, details=error.details, help=error.help
             ) from error
         return json_response({"Id": made.id, "Warnings": list(made.warnings)}, status=201)
+
+    def _check_links(self, links: Sequence[str]) -> None:
+        """Raises InvalidArgument for a link to a container that is not there."""
+        for link in links:
+            name = link.partition(":")[0]
+            try:
+                self._containers.inspect(name)
+            except NotFound as error:
+                raise InvalidArgument(
+                    f"could not get container for {name}: {error.message}", code=error.code
+                ) from error
 
     async def inspect(self, request: Request) -> Response:
         """GET /containers/{id}/json."""

@@ -66,7 +66,8 @@ class EventRoutes:
         until_ns = parse_nanoseconds(request.query.get("until", ""))
         if since_ns is not None and until_ns is not None and until_ns < since_ns:
             raise InvalidArgument(
-                f"`since` time ({since_ns / 1e9:.9f}) cannot be after `until` time ({until_ns / 1e9:.9f})"
+                f"`since` time ({request.query['since']}) cannot be after `until` time "
+                f"({request.query['until']})"
             )
 
         def encode(event: Event) -> tuple[bytes, ...]:

@@ -38,7 +38,7 @@ class Filters:
             return True
         if values <= set(_FALSE):
             return False
-        raise _invalid(key, self.all(key)[0])
+        raise _invalid(key, f"[{' '.join(self.all(key))}]")
 
     def among(self, key: str, *candidates: str) -> bool:
         """Not given, or one of the candidates is among its values."""
@@ -142,7 +142,9 @@ def parse_time(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidArgument(f"invalid time: '{text}'") from None
+        raise InvalidArgument(
+            f'failed to parse value as time or duration: "{text}"', code="invalid_time"
+        ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return moment.timestamp()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 import trio
 
 from linkspan.plugins.docker_api.codec_image import (
@@ -59,6 +60,9 @@ class ImageRoutes:
                 i for i in found if i.repo_tags or i.repo_digests or not _is_parent(i, everything)
             ]
         found = list(self._between(found, filters))
+        if "reference" in filters:
+            # As in Docker: of what was found, only the names that were asked for are shown.
+            found = [_with_names(image, filters.all("reference")) for image in found]
         return json_response(await self._summaries(request, found, everything))
 
     async def _summaries(
@@ -93,11 +97,7 @@ class ImageRoutes:
             return False
         return filters.labels(image.config.labels) and (
             "reference" not in filters
-            or any(
-                matches_reference(ref, pattern)
-                for ref in (*image.repo_tags, *image.repo_digests)
-                for pattern in filters.all("reference")
-            )
+            or bool(_named((*image.repo_tags, *image.repo_digests), filters.all("reference")))
         )
 
     def _between(self, found: Sequence[Image], filters: Filters) -> Sequence[Image]:
@@ -258,3 +258,15 @@ def matches_reference(reference: str, pattern: str) -> bool:
 
 def _encode_removed(item: RemovedImage) -> Mapping[str, str]:
     return {"Untagged": item.untagged} if item.untagged else {"Deleted": item.deleted}
+
+
+def _named(names: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(n for n in names if any(matches_reference(n, pattern) for pattern in patterns))
+
+
+def _with_names(image: Image, patterns: Sequence[str]) -> Image:
+    return attrs.evolve(
+        image,
+        repo_tags=_named(image.repo_tags, patterns),
+        repo_digests=_named(image.repo_digests, patterns),
+    )

@@ -7,6 +7,7 @@ import trio
 from linkspan.plugins.docker_api.codec_network import (
     decode_endpoint,
     decode_network,
+    driver_shown,
     encode_network,
 )
 from linkspan.plugins.docker_api.filters import Filters, read_filters
@@ -67,7 +68,7 @@ class NetworkRoutes:
             return False
         kind = "builtin" if network.name in _PREDEFINED else "custom"
         return (
-            filters.among("driver", network.spec.driver)
+            filters.among("driver", driver_shown(network.spec.driver))
             and filters.prefix("id", network.id)
             and filters.pattern("name", network.name)
             and filters.among("scope", network.scope)
