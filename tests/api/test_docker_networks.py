@@ -1,6 +1,7 @@
 """Networks through the stock docker CLI."""
 
 import json
+import os
 import socket
 import urllib.request
 from functools import partial
@@ -11,8 +12,10 @@ from daemon_harness.daemon import Daemon, free_port, until
 
 pytestmark = pytest.mark.system
 
+# Random, and not where daemons of tests have their own: tests run side by side.
+NET = f"198.18.{os.urandom(1)[0]}"
+NET6 = f"fd{os.urandom(1).hex()}:{0x1000 + os.urandom(1)[0]:x}"
 WEB = "mkdir -p /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www"
-WEB6 = WEB.replace("-p 80", "-p '[::]:80'")
 
 
 def inspect(daemon: Daemon, name: str) -> Any:
@@ -46,38 +49,38 @@ def fetch(host: str, port: int) -> str:
 def test_what_is_created_is_what_inspect_shows(daemon: Daemon) -> None:
     """Behaviour 52."""
     daemon.docker(
-        *("network", "create", "--subnet", "10.91.0.0/24", "--gateway", "10.91.0.7"),
-        *("--ip-range", "10.91.0.128/29", "--aux-address", "router=10.91.0.129"),
-        *("--ipv6", "--subnet", "fd91::/64", "--label", "a=1", "--attachable"),
+        *("network", "create", "--subnet", f"{NET}.0/24", "--gateway", f"{NET}.7"),
+        *("--ip-range", f"{NET}.128/29", "--aux-address", f"router={NET}.129"),
+        *("--ipv6", "--subnet", f"{NET6}::/64", "--label", "a=1", "--attachable"),
         *("-o", "com.docker.network.driver.mtu=1400", "back"),
     )
     seen = inspect(daemon, "back")
     assert seen["IPAM"]["Config"] == [
         {
-            "Subnet": "10.91.0.0/24",
-            "IPRange": "10.91.0.128/29",
-            "Gateway": "10.91.0.7",
-            "AuxiliaryAddresses": {"router": "10.91.0.129"},
+            "Subnet": f"{NET}.0/24",
+            "IPRange": f"{NET}.128/29",
+            "Gateway": f"{NET}.7",
+            "AuxiliaryAddresses": {"router": f"{NET}.129"},
         },
-        {"Subnet": "fd91::/64", "Gateway": "fd91::1"},
+        {"Subnet": f"{NET6}::/64", "Gateway": f"{NET6}::1"},
     ]
     assert (seen["EnableIPv4"], seen["EnableIPv6"], seen["Attachable"]) == (True, True, True)
     assert (seen["Scope"], seen["Driver"], seen["Internal"]) == ("local", "bridge", False)
     assert seen["Labels"] == {"a": "1"}
     sleeper(daemon, "al", "--network", "back")
     (member,) = inspect(daemon, "back")["Containers"].values()
-    assert (member["Name"], member["IPv4Address"]) == ("al", "10.91.0.128/24")
-    assert member["IPv6Address"] == "fd91::2/64"
+    assert (member["Name"], member["IPv4Address"]) == ("al", f"{NET}.128/24")
+    assert member["IPv6Address"] == f"{NET6}::2/64"
     endpoint = inside(daemon, "al")["Networks"]["back"]
-    assert endpoint["IPv6Gateway"] == "fd91::1"
+    assert endpoint["IPv6Gateway"] == f"{NET6}::1"
     assert "mtu 1400" in daemon.docker("exec", "al", "ip", "link", "show", "eth0").out
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--subnet", "10.91.0.1/24"), "it should be 10.91.0.0/24"),
-        (("--subnet", "10.91.0.0/24", "--gateway", "10.92.0.1"), "10.92.0.1"),
+        (("--subnet", f"{NET}.1/24"), f"it should be {NET}.0/24"),
+        (("--subnet", f"{NET}.0/24", "--gateway", "192.0.2.1"), "192.0.2.1"),
         (("--driver", "bogus"), 'plugin "bogus" not found'),
         (("--config-from", "nothing"), "network nothing not found"),
         (("-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated"), "internal"),
@@ -92,8 +95,8 @@ def test_what_cannot_be_is_refused_in_words(
 
 def test_overlaps_duplicates_and_predefined_names_are_refused(daemon: Daemon) -> None:
     """Behaviours 48, 51."""
-    daemon.docker("network", "create", "--subnet", "10.91.0.0/16", "back")
-    said = daemon.docker("network", "create", "--subnet", "10.91.5.0/24", "more", status=1).err
+    daemon.docker("network", "create", "--subnet", f"{NET}.0/24", "back")
+    said = daemon.docker("network", "create", "--subnet", f"{NET}.128/25", "more", status=1).err
     assert "Pool overlaps with other one on this address space" in said
     said = daemon.docker("network", "create", "back", status=1).err
     assert "network with name back already exists" in said
@@ -107,13 +110,13 @@ def test_overlaps_duplicates_and_predefined_names_are_refused(daemon: Daemon) ->
 
 def test_a_configuration_lends_what_it_says(daemon: Daemon) -> None:
     daemon.docker(
-        *("network", "create", "--config-only", "--subnet", "10.92.0.0/24"),
+        *("network", "create", "--config-only", "--subnet", f"{NET}.0/24"),
         *("-o", "com.docker.network.driver.mtu=1300", "plan"),
     )
     assert inspect(daemon, "plan")["ConfigOnly"] is True
     daemon.docker("network", "create", "--config-from", "plan", "real")
     seen = inspect(daemon, "real")
-    assert seen["IPAM"]["Config"][0]["Subnet"] == "10.92.0.0/24"
+    assert seen["IPAM"]["Config"][0]["Subnet"] == f"{NET}.0/24"
     assert seen["ConfigFrom"] == {"Network": "plan"}
     assert "in use" in daemon.docker("network", "rm", "plan", status=1).err
     said = daemon.docker("run", "--rm", "--network", "plan", "busybox", "true", status=125).err
@@ -150,33 +153,33 @@ def test_lists_are_filtered_and_unused_networks_pruned(daemon: Daemon) -> None:
 def test_a_running_container_is_connected_and_disconnected(daemon: Daemon) -> None:
     """Behaviours 44, 46, 47, 48, 55, 58."""
     daemon.docker(
-        "network", "create", "--subnet", "10.93.0.0/24", "--subnet", "fd93::/64", "--ipv6", "n"
+        "network", "create", "--subnet", f"{NET}.0/24", "--subnet", f"{NET6}::/64", "--ipv6", "n"
     )
     sleeper(daemon, "al")
     sleeper(daemon, "bo", "--network", "n", "--network-alias", "twin")
     daemon.docker(
-        *("network", "connect", "--ip", "10.93.0.77", "--ip6", "fd93::77", "--alias", "twin"),
+        *("network", "connect", "--ip", f"{NET}.77", "--ip6", f"{NET6}::77", "--alias", "twin"),
         *("--link-local-ip", "169.254.8.8", "--gw-priority", "7", "n", "al"),
     )
     endpoint = inside(daemon, "al")["Networks"]["n"]
-    assert (endpoint["IPAddress"], endpoint["GlobalIPv6Address"]) == ("10.93.0.77", "fd93::77")
+    assert (endpoint["IPAddress"], endpoint["GlobalIPv6Address"]) == (f"{NET}.77", f"{NET6}::77")
     assert endpoint["IPAMConfig"]["LinkLocalIPs"] == ["169.254.8.8"]
     assert endpoint["GwPriority"] == 7
     assert {"al", "twin"} <= set(endpoint["DNSNames"])
-    assert "via 10.93.0.1 dev eth1" in daemon.docker("exec", "al", "ip", "route").out
+    assert f"via {NET}.1 dev eth1" in daemon.docker("exec", "al", "ip", "route").out
     for name in ("al", "AL", "al.n", endpoint["DNSNames"][-1], "twin"):
-        assert "10.93.0.77" in daemon.docker("exec", "bo", "nslookup", name, "127.0.0.11").out
-    assert "fd93::77" in daemon.docker("exec", "bo", "nslookup", "-type=aaaa", "al").out
+        assert f"{NET}.77" in daemon.docker("exec", "bo", "nslookup", name, "127.0.0.11").out
+    assert f"{NET6}::77" in daemon.docker("exec", "bo", "nslookup", "-type=aaaa", "al").out
     both = daemon.docker("exec", "bo", "nslookup", "-type=a", "twin").out
-    assert both.count("10.93.0.") == 2
-    assert "al.n" in daemon.docker("exec", "bo", "nslookup", "10.93.0.77").out
+    assert both.count(f"{NET}.") == 2
+    assert "al.n" in daemon.docker("exec", "bo", "nslookup", f"{NET}.77").out
     said = daemon.docker("network", "connect", "n", "al", status=1).err
     assert "endpoint with name al already exists in network n" in said
     sleeper(daemon, "cy")
-    said = daemon.docker("network", "connect", "--ip", "10.93.0.77", "n", "cy", status=1).err
+    said = daemon.docker("network", "connect", "--ip", f"{NET}.77", "n", "cy", status=1).err
     assert "Address already in use" in said
-    said = daemon.docker("network", "connect", "--ip", "10.94.0.1", "n", "cy", status=1).err
-    assert "10.94.0.1" in said
+    said = daemon.docker("network", "connect", "--ip", "192.0.2.1", "n", "cy", status=1).err
+    assert "192.0.2.1" in said
     said = daemon.docker("network", "rm", "n", status=1).err
     assert "has active endpoints" in said
     daemon.docker("network", "disconnect", "n", "al")
@@ -303,7 +306,7 @@ def test_an_address_without_ipv6_is_ipv4_alone_and_a_udp_port_is_one(daemon: Dae
 
 def test_a_full_network_says_so_until_somebody_leaves(daemon: Daemon) -> None:
     """Behaviour 49."""
-    daemon.docker("network", "create", "--subnet", "10.94.0.0/30", "tiny")
+    daemon.docker("network", "create", "--subnet", f"{NET}.0/30", "tiny")
     sleeper(daemon, "al", "--network", "tiny")
     said = daemon.docker("run", "--rm", "--network", "tiny", "busybox", "true", status=125).err
     assert "no available IPv4 addresses on this network's address pools: tiny" in said
@@ -315,13 +318,13 @@ def test_internal_and_silent_networks(daemon: Daemon) -> None:
     """Behaviours 20, 23."""
     icc = "com.docker.network.bridge.enable_icc=false"
     daemon.docker("network", "create", "--internal", "inner")
-    daemon.docker("network", "create", "-o", icc, "--subnet", "10.95.0.0/24", "quiet")
+    daemon.docker("network", "create", "-o", icc, "--subnet", f"{NET}.0/24", "quiet")
     assert inspect(daemon, "inner")["Internal"] is True
     out = daemon.docker("run", "--rm", "--network", "inner", "busybox", "ip", "route").out
     assert "default" not in out
-    sleeper(daemon, "al", "--network", "quiet", "--ip", "10.95.0.9")
+    sleeper(daemon, "al", "--network", "quiet", "--ip", f"{NET}.9")
     daemon.docker(
-        "run", "--rm", "--network", "quiet", "busybox", "ping", "-c1", "-W1", "10.95.0.9", status=1
+        "run", "--rm", "--network", "quiet", "busybox", "ping", "-c1", "-W1", f"{NET}.9", status=1
     )
 
 

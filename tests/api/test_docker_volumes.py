@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_harness.daemon import Daemon
+from daemon_harness.daemon import Daemon, until
 
 pytestmark = pytest.mark.system
 
@@ -150,9 +150,9 @@ def test_anonymous_volumes_go_with_their_container_when_it_is_said(daemon: Daemo
     daemon.docker("run", "--name", "one", "-v", "/d", "busybox", "true")
     assert len(names(daemon)) == 1
     daemon.docker("rm", "-v", "one")
-    assert names(daemon) == set()
+    until("its volume goes", lambda: names(daemon) == set())
     run(daemon, "-v", "/d", "-v", "kept:/k", "busybox", "true")
-    assert names(daemon) == {"kept"}
+    until("its volume goes, the named one stays", lambda: names(daemon) == {"kept"})
     daemon.docker("run", "--name", "two", "-v", "/d", "busybox", "true")
     daemon.docker("rm", "two")
     assert len(names(daemon)) == 2
