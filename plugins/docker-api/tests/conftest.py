@@ -1,6 +1,7 @@
 """The plugin's routes on a fake engine, asked without HTTP."""
 
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -103,6 +104,9 @@ class FakeWriter:
         self.more.set()
         self.more = trio.Event()
         await trio.lowlevel.checkpoint()
+
+    async def write_from_pipe(self, pipe: int, count: int) -> None:
+        await self.write(os.read(pipe, count))
 
     @property
     def data(self) -> bytes:

@@ -9,7 +9,7 @@ with its status.
 import abc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -48,6 +48,36 @@ class Writer(Protocol):
 
     async def write(self, *parts: bytes) -> None:
         """Send parts as one chunk, now. Raises trio.BrokenResourceError when the client has gone."""
+
+    async def write_from_pipe(self, pipe: int, count: int) -> None:
+        """As ``write``, with so many bytes that are in a pipe; on a unix socket they are not copied."""
+
+
+@runtime_checkable
+class PipeSource(Protocol):
+    """Bytes that come out of a pipe; an iterator over them may be one, too."""
+
+    @property
+    def pipe(self) -> int:
+        """The read end's descriptor."""
+
+    def taken(self) -> bytes:
+        """Bytes that were taken out already; they come first, and once."""
+
+    async def ready(self) -> int:
+        """Wait until there are more bytes, and say how many; 0 at the end. Raises as the iterator does."""
+
+
+async def write_all(writer: Writer, source: AsyncIterator[bytes]) -> None:
+    """Write a body out of a source, as cheaply as both can."""
+    if not isinstance(source, PipeSource):
+        async for piece in source:
+            await writer.write(piece)
+        return
+    if taken := source.taken():
+        await writer.write(taken)
+    while count := await source.ready():
+        await writer.write_from_pipe(source.pipe, count)
 
 
 @attrs.frozen(kw_only=True)

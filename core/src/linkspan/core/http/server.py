@@ -28,6 +28,7 @@ from linkspan.core.http.streams import (
     ClientGone,
     SocketDuplex,
     run_for_client,
+    send_from_pipe,
     send_parts,
 )
 from linkspan.sdk.errors import TooLarge
@@ -199,15 +200,28 @@ class _ChunkWriter:
             # A chunk of no bytes would end the body (RFC 9112 section 7.1).
             await self.start()
             return
-        out = [] if self.started else [self.head()]
+        before, after = self._framing(size)
+        await self._connection.send([*before, *parts, *after])
+
+    async def write_from_pipe(self, pipe: int, count: int) -> None:
+        """See ``Writer.write_from_pipe``."""
+        before, after = self._framing(count)
+        await self._connection.send(before)
+        await send_from_pipe(self._connection.socket, pipe, count)
+        await self._connection.send(after)
+
+    def _framing(self, size: int) -> tuple[list[bytes], list[bytes]]:
+        """What stands before and behind the bytes of a chunk; the head, too, if it has not been sent."""
+        before, after = [] if self.started else [self.head()], list[bytes]()
         data = h11.Data(data=cast(bytes, _Parts(size)))
         framed: list[Any] = self._connection.h11.send_with_data_passthrough(data) or []
+        to = before
         for piece in framed:
             if isinstance(piece, _Parts):
-                out.extend(parts)
+                to = after
             else:
-                out.append(piece)
-        await self._connection.send(out)
+                to.append(piece)
+        return before, after
 
 
 class _Server:

@@ -5,6 +5,7 @@ up to a megabyte of data; joining would copy it).
 """
 
 import fcntl
+import os
 import select
 import socket
 import struct
@@ -20,6 +21,8 @@ RECEIVE_BYTES = 1 << 16
 BODY_RECEIVE_BYTES = 1 << 18
 # sendmsg takes at most IOV_MAX buffers (1024 on Linux).
 MAX_PARTS = 512
+_PIECE_BYTES = 1 << 20
+_SPLICE_F_NONBLOCK = 2
 HEAD_READ_S = 1.0
 """How long output of a taken-over connection waits for a client that does not read the head."""
 
@@ -47,6 +50,29 @@ async def send_parts(sock: trio.socket.SocketType, parts: Iterable[bytes]) -> No
                 rest[first] = memoryview(rest[first])[sent:]
     except OSError as error:
         raise ClientGone("the client has gone") from error
+
+
+async def send_from_pipe(sock: trio.socket.SocketType, pipe: int, count: int) -> None:
+    """Send bytes that are in a pipe; a unix socket takes their pages as they are (splice(2)).
+
+    Raises:
+        ClientGone: It takes nothing any more.
+    """
+    if sock.family != socket.AF_UNIX:
+        # There may be TLS on it.
+        while count:
+            data = os.read(pipe, min(count, _PIECE_BYTES))
+            await send_parts(sock, [data])
+            count -= len(data)
+        return
+    while count:
+        try:
+            count -= os.splice(pipe, sock.fileno(), count, flags=_SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+        except OSError as error:
+            raise ClientGone("the client has gone") from error
+    await trio.lowlevel.checkpoint()
 
 
 async def until_read(sock: trio.socket.SocketType) -> None:

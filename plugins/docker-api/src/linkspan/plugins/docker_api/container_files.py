@@ -10,7 +10,7 @@ from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.host import Host
-from linkspan.sdk.http import Request, Response, Stream, Writer, json_response
+from linkspan.sdk.http import Request, Response, Stream, Writer, json_response, write_all
 from linkspan.sdk.model.files import PathStat
 
 _TAR: Final = "application/x-tar"
@@ -55,8 +55,7 @@ class ContainerFileRoutes:
 
         async def run(writer: Writer) -> None:
             async with self._containers.read_path(ref, path) as (_, archive):
-                async for piece in archive:
-                    await writer.write(piece)
+                await write_all(writer, archive)
 
         return Stream(run=run, headers={"Content-Type": _TAR, **_stat_header(found)})
 
@@ -77,8 +76,7 @@ class ContainerFileRoutes:
 
         async def run(writer: Writer) -> None:
             async with self._containers.export(ref) as archive:
-                async for piece in archive:
-                    await writer.write(piece)
+                await write_all(writer, archive)
 
         return Stream(
             run=run, headers={"Content-Type": "application/octet-stream"}, headers_at_once=False

@@ -1,7 +1,10 @@
 """The daemon's side of the files of containers: one child for each question."""
 
+import array
+import fcntl
 import json
 import os
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
@@ -87,6 +90,25 @@ class _Archive:
         self._ahead = rest
         return PathStat(**json.loads(first))
 
+    @property
+    def pipe(self) -> int:
+        """The read end's descriptor (``linkspan.sdk.http.PipeSource``)."""
+        return self._reading
+
+    def taken(self) -> bytes:
+        """What came with the first line."""
+        ahead, self._ahead = self._ahead, b""
+        return ahead
+
+    async def ready(self) -> int:
+        """Wait for bytes; 0 at the end. Raises what the job raised."""
+        await trio.lowlevel.wait_readable(self._reading)
+        count = array.array("i", [0])
+        fcntl.ioctl(self._reading, termios.FIONREAD, count)
+        if not count[0]:
+            await self._job.result()
+        return count[0]
+
     async def _read(self) -> bytes:
         await trio.lowlevel.wait_readable(self._reading)
         return os.read(self._reading, _PIECE_BYTES)
@@ -95,8 +117,7 @@ class _Archive:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._ahead:
-            ahead, self._ahead = self._ahead, b""
+        if ahead := self.taken():
             return ahead
         data = await self._read()
         if not data:
