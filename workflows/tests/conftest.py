@@ -1,6 +1,7 @@
 """A host whose containers are processes of this machine, and verbs whose world is a dictionary."""
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -212,6 +213,7 @@ class FakeNetworks:
         self.made: list[str] = []
 
     async def create(self, spec) -> Network:
+        assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", spec.name)
         if spec.name in self.all:
             raise Conflict("name taken", code="name_taken")
         self.all[spec.name] = Network(id=spec.name, spec=spec, created_at="")

@@ -124,3 +124,17 @@ async def test_a_secret_that_comes_in_pieces_of_an_endless_line_is_masked(tmp_pa
     told = "".join(lines)
     assert told == "x" * before + MASK + "y" * (2 * MAX_LINE)
     assert SECRET not in (tmp_path / "log").read_text()
+
+
+async def test_a_flood_of_lines_is_all_in_the_file_and_masked(tmp_path, masks):
+    told = []
+    log = StepLog(tmp_path / "log", lambda stream, line: told.append(line), masks)
+    data = "".join(f"{number} {SECRET}\r\n" for number in range(5000)).encode()
+    for start in range(0, len(data), 30_001):
+        await log.feed(StreamKind.STDOUT, data[start : start + 30_001])
+    log.end()
+    await log.flush()
+    lines = [line.split(" ", 2)[2] for line in (tmp_path / "log").read_text().splitlines()]
+    assert lines == [f"{number} {MASK}" for number in range(5000)]
+    assert told[-1] == f"4999 {MASK}"
+    assert list(log.tail) == lines[-20:]

@@ -87,7 +87,8 @@ class JobRunner:
             ended = True
             return result
         finally:
-            if not ended and self._told_to_stop():
+            told = self.run.job_state(self.job).result
+            if not ended and not told and self._told_to_stop():
                 with trio.CancelScope(shield=True):
                     await self._stopped("cancelled", "the run was cancelled")
                     await self.finish("cancelled")

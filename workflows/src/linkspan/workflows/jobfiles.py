@@ -32,6 +32,8 @@ class JobFiles:
         self.workspace = self.folder / "workspace"
         self.mounts: tuple[Mount, ...] = ()
         self._say = say
+        # Said by worker threads; passed on where others may be told.
+        self._told: list[str] = []
         self._caches: list[tuple[Cache, str, Path]] = []
         self._store = KeyedStore(run.host.state_dir / "caches")
 
@@ -46,7 +48,15 @@ class JobFiles:
             OutOfSpace: The disk is full.
             EvaluationFailed: A cache's key has no value.
         """
-        await trio.to_thread.run_sync(self._prepare, scope)
+        await self._in_thread(self._prepare, scope)
+
+    async def _in_thread(self, work: Callable[..., None], *args: object) -> None:
+        try:
+            await trio.to_thread.run_sync(work, *args)
+        finally:
+            told, self._told = self._told, []
+            for line in told:
+                self._say(line)
 
     def _prepare(self, scope: Scope) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +89,7 @@ class JobFiles:
             if found:
                 self._store.restore(found, folder)
                 folder.chmod(0o777)
-            self._say(
+            self._told.append(
                 f"cache {key}: {'restored' if found == key else found or 'nothing there yet'}"
             )
         self._caches.append((cache, key, folder))
@@ -104,7 +114,7 @@ class JobFiles:
         """
         if self._caches or self.unit.job.artifacts:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._finish, good, scope)
+                await self._in_thread(self._finish, good, scope)
 
     def _finish(self, good: bool, scope: Scope) -> None:
         for cache, key, folder in self._caches:
@@ -112,14 +122,14 @@ class JobFiles:
                 folder.iterdir()
             ):
                 saved = self._store.save(key, folder)
-                self._say(f"cache {key}: {'saved' if saved else 'was there already'}")
+                self._told.append(f"cache {key}: {'saved' if saved else 'was there already'}")
         missing: list[str] = []
         for artifact in self.unit.job.artifacts.values():
             globs = [resolve_text(text, scope) for text in artifact.paths]
             kept = Artifacts(self.run.folder).keep(
                 self.unit.id, artifact.name, self.workspace, globs
             )
-            self._say(f"artifact {artifact.name}: {kept} file{'s' * (kept != 1)}")
+            self._told.append(f"artifact {artifact.name}: {kept} file{'s' * (kept != 1)}")
             if not kept:
                 missing.append(f"'{artifact.name}' ({', '.join(globs)})")
         if missing and good:

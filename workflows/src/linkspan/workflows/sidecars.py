@@ -86,7 +86,8 @@ class Sidecars:
         ]
         if not scripts and not wanted:
             return
-        name = f"linkspan-{self.run.id}-{self.job.id}"
+        # A cell's id, `test[3.10]`, has characters that the name of a network has not.
+        name = f"linkspan-{self.run.id}-{self.job.id.replace('[', '..').replace(']', '')}"
         with trio.CancelScope(shield=True):
             network = await self.engine.networks.create(NetworkSpec(name=name, labels=self.labels))
             self.network = network.name

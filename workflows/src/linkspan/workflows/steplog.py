@@ -19,6 +19,8 @@ from linkspan.workflows.masking import Masks
 TAIL_LINES: Final = 20
 MAX_LINE: Final = 16 * 1024
 """Characters; a longer line is cut into several."""
+_FEW_LINES: Final = 100
+"""Lines that come at once; of more only these are told to listeners. The file has all."""
 _FLUSH_BYTES: Final = 256 * 1024
 
 OnLine = Callable[[str, str], None]
@@ -58,6 +60,18 @@ class StepLog:
         self._on_line(stream, line)
         self._wake.set()
 
+    def _add_many(self, lines: list[str], mark: str) -> None:
+        """Add a flood of lines: what is done for each of them is done once; only the last are told."""
+        masked = self._masks.mask("\n".join(lines)).replace("\r\n", "\n").split("\n")
+        start = f"{now()} {mark} "
+        entry = "".join(f"{start}{line}\n" for line in masked)
+        self._buffer.append(entry)
+        self._size += len(entry)
+        self.tail.extend(masked[-TAIL_LINES:])
+        for line in masked[-_FEW_LINES:]:
+            self._on_line(mark, line)
+        self._wake.set()
+
     def add_text(self, text: str) -> None:
         """Add text whose lines may come in pieces; does not block."""
         *lines, self._text = (self._text + text).split("\n")
@@ -69,8 +83,11 @@ class StepLog:
         text = self._partial.get(stream, "") + self._decoders[stream].decode(data)
         *lines, rest = text.split("\n")
         mark = "e" if stream is StreamKind.STDERR else "o"
-        for line in lines:
-            self.add(line.rstrip("\r"), mark)
+        if len(lines) > _FEW_LINES and max(map(len, lines)) <= MAX_LINE:
+            self._add_many(lines, mark)
+        else:
+            for line in lines:
+                self.add(line.rstrip("\r"), mark)
         # A secret must not be cut in two: as much as may be its beginning is held back.
         held = self._masks.longest
         while len(rest) > MAX_LINE + held:
