@@ -62,7 +62,8 @@ class StepLog:
 
     def _add_many(self, lines: list[str], mark: str) -> None:
         """Add a flood of lines: what is done for each of them is done once; only the last are told."""
-        masked = self._masks.mask("\n".join(lines)).replace("\r\n", "\n").split("\n")
+        plain = "\n".join(line.rstrip("\r") for line in lines)
+        masked = self._masks.mask(plain).split("\n")
         start = f"{now()} {mark} "
         entry = "".join(f"{start}{line}\n" for line in masked)
         self._buffer.append(entry)
