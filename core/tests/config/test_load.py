@@ -8,7 +8,10 @@ import pytest
 
 from linkspan.core.config.load import ConfigError, load_config, read_config
 
-PLAIN_TCP = "tcp://0.0.0.0:2375 is plain TCP; the API listens on unix:///path only"
+PLAIN_TCP = (
+    "tcp://0.0.0.0:2375 is plain TCP, which anybody could use; it takes tls-verify, tls-ca-cert, tls-cert "
+    "and tls-key"
+)
 
 
 @attrs.frozen(kw_only=True)

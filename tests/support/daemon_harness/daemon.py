@@ -70,6 +70,7 @@ class Daemon:
     Attributes:
         folder: All of it lies here; short, since a socket's path may have 107 bytes at most.
         url: Of its socket.
+        hosts: Where it listens when it is started.
         registry: ``HOST:PORT`` of its own registry.
     """
 
@@ -78,6 +79,7 @@ class Daemon:
         self.data_root = data_root or self.folder / "data"
         self.exec_root = self.folder / "run"
         self.url = f"unix://{self.folder}/s"
+        self.hosts: tuple[str, ...] = (self.url,)
         self.registry = f"127.0.0.1:{free_port()}"
         self.log = self.folder / "log"
         self.config = self.folder / "linkspan.toml"
@@ -124,7 +126,8 @@ class Daemon:
             self._process = subprocess.Popen(
                 [
                     *(str(LINKSPAN), "--config", str(self.config), "daemon", "run"),
-                    *("--host", self.url, "--bip", f"{self._net}.1/24"),
+                    *(word for host in self.hosts for word in ("--host", host)),
+                    *("--bip", f"{self._net}.1/24"),
                     *("--data-root", str(self.data_root), "--exec-root", str(self.exec_root)),
                 ],
                 stdin=subprocess.DEVNULL,

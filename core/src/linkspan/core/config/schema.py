@@ -36,14 +36,20 @@ NAMED_DRIVER_ROLES: Final = ("step",)
 """The roles whose drivers are asked for by name, each time: none is chosen."""
 
 
-def _unix_address(
-    _instance: object, _field: "attrs.Attribute[Any]", value: tuple[str, ...]
-) -> None:
+def _address(instance: object, _field: "attrs.Attribute[Any]", value: tuple[str, ...]) -> None:
+    files = [getattr(instance, name, None) for name in ("tls_ca_cert", "tls_cert", "tls_key")]
     for address in value:
         if address.startswith("tcp://"):
-            raise ValueError(f"{address} is plain TCP; the API listens on unix:///path only")
+            if not getattr(instance, "tls_verify", False) or None in files:
+                raise ValueError(
+                    f"{address} is plain TCP, which anybody could use; it takes tls-verify, "
+                    "tls-ca-cert, tls-cert and tls-key"
+                )
+            continue
         if not address.startswith("unix:///") or len(address) == len("unix:///"):
-            raise ValueError(f"'{address}' is not of the form unix:///absolute/path")
+            raise ValueError(
+                f"'{address}' is not of the form unix:///absolute/path or tcp://HOST:PORT"
+            )
     if not value:
         raise ValueError("at least one address is needed")
 
@@ -88,7 +94,11 @@ class DaemonConfig:
     """The daemon: where it listens, where it keeps things.
 
     Attributes:
-        host: Addresses of the API, unix:///absolute/path.
+        host: Addresses of the API, unix:///absolute/path, or tcp://HOST:PORT with all of the next four.
+        tls_verify: Clients of TCP must show a certificate of the authority.
+        tls_ca_cert: The authority's certificates, PEM.
+        tls_cert: The daemon's certificate, PEM.
+        tls_key: Its key, PEM.
         data_root: Images, volumes, container records: what must survive a reboot.
         exec_root: Sockets, pid files, bundles: what a reboot may clear.
         autostart: Whether a command starts the daemon when none answers.
@@ -102,7 +112,11 @@ class DaemonConfig:
         shutdown_timeout_s: How long listeners may take to hear that the daemon stops.
     """
 
-    host: tuple[str, ...] = attrs.field(default=(DEFAULT_HOST,), validator=_unix_address)
+    host: tuple[str, ...] = attrs.field(default=(DEFAULT_HOST,), validator=_address)
+    tls_verify: bool = False
+    tls_ca_cert: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     data_root: Path = attrs.field(default=Path("/var/lib/linkspan"), validator=_absolute)
     exec_root: Path = attrs.field(default=Path("/run/linkspan"), validator=_absolute)
     autostart: bool = True

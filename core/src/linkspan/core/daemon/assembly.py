@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from linkspan.core.config.load import LoadedConfig
+from linkspan.core.config.schema import DaemonConfig
 from linkspan.core.daemon.identity import Identity
 from linkspan.core.daemon.lending import Lent, LentHooks, PluginHost
 from linkspan.core.engine.drivers import Drivers
@@ -33,6 +34,9 @@ from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.host import DaemonInfo
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.memory import keep_buffers
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger("linkspan.daemon")
 
@@ -213,7 +217,8 @@ class Daemon:
         routes.add("GET", "/linkspan/v1/plugins", partial(self._plugins, hooks))
         hooks.call("linkspan_register_routes", router=routes, host=host)
         daemon = self.config.daemon
-        paths = [address.removeprefix("unix://") for address in daemon.host]
+        encrypted = await _encrypted(daemon)
+        paths = [host.removeprefix("unix://") for host in daemon.host if host.startswith("unix://")]
         listeners = []
         for path in paths:
             listeners.append(await open_unix_listener(path, group=daemon.group))
@@ -224,7 +229,7 @@ class Daemon:
             supervisor.spawn(engine.gc, name="gc")
             supervisor.spawn(engine.gc_when_due, name="gc when due")
             await nursery.start(_until_signalled, nursery.cancel_scope)
-            await nursery.start(serve_http, listeners, routes)
+            await nursery.start(partial(serve_http, listeners, routes, encrypted=encrypted))
             await hooks.notify("linkspan_daemon_started", daemon=lent.info)
             gc.freeze()
             gc.enable()
@@ -257,6 +262,23 @@ class Daemon:
             self.registry.listing(self.config), self.drivers.reasons, hooks.stats
         )
         return json_response([attrs.asdict(row) for row in rows])
+
+
+async def _encrypted(
+    daemon: DaemonConfig,
+) -> "list[tuple[list[trio.SocketListener], ssl.SSLContext]]":
+    """Listeners of TCP; the config has made sure that their files are named."""
+    urls = [host for host in daemon.host if host.startswith("tcp://")]
+    if not urls:
+        return []
+    from linkspan.core.http.tls import TlsFiles, open_tcp_listeners, server_context
+
+    assert daemon.tls_ca_cert is not None
+    assert daemon.tls_cert is not None
+    assert daemon.tls_key is not None
+    files = TlsFiles(ca=daemon.tls_ca_cert, cert=daemon.tls_cert, key=daemon.tls_key)
+    context = await trio.to_thread.run_sync(server_context, files)
+    return [(await open_tcp_listeners(url), context) for url in urls]
 
 
 class _Components:

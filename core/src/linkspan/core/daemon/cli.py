@@ -14,8 +14,17 @@ from linkspan.core.client.short import Api
 
 _FLAGS = (
     click.option(
-        "-H", "--host", "hosts", multiple=True, metavar="URL", help="Listen at unix:///path"
+        "-H",
+        "--host",
+        "hosts",
+        multiple=True,
+        metavar="URL",
+        help="Listen at unix:///path, or at tcp://HOST:PORT with mutual TLS",
     ),
+    click.option("--tlsverify", is_flag=True, help="Clients of TCP must show a certificate"),
+    click.option("--tlscacert", metavar="FILE", help="Whose clients may"),
+    click.option("--tlscert", metavar="FILE", help="The daemon's certificate"),
+    click.option("--tlskey", metavar="FILE", help="Its key"),
     click.option("--data-root", metavar="DIR", help="What must survive a reboot"),
     click.option("--exec-root", metavar="DIR", help="What a reboot may clear"),
     click.option("-G", "--group", metavar="NAME", help="Who may open the socket"),
@@ -50,6 +59,10 @@ def _overrides(session: Session, options: dict[str, Any]) -> dict[str, Any]:
     hosts = options["hosts"] or ((session.host,) if session.host else ())
     overrides: dict[str, Any] = {
         "daemon.host": list(hosts) or None,
+        "daemon.tls-verify": options["tlsverify"] or None,
+        "daemon.tls-ca-cert": options["tlscacert"],
+        "daemon.tls-cert": options["tlscert"],
+        "daemon.tls-key": options["tlskey"],
         "daemon.data-root": options["data_root"],
         "daemon.exec-root": options["exec_root"],
         "daemon.group": options["group"],
@@ -77,9 +90,15 @@ def _arguments(session: Session, options: dict[str, Any]) -> list[str]:
     )
     single = (
         (f"--{name.replace('_', '-')}", options[name])
-        for name in ("data_root", "exec_root", "group", "bip", "log_level")
+        for name in (
+            *("data_root", "exec_root", "group", "bip", "log_level"),
+            *("tlscacert", "tlscert", "tlskey"),
+        )
     )
-    return [word for flag, value in (*many, *single) if value for word in (flag, str(value))]
+    verify = ["--tlsverify"] if options["tlsverify"] else []
+    return verify + [
+        word for flag, value in (*many, *single) if value for word in (flag, str(value))
+    ]
 
 
 @command(

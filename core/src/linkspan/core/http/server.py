@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 from urllib.parse import parse_qsl, unquote
 
 import attrs
@@ -33,6 +33,9 @@ from linkspan.core.http.streams import (
 )
 from linkspan.sdk.errors import TooLarge
 from linkspan.sdk.http import JSON, AnswerError, Hijack, Request, Response, Stream
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ async def serve_http(
     router: RouteTable,
     *,
     limits: Limits | None = None,
+    encrypted: "Sequence[tuple[list[trio.SocketListener], ssl.SSLContext]]" = (),
     headers: Mapping[str, str] = STANDARD_HEADERS,
     on_request: Callable[[Request], None] | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -89,12 +93,17 @@ async def serve_http(
     """Serve until cancelled; the listeners are closed then.
 
     Args:
+        encrypted: Listeners of TCP, each with what its clients must show.
         headers: Sent with every answer.
         on_request: Called for each request before its handler; must be quick and not raise.
     """
     server = _Server(router, limits or Limits(), dict(headers), on_request)
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, server.serve_connection, list(listeners))
+        for places, context in encrypted:
+            from linkspan.core.http.tls import serve_encrypted
+
+            await nursery.start(serve_encrypted, places, context, server.serve_remote)
         task_status.started()
         await trio.sleep_forever()
     raise AssertionError("serving ends by cancellation only")
@@ -238,9 +247,15 @@ class _Server:
         self.on_request = on_request
         self.open_connections = 0
 
+    async def serve_remote(self, stream: trio.SocketStream) -> None:
+        """As ``serve_connection``, for whoever is no user of this machine."""
+        await self._serve(stream, _Connection(stream.socket, self, None))
+
     async def serve_connection(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end; never raises but Cancelled."""
-        connection = _Connection(stream.socket, self)
+        await self._serve(stream, _Connection(stream.socket, self, _peer_uid(stream.socket)))
+
+    async def _serve(self, stream: trio.SocketStream, connection: "_Connection") -> None:
         try:
             if self.open_connections >= self.limits.connections:
                 await connection.refuse(503, "too many connections")
@@ -261,12 +276,12 @@ class _Server:
 class _Connection:
     """One client: requests after each other, until it or we close."""
 
-    def __init__(self, sock: trio.socket.SocketType, server: _Server) -> None:
+    def __init__(self, sock: trio.socket.SocketType, server: _Server, peer_uid: int | None) -> None:
         self.socket = sock
         self.server = server
         self.limits = server.limits
         self.h11 = self._new_cycle()
-        self.peer_uid = _peer_uid(sock)
+        self.peer_uid = peer_uid
         self._body = BodyReader(0, b"")
         self._ahead = b""  # a piece of body that came with the head
 
