@@ -211,8 +211,10 @@ class FakeNetworks:
     def __init__(self) -> None:
         self.all: dict[str, Network] = {}
         self.made: list[str] = []
+        self.specs = []
 
     async def create(self, spec) -> Network:
+        self.specs.append(spec)
         assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", spec.name)
         if spec.name in self.all:
             raise Conflict("name taken", code="name_taken")

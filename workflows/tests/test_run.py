@@ -8,10 +8,12 @@ from linkspan.sdk.errors import (
     InvalidArgument,
     LinkspanError,
     NotFound,
+    PermissionDenied,
     Timeout,
     Unavailable,
 )
 from linkspan.sdk.model.container import HealthStatus
+from linkspan.workflows.creating import NewRun, Rerun
 
 
 async def test_jobs_run_as_their_needs_allow_and_hand_on_outputs(bench, summarise):
@@ -538,3 +540,36 @@ jobs: {{a: {{volumes: ["${{{{ inputs.v }}}}"], steps: [{{run: 'true'}}]}}}}
 """)
     assert run["state"] == "failed"
     assert "volume" in run["jobs"][0]["error"]["message"]
+
+
+async def test_an_untrusted_pipeline_gets_scripts_without_a_way_out_and_nothing_else(bench):
+    def new(jobs):
+        text = f"linkspan: v1\ndefaults: {{image: img}}\n{jobs}"
+        return NewRun(file="p.yaml", text=text, workspace=bench.sources, untrusted=True)
+
+    with pytest.raises(PermissionDenied) as refused:
+        await bench.manager.create(
+            new("""
+secrets: {T: {from: file}}
+jobs:
+  a:
+    volumes: ["/etc:/x"]
+    services: {db: {image: img, privileged: true, ports: ["80"]}}
+    steps: [{id: s, uses: set, with: {name: x}}, {run: 'true', secrets: [T]}]
+""")
+        )
+    wishes = refused.value.message.splitlines()
+    assert wishes[1:] == [
+        "- read secrets (T)",
+        "- step 'a/s': use the verb 'set'",
+        "- job 'a': mount volumes",
+        "- service 'a/db': be privileged",
+        "- service 'a/db': publish ports",
+    ]
+    assert bench.manager.list_runs() == []
+    made = await bench.manager.create(new("jobs: {a: {steps: [{run: 'true'}]}}"))
+    assert await bench.manager.wait(made["id"]) == "success"
+    assert bench.engine.networks.specs[-1].internal
+    again = await bench.manager.rerun(made["id"], Rerun())
+    assert await bench.manager.wait(again["id"]) == "success"
+    assert bench.engine.networks.specs[-1].internal

@@ -67,6 +67,9 @@ detach_option = click.option(
 @click.option("--all-files", is_flag=True, help="Also folders that git ignores")
 @click.option("--only", default="", metavar="JOB", help="This job and nothing else")
 @click.option("--step", default="", metavar="JOB/STEP", help="This step and nothing else")
+@click.option(
+    "--untrusted", is_flag=True, help="Scripts only: no secrets, verbs, mounts or network"
+)
 @junit_option
 @detach_option
 def run(
@@ -78,6 +81,7 @@ def run(
     all_files: bool,
     only: str,
     step: str,
+    untrusted: bool,
     junit: str | None,
     detach: bool,
 ) -> int:
@@ -110,6 +114,7 @@ def run(
         **body_of(path, workflow, workspace, all_files=all_files),
         "inputs": given,
         "only": only or step,
+        "untrusted": untrusted,
         "plan": kept or {},
     }
     return begin(session, lambda: session.api.post(BASE, body=body), detach=detach, junit=junit)

@@ -52,6 +52,7 @@ class NewRun:
         by: Who asks.
         trigger: What begins it, as ``on`` names it.
         only: ``JOB`` or ``JOB/STEP``: nothing else runs; empty for all.
+        untrusted: It may run scripts, without a way out of their network, and nothing else.
         plan: A kept plan that the run must follow; None for a run without one.
     """
 
@@ -65,6 +66,7 @@ class NewRun:
     by: str = ""
     trigger: str = "manual"
     only: str = ""
+    untrusted: bool = False
     plan: Mapping[str, Json] | None = None
 
 
@@ -131,6 +133,7 @@ def creation(run_id: str, workflow: Workflow, new: NewRun, verbs: Verbs) -> dict
         "by": new.by,
         "trigger": new.trigger,
         "only": new.only,
+        "untrusted": new.untrusted,
     }
 
 

@@ -39,6 +39,7 @@ from linkspan.workflows.recorder import Recorder, Watcher
 from linkspan.workflows.run import RunRunner, group_of
 from linkspan.workflows.running import EMPTY_GIT, Run
 from linkspan.workflows.state import GOOD, RunState
+from linkspan.workflows.trust import refuse_untrusted
 from linkspan.workflows.undoing import undo_run
 from linkspan.workflows.values import resolve_text
 from linkspan.workflows.verbs import Verbs
@@ -106,6 +107,10 @@ class RunManager:
                     log.warning(
                         "leftover stays", extra={"network": network.name, "why": str(error)}
                     )
+        for state in list(self.archive.ended.values()):
+            if state.suspended:
+                # Decided in the moment in which the daemon died.
+                await self._overtaken(state)
         self._expiry.changed()
 
     # asking
@@ -265,6 +270,7 @@ class RunManager:
             workspace=folder / "source",
             git=old.created["git"],
             by=wish.by,
+            untrusted=old.created.get("untrusted", False),
         )
 
     async def _make(
@@ -277,6 +283,8 @@ class RunManager:
         kept: again.Kept | None = None,
         old: str = "",
     ) -> dict[str, Json]:
+        if new.untrusted:
+            refuse_untrusted(workflow)
         self._refuse_conflict(workflow, new, inputs)
         run_id = self.archive.new_id(self._active)
         created = {**creation(run_id, workflow, new, self._verbs), "inputs": dict(inputs)}
@@ -351,7 +359,7 @@ class RunManager:
                 code="run_succeeded",
                 help=f"do it again: linkspan workflow rerun {run_id}",
             )
-        if state.suspended:
+        if state.suspended and not any(step.decision for _, step in state.suspensions()):
             raise Conflict(
                 f"run {run_id} waits for a person",
                 code="run_suspended",
@@ -602,9 +610,15 @@ class RunManager:
         """Go on at once if the answer came while the run was leaving."""
         decided = [step for _, step in state.suspensions() if step.decision]
         async with self._reopening[state.id]:
-            if decided and state.id not in self._active:
+            if not decided or state.id in self._active:
+                return
+            try:
                 run = await self._reopen(state)
-                self._start(run, continued_by=decided[0].votes[-1]["by"])
+            except (LinkspanError, OSError) as error:
+                # It stays suspended; `resume` says the same to whoever asks.
+                log.warning("run stays suspended", extra={"run": state.id, "reason": str(error)})
+                return
+            self._start(run, continued_by=decided[0].votes[-1]["by"])
 
     def _interrupted(self, run: Run, reason: str) -> None:
         """Tell those who watch, and those who will; the journal cannot be told."""

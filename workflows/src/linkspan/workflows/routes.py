@@ -240,6 +240,7 @@ def new_run(body: Json) -> NewRun:
         git=_git(_field(body, "git", dict, {})),
         by=_field(body, "by", str, ""),
         only=_field(body, "only", str, ""),
+        untrusted=_field(body, "untrusted", bool, False),
         plan=_field(body, "plan", dict, {}) or None,
         trigger=_trigger(_field(body, "trigger", str, "manual")),
     )

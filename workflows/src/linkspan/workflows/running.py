@@ -145,6 +145,11 @@ class Run:
             await self.recorder.write("image-used", image=name, id=found, **where)
         return found
 
+    @property
+    def untrusted(self) -> bool:
+        """Nobody answers for what it does: its scripts have no way out of their network."""
+        return bool(self.recorder.state.created.get("untrusted", False))
+
     # what expressions see
 
     def top_contexts(self, frame: Frame) -> dict[str, Json]:

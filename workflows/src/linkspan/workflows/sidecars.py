@@ -89,7 +89,8 @@ class Sidecars:
         # A cell's id, `test[3.10]`, has characters that the name of a network has not.
         name = f"linkspan-{self.run.id}-{self.job.id.replace('[', '..').replace(']', '')}"
         with trio.CancelScope(shield=True):
-            network = await self.engine.networks.create(NetworkSpec(name=name, labels=self.labels))
+            spec = NetworkSpec(name=name, labels=self.labels, internal=self.run.untrusted)
+            network = await self.engine.networks.create(spec)
             self.network = network.name
         for service in wanted:
             await self._start_service(service, scope)
