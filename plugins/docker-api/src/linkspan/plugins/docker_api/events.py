@@ -1,5 +1,6 @@
 """GET /events."""
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -75,20 +76,38 @@ class EventRoutes:
             return _encode(event) if wanted and passes(event, filters) else ()
 
         async def run(writer: Writer) -> None:
-            left_s = float("inf")
             if until_ns is not None:
-                left_s = until_ns / 1e9 - now_s()
-            if left_s <= 0:  # a question about the past, which has ended
-                past = self._events.recent(since_ns=since_ns)
-                await writer.write(*(part for event in past for part in encode(event)))
+                # As in Docker: who says until when is told the past, too.
+                await self._until(writer, encode, since_ns or 0, until_ns)
                 return
-            # As in Docker: who says until when is told the past, too.
-            begin_ns = 0 if since_ns is None and until_ns is not None else since_ns
-            with trio.move_on_after(left_s):
-                async with self._events.subscribe(since_ns=begin_ns) as events:
-                    await copy_in_batches(writer, events, encode)
+            async with self._events.subscribe(since_ns=since_ns) as events:
+                await copy_in_batches(writer, events, encode)
 
         return Stream(run=run)
+
+    async def _until(
+        self,
+        writer: Writer,
+        encode: Callable[[Event], tuple[bytes, ...]],
+        from_ns: int,
+        until_ns: int,
+    ) -> None:
+        """Write what is remembered, and what happens until then; nothing is cut off by the deadline.
+
+        The subscription only says that something has happened.
+        """
+        while True:
+            left_s = until_ns / 1e9 - now_s()
+            found = self._events.recent(since_ns=from_ns)
+            if found:
+                from_ns = found[-1].time_ns + 1
+                await writer.write(*(part for event in found for part in encode(event)))
+            if left_s <= 0:
+                return
+            with trio.move_on_after(left_s):
+                async with self._events.subscribe(since_ns=from_ns) as events:
+                    if await anext(events, None) is None:
+                        return
 
 
 def _encode(event: Event) -> tuple[bytes]:
