@@ -133,7 +133,7 @@ def test_no_request_is_a_fault_of_the_daemon(shared_daemon: Daemon) -> None:
     def ask(request: tuple[str, str, bytes]) -> None:
         method, target, body = request
         with daemon.connect() as connection:
-            connection.timeout = 15
+            connection.timeout = 60
             connection.request(method, target, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             if answer.status < 400:
