@@ -32,6 +32,12 @@ def source(world) -> Path:
     return Path(mount.source)
 
 
+async def gone(daemon, world) -> None:
+    """The service goes, and with its tasks their files."""
+    await daemon.swarm.remove_service("web")
+    await daemon.until(lambda: not world.containers())
+
+
 async def test_the_state_has_sealed_data_only(daemon, world):
     await a_secret(daemon)
     entries, _ = await world.state.list("swarm/payloads/")
@@ -49,8 +55,7 @@ async def test_a_task_gets_a_file_in_memory_that_goes_with_it(daemon, world):
     assert file.read_bytes() == SECRET
     assert stat.S_IMODE(file.stat().st_mode) == 0o400
     assert not file.is_relative_to(world.root)
-    await daemon.swarm.remove_service("web")
-    await daemon.until(lambda: not world.containers())
+    await gone(daemon, world)
     assert not file.exists()
     assert not file.parent.parent.exists()
 
@@ -62,6 +67,7 @@ async def test_another_daemon_opens_what_the_last_one_sealed(world):
     async with world.daemon() as second:
         await second.create(**QUICK, files=(file,))
         assert source(world).read_bytes() == SECRET
+        await gone(second, world)
 
 
 async def test_placeholders_of_a_template_are_filled_for_each_task(daemon, world):
@@ -72,6 +78,7 @@ async def test_placeholders_of_a_template_are_filled_for_each_task(daemon, world
     await daemon.create(**QUICK, replicas=2, files=(file,))
     told = {Path(mount.source).read_bytes() for c in world.containers() for mount in c.spec.mounts}
     assert told == {b"slot=1 {{other}}", b"slot=2 {{other}}"}
+    await gone(daemon, world)
 
 
 async def test_two_files_in_one_place_are_refused(daemon):
