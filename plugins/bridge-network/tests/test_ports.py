@@ -1,5 +1,7 @@
 """Host ports: many, at once, and what happens in the moments in which they change."""
 
+import os
+import resource
 import subprocess
 import time
 
@@ -7,6 +9,7 @@ import pytest
 import trio
 
 from linkspan.plugins.bridge_network import ruleset
+from linkspan.plugins.bridge_network.nftables import open_nftables
 from linkspan.sdk.model.network import EndpointSpec, PortBinding
 
 pytestmark = pytest.mark.system
@@ -123,3 +126,19 @@ async def test_an_unrelated_container_disturbs_no_connection(lab):
             nursery.cancel_scope.cancel()
         info = stream.socket.getsockopt(6, 11, 104)  # TCP_INFO: tcpi_total_retrans
         assert int.from_bytes(info[100:104], "little") == 0
+
+
+def test_rules_are_changed_though_very_many_files_are_open(own_network, shell):
+    """libnftables would end the process: it cannot wait for a socket numbered 1024 or more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    opened = [os.open("/", os.O_PATH) for _ in range(1100)]
+    try:
+        nftables = open_nftables()
+        nftables.run("add table inet many\n")
+        nftables.close()
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "table inet many" in shell("nft list tables")

@@ -149,7 +149,9 @@ class Keeping:
     def _send(self, order: dict[str, object], descriptors: Iterable[int] = ()) -> None:
         try:
             # Answers are taken as they come, so that they never fill the way back.
-            while self._unanswered and select.select([self._socket], [], [], 0)[0]:
+            ready = select.poll()
+            ready.register(self._socket, select.POLLIN)
+            while self._unanswered and ready.poll(0):
                 self._take_answer({})
             send_with_descriptors(self._socket, order, descriptors)
         except _GONE as error:

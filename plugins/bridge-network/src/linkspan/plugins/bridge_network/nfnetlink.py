@@ -83,7 +83,9 @@ class NetfilterSocket:
             + _message(_NFT_NEWTABLE, _REQUEST | _ACK | _CREATE, body, 2)
             + _message(_BATCH_END, _REQUEST, batch, 3)
         )
-        select.select([self._socket], [], [], 2)
+        ready = select.poll()
+        ready.register(self._socket, select.POLLIN)
+        ready.poll(2000)
         return -int(struct.unpack_from("=i", self._socket.recv(8192), 16)[0])
 
     def contents(self, table: str) -> tuple[list[str], list[str]]:

@@ -61,6 +61,8 @@ def _load() -> ctypes.CDLL | None:
 
 
 _library = _load()
+# The library waits with select(2): a socket numbered 1024 or more ends the whole process.
+_LIBRARY_DESCRIPTORS = 1000
 _NETFILTER = (socket.AF_NETLINK, 12)
 
 
@@ -143,6 +145,13 @@ def _first_line(said: str) -> str:
     return f"nftables refused the rules: {lines[0] if lines else 'no reason given'}"
 
 
+def _next_descriptor() -> int:
+    """The number that the next opened file gets, if nobody else is faster."""
+    probe = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    os.close(probe)
+    return probe
+
+
 def open_nftables(*, owning: bool = False) -> Nftables:
     """Open nftables in the namespace of the calling thread.
 
@@ -152,12 +161,13 @@ def open_nftables(*, owning: bool = False) -> Nftables:
     Raises:
         NotUsable: There is neither the library nor the program.
     """
-    if _library is not None:
+    if _library is not None and _next_descriptor() < _LIBRARY_DESCRIPTORS:
         return LibNftables(_library, owning=owning)
-    program = shutil.which("nft")
+    program = shutil.which("nft", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
     if program is None:
         raise NotUsable(
-            "nftables is missing: neither libnftables.so.1 nor the program nft is here",
+            "nftables cannot be used: libnftables.so.1 is missing, or too many files are open for"
+            " it, and the program nft is not here",
             help="apt-get install nftables",
         )
     return NftCommand(program)
