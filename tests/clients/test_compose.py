@@ -85,8 +85,11 @@ def test_a_project_is_built_brought_up_scaled_and_taken_down(
     address = compose("port", "--index=2", "web", "80").strip()
 
     def page() -> bytes:
-        with urllib.request.urlopen(f"http://{address}/", timeout=5) as answer:
-            return bytes(answer.read())
+        try:
+            with urllib.request.urlopen(f"http://{address}/", timeout=5) as answer:
+                return bytes(answer.read())
+        except OSError:
+            return b""
 
     assert until("the page answers", page) == b"built\n"
     assert "store" in compose("exec", "-T", "web", "ping", "-c", "1", "store")

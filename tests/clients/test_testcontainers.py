@@ -4,7 +4,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from daemon_harness.daemon import Daemon
+from daemon_harness.daemon import Daemon, until
 
 pytestmark = pytest.mark.system
 
@@ -17,6 +17,14 @@ def _no_reaper(docker_environment: Daemon) -> None:
     from testcontainers.core.config import testcontainers_config
 
     testcontainers_config.ryuk_disabled = True
+
+
+def _page(address: str) -> bytes:
+    try:
+        with urllib.request.urlopen(f"http://{address}/", timeout=5) as answer:
+            return bytes(answer.read())
+    except OSError:
+        return b""
 
 
 def test_a_container_serves_and_goes_with_its_block(daemon: Daemon) -> None:
@@ -32,8 +40,7 @@ def test_a_container_serves_and_goes_with_its_block(daemon: Daemon) -> None:
     )
     with web as container:
         address = f"{container.get_container_host_ip()}:{container.get_exposed_port(80)}"
-        with urllib.request.urlopen(f"http://{address}/", timeout=10) as answer:
-            assert answer.read() == b"hi\n"
+        assert until("the page answers", lambda: _page(address)) == b"hi\n"
         done = container.exec(["sh", "-c", "echo $WORD; exit 4"])
         assert (done.exit_code, done.output) == (4, b"said\n")
         assert container.get_logs() == (b"ready\n", b"")
