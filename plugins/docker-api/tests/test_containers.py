@@ -284,6 +284,17 @@ async def test_prune_takes_what_has_ended(api) -> None:
     assert {c["Id"] for c in left} >= {labelled}
 
 
+async def test_every_prune_is_told_with_what_it_freed(api) -> None:
+    await api.start("true", name="down")
+    await api.ask("POST", "/containers/down/wait")
+    for kind in ("containers", "networks", "volumes", "images"):
+        assert (await api.ask("POST", f"/{kind}/prune")).status == 200
+    told = [
+        (e.type, e.attributes["reclaimed"]) for e in api.engine.events.told if e.action == "prune"
+    ]
+    assert told == [("container", "100"), ("network", "0"), ("volume", "0"), ("image", "0")]
+
+
 async def test_top_shows_the_containers_processes(api) -> None:
     await api.start("sleep", "99")
     reply = await api.ask("GET", "/containers/web/top?ps_args=-eo pid,comm")

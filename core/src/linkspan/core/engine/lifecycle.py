@@ -501,6 +501,7 @@ class Lifecycle:
         with trio.move_on_after(timeout_s if timeout_s >= 0 else float("inf")):
             await exited.wait()
         if not exited.is_set():
+            self.tell("kill", entry.container, signal=str(int(signals.SIGKILL)))
             await self._kill_and_wait(entry, exited)
         self.tell("stop", entry.container)
 

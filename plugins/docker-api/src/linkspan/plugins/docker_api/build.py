@@ -10,6 +10,7 @@ from linkspan.plugins.docker_api.build_cache import decode_prune
 from linkspan.plugins.docker_api.codec_image import registry_config
 from linkspan.plugins.docker_api.codec_resources import decode_ulimits
 from linkspan.plugins.docker_api.document import Document, map_parameter, parse_parameter
+from linkspan.plugins.docker_api.prune_events import tell_pruned
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.streams import run_with_progress
 from linkspan.sdk.diagnostics import Diagnostic, render
@@ -83,6 +84,7 @@ class BuildRoutes:
             result = PruneResult()  # no builder, no cache: `docker system prune` asks all the same
         else:
             result = await builder.prune(asked)
+        tell_pruned(self._host, "builder", result.freed_bytes)
         return json_response(
             {"CachesDeleted": list(result.removed) or None, "SpaceReclaimed": result.freed_bytes}
         )

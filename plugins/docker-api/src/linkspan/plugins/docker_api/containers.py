@@ -15,6 +15,7 @@ from linkspan.plugins.docker_api.codec_network import parse_port
 from linkspan.plugins.docker_api.codec_resources import decode_resources, decode_restart
 from linkspan.plugins.docker_api.filters import Filters, has_label, read_filters
 from linkspan.plugins.docker_api.processes import list_processes
+from linkspan.plugins.docker_api.prune_events import tell_pruned
 from linkspan.plugins.docker_api.routing import NO_CONTENT, DockerRouter, read_document
 from linkspan.plugins.docker_api.summaries import Inspections, Summaries
 from linkspan.plugins.docker_api.timestamps import epoch_s
@@ -300,6 +301,7 @@ class ContainerRoutes:
                     continue
                 deleted.append(container.id)
                 reclaimed += size
+        tell_pruned(self._host, "container", reclaimed)
         return json_response({"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed})
 
 

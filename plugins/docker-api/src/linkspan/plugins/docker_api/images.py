@@ -15,6 +15,7 @@ from linkspan.plugins.docker_api.codec_image import (
 from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.image_archives import import_stream, join_tag, progress_stream
 from linkspan.plugins.docker_api.image_usage import LayerUsage, encode_manifests
+from linkspan.plugins.docker_api.prune_events import tell_pruned
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.timestamps import epoch_s
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
@@ -221,6 +222,7 @@ class ImageRoutes:
                     removed.extend(gone)
         # Layers that other images have stay; so do the images' sizes not add up.
         reclaimed = sum(usage.sizes.get(item.deleted, 0) for item in removed)
+        tell_pruned(self._host, "image", reclaimed)
         items = [_encode_removed(item) for item in removed]
         return json_response({"ImagesDeleted": items or None, "SpaceReclaimed": reclaimed})
 

@@ -11,6 +11,7 @@ from linkspan.plugins.docker_api.codec_network import (
     encode_network,
 )
 from linkspan.plugins.docker_api.filters import Filters, read_filters
+from linkspan.plugins.docker_api.prune_events import tell_pruned
 from linkspan.plugins.docker_api.routing import DockerRouter, read_document
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
 from linkspan.plugins.docker_api.timestamps import epoch_s
@@ -175,4 +176,5 @@ class NetworkRoutes:
                     # Somebody uses it now, or was quicker.
                     continue
                 deleted.append(network.name)
+        tell_pruned(self._host, "network")
         return json_response({"NetworksDeleted": deleted or None})

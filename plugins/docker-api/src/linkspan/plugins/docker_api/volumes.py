@@ -4,6 +4,7 @@ import trio
 
 from linkspan.plugins.docker_api.codec_volume import decode_volume, encode_volume
 from linkspan.plugins.docker_api.filters import Filters, read_filters
+from linkspan.plugins.docker_api.prune_events import tell_pruned
 from linkspan.plugins.docker_api.routing import NO_CONTENT, DockerRouter, read_document
 from linkspan.sdk.errors import Conflict, NotFound, Unsupported
 from linkspan.sdk.host import Host
@@ -80,6 +81,7 @@ class VolumeRoutes:
                     continue
                 deleted.append(volume.name)
                 reclaimed += max(size, 0)
+        tell_pruned(self._host, "volume", reclaimed)
         return json_response({"VolumesDeleted": deleted or None, "SpaceReclaimed": reclaimed})
 
 
