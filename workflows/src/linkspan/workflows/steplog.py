@@ -21,6 +21,8 @@ MAX_LINE: Final = 16 * 1024
 """Characters; a longer line is cut into several."""
 _FEW_LINES: Final = 100
 """Lines that come at once; of more only these are told to listeners. The file has all."""
+_AT_ONCE: Final = 16 * 1024
+"""Characters that are written without a thread, which would cost more than the writing."""
 _FLUSH_BYTES: Final = 256 * 1024
 
 OnLine = Callable[[str, str], None]
@@ -120,11 +122,14 @@ class StepLog:
         """Write what was added. If cancelled: it is written all the same."""
         with trio.CancelScope(shield=True):
             async with self._lock:
-                lines, self._buffer, self._size = self._buffer, [], 0
+                lines, size, self._buffer, self._size = self._buffer, self._size, [], 0
                 self._wake = trio.Event()
                 if lines and self.fault is None:
                     try:
-                        await trio.to_thread.run_sync(self._write, "".join(lines))
+                        if size > _AT_ONCE:
+                            await trio.to_thread.run_sync(self._write, "".join(lines))
+                        else:
+                            self._write("".join(lines))
                     except OSError as fault:
                         # A full disk must not change how a step ends; the journal speaks up itself.
                         self.fault = fault
