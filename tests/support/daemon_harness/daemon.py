@@ -97,10 +97,15 @@ class Daemon:
     # -- its life -------------------------------------------------------------------------------
 
     @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The one that was started last."""
+        assert self._process is not None
+        return self._process
+
+    @property
     def pid(self) -> int:
         """Of the process that runs now."""
-        assert self._process is not None
-        return self._process.pid
+        return self.process.pid
 
     @property
     def environment(self) -> dict[str, str]:

@@ -32,12 +32,14 @@ class Answer:
 
     Attributes:
         cut_after: Close the connection after so many bytes of the body.
+        stall_after: Say nothing more after so many bytes of the body, until the client goes.
     """
 
     status: int = 200
     headers: Mapping[str, str] = attrs.field(factory=dict)
     body: bytes = b""
     cut_after: int | None = None
+    stall_after: int | None = None
 
 
 Fault = Callable[[Question], Answer | None]
@@ -184,11 +186,15 @@ async def _say(stream: trio.SocketStream, question: Question, answer: Answer) ->
     body = b"" if question.method == "HEAD" else answer.body
     if answer.cut_after is not None:
         body = body[: answer.cut_after]
+    if answer.stall_after is not None:
+        body = body[: answer.stall_after]
     try:
         await stream.send_all("\r\n".join([*lines, "", ""]).encode() + body)
+        while answer.stall_after is not None and await stream.receive_some(65536):
+            pass
     except trio.BrokenResourceError:
         return False
-    return answer.cut_after is None
+    return answer.cut_after is None and answer.stall_after is None
 
 
 @asynccontextmanager

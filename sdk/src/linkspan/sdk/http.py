@@ -9,7 +9,7 @@ with its status.
 import abc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
@@ -87,12 +87,16 @@ class Stream:
     Attributes:
         headers_at_once: Send the headers before ``run`` begins (clients wait for them). Otherwise they
             go with the first chunk, and an error raised before it is answered as any error is.
+        at_stop: What happens when the daemon stops. ``finish``: it may come to its end. For what waits for
+            something that may never come, ``run`` is cancelled: ``end`` ends the answer in order (events,
+            new lines of a log), ``break`` breaks it off since it would mean something (a result).
     """
 
     run: Callable[[Writer], Awaitable[None]]
     status: int = 200
     headers: Mapping[str, str] = attrs.field(factory=dict)
     headers_at_once: bool = True
+    at_stop: Literal["finish", "end", "break"] = "finish"
 
 
 class Duplex(abc.ABC):

@@ -99,7 +99,7 @@ class Routes:
                     if not follow:
                         return
 
-        return Stream(run=write, headers=_LINES)
+        return Stream(run=write, headers=_LINES, at_stop="break")
 
     async def logs(self, request: Request) -> Answer:
         """Lines of the logs."""

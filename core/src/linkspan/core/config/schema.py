@@ -109,7 +109,8 @@ class DaemonConfig:
         bip: The default bridge's own address with its prefix; the network driver chooses one when
             it is not set.
         log_level: The least severe message that is logged.
-        shutdown_timeout_s: How long listeners may take to hear that the daemon stops.
+        shutdown_timeout_s: How long requests in flight may take to end when the daemon stops, and then
+            plugins to hear of it.
     """
 
     host: tuple[str, ...] = attrs.field(default=(DEFAULT_HOST,), validator=_address)

@@ -25,7 +25,7 @@ from linkspan.core.engine.supervisor import Supervisor
 from linkspan.core.events.bus import EventBus
 from linkspan.core.http.listeners import open_unix_listener, remove_unix_socket
 from linkspan.core.http.routing import RouteTable
-from linkspan.core.http.server import serve_http
+from linkspan.core.http.server import Stopping, serve_http
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.plugins.listing import with_daemon_state
 from linkspan.core.plugins.registry import PluginRegistry
@@ -118,7 +118,7 @@ class Daemon:
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled, SIGTERM or SIGINT; containers go on."""
+        """Run until cancelled, SIGTERM or SIGINT (see ``Stopping``); containers go on."""
         async with AsyncExitStack() as stack:
             supervisor = Supervisor(await stack.enter_async_context(_cancelled_at_end()))
             hooks = self.registry.hook_runner()
@@ -228,8 +228,20 @@ class Daemon:
             supervisor.spawn(engine.containers.start_wanted, name="start wanted containers")
             supervisor.spawn(engine.gc, name="gc")
             supervisor.spawn(engine.gc_when_due, name="gc when due")
-            await nursery.start(_until_signalled, nursery.cancel_scope)
-            await nursery.start(partial(serve_http, listeners, routes, encrypted=encrypted))
+            begun = trio.Event()
+            await nursery.start(_until_signalled, begun, nursery.cancel_scope)
+
+            async def serve(task_status: trio.TaskStatus[None]) -> None:
+                await serve_http(
+                    listeners,
+                    routes,
+                    encrypted=encrypted,
+                    stopping=Stopping(begun, daemon.shutdown_timeout_s),
+                    task_status=task_status,
+                )
+                nursery.cancel_scope.cancel()
+
+            await nursery.start(serve)
             await hooks.notify("linkspan_daemon_started", daemon=lent.info)
             gc.freeze()
             gc.enable()
@@ -304,10 +316,17 @@ async def _cancelled_at_end() -> AsyncIterator[trio.Nursery]:
 
 
 async def _until_signalled(
-    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    stopping: trio.Event,
+    scope: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    """The first signal lets requests end, the second does not."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
         task_status.started()
         async for _ in received:
-            scope.cancel()
-            return
+            if stopping.is_set():
+                scope.cancel()
+                return
+            log.info("stopping: requests in flight may end")
+            stopping.set()

@@ -2,13 +2,14 @@
 
 from linkspan.core.http.listeners import open_unix_listener, remove_unix_socket
 from linkspan.core.http.routing import API_VERSION, MIN_API_VERSION, RouteTable
-from linkspan.core.http.server import Limits, serve_http
+from linkspan.core.http.server import Limits, Stopping, serve_http
 
 __all__ = [
     "API_VERSION",
     "MIN_API_VERSION",
     "Limits",
     "RouteTable",
+    "Stopping",
     "open_unix_listener",
     "remove_unix_socket",
     "serve_http",

@@ -6,13 +6,16 @@ half a ``docker rm`` would help nobody. Streams are cancelled then.
 """
 
 import logging
+import math
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import parse_qsl, unquote
 
 import attrs
@@ -80,6 +83,20 @@ class Limits:
     connections: int = 4096
 
 
+@attrs.frozen
+class Stopping:
+    """How serving ends before it is cancelled.
+
+    Attributes:
+        begun: When it is set, nobody new is let in, what would not end (``Stream.at_stop``, taken-over
+            connections) is ended, and idle connections are closed.
+        grace_s: How long the other requests may take from then on.
+    """
+
+    begun: trio.Event
+    grace_s: float
+
+
 async def serve_http(
     listeners: Sequence[trio.SocketListener],
     router: RouteTable,
@@ -88,25 +105,34 @@ async def serve_http(
     encrypted: "Sequence[tuple[list[trio.SocketListener], ssl.SSLContext]]" = (),
     headers: Mapping[str, str] = STANDARD_HEADERS,
     on_request: Callable[[Request], None] | None = None,
+    stopping: Stopping | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> NoReturn:
-    """Serve until cancelled; the listeners are closed then.
+) -> None:
+    """Serve until cancelled or stopped; the listeners are closed then.
 
     Args:
         encrypted: Listeners of TCP, each with what its clients must show.
         headers: Sent with every answer.
         on_request: Called for each request before its handler; must be quick and not raise.
+        stopping: When and how to stop in order; returns when the last connection has ended.
     """
+    stopping = stopping or Stopping(trio.Event(), 0.0)
     server = _Server(router, limits or Limits(), dict(headers), on_request)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, server.serve_connection, list(listeners))
-        for places, context in encrypted:
-            from linkspan.core.http.tls import serve_encrypted
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            accept = partial(trio.serve_listeners, handler_nursery=connections)
+            await accepting.start(accept, server.serve_connection, list(listeners))
+            for places, context in encrypted:
+                from linkspan.core.http.tls import serve_encrypted
 
-            await nursery.start(serve_encrypted, places, context, server.serve_remote)
-        task_status.started()
-        await trio.sleep_forever()
-    raise AssertionError("serving ends by cancellation only")
+                await accepting.start(
+                    serve_encrypted, places, context, server.serve_remote, connections
+                )
+            task_status.started()
+            await stopping.begun.wait()
+            accepting.cancel_scope.cancel()
+        server.stop()
+        connections.cancel_scope.deadline = trio.current_time() + stopping.grace_s
 
 
 class _Request(Request):
@@ -184,12 +210,17 @@ class _Parts:
 
 
 class _ChunkWriter:
-    """Implements ``linkspan.sdk.http.Writer``; the head goes with the first chunk, or by ``start``."""
+    """Implements ``linkspan.sdk.http.Writer``; the head goes with the first chunk, or by ``start``.
+
+    Attributes:
+        torn: A chunk has been begun and not ended: nothing may follow.
+    """
 
     def __init__(self, connection: "_Connection", stream: Stream) -> None:
         self._connection = connection
         self._stream = stream
         self.started = False
+        self.torn = False
 
     def head(self) -> bytes:
         """The head, which may be asked for once."""
@@ -210,14 +241,18 @@ class _ChunkWriter:
             await self.start()
             return
         before, after = self._framing(size)
+        self.torn = True
         await self._connection.send([*before, *parts, *after])
+        self.torn = False
 
     async def write_from_pipe(self, pipe: int, count: int) -> None:
         """See ``Writer.write_from_pipe``."""
         before, after = self._framing(count)
+        self.torn = True
         await self._connection.send(before)
         await send_from_pipe(self._connection.socket, pipe, count)
         await self._connection.send(after)
+        self.torn = False
 
     def _framing(self, size: int) -> tuple[list[bytes], list[bytes]]:
         """What stands before and behind the bytes of a chunk; the head, too, if it has not been sent."""
@@ -246,6 +281,26 @@ class _Server:
         self.headers = headers
         self.on_request = on_request
         self.open_connections = 0
+        self.stopping = False
+        self._cut_at_stop: set[trio.CancelScope] = set()
+
+    def stop(self) -> None:
+        """Close what is idle, end what would not end; connections end with their requests."""
+        self.stopping = True
+        for scope in self._cut_at_stop:
+            scope.cancel()
+
+    @contextmanager
+    def cut_at_stop(self, deadline: float = math.inf) -> Iterator[trio.CancelScope]:
+        """A scope that is cancelled when the server stops, now if it does already."""
+        with trio.CancelScope(deadline=deadline) as scope:
+            self._cut_at_stop.add(scope)
+            try:
+                if self.stopping:
+                    scope.cancel()
+                yield scope
+            finally:
+                self._cut_at_stop.discard(scope)
 
     async def serve_remote(self, stream: trio.SocketStream) -> None:
         """As ``serve_connection``, for whoever is no user of this machine."""
@@ -327,7 +382,8 @@ class _Connection:
             if event is h11.NEED_DATA:
                 if self.h11.trailing_data[0] and not started:
                     started, deadline = True, trio.current_time() + self.limits.head_timeout_s
-                with trio.CancelScope(deadline=deadline) as waiting:
+                between = self.server.cut_at_stop if not started else _until
+                with between(deadline) as waiting:
                     self.h11.receive_data(await self._receive())
                 if waiting.cancelled_caught:
                     if started:
@@ -430,7 +486,7 @@ class _Connection:
             raise ClientGone("the client takes no answer")
 
     async def _respond(self, response: Response, request: _Request) -> bool:
-        close = not await self._discard_body()
+        close = not await self._discard_body() or self.server.stopping
         await self._send_response(response, head_only=request.method == "HEAD", close=close)
         return await self._finished()
 
@@ -475,16 +531,20 @@ class _Connection:
             return await self._finished()
         if stream.headers_at_once:
             await writer.start()
+        following = self.server.cut_at_stop if stream.at_stop != "finish" else _until
         try:
-            await run_for_client(
-                self.socket, lambda: stream.run(writer), half_closed_is_gone=self._body.done
-            )
+            with following() as scope:
+                await run_for_client(
+                    self.socket, lambda: stream.run(writer), half_closed_is_gone=self._body.done
+                )
         except Exception as error:  # noqa: BLE001 - as for handlers
             if not writer.started:
                 return await self._respond(self._error_answer(error, request), request)
             if not isinstance(error, ClientGone):
                 # The status is sent already; an end without the last chunk tells the client.
                 self._log_broken(error, request)
+            return False
+        if writer.torn or (scope.cancelled_caught and stream.at_stop == "break"):
             return False
         await writer.start()
         unread = not await self._discard_body()
@@ -502,7 +562,10 @@ class _Connection:
         head = self._hijack_head(hijack, request)
         duplex = SocketDuplex(self.socket, head, already=self._body.rest)
         try:
-            await run_for_client(self.socket, lambda: hijack.run(duplex), half_closed_is_gone=False)
+            with self.server.cut_at_stop():
+                await run_for_client(
+                    self.socket, lambda: hijack.run(duplex), half_closed_is_gone=False
+                )
         except ClientGone:
             return False
         except Exception as error:  # noqa: BLE001 - as for handlers
@@ -526,6 +589,11 @@ class _Connection:
             line = "HTTP/1.1 200 OK\r\n"
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
         return "".join([line, *lines, "\r\n"]).encode("latin-1")
+
+
+def _until(deadline: float = math.inf) -> trio.CancelScope:
+    """As ``_Server.cut_at_stop``, for what a stop lets go on."""
+    return trio.CancelScope(deadline=deadline)
 
 
 def _body_length(headers: Mapping[str, str]) -> int | None:

@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -81,16 +82,19 @@ async def serve_encrypted(
     listeners: list[trio.SocketListener],
     context: ssl.SSLContext,
     serve: Serve,
+    connections: trio.Nursery,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Carry connections to ``serve`` until cancelled."""
+    """Carry connections to ``serve`` until cancelled; those that are open go on in their nursery."""
 
     async def carry(stream: trio.SocketStream) -> None:
         await _carry(stream, context, serve)
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, carry, listeners)
+        await nursery.start(
+            partial(trio.serve_listeners, handler_nursery=connections), carry, listeners
+        )
         task_status.started()
 
 

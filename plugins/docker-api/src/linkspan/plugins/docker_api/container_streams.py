@@ -136,6 +136,7 @@ class ContainerStreamRoutes:
             run=run,
             headers={"Content-Type": stream_type(request, tty=container.spec.tty)},
             headers_at_once=False,
+            at_stop="end" if query.follow else "finish",
         )
 
     async def stats(self, request: Request) -> Stream:
@@ -165,7 +166,7 @@ class ContainerStreamRoutes:
                 before = now
                 await trio.sleep(_STATS_INTERVAL_S)
 
-        return Stream(run=run, headers_at_once=False)
+        return Stream(run=run, headers_at_once=False, at_stop="end")
 
     async def _sample(self, container_id: str) -> Sample:
         container = self._containers.inspect(container_id)

@@ -269,7 +269,7 @@ class ContainerRoutes:
                 body["Error"] = {"Message": status.error}
             await writer.write(orjson.dumps(body) + b"\n")
 
-        return Stream(run=run)
+        return Stream(run=run, at_stop="break")
 
     async def remove(self, request: Request) -> Response:
         """DELETE /containers/{id}."""

@@ -83,7 +83,7 @@ class EventRoutes:
             async with self._events.subscribe(since_ns=since_ns) as events:
                 await copy_in_batches(writer, events, encode)
 
-        return Stream(run=run)
+        return Stream(run=run, at_stop="end")
 
     async def _until(
         self,

@@ -65,7 +65,10 @@ def task_log_stream(host: Host, request: Request, tasks: Sequence[Task]) -> Stre
                 await send.send(encode(record))
 
     return Stream(
-        run=run, headers={"Content-Type": stream_type(request, tty=tty)}, headers_at_once=False
+        run=run,
+        headers={"Content-Type": stream_type(request, tty=tty)},
+        headers_at_once=False,
+        at_stop="end" if query.follow else "finish",
     )
 
 
