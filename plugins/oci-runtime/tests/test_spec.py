@@ -221,6 +221,17 @@ def test_who_may_raise_limits_raises_them() -> None:
     assert made["process"]["rlimits"][0]["hard"] == 100000
 
 
+def test_who_asks_for_no_limit_of_open_files_gets_the_one_the_daemon_was_started_with() -> None:
+    machine = attrs.evolve(MACHINE, soft_open_files=1024)
+    core = Ulimit(name="core", soft=0, hard=0)
+    made = make(request(resources=Resources(ulimits=(core,))), machine=machine)
+    found = {limit["type"]: (limit["soft"], limit["hard"]) for limit in made["process"]["rlimits"]}
+    assert found == {"RLIMIT_CORE": (0, 0), "RLIMIT_NOFILE": (1024, 20000)}
+    asked = Ulimit(name="nofile", soft=5, hard=6)
+    made = make(request(resources=Resources(ulimits=(asked,))), machine=machine)
+    assert [limit["soft"] for limit in made["process"]["rlimits"]] == [5]
+
+
 def test_an_unknown_ulimit_is_named() -> None:
     with pytest.raises(InvalidArgument, match="speed"):
         make(request(resources=Resources(ulimits=(Ulimit(name="speed", soft=1, hard=1),))))
@@ -363,6 +374,6 @@ def test_init_is_put_before_the_command_or_refused_clearly() -> None:
 
 def test_facts_of_this_machine_are_read() -> None:
     groups = Hierarchies(version=2, controllers={}, unified=Path("/sys/fs/cgroup"))
-    machine = spec.Machine.detect(groups, swap_accounting=False, init=None)
+    machine = spec.Machine.detect(groups, swap_accounting=False, init=None, soft_open_files=None)
     assert machine.hard_limits["nofile"] != 0
     assert machine.cgroup_version == 2

@@ -440,6 +440,8 @@ class DaemonInfo:
         drivers: Role → name of the driver in use.
         manifests: Of the installed plugins.
         registry_mirrors: URLs that are asked before Docker Hub.
+        soft_open_files: The soft limit of open files that the daemon was started with and hands on to
+            containers; it has raised its own. -1 is no limit, None that it has not been raised.
     """
 
     id: str
@@ -453,6 +455,7 @@ class DaemonInfo:
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
     bridge_address: str = ""
+    soft_open_files: int | None = None
 
 
 class TaskStarter(Protocol):

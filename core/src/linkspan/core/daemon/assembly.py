@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -55,6 +56,7 @@ class Daemon:
     Attributes:
         repaired: What recovery said, a sentence each.
         troubles: Components that did not start, and why.
+        soft_open_files: As in ``DaemonInfo``.
     """
 
     config: LoadedConfig
@@ -63,6 +65,7 @@ class Daemon:
     drivers: Drivers = attrs.field(factory=Drivers)
     repaired: list[str] = attrs.field(factory=list)
     troubles: dict[str, str] = attrs.field(factory=dict)
+    soft_open_files: int | None = None
 
     def wanted(self, role: str) -> list[str]:
         """Names of the drivers of a role that are to be opened, the chosen one first."""
@@ -75,7 +78,8 @@ class Daemon:
         return list(dict.fromkeys((chosen, *self.registry.driver_names(role))))
 
     def prepare_process(self) -> None:
-        """Before the event loop: let the chosen drivers change this process."""
+        """Before the event loop: room for many clients; then the chosen drivers change this process."""
+        self.soft_open_files = _raise_open_files()
         for role in (*ENGINE_ROLES, *LATER_ROLES):
             name = self.config.role(role).driver if role != "step" else ""
             if not name:
@@ -115,6 +119,7 @@ class Daemon:
             insecure_registries=daemon.insecure_registries,
             registry_mirrors=tuple(f"{url.rstrip('/')}/" for url in daemon.registry_mirrors),
             bridge_address=daemon.bip or "",
+            soft_open_files=self.soft_open_files,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -274,6 +279,16 @@ class Daemon:
             self.registry.listing(self.config), self.drivers.reasons, hooks.stats
         )
         return json_response([attrs.asdict(row) for row in rows])
+
+
+def _raise_open_files() -> int:
+    """Let this process open as many files as root has allowed it; the soft limit that it had.
+
+    Most systems start a process with 1024, for the sake of select(2), which the daemon does not use.
+    """
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return soft
 
 
 async def _encrypted(

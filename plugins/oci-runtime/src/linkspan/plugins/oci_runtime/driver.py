@@ -150,7 +150,9 @@ class OciRuntime(Runtime[OciConfig]):
     @asynccontextmanager
     async def open(cls, config: OciConfig, host: Host) -> AsyncIterator[Self]:
         """Find the programs, start the task that watches containers."""
-        tools = await trio.to_thread.run_sync(Tools.make, config, host.run_dir, host.state_dir)
+        tools = await trio.to_thread.run_sync(
+            Tools.make, config, host.run_dir, host.state_dir, host.daemon.soft_open_files
+        )
         driver = cls(config, tools)
         try:
             await host.start_task(driver._run_background, name="watch containers")

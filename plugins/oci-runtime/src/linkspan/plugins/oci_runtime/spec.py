@@ -49,6 +49,8 @@ class Machine:
         tcp_limit: Whether buffers of TCP connections can be limited.
         realtime: Whether real-time CPU can be given to groups.
         below_read_only: Whether a whole tree of mounts can be made read-only (Linux 5.12).
+        soft_open_files: The soft limit of open files in containers that ask for none; None hands on the
+            daemon's.
     """
 
     capabilities: frozenset[str]
@@ -62,9 +64,24 @@ class Machine:
     tcp_limit: bool = True
     realtime: bool = True
     below_read_only: bool = True
+    soft_open_files: int | None = None
+
+    def limits(self, asked: Sequence[Ulimit]) -> list[Ulimit]:
+        """Limits of a container that asks for some, or for none."""
+        if self.soft_open_files is None or any(limit.name == "nofile" for limit in asked):
+            return list(asked)
+        hard = self.hard_limits["nofile"]
+        return [*asked, Ulimit(name="nofile", soft=self.soft_open_files, hard=hard)]
 
     @classmethod
-    def detect(cls, groups: Hierarchies, *, swap_accounting: bool, init: str | None) -> "Machine":
+    def detect(
+        cls,
+        groups: Hierarchies,
+        *,
+        swap_accounting: bool,
+        init: str | None,
+        soft_open_files: int | None,
+    ) -> "Machine":
         """Read this process's facts and the kernel's."""
         status = Path("/proc/self/status").read_text()
         effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
@@ -82,6 +99,7 @@ class Machine:
             tcp_limit=groups.offers("memory", "memory.kmem.tcp.limit_in_bytes"),
             realtime=groups.offers("cpu", "cpu.rt_runtime_us"),
             below_read_only=seccomp.kernel_version() >= (5, 12),
+            soft_open_files=soft_open_files,
         )
 
 
@@ -185,7 +203,7 @@ def make_spec(
         machine=machine,
         no_new_privileges=security.no_new_privileges,
         caps=container_capabilities(request, machine),
-        ulimits=request.resources.ulimits,
+        ulimits=machine.limits(request.resources.ulimits),
         oom_score_adj=request.oom_score_adj,
     )
     mounts = _mounts(request, security, shared_memory, below_read_only=machine.below_read_only)

@@ -64,8 +64,13 @@ class Tools:
         return (*self.prefix, self.runtime_path, "--root", str(self.layout.runtime_state))
 
     @classmethod
-    def make(cls, config: OciConfig, run_dir: Path, state_dir: Path) -> Self:
+    def make(
+        cls, config: OciConfig, run_dir: Path, state_dir: Path, soft_open_files: int | None
+    ) -> Self:
         """Look around and set up.
+
+        Args:
+            soft_open_files: As in ``DaemonInfo``.
 
         Raises:
             NotUsable: A program is missing or does not run.
@@ -95,6 +100,7 @@ class Tools:
                 groups,
                 swap_accounting=_swap_accounting(groups),
                 init=programs.find_init(config.init),
+                soft_open_files=soft_open_files,
             ),
             default_profile=profile,
             filters=seccomp.FilterCache(layout.filters, _made_by(runtime)) if is_crun else None,
