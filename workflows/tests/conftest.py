@@ -1,8 +1,10 @@
 """A host whose containers are processes of this machine, and verbs whose world is a dictionary."""
 
+import functools
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +14,9 @@ import attrs
 import pytest
 import trio
 
+from linkspan.core.http.listeners import open_unix_listener
+from linkspan.core.http.routing import RouteTable
+from linkspan.core.http.server import serve_http
 from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.step import NeedsDecision, Step, StepContext
 from linkspan.sdk.errors import Conflict, LinkspanError, NotFound, NotModified
@@ -31,8 +36,10 @@ from linkspan.sdk.model.process import Chunk, LogRecord, StreamKind
 from linkspan.sdk.model.step import Question, StepChange, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.testing.fakes.secrets import FakeSecrets
 from linkspan.sdk.testing.host import FakeHost
+from linkspan.workflows.containers import CONTROL
 from linkspan.workflows.creating import NewRun
 from linkspan.workflows.manager import RunManager
+from linkspan.workflows.routes import Routes
 from linkspan.workflows.verbs import Verbs
 
 
@@ -100,7 +107,7 @@ class FakeContainers:
         workspace, control = (Path(mount.source) for mount in spec.mounts[:2])
         env = dict(pair.split("=", 1) for pair in spec.env)
         env["LINKSPAN_OUTPUT"] = str(control / "output")
-        args = [*(spec.entrypoint or ())[:-1], str(control / "script")]
+        args = [arg.replace(CONTROL, str(control)) for arg in spec.entrypoint or ()]
         folder = workspace / spec.working_dir.removeprefix("/workspace").lstrip("/")
         entry.process = await trio.lowlevel.open_process(
             args,
@@ -395,10 +402,15 @@ class Bench:
 
     others: dict[str, str] = attrs.field(factory=dict)
 
-    async def start(self, jobs: str, **inputs: str) -> str:
+    async def start(self, jobs: str, *, breaks: tuple[str, ...] = (), **inputs: str) -> str:
         text = jobs if "linkspan:" in jobs else f"linkspan: v1\ndefaults: {{image: img}}\n{jobs}"
         new = NewRun(
-            file="p.yaml", text=text, others=self.others, workspace=self.sources, inputs=inputs
+            file="p.yaml",
+            text=text,
+            others=self.others,
+            workspace=self.sources,
+            inputs=inputs,
+            breaks=breaks,
         )
         return (await self.manager.create(new))["id"]
 
@@ -456,3 +468,57 @@ def make_bench(tmp_path):
 @pytest.fixture
 async def bench(make_bench, nursery):
     return await make_bench(nursery)
+
+
+@attrs.define
+class Shell:
+    """Runs ``linkspan workflow …`` in a folder of its own."""
+
+    url: str
+    folder: Path
+    bench: object
+
+    def command(self, *words: str) -> list[str]:
+        code = "import sys; from linkspan.core.cli.main import main; sys.exit(main())"
+        return [sys.executable, "-c", code, "--host", self.url, "workflow", *words]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR", "FORCE_COLOR")}
+        return {
+            **kept,
+            "XDG_CACHE_HOME": str(self.folder / "cache"),
+            "PYTHONUTF8": "1",
+            "TZ": "UTC",
+        }
+
+    async def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        run = functools.partial(
+            trio.run_process,
+            self.command(*words),
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            cwd=self.folder,
+            env=self.environ,
+        )
+        done = await run()
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+    def write(self, text: str, name: str = "p.yaml") -> None:
+        (self.folder / name).write_text(f"linkspan: v1\ndefaults: {{image: img}}\n{text}")
+
+
+@pytest.fixture
+async def shell(bench, nursery, tmp_path):
+    path = tmp_path / "s"
+    routes = RouteTable()
+    Routes(lambda: bench.manager).register(routes)
+    listener = await open_unix_listener(str(path))
+    await nursery.start(serve_http, [listener], routes)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    yield Shell(f"unix://{path}", folder, bench)
+    nursery.cancel_scope.cancel()

@@ -1,81 +1,19 @@
 """The command line against a daemon's API on a socket, with fakes below it."""
 
 import errno
-import functools
 import json
 import os
 import pty
 import signal
 import subprocess
-import sys
-from pathlib import Path
 from xml.etree import ElementTree
 
-import attrs
 import pytest
 import trio
 
-from linkspan.core.http.listeners import open_unix_listener
-from linkspan.core.http.routing import RouteTable
-from linkspan.core.http.server import serve_http
 from linkspan.sdk.errors import LinkspanError
-from linkspan.workflows.routes import Routes
 
 pytestmark = pytest.mark.integration
-
-
-@attrs.define
-class Shell:
-    """Runs ``linkspan workflow …`` in a folder of its own."""
-
-    url: str
-    folder: Path
-    bench: object
-
-    def command(self, *words: str) -> list[str]:
-        code = "import sys; from linkspan.core.cli.main import main; sys.exit(main())"
-        return [sys.executable, "-c", code, "--host", self.url, "workflow", *words]
-
-    @property
-    def environ(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR", "FORCE_COLOR")}
-        return {
-            **kept,
-            "XDG_CACHE_HOME": str(self.folder / "cache"),
-            "PYTHONUTF8": "1",
-            "TZ": "UTC",
-        }
-
-    async def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        run = functools.partial(
-            trio.run_process,
-            self.command(*words),
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            cwd=self.folder,
-            env=self.environ,
-        )
-        done = await run()
-        return subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-        )
-
-    def write(self, text: str, name: str = "p.yaml") -> None:
-        (self.folder / name).write_text(f"linkspan: v1\ndefaults: {{image: img}}\n{text}")
-
-
-@pytest.fixture
-async def shell(bench, nursery, tmp_path):
-    path = tmp_path / "s"
-    routes = RouteTable()
-    Routes(lambda: bench.manager).register(routes)
-    listener = await open_unix_listener(str(path))
-    await nursery.start(serve_http, [listener], routes)
-    folder = tmp_path / "project"
-    folder.mkdir()
-    yield Shell(f"unix://{path}", folder, bench)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_run_prints_plain_lines_and_ends_with_a_table(shell):

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -25,6 +25,9 @@ from linkspan.core.client.short import Api, segment
 from linkspan.sdk.errors import LinkspanError
 from linkspan.workflows import sources
 from linkspan.workflows.state import GOOD, RunState
+
+if TYPE_CHECKING:
+    from linkspan.core.cli.progress import Display
 
 BASE: Final = "/linkspan/v1/runs"
 
@@ -55,8 +58,14 @@ detach_option = click.option(
         "linkspan workflow run ci/release.yaml --input version=2 --input port=8080",
         "linkspan workflow run --plan release.plan",
         "linkspan workflow run release --progress plain --format json",
+        "linkspan workflow run ci --break on-failure",
     ],
-    more=["linkspan workflow resume", "linkspan workflow logs", "linkspan workflow plan"],
+    more=[
+        "linkspan workflow break",
+        "linkspan workflow resume",
+        "linkspan workflow logs",
+        "linkspan workflow plan",
+    ],
 )
 @click.argument("file", metavar="[FILE]", required=False)
 @click.option(
@@ -67,6 +76,13 @@ detach_option = click.option(
 @click.option("--all-files", is_flag=True, help="Also folders that git ignores")
 @click.option("--only", default="", metavar="JOB", help="This job and nothing else")
 @click.option("--step", default="", metavar="JOB/STEP", help="This step and nothing else")
+@click.option(
+    "--break",
+    "breaks",
+    multiple=True,
+    metavar="WHERE",
+    help="Hold it there for you to look around: on-failure, before:STEP, after:STEP",
+)
 @click.option(
     "--untrusted", is_flag=True, help="Scripts only: no secrets, verbs, mounts or network"
 )
@@ -81,6 +97,7 @@ def run(
     all_files: bool,
     only: str,
     step: str,
+    breaks: tuple[str, ...],
     untrusted: bool,
     junit: str | None,
     detach: bool,
@@ -116,6 +133,7 @@ def run(
         "only": only or step,
         "untrusted": untrusted,
         "plan": kept or {},
+        "breaks": list(breaks),
     }
     return begin(session, lambda: session.api.post(BASE, body=body), detach=detach, junit=junit)
 
@@ -170,7 +188,7 @@ def begin(
     try:
         started = start()
     except ApiError as error:
-        wrong = error.code in ("invalid_pipeline", "invalid_input")
+        wrong = error.code in ("invalid_pipeline", "invalid_input", "breakpoint")
         failure = of_error(error)
         failure.status = USAGE if wrong else failure.status
         if error.code == "plan_stale":
@@ -195,6 +213,8 @@ def watch(session: Session, run_id: str, *, junit: str | None = None) -> int:
                 for event in _events(session, run_id, view.display.update):
                     if event is not None:
                         view.take(event)
+                        if event["kind"] == "break-reached":
+                            _held(session, run_id, event, view.display, stopper)
             except ConnectionLost:
                 lost = True
     state = view.state
@@ -210,6 +230,34 @@ def watch(session: Session, run_id: str, *, junit: str | None = None) -> int:
     if lost:
         return UNREACHABLE
     return INTERRUPTED if stopper.asked and state.result not in GOOD else status_of(state)
+
+
+def _held(
+    session: Session,
+    run_id: str,
+    record: Mapping[str, Any],
+    display: "Display",
+    stopper: "_Stopper",
+) -> None:
+    """Ask at a breakpoint what is to happen; without a terminal say how it can be told."""
+    from linkspan.workflows import break_cli
+
+    held = break_cli.still_held(session, run_id, record)
+    if held is None:
+        return
+    if not break_cli.at_terminal(session):
+        if session.terminal.progress != "json":
+            for line in break_cli.words(session, run_id, held):
+                session.terminal.note(line)
+        return
+    display.pause()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        break_cli.ask(session, run_id, held)
+    except KeyboardInterrupt:
+        stopper.interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def status_of(state: RunState) -> int:
@@ -266,13 +314,14 @@ class _Stopper:
         self._before: Any = None
 
     def __enter__(self) -> "_Stopper":
-        self._before = signal.signal(signal.SIGINT, self._interrupted)
+        self._before = signal.signal(signal.SIGINT, self.interrupted)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, self._before)
 
-    def _interrupted(self, *_: object) -> None:
+    def interrupted(self, *_: object) -> None:
+        """Ctrl-C was typed."""
         self.asked += 1
         if self.asked > 2:
             raise KeyboardInterrupt

@@ -71,6 +71,11 @@ async def ensure_image(engine: Engine, image: str, progress: ProgressSink) -> st
         return (await engine.images.pull(image, progress=progress)).id
 
 
+def shell_of(name: str) -> str:
+    """The program that reads a script, by what the step calls its shell."""
+    return _SHELLS[name][0]
+
+
 def write_script(script: Script) -> None:
     """Put a script and an empty output file into its control folder. Blocks."""
     script.control.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from linkspan.sdk.diagnostics import Diagnostic, render_all
 from linkspan.sdk.errors import DataLoss, InvalidArgument
 from linkspan.workflows.again import Again
 from linkspan.workflows.archive import PIPELINE
+from linkspan.workflows.breakpoints import check_breaks
 from linkspan.workflows.check import MAX_SHOWN, check
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.files import SentFiles
@@ -54,6 +55,7 @@ class NewRun:
         only: ``JOB`` or ``JOB/STEP``: nothing else runs; empty for all.
         untrusted: It may run scripts, without a way out of their network, and nothing else.
         plan: A kept plan that the run must follow; None for a run without one.
+        breaks: Where it is held for whoever debugs it: ``on-failure``, ``before:STEP``, ``after:STEP``.
     """
 
     file: str
@@ -68,6 +70,7 @@ class NewRun:
     only: str = ""
     untrusted: bool = False
     plan: Mapping[str, Json] | None = None
+    breaks: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -117,8 +120,13 @@ def prepare(folder: Path, new: NewRun, leave_out: Iterable[Path]) -> None:
 
 
 def creation(run_id: str, workflow: Workflow, new: NewRun, verbs: Verbs) -> dict[str, Json]:
-    """The ``run-created`` record, without what a rerun adds."""
+    """The ``run-created`` record, without what a rerun adds.
+
+    Raises:
+        InvalidArgument: A breakpoint names no step; code ``breakpoint``.
+    """
     units = list(Frame(workflow).everything())
+    check_breaks(new.breaks, units)
     used = {step.verb for unit in units for step in unit.job.all_steps() if step.verb}
     return {
         "version": VERSION,
@@ -134,6 +142,7 @@ def creation(run_id: str, workflow: Workflow, new: NewRun, verbs: Verbs) -> dict
         "trigger": new.trigger,
         "only": new.only,
         "untrusted": new.untrusted,
+        **({"breaks": list(new.breaks)} if new.breaks else {}),
     }
 
 

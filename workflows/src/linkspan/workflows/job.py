@@ -53,6 +53,7 @@ class JobRunner:
         self.started = run.clock()
         self._stopping = stopping
         self._sequence: StepSequence | None = None
+        self._limit = trio.CancelScope()
 
     async def __call__(self) -> str:
         """Run it; return its result, which is in the journal then, or ``suspended``.
@@ -97,7 +98,7 @@ class JobRunner:
         self, work: Callable[[dict[str, Json]], Awaitable[str]], contexts: dict[str, Json]
     ) -> str:
         await self.run.recorder.write("job-started", job=self.job.id)
-        with trio.move_on_after(self.job.timeout_s or float("inf")):
+        with trio.move_on_after(self.job.timeout_s or float("inf")) as self._limit:
             return await self._limited(work, contexts)
         fault = Fault(message=self._limit_words(), code="timeout")
         await self._stopped("timed-out", fault.message)
@@ -200,6 +201,7 @@ class JobRunner:
                 services=sidecars.contexts,
                 secrets=secrets,
                 mounts=files.mounts,
+                limit=self._limit,
             )
             self._sequence = StepSequence(self.run, place)
             suspended = await self._sequence()

@@ -25,6 +25,7 @@ from linkspan.sdk.model.step import RUN_LABEL
 from linkspan.workflows import again
 from linkspan.workflows.approvals import Voter, check_vote, find_question
 from linkspan.workflows.archive import JOURNAL, Archive, folder_name
+from linkspan.workflows.breakpoints import Decision, check_decision, held_at, shown
 from linkspan.workflows.containers import remove_container, remove_leftovers
 from linkspan.workflows.creating import NewRun, Rerun, checked, creation, prepare, recorded
 from linkspan.workflows.expiry import Expiry
@@ -446,6 +447,51 @@ class RunManager:
             name = "the time limit" if needed == 1 else f"the time limit ({number})"
             voter = Voter(name=name, root=True)
             await self.decide(run_id, vote, voter, place=place, comment=limit)
+
+    def breaks(self, ref: str) -> dict[str, Json]:
+        """Where a run is held, and the containers to look around in.
+
+        Raises:
+            NotFound: No run has this id or prefix.
+        """
+        run_id = self.resolve(ref)
+        active = self._active.get(run_id)
+        held = [] if active is None else shown(active.run.recorder.state, active.run.waits)
+        return {"id": run_id, "held": held}
+
+    async def leave(self, ref: str, decision: Decision, *, place: str = "") -> dict[str, Json]:
+        """Let a run go on from a breakpoint, as somebody has decided.
+
+        Args:
+            ref: The run.
+            decision: How.
+            place: ``JOB`` or ``JOB/STEP``, if it is held at several.
+
+        Raises:
+            NotFound: There is no such run, or it is not held there.
+            Conflict: It is not held (code ``not_held``), or cannot go on so (``break_action``).
+            InvalidArgument: It is held at several; code ``ambiguous``.
+        """
+        run_id = self.resolve(ref)
+        active = self._active.get(run_id)
+        if active is None:
+            raise Conflict(
+                f"run {run_id} is not running",
+                code="not_held",
+                help=f"linkspan workflow resume {run_id}",
+            )
+        run = active.run
+        name, step = held_at(run.recorder.state, place)
+        check_decision(name, step, decision)
+        job = str(step.held["job"])
+        wait = run.waits.take(name, decision)
+        try:
+            await run.recorder.write("break-left", job=job, step=step.id, **attrs.asdict(decision))
+            if decision.action == "abort":
+                await self.cancel(run_id, kill=False, by=decision.by)
+        finally:
+            wait.decided.set()
+        return {"id": run_id, "job": job, "step": step.id, "action": decision.action}
 
     async def undo(self, ref: str, *, by: str = "") -> dict[str, Json]:
         """Take back everything that a run has changed, the last change first.

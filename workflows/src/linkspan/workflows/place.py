@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
+import trio
 
 from linkspan.sdk.model.container import Mount
 from linkspan.workflows.expressions.types import Json
@@ -23,6 +24,7 @@ class Place:
         secrets: What the job was granted.
         mounts: In each script's container, beside the workspace.
         failed: Steps of the job that have failed so far.
+        limit: The job's time limit, which stands still at a breakpoint.
     """
 
     unit: Unit
@@ -34,6 +36,7 @@ class Place:
     secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     mounts: tuple[Mount, ...] = ()
     failed: set[str] = attrs.field(factory=set)
+    limit: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     @property
     def job(self) -> Job:

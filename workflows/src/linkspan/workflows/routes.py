@@ -13,6 +13,8 @@ POST     ``/linkspan/v1/runs/{run}/cancel`` ask it to stop; ``?kill=1`` at once
 POST     ``/linkspan/v1/runs/{run}/resume`` go on with it
 POST     ``/linkspan/v1/runs/{run}/rerun``  start a new one like it: ``{failed, from, inputs, fresh, by}``
 POST     ``/linkspan/v1/runs/{run}/decide`` answer what it asks: ``{vote, place, comment, by}``
+GET      ``/linkspan/v1/runs/{run}/break``  the breakpoints at which it is held
+POST     ``/linkspan/v1/runs/{run}/break``  leave one: ``{action, script, place, by}``
 POST     ``/linkspan/v1/runs/{run}/undo``   take back what it has changed
 GET      ``/linkspan/v1/runs/{run}/why``    what is different from the last run that succeeded
 POST     ``/linkspan/v1/plans``             say what a run would do; the body is that of a run
@@ -35,6 +37,7 @@ from linkspan.sdk.http import Answer, Request, Response, Router, Stream, Writer,
 from linkspan.workflows import triggers
 from linkspan.workflows.again import Again
 from linkspan.workflows.approvals import voter_of
+from linkspan.workflows.breakpoints import decision_of
 from linkspan.workflows.creating import NewRun, Rerun
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.manager import RunManager
@@ -64,6 +67,8 @@ class Routes:
         router.add("POST", base + "/{run}/resume", self.resume)
         router.add("POST", base + "/{run}/rerun", self.rerun)
         router.add("POST", base + "/{run}/decide", self.decide)
+        router.add("GET", base + "/{run}/break", self.breaks)
+        router.add("POST", base + "/{run}/break", self.leave)
         router.add("POST", base + "/{run}/undo", self.undo)
         router.add("GET", base + "/{run}/why", self.why)
         router.add("POST", base + "/prune", self.prune)
@@ -148,6 +153,22 @@ class Routes:
             voter,
             place=_field(body, "place", str, ""),
             comment=_field(body, "comment", str, ""),
+        )
+        return json_response(said)
+
+    async def breaks(self, request: Request) -> Response:
+        """Where a run is held."""
+        return json_response(self._manager().breaks(request.params["run"]))
+
+    async def leave(self, request: Request) -> Response:
+        """Decide at a breakpoint."""
+        body = await _body(request)
+        name = _field(body, "by", str, "")
+        voter = await trio.to_thread.run_sync(voter_of, request.peer_uid, name)
+        said = await self._manager().leave(
+            request.params["run"],
+            decision_of(body, voter.name),
+            place=_field(body, "place", str, ""),
         )
         return json_response(said)
 
@@ -242,6 +263,7 @@ def new_run(body: Json) -> NewRun:
         only=_field(body, "only", str, ""),
         untrusted=_field(body, "untrusted", bool, False),
         plan=_field(body, "plan", dict, {}) or None,
+        breaks=_breaks(body),
         trigger=_trigger(_field(body, "trigger", str, "manual")),
     )
 
@@ -258,6 +280,13 @@ def _texts(body: Mapping[str, Json], name: str) -> dict[str, str]:
     if not all(isinstance(value, str) for value in values.values()):
         raise InvalidArgument(f"values of '{name}' must be texts")
     return values
+
+
+def _breaks(body: Mapping[str, Json]) -> tuple[str, ...]:
+    found = _field(body, "breaks", list, [])
+    if not all(isinstance(each, str) for each in found):
+        raise InvalidArgument("'breaks' must be a list of texts")
+    return tuple(dict.fromkeys(found))
 
 
 def _trigger(name: str) -> str:

@@ -14,6 +14,7 @@ from linkspan.sdk.host import Engine, Host
 from linkspan.sdk.progress import ProgressSink
 from linkspan.sdk.units import format_duration
 from linkspan.workflows.archive import folder_name
+from linkspan.workflows.breakpoints import Waits
 from linkspan.workflows.containers import ensure_image
 from linkspan.workflows.control import Control
 from linkspan.workflows.expressions import EvaluationFailed, Scope, evaluate
@@ -85,6 +86,7 @@ class Run:
         secrets: Values that were fetched, by name.
         clock: Seconds; only differences count.
         wall: POSIX time; a person's time limit counts in it.
+        waits: Breakpoints at which it is held.
     """
 
     id: str
@@ -109,6 +111,7 @@ class Run:
     secrets: dict[str, str] = attrs.field(factory=dict, repr=False)
     clock: Callable[[], float] = trio.current_time
     wall: Callable[[], float] = time.time
+    waits: Waits = attrs.field(factory=Waits)
 
     def job_state(self, job: Job) -> JobState:
         """Where a job stands."""

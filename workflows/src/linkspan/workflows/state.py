@@ -8,7 +8,7 @@ Kinds of records, with their fields:
 
 =====================  =========================================================================
 ``run-created``        ``version run workflow file digest inputs git plugins jobs by workspace``
-                       ``rerun_of only images untrusted``
+                       ``rerun_of only images untrusted breaks``
 ``attempt-started``    ``attempt`` (from 1; each resume is one more)
 ``run-queued``         ``group behind`` (waits for another run of its concurrency group)
 ``job-started``        ``job``
@@ -17,10 +17,12 @@ Kinds of records, with their fields:
 ``step-kept``          ``job step result outputs source excluded``
 ``image-used``         ``job step image id`` (what a name meant; a rerun takes the same)
 ``step-started``       ``job step try verb provider settings undo changes`` (the intent)
-``step-finished``      ``job step result outputs duration error tail retry_in reason tests key``
+``step-finished``      ``job step result outputs duration error tail retry_in held reason tests``
 ``step-settled``       ``job step applied outputs detail`` (an intent without a result, after a crash)
 ``step-suspended``     ``job step question until`` (a person decides; ``until`` is a POSIX time)
 ``step-decided``       ``job step vote by comment`` (``approve`` or ``reject``; several may be needed)
+``break-reached``      ``job step when container shell reason editable script`` (held for a debugger)
+``break-left``         ``job step action script by`` (``retry``, ``skip``, ``continue``, ``abort``)
 ``undo-started``       ``job step for``
 ``undo-finished``      ``job step result detail error duration``
 ``job-finished``       ``job result outputs duration error reason``
@@ -70,6 +72,8 @@ class StepState:
         tests: Counts of its test report: ``passed failed skipped``.
         group: The step beside whose other parts it runs; empty for one that runs alone.
         background: The steps after it do not wait for it.
+        held: The ``break-reached`` record while it waits at a breakpoint; empty else.
+        script: Edited at a breakpoint, in place of the pipeline's; None if it was not.
     """
 
     __slots__ = (
@@ -78,6 +82,7 @@ class StepState:
         "error",
         "excluded",
         "group",
+        "held",
         "id",
         "intent",
         "open",
@@ -86,6 +91,7 @@ class StepState:
         "question",
         "reason",
         "result",
+        "script",
         "tail",
         "tests",
         "title",
@@ -105,6 +111,8 @@ class StepState:
         self.background: bool = step.get("background", False)
         self.question: Mapping[str, Any] = {}
         self.votes: list[Mapping[str, Any]] = []
+        self.held: Mapping[str, Any] = {}
+        self.script: str | None = None
         self.excluded = False
         self.reason = ""
         self.tests: Mapping[str, int] = {}
@@ -139,13 +147,16 @@ class StepState:
             "undo": {"result": self.undo_result, "detail": self.undo_detail} if self.undone else {},
             "question": dict(self.question),
             "votes": [dict(vote) for vote in self.votes],
+            "edited": self.script is not None,
             "reason": self.reason,
             "tests": dict(self.tests),
         }
 
     @property
     def state(self) -> str:
-        """One word: its result, ``suspended``, ``running``, or ``waiting``."""
+        """One word: its result, ``held``, ``suspended``, ``running``, or ``waiting``."""
+        if self.held:
+            return "held"
         if self.result:
             return self.result
         if self.question:
@@ -242,6 +253,7 @@ class RunState:
         images: Name of an image → id of what it meant when it was first used.
         undone: ``success`` or ``failed`` once the whole run was taken back.
         behind: The run that it waits for; empty if none.
+        held: Steps that wait at a breakpoint, by ``JOB/STEP``.
     """
 
     def __init__(self) -> None:
@@ -257,6 +269,7 @@ class RunState:
         self.behind = ""
         self.images: dict[str, str] = {}
         self.jobs: dict[str, JobState] = {}
+        self.held: dict[str, StepState] = {}
 
     @property
     def id(self) -> str:
@@ -308,13 +321,16 @@ class RunState:
         }
 
     def state(self, *, active: bool) -> str:
-        """One word: the result, ``running``, ``queued``, ``cancelling``, ``suspended``, ``interrupted``."""
+        """One word: the result, ``running``, ``held``, ``queued``, ``cancelling``, ``suspended``,
+        ``interrupted``."""
         if self.result and not (active and self.cancelling):
             return self.result
         if not active:
             return "suspended" if self.suspended else "interrupted"
         if self.cancelling:
             return "cancelling"
+        if self.held:
+            return "held"
         return "queued" if self.behind else "running"
 
     def suspensions(self) -> list[tuple[JobState, StepState]]:
@@ -348,6 +364,8 @@ def _created(run: RunState, record: Mapping[str, Any]) -> None:
 def _attempt(run: RunState, record: Mapping[str, Any]) -> None:
     run.attempt, run.result, run.cancelling = record["attempt"], "", False
     run.suspended, run.behind = False, ""
+    for place in list(run.held):
+        _let_go(run, place)
     for job in run.jobs.values():
         if (job.cleanup or job.result not in GOOD) and job.reason != NOT_ASKED:
             job.started, job.result, job.reason = False, "", ""
@@ -415,6 +433,7 @@ def _step_started(run: RunState, record: Mapping[str, Any]) -> None:
 def _step_finished(run: RunState, record: Mapping[str, Any]) -> None:
     step = run.step(record)
     step.open = False
+    _let_go(run, _place(record))
     if record.get("retry_in") is None:
         step.result = record["result"]
     step.outputs, step.error = record.get("outputs", {}), record.get("error", {})
@@ -439,6 +458,27 @@ def _step_decided(run: RunState, record: Mapping[str, Any]) -> None:
     run.step(record).votes.append(record)
 
 
+def _place(record: Mapping[str, Any]) -> str:
+    return f"{record['job']}/{record['step']}"
+
+
+def _let_go(run: RunState, place: str) -> None:
+    step = run.held.pop(place, None)
+    if step is not None:
+        step.held = {}
+
+
+def _break_reached(run: RunState, record: Mapping[str, Any]) -> None:
+    step = run.held[_place(record)] = run.step(record)
+    step.held = record
+
+
+def _break_left(run: RunState, record: Mapping[str, Any]) -> None:
+    _let_go(run, _place(record))
+    if record.get("script") is not None:
+        run.step(record).script = record["script"]
+
+
 def _undo_started(run: RunState, record: Mapping[str, Any]) -> None:
     step = run.step(record)
     step.undone, step.undo_result = True, ""
@@ -454,6 +494,10 @@ def _job_finished(run: RunState, record: Mapping[str, Any]) -> None:
     job.result, job.outputs = record["result"], record["outputs"]
     job.duration, job.error = record["duration"], record.get("error", {})
     job.reason, job.waits = record.get("reason", ""), ""
+    for step in job.steps.values():
+        if step.held:
+            # The job was stopped while it waited.
+            _let_go(run, f"{job.id}/{step.id}")
 
 
 def _cancel(run: RunState, _: Mapping[str, Any]) -> None:
@@ -482,6 +526,8 @@ _HANDLERS: Final = {
     "image-used": _image_used,
     "step-suspended": _step_suspended,
     "step-decided": _step_decided,
+    "break-reached": _break_reached,
+    "break-left": _break_left,
     "step-started": _step_started,
     "step-finished": _step_finished,
     "step-settled": _step_settled,

@@ -18,11 +18,13 @@ from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL, STEP_LABEL, Question, StepIntent
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.workflows.approvals import PAUSED, outputs_of, pause_question, record_of
+from linkspan.workflows.breakpoints import When, stops
 from linkspan.workflows.containers import Script, run_script
 from linkspan.workflows.evidence import evidence
 from linkspan.workflows.expressions import EvaluationFailed, Scope, decides_about_failure
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.granting import grant
+from linkspan.workflows.holding import hold
 from linkspan.workflows.journal import JournalFailed
 from linkspan.workflows.memo import Memo
 from linkspan.workflows.model import OnFailure, Retry, Step
@@ -87,6 +89,10 @@ class StepRunner:
         self.step = step
         self.job = place.job
         self.state: StepState = run.step_state(place.job, step)
+        if self.state.script is not None:
+            self.step = attrs.evolve(step, run=self.state.script)
+        self._breaks: Sequence[str] = run.recorder.state.created.get("breaks", ())
+        self._failed_with: Mapping[str, Json] = {}
         self._began = run.clock()
         self._secrets: Mapping[str, str] = place.secrets
         folder = run.job_folder(place.job)
@@ -188,7 +194,7 @@ class StepRunner:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.log.run)
             try:
-                result = await self._tries()
+                result = await self._held_tries()
             except LinkspanError as error:
                 # Raised again outside of the nursery, bare.
                 fault = error
@@ -206,6 +212,10 @@ class StepRunner:
             return
         fault = Fault(message=why, code=result)
         with trio.CancelScope(shield=True):
+            if self._failed_with:
+                # It had ended, and was held at a breakpoint.
+                await self._end(**self._failed_with)
+                return
             await self._end(
                 result=result,
                 error=fault.as_json(),
@@ -229,14 +239,54 @@ class StepRunner:
             self.place.failed.add(self.step.id)
         await self._write("step-finished", **fields)
 
-    async def _tries(self) -> str:
+    # held for whoever debugs
+
+    async def _held_tries(self) -> str:
+        """The tries of the step, held before and after them where the run is told to."""
+        if self._stops("before") and await self._break("before") in ("skip", "abort"):
+            return await self._skip()
+        again = False
+        while True:
+            result = await self._tries(remembered=not again)
+            was_held = result in BAD and self._stops("on-failure")
+            if result == SUSPENDED or was_held or not self._stops("after"):
+                return result
+            if await self._break("after") != "retry":
+                return result
+            self.place.failed.discard(self.step.id)
+            again = True
+
+    def _stops(self, when: When) -> bool:
+        return stops(self._breaks, when, self.place.unit, self.step.id)
+
+    async def _break(self, when: When) -> str:
+        """Be held until somebody decides; what they have decided."""
+        decision = await hold(self.run, self.place, self.step, when, self._made_script)
+        if decision.script is not None:
+            self.step = attrs.evolve(self.step, run=decision.script)
+        return decision.action
+
+    async def _made_script(self) -> Script | None:
+        scope = self._scope(own_env=True)
+        if (self.step.image or self.job.image) is None:
+            return None
+        script = self._script_of(scope)
+        where = {"job": self.job.id, "step": self.step.id}
+        image = await self.run.image(script.image, self._progress, **where)
+        return attrs.evolve(script, image=image)
+
+    async def _skip(self) -> str:
+        await self._end(result="skipped", reason="skipped at a breakpoint")
+        return "skipped"
+
+    async def _tries(self, *, remembered: bool = True) -> str:
         settled = await self._settle()
         if settled:
             return "success"
         key = ""
         if self.step.sources:
             key = await self._memo_key()
-            if key and await self._unchanged(key):
+            if key and remembered and await self._unchanged(key):
                 return "skipped"
         number = 1
         while True:
@@ -261,14 +311,26 @@ class StepRunner:
                 result = self._softened(result, self._scope(own_env=False))
             self.log.add(outcome.fault.message)
             paused = delay is None and self._pauses(result)
-            await self._end(
-                result=result,
-                error=outcome.fault.as_json(),
-                duration=self.run.clock() - started,
-                tail=self._tail(outcome.fault),
-                **({} if delay is None and not paused else {"retry_in": delay or 0.0}),
+            held = delay is None and result in BAD and self._stops("on-failure")
+            fields: dict[str, Json] = {
+                "result": result,
+                "error": outcome.fault.as_json(),
+                "duration": self.run.clock() - started,
+                "tail": self._tail(outcome.fault),
                 **({"tests": dict(outcome.tests)} if outcome.tests else {}),
-            )
+            }
+            final = delay is None and not paused and not held
+            more: dict[str, Json] = {} if final else {"retry_in": delay or 0.0}
+            await self._end(**fields, **more, **({"held": True} if held else {}))
+            if held:
+                action = await self._held_failure(fields)
+                if action == "skip":
+                    return await self._skip()
+                if action == "retry":
+                    number, key = number + 1, ""
+                    continue
+                if not paused:
+                    await self._end(**fields)
             if paused:
                 return await self._suspend(pause_question(self.step, outcome.fault), PAUSED)
             if delay is None:
@@ -276,6 +338,13 @@ class StepRunner:
                 return result
             await trio.sleep(delay)
             number += 1
+
+    async def _held_failure(self, fields: Mapping[str, Json]) -> str:
+        # Not forgotten if it is cut off: `stopped` tells how it had ended.
+        self._failed_with = fields
+        action = await self._break("on-failure")
+        self._failed_with = {}
+        return action
 
     # unchanged
 
@@ -430,13 +499,12 @@ class StepRunner:
 
     # scripts
 
-    async def _script(self, number: int) -> _Outcome:
-        scope = self._scope(own_env=True)
+    def _script_of(self, scope: Scope) -> Script:
+        """The step's script; one without text for a verb, to look around in its job's image."""
         image = self.step.image or self.job.image
         assert image is not None
-        assert self.step.run is not None
-        script = Script(
-            text=self.step.run,
+        return Script(
+            text=self.step.run or "",
             image=resolve_text(image, scope),
             shell=self.step.shell,
             env=self._script_env(scope),
@@ -453,6 +521,9 @@ class StepRunner:
             grace_s=self.step.grace_s,
             mounts=self.place.mounts,
         )
+
+    async def _script(self, number: int) -> _Outcome:
+        script = self._script_of(self._scope(own_env=True))
         await self._write(
             "step-started",
             **{"try": number, "verb": "run", "provider": "", "changes": []},

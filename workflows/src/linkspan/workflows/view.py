@@ -19,6 +19,7 @@ _SIGNS: Final = {
     "rejected": "failed",
     "interrupted": "failed",
     "suspended": "holds",
+    "held": "holds",
     "queued": "waiting",
     "skipped": "skipped",
     "running": "running",
@@ -35,6 +36,13 @@ _WORDS: Final = {
     "skipped": "skipped",
 }
 
+
+WHEN: Final = {
+    "before": "before it runs",
+    "after": "after it has run",
+    "on-failure": "because it failed",
+}
+"""Where a step is held."""
 
 _VOTES: Final = {"approve": "approved", "reject": "rejected"}
 
@@ -125,6 +133,11 @@ class RunView:
             case "step-settled":
                 word = "was done" if record["applied"] else "done again"
                 return f"{where}  had begun: {word}: {record['detail']}"
+            case "break-reached":
+                return f"{where}  held {WHEN[record['when']]}"
+            case "break-left":
+                edited = " with an edited script" if record["script"] is not None else ""
+                return f"{where}  {record['action']}{edited}, says {record['by'] or 'somebody'}"
             case "undo-finished" if record["result"] == "success":
                 return f"{where}  rolled back: {record['detail']}"
             case "undo-finished":
@@ -144,7 +157,7 @@ class RunView:
             return f"{where}  succeeded in {took}"
         reason = record.get("error", {}).get("message", "")
         again = record.get("retry_in")
-        if again is not None:
+        if again is not None and not record.get("held"):
             return f"{where}  failed after {took}: {reason}; again in {format_duration(again)}"
         return f"{where}  {_WORDS.get(record['result'], record['result'])} after {took}: {reason}"
 
@@ -185,6 +198,9 @@ class RunView:
             return f"{words}  {job.reason}" if job.reason else words
         if job.waits:
             return f"waits for the lock '{job.waits}'"
+        held = next((step for step in job.steps.values() if step.held), None)
+        if held is not None:
+            return f"{held.title}  held {WHEN[held.held['when']]}"
         asked = next((step for step in job.steps.values() if step.state == "suspended"), None)
         if asked is not None:
             return f"asks: {asked.question['message']}"

@@ -51,6 +51,12 @@ class Display:
         if self._live is not None:
             self._live.stop()
 
+    def pause(self) -> None:
+        """Leave the terminal to somebody else; the next ``update`` draws again."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
     @property
     def elapsed(self) -> str:
         """Since the beginning: ``3.1s``."""

@@ -219,12 +219,31 @@ def exec_(
         "WorkingDir": workdir,
         "Privileged": privileged,
     }
+    if detach:
+        api = session.api
+        identifier = api.post(f"/containers/{segment(container)}/exec", None, body)["Id"]
+        api.post(f"/exec/{identifier}/start", None, {"Detach": True, "Tty": tty})
+        return 0
+    return exec_joined(session, container, body, keys)
+
+
+def exec_joined(
+    session: Session,
+    container: str,
+    body: dict[str, Any],
+    keys: bytes = parse_detach_keys(DEFAULT_DETACH_KEYS),
+) -> int:
+    """Run a command in a container with our streams; its exit code, 0 if it was left running.
+
+    Args:
+        session: Of the command.
+        container: A running one.
+        body: As the API takes it (``ExecConfig``); ``Tty`` and ``AttachStdin`` say which streams.
+        keys: Leave it running.
+    """
     api = session.api
     identifier = api.post(f"/containers/{segment(container)}/exec", None, body)["Id"]
-    settings = {"Detach": detach, "Tty": tty}
-    if detach:
-        api.post(f"/exec/{identifier}/start", None, settings)
-        return 0
+    settings = {"Detach": False, "Tty": body["Tty"]}
     try:
         sock, early, _ = api.hijack(f"/exec/{identifier}/start", None, settings)
     except ApiError as exc:
@@ -233,8 +252,8 @@ def exec_(
         stream = Stream(
             sock,
             early,
-            tty=tty,
-            stdin=interactive,
+            tty=body["Tty"],
+            stdin=body["AttachStdin"],
             resize=lambda h, w: api.post(f"/exec/{identifier}/resize", {"h": h, "w": w}),
             detach_keys=keys,
         )

@@ -1,0 +1,83 @@
+"""A run that is held at a failed step: a shell in a real container like the step's, a mended script."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from daemon_harness.daemon import Daemon, until
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+TEXT = """\
+linkspan: v1
+defaults: {image: busybox}
+secrets: {TOKEN: {from: file}}
+jobs:
+  test:
+    secrets: [TOKEN]
+    services:
+      web:
+        image: busybox
+        command: [sh, -c, "echo served > /tmp/index.html; httpd -f -p 80 -h /tmp"]
+        healthcheck: {test: [CMD, wget, -qO-, "http://127.0.0.1/"], interval: 200ms, retries: 50}
+    steps:
+      - {id: make, run: echo made > made}
+      - {id: unit, run: "test -e fixed", env: {COLOUR: blue}}
+      - {id: after, run: "cat found"}
+"""
+
+LOOK = """\
+cat made; echo "$COLOUR $TOKEN"; wget -qO- http://web/; cat /run/linkspan-step/script; echo
+echo from the shell > found; exit 3
+"""
+
+
+def test_a_shell_sees_what_the_step_saw_and_an_edited_script_goes_on(
+    new_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = new_daemon()
+    daemon.start()
+    daemon.build_busybox()
+    daemon.cli("workflow", "secret", "set", "TOKEN", stdin="sesame-7")
+    file = tmp_path / "p.yaml"
+    file.write_text(TEXT)
+    run = daemon.cli("workflow", "run", file, "--detach", "--break", "on-failure").out.strip()
+    path = f"/linkspan/v1/runs/{run}/break"
+    held = until("the run is held", lambda: daemon.get(path)["held"] or None)[0]
+    assert (held["place"], held["when"]) == ("test/unit", "on-failure")
+    assert daemon.cli("exec", held["container"], "pwd").out == "/workspace\n"
+    looked = daemon.cli("workflow", "break", run, "--shell", stdin=LOOK, status=3)
+    assert looked.out.splitlines() == ["made", "blue sesame-7", "served", "test -e fixed"]
+    fixed = tmp_path / "fixed.sh"
+    fixed.write_text("test -e found\n")
+    daemon.cli("workflow", "break", run, "test/unit", "--edit", fixed)
+    daemon.cli("workflow", "attach", run)
+    assert daemon.get(f"/linkspan/v1/runs/{run}")["state"] == "success"
+    assert daemon.cli("workflow", "logs", run, "test/after").out == "from the shell\n"
+    assert daemon.get("/containers/json?all=1") == []
+
+
+def test_a_daemon_killed_while_a_run_is_held_leaves_it_to_be_resumed_there(
+    new_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = new_daemon()
+    daemon.start()
+    daemon.build_busybox()
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "linkspan: v1\njobs: {a: {image: busybox, steps: ["
+        "{id: one, run: 'echo x'}, {id: two, run: 'echo y'}]}}\n"
+    )
+    run = daemon.cli("workflow", "run", file, "-d", "--break", "before:two").out.strip()
+    path = f"/linkspan/v1/runs/{run}/break"
+    until("the run is held", lambda: daemon.get(path)["held"] or None)
+    daemon.kill9()
+    daemon.start()
+    until("what it left is gone", lambda: daemon.get("/containers/json?all=1") == [] or None)
+    assert daemon.get(f"/linkspan/v1/runs/{run}")["state"] == "interrupted"
+    daemon.cli("workflow", "resume", run, "--detach")
+    held = until("the run is held again", lambda: daemon.get(path)["held"] or None)[0]
+    assert held["place"] == "a/two"
+    daemon.cli("workflow", "break", run, "--continue")
+    daemon.cli("workflow", "attach", run)
+    assert daemon.get(f"/linkspan/v1/runs/{run}")["state"] == "success"
