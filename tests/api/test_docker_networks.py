@@ -85,6 +85,8 @@ def test_what_is_created_is_what_inspect_shows(daemon: Daemon) -> None:
         (("--config-from", "nothing"), "network nothing not found"),
         (("-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated"), "internal"),
     ],
+    # The subnet is another in each process, and a test's name must not be.
+    ids=["host-bits", "gateway-outside", "driver", "config-from", "isolated"],
 )
 def test_what_cannot_be_is_refused_in_words(
     daemon: Daemon, words: tuple[str, ...], said: str

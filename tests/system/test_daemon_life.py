@@ -150,7 +150,7 @@ def test_a_second_daemon_on_the_same_socket_is_refused_and_named(
     daemon: Daemon, new_daemon: Callable[..., Daemon]
 ) -> None:
     second = new_daemon()
-    second.url = daemon.url
+    second.url, second.hosts = daemon.url, (daemon.url,)
     process = second.spawn()
     assert process.wait(30) != 0
     assert daemon.url.removeprefix("unix://") in second.tail()

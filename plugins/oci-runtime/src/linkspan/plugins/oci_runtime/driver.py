@@ -268,7 +268,7 @@ class OciRuntime(Runtime[OciConfig]):
             if isinstance(exc, CreateFailed):
                 raise refusal.error_of(str(exc), request.process.args[0]) from exc
             if isinstance(exc, OSError):
-                raise _disk_error(exc) from exc
+                raise _disk_error(exc, self._layout.containers) from exc
             raise
         container = self._hold(request, bundle, held)
         with trio.CancelScope(shield=True):
@@ -276,7 +276,7 @@ class OciRuntime(Runtime[OciConfig]):
                 await trio.to_thread.run_sync(self._record_created, container, key)
             except OSError as exc:
                 await self.delete(container.id)
-                raise _disk_error(exc) from exc
+                raise _disk_error(exc, self._layout.containers) from exc
 
     def _joins_memory(self, request: CreateRequest) -> bool:
         return request.share_ipc not in ("", "host", "none")
@@ -875,10 +875,11 @@ class OciRuntime(Runtime[OciConfig]):
         return orphans
 
 
-def _disk_error(exc: OSError) -> LinkspanError:
+def _disk_error(exc: OSError, folder: Path) -> LinkspanError:
+    """A write does not say which file it was; the folder tells which disk."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutOfSpace(f"no space for the container's files: {exc}")
-    return Internal(f"cannot write the container's files: {exc}", code="bundle_failed")
+        return OutOfSpace(f"no space for the container's files in {folder}: {exc}")
+    return Internal(f"cannot write the container's files in {folder}: {exc}", code="bundle_failed")
 
 
 def _pidfd(pid: int) -> int:
