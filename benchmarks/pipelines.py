@@ -1,6 +1,6 @@
 """What the runner of pipelines costs, beside programs that run graphs of tasks too.
 
-    .venv/bin/python benchmarks/pipelines.py [--steps 1000] [--graph 10000] [--peers FOLDER]
+    .venv/bin/python benchmarks/pipelines.py [--steps 1000] [--graph 10000] [--scenarios 100] [--peers FOLDER]
 
 The runner works with the journal on disk; its steps are a verb of the sdk's fakes, which does nothing. Peers
 run as many tasks that do nothing, in processes of their own, from their start to their end; less what they
@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -111,6 +112,40 @@ async def resume(count: int, folder: Path) -> float:
         return loading + time.perf_counter() - began
 
 
+SCENARIO = """\
+  - name: scenario {number}
+    steps:
+      build/make: [{{exit: 1, log: [again]}}, {{outputs: {{sum: abc}}}}]
+      test/unit: {{takes: 1h}}
+    crash: {{after: build/make}}
+    expect: {{result: success, order: [build/make, test/unit], kept: [build/make]}}
+"""
+TESTED = """\
+linkspan: v1
+defaults: {image: alpine}
+jobs:
+  build: {steps: [{id: make, run: make, retry: {max: 2, backoff: 1m}}]}
+  test: {needs: [build], steps: [{id: unit, run: make test}, {id: lint, run: make lint}]}
+"""
+
+
+def scenarios(count: int, folder: Path) -> float:
+    """Seconds that the command takes for so many scenarios, each with a retry, a crash and a resume."""
+    tests = folder / ".linkspan" / "tests"
+    tests.mkdir(parents=True)
+    (folder / ".linkspan" / "p.yaml").write_text(TESTED)
+    for first in range(0, count, 10):
+        numbers = range(first, min(first + 10, count))
+        body = "".join(SCENARIO.format(number=number) for number in numbers)
+        (tests / f"t{first}.yaml").write_text(f"pipeline: p\nscenarios:\n{body}")
+    command = Path(sys.executable).with_name("linkspan")
+    began = time.perf_counter()
+    subprocess.run(
+        [command, "workflow", "test"], cwd=folder, check=True, capture_output=True, timeout=600
+    )
+    return time.perf_counter() - began
+
+
 # peers
 
 
@@ -183,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--graph", type=int, default=10_000)
+    parser.add_argument("--scenarios", type=int, default=100)
     parser.add_argument("--peers", type=Path)
     options = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f}")
@@ -199,6 +235,8 @@ def main() -> None:
             print(f"linkspan, {options.graph} jobs {shape}: {seconds:.1f} s, {each:.2f} ms a job")
         seconds = trio.run(resume, options.graph, root / "resume")
         print(f"linkspan, start and resume after {options.graph} steps: {seconds:.2f} s")
+        seconds = scenarios(options.scenarios, root / "scenarios")
+        print(f"linkspan, {options.scenarios} scenarios with a crash each: {seconds:.2f} s")
     for prepare in (make, doit, invoke, luigi):
         found = peer(prepare, options.steps, options.peers)
         said = "not installed" if found is None else f"{found:.2f} ms a task"

@@ -16,7 +16,7 @@ def report(run: RunState) -> str:
     body = "\n".join(suites)
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
-        f"<testsuites name={_attribute(run.workflow)} id={_attribute(run.id)}"
+        f"<testsuites name={attribute(run.workflow)} id={attribute(run.id)}"
         f' time="{run.duration:.3f}">\n{body}\n</testsuites>\n'
     )
 
@@ -29,13 +29,13 @@ def _suite(job: JobState) -> str:
         errors = 1
         message = job.error.get("message", job.result)
         cases.append(
-            f"    <testcase classname={_attribute(job.id)} name={_attribute('job')}>"
-            f"<error message={_attribute(message)}/></testcase>"
+            f"    <testcase classname={attribute(job.id)} name={attribute('job')}>"
+            f"<error message={attribute(message)}/></testcase>"
         )
     failures = sum(step.result in BAD for step in steps)
     skipped = sum(_left_out(step) for step in steps)
     head = (
-        f'  <testsuite name={_attribute(job.id)} tests="{len(cases)}" failures="{failures}"'
+        f'  <testsuite name={attribute(job.id)} tests="{len(cases)}" failures="{failures}"'
         f' errors="{errors}" skipped="{skipped}" time="{job.duration:.3f}">'
     )
     return "\n".join((head, *cases, "  </testsuite>"))
@@ -43,20 +43,20 @@ def _suite(job: JobState) -> str:
 
 def _case(job: JobState, step: StepState) -> str:
     head = (
-        f"    <testcase classname={_attribute(job.id)} name={_attribute(step.title)}"
+        f"    <testcase classname={attribute(job.id)} name={attribute(step.title)}"
         f' time="{step.duration:.3f}"'
     )
     if step.result in BAD:
         message = step.error.get("message", step.result)
         kind = step.error.get("code") or step.result
-        text = _fit("\n".join(step.tail))
-        failure = f"<failure message={_attribute(message)} type={_attribute(kind)}>"
+        text = fit("\n".join(step.tail))
+        failure = f"<failure message={attribute(message)} type={attribute(kind)}>"
         return f"{head}>{failure}{escape(text)}</failure></testcase>"
     if _left_out(step):
-        return f"{head}><skipped message={_attribute(step.reason or step.state)}/></testcase>"
+        return f"{head}><skipped message={attribute(step.reason or step.state)}/></testcase>"
     if step.result == "warned":
         warning = f"warned: {step.error.get('message', '')}"
-        return f"{head}><system-out>{escape(_fit(warning))}</system-out></testcase>"
+        return f"{head}><system-out>{escape(fit(warning))}</system-out></testcase>"
     return f"{head}/>"
 
 
@@ -64,9 +64,11 @@ def _left_out(step: StepState) -> bool:
     return step.result in ("skipped", "cancelled", "")
 
 
-def _attribute(text: str) -> str:
-    return quoteattr(_fit(text))
+def attribute(text: str) -> str:
+    """A text as the value of an XML attribute, with its quotes."""
+    return quoteattr(fit(text))
 
 
-def _fit(text: str) -> str:
+def fit(text: str) -> str:
+    """A text without what XML cannot hold; ``escape`` does the rest."""
     return _UNFIT.sub("\ufffd", text)

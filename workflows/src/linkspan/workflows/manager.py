@@ -36,7 +36,7 @@ from linkspan.workflows.journal import Journal
 from linkspan.workflows.locks import Locks
 from linkspan.workflows.model import Workflow
 from linkspan.workflows.planning.asking import plan_run, refuse_if_moved
-from linkspan.workflows.recorder import Recorder, Watcher
+from linkspan.workflows.recorder import Gate, Recorder, Watcher
 from linkspan.workflows.run import RunRunner, group_of
 from linkspan.workflows.running import EMPTY_GIT, Run
 from linkspan.workflows.state import GOOD, RunState
@@ -66,11 +66,13 @@ class RunManager:
         nursery: trio.Nursery,
         *,
         wall: Callable[[], float] = time.time,
+        gate: Gate = lambda kind, data: None,
     ) -> None:
         self._host = host
         self._verbs = verbs
         self._nursery = nursery
         self._wall = wall
+        self._gate = gate
         self._active: dict[str, _Active] = {}
         self._interruptions: dict[str, str] = {}
         # Going on with a run that is not in memory is for one at a time.
@@ -301,7 +303,7 @@ class RunManager:
             for job in () if kept is None else kept.workspaces:
                 await trio.to_thread.run_sync(_take_workspace, self._folder / old, folder, job)
             journal, none = await Journal.open(folder / JOURNAL)
-            recorder = Recorder(journal, none)
+            recorder = Recorder(journal, none, self._gate)
             await recorder.write("run-created", **created, **(extra or {}))
             for kind, fields in records:
                 await recorder.write(kind, **fields)
@@ -376,7 +378,7 @@ class RunManager:
         workflow = await trio.to_thread.run_sync(self._read, folder, state.created)
         await remove_leftovers(self._host.engine, state.id)
         journal, records = await Journal.open(folder / JOURNAL)
-        return self._run(workflow, folder, Recorder(journal, records))
+        return self._run(workflow, folder, Recorder(journal, records, self._gate))
 
     def _read(self, folder: Path, created: Mapping[str, Json]) -> Workflow:
         text, others = recorded(folder, created["digest"])

@@ -1,7 +1,7 @@
 """One run's journal, its state folded from it, and those who watch."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -66,6 +66,10 @@ class Watcher:
         return batch
 
 
+Gate = Callable[[str, Mapping[str, Json]], None]
+"""Asked before a record is written, with its kind and fields; raises JournalFailed if nothing may be."""
+
+
 class Recorder:
     """Writes records, folds them, and tells the watchers.
 
@@ -74,9 +78,12 @@ class Recorder:
         masks: What must not be written or told.
     """
 
-    def __init__(self, journal: Journal, records: list[Record]) -> None:
+    def __init__(
+        self, journal: Journal, records: list[Record], gate: Gate = lambda kind, data: None
+    ) -> None:
         self.masks = Masks()
         self._journal = journal
+        self._gate = gate
         self._records: list[Mapping[str, Json]] = [record.as_json() for record in records]
         self._watchers: set[Watcher] = set()
         self._recent: deque[Mapping[str, Json]] = deque(maxlen=_RECENT)
@@ -93,6 +100,7 @@ class Recorder:
         """
         with trio.CancelScope(shield=True):
             masked = self.masks.mask_json(data)
+            self._gate(kind, masked)
             record = (await self._journal.append(kind, masked, sync=kind in SYNCED)).as_json()
             self._records.append(record)
             self.state.take(record)
