@@ -1,10 +1,7 @@
 """The command line's verbs, each against a daemon that really does it."""
 
 import json
-import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -14,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from daemon_harness.daemon import Daemon, until
+from daemon_harness.typed import Typed
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -155,56 +153,6 @@ def test_stdin_files_and_environment_reach_the_container(daemon: Daemon, tmp_pat
     assert daemon.state(cidfile.read_text())["Status"] == "exited"
     again = daemon.cli(*words, "busybox", status=125)
     assert "exists already" in again.err
-
-
-class Typed:
-    """A command on a terminal, with somebody at the keys."""
-
-    def __init__(self, daemon: Daemon, *words: str) -> None:
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            os.execve(
-                sys.executable,
-                [sys.executable, "-m", "linkspan.core.cli", *words],
-                {**daemon.environment, "TERM": "xterm"},
-            )
-        self.seen = ""
-
-    def type(self, text: str) -> None:
-        """Press keys."""
-        os.write(self._fd, text.encode())
-
-    def see(self, pattern: str) -> str:
-        """Wait until the screen has something; what it was."""
-        end = time.monotonic() + 60
-        while not (match := re.search(pattern, self.seen)):
-            assert time.monotonic() < end, f"{pattern!r} is not in {self.seen!r}"
-            self._read(end)
-        self.seen = self.seen[match.end() :]
-        return match[0]
-
-    def _read(self, end: float) -> None:
-        ready, _, _ = select.select([self._fd], [], [], max(0, end - time.monotonic()))
-        if ready:
-            self.seen += os.read(self._fd, 65536).decode(errors="replace")
-
-    def size(self, rows: int, columns: int) -> None:
-        """Change the window."""
-        import fcntl
-        import struct
-        import termios
-
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def end(self) -> int:
-        """Wait for the command; its exit status."""
-        try:
-            while True:
-                self.seen += os.read(self._fd, 65536).decode(errors="replace")
-        except OSError:  # the terminal has no writer any more
-            _, status = os.waitpid(self.pid, 0)
-            os.close(self._fd)
-            return os.waitstatus_to_exitcode(status)
 
 
 def test_a_terminal_is_passed_through_with_its_size_and_left_by_keys(daemon: Daemon) -> None:

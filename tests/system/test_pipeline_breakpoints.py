@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from daemon_harness.daemon import Daemon, until
+from daemon_harness.typed import Typed
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -81,3 +82,33 @@ def test_a_daemon_killed_while_a_run_is_held_leaves_it_to_be_resumed_there(
     daemon.cli("workflow", "break", run, "--continue")
     daemon.cli("workflow", "attach", run)
     assert daemon.get(f"/linkspan/v1/runs/{run}")["state"] == "success"
+
+
+def test_somebody_at_a_terminal_gets_the_shell_and_comes_back_to_the_question(
+    new_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = new_daemon()
+    daemon.start()
+    daemon.build_busybox()
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "linkspan: v1\njobs: {a: {image: busybox, steps: ["
+        "{id: one, run: 'echo x > x'}, {id: two, run: 'test -e fixed'}]}}\n"
+    )
+    typed = Typed(daemon, "workflow", "run", str(file), "--break", "on-failure")
+    typed.see("a abort: ")
+    typed.type("s\n")
+    typed.see("# ")
+    typed.type("tty && cp x fixed && echo did$((40 + 2))\n")
+    typed.see("/dev/pts/")
+    typed.see("did42")
+    typed.type("exit\n")
+    typed.see("a abort: ")
+    typed.type("r\n")
+    assert typed.end() == 0
+    again = Typed(daemon, "workflow", "run", str(file), "--break", "before:two")
+    again.see("a abort: ")
+    again.type("\x03")
+    assert again.end() == 130
+    assert daemon.get("/linkspan/v1/runs")[0]["state"] == "cancelled"
+    assert daemon.get("/containers/json?all=1") == []

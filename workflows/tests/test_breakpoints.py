@@ -188,13 +188,13 @@ async def test_a_daemon_that_ends_leaves_the_run_to_be_resumed_at_that_step(make
 
 
 async def test_a_job_s_time_limit_stands_still_while_it_is_held(bench):
-    text = PIPELINE.replace("  a:\n", "  a:\n    timeout: 300ms\n")
+    text = PIPELINE.replace("  a:\n", "  a:\n    timeout: 4s\n")
     run_id = await bench.start(text, breaks=("before:one",))
     await held(bench, run_id)
-    await trio.sleep(0.5)
+    await trio.sleep(4.2)
     assert len(bench.manager.breaks(run_id)["held"]) == 1
     await bench.manager.leave(run_id, Decision(action="continue"))
-    await bench.manager.wait(run_id)
+    assert await bench.manager.wait(run_id) == "failed"
     assert states(bench, run_id)["one"] == "success"
 
 
