@@ -129,9 +129,11 @@ def container_groups(daemon: Daemon) -> list[Path]:
 def test_a_container_is_whole_whatever_it_was_doing(daemon: Daemon, moment: str) -> None:
     """The events name the moments of a container's life."""
     daemon.cli("network", "create", "quay")
+    # Only who waits for its end wants one: it must not end while it is looked at.
+    lasts_s = 2 if moment == "die" else 600
     doing = daemon.begin(
         *("run", "--rm", "--name", "walker", "--network", "quay", "-v", "walk:/walk"),
-        *("busybox", "sh", "-c", "echo begun; sleep 2; exit 3"),
+        *("busybox", "sh", "-c", f"echo begun; sleep {lasts_s}; exit 3"),
     )
     with daemon.stream("GET", "/events?since=1") as events:
         for event in events:

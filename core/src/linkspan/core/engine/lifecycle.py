@@ -36,6 +36,7 @@ from linkspan.sdk.errors import (
     LinkspanError,
     NotFound,
     NotModified,
+    OutOfSpace,
     Timeout,
 )
 from linkspan.sdk.events import Event
@@ -646,7 +647,12 @@ class Lifecycle:
     async def finish_removal(self, entry: Entry, *, volumes: bool) -> None:
         """The record goes first; files follow in the background, or at the next start."""
         container = entry.container
-        await self._records.delete(KIND, container.id)
+        try:
+            await self._records.delete(KIND, container.id)
+        except OutOfSpace:
+            # Its files take the space that it needs to be forgotten.
+            await self._scrub(container, volumes)
+            await self._records.delete(KIND, container.id)
         self.forget(entry)
         entry.removed.set()
         self.tell("destroy", container)
