@@ -38,9 +38,9 @@ jobs:
 finally:
   tell: {steps: [{id: say, run: say}]}
 """
-GOOD = "inputs: {}\n    secrets: {TOKEN: hunter2hunter2}"
 FILES = "test/unit: {files: {out.txt: x}}"
 MAKE = "build/make: {outputs: {sum: abc}}"
+STEPS = f"secrets: {{TOKEN: hunter2hunter2}}, steps: {{{MAKE}, {FILES}}}"
 
 
 @pytest.fixture
@@ -230,6 +230,27 @@ files: {out.txt: here already}
 expect: {result: success, steps: {"test[1]/unit": {result: skipped}}}
 """
     assert run(project, verbs, expect, steps=MAKE) == []
+
+
+def test_files_that_cannot_be_are_told(project, verbs):
+    expect = "files: {a: x, a/b: y}\nexpect: {result: success}"
+    [(what, _, found)] = run(project, verbs, expect)
+    assert what == "the run"
+    assert "/a" in found
+
+
+def test_two_scenarios_do_not_know_of_each_other(project, verbs):
+    """One that dies leaves nothing to the next: neither files, nor calls, nor a daemon that is dead."""
+    text = f"""
+pipeline: p
+scenarios:
+  - {{name: dies, {STEPS}, crash: {{after: build/make}}, expect: {{result: success}}}}
+  - {{name: lives, {STEPS}, expect: {{result: success, kept: [], steps: {{build/make: {{tries: 1}}}}}}}}
+"""
+    loaded = load_scenarios(written(project, text), text.encode(), verbs)
+    with playground() as folder:
+        for scenario in loaded.found.scenarios * 2:
+            assert play(loaded.found, scenario, verbs, folder).mismatches == []
 
 
 # the clock

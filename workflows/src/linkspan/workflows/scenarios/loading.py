@@ -270,7 +270,9 @@ class _Loader:
         found = self._texts(node, what)
         for name, field in self.r.quiet_entries(node).items():
             parts = PurePosixPath(name).parts
-            if not parts or PurePosixPath(name).is_absolute() or ".." in parts:
+            if "\0" in name:
+                self.r.fault("LS1013", "a path cannot hold a NUL", field.key)
+            elif not parts or PurePosixPath(name).is_absolute() or ".." in parts:
                 self.r.fault("LS1013", f"'{name}' leads out of the workspace", field.key)
         return found
 

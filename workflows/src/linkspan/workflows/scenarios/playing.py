@@ -74,14 +74,15 @@ def play(file: ScenarioFile, scenario: Scenario, verbs: Verbs, folder: Path) -> 
     clock = ScenarioClock()
     own = Path(tempfile.mkdtemp(dir=folder))
     world = World(scenario)
-    (own / "sources").mkdir()
-    write_files({own / "sources" / name: text for name, text in scenario.files.items()})
+    sources = own / "sources"
     try:
+        sources.mkdir()
+        write_files({sources / name: text for name, text in scenario.files.items()})
         facts = trio.run(_play, file, scenario, verbs, own, world, clock, clock=clock)
         mismatches = judge(facts, scenario, world)
-    except* LinkspanError as errors:
+    except* (LinkspanError, OSError) as errors:
         mismatches = [
-            Mismatch(span=scenario.span, what="the run", expected="an end", found=error.message)
+            Mismatch(span=scenario.span, what="the run", expected="an end", found=str(error))
             for error in _plain(errors)
         ]
     finally:
@@ -90,7 +91,7 @@ def play(file: ScenarioFile, scenario: Scenario, verbs: Verbs, folder: Path) -> 
     return Played(scenario=scenario, mismatches=mismatches, seconds=took)
 
 
-def _plain(group: BaseExceptionGroup[LinkspanError]) -> Iterator[LinkspanError]:
+def _plain(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
     for each in group.exceptions:
         if isinstance(each, BaseExceptionGroup):
             yield from _plain(each)
