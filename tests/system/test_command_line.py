@@ -340,3 +340,16 @@ def test_names_are_completed_from_the_daemon(daemon: Daemon, web: str) -> None:
             timeout=60,
         )
         assert f"plain,{expected}" in done.stdout.split("\n"), (line, done)
+
+
+@pytest.mark.parametrize("tty", [(), ("-t",)])
+def test_a_detached_exec_says_whether_its_program_could_be_started(
+    daemon: Daemon, tty: tuple[str, ...]
+) -> None:
+    daemon.cli("run", "-d", "--name", "web", "busybox", "sleep", "600")
+    for program, reason in (("nope", "executable file not found"), ("/etc", "permission denied")):
+        assert reason in daemon.docker("exec", "-d", *tty, "web", program, status=None).err
+    # A program's own exit code is no refusal.
+    daemon.docker("exec", "-d", *tty, "web", "sh", "-c", "exit 127")
+    daemon.docker("exec", "-d", *tty, "web", "sh", "-c", "echo made > /made")
+    until("it has run", lambda: daemon.cli("exec", "web", "cat", "/made", status=None).out)

@@ -237,6 +237,14 @@ async def test_a_program_that_is_not_there_is_told_in_the_stream(api) -> None:
     assert (await api.ask("GET", f"/exec/{session}/json")).json["ExitCode"] == 127
 
 
+async def test_a_detached_exec_of_a_program_that_is_not_there_is_400(api) -> None:
+    await api.start("sleep", "99")
+    session, reply = await run_exec(api, "nonsense", start={"Detach": True})
+    assert reply.status == 400
+    assert 'exec: "nonsense": executable file not found in $PATH' in reply.message
+    assert (await api.ask("GET", f"/exec/{session}/json")).json["ExitCode"] == 127
+
+
 async def test_a_session_runs_once(api) -> None:
     await api.start("sleep", "99")
     session, _ = await run_exec(api, "true")

@@ -59,6 +59,9 @@ class ExitWaiter(Protocol):
 class ExecStreams(Protocol):
     """A running exec session."""
 
+    async def started(self) -> None:
+        """Wait until its program runs, while somebody receives its output. InvalidArgument: it cannot."""
+
     async def receive(self) -> Chunk | None:
         """Next output; None at its end."""
 

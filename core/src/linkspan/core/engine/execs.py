@@ -124,6 +124,9 @@ class _Noted(ExecProcess):
     async def close_stdin(self) -> None:
         await self._inner.close_stdin()
 
+    async def started(self) -> None:
+        await self._inner.started()
+
     async def resize(self, height: int, width: int) -> None:
         await self._inner.resize(height, width)
 

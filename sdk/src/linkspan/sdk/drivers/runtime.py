@@ -196,6 +196,15 @@ class ExecProcess(ProcessStreams):
         """Its pid on the host; 0 if unknown."""
 
     @abc.abstractmethod
+    async def started(self) -> None:
+        """Wait until its program runs, or has ended, while somebody receives its output.
+
+        Raises:
+            InvalidArgument: code ``command_not_found`` or ``command_not_executable``; a runtime that knows at
+                once raises it from ``exec``.
+        """
+
+    @abc.abstractmethod
     async def resize(self, height: int, width: int) -> None:
         """Tell its terminal the size in characters; ignored without a tty."""
 

@@ -66,7 +66,8 @@ class ExecRoutes:
         if body.flag("Detach"):
             held = _Session()
             held.left.set()
-            await self._launch(session, held)
+            process = await self._launch(session, held)
+            await process.started()
             return Response()
 
         async def run(duplex: Duplex) -> None:

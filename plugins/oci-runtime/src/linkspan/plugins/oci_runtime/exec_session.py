@@ -26,12 +26,13 @@ import trio
 from linkspan.plugins.oci_runtime import refusal
 from linkspan.plugins.oci_runtime.conmon import reap
 from linkspan.sdk.drivers.runtime import ExecProcess
-from linkspan.sdk.errors import Internal
+from linkspan.sdk.errors import Internal, LinkspanError
 from linkspan.sdk.model.process import Chunk, StreamKind
 
 _PIPE_BYTES: Final = 1 << 20
 _F_SETPIPE_SZ: Final = 1031
 _PID_TIMEOUT_S: Final = 1.0
+_START_TIMEOUT_S: Final = 10.0
 _PID_POLL_S: Final = 0.005
 _ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
@@ -79,8 +80,10 @@ class ExecSession(ExecProcess):
         stdin: int | None,
         outputs: Mapping[StreamKind, int],
         terminal: int | None,
+        program: str,
         told: bool = False,
     ) -> None:
+        self._program = program
         self._pidfd = pidfd
         self._told = told  # crun writes its complaint to stderr, too
         self._files = files
@@ -90,6 +93,7 @@ class ExecSession(ExecProcess):
         self._turn = 0
         self._exit_code: int | None = None
         self._complaint = b""
+        self._refusal: LinkspanError | None = None
         self._reaping = trio.Lock()
 
     @property
@@ -182,6 +186,16 @@ class ExecSession(ExecProcess):
             _set_size(self._terminal, (height, width))
         await trio.lowlevel.checkpoint()
 
+    async def started(self) -> None:
+        """See the contract; the runtime names the pid when the program runs, or ends and says why not."""
+        with trio.move_on_after(_START_TIMEOUT_S):
+            while not self.pid:
+                if self._exit_code is not None:
+                    break
+                await trio.sleep(_PID_POLL_S)
+        if self._refusal is not None:
+            raise self._refusal
+
     async def wait(self) -> int:
         """The exit code."""
         async with self._reaping:
@@ -202,6 +216,8 @@ class ExecSession(ExecProcess):
                 complaint = ""
             if complaint:
                 text = refusal.plain(complaint)
+                if refusal.exit_code_of(text) in (126, 127):
+                    self._refusal = refusal.error_of(complaint, self._program)
                 if not self._told:
                     self._complaint = f"OCI runtime exec failed: {text}\n".encode()
                 return refusal.exit_code_of(text) if self.pid == 0 or code == 1 else code
@@ -348,6 +364,7 @@ def _with_pipes(command: ExecCommand) -> ExecSession:
         stdin=in_write,
         outputs={StreamKind.STDOUT: out_read, StreamKind.STDERR: err_read},
         terminal=None,
+        program=command.document["args"][0],
         told=command.is_crun,
     )
 
@@ -379,6 +396,7 @@ def _terminal_session(
         stdin=terminal if command.stdin else None,
         outputs={} if terminal is None else {StreamKind.STDOUT: terminal},
         terminal=terminal,
+        program=command.document["args"][0],
     )
 
 

@@ -381,6 +381,28 @@ class RuntimeConformance:
         else:
             assert code == 127
 
+    async def test_started_tells_a_missing_program_from_an_exit_code(
+        self, bench: RuntimeBench
+    ) -> None:
+        container_id = await bench.start("sleep 30")
+        code = ""
+        try:
+            missing = ProcessSpec(args=("nope",), env=(PATH,))
+            async with bench.runtime.exec(container_id, missing) as session:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(drain, session)
+                    with pytest.raises(InvalidArgument) as caught:
+                        await session.started()
+                code = caught.value.code
+        except InvalidArgument as error:
+            code = error.code
+        assert code == "command_not_found"
+        async with bench.runtime.exec(container_id, shell("exit 127")) as session:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(drain, session)
+                await session.started()
+            assert await session.wait() == 127
+
     async def test_exec_in_a_container_that_does_not_run_is_not_found(
         self, bench: RuntimeBench
     ) -> None:

@@ -315,6 +315,10 @@ class FakeExec(_Streams, ExecProcess):
     def pid(self) -> int:
         return self._process.pid
 
+    async def started(self) -> None:
+        """See the contract; a missing program is told before there is a session."""
+        await trio.lowlevel.checkpoint()
+
     async def resize(self, height: int, width: int) -> None:
         self._process.size = (height, width)
         await trio.lowlevel.checkpoint()
