@@ -26,6 +26,9 @@ SCHEMA_VERSION = 1
 # Less than half of what is set aside, in pages of 4 KiB: so much can the log hold when the disk fills up
 # while it is being written back, and so much may the database have to grow by.
 CHECKPOINT_PAGES = 400
+# That the database keeps free; a container's record is some three.
+SPARE_PAGES = 32
+PAGE_BYTES = 4096
 _converter = make_converter(omit_if_default=True)
 
 
@@ -87,6 +90,7 @@ class Records:
         def delete() -> None:
             self._write("delete from record where kind = ? and key = ?", (kind, key), lambda: True)
             self._reserve.fill()
+            _keep_spare_pages(self._database)
 
         await self._run(delete)
 
@@ -143,7 +147,29 @@ def _open(path: Path, reserve: Reserve) -> sqlite3.Connection:
             raise
         database = _connect(path)
     reserve.fill()
+    _keep_spare_pages(database)
     return database
+
+
+def _keep_spare_pages(database: sqlite3.Connection) -> None:
+    """Let the files be larger than what is in them, so that records can be written on a full disk.
+
+    What was written and deleted leaves pages in the database and in its log; the next writes go there. In
+    two commits: pages that come and go in one are never written, and take no space.
+    """
+    (spare,) = database.execute("pragma freelist_count").fetchone()
+    if spare >= SPARE_PAGES:
+        return
+    size = 2 * SPARE_PAGES * PAGE_BYTES
+    try:
+        database.execute(
+            "insert or replace into record values ('spare', 'spare', zeroblob(?))", (size,)
+        )
+        database.execute("delete from record where kind = 'spare'")
+        database.execute("pragma wal_checkpoint(passive)")
+    except sqlite3.OperationalError as error:
+        if not _is_full(error):
+            raise
 
 
 def _connect(path: Path) -> sqlite3.Connection:
