@@ -150,7 +150,7 @@ def test_a_run_on_a_full_disk_is_whole_or_not_there_and_works_once_there_is_spac
     until("only one runs", lambda: len(alive(aboard)) == 1)
 
 
-def test_a_volume_on_a_full_disk_is_refused_and_works_once_there_is_space(
+def test_a_volume_on_a_full_disk_is_whole_or_refused_and_works_once_there_is_space(
     aboard: Daemon, disk: Disk
 ) -> None:
     disk.fill()
@@ -159,10 +159,12 @@ def test_a_volume_on_a_full_disk_is_refused_and_works_once_there_is_space(
         assert no_space(done.err), done.err
         assert "hold" in done.err
         assert aboard.volumes() == set()
-    done = aboard.cli("run", "--name", "late", "-v", "hold:/hold", "busybox", "true", status=125)
-    assert no_space(done.err), done.err
+    done = aboard.cli("run", "--name", "late", "-v", "hold:/hold", "busybox", "true", status=None)
+    if done.status != 0:  # records may find room in what was set aside for them
+        assert done.status == 125
+        assert no_space(done.err), done.err
     disk.empty()
-    if aboard.containers():  # whole, but not started, as with Docker
+    if done.status != 0 and aboard.containers():  # whole, but not started, as with Docker
         assert aboard.state("late")["Status"] == "created"
         aboard.cli("start", "-a", "late")
     aboard.cli("run", "--rm", "-v", "hold:/hold", "busybox", "sh", "-c", "echo kept > /hold/file")
