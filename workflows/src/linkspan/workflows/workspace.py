@@ -106,7 +106,7 @@ def _translated(fault: OSError, source: Path) -> LinkspanError:
 
     if fault.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfSpace(
-            f"no room for a copy of '{source}'", help="free some space on the data root"
+            f"no space left for a copy of '{source}'", help="free some space on the data root"
         )
     return InvalidArgument(f"'{source}' cannot be copied: {fault}", code="workspace_unreadable")
 
