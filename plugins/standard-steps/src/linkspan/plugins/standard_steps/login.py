@@ -12,7 +12,11 @@ from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPla
 
 
 class LoginStep(StandardStep):
-    """Keeps them where the registry client looks, as ``docker login`` does; neither plan nor journal has them."""
+    """Keeps them where the registry client looks, as ``docker login`` does.
+
+    A password that comes from a secret is masked in the journal; one that is written out in the pipeline is
+    in it as it is in the pipeline.
+    """
 
     @property
     def registry(self) -> Registry[Any]:
