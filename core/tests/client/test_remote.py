@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from linkspan.core.client import contexts
-from linkspan.core.client.address import Address, Tls, resolve_address
+from linkspan.core.client.address import Address, resolve_address
 from linkspan.core.client.contexts import Context
 from linkspan.core.client.errors import Unreachable
 from linkspan.core.client.remote import ssh_command
 from linkspan.core.client.short import Api
+from linkspan.core.client.tls import Tls
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

@@ -196,10 +196,16 @@ def test_the_address_comes_from_option_environment_config_or_default(tmp_path: P
     config = tmp_path / "c.toml"
     config.write_text('[daemon]\nhost = ["unix:///from/config.sock"]\nautostart = false\n')
     environ = {"LINKSPAN_HOST": "unix:///from/env.sock", "LINKSPAN_CONFIG": str(config)}
-    assert resolve_address("unix:///a", "", environ) == Address("unix:///a", str(config), False)
+    named = resolve_address("unix:///a", "", environ)
+    assert (named.url, named.config, named.autostart) == ("unix:///a", str(config), False)
     assert resolve_address("", "", environ).url == "unix:///from/env.sock"
     del environ["LINKSPAN_HOST"]
-    assert resolve_address("", "", environ) == Address("unix:///from/config.sock", str(config))
+    found = resolve_address("", "", environ)
+    assert (found.url, found.config, found.autostart) == (
+        "unix:///from/config.sock",
+        str(config),
+        False,
+    )
     assert resolve_address("/tmp/x.sock", "", {}).path == "/tmp/x.sock"
     config.write_text("broken = [")
     assert resolve_address("", str(config), {}).url == "unix:///run/linkspan/linkspan.sock"

@@ -4,8 +4,12 @@ A class exists only where a client should act differently. Domain facts ("port t
 carried by ``code`` and ``details``, never by a class of their own.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Mapping
+    from typing import Any, ClassVar
 
 
 class LinkspanError(Exception):

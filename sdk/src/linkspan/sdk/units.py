@@ -3,13 +3,13 @@
 Disk and network are decimal where shown, memory is binary, as in Docker.
 """
 
-import re
+from __future__ import annotations
 
 from linkspan.sdk.errors import InvalidArgument
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)", re.IGNORECASE)
+_SIZE = r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)"
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
+_DURATION = r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)"
 _SECONDS = {
     "ns": 1e-9,
     "us": 1e-6,
@@ -28,7 +28,9 @@ def parse_size(text: str) -> int:
     Raises:
         InvalidArgument: The text is not a size.
     """
-    match = _SIZE.fullmatch(text.strip())
+    import re  # takes longer than a command that only shows sizes may
+
+    match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if match is None:
         raise InvalidArgument(f"invalid size: '{text}'", help="write 512m, 2g or a number of bytes")
     number, unit, _ = match.groups()
@@ -44,9 +46,12 @@ def parse_duration(text: str) -> float:
     stripped = text.strip()
     if stripped == "0":
         return 0.0
+    import re
+
+    part = re.compile(_DURATION)
     total, at = 0.0, 0
     while at < len(stripped):
-        match = _DURATION.match(stripped, at)
+        match = part.match(stripped, at)
         if match is None:
             raise InvalidArgument(f"invalid duration: '{text}'", help="write 300ms, 10s or 1h30m")
         total += float(match[1]) * _SECONDS[match[2]]

@@ -1,14 +1,18 @@
 """What several commands do alike."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from linkspan.core.cli.failure import FAILED, USAGE, Failure, of_error
-from linkspan.core.cli.session import Session
 from linkspan.sdk.errors import LinkspanError
 
-if TYPE_CHECKING:  # importing click takes longer than a short command may
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
     import click
+
+    from linkspan.core.cli.session import Session
 
 
 def bad_value(reason: str, option: str) -> Failure:
@@ -76,7 +80,7 @@ def complete(path: str, names: Callable[[Any], Iterable[str]]) -> Callable[..., 
     It never starts a daemon.
     """
 
-    def finish(ctx: "click.Context", _param: "click.Parameter", incomplete: str) -> list[str]:
+    def finish(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
         from linkspan.core.client.address import resolve_address
         from linkspan.core.client.short import Api
 

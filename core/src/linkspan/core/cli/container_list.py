@@ -1,12 +1,17 @@
 """``linkspan ps``: what it shows; without click (see ``quick``)."""
 
-from typing import Any, Final
+from __future__ import annotations
 
 from linkspan.core.cli import words
 from linkspan.core.cli.common import filters
 from linkspan.core.cli.quick import Setting
-from linkspan.core.cli.session import Session
-from linkspan.core.cli.terminal import Terminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from typing import Any, Final
+
+    from linkspan.core.cli.session import Session
+    from linkspan.core.cli.terminal import Terminal
 
 SETTINGS: Final = (
     Setting("every", ("-a", "--all"), "Stopped ones too"),

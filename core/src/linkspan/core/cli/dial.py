@@ -3,7 +3,7 @@
 import os
 import signal
 import socket
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Final
 
 from linkspan.core.cli.command import command
@@ -21,7 +21,7 @@ _READ: Final = 64 * 1024
 )
 def dial_stdio(session: Session) -> None:
     """Be a wire: a process for each way, so that neither waits for the other."""
-    with session.api.connect() as sock:
+    with closing(session.api.connect()) as sock:
         child = os.fork()
         if child == 0:
             try:

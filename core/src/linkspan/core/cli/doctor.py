@@ -185,7 +185,7 @@ def _nftables() -> Finding:
 def _daemon(session: Session) -> Iterator[Finding]:
     url = session.address.url
     try:
-        address = session.address._replace(autostart=False)
+        address = session.address.as_it_is()
         found: dict[str, Any] = Api(address, silence_s=3.0).get("/linkspan/v1/daemon")
     except Unreachable as exc:
         if exc.cause in ("no-socket", "refused") and session.address.autostart:

@@ -4,11 +4,15 @@ The shape is that of ``linkspan.sdk.diagnostics``, drawn here without attrs, who
 than a short command may.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from __future__ import annotations
 
 from linkspan.core.client.errors import ApiError, ConnectionLost, Unreachable
 from linkspan.sdk.errors import LinkspanError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Iterable
+    from typing import Final
 
 FAILED: Final = 1
 USAGE: Final = 2

@@ -1,18 +1,24 @@
 """The entry point ``linkspan``.
 
-Only what every command needs is imported here: neither click nor attrs, trio, rich or
-importlib.metadata. A test watches over what ``ps`` and ``--help`` import.
+Only what every command needs is imported here, and below it: neither click nor attrs, trio or rich, and of
+Python's own not typing, re, json or socket either, which take half of a short command's time. A test watches
+over what ``ps`` and ``--help`` import.
 """
+
+from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from linkspan.core.cli import quick
 from linkspan.core.cli.failure import FAILED, INTERRUPTED, READER_GONE, Failure, of_error
 from linkspan.core.cli.session import COMPLETE_VARIABLE, Session
 from linkspan.sdk.errors import LinkspanError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
 
 def run(words: Sequence[str]) -> int:

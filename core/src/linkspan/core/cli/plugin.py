@@ -20,7 +20,7 @@ from linkspan.sdk.manifest import PluginManifest
 def _rows(session: Session) -> list[dict[str, Any]]:
     """The running daemon's listing; what is installed where none runs."""
     try:
-        api = Api(session.address._replace(autostart=False), silence_s=session.timeout_s or 5.0)
+        api = Api(session.address.as_it_is(), silence_s=session.timeout_s or 5.0)
         found: list[dict[str, Any]] = api.get("/linkspan/v1/plugins")
     except Unreachable as exc:
         if exc.cause not in ("no-socket", "refused"):

@@ -5,10 +5,16 @@ An option of such a command is declared once, as a ``Setting``. click's options 
 declared so, an abbreviation) is left to click, so that there is one place where words are wrong.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from __future__ import annotations
 
-from linkspan.core.cli.session import Session
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Callable, Sequence
+    from typing import Any, Final, Literal
+
+    from linkspan.core.cli.session import Session
+
+    Kind = Literal["flag", "text", "number", "many"]
 
 QUICK: Final = {
     ("ps",): "linkspan.core.cli.container_list",
@@ -19,7 +25,7 @@ QUICK: Final = {
 """Words → the module with its ``SETTINGS`` and ``show``."""
 
 
-class Setting(NamedTuple):
+class Setting:
     """One option of a command.
 
     Attributes:
@@ -31,12 +37,21 @@ class Setting(NamedTuple):
         default: Without the option; for texts that may be given often, always an empty tuple.
     """
 
-    dest: str
-    names: tuple[str, ...]
-    help: str
-    kind: Literal["flag", "text", "number", "many"] = "flag"
-    metavar: str = ""
-    default: Any = None
+    def __init__(
+        self,
+        dest: str,
+        names: tuple[str, ...],
+        help: str,  # noqa: A002 - click's name of it
+        kind: Kind = "flag",
+        metavar: str = "",
+        default: Any = None,
+    ) -> None:
+        self.dest = dest
+        self.names = names
+        self.help = help
+        self.kind = kind
+        self.metavar = metavar
+        self.default = default
 
 
 _EVERYWHERE: Final = (
@@ -54,15 +69,16 @@ def find(words: Sequence[str], session: Session) -> Callable[[], int] | None:
         words: What stands behind ``linkspan``.
         session: Of the call; left as it is if the answer is None.
     """
-    depth = 1 if tuple(words[:1]) in QUICK else 2
-    target = QUICK.get(tuple(words[:depth]))
+    start = _options_before(words)
+    end = start + (1 if tuple(words[start : start + 1]) in QUICK else 2)
+    target = QUICK.get(tuple(words[start:end]))
     if target is None:
         return None
     from importlib import import_module
 
     module = import_module(target)
     settings: tuple[Setting, ...] = module.SETTINGS
-    found = read(words[depth:], (*settings, *_EVERYWHERE))
+    found = read([*words[:start], *words[end:]], (*settings, *_EVERYWHERE))
     if found is None:
         return None
     for setting in _EVERYWHERE:
@@ -75,6 +91,17 @@ def find(words: Sequence[str], session: Session) -> Callable[[], int] | None:
         return 0
 
     return call
+
+
+def _options_before(words: Sequence[str]) -> int:
+    """How many words stand before the command: ``--host URL ps``."""
+    by_name = {name: setting for setting in _EVERYWHERE for name in setting.names}
+    count = 0
+    while count < len(words) and words[count].startswith("-"):
+        name, equals, _ = words[count].partition("=")
+        setting = by_name.get(name)
+        count += 2 if setting is not None and setting.kind == "text" and not equals else 1
+    return count
 
 
 def read(words: Sequence[str], settings: Sequence[Setting]) -> dict[str, Any] | None:

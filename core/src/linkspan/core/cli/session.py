@@ -1,15 +1,20 @@
 """What every command has at hand: options, terminal, client."""
 
+from __future__ import annotations
+
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from types import MappingProxyType
-from typing import Any, Final
 
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.terminal import Terminal
-from linkspan.core.client.address import Address, resolve_address
+from linkspan.core.client.address import resolve_address
 from linkspan.core.client.short import Api
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Final
+
+    from linkspan.core.client.address import Address
 
 COMPLETE_VARIABLE: Final = "_LINKSPAN_COMPLETE"
 """Set by a shell that asks what may follow."""
@@ -41,23 +46,32 @@ class Session:
         self.progress = "auto"
         self.verbose = False
         self.timeout_s: float | None = None
+        self._terminal: Terminal | None = None
+        self._address: Address | None = None
+        self._api: Api | None = None
 
-    @cached_property
+    @property
     def terminal(self) -> Terminal:
         """stdout and stderr; made when the options are known."""
-        return Terminal(color=self.color, progress=self.progress, quiet=self.quiet)
+        if self._terminal is None:
+            self._terminal = Terminal(color=self.color, progress=self.progress, quiet=self.quiet)
+        return self._terminal
 
-    @cached_property
+    @property
     def address(self) -> Address:
         """Which daemon."""
-        return resolve_address(self.host, self.config, context=self.context)
+        if self._address is None:
+            self._address = resolve_address(self.host, self.config, context=self.context)
+        return self._address
 
-    @cached_property
+    @property
     def api(self) -> Api:
         """The daemon; started when it is needed and nobody answers."""
-        if self.timeout_s is None:
-            return Api(self.address, start=_start_daemon)
-        return Api(self.address, start=_start_daemon, silence_s=self.timeout_s)
+        if self._api is None:
+            self._api = Api(self.address, start=_start_daemon)
+            if self.timeout_s is not None:
+                self._api.silence_s = self.timeout_s
+        return self._api
 
     def rows(
         self,
@@ -70,7 +84,7 @@ class Session:
         drop: Sequence[str] = (),
         keep: Sequence[str] = (),
         trunc: bool = True,
-        titles: Mapping[str, str] = MappingProxyType({}),
+        titles: Mapping[str, str] | None = None,
         docker: str = "",
     ) -> None:
         """Print a list in the format that was asked for.
@@ -100,9 +114,9 @@ class Session:
             cells = [columns(record) for record in records]
             terminal.table(headers, cells, drop=drop, keep=keep, trunc=trunc)
         elif self.format == "docker" and docker:
-            self._templated(records, fields, f"table {docker}", titles)
+            self._templated(records, fields, f"table {docker}", titles or {})
         else:
-            self._templated(records, fields, self.format, titles)
+            self._templated(records, fields, self.format, titles or {})
 
     def _templated(
         self,

@@ -4,11 +4,15 @@ stdout carries the answer; stderr carries progress, notes and errors. Whether co
 movements are used is decided here, once, for both.
 """
 
+from __future__ import annotations
+
 import os
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Final, TextIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Mapping, Sequence
+    from typing import Final, TextIO
 
 _STYLES: Final = {"dim": "2", "green": "32", "cyan": "36", "yellow": "33", "red": "31"}
 _SIGNS: Final = {
@@ -33,14 +37,37 @@ _SIGN_STYLES: Final = {
     "rolled-back": "yellow",
     "retry": "yellow",
 }
-_ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
-_CONTROL: Final = re.compile(r"(?!\x1b\[[0-9;]*m)[\x00-\x1f\x7f]")  # all but our own colours
+_CONTROL: Final = dict.fromkeys([*range(0x20), 0x7F], "?")
 _MIN_COLUMN: Final = 8
 
 
 def visible(text: str) -> int:
     """Cells that a text takes, escape sequences left out."""
-    return len(_ESCAPE.sub("", text))
+    return len(text) if "\x1b" not in text else sum(map(len, _colors_apart(text)[::2]))
+
+
+def _colors_apart(text: str) -> list[str]:
+    """Text, colour, text and so on: colours as ``paint`` makes them.
+
+    Without a regular expression: importing those takes longer than a short command may.
+    """
+    found = [""]
+    for number, piece in enumerate(text.split("\x1b[")):
+        color, end, rest = piece.partition("m")
+        if number and end and not color.strip("0123456789;"):
+            found += [f"\x1b[{color}m", rest]
+        else:
+            found[-1] += f"\x1b[{piece}" if number else piece
+    return found
+
+
+def _harmless(cell: str) -> str:
+    """A cell without control characters, but for our own colours."""
+    if cell.isprintable():
+        return cell
+    pieces = _colors_apart(cell)
+    pieces[::2] = [piece.translate(_CONTROL) for piece in pieces[::2]]
+    return "".join(pieces)
 
 
 def wants_color(choice: str, stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -155,7 +182,7 @@ class Terminal:
         trunc: bool = True,
     ) -> list[str]:
         """The lines of ``table``, for a view that is redrawn."""
-        clean = [[_CONTROL.sub("?", cell) for cell in row] for row in rows]
+        clean = [[_harmless(cell) for cell in row] for row in rows]
         columns = list(range(len(headers)))
         widths = [max([visible(headers[i]), *(visible(row[i]) for row in clean)]) for i in columns]
         if self.out_is_tty and trunc:
@@ -201,5 +228,5 @@ def _pad(text: str, width: int) -> str:
 def _shorten(text: str, width: int) -> str:
     if visible(text) <= width:
         return text
-    plain = _ESCAPE.sub("", text)
+    plain = "".join(_colors_apart(text)[::2])
     return plain[: width - 1] + "…"

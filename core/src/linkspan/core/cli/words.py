@@ -1,11 +1,13 @@
 """Ages, ids, ports and other small texts in tables."""
 
-import re
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from __future__ import annotations
 
-_FRACTION: Final = re.compile(r"\.(\d+)")
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 
 def short_id(text: str) -> str:
@@ -23,11 +25,12 @@ def parse_time(text: str) -> float | None:
     """Seconds since the epoch of an RFC 3339 time with any number of digits; None for "never"."""
     if not text or text.startswith("0001-"):
         return None
-    match = _FRACTION.search(text)
+    import re
+    from datetime import UTC, datetime
+
+    match = re.search(r"\.(\d+)", text)
     if match:
         text = text.replace(match[0], f".{match[1][:6]:0<6}")
-    from datetime import UTC, datetime  # takes longer to import than most short commands may
-
     try:
         parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:

@@ -1,31 +1,22 @@
 """Which daemon a command talks to."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Mapping
+    from typing import Final
+
+    from linkspan.core.client.tls import Tls
 
 DEFAULT_HOST = "unix:///run/linkspan/linkspan.sock"
 _DEFAULT_CONFIG = "/etc/linkspan.toml"
 _DEFAULT_CONFIG_DIR = "/etc/linkspan.d"
 
 
-class Tls(NamedTuple):
-    """Files for TLS, in PEM.
-
-    Attributes:
-        ca: Who signs the daemon's certificate; empty for the system's authorities.
-        cert: Ours; empty for none.
-        key: Of our certificate.
-        verify: Whether the daemon has to prove who it is.
-    """
-
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-    verify: bool = True
-
-
-class Address(NamedTuple):
+class Address:
     """A daemon's address and what is known about it.
 
     Attributes:
@@ -36,11 +27,23 @@ class Address(NamedTuple):
         context: The context that it comes from; empty for none.
     """
 
-    url: str
-    config: str = ""
-    autostart: bool = False
-    tls: Tls | None = None
-    context: str = ""
+    def __init__(
+        self,
+        url: str,
+        config: str = "",
+        autostart: bool = False,
+        tls: Tls | None = None,
+        context: str = "",
+    ) -> None:
+        self.url = url
+        self.config = config
+        self.autostart = autostart
+        self.tls = tls
+        self.context = context
+
+    def as_it_is(self) -> Address:
+        """The same daemon, not to be started."""
+        return Address(self.url, self.config, False, self.tls, self.context)
 
     @property
     def path(self) -> str:
@@ -114,6 +117,8 @@ def _tls_of(environ: Mapping[str, str]) -> Tls | None:
     base = os.path.expanduser(folder)  # noqa: PTH111 - pathlib is slow to import
     files = [os.path.join(base, f"{name}.pem") for name in ("ca", "cert", "key")]  # noqa: PTH118
     ca, cert, key = (file if os.path.exists(file) else "" for file in files)  # noqa: PTH110
+    from linkspan.core.client.tls import Tls
+
     return Tls(ca, cert, key, verify)
 
 

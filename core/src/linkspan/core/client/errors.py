@@ -1,10 +1,14 @@
 """What can go wrong between a command and the daemon."""
 
-from typing import Any, Literal
+from __future__ import annotations
 
 from linkspan.sdk.errors import LinkspanError
 
-Cause = Literal["no-socket", "refused", "permission", "silent", "version"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from typing import Any, Literal
+
+    Cause = Literal["no-socket", "refused", "permission", "silent", "version"]
 
 
 class Unreachable(LinkspanError):

@@ -1,10 +1,14 @@
 """HTTP/1.1 answers from a blocking socket, as far as one client of one daemon needs it (RFC 9112)."""
 
-import socket
-from collections.abc import Iterator
-from typing import Final
+from __future__ import annotations
 
 from linkspan.core.client.errors import ConnectionLost
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from _socket import socket as RawSocket
+    from collections.abc import Iterator
+    from typing import Final
 
 _MAX_HEAD: Final = 256 * 1024
 _READ: Final = 64 * 1024
@@ -13,7 +17,7 @@ _READ: Final = 64 * 1024
 class Reader:
     """Buffered reading from a socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: RawSocket) -> None:
         self.sock = sock
         self.buffer = bytearray()
 

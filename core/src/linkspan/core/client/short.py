@@ -1,23 +1,29 @@
 """Requests to the daemon, one connection each."""
 
-import json
-import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from __future__ import annotations
 
-from linkspan.core.client.address import Address
+from linkspan.core.client import quick_json
 from linkspan.core.client.errors import ApiError, ConnectionLost, Unreachable
 from linkspan.core.client.http1 import Reader
 from linkspan.core.client.transport import connect
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from _socket import socket as RawSocket
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from socket import socket as Socket
+    from typing import Any, Final
+
+    from linkspan.core.client.address import Address
+
+    Starter = Callable[[Address], None]
+    """Starts the daemon of an address and returns when it answers."""
+
+    Query = Mapping[str, object]
+
 API_VERSION: Final = "1.50"
 _JSON: Final = "application/json"
 _DEFAULT_SILENCE_S: Final = 60.0
-
-Starter = Callable[[Address], None]
-"""Starts the daemon of an address and returns when it answers."""
-
-Query = Mapping[str, object]
 
 
 def segment(text: str) -> str:
@@ -36,11 +42,17 @@ def _encoded(pairs: Sequence[tuple[str, str]]) -> str:
     return urlencode(pairs)
 
 
+def _json_of(value: object) -> str:
+    import json
+
+    return json.dumps(value)
+
+
 class Answer:
     """An answer whose body is not read yet; closes its connection when it is left."""
 
     def __init__(
-        self, sock: socket.socket, reader: Reader, method: str, status: int, headers: dict[str, str]
+        self, sock: RawSocket, reader: Reader, method: str, status: int, headers: dict[str, str]
     ) -> None:
         self.sock = sock
         self.reader = reader
@@ -48,7 +60,7 @@ class Answer:
         self.headers = headers
         self._pieces = reader.body(method, status, headers)
 
-    def __enter__(self) -> "Answer":
+    def __enter__(self) -> Answer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -69,10 +81,12 @@ class Answer:
     def json(self) -> Any:
         """The whole body as JSON; None if it is empty."""
         body = self.read()
-        return json.loads(body) if body.strip() else None
+        return quick_json.loads(body) if body.strip() else None
 
     def json_lines(self) -> Iterator[Any]:
         """JSON values as they come, one a line or one directly after the other."""
+        import json
+
         buffer = ""
         decoder = json.JSONDecoder()
         for piece in self._text():
@@ -175,17 +189,22 @@ class Api:
 
     def hijack(
         self, path: str, query: Query | None = None, body: object = None
-    ) -> tuple[socket.socket, bytes, dict[str, str]]:
+    ) -> tuple[Socket, bytes, dict[str, str]]:
         """POST, then take the connection over as a raw two-way stream (API: attach, exec start).
 
         Returns:
             The socket, what came behind the answer's head already, and the answer's headers.
         """
+        import socket
+
         upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
         answer = self.open("POST", path, query, body, headers=upgrade)
-        return answer.sock, bytes(answer.reader.buffer), answer.headers
+        sock = answer.sock
+        if not isinstance(sock, socket.socket):
+            sock = socket.socket(fileno=sock.detach())
+        return sock, bytes(answer.reader.buffer), answer.headers
 
-    def connect(self) -> socket.socket:
+    def connect(self) -> RawSocket:
         """A new connection; the daemon is started where that is allowed.
 
         Raises:
@@ -203,7 +222,7 @@ class Api:
 
     def _send(
         self,
-        sock: socket.socket,
+        sock: RawSocket,
         method: str,
         path: str,
         query: Query | None,
@@ -219,7 +238,7 @@ class Api:
         if upload is not None:
             lines.append("Transfer-Encoding: chunked")
         elif body is not None:
-            data = json.dumps(body).encode()
+            data = _json_of(body).encode()
             lines.append(f"Content-Type: {_JSON}")
             lines.append(f"Content-Length: {len(data)}")
         elif method in ("POST", "PUT"):
@@ -245,7 +264,7 @@ class Api:
                 if isinstance(item, bool):
                     pairs.append((key, "1" if item else "0"))
                 elif isinstance(item, dict):
-                    pairs.append((key, json.dumps(item)))
+                    pairs.append((key, _json_of(item)))
                 else:
                     pairs.append((key, str(item)))
         prefix = "" if path.startswith(("/linkspan/", "/_ping", "/version")) else f"/v{API_VERSION}"
@@ -270,7 +289,7 @@ class Api:
         body = answer.read()
         answer.close()
         try:
-            document = json.loads(body)
+            document = quick_json.loads(body)
         except ValueError:
             document = {}
         if not isinstance(document, dict):

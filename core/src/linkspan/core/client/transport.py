@@ -3,18 +3,26 @@
 Whatever the address, what comes out is a connected socket; only the first kind is imported at once.
 """
 
-import os
-import socket
-from collections.abc import Callable
-from typing import Any, Final
+from __future__ import annotations
 
-from linkspan.core.client.address import Address
+import os
+
+# The C part of the module socket, which takes longer to import than a short command may.
+from _socket import AF_UNIX, SOCK_STREAM, socket as RawSocket
+
 from linkspan.core.client.errors import Unreachable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
+
+    from linkspan.core.client.address import Address
 
 CONNECT_TIMEOUT_S: Final = 5.0
 
 
-def connect(address: Address) -> socket.socket:
+def connect(address: Address) -> RawSocket:
     """A socket that the daemon of an address has accepted.
 
     Raises:
@@ -27,8 +35,8 @@ def connect(address: Address) -> socket.socket:
     return remote.connect(address)
 
 
-def _connect_unix(url: str, path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _connect_unix(url: str, path: str) -> RawSocket:
+    sock = RawSocket(AF_UNIX, SOCK_STREAM)
     sock.settimeout(CONNECT_TIMEOUT_S)
     try:
         sock.connect(path)

@@ -170,7 +170,7 @@ def stop(session: Session) -> None:
 )
 def status(session: Session) -> None:
     """Say how the daemon is."""
-    address = session.address._replace(autostart=False)
+    address = session.address.as_it_is()
     found = Api(address, silence_s=session.timeout_s or 5.0).get("/linkspan/v1/daemon")
     if session.document(found, default="table"):
         return
