@@ -36,6 +36,7 @@ from linkspan.sdk.model.process import Chunk, LogRecord, StreamKind
 from linkspan.sdk.model.step import Question, StepChange, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.testing.fakes.secrets import FakeSecrets
 from linkspan.sdk.testing.host import FakeHost
+from linkspan.workflows.config import WorkflowsConfig
 from linkspan.workflows.containers import CONTROL
 from linkspan.workflows.creating import NewRun
 from linkspan.workflows.manager import RunManager
@@ -453,12 +454,18 @@ def make_bench(tmp_path):
     sources.mkdir()
     (sources / "hello.txt").write_text("hello\n")
 
-    async def make(nursery: trio.Nursery) -> Bench:
+    async def make(nursery: trio.Nursery, config: WorkflowsConfig | None = None) -> Bench:
         host = FakeHost(root=tmp_path / "host", nursery=nursery, fake_engine=engine)
         host.drivers["step", "set"] = WorldVerb(world)
         host.drivers["step", "ask"] = AskVerb()
         host.drivers["secrets", ""] = host.drivers["secrets", "file"] = secrets
-        manager = RunManager(host, VERBS, nursery, wall=lambda: time.time() + world.clock_moved)
+        manager = RunManager(
+            host,
+            VERBS,
+            nursery,
+            wall=lambda: time.time() + world.clock_moved,
+            config=config,
+        )
         await manager.recover()
         return Bench(host, engine, world, manager, sources)
 

@@ -173,8 +173,8 @@ async def test_prune_removes_ended_runs_and_leaves_the_rest(bench):
     runs = [(await bench.run("jobs: {a: {steps: [{run: exit 1}]}}"))["id"] for _ in range(3)]
     waiting = await bench.run("jobs: {a: {steps: [{uses: ask, with: {message: x}}]}}")
     active = await bench.start("jobs: {a: {steps: [{run: sleep 60}]}}")
-    assert await bench.manager.prune(keep=0, older_than_s=3600) == []
-    assert await bench.manager.prune(keep=1) == runs[:2]
+    assert await bench.manager.retention.prune(keep=0, older_than_s=3600) == []
+    assert await bench.manager.retention.prune(keep=1) == runs[:2]
     left = {row["id"] for row in bench.manager.list_runs()}
     assert left == {runs[2], waiting["id"], active}
     assert {p.name for p in (bench.host.state_dir / "runs").iterdir()} == left

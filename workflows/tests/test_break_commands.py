@@ -48,6 +48,20 @@ async def test_a_pipe_is_told_how_to_go_on_and_another_command_does(shell):
     assert (late.returncode, "is not running" in late.stderr) == (1, True)
 
 
+async def test_resume_and_rerun_are_held_too(shell):
+    shell.write(FAILS)
+    assert (await shell("run", "p.yaml")).returncode == 1
+    for words in (("resume", "last"), ("rerun", "last", "--failed")):
+        wrong = await shell(*words, "--break", "after:never")
+        assert (wrong.returncode, "'never' is not in this pipeline" in wrong.stderr) == (2, True)
+        begun = await shell(*words, "--break", "before:a/s", "-d")
+        assert begun.returncode == 0, begun.stderr
+        await until_held(shell.bench)
+        assert "a/s  held before it runs" in (await shell("break", "last")).stdout
+        assert (await shell("break", "last", "--continue")).returncode == 0
+        assert await shell.bench.manager.wait("last") == "failed"
+
+
 async def test_a_breakpoint_that_names_no_step_is_a_usage_error(shell):
     shell.write(FAILS)
     done = await shell("run", "p.yaml", "--break", "before:nothing")

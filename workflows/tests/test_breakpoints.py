@@ -5,7 +5,9 @@ import trio
 
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.model.container import ContainerStatus
+from linkspan.workflows.again import Again
 from linkspan.workflows.breakpoints import Decision, decision_of
+from linkspan.workflows.creating import Rerun
 
 PIPELINE = """
 env: {COLOUR: blue}
@@ -243,6 +245,39 @@ async def test_of_two_who_decide_at_once_one_is_told_that_he_was_late(bench):
         nursery.start_soon(decide)
     assert late == ["not_held"]
     assert await bench.manager.wait(run_id) == "failed"
+
+
+async def test_a_resumed_run_is_held_where_it_is_asked_for_and_then_where_it_was(bench):
+    run_id = await bench.start(PIPELINE)
+    assert await bench.manager.wait(run_id) == "failed"
+    with pytest.raises(InvalidArgument, match="'nothing' is not in this pipeline"):
+        await bench.manager.resume(run_id, breaks=("before:nothing",))
+    await bench.manager.resume(run_id, breaks=("on-failure",))
+    await held(bench, run_id)
+    await bench.manager.leave(run_id, Decision(action="continue"))
+    assert await bench.manager.wait(run_id) == "failed"
+    await bench.manager.resume(run_id)
+    await held(bench, run_id)
+    await bench.manager.leave(run_id, Decision(action="abort"))
+    await bench.manager.wait(run_id)
+    await bench.manager.resume(run_id, breaks=("before:two",))
+    (found,) = await held(bench, run_id)
+    assert found["when"] == "before"
+    await bench.manager.leave(run_id, Decision(action="continue"))
+    assert await bench.manager.wait(run_id) == "failed"
+
+
+async def test_a_rerun_is_held_where_it_is_asked_for_and_not_where_the_old_run_was(bench):
+    run_id = await bench.start(PIPELINE, breaks=("before:one",))
+    await held(bench, run_id)
+    await bench.manager.leave(run_id, Decision(action="continue"))
+    assert await bench.manager.wait(run_id) == "failed"
+    wish = Rerun(again=Again(failed=True), breaks=("on-failure",))
+    again = (await bench.manager.rerun(run_id, wish))["id"]
+    (found,) = await held(bench, again)
+    assert (found["place"], found["when"]) == ("a/two", "on-failure")
+    await bench.manager.leave(again, Decision(action="continue"))
+    assert await bench.manager.wait(again) == "failed"
 
 
 @pytest.mark.parametrize(

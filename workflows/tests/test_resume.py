@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError
-from linkspan.workflows import archive
+from linkspan.workflows.config import WorkflowsConfig
 from linkspan.workflows.creating import Rerun
 from linkspan.workflows.journal import Journal
 
@@ -312,8 +312,8 @@ async def test_a_successful_run_keeps_its_record_and_sources_and_not_its_workspa
     assert (first["version"], first["kind"]) == (1, "run-created")
 
 
-async def test_only_the_latest_runs_that_succeeded_keep_their_sources(bench, monkeypatch):
-    monkeypatch.setattr(archive, "KEPT_SOURCES", 2)
+async def test_only_the_latest_runs_that_succeeded_keep_their_sources(make_bench, nursery):
+    bench = await make_bench(nursery, WorkflowsConfig(keep_sources=2))
     runs = [(await bench.run("jobs: {a: {steps: [{run: 'true'}]}}"))["id"] for _ in range(3)]
     root = bench.host.state_dir / "runs"
     while (root / runs[0] / "source").exists():  # noqa: ASYNC110

@@ -13,6 +13,7 @@ from linkspan.sdk.errors import (
     Unavailable,
 )
 from linkspan.sdk.model.container import HealthStatus
+from linkspan.workflows.config import WorkflowsConfig
 from linkspan.workflows.creating import NewRun, Rerun
 
 
@@ -573,3 +574,19 @@ jobs:
     again = await bench.manager.rerun(made["id"], Rerun())
     assert await bench.manager.wait(again["id"]) == "success"
     assert bench.engine.networks.specs[-1].internal
+
+
+async def test_an_untrusted_pipeline_may_use_the_verbs_that_the_config_allows(make_bench, nursery):
+    bench = await make_bench(nursery, WorkflowsConfig(untrusted_verbs=("set",)))
+    head = "linkspan: v1\ndefaults: {image: img}\n"
+    steps = "{id: s, uses: set, with: {name: x, value: y}%s}"
+    for more, code in (("", ""), (", undo: {uses: ask, with: {message: go}}", "untrusted")):
+        text = f"{head}jobs: {{a: {{steps: [{steps % more}]}}}}"
+        new = NewRun(file="p.yaml", text=text, workspace=bench.sources, untrusted=True)
+        if code:
+            with pytest.raises(PermissionDenied, match="use the verb 'ask'"):
+                await bench.manager.create(new)
+        else:
+            made = await bench.manager.create(new)
+            assert await bench.manager.wait(made["id"]) == "success"
+    assert bench.world.values == {"x": "y"}

@@ -16,6 +16,7 @@ from linkspan.workflows.cli import (
     BASE,
     begin,
     body_of,
+    break_option,
     detach_option,
     id_of,
     junit_option,
@@ -32,6 +33,7 @@ from linkspan.workflows.cli import (
         "linkspan workflow rerun 7f3a",
         "linkspan workflow rerun last --failed",
         "linkspan workflow rerun 7f3a --from deploy/rollout",
+        "linkspan workflow rerun last --failed --break on-failure",
         "linkspan workflow rerun 7f3a --fresh --input version=3",
     ],
     more=["linkspan workflow resume", "linkspan workflow why"],
@@ -43,6 +45,7 @@ from linkspan.workflows.cli import (
 )
 @click.option("--fresh", is_flag=True, help="With the pipeline and the sources as they are now")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="Another value")
+@break_option
 @junit_option
 @detach_option
 def rerun(
@@ -52,6 +55,7 @@ def rerun(
     start: str,
     fresh: bool,
     inputs: tuple[str, ...],
+    breaks: tuple[str, ...],
     junit: str | None,
     detach: bool,
 ) -> int:
@@ -63,6 +67,7 @@ def rerun(
         "from": start,
         "inputs": key_values(inputs, "--input"),
         "by": user_name(),
+        "breaks": list(breaks),
     }
     if fresh:
         body["fresh"] = _fresh(session, run_ref)

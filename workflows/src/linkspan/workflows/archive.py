@@ -20,10 +20,6 @@ from linkspan.workflows.workspace import remove_tree
 
 log = logging.getLogger(__name__)
 
-KEPT_RUNS: Final = 100
-"""Ended runs whose journal and logs are kept."""
-KEPT_SOURCES: Final = 10
-"""Runs that succeeded whose sources are kept for a rerun; those of others are kept anyway."""
 PIPELINE: Final = "pipeline.yaml"
 JOURNAL: Final = "journal.jsonl"
 
@@ -133,10 +129,6 @@ class Archive:
                 if step in ("", name) and file.exists():
                     yield each.id, name, file
 
-    def surplus(self) -> list[str]:
-        """The oldest ended runs beyond those that are kept; the suspended stay."""
-        return self.oldest(KEPT_RUNS)
-
     def oldest(self, keep: int, *, before: str = "") -> list[str]:
         """Runs that have ended for good, without the ``keep`` newest.
 
@@ -149,22 +141,21 @@ class Archive:
         candidates = done[: max(0, len(done) - keep)]
         return [r for r in candidates if not before or self.ended[r].updated_at < before]
 
-    def forget(self, run_ids: Iterable[str]) -> None:
-        """Remove runs. Blocks."""
+    def remove(self, run_ids: Iterable[str]) -> None:
+        """Remove the folders of runs that are not in ``ended`` any more. Blocks."""
         for run_id in run_ids:
-            self.ended.pop(run_id, None)
             remove_tree(self.folder / run_id)
 
-    def drop_files(self, run_id: str) -> None:
+    def drop_files(self, run_id: str, keep_sources: int) -> None:
         """A run has succeeded: nothing is left to resume, its workspaces go. Blocks.
 
-        The sources stay with the latest such runs, for a rerun and for ``why``.
+        The sources stay with so many of the latest such runs, for a rerun and for ``why``.
         """
         for job in (self.folder / run_id / "jobs").iterdir():
             remove_tree(job / "workspace")
         good = [each for each, state in self.ended.items() if state.result in GOOD]
         good.sort(key=lambda each: self.ended[each].created_at)
-        for each in good[: max(0, len(good) - KEPT_SOURCES)]:
+        for each in good[: max(0, len(good) - keep_sources)]:
             remove_tree(self.folder / each / "source")
 
 

@@ -42,6 +42,13 @@ run_argument = click.argument("run_ref", metavar="RUN", shell_complete=_complete
 junit_option = click.option(
     "--junit", metavar="FILE", help="Write what the steps did as a JUnit report"
 )
+break_option = click.option(
+    "--break",
+    "breaks",
+    multiple=True,
+    metavar="WHERE",
+    help="Hold it there for you to look around: on-failure, before:STEP, after:STEP",
+)
 detach_option = click.option(
     "-d", "--detach", is_flag=True, help="Print the id and leave it running"
 )
@@ -76,13 +83,7 @@ detach_option = click.option(
 @click.option("--all-files", is_flag=True, help="Also folders that git ignores")
 @click.option("--only", default="", metavar="JOB", help="This job and nothing else")
 @click.option("--step", default="", metavar="JOB/STEP", help="This step and nothing else")
-@click.option(
-    "--break",
-    "breaks",
-    multiple=True,
-    metavar="WHERE",
-    help="Hold it there for you to look around: on-failure, before:STEP, after:STEP",
-)
+@break_option
 @click.option(
     "--untrusted", is_flag=True, help="Scripts only: no secrets, verbs, mounts or network"
 )
@@ -365,16 +366,23 @@ def id_of(session: Session, run_ref: str) -> str:
 @command(
     "resume",
     "Go on with a run that failed, was cancelled or interrupted; what is done is not done again.",
-    examples=["linkspan workflow resume 7f3a", "linkspan workflow resume last"],
-    more=["linkspan workflow ls", "linkspan workflow show"],
+    examples=[
+        "linkspan workflow resume 7f3a",
+        "linkspan workflow resume last --break on-failure",
+    ],
+    more=["linkspan workflow ls", "linkspan workflow show", "linkspan workflow break"],
 )
 @run_argument
+@break_option
 @junit_option
 @detach_option
-def resume(session: Session, run_ref: str, junit: str | None, detach: bool) -> int:
+def resume(
+    session: Session, run_ref: str, breaks: tuple[str, ...], junit: str | None, detach: bool
+) -> int:
     """Go on with a run."""
     path = f"{BASE}/{segment(run_ref)}/resume"
-    return begin(session, lambda: session.api.post(path), detach=detach, junit=junit)
+    body = {"breaks": list(breaks)}
+    return begin(session, lambda: session.api.post(path, body=body), detach=detach, junit=junit)
 
 
 @command(

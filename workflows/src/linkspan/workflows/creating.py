@@ -84,12 +84,14 @@ class Rerun:
         inputs: Those that change, as texts.
         fresh: Text and sources of today; None for the recorded ones.
         by: Who asks.
+        breaks: Where it is held for whoever debugs it.
     """
 
     again: Again = Again()
     inputs: Mapping[str, str] = attrs.field(factory=dict)
     fresh: NewRun | None = None
     by: str = ""
+    breaks: tuple[str, ...] = ()
 
 
 def checked(text: str, others: Mapping[str, str], file: str, verbs: Verbs) -> Workflow:

@@ -9,9 +9,8 @@ import functools
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import attrs
@@ -25,7 +24,14 @@ from linkspan.sdk.model.step import RUN_LABEL
 from linkspan.workflows import again
 from linkspan.workflows.approvals import Voter, check_vote, find_question
 from linkspan.workflows.archive import JOURNAL, Archive, folder_name
-from linkspan.workflows.breakpoints import Decision, check_decision, held_at, shown
+from linkspan.workflows.breakpoints import (
+    Decision,
+    check_breaks,
+    check_decision,
+    held_at,
+    shown,
+)
+from linkspan.workflows.config import WorkflowsConfig
 from linkspan.workflows.containers import remove_container, remove_leftovers
 from linkspan.workflows.creating import NewRun, Rerun, checked, creation, prepare, recorded
 from linkspan.workflows.expiry import Expiry
@@ -37,6 +43,7 @@ from linkspan.workflows.locks import Locks
 from linkspan.workflows.model import Workflow
 from linkspan.workflows.planning.asking import plan_run, refuse_if_moved
 from linkspan.workflows.recorder import Gate, Recorder, Watcher
+from linkspan.workflows.retention import Retention
 from linkspan.workflows.run import RunRunner, group_of
 from linkspan.workflows.running import EMPTY_GIT, Run
 from linkspan.workflows.state import GOOD, RunState
@@ -67,8 +74,10 @@ class RunManager:
         *,
         wall: Callable[[], float] = time.time,
         gate: Gate = lambda kind, data: None,
+        config: WorkflowsConfig | None = None,
     ) -> None:
         self._host = host
+        self._config = config or WorkflowsConfig()
         self._verbs = verbs
         self._nursery = nursery
         self._wall = wall
@@ -81,6 +90,13 @@ class RunManager:
         self._groups = Locks()
         self._folder = host.state_dir / "runs"
         self.archive = Archive(self._folder)
+        self.retention = Retention(
+            archive=self.archive,
+            config=self._config,
+            reopening=self._reopening,
+            forgotten=lambda run_id: self._interruptions.pop(run_id, None),
+            wall=wall,
+        )
         self._expiry = Expiry(self._questions, self._expired, wall, nursery)
 
     # start
@@ -248,7 +264,8 @@ class RunManager:
         """
         run_id = self._ended_run(ref)
         old = self.archive.ended[run_id]
-        new = wish.fresh or await self._recorded(old, wish)
+        new = await self._recorded(old, wish) if wish.fresh is None else wish.fresh
+        new = attrs.evolve(new, breaks=wish.breaks)
         workflow = await trio.to_thread.run_sync(
             checked, new.text, new.others, new.file, self._verbs
         )
@@ -287,7 +304,7 @@ class RunManager:
         old: str = "",
     ) -> dict[str, Json]:
         if new.untrusted:
-            refuse_untrusted(workflow)
+            refuse_untrusted(workflow, self._config.untrusted_verbs)
         self._refuse_conflict(workflow, new, inputs)
         run_id = self.archive.new_id(self._active)
         created = {**creation(run_id, workflow, new, self._verbs), "inputs": dict(inputs)}
@@ -339,10 +356,14 @@ class RunManager:
                 help=f"linkspan workflow attach {holder}",
             )
 
-    async def resume(self, ref: str) -> dict[str, Json]:
+    async def resume(self, ref: str, *, breaks: Sequence[str] = ()) -> dict[str, Json]:
         """Go on with a run that failed, was cancelled or was interrupted.
 
         It uses the recorded text and inputs. Steps that are done are not done again.
+
+        Args:
+            ref: The run.
+            breaks: Where it is held from now on; empty for where it was held before.
 
         Raises:
             NotFound: No run has this id or prefix.
@@ -350,11 +371,12 @@ class RunManager:
                 person (``run_suspended``).
             InvalidPipeline: Plugins that it needs are gone or have changed.
             DataLoss: Its record is damaged.
+            InvalidArgument: A breakpoint names no step; code ``breakpoint``.
         """
         async with self._reopening[self._ended_run(ref)]:
-            return await self._resume(self._ended_run(ref))
+            return await self._resume(self._ended_run(ref), breaks)
 
-    async def _resume(self, run_id: str) -> dict[str, Json]:
+    async def _resume(self, run_id: str, breaks: Sequence[str]) -> dict[str, Json]:
         state = self.archive.ended[run_id]
         if state.result in GOOD:
             raise Conflict(
@@ -369,7 +391,12 @@ class RunManager:
                 help=f"linkspan workflow approve {run_id}",
             )
         run = await self._reopen(state)
-        self._start(run)
+        try:
+            check_breaks(breaks, run.frame.everything())
+        except InvalidArgument:
+            run.recorder.close()
+            raise
+        self._start(run, breaks=breaks)
         return run.recorder.state.summary(active=True)
 
     async def _reopen(self, state: RunState) -> Run:
@@ -518,21 +545,6 @@ class RunManager:
             self._leave(active)
         return run.recorder.state.summary(active=False)
 
-    async def prune(self, *, keep: int, older_than_s: float = 0.0) -> list[str]:
-        """Remove runs that have ended, with their logs and files; the ids of those.
-
-        Args:
-            keep: So many of the newest stay in any case.
-            older_than_s: Only those in which nothing has happened for so long.
-        """
-        before = ""
-        if older_than_s:
-            limit = datetime.fromtimestamp(self._wall(), UTC) - timedelta(seconds=older_than_s)
-            before = limit.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        found = self.archive.oldest(keep, before=before)
-        await trio.to_thread.run_sync(self.archive.forget, found)
-        return found
-
     async def cancel(self, ref: str, *, kill: bool, by: str = "") -> dict[str, Json]:
         """Ask a run to stop: in order, or at once.
 
@@ -574,9 +586,11 @@ class RunManager:
         """
         run_id = self.resolve(ref)
         active = self._active.get(run_id)
-        if active is not None:
-            await active.ended.wait()
-        return self._state(run_id).state(active=False)
+        if active is None:
+            return self._state(run_id).state(active=False)
+        await active.ended.wait()
+        # Meanwhile it may have been removed: not everybody keeps runs.
+        return active.run.recorder.state.state(active=False)
 
     # running
 
@@ -616,19 +630,22 @@ class RunManager:
         except LinkspanError as error:
             log.info("run not cancelled", extra={"run": run_id, "reason": error.message})
 
-    def _start(self, run: Run, *, continued_by: str | None = None) -> None:
+    def _start(
+        self, run: Run, *, continued_by: str | None = None, breaks: Sequence[str] = ()
+    ) -> None:
         self.archive.ended.pop(run.id, None)
         self._interruptions.pop(run.id, None)
         active = _Active(run=run)
         self._active[run.id] = active
-        self._nursery.start_soon(self._supervise, active, continued_by, name=f"run {run.id}")
+        runner = functools.partial(RunRunner(run), continued_by=continued_by, breaks=breaks)
+        self._nursery.start_soon(self._supervise, active, runner, name=f"run {run.id}")
 
-    async def _supervise(self, active: _Active, continued_by: str | None) -> None:
+    async def _supervise(self, active: _Active, runner: Callable[[], Awaitable[str]]) -> None:
         """Run a run; no fault of one reaches another."""
         run = active.run
         self._publish(run, "start")
         try:
-            result = await RunRunner(run)(continued_by=continued_by)
+            result = await runner()
             self._publish(run, "suspend" if result == "suspended" else "finish", result=result)
         except LinkspanError as error:
             log.error("run interrupted", extra={"run": run.id, "reason": error.message})  # noqa: TRY400
@@ -640,10 +657,11 @@ class RunManager:
             self._leave(active)
         state = run.recorder.state
         if state.result in GOOD:
-            await trio.to_thread.run_sync(self.archive.drop_files, run.id)
+            keep = self._config.keep_sources
+            await trio.to_thread.run_sync(self.archive.drop_files, run.id, keep)
         if state.suspended:
             await self._overtaken(state)
-        await trio.to_thread.run_sync(self.archive.forget, self.archive.surplus())
+        await self.retention.tidy()
 
     def _leave(self, active: _Active) -> None:
         """A run is no longer in memory."""

@@ -1,5 +1,7 @@
 """How pipelines join the daemon: supervised components, and routes that lead to them."""
 
+from typing import Final
+
 import attrs
 import trio
 
@@ -8,6 +10,7 @@ from linkspan.sdk.hooks import hookimpl
 from linkspan.sdk.hooks.registration import Components
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Router
+from linkspan.workflows.config import WorkflowsConfig
 from linkspan.workflows.manager import RunManager
 from linkspan.workflows.routes import Routes
 from linkspan.workflows.secret_routes import SecretRoutes
@@ -15,6 +18,8 @@ from linkspan.workflows.triggering.routes import ServedRoutes
 from linkspan.workflows.triggering.served import Served
 from linkspan.workflows.triggering.webhooks import Webhooks, WebhooksConfig, serve_webhooks
 from linkspan.workflows.verbs import Verbs
+
+_TIDY_S: Final = 3600.0
 
 
 @attrs.frozen
@@ -39,22 +44,33 @@ def _parts(host: Host) -> _Parts:
 
 
 async def run_component(
-    _config: object, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    config: WorkflowsConfig,
+    host: Host,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Carry the runs of a daemon until cancelled; what is under way then is interrupted."""
     async with trio.open_nursery() as nursery:
         verbs = Verbs(host.daemon.manifests)
-        manager = RunManager(host, verbs, nursery)
+        manager = RunManager(host, verbs, nursery, config=config)
         await manager.recover()
         served = Served(state=host.state_dir / "served.json", verbs=verbs)
         await served.load()
         _running[host.daemon.id] = _Parts(manager, served)
         try:
             nursery.start_soon(served.keep_time, manager)
+            nursery.start_soon(_keep_tidy, manager)
             task_status.started()
             await trio.sleep_forever()
         finally:
             del _running[host.daemon.id]
+
+
+async def _keep_tidy(manager: RunManager) -> None:
+    """Runs grow too old also while none ends."""
+    while True:
+        await manager.retention.tidy()
+        await trio.sleep(_TIDY_S)
 
 
 async def run_webhooks(
@@ -73,7 +89,7 @@ async def run_webhooks(
 @hookimpl
 def linkspan_register_components(components: Components) -> None:
     """Add the components ``workflows`` and ``webhooks``."""
-    components.add("workflows", run_component)
+    components.add("workflows", run_component, config_type=WorkflowsConfig)
     components.add("webhooks", run_webhooks, config_type=WebhooksConfig)
 
 

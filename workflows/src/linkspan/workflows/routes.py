@@ -10,8 +10,9 @@ GET      ``/linkspan/v1/runs/{run}/events`` JSON lines: all records so far, then
 GET      ``/linkspan/v1/runs/{run}/logs``   JSON lines ``{job, step, time, stream, line}``;
                                             ``?job= &step= &tail=``
 POST     ``/linkspan/v1/runs/{run}/cancel`` ask it to stop; ``?kill=1`` at once
-POST     ``/linkspan/v1/runs/{run}/resume`` go on with it
-POST     ``/linkspan/v1/runs/{run}/rerun``  start a new one like it: ``{failed, from, inputs, fresh, by}``
+POST     ``/linkspan/v1/runs/{run}/resume`` go on with it; ``{breaks}`` or no body
+POST     ``/linkspan/v1/runs/{run}/rerun``  start a new one like it: ``{failed, from, inputs, fresh, by,
+                                            breaks}``
 POST     ``/linkspan/v1/runs/{run}/decide`` answer what it asks: ``{vote, place, comment, by}``
 GET      ``/linkspan/v1/runs/{run}/break``  the breakpoints at which it is held
 POST     ``/linkspan/v1/runs/{run}/break``  leave one: ``{action, script, place, by}``
@@ -132,7 +133,11 @@ class Routes:
 
     async def resume(self, request: Request) -> Response:
         """Go on with a run."""
-        return json_response(await self._manager().resume(request.params["run"]))
+        body = await request.json(required=False) or {}
+        if not isinstance(body, dict):
+            raise InvalidArgument("the body must be an object")
+        said = await self._manager().resume(request.params["run"], breaks=_breaks(body))
+        return json_response(said)
 
     async def rerun(self, request: Request) -> Response:
         """Start a new run like an old one."""
@@ -187,7 +192,7 @@ class Routes:
         keep, age = _field(body, "keep", int, 0), body.get("older_than_s", 0)
         if keep < 0 or not isinstance(age, int | float) or age < 0:
             raise InvalidArgument("'keep' and 'older_than_s' must not be negative")
-        removed = await self._manager().prune(keep=keep, older_than_s=float(age))
+        removed = await self._manager().retention.prune(keep=keep, older_than_s=float(age))
         return json_response({"removed": removed})
 
 
@@ -207,6 +212,7 @@ def _rerun(body: Mapping[str, Json]) -> Rerun:
         inputs=_texts(body, "inputs"),
         fresh=None if fresh is None else new_run(fresh),
         by=_field(body, "by", str, ""),
+        breaks=_breaks(body),
     )
 
 

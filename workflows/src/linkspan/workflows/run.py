@@ -3,6 +3,7 @@
 All tasks of a run live in one nursery.
 """
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from linkspan.workflows.expressions import Scope
@@ -21,12 +22,13 @@ class RunRunner:
         self.run = run
         self.jobs = Scheduler(run, run.frame)
 
-    async def __call__(self, *, continued_by: str | None = None) -> str:
+    async def __call__(self, *, continued_by: str | None = None, breaks: Sequence[str] = ()) -> str:
         """Run to the end; return the result, which is in the journal then, or ``suspended``.
 
         Args:
             continued_by: Who has decided about a suspended run, which goes on in the same attempt; None
                 for a new attempt.
+            breaks: Where a new attempt is held; empty for where the run was held before.
 
         Raises:
             JournalFailed: The journal cannot be written; the run counts as interrupted.
@@ -34,7 +36,9 @@ class RunRunner:
         """
         run = self.run
         if continued_by is None:
-            await run.recorder.write("attempt-started", attempt=run.recorder.state.attempt + 1)
+            others = {"breaks": list(breaks)} if breaks else {}
+            attempt = run.recorder.state.attempt + 1
+            await run.recorder.write("attempt-started", attempt=attempt, **others)
         else:
             await run.recorder.write("run-continued", by=continued_by)
         async with AsyncExitStack() as stack:

@@ -9,7 +9,7 @@ Kinds of records, with their fields:
 =====================  =========================================================================
 ``run-created``        ``version run workflow file digest inputs git plugins jobs by workspace``
                        ``rerun_of only images untrusted breaks``
-``attempt-started``    ``attempt`` (from 1; each resume is one more)
+``attempt-started``    ``attempt breaks`` (from 1; each resume is one more)
 ``run-queued``         ``group behind`` (waits for another run of its concurrency group)
 ``job-started``        ``job``
 ``job-kept``           ``job result outputs source`` (taken over from another run)
@@ -254,6 +254,7 @@ class RunState:
         undone: ``success`` or ``failed`` once the whole run was taken back.
         behind: The run that it waits for; empty if none.
         held: Steps that wait at a breakpoint, by ``JOB/STEP``.
+        breaks: Where this attempt is held for whoever debugs it.
     """
 
     def __init__(self) -> None:
@@ -270,6 +271,7 @@ class RunState:
         self.images: dict[str, str] = {}
         self.jobs: dict[str, JobState] = {}
         self.held: dict[str, StepState] = {}
+        self.breaks: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -364,6 +366,7 @@ def _created(run: RunState, record: Mapping[str, Any]) -> None:
 def _attempt(run: RunState, record: Mapping[str, Any]) -> None:
     run.attempt, run.result, run.cancelling = record["attempt"], "", False
     run.suspended, run.behind = False, ""
+    run.breaks = tuple(record.get("breaks") or run.breaks or run.created.get("breaks", ()))
     for place in list(run.held):
         _let_go(run, place)
     for job in run.jobs.values():

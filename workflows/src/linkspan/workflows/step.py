@@ -91,7 +91,7 @@ class StepRunner:
         self.state: StepState = run.step_state(place.job, step)
         if self.state.script is not None:
             self.step = attrs.evolve(step, run=self.state.script)
-        self._breaks: Sequence[str] = run.recorder.state.created.get("breaks", ())
+        self._breaks = run.recorder.state.breaks
         self._failed_with: Mapping[str, Json] = {}
         self._began = run.clock()
         self._secrets: Mapping[str, str] = place.secrets
