@@ -2,10 +2,12 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 
 import pytest
 from daemon_harness.daemon import Daemon
+from daemon_harness.scripted import Answer, Question, picture, scripted_registry, tar_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -40,6 +42,36 @@ jobs:
       - uses: deploy@^9
         with: {service: a, image: b}
 """
+
+
+WORLD = """\
+linkspan: v1
+secrets: {LOST: {from: file}}
+jobs:
+  a:
+    image: busybox
+    steps:
+      - run: x
+        image: 127.0.0.1:9/none:1
+      - run: x
+        secrets: [LOST]
+      - uses: push
+        with: {image: busybox, tags: ["%(registry)s/shop:1"]}
+      - uses: deploy
+        with: {service: web, image: busybox, ports: ["%(port)d:80"]}
+      - uses: deploy
+        with: {service: web, image: busybox, update: {strategy: canary}}
+"""
+
+
+def read_only(question: Question) -> Answer:
+    """A registry whose users may read and nothing else."""
+    if "authorization" not in question.headers:
+        headers = {"WWW-Authenticate": 'Basic realm="here"'}
+        return Answer(status=401, headers=headers, body=b'{"errors": [{"code": "UNAUTHORIZED"}]}')
+    if question.method != "GET":
+        return Answer(status=403, body=b'{"errors": [{"code": "DENIED", "message": "read only"}]}')
+    return Answer(body=b"{}")
 
 
 def folder(tmp_path: Path, text: str) -> Path:
@@ -95,3 +127,41 @@ def test_six_things_are_broken_and_nothing_is_started(daemon: Daemon, tmp_path: 
     assert "image '127.0.0.1:9/none:1'" in drawn.out
     assert "nothing has been started" in drawn.err
     assert daemon.get("/linkspan/v1/runs") == runs
+
+
+async def test_of_a_world_that_is_not_ready_everything_is_told_at_once(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    with (tmp_path / "huge").open("wb") as huge:
+        # Only its size is large.
+        huge.truncate(8 << 40)
+    image = picture(tar_of(("x", b"x")))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        async with scripted_registry(image, read_only) as registry:
+            file = folder(tmp_path, WORLD % {"registry": registry.address, "port": port})
+            await daemon.cli_beside("login", "-u", "reader", "-p", "secret1", registry.address)
+            runs = daemon.get("/linkspan/v1/runs")
+            containers = daemon.get("/containers/json?all=1")
+            done = await daemon.cli_beside("workflow", "plan", file, "--format", "json", status=2)
+    problems = json.loads(done.out)["problems"]
+    lines = {
+        problem["headline"]: problem["primary"]["span"]["line"]
+        for problem in problems
+        if problem["primary"]
+    }
+    for part, line in (
+        ("secret 'LOST' has no value", 2),
+        ("image '127.0.0.1:9/none:1'", 7),
+        ("the login at its registry may not push there", 11),
+        (f"port {port}/tcp is taken", 14),
+        ("'strategy' must be rolling, found 'canary'", 16),
+    ):
+        assert [at for words, at in lines.items() if part in words] == [line], (part, lines)
+    (disk,) = [problem["headline"] for problem in problems if not problem["primary"]]
+    assert "1 copies of the workspace take 8.8TB" in disk
+    assert len(problems) == 6
+    assert daemon.get("/linkspan/v1/runs") == runs
+    assert daemon.get("/containers/json?all=1") == containers

@@ -9,6 +9,7 @@ import pytest
 from linkspan.sdk.drivers.step import Step
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.manifest import DriverManifest, PluginManifest, VerbManifest, VerbSetting
+from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.model.step import StepChange, StepPlan
 from linkspan.sdk.testing.fakes.registry import FakeRegistry
 from linkspan.sdk.testing.fakes.secrets import FakeSecrets
@@ -205,7 +206,7 @@ async def test_a_registry_that_wants_a_login_is_told(desk):
     assert "linkspan login r.example.test" in problem.headline
 
 
-async def test_where_images_are_pushed_to_must_know_us(desk):
+async def test_where_images_are_pushed_to_must_let_us(desk):
     push = VerbManifest(
         name="push",
         summary="",
@@ -226,8 +227,14 @@ async def test_where_images_are_pushed_to_must_know_us(desk):
     assert await problems() == [
         "'r.example.test/a:1': its registry wants a login: linkspan login r.example.test"
     ]
-    desk.host.drivers["registry", ""].password = ""
+    registry = desk.host.drivers["registry", ""]
+    registry.password, registry.read_only = "", True
+    await registry.remember(Credentials(server_address="r.example.test"))
+    (words,) = await problems()
+    assert "the login at its registry may not push there: linkspan login r.example.test" in words
+    registry.read_only = False
     assert await problems() == []
+    assert registry.repositories == {}
 
 
 async def test_a_secret_that_is_made_on_first_use_need_not_be_there(desk):

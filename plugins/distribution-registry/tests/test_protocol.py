@@ -268,6 +268,31 @@ async def test_a_push_is_denied_in_the_same_words() -> None:
         await client_of(script).push_manifest(APP, OCI_MANIFEST, MANIFEST, ANONYMOUS)
 
 
+async def test_a_push_is_asked_for_and_taken_back() -> None:
+    begun = httpx.Response(202, headers={"Location": "/v2/team/app/blobs/uploads/7?state=x"})
+    script = Script([begun, httpx.Response(204)])
+    await client_of(script).check_push(APP, ANONYMOUS)
+    uploads = "/v2/team/app/blobs/uploads/"
+    assert script.asked == [f"POST {uploads}", f"DELETE {uploads}7"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (error_answer(403, "DENIED", "read only"), PermissionDenied),
+        (error_answer(405, "UNSUPPORTED", "read only"), Unsupported),
+        (error_answer(507, "FULL", "no room"), OutOfSpace),
+    ],
+)
+async def test_a_push_that_is_not_allowed_is_told_without_trying_it(
+    answer: httpx.Response, error: type[LinkspanError]
+) -> None:
+    script = Script([answer])
+    with pytest.raises(error, match="push"):
+        await client_of(script).check_push(APP, ANONYMOUS)
+    assert len(script.requests) == 1
+
+
 async def test_a_missing_blob_of_a_manifest_has_its_own_code() -> None:
     script = Script([error_answer(400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry")])
     with pytest.raises(NotFound) as caught:

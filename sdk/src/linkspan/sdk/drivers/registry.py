@@ -108,6 +108,17 @@ class Registry(Driver[Config], abc.ABC):
     ) -> str:
         """Put a manifest under the reference's tag (or its digest); return its digest."""
 
+    async def check_push(self, reference: Reference, credentials: Credentials) -> None:
+        """Ask whether an image may be pushed to the reference's repository; nothing of it stays there.
+
+        An upload is begun and taken back, or what else proves it. A client that cannot ask does not
+        complain.
+
+        Raises also:
+            Unsupported: The registry takes no images at all.
+            OutOfSpace: It has no room.
+        """
+
     @abc.abstractmethod
     async def tags(self, reference: Reference, credentials: Credentials) -> list[str]:
         """All tags of the repository."""

@@ -281,7 +281,7 @@ class Planner:
     async def _destinations(
         self, workflow: Workflow, job: Job, step: Step, settings: Mapping[str, Json]
     ) -> None:
-        """Registries that an image would be pushed to must know us."""
+        """Registries that an image would be pushed to must let us."""
         for name in settings.get("tags") or [settings.get("image")]:
             if not isinstance(name, str) or "${{" in name or name.startswith("sha256:"):
                 continue

@@ -21,7 +21,7 @@ from linkspan.sdk.errors import (
 )
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.image import Credentials
-from linkspan.sdk.reference import parse_reference
+from linkspan.sdk.reference import Reference, parse_reference
 from linkspan.sdk.units import format_size
 from linkspan.workflows.model import Secret
 from linkspan.workflows.secret_values import SecretSource, is_there
@@ -58,6 +58,7 @@ class Images:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._answers: dict[str, tuple[str, str]] = {}
+        self._pushes: dict[str, str] = {}
 
     async def look(self, name: str) -> tuple[str, str]:
         """``(fault, detail)``: why an image cannot be had, or else where it comes from."""
@@ -83,18 +84,32 @@ class Images:
         return "", f"pulled, {digest}"
 
     async def destination(self, name: str) -> str:
-        """Why an image cannot be pushed under a name; empty if its registry answers us."""
-        key = f"to {name}"
-        if key not in self._answers:
-            try:
-                await self._ask(name)
-            except NotFound:
-                self._answers[key] = ("", "")
-            except LinkspanError as error:
-                self._answers[key] = (error.message, "")
-            else:
-                self._answers[key] = ("", "")
-        return self._answers[key][0]
+        """Why an image cannot be pushed under a name; empty if its registry lets us."""
+        try:
+            reference = parse_reference(name)
+        except LinkspanError as error:
+            return error.message
+        if reference.name not in self._pushes:
+            self._pushes[reference.name] = await self._push_fault(reference)
+        return self._pushes[reference.name]
+
+    async def _push_fault(self, reference: Reference) -> str:
+        registry: Registry[Any] = self._host.driver("registry")
+        login = f"linkspan login {reference.domain}"
+        try:
+            with trio.fail_after(REGISTRY_LIMIT_S):
+                await registry.check_push(reference, Credentials())
+        except trio.TooSlowError:
+            return f"its registry was silent for {REGISTRY_LIMIT_S:g}s"
+        except (Unauthenticated, PermissionDenied):
+            if await registry.remembers(reference.domain):
+                return f"the login at its registry may not push there: {login} as somebody who may"
+            return f"its registry wants a login: {login}"
+        except Unavailable as error:
+            return f"its registry cannot be asked ({error.message})"
+        except LinkspanError as error:
+            return f"its registry takes nothing ({error.message})"
+        return ""
 
     async def _ask(self, name: str) -> str:
         """The digest that a registry has under a name.

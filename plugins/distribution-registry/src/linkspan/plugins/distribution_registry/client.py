@@ -24,7 +24,7 @@ from linkspan.plugins.distribution_registry.transport import (
     close_response,
     read_at_most,
 )
-from linkspan.plugins.distribution_registry.upload import BlobUpload
+from linkspan.plugins.distribution_registry.upload import BlobUpload, Opening
 from linkspan.sdk.drivers.registry import BlobSource, Manifest, SearchResult
 from linkspan.sdk.errors import (
     DataLoss,
@@ -173,6 +173,10 @@ class DistributionClient:
             sent,
         )
         return await upload.run(mount_from)
+
+    async def check_push(self, reference: Reference, credentials: Credentials) -> None:
+        """Whether a blob may be uploaded."""
+        await Opening(self._session(reference.domain), reference, credentials).prove()
 
     async def push_manifest(
         self, reference: Reference, media_type: str, data: bytes, credentials: Credentials

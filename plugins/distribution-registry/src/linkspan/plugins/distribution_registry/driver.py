@@ -119,6 +119,10 @@ class DistributionRegistry(Registry[DistributionConfig]):
         )
         return outcome
 
+    async def check_push(self, reference: Reference, credentials: Credentials) -> None:
+        """See ``Registry.check_push``; an upload is begun and cancelled."""
+        await (await self._client()).check_push(reference, credentials)
+
     async def push_manifest(
         self, reference: Reference, media_type: str, data: bytes, credentials: Credentials
     ) -> str:

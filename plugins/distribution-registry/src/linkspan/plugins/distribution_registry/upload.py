@@ -38,37 +38,21 @@ class _Progress:
     offset: int = 0
 
 
-class BlobUpload:
-    """Uploads one blob to one repository."""
+class Opening:
+    """Opens uploads to one repository, and takes them back."""
 
     def __init__(
-        self,
-        session: Session,
-        transport: Transport,
-        reference: Reference,
-        descriptor: Descriptor,
-        source: BlobSource,
-        credentials: Credentials,
-        sent: Callable[[int], None] | None,
+        self, session: Session, reference: Reference, credentials: Credentials, blob: str = ""
     ) -> None:
         self._session = session
-        self._transport = transport
         self._reference = reference
-        self._descriptor = descriptor
-        self._source = source
         self._credentials = credentials
-        self._sent = sent or (lambda _: None)
         self._scopes = push_scope(reference)
+        self._blob = blob
 
-    async def run(self, mount_from: Sequence[str]) -> Outcome:
-        """Do it; see ``Registry.push_blob``."""
-        if await self._exists():
-            return "exists"
-        location = await self._mount(tuple(mount_from)[:MAX_MOUNTS])
-        if location is None:
-            return "mounted"
-        await self._send_all(location or await self._begin())
-        return "pushed"
+    async def prove(self) -> None:
+        """See ``Registry.check_push``."""
+        await self._abort(await self._begin())
 
     @property
     def _uploads(self) -> str:
@@ -82,6 +66,59 @@ class BlobUpload:
             scopes=self._scopes,
         )
         return attrs.evolve(base, **more)  # type: ignore[arg-type]
+
+    async def _begin(self) -> str:
+        call = self._call("POST", self._uploads)
+        async with self._session.exchange(call, self._credentials) as answer:
+            if answer.status_code != 202 or "location" not in answer.headers:
+                raise await self._refusal(answer)
+            return _location(answer)
+
+    async def _abort(self, location: str) -> None:
+        """Tell the registry that nothing more comes; it forgets the session by itself otherwise."""
+        if not location:
+            return
+        with trio.move_on_after(2.0, shield=True):
+            try:
+                response = await self._session.send(
+                    self._call("DELETE", location), self._credentials
+                )
+                await close_response(response)
+            except (LinkspanError, ConnectionLostError):
+                pass
+
+    async def _refusal(self, answer: httpx.Response) -> LinkspanError:
+        return refusal(await read_answer(answer), self._reference, "push", blob=self._blob)
+
+
+class BlobUpload(Opening):
+    """Uploads one blob to one repository."""
+
+    def __init__(
+        self,
+        session: Session,
+        transport: Transport,
+        reference: Reference,
+        descriptor: Descriptor,
+        source: BlobSource,
+        credentials: Credentials,
+        sent: Callable[[int], None] | None,
+    ) -> None:
+        super().__init__(session, reference, credentials, descriptor.digest)
+        self._transport = transport
+        self._descriptor = descriptor
+        self._source = source
+        self._sent = sent or (lambda _: None)
+
+    async def run(self, mount_from: Sequence[str]) -> Outcome:
+        """Do it; see ``Registry.push_blob``."""
+        if await self._exists():
+            return "exists"
+        location = await self._mount(tuple(mount_from)[:MAX_MOUNTS])
+        if location is None:
+            return "mounted"
+        await self._send_all(location or await self._begin())
+        return "pushed"
 
     async def _exists(self) -> bool:
         target = f"/v2/{self._reference.path}/blobs/{self._descriptor.digest}"
@@ -107,26 +144,6 @@ class BlobUpload:
                 # Whatever else is wrong with the other repository, the upload works without it.
                 location = _location(answer) if answer.status_code == 202 else ""
         return location
-
-    async def _begin(self) -> str:
-        call = self._call("POST", self._uploads)
-        async with self._session.exchange(call, self._credentials) as answer:
-            if answer.status_code != 202 or "location" not in answer.headers:
-                raise await self._refusal(answer)
-            return _location(answer)
-
-    async def _abort(self, location: str) -> None:
-        """Tell the registry that nothing more comes; it forgets the session by itself otherwise."""
-        if not location:
-            return
-        with trio.move_on_after(2.0, shield=True):
-            try:
-                response = await self._session.send(
-                    self._call("DELETE", location), self._credentials
-                )
-                await close_response(response)
-            except (LinkspanError, ConnectionLostError):
-                pass
 
     async def _send_all(self, location: str) -> None:
         progress = _Progress(location)
@@ -245,11 +262,6 @@ class BlobUpload:
         except (LinkspanError, ConnectionLostError):
             pass
         progress.location, progress.offset = await self._begin(), 0
-
-    async def _refusal(self, answer: httpx.Response) -> LinkspanError:
-        return refusal(
-            await read_answer(answer), self._reference, "push", blob=self._descriptor.digest
-        )
 
 
 def _location(answer: httpx.Response) -> str:

@@ -319,6 +319,17 @@ class RegistryConformance:
         assert sent == sorted(sent)
         assert sent[-1] == size
 
+    async def test_whether_a_push_is_allowed_can_be_asked_and_leaves_nothing(
+        self, registry: Registry[Any], remote: Remote
+    ) -> None:
+        reference = self.reference(remote, "team/asked:1")
+        for _ in range(2):
+            await registry.check_push(reference, ANONYMOUS)
+        with pytest.raises(NotFound):
+            await registry.manifest(reference, ANONYMOUS)
+        with pytest.raises(NotFound):
+            await registry.tags(reference, ANONYMOUS)
+
     async def test_a_blob_is_mounted_from_another_repository(
         self, registry: Registry[Any], remote: Remote
     ) -> None:

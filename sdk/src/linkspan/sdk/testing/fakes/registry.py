@@ -15,6 +15,7 @@ from linkspan.sdk.errors import (
     InvalidArgument,
     LinkspanError,
     NotFound,
+    PermissionDenied,
     Unauthenticated,
 )
 from linkspan.sdk.host import Host
@@ -58,6 +59,7 @@ class FakeRegistry(Registry[NoConfig]):
         repositories: ``domain/path`` → repository; a test may look and put.
         password: If set, every request needs a user with this password.
         fault: If set, every request fails with it.
+        read_only: Whether pushes are refused.
     """
 
     config_type = NoConfig
@@ -65,6 +67,7 @@ class FakeRegistry(Registry[NoConfig]):
     repositories: dict[str, FakeRepository] = attrs.field(factory=dict)
     password: str = ""
     fault: LinkspanError | None = None
+    read_only: bool = False
     remembered: dict[str, Credentials] = attrs.field(factory=dict)
 
     @classmethod
@@ -141,6 +144,7 @@ class FakeRegistry(Registry[NoConfig]):
         sent: Callable[[int], None] | None = None,
     ) -> Literal["exists", "mounted", "pushed"]:
         await self._admit(credentials)
+        self._allow_push(reference)
         repository = self.repository(reference.name)
         if descriptor.digest in repository.blobs:
             return "exists"
@@ -165,10 +169,21 @@ class FakeRegistry(Registry[NoConfig]):
         self, reference: Reference, media_type: str, data: bytes, credentials: Credentials
     ) -> str:
         await self._admit(credentials)
+        self._allow_push(reference)
         if reference.digest and not reference.tag and digest_of(data) != reference.digest:
             raise DataLoss("the manifest has another digest", code="digest_mismatch")
         tag = "" if reference.digest and not reference.tag else reference.tag or "latest"
         return self.repository(reference.name).put_manifest(tag, media_type, data)
+
+    async def check_push(self, reference: Reference, credentials: Credentials) -> None:
+        await self._admit(credentials)
+        self._allow_push(reference)
+
+    def _allow_push(self, reference: Reference) -> None:
+        if self.read_only:
+            raise PermissionDenied(
+                f"push access denied for {reference.familiar_name}", code="registry_access_denied"
+            )
 
     async def tags(self, reference: Reference, credentials: Credentials) -> list[str]:
         await self._admit(credentials)
