@@ -10,7 +10,8 @@ import time
 import urllib.request
 
 import pytest
-from daemon_harness.daemon import Daemon, free_port, until
+from daemon_harness.daemon import Daemon, until
+from daemon_harness.ports import free_port
 
 pytestmark = pytest.mark.system
 

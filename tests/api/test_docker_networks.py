@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from daemon_harness.daemon import Daemon, free_port, until
+from daemon_harness.daemon import Daemon, until
+from daemon_harness.ports import free_port
 
 pytestmark = pytest.mark.system
 

@@ -4,7 +4,8 @@ import json
 import urllib.request
 
 import pytest
-from daemon_harness.daemon import Daemon, free_port, until
+from daemon_harness.daemon import Daemon, until
+from daemon_harness.ports import free_port
 
 pytestmark = pytest.mark.system
 

@@ -4,8 +4,9 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from daemon_harness.daemon import Daemon, free_port, until
+from daemon_harness.daemon import Daemon, until
 from daemon_harness.load import get
+from daemon_harness.ports import free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 

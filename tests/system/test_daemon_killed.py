@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_harness.daemon import Daemon, free_port, until
+from daemon_harness.daemon import Daemon, until
 from daemon_harness.leftovers import cgroups_below
+from daemon_harness.ports import free_port
 from daemon_harness.registry import debian_registry
 from daemon_harness.voyage import Ship
 

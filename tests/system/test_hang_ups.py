@@ -5,6 +5,7 @@ said, or by its having read all that was sent.
 """
 
 import base64
+import contextlib
 import fcntl
 import io
 import json
@@ -14,7 +15,9 @@ import struct
 import subprocess
 import tarfile
 import termios
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -39,17 +42,29 @@ UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp"
 # -- what is held ---------------------------------------------------------------------------------
 
 
-def held(daemon: Daemon) -> dict[str, int]:
-    """How much of everything is held for clients."""
+Held = dict[str, list[str]]
+
+
+def held(daemon: Daemon) -> Held:
+    """All that is held for clients, by its kind."""
     # ``half`` is the container's own: what was unpacked of an archive that broke off stays, as in Docker.
-    found = (name for root in _roots(daemon) for _, _, names in os.walk(root) for name in names)
-    files = sum(name != "half" for name in found)
+    files = [
+        str(Path(where, name).relative_to(daemon.folder))
+        for root in _roots(daemon)
+        for where, _, names in os.walk(root)
+        for name in names
+        if name != "half"
+    ]
+    processes = {
+        pid: words or _words(pid)
+        for pid, words in [*processes_of(str(daemon.folder)), *_children(daemon.pid)]
+    }
     return {
-        "descriptors": len(list(Path(f"/proc/{daemon.pid}/fd").iterdir())),
-        "processes": len(processes_of(str(daemon.folder)) + _children(daemon.pid)),
+        "descriptors": _descriptors(daemon.pid),
+        "processes": [f"{pid} {words}" for pid, words in processes.items()],
         "mounts": _mounts(daemon),
-        "namespaces": _namespaces(daemon),
-        "firewall lines": len(_table(daemon).splitlines()),
+        "namespaces": _namespaces(processes),
+        "firewall lines": _table(daemon).splitlines(),
         "files": files,
     }
 
@@ -58,33 +73,44 @@ def _roots(daemon: Daemon) -> tuple[Path, Path]:
     return daemon.data_root, daemon.exec_root
 
 
-def _children(pid: int) -> list[tuple[int, str]]:
+def _words(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def _descriptors(pid: int) -> list[str]:
     found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            found += [(int(child), "") for child in (task / "children").read_text().split()]
-        except OSError:
-            continue
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(entry.readlink()))
     return found
 
 
-def _mounts(daemon: Daemon) -> int:
+def _children(pid: int) -> list[tuple[int, str]]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += [(int(child), "") for child in (task / "children").read_text().split()]
+    return found
+
+
+def _mounts(daemon: Daemon) -> list[str]:
     seen = (
         Path(f"/proc/{daemon.pid}/mountinfo").read_text() + Path("/proc/self/mountinfo").read_text()
     )
-    return sum(f"{daemon.folder}/" in line for line in seen.splitlines())
+    return [line for line in seen.splitlines() if f"{daemon.folder}/" in line]
 
 
-def _namespaces(daemon: Daemon) -> int:
+def _namespaces(processes: Iterable[int]) -> list[str]:
     """Namespaces that the daemon's processes live in."""
     found = set()
-    for pid, _ in [*processes_of(str(daemon.folder)), *_children(daemon.pid)]:
+    for pid in processes:
         for name in ("mnt", "net", "pid", "ipc", "uts", "user"):
-            try:
-                found.add(Path(f"/proc/{pid}/ns/{name}").readlink())
-            except OSError:
-                continue
-    return len(found)
+            with contextlib.suppress(OSError):
+                found.add(str(Path(f"/proc/{pid}/ns/{name}").readlink()))
+    return list(found)
 
 
 def _table(daemon: Daemon) -> str:
@@ -95,9 +121,16 @@ def _table(daemon: Daemon) -> str:
     return "".join(text for text in tables if daemon.short_id in text.partition("{")[0])
 
 
-def more(before: dict[str, int], now: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """What there is more of."""
-    return {key: (before[key], now[key]) for key in before if now[key] > before[key]}
+def more(before: Held, now: Held) -> str:
+    """Kinds of which there is more, and what is new of them."""
+    lines = []
+    for kind, then in before.items():
+        if len(now[kind]) > len(then):
+            new = Counter(now[kind]) - Counter(then)
+            lines.append(
+                f"{kind}: {len(then)}, now {len(now[kind])}; new: {sorted(new.elements())}"
+            )
+    return "\n".join(lines)
 
 
 # -- clients that hang up -------------------------------------------------------------------------
@@ -304,11 +337,11 @@ def check(daemon: Daemon, moment: Callable[[Daemon], Request]) -> None:
     hang_up(daemon, moment, 1)
     before = held(daemon)
     hang_up(daemon, moment, ROUNDS)
-    until(
-        f"no more is held than {before}",
-        lambda: not more(before, held(daemon)),
-        within_s=GONE_WITHIN_S,
-    )
+    end = time.monotonic() + GONE_WITHIN_S
+    while found := more(before, held(daemon)):
+        if time.monotonic() > end:
+            pytest.fail(f"more is held after {GONE_WITHIN_S:g} s\n{found}\n{daemon.tail()}")
+        time.sleep(0.05)
     assert daemon.state("talker")["Running"]
     assert not daemon.complaints()
 

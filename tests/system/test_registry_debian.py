@@ -2,16 +2,14 @@
 
 import json
 import shutil
-import socket
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import trio
+from daemon_harness.registry import debian_registry
 
 from linkspan.plugins.distribution_registry.config import DistributionConfig
 from linkspan.plugins.distribution_registry.driver import DistributionRegistry
@@ -28,59 +26,10 @@ from linkspan.sdk.testing.conformance.registry import (
 )
 from linkspan.sdk.testing.host import FakeHost
 
-pytestmark = pytest.mark.system
-
-REGISTRY = "docker-registry"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def wait_for_port(port: int) -> None:
-    with trio.fail_after(15):
-        while True:
-            try:
-                stream = await trio.open_tcp_stream("127.0.0.1", port)
-            except OSError:
-                await trio.sleep(0.05)
-            else:
-                await stream.aclose()
-                return
-
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 USER = "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
 """Password ``secret`` (bcrypt)."""
-
-
-@asynccontextmanager
-async def debian_registry(folder: Path, more: dict[str, Any] | None = None) -> AsyncIterator[str]:
-    """Run it until the context ends; gives ``HOST:PORT``."""
-    if shutil.which(REGISTRY) is None:
-        pytest.skip("Debian's package docker-registry is not installed")
-    port = free_port()
-    config = folder / "registry.yml"
-    document: dict[str, Any] = {
-        "version": "0.1",
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}},
-        **(more or {}),
-    }
-    document["http"] = {"addr": f"127.0.0.1:{port}", **document.get("http", {})}
-    # JSON is YAML, too.
-    config.write_text(json.dumps(document))
-    process = await trio.lowlevel.open_process(
-        [REGISTRY, "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        await wait_for_port(port)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
 
 
 class TestDebianRegistry(RegistryConformance):
@@ -91,8 +40,8 @@ class TestDebianRegistry(RegistryConformance):
         return DistributionConfig(docker_config=tmp_path / "none.json", retry_delay_s=0.01)
 
     @pytest.fixture
-    async def remote(self, tmp_path: Path) -> AsyncIterator[HttpRemote]:
-        async with debian_registry(tmp_path) as address:
+    def remote(self) -> Iterator[HttpRemote]:
+        with debian_registry() as address:
             yield HttpRemote(address)
 
 
@@ -105,25 +54,26 @@ async def test_a_registry_with_users_lets_in_whom_it_knows(
     docker_config = tmp_path / "config.json"
     config = DistributionConfig(docker_config=docker_config, retry_delay_s=0.01)
     me, wrong = (Credentials(username="me", password=p) for p in ("secret", "wrong"))
-    async with (
-        debian_registry(tmp_path, more) as address,
-        DistributionRegistry.open(config, fake_host) as registry,
-    ):
-        reference = parse_reference(f"{address}/app:1")
-        for credentials in (Credentials(), wrong):
-            with pytest.raises(Unauthenticated, match="access denied for") as caught:
-                await registry.push_blob(reference, describe(LAYER), source_of(LAYER), credentials)
-            assert caught.value.help == f"docker login {address}"
-        assert (
-            await registry.push_blob(reference, describe(LAYER), source_of(LAYER), me) == "pushed"
-        )
-        assert await registry.login(attrs.evolve(me, server_address=address)) == ""
-        with pytest.raises(Unauthenticated, match="failed with status: 401"):
-            await registry.login(attrs.evolve(wrong, server_address=address))
-        known = {"auths": {address: {"username": "me", "password": "secret"}}}
-        docker_config.write_text(json.dumps(known))
-        async with registry.blob(reference, describe(LAYER), Credentials()) as parts:
-            assert b"".join([part async for part in parts]) == LAYER
+    with debian_registry(more) as address:
+        async with DistributionRegistry.open(config, fake_host) as registry:
+            reference = parse_reference(f"{address}/app:1")
+            for credentials in (Credentials(), wrong):
+                with pytest.raises(Unauthenticated, match="access denied for") as caught:
+                    await registry.push_blob(
+                        reference, describe(LAYER), source_of(LAYER), credentials
+                    )
+                assert caught.value.help == f"docker login {address}"
+            assert (
+                await registry.push_blob(reference, describe(LAYER), source_of(LAYER), me)
+                == "pushed"
+            )
+            assert await registry.login(attrs.evolve(me, server_address=address)) == ""
+            with pytest.raises(Unauthenticated, match="failed with status: 401"):
+                await registry.login(attrs.evolve(wrong, server_address=address))
+            known = {"auths": {address: {"username": "me", "password": "secret"}}}
+            docker_config.write_text(json.dumps(known))
+            async with registry.blob(reference, describe(LAYER), Credentials()) as parts:
+                assert b"".join([part async for part in parts]) == LAYER
 
 
 async def test_a_registry_with_its_own_certificate_is_spoken_to_on_loopback(
@@ -142,11 +92,9 @@ async def test_a_registry_with_its_own_certificate_is_spoken_to_on_loopback(
     )
     tls = {"http": {"tls": {"certificate": str(certificate), "key": str(key)}}}
     config = DistributionConfig(docker_config=tmp_path / "none.json", retry_delay_s=0.01)
-    async with (
-        debian_registry(tmp_path, tls) as address,
-        DistributionRegistry.open(config, fake_host) as registry,
-    ):
-        reference = parse_reference(f"{address}/app:1")
-        await registry.push_blob(reference, describe(LAYER), source_of(LAYER), Credentials())
-        async with registry.blob(reference, describe(LAYER), Credentials()) as parts:
-            assert b"".join([part async for part in parts]) == LAYER
+    with debian_registry(tls) as address:
+        async with DistributionRegistry.open(config, fake_host) as registry:
+            reference = parse_reference(f"{address}/app:1")
+            await registry.push_blob(reference, describe(LAYER), source_of(LAYER), Credentials())
+            async with registry.blob(reference, describe(LAYER), Credentials()) as parts:
+                assert b"".join([part async for part in parts]) == LAYER

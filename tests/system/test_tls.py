@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from daemon_harness.daemon import Daemon, free_port, until
+from daemon_harness.daemon import Daemon, until
+from daemon_harness.ports import free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 

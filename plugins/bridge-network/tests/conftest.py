@@ -10,8 +10,10 @@ import os
 import secrets
 import socket
 import subprocess
+import threading  # noqa: TID251 - only its barrier
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -63,14 +65,42 @@ def shell() -> Callable[[str], str]:
 
 @pytest.fixture
 def own_network() -> Iterator[None]:
-    """Put the main thread, and all threads that the test starts, into a namespace of its own."""
+    """Put this process, and all threads that the test starts, into a namespace of its own."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         _check(_libc.unshare(_CLONE_NEWNET))
+        _gather_threads()
         yield
     finally:
         _check(_libc.setns(home, _CLONE_NEWNET))
+        _gather_threads()
         os.close(home)
+
+
+def _gather_threads() -> None:
+    """Bring the threads that trio keeps for a while to the namespace of the main thread.
+
+    Whoever borrowed one of them later would be elsewhere: a program that the next test starts would
+    listen in the namespace of this one.
+    """
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    number = len(list(Path("/proc/self/task").iterdir()))
+    all_there = threading.Barrier(number, timeout=30)
+
+    def come() -> None:
+        _check(_libc.setns(here, _CLONE_NEWNET))
+        all_there.wait()  # so that each of them is borrowed once
+
+    async def gather() -> None:
+        limiter = trio.CapacityLimiter(number)
+        async with trio.open_nursery() as nursery:
+            for _ in range(number):
+                nursery.start_soon(partial(trio.to_thread.run_sync, come, limiter=limiter))
+
+    try:
+        trio.run(gather)
+    finally:
+        os.close(here)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """ADD of git repositories, from a git server on loopback."""
 
 import os
-import socket
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+from daemon_harness.ports import free_port
 
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.plugins.dockerfile_builder.git_source import GitSource, parse_git
@@ -95,9 +95,7 @@ async def repository(tmp_path, nursery):
     first = git(folder, "rev-parse", "HEAD")
     (folder / "docs/a.md").write_text("two")
     git(folder, "commit", "-q", "-am", "two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = ["--export-all", "--reuseaddr", "--listen=127.0.0.1", f"--port={port}"]
     server = await trio.lowlevel.open_process(
         ["git", "daemon", *words, f"--base-path={tmp_path}/served", f"{tmp_path}/served"],

@@ -22,6 +22,7 @@ import pytest
 import trio
 
 from daemon_harness.leftovers import Traces, mounts_below, processes_of, remove_empty_groups
+from daemon_harness.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 LINKSPAN = Path(sys.executable).parent / "linkspan"
@@ -55,13 +56,6 @@ def until(what: str, look: Callable[[], T | None], *, within_s: float = PATIENCE
         if time.monotonic() > deadline:
             pytest.fail(f"within {within_s:g} s: {what}; last seen: {found!r}")
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Daemon:

@@ -1,11 +1,15 @@
 """The example pipeline, and pipelines like it: sent on, killed in the middle, looked at."""
 
+import os
 import shutil
+import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from daemon_harness.daemon import ROOT, Daemon, free_port, until
+from daemon_harness.daemon import ROOT, Daemon, until
 from daemon_harness.load import get
+from daemon_harness.ports import free_port
 
 
 def copy_pipeline(folder: Path) -> Path:
@@ -44,6 +48,50 @@ class Ship:
         found = self.daemon.json("service", "ps", "web")
         return [task for task in found if task["Status"]["State"] == "running"]
 
+    def wait_settled(self) -> None:
+        """Wait until no update or way back goes on and no task is being replaced."""
+        until("the service is settled", self._settled)
+
+    def _settled(self) -> bool:
+        service = self.daemon.get("/services/web")
+        replicas = service["Spec"]["Mode"]["Replicated"]["Replicas"]
+        tasks = [t for t in self._all_tasks() if t["Status"]["State"] == "running"]
+        going_on = (service.get("UpdateStatus") or {}).get("State", "completed")
+        return (
+            going_on in ("completed", "rollback_completed")
+            and len(tasks) == replicas
+            and all(task["DesiredState"] == "running" for task in tasks)
+        )
+
+    def _all_tasks(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.daemon.get('/tasks?filters={"service":["web"]}')
+        return found
+
+    def kill_a_task(self) -> tuple[dict[str, Any], float]:
+        """Kill the process of a task; its record in the end, and how long until another ran in its place.
+
+        The time is in seconds, from the kill until the daemon started the other's process.
+        """
+        self.wait_settled()
+        victim = self.tasks()[0]
+        before = {task["ID"] for task in self._all_tasks()}
+        pid = self.daemon.state(_container(victim))["Pid"]
+        killed = datetime.now(UTC)
+        os.kill(pid, signal.SIGKILL)
+
+        def replacement() -> dict[str, Any] | None:
+            for task in self._all_tasks():
+                new = task["ID"] not in before and task["Slot"] == victim["Slot"]
+                if new and task["Status"]["State"] == "running":
+                    return task
+            return None
+
+        found = until("a replacement runs", replacement)
+        started = self.daemon.state(_container(found))["StartedAt"]
+        took = datetime.fromisoformat(started[:26].rstrip("Z") + "+00:00") - killed
+        (ended,) = (task for task in self._all_tasks() if task["ID"] == victim["ID"])
+        return ended, took.total_seconds()
+
     def answers(self, times: int = 40) -> set[str]:
         """The distinct answers to some requests: which version, which replica."""
         return {get(self.port).strip() for _ in range(times)}
@@ -76,6 +124,10 @@ class Ship:
         old, new = _finished(before), _finished(after)
         assert old, "nothing had ended yet"
         return [step for step in old if new.get(step) != old[step]]
+
+
+def _container(task: dict[str, Any]) -> str:
+    return str(task["Status"]["ContainerStatus"]["ContainerID"])
 
 
 def _finished(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
