@@ -20,7 +20,6 @@ from linkspan.workflows.expressions.functions import FUNCTIONS
 from linkspan.workflows.loading import keys
 from linkspan.workflows.reader import Keys
 from linkspan.workflows.triggers import NAMES
-from linkspan.workflows.unbuilt import UNBUILT
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -147,12 +146,3 @@ def test_every_function_and_trigger_of_the_language_is_on_the_page() -> None:
     text = (REFERENCE / "pipelines.md").read_text()
     assert [name for name in FUNCTIONS if f"{name}(" not in text] == []
     assert [name for name in NAMES if f"`on.{name}`" not in text] == []
-
-
-def test_what_is_not_carried_out_is_said_and_nothing_else_is() -> None:
-    text = (REFERENCE / "pipelines.md").read_text()
-    said = [line for line in text.splitlines() if "not carried out yet" in line]
-    for name in UNBUILT:
-        key = name.partition(".")[2]
-        assert any(line.startswith(f"| `{key}` |") for line in said), name
-    assert len(said) == len(UNBUILT)

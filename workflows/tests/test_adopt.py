@@ -10,7 +10,6 @@ from linkspan.core.plugins.registry import PluginRegistry
 from linkspan.workflows.adopting.detect import Source, adopt, find_sources, kind_of
 from linkspan.workflows.adopting.expressions import condition, script, translate
 from linkspan.workflows.check import check
-from linkspan.workflows.unbuilt import UNBUILT
 from linkspan.workflows.verbs import Verbs
 
 VERBS = Verbs(PluginRegistry().discover().manifests.values())
@@ -159,23 +158,22 @@ def put(folder, name):
     return path.relative_to(folder)
 
 
-def adopted(folder, name, unbuilt=()):
+def adopted(folder, name):
     path = put(folder, name)
     source = Source(path=path, kind=kind_of(path, CORPUS[name]))
-    return adopt(source, folder, VERBS, unbuilt)
+    return adopt(source, folder, VERBS)
 
 
-@pytest.mark.parametrize("unbuilt", [UNBUILT, frozenset()], ids=["today", "whole language"])
 @pytest.mark.parametrize("name", CORPUS)
-def test_what_is_adopted_lints_clean(folder, name, unbuilt):
-    result = adopted(folder, name, unbuilt)
-    found = check(result.text, ".linkspan/x.yaml", VERBS, unbuilt=unbuilt)
+def test_what_is_adopted_lints_clean(folder, name):
+    result = adopted(folder, name)
+    found = check(result.text, ".linkspan/x.yaml", VERBS)
     assert [d.headline for d in found.errors] == [], result.text
 
 
 def test_a_github_workflow_keeps_its_jobs_and_lists_what_it_lost(folder):
     result = adopted(folder, ".github/workflows/ci.yml")
-    workflow = check(result.text, "x.yaml", VERBS, unbuilt=()).workflow
+    workflow = check(result.text, "x.yaml", VERBS).workflow
     test, image = workflow.jobs["test"], workflow.jobs["image"]
     assert [cell.key for cell in test.strategy.matrix.cells] == ["3.10-linux", "3.11-linux"]
     assert test.timeout_s == 900
@@ -211,7 +209,7 @@ def test_a_github_workflow_keeps_its_jobs_and_lists_what_it_lost(folder):
 
 def test_a_compose_file_is_built_and_deployed_in_the_order_of_its_needs(folder):
     result = adopted(folder, "compose.yaml")
-    workflow = check(result.text, "x.yaml", VERBS, unbuilt=()).workflow
+    workflow = check(result.text, "x.yaml", VERBS).workflow
     assert result.name == "shop"
     (build,) = workflow.jobs["build"].steps
     assert build.settings["context"] == "web"
@@ -227,7 +225,7 @@ def test_a_compose_file_is_built_and_deployed_in_the_order_of_its_needs(folder):
 
 def test_a_woodpecker_pipeline_becomes_one_job(folder):
     result = adopted(folder, ".woodpecker.yaml")
-    workflow = check(result.text, "x.yaml", VERBS, unbuilt=()).workflow
+    workflow = check(result.text, "x.yaml", VERBS).workflow
     job = workflow.jobs["pipeline"]
     assert [step.name for step in job.steps] == ["test", "clean"]
     assert job.steps[0].run == "go vet ./...\ngo test ./..."
@@ -239,7 +237,7 @@ def test_a_woodpecker_pipeline_becomes_one_job(folder):
 
 def test_a_dockerfile_is_built_and_what_it_exposes_is_deployed(folder):
     result = adopted(folder, "Dockerfile")
-    workflow = check(result.text, "x.yaml", VERBS, unbuilt=()).workflow
+    workflow = check(result.text, "x.yaml", VERBS).workflow
     assert workflow.jobs["deploy"].steps[0].settings["ports"] == ("8080:8080",)
     (loss,) = result.losses
     assert (loss.place, loss.what) == ("Dockerfile:3", "EXPOSE 53/udp")

@@ -160,7 +160,7 @@ async def test_why_names_what_changed_since_the_last_green_run_the_likely_first(
     assert (first["subject"], first["likely"]) == ("pipeline", True)
     assert "DATABASE_URL: x" in first["before"]
     assert {"subject": "sources", "what": "hello.txt"}.items() <= said["differences"][1].items()
-    assert said["same"] == ["inputs", "git", "plugins", "images", "settings"]
+    assert said["same"] == ["inputs", "git", "plugins", "drivers", "images", "settings"]
 
 
 async def test_why_without_a_green_run_says_so(bench):

@@ -15,8 +15,8 @@ HEAD = "linkspan: v1\ndefaults: {image: busybox}\n"
 GOOD = HEAD + "jobs:\n  a: {steps: [{run: x}]}\n"
 
 
-def found(data, unbuilt=()):
-    return check(data, "f.yaml", NONE, unbuilt=unbuilt).diagnostics
+def found(data):
+    return check(data, "f.yaml", NONE).diagnostics
 
 
 def ids(data):

@@ -14,7 +14,7 @@ inputs: {title: {type: string, default: x, untrusted: true}, fine: {type: string
 
 
 def ids(jobs):
-    return [d.id for d in check(HEAD + jobs, "f.yaml", VERBS, unbuilt=()).errors]
+    return [d.id for d in check(HEAD + jobs, "f.yaml", VERBS).errors]
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,7 @@ def test_where_it_may_not_go_it_is_refused(jobs, expected):
     ],
 )
 def test_habits_of_other_tools_get_their_answer(text, help_):
-    found = check(
-        f"linkspan: v1\ndefaults: {{image: x}}\n{text}", "f.yaml", VERBS, unbuilt=()
-    ).errors
+    found = check(f"linkspan: v1\ndefaults: {{image: x}}\n{text}", "f.yaml", VERBS).errors
     assert [d.id for d in found] == ["LS1009"]
     assert help_ in " ".join(found[0].helps)
 
@@ -125,4 +123,4 @@ def test_depends_on_of_a_service_and_a_wrapped_if_are_no_fault():
         "linkspan: v1\ndefaults: {image: x}\njobs: {a: {if: '${{ always() }}', steps: [{run: x}],"
         " services: {d: {image: x}, e: {image: x, depends_on: {d: {condition: service_healthy}}}}}}"
     )
-    assert check(text, "f.yaml", VERBS, unbuilt=()).errors == ()
+    assert check(text, "f.yaml", VERBS).errors == ()

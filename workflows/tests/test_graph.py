@@ -31,7 +31,7 @@ finally:
 
 
 def nodes(text=TEXT):
-    found = check(text, "f.yaml", VERBS, unbuilt=())
+    found = check(text, "f.yaml", VERBS)
     assert found.workflow is not None
     return nodes_of(found.workflow)
 

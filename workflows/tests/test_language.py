@@ -11,7 +11,6 @@ from linkspan.workflows.cron import CronInvalid, parse_cron
 from linkspan.workflows.files import DiskFiles, SentFiles
 from linkspan.workflows.matrix import MAX_CELLS
 from linkspan.workflows.model import LoadArtifact, OnFailure, Retry
-from linkspan.workflows.unbuilt import UNBUILT
 from linkspan.workflows.versions import Range, RangeInvalid
 
 HEAD = "linkspan: v1\ndefaults: {image: busybox}\n"
@@ -20,13 +19,13 @@ SHORT = "jobs: {a: {steps: [{run: x}]}}"
 
 def whole(text, files=None):
     fetch = SentFiles(files or {})
-    found = check(HEAD + text, "dir/f.yaml", VERBS, fetch=fetch, unbuilt=())
+    found = check(HEAD + text, "dir/f.yaml", VERBS, fetch=fetch)
     assert [d.headline for d in found.diagnostics] == []
     return found.workflow
 
 
-def faults(text, files=None, unbuilt=()):
-    found = check(HEAD + text, "dir/f.yaml", VERBS, fetch=SentFiles(files or {}), unbuilt=unbuilt)
+def faults(text, files=None):
+    found = check(HEAD + text, "dir/f.yaml", VERBS, fetch=SentFiles(files or {}))
     return [(d.id, d.place) for d in found.diagnostics]
 
 
@@ -398,7 +397,7 @@ def test_files_outside_of_the_workspace_are_not_read(tmp_path, monkeypatch):
     monkeypatch.chdir(inside)
     for ref in ("../secret.yaml", "./link.yaml", "./none.yaml", "./"):
         text = f"{HEAD}jobs: {{a: {{uses: {ref}}}}}"
-        found = check(text, "f.yaml", VERBS, fetch=DiskFiles(inside), unbuilt=()).diagnostics
+        found = check(text, "f.yaml", VERBS, fetch=DiskFiles(inside)).diagnostics
         assert [d.id for d in found] == ["LS1017"], ref
 
 
@@ -430,26 +429,3 @@ def test_no_text_makes_a_range_raise_anything_else(wanted, version):
     except RangeInvalid:
         return
     found.holds(version)
-
-
-# what is not built
-
-
-def test_what_is_not_built_is_refused_by_name_and_typed_all_the_same():
-    text = "jobs: {a: {lock: [x], steps: [{run: x}]}}"
-    assert faults(text, unbuilt={"job.lock"}) == [
-        ("LS1016", "dir/f.yaml:3:12"),
-        ("LS1010", "dir/f.yaml:3:18"),
-    ]
-
-
-def test_the_switch_names_only_what_there_is():
-    from linkspan.workflows.expressions.functions import FUNCTIONS
-    from linkspan.workflows.loading import keys
-    from linkspan.workflows.reader import Keys
-    from linkspan.workflows.triggers import NAMES
-
-    known = {f"{t.table}.{k}" for t in vars(keys).values() if isinstance(t, Keys) for k in t.known}
-    known |= {f"trigger.{name}" for name in NAMES} | {f"function.{name}" for name in FUNCTIONS}
-    known |= {"on-failure.pause"} | {name for name in UNBUILT if name.startswith("verb.")}
-    assert known >= UNBUILT

@@ -16,7 +16,7 @@ HEAD = "linkspan: v1\ndefaults: {image: busybox}\n"
 
 
 def mended(text, verbs=VERBS):
-    return mend(text, "f.yaml", lambda new: check(new, "f.yaml", verbs, unbuilt=()).diagnostics)
+    return mend(text, "f.yaml", lambda new: check(new, "f.yaml", verbs).diagnostics)
 
 
 @pytest.mark.parametrize(

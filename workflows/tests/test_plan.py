@@ -82,7 +82,7 @@ class Desk:
 
     async def plan(self, text, **inputs):
         whole = f"linkspan: v1\ndefaults: {{image: img}}\n{text}"
-        checked = check(whole, "p.yaml", VERBS, unbuilt=())
+        checked = check(whole, "p.yaml", VERBS)
         assert checked.workflow is not None
         circumstances = Circumstances(
             workspace=self.workspace,
@@ -217,7 +217,7 @@ async def test_where_images_are_pushed_to_must_let_us(desk):
     desk.host.drivers["step", "push"] = desk.roll
     desk.host.drivers["registry", ""].password = "x"
     text = "linkspan: v1\njobs: {a: {steps: [{uses: push, with: {image: img, tags: ['r.example.test/a:1']}}]}}"
-    checked = check(text, "p.yaml", verbs, unbuilt=())
+    checked = check(text, "p.yaml", verbs)
     about = Circumstances(workspace=desk.workspace, given={}, inputs={}, git={}, digest="")
 
     async def problems():

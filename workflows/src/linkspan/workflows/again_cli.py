@@ -22,6 +22,7 @@ from linkspan.workflows.cli import (
     junit_option,
     records,
     run_argument,
+    use_option,
     user_name,
 )
 
@@ -46,6 +47,7 @@ from linkspan.workflows.cli import (
 @click.option("--fresh", is_flag=True, help="With the pipeline and the sources as they are now")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="Another value")
 @break_option
+@use_option
 @junit_option
 @detach_option
 def rerun(
@@ -56,6 +58,7 @@ def rerun(
     fresh: bool,
     inputs: tuple[str, ...],
     breaks: tuple[str, ...],
+    use: tuple[str, ...],
     junit: str | None,
     detach: bool,
 ) -> int:
@@ -66,6 +69,7 @@ def rerun(
         "failed": failed,
         "from": start,
         "inputs": key_values(inputs, "--input"),
+        "use": key_values(use, "--use"),
         "by": user_name(),
         "breaks": list(breaks),
     }

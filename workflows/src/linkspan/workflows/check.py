@@ -1,6 +1,8 @@
 """Everything that is wrong with a pipeline, before anything runs: one list, in the order written."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Final
 
 import attrs
 
@@ -11,9 +13,9 @@ from linkspan.workflows.loading import Fetch, load
 from linkspan.workflows.model import Workflow
 from linkspan.workflows.parse import ParseFailed, decode, parse
 from linkspan.workflows.reader import Reader
-from linkspan.workflows.unbuilt import UNBUILT
 from linkspan.workflows.verbs import Verbs
 
+_NO_CHOICE: Final[Mapping[str, str]] = MappingProxyType({})
 MAX_SHOWN = 20
 """Faults listed at once; more of them are mostly echoes of the first ones."""
 
@@ -42,7 +44,7 @@ def check(
     verbs: Verbs,
     *,
     fetch: Fetch | None = None,
-    unbuilt: Collection[str] = UNBUILT,
+    use: Mapping[str, str] = _NO_CHOICE,
 ) -> Checked:
     """Read and check a pipeline; nothing is run and no plugin is imported.
 
@@ -51,14 +53,14 @@ def check(
         file: Its path, for messages.
         verbs: What the installed plugins answer.
         fetch: Gets other files that it names; without it, naming one is a fault.
-        unbuilt: What is refused because nothing carries it out yet.
+        use: Role → driver, as whoever starts it has chosen; it goes before the pipeline's own `use`.
     """
     try:
         text = data if isinstance(data, str) else decode(data, file)
         document = parse(text, file)
     except ParseFailed as failed:
         return Checked(workflow=None, diagnostics=tuple(failed.diagnostics))
-    workflow, readers = load(document, verbs, fetch=fetch, unbuilt=unbuilt)
+    workflow, readers = load(document, verbs, fetch=fetch, use=use)
     if workflow is not None:
         by_file = {reader.document.file: reader for reader in readers}
         Checker(workflow, by_file, verbs).check()

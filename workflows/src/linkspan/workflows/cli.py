@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from linkspan.core.cli.progress import Display
 
 BASE: Final = "/linkspan/v1/runs"
+_NO_CHOICE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def _complete_runs(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -48,6 +50,13 @@ break_option = click.option(
     multiple=True,
     metavar="WHERE",
     help="Hold it there for you to look around: on-failure, before:STEP, after:STEP",
+)
+use_option = click.option(
+    "--use",
+    "use",
+    multiple=True,
+    metavar="ROLE=DRIVER",
+    help="Who plays a role, whatever the pipeline says: volume=nfs",
 )
 detach_option = click.option(
     "-d", "--detach", is_flag=True, help="Print the id and leave it running"
@@ -87,6 +96,7 @@ detach_option = click.option(
 @click.option(
     "--untrusted", is_flag=True, help="Scripts only: no secrets, verbs, mounts or network"
 )
+@use_option
 @junit_option
 @detach_option
 def run(
@@ -100,6 +110,7 @@ def run(
     step: str,
     breaks: tuple[str, ...],
     untrusted: bool,
+    use: tuple[str, ...],
     junit: str | None,
     detach: bool,
 ) -> int:
@@ -108,7 +119,7 @@ def run(
     from linkspan.workflows.commands.plan import read_plan
     from linkspan.workflows.commands.reading import find, read
 
-    if (file is None) == (plan is None) or (plan is not None and (inputs or only or step)):
+    if (file is None) == (plan is None) or (plan is not None and (inputs or only or step or use)):
         raise Failure(
             "a run takes a pipeline, or a plan with its inputs",
             id="LS0004",
@@ -127,10 +138,12 @@ def run(
     kept = None if plan is None else read_plan(plan)
     path = find(kept["file"] if kept else str(file))
     given = kept["given"] if kept else key_values(inputs, "--input")
-    workflow = refuse_faults(path, read(path), given)
+    chosen = kept.get("use", {}) if kept else key_values(use, "--use")
+    workflow = refuse_faults(path, read(path), given, chosen)
     body = {
         **body_of(path, workflow, workspace, all_files=all_files),
         "inputs": given,
+        "use": chosen,
         "only": only or step,
         "untrusted": untrusted,
         "plan": kept or {},
@@ -163,7 +176,9 @@ def user_name() -> str:
         return ""
 
 
-def refuse_faults(path: Path, data: bytes, given: Mapping[str, str]) -> Any:
+def refuse_faults(
+    path: Path, data: bytes, given: Mapping[str, str], use: Mapping[str, str] = _NO_CHOICE
+) -> Any:
     """The pipeline; faults of the file and of the inputs need no daemon to be told."""
     from linkspan.core.cli.failure import Rendered
     from linkspan.sdk.diagnostics import render_all
@@ -171,7 +186,7 @@ def refuse_faults(path: Path, data: bytes, given: Mapping[str, str]) -> Any:
     from linkspan.workflows.commands import reading
     from linkspan.workflows.inputs import read_inputs
 
-    checked = reading.checked(path, data, reading.installed())
+    checked = reading.checked(path, data, reading.installed(), use)
     if checked.errors or checked.workflow is None:
         shown = checked.diagnostics[:MAX_SHOWN]
         raise Rendered(render_all(shown), len(checked.errors))
@@ -189,7 +204,7 @@ def begin(
     try:
         started = start()
     except ApiError as error:
-        wrong = error.code in ("invalid_pipeline", "invalid_input", "breakpoint")
+        wrong = error.code in ("invalid_pipeline", "invalid_input", "invalid_use", "breakpoint")
         failure = of_error(error)
         failure.status = USAGE if wrong else failure.status
         if error.code == "plan_stale":

@@ -12,10 +12,12 @@ import attrs
 
 from linkspan.sdk.diagnostics import Diagnostic, render_all
 from linkspan.sdk.errors import DataLoss, InvalidArgument
+from linkspan.sdk.host import Host
 from linkspan.workflows.again import Again
 from linkspan.workflows.archive import PIPELINE
 from linkspan.workflows.breakpoints import check_breaks
 from linkspan.workflows.check import MAX_SHOWN, check
+from linkspan.workflows.choosing import check_choices, not_open
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.files import SentFiles
 from linkspan.workflows.journal import VERSION
@@ -57,6 +59,7 @@ class NewRun:
         only: ``JOB`` or ``JOB/STEP``: nothing else runs; empty for all.
         untrusted: It may run scripts, without a way out of their network, and nothing else.
         plan: A kept plan that the run must follow; None for a run without one.
+        use: Role → driver, before what the pipeline says.
         breaks: Where it is held for whoever debugs it: ``on-failure``, ``before:STEP``, ``after:STEP``.
     """
 
@@ -73,6 +76,7 @@ class NewRun:
     untrusted: bool = False
     plan: Mapping[str, Json] | None = None
     breaks: tuple[str, ...] = ()
+    use: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -85,6 +89,7 @@ class Rerun:
         fresh: Text and sources of today; None for the recorded ones.
         by: Who asks.
         breaks: Where it is held for whoever debugs it.
+        use: Drivers for roles, in addition to those that the run was given.
     """
 
     again: Again = Again()
@@ -92,9 +97,12 @@ class Rerun:
     fresh: NewRun | None = None
     by: str = ""
     breaks: tuple[str, ...] = ()
+    use: Mapping[str, str] = attrs.field(factory=dict)
 
 
-def checked(text: str, others: Mapping[str, str], file: str, verbs: Verbs) -> Workflow:
+def checked(
+    text: str, others: Mapping[str, str], file: str, verbs: Verbs, use: Mapping[str, str]
+) -> Workflow:
     """A pipeline that can run. Blocks.
 
     Args:
@@ -102,15 +110,25 @@ def checked(text: str, others: Mapping[str, str], file: str, verbs: Verbs) -> Wo
         others: The other files that it is made of.
         file: Its path, for messages.
         verbs: What the installed plugins answer.
+        use: Role → driver, before what the pipeline says.
 
     Raises:
         InvalidPipeline: It has errors.
+        InvalidArgument: No plugin plays a role so; code ``invalid_use``.
     """
+    check_choices(use, verbs)
     with _no_collection():
-        found = check(text, file, verbs, fetch=SentFiles(others))
+        found = check(text, file, verbs, fetch=SentFiles(others), use=use)
     if found.workflow is None or found.errors:
         raise InvalidPipeline(found.errors or found.diagnostics)
     return found.workflow
+
+
+def refuse_not_open(host: Host, workflow: Workflow) -> None:
+    """Raise InvalidPipeline if it, or one that it calls, chooses a driver that this daemon has not open."""
+    faults = not_open(host, workflow)
+    if faults:
+        raise InvalidPipeline(faults)
 
 
 @contextmanager
@@ -142,7 +160,8 @@ def creation(run_id: str, workflow: Workflow, new: NewRun, verbs: Verbs) -> dict
     Raises:
         InvalidArgument: A breakpoint names no step; code ``breakpoint``.
     """
-    units = list(Frame(workflow).everything())
+    frame = Frame(workflow)
+    units = list(frame.everything())
     check_breaks(new.breaks, units)
     used = {step.verb for unit in units for step in unit.job.all_steps() if step.verb}
     return {
@@ -160,6 +179,8 @@ def creation(run_id: str, workflow: Workflow, new: NewRun, verbs: Verbs) -> dict
         "only": new.only,
         "untrusted": new.untrusted,
         **({"breaks": list(new.breaks)} if new.breaks else {}),
+        **({"use": dict(new.use)} if new.use else {}),
+        **({"drivers": chosen} if (chosen := dict(frame.use)) else {}),
     }
 
 

@@ -76,6 +76,7 @@ async def _changes(run: Run, unit: Unit, step: Step, scope: Scope) -> list[Mappi
             verb=step.verb,
             settings=settings,
             workspace=run.folder / "source",
+            use=unit.frame.use,
         )
     )
     return [attrs.asdict(change) for change in planned.changes]

@@ -184,6 +184,7 @@ class JobRunner:
         sidecars = Sidecars(
             run=self.run,
             job=self.job,
+            use=self.unit.frame.use,
             progress=self._progress,
             say=job_log.add,
         )

@@ -72,7 +72,8 @@ class JobFiles:
 
     def _volumes(self, scope: Scope) -> list[Mount]:
         texts = [resolve_text(text, scope) for text in self.unit.job.volumes]
-        return [mount_of(text, self.workspace) for text in texts]
+        driver = self.unit.frame.use.get("volume", "")
+        return [mount_of(text, self.workspace, driver) for text in texts]
 
     def _cache(self, number: int, cache: Cache, scope: Scope, *, restore: bool) -> list[Mount]:
         path = resolve_text(cache.path, scope)

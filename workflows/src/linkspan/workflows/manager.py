@@ -33,7 +33,15 @@ from linkspan.workflows.breakpoints import (
 )
 from linkspan.workflows.config import WorkflowsConfig
 from linkspan.workflows.containers import remove_container, remove_leftovers
-from linkspan.workflows.creating import NewRun, Rerun, checked, creation, prepare, recorded
+from linkspan.workflows.creating import (
+    NewRun,
+    Rerun,
+    checked,
+    creation,
+    prepare,
+    recorded,
+    refuse_not_open,
+)
 from linkspan.workflows.expiry import Expiry
 from linkspan.workflows.expressions import EvaluationFailed, Scope
 from linkspan.workflows.expressions.types import Json
@@ -239,7 +247,7 @@ class RunManager:
         If cancelled: the run is either started or leaves nothing.
         """
         workflow = await trio.to_thread.run_sync(
-            checked, new.text, new.others, new.file, self._verbs
+            checked, new.text, new.others, new.file, self._verbs, new.use
         )
         if new.trigger == "manual" and not workflow.triggers.manual:
             raise InvalidArgument(
@@ -265,9 +273,10 @@ class RunManager:
         run_id = self._ended_run(ref)
         old = self.archive.ended[run_id]
         new = await self._recorded(old, wish) if wish.fresh is None else wish.fresh
-        new = attrs.evolve(new, breaks=wish.breaks)
+        use = {**old.created.get("use", {}), **wish.use}
+        new = attrs.evolve(new, breaks=wish.breaks, use=use)
         workflow = await trio.to_thread.run_sync(
-            checked, new.text, new.others, new.file, self._verbs
+            checked, new.text, new.others, new.file, self._verbs, new.use
         )
         inputs = read_inputs(workflow, wish.inputs, recorded=old.created["inputs"])
         kept = again.keep(old, wish.again, creation("", workflow, new, self._verbs)["jobs"])
@@ -305,6 +314,7 @@ class RunManager:
     ) -> dict[str, Json]:
         if new.untrusted:
             refuse_untrusted(workflow, self._config.untrusted_verbs)
+        refuse_not_open(self._host, workflow)
         self._refuse_conflict(workflow, new, inputs)
         run_id = self.archive.new_id(self._active)
         created = {**creation(run_id, workflow, new, self._verbs), "inputs": dict(inputs)}
@@ -403,13 +413,14 @@ class RunManager:
         """A run that has ended, ready to go on."""
         folder = self._folder / state.id
         workflow = await trio.to_thread.run_sync(self._read, folder, state.created)
+        refuse_not_open(self._host, workflow)
         await remove_leftovers(self._host.engine, state.id)
         journal, records = await Journal.open(folder / JOURNAL)
         return self._run(workflow, folder, Recorder(journal, records, self._gate))
 
     def _read(self, folder: Path, created: Mapping[str, Json]) -> Workflow:
         text, others = recorded(folder, created["digest"])
-        return checked(text, others, created["file"], self._verbs)
+        return checked(text, others, created["file"], self._verbs, created.get("use", {}))
 
     async def decide(
         self, ref: str, vote: str, voter: Voter, *, place: str = "", comment: str = ""

@@ -1,7 +1,6 @@
 """A pipeline as checked: what the runner works from. Every value is frozen.
 
-The whole language (v1) is here. What the runner cannot do yet is refused before a run (LS1016); which
-that is stands in ``unbuilt``, and nowhere else. ``span`` fields say where a thing was written; they do
+The whole language (v1) is here. ``span`` fields say where a thing was written; they do
 not take part in comparisons.
 """
 
@@ -83,11 +82,15 @@ class Secret:
 
 @attrs.frozen(kw_only=True)
 class Choice:
-    """An entry of ``use``: which driver plays a role."""
+    """An entry of ``use``: which driver plays a role.
+
+    Attributes:
+        span: None if whoever starts the pipeline has chosen, and the file says nothing.
+    """
 
     role: str
     driver: str
-    span: Span = _span()
+    span: Span | None = _maybe_span()
 
 
 @attrs.frozen(kw_only=True)

@@ -15,12 +15,13 @@ _PORT: Final = re.compile(
 _PROTOCOLS: Final[dict[str, Protocol]] = {"tcp": "tcp", "udp": "udp", "sctp": "sctp"}
 
 
-def mount_of(text: str, workspace: Path) -> Mount:
+def mount_of(text: str, workspace: Path, driver: str = "") -> Mount:
     """``NAME:/path``, ``./folder:/path``, ``/folder:/path`` or ``/path``, with ``:ro`` or without.
 
     Args:
         text: The volume.
         workspace: What ``./`` is relative to.
+        driver: Of a volume; empty for the usual one.
 
     Raises:
         InvalidArgument: It has another form, or leads out of the workspace; code ``volume``.
@@ -44,7 +45,9 @@ def mount_of(text: str, workspace: Path) -> Mount:
     kind = "bind" if source.startswith("/") else "volume"
     if kind == "bind":
         return Mount(type="bind", source=source, target=target, read_only=read_only)
-    return Mount(type="volume", source=source, target=target, read_only=read_only)
+    return Mount(
+        type="volume", source=source, target=target, read_only=read_only, volume_driver=driver
+    )
 
 
 def port_of(text: str) -> PortBinding:

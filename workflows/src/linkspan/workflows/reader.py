@@ -16,7 +16,6 @@ from linkspan.sdk.units import parse_duration, parse_size
 from linkspan.workflows.expressions import ExpressionInvalid, parse
 from linkspan.workflows.expressions.faults import ExpressionFault
 from linkspan.workflows.parse import Document, Field, Mapping, Node, Scalar, Sequence
-from linkspan.workflows.unbuilt import UNBUILT
 from linkspan.workflows.values import (
     OPEN,
     Expression,
@@ -40,7 +39,7 @@ class Keys:
     """The keys of one kind of table.
 
     Attributes:
-        table: Its name in ``unbuilt``.
+        table: Its name.
         known: Those of the language.
         foreign: Habits of other tools: key → what to write here.
     """
@@ -53,20 +52,9 @@ class Keys:
 class Reader:
     """Reads the nodes of one document and gathers what is wrong with them."""
 
-    def __init__(self, document: Document, *, unbuilt: Collection[str] = UNBUILT) -> None:
-        """Make a reader.
-
-        Args:
-            document: What is read.
-            unbuilt: What is refused as not supported yet.
-        """
+    def __init__(self, document: Document) -> None:
         self.document = document
-        self.unbuilt = unbuilt
         self.diagnostics: list[Diagnostic] = []
-
-    def is_unbuilt(self, name: str) -> bool:
-        """Whether something of the language is not carried out yet."""
-        return name in self.unbuilt
 
     def labels(self, span: Span, text: str) -> tuple[Label, ...]:
         """One second place."""
@@ -155,10 +143,6 @@ class Reader:
         for name, field in found.items():
             if name in keys.known:
                 kept[name] = field
-                if self.unbuilt and f"{keys.table}.{name}" in self.unbuilt:
-                    self.fault(
-                        "LS1016", f"the key '{name}' in {what} is not supported yet", field.key
-                    )
             elif not name.startswith("x-"):
                 self._unknown_key(name, field, what, keys, found)
         return kept

@@ -11,8 +11,8 @@ GET      ``/linkspan/v1/runs/{run}/logs``   JSON lines ``{job, step, time, strea
                                             ``?job= &step= &tail=``
 POST     ``/linkspan/v1/runs/{run}/cancel`` ask it to stop; ``?kill=1`` at once
 POST     ``/linkspan/v1/runs/{run}/resume`` go on with it; ``{breaks}`` or no body
-POST     ``/linkspan/v1/runs/{run}/rerun``  start a new one like it: ``{failed, from, inputs, fresh, by,
-                                            breaks}``
+POST     ``/linkspan/v1/runs/{run}/rerun``  start a new one like it: ``{failed, from, inputs, use, fresh,
+                                            by, breaks}``
 POST     ``/linkspan/v1/runs/{run}/decide`` answer what it asks: ``{vote, place, comment, by}``
 GET      ``/linkspan/v1/runs/{run}/break``  the breakpoints at which it is held
 POST     ``/linkspan/v1/runs/{run}/break``  leave one: ``{action, script, place, by}``
@@ -213,6 +213,7 @@ def _rerun(body: Mapping[str, Json]) -> Rerun:
         fresh=None if fresh is None else new_run(fresh),
         by=_field(body, "by", str, ""),
         breaks=_breaks(body),
+        use=_texts(body, "use"),
     )
 
 
@@ -270,6 +271,7 @@ def new_run(body: Json) -> NewRun:
         untrusted=_field(body, "untrusted", bool, False),
         plan=_field(body, "plan", dict, {}) or None,
         breaks=_breaks(body),
+        use=_texts(body, "use"),
         trigger=_trigger(_field(body, "trigger", str, "manual")),
     )
 

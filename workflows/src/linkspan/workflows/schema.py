@@ -311,7 +311,7 @@ def schema_of(verbs: Verbs) -> Schema:
         "inputs": _named(_INPUT),
         "env": _ref("env"),
         "secrets": _named(_SECRET),
-        "use": _named({"type": "string"}),
+        "use": _use(verbs),
         "requires": {"type": "array", "items": _REQUIREMENT},
         "defaults": _DEFAULTS,
         "concurrency": _CONCURRENCY,
@@ -336,6 +336,13 @@ def schema_of(verbs: Verbs) -> Schema:
             "step": _step(verbs),
         },
     }
+
+
+def _use(verbs: Verbs) -> Schema:
+    if not verbs.roles:
+        return _named({"type": "string"})
+    roles = {role: _enum(*verbs.drivers_of(role)) for role in verbs.roles}
+    return {"type": "object", "properties": roles, "additionalProperties": False}
 
 
 def _step(verbs: Verbs) -> Schema:

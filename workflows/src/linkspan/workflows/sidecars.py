@@ -47,6 +47,7 @@ class Sidecars:
     """Network and services of one job; ``start`` and ``stop`` frame its steps.
 
     Attributes:
+        use: Role → driver, as the pipeline has chosen.
         say: Gets a line for each thing that happens.
         running: Service name → container id.
         contexts: What expressions see as ``services``.
@@ -54,6 +55,7 @@ class Sidecars:
 
     run: Run
     job: Job
+    use: Mapping[str, str]
     progress: ProgressSink
     say: Callable[[str], None]
     network: str = ""
@@ -90,6 +92,8 @@ class Sidecars:
         name = f"linkspan-{self.run.id}-{self.job.id.replace('[', '..').replace(']', '')}"
         with trio.CancelScope(shield=True):
             spec = NetworkSpec(name=name, labels=self.labels, internal=self.run.untrusted)
+            if "network" in self.use:
+                spec = attrs.evolve(spec, driver=self.use["network"])
             network = await self.engine.networks.create(spec)
             self.network = network.name
         for service in wanted:
@@ -162,7 +166,10 @@ class Sidecars:
             extra_hosts=service.extra_hosts,
             init=service.init or None,
             ports=tuple(port_of(text) for text in words(service.ports) or ()),
-            mounts=tuple(mount_of(text, workspace) for text in words(service.volumes) or ()),
+            mounts=tuple(
+                mount_of(text, workspace, self.use.get("volume", ""))
+                for text in words(service.volumes) or ()
+            ),
             privileged=service.privileged,
             read_only=service.read_only,
             sysctls=resolve_texts(service.sysctls, scope),

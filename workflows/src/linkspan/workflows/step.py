@@ -358,6 +358,7 @@ class StepRunner:
             parts: dict[str, Json] = {
                 "env": dict(scope.contexts["env"]),
                 "secrets": self.step.secrets,
+                **({"use": dict(use)} if (use := self.place.unit.frame.use) else {}),
             }
             if self.step.run is not None:
                 image = self.step.image or self.job.image

@@ -28,6 +28,7 @@ def intent_of(run: Run, record: Mapping[str, Json]) -> StepIntent:
         settings=record["settings"],
         workspace=run.folder_of(job) / "workspace",
         undo=record["undo"],
+        use=run.frame.by_id[job].frame.use,
     )
 
 

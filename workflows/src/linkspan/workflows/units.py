@@ -47,11 +47,16 @@ class Frame:
     Attributes:
         workflow: As written.
         prefix: Before the ids of its units.
+        use: Role → driver: what the pipeline chooses, and what the one that calls it does.
     """
 
-    def __init__(self, workflow: Workflow, prefix: str = "") -> None:
+    def __init__(
+        self, workflow: Workflow, prefix: str = "", use: Mapping[str, str] | None = None
+    ) -> None:
         self.workflow = workflow
         self.prefix = prefix
+        own = {role: choice.driver for role, choice in workflow.use.items()}
+        self.use: Mapping[str, str] = {**(use or {}), **own}
         self._by_name: dict[str, list[Unit]] = {}
         for cleanup, jobs in ((False, workflow.jobs), (True, workflow.cleanup)):
             for name, job in jobs.items():
@@ -65,7 +70,7 @@ class Frame:
             unit_id = f"{self.prefix}{name}" + ("" if cell is None else f"[{cell.key}]")
             inner = None
             if job.call is not None and job.call.workflow is not None:
-                inner = Frame(job.call.workflow, f"{unit_id}.")
+                inner = Frame(job.call.workflow, f"{unit_id}.", self.use)
             yield Unit(
                 id=unit_id,
                 name=name,

@@ -20,7 +20,8 @@ class Difference:
     """One thing that changed.
 
     Attributes:
-        subject: ``pipeline``, ``inputs``, ``git``, ``plugins``, ``images``, ``settings``, ``sources``.
+        subject: ``pipeline``, ``inputs``, ``git``, ``plugins``, ``drivers``,
+            ``images``, ``settings``, ``sources``.
         what: Which of them.
         before, after: Short texts; empty where it was not there.
         likely: The failure's own text names it.
@@ -42,6 +43,7 @@ def differences(
         *_maps("inputs", green.created.get("inputs", {}), run.created.get("inputs", {})),
         *_maps("git", green.created.get("git", {}), run.created.get("git", {})),
         *_maps("plugins", green.created.get("plugins", {}), run.created.get("plugins", {})),
+        *_maps("drivers", green.created.get("drivers", {}), run.created.get("drivers", {})),
         *_maps("images", green.images, run.images),
         *_settings(green, run),
         *_sources(green_folder / "source", folder / "source"),
@@ -53,7 +55,7 @@ def differences(
 
 def subjects_alike(found: list[Difference]) -> list[str]:
     """The subjects that are the same in both."""
-    every = ("pipeline", "inputs", "git", "plugins", "images", "settings", "sources")
+    every = ("pipeline", "inputs", "git", "plugins", "drivers", "images", "settings", "sources")
     changed = {each.subject for each in found}
     return [subject for subject in every if subject not in changed]
 

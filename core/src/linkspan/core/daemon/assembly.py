@@ -45,7 +45,7 @@ log = logging.getLogger("linkspan.daemon")
 ENGINE_ROLES = ("runtime", "content", "snapshots", "registry", "network", "volume")
 LATER_ROLES = ("builder", "state", "secrets", "scheduler", "orchestrator", "step")
 # Of these every installed driver is opened: objects, steps and pipelines name theirs.
-ALL_INSTALLED = ("network", "volume", "secrets", "step")
+ALL_INSTALLED = ("network", "volume", "builder", "secrets", "orchestrator", "step")
 ESSENTIAL = ("runtime", "content", "snapshots")
 
 

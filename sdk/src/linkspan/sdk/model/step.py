@@ -26,6 +26,7 @@ class StepIntent:
         settings: The step's ``with``, evaluated.
         undo: What the driver recorded before it acted (from ``plan``), JSON types.
         workspace: Folder of the pipeline's sources on the host.
+        use: Role → driver that the pipeline has chosen; for all other roles it is the daemon's choice.
     """
 
     run_id: str
@@ -36,6 +37,7 @@ class StepIntent:
     settings: Mapping[str, Any]
     workspace: Path
     undo: Mapping[str, Any] = attrs.field(factory=dict)
+    use: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

@@ -1,6 +1,5 @@
 """Which files of a folder can be adopted, and what each of them is."""
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Final, Literal
 
@@ -74,14 +73,13 @@ def kind_of(path: Path, content: str) -> Kind | None:
     return "compose" if "services" in keys else None
 
 
-def adopt(source: Source, folder: Path, verbs: Verbs, unbuilt: Collection[str]) -> Adopted:
+def adopt(source: Source, folder: Path, verbs: Verbs) -> Adopted:
     """Make a pipeline of a file.
 
     Args:
         source: The file.
         folder: What the pipeline's workspace will be.
         verbs: What the installed plugins answer.
-        unbuilt: What this version refuses.
 
     Raises:
         ParseFailed: The file is not YAML, too large, or not text.
@@ -94,7 +92,7 @@ def adopt(source: Source, folder: Path, verbs: Verbs, unbuilt: Collection[str]) 
     else:
         document = parse(content, file)
     name = _name(source, folder, document)
-    draft = Draft(name=name, source=document, verbs=verbs, unbuilt=unbuilt)
+    draft = Draft(name=name, source=document, verbs=verbs)
     match source.kind:
         case "dockerfile":
             context = source.path.resolve().parent

@@ -31,7 +31,6 @@ class Draft:
     """A pipeline as plain data, in the order in which it will be written.
 
     Attributes:
-        unbuilt: What this version refuses; it is listed as a loss instead of being written.
         secrets: Names that steps are granted; they are declared at the top.
         notes: What is fine, but good to know.
     """
@@ -39,7 +38,6 @@ class Draft:
     name: str
     source: Document
     verbs: Verbs
-    unbuilt: Collection[str]
     top: dict[str, Any] = attrs.field(factory=dict)
     jobs: dict[str, Any] = attrs.field(factory=dict)
     secrets: dict[str, None] = attrs.field(factory=dict)
@@ -52,14 +50,6 @@ class Draft:
         loss = Loss(place=place, what=what, why=why)
         if loss not in self.losses:
             self.losses.append(loss)
-
-    def put(self, table: dict[str, Any], kind: str, key: str, value: Any, node: Node) -> bool:
-        """Write a key of the language, unless this version refuses it; whether it was written."""
-        if f"{kind}.{key}" in self.unbuilt:
-            self.lose(node, key, f"`{key}` of a {kind} is not supported yet")
-            return False
-        table[key] = value
-        return True
 
     def setting(
         self, verb: str, settings: dict[str, Any], key: str, value: Any, node: Node

@@ -1,6 +1,5 @@
 """A GitHub workflow: jobs stay jobs, scripts get their values as environment variables."""
 
-import re
 from functools import partial
 from typing import Any, Final
 
@@ -13,9 +12,6 @@ from linkspan.workflows.parse import Field, Mapping, Node, Scalar
 
 _IMAGES: Final = {"ubuntu": "ubuntu:24.04"}
 _INPUTS: Final = {"boolean": "bool", "number": "int", "choice": "choice", "environment": "string"}
-_SOLE_AXIS: Final = re.compile(r"\$\{\{ matrix\.([\w-]+) \}\}")
-_AXIS: Final = re.compile(r"\bmatrix\.([\w-]+)")
-_EXPORTED: Final = re.compile(r"\$\{MATRIX_(\w+)\}")
 _NOTHING: Final = {
     "permissions": "there are no forge permissions here",
     "run-name": "a run is named by its pipeline",
@@ -29,7 +25,6 @@ class JobDraft:
     Attributes:
         image: Of its scripts; a set-up action may choose a better one.
         chosen: Whether an image was written, or chosen by an action.
-        cell: Values of the only cell, where matrices are not supported.
     """
 
     draft: Draft
@@ -39,7 +34,6 @@ class JobDraft:
     caches: list[dict[str, Any]] = attrs.field(factory=list)
     artifacts: dict[str, Any] = attrs.field(factory=dict)
     loads: list[str] = attrs.field(factory=list)
-    cell: dict[str, Any] | None = None
 
     def lost(self, node: Node) -> Any:
         """Tells of an expression without counterpart."""
@@ -91,7 +85,7 @@ def _concurrency(draft: Draft, field: Field) -> None:
     group = template(text(node), lambda found: _lost(draft, node, found))
     cancels = "cancel-in-progress" in own and text(own["cancel-in-progress"].value) == "true"
     value = {"group": group, "on-conflict": "cancel-running" if cancels else "queue"}
-    draft.put(draft.top, "top", "concurrency", value, field.key)
+    draft.top["concurrency"] = value
 
 
 # triggers
@@ -119,7 +113,7 @@ def _triggers(draft: Draft, node: Node) -> None:
                     for item in items(field.value)
                     if "cron" in fields(item)
                 ]
-                draft.put(found, "trigger", "schedule", crons, field.key)
+                found["schedule"] = crons
             case _:
                 draft.lose(
                     field.key,
@@ -140,9 +134,9 @@ def _push(draft: Draft, found: dict[str, Any], own: dict[str, Field], field: Fie
             push[key] = ["**", *(f"!{text(item)}" for item in items(own[f"{key}-ignore"].value))]
     if "tags" in own:
         tags = {"tags": [text(item) for item in items(own["tags"].value)]}
-        draft.put(found, "trigger", "tag", tags, own["tags"].key)
+        found["tag"] = tags
     if push or "tags" not in own:
-        draft.put(found, "trigger", "push", push, field.key)
+        found["push"] = push
 
 
 def _inputs(draft: Draft, own: dict[str, Field]) -> None:
@@ -197,34 +191,14 @@ def _job(draft: Draft, field: Field) -> dict[str, Any]:
         ("load-artifacts", job.loads),
     ):
         if value:
-            draft.put(table, "job", key, value, field.key)
+            table[key] = value
     table["steps"] = steps or [{"run": "true"}]
     if not steps:
         table["image"] = job.image
         draft.notes.append(
             f"no step of job '{field.key.text}' could be converted: an empty one stands there"
         )
-    return table if job.cell is None else _in_cell(table, job.cell)
-
-
-def _in_cell(value: Any, cell: dict[str, Any]) -> Any:
-    """A job's data with the values of one cell in place of ``matrix``."""
-    match value:
-        case dict():
-            return {key: _in_cell(item, cell) for key, item in value.items()}
-        case list():
-            return [_in_cell(item, cell) for item in value]
-        case str():
-            text_ = _SOLE_AXIS.sub(lambda m: str(cell.get(m[1], "")), value)
-            text_ = _AXIS.sub(lambda m: f"'{cell.get(m[1], '')}'", text_)
-            return _EXPORTED.sub(lambda m: str(_exported(m[1], cell)), text_)
-        case _:
-            return value
-
-
-def _exported(variable: str, cell: dict[str, Any]) -> Any:
-    named = {name.upper().replace("-", "_"): value for name, value in cell.items()}
-    return named.get(variable, "")
+    return table
 
 
 def _call(draft: Draft, own: dict[str, Field]) -> dict[str, Any]:
@@ -268,15 +242,15 @@ def _job_key(job: JobDraft, key: str, field: Field) -> None:
             table["continue-on-error"] = _flag(job, node)
         case "env" | "outputs":
             table[key] = {name: job.template(at) for name, at, _ in pairs(node)}
-            _grant(job, table, "job", table[key], node)
+            _grant(job, table, table[key])
         case "environment":
             own = fields(node)
             name = job.template(own["name"].value if "name" in own else node)
-            draft.put(table, "job", "environment", name, field.key)
+            table["environment"] = name
         case "concurrency":
             own = fields(node)
             name = job.template(own["group"].value if "group" in own else node)
-            draft.put(table, "job", "lock", name, field.key)
+            table["lock"] = name
         case _:
             draft.lose(field.key, key, _NOTHING.get(key, "it has no counterpart"))
 
@@ -329,7 +303,7 @@ def _service(job: JobDraft, node: Node) -> dict[str, Any]:
                 service["environment"] = {
                     name: job.template(at) for name, at, _ in pairs(field.value)
                 }
-                _grant(job, job.table, "job", service["environment"], field.value)
+                _grant(job, job.table, service["environment"])
             case "ports":
                 job.draft.notes.append("a service is reached by its name: ports need not be named")
             case "options" if "--health-cmd" in text(field.value):
@@ -380,27 +354,17 @@ def _strategy(job: JobDraft, field: Field) -> None:
     for key in ("fail-fast", "max-parallel"):
         if key in own:
             strategy[key] = plain(own[key].value)
-    if not job.draft.put(job.table, "job", "strategy", strategy, field.key):
-        # One cell is better than none: the first value of each axis stands in its place.
-        job.cell = {k: v[0] for k, v in matrix.items() if v and not isinstance(v[0], dict)}
+    job.table["strategy"] = strategy
 
 
 def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _grant(
-    job: JobDraft, table: dict[str, Any], kind: str, values: dict[str, Any], node: Node
-) -> None:
-    """Declare and grant the secrets that texts read; if that cannot be, take them out."""
+def _grant(job: JobDraft, table: dict[str, Any], values: dict[str, Any]) -> None:
+    """Declare and grant the secrets that texts read."""
     names = [name for value in values.values() for name in secrets_in(str(value))]
     if not names:
-        return
-    if f"{kind}.secrets" in job.draft.unbuilt:
-        job.draft.lose(node, ", ".join(names), "secrets are not supported yet; the value is empty")
-        for key, value in list(values.items()):
-            if secrets_in(str(value)):
-                values[key] = ""
         return
     job.draft.secrets |= dict.fromkeys(names)
     table["secrets"] = list(dict.fromkeys([*table.get("secrets", []), *names]))
@@ -437,7 +401,7 @@ def _step(job: JobDraft, node: Node) -> list[dict[str, Any]]:
     if "run" in own:
         env = step.setdefault("env", {})
         step["run"] = script(text(own["run"].value), job.lost(own["run"].value), env)
-        _grant(job, step, "step", env, own["run"].value)
+        _grant(job, step, env)
         if not env:
             del step["env"]
         return [step]

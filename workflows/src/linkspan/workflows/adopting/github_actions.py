@@ -76,9 +76,6 @@ def _cache(job: "JobDraft", given: dict[str, Field]) -> list[Table]:
     paths = text(given["path"].value).split("\n") if "path" in given else []
     key = job.template(given["key"].value) if "key" in given else ""
     restore = text(given["restore-keys"].value).split() if "restore-keys" in given else []
-    if "function.hash_files" in job.draft.unbuilt and "hash_files(" in key:
-        job.draft.lose(given["key"].value, "actions/cache", "`hash_files` is not supported yet")
-        return []
     for path in filter(None, (path.strip() for path in paths)):
         cache: Table = {"path": path, "key": key}
         job.caches.append(cache | ({"restore": restore} if restore else {}))

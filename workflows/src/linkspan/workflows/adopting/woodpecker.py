@@ -67,7 +67,7 @@ def _matrix(draft: Draft, job: dict[str, Any], field: Field) -> None:
             for name, values in axes.items()
             if isinstance(values, list)
         }
-    draft.put(job, "job", "strategy", {"matrix": matrix}, field.key)
+    job["strategy"] = {"matrix": matrix}
 
 
 def _env(draft: Draft, node: Node, secrets: dict[str, None]) -> dict[str, str]:
@@ -76,8 +76,6 @@ def _env(draft: Draft, node: Node, secrets: dict[str, None]) -> dict[str, str]:
         source = fields(field.value).get("from_secret")
         if source is None:
             env[name] = text(field.value).replace("${{", "$ {{")
-        elif "step.secrets" in draft.unbuilt:
-            draft.lose(field.key, name, "secrets of a step are not supported yet")
         else:
             secret = job_id(text(source.value)).replace("-", "_").upper()
             secrets[secret] = None

@@ -12,8 +12,6 @@ from linkspan.workflows.checking.mistakes import check_mistakes
 from linkspan.workflows.checking.sinks import CODE, PLAIN, SECRET_TEXT, Sink, flag_faults
 from linkspan.workflows.contexts import Contexts
 from linkspan.workflows.expressions import Kind, Type, infer
-from linkspan.workflows.expressions.functions import RUN_FUNCTIONS
-from linkspan.workflows.expressions.syntax import Call, walk
 from linkspan.workflows.model import HealthcheckText, Job, JobService, Step, Text, Workflow
 from linkspan.workflows.reader import Reader
 from linkspan.workflows.settings import KINDS
@@ -256,20 +254,8 @@ class Checker:
             for fault in faults
         ]
         self.reader.expression_faults(expression.node, moved)
-        self._functions(expression)
         if not faults and not _fits(found.kind, sink.kind):
             self._wrong_kind(expression, found, sink)
-
-    def _functions(self, expression: Expression) -> None:
-        called = {node.function for node in walk(expression.tree) if isinstance(node, Call)}
-        for name in sorted(called & RUN_FUNCTIONS):
-            if self.reader.is_unbuilt(f"function.{name}"):
-                index = self.reader.document.index_in(expression.node, expression.offset)
-                self.reader.fault(
-                    "LS1016",
-                    f"the function '{name}' is not supported yet",
-                    self.reader.document.span_at(index, len(expression.source)),
-                )
 
     def _wrong_kind(self, expression: Expression, found: Type, sink: Sink) -> None:
         index = self.reader.document.index_in(expression.node, expression.offset)

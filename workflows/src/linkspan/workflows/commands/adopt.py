@@ -19,7 +19,6 @@ from linkspan.workflows.adopting.detect import (
 )
 from linkspan.workflows.commands.reading import checked, installed
 from linkspan.workflows.parse import ParseFailed, decode
-from linkspan.workflows.unbuilt import UNBUILT
 
 
 @command(
@@ -80,7 +79,7 @@ def _source(path: Path) -> Source:
 
 def _adopted(source: Source, verbs: Any) -> Adopted:
     try:
-        return adopt_source(source, Path.cwd(), verbs, UNBUILT)
+        return adopt_source(source, Path.cwd(), verbs)
     except ParseFailed as failed:
         raise Rendered(render_all(failed.diagnostics), len(failed.diagnostics)) from failed
     except OSError as error:

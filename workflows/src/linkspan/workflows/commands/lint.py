@@ -4,7 +4,7 @@ import gc
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -12,11 +12,13 @@ from typing import Final
 import click
 
 from linkspan.core.cli.command import command
+from linkspan.core.cli.common import key_values
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.session import Session, print_json
 from linkspan.sdk.diagnostics import Diagnostic, render_all
 from linkspan.sdk.units import format_duration
 from linkspan.workflows.check import MAX_SHOWN
+from linkspan.workflows.cli import use_option
 from linkspan.workflows.commands.reading import checked, find_all, installed, read
 from linkspan.workflows.mending import mend
 from linkspan.workflows.parse import ParseFailed, decode
@@ -38,23 +40,25 @@ _BOM: Final = b"\xef\xbb\xbf"
 )
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--fix", is_flag=True, help="Mend what is safe; all else stays as it is")
-def lint(session: Session, files: tuple[str, ...], fix: bool) -> int:
+@use_option
+def lint(session: Session, files: tuple[str, ...], fix: bool, use: tuple[str, ...]) -> int:
     """Check pipelines."""
     began = time.monotonic()
     # All that is made here lives until the end: there is nothing to collect.
     gc.disable()
     paths = find_all(files)
     verbs = installed()
+    chosen = key_values(use, "--use")
     found: list[Diagnostic] = []
     mended = 0
     for path in paths:
         data = read(path)
         if fix:
-            count, left = _mended(path, data, verbs)
+            count, left = _mended(path, data, verbs, chosen)
             mended += count
             found += left
         else:
-            found += checked(path, data, verbs).diagnostics
+            found += checked(path, data, verbs, chosen).diagnostics
     _print(session, found)
     if session.format in ("", "table"):
         took = format_duration(time.monotonic() - began)
@@ -94,13 +98,15 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"
 
 
-def _mended(path: Path, data: bytes, verbs: Verbs) -> tuple[int, Sequence[Diagnostic]]:
+def _mended(
+    path: Path, data: bytes, verbs: Verbs, use: Mapping[str, str]
+) -> tuple[int, Sequence[Diagnostic]]:
     """Mend a file; how many faults, and those that are left."""
     try:
         text = decode(data, str(path))
     except ParseFailed as failed:
         return 0, failed.diagnostics
-    result = mend(text, str(path), lambda new: checked(path, new.encode(), verbs).diagnostics)
+    result = mend(text, str(path), lambda new: checked(path, new.encode(), verbs, use).diagnostics)
     if result.done:
         bom = _BOM if data.startswith(_BOM) else b""
         _replace(path, bom + result.text.encode())

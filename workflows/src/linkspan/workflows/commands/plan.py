@@ -15,7 +15,7 @@ from linkspan.core.client.errors import ApiError
 from linkspan.sdk.diagnostics import Diagnostic, render_all
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.workflows.check import MAX_SHOWN
-from linkspan.workflows.cli import body_of
+from linkspan.workflows.cli import body_of, use_option
 from linkspan.workflows.commands.reading import checked, find, installed, read
 from linkspan.workflows.planning.document import check_document
 from linkspan.workflows.reports import from_json
@@ -42,6 +42,7 @@ _SIGNS: Final = {"create": "+", "change": "~", "destroy": "-", "none": "·"}
 @click.option("--workspace", metavar="DIR", help="Folder of the sources; else the pipeline's own")
 @click.option("--all-files", is_flag=True, help="Also folders that git ignores")
 @click.option("--out", metavar="FILE", help="Keep the plan, for `run --plan FILE`")
+@use_option
 @click.option("--exit-code", is_flag=True, help="Exit status 10 if something would change")
 def plan(
     session: Session,
@@ -50,21 +51,24 @@ def plan(
     workspace: str | None,
     all_files: bool,
     out: str | None,
+    use: tuple[str, ...],
     exit_code: bool,
 ) -> int:
     """Plan a run."""
     path = find(file)
     data = read(path)
-    found = checked(path, data, installed())
+    chosen = key_values(use, "--use")
+    found = checked(path, data, installed(), chosen)
     if found.workflow is None:
         raise Rendered(render_all(found.diagnostics[:MAX_SHOWN]), len(found.errors))
     given = key_values(inputs, "--input")
-    body = body_of(path, found.workflow, workspace, all_files=all_files) | {"inputs": given}
+    body = body_of(path, found.workflow, workspace, all_files=all_files)
+    body |= {"inputs": given, "use": chosen}
     try:
         document = session.api.post(PLANS, body=body)
     except ApiError as error:
         failure = of_error(error)
-        if error.code in ("invalid_pipeline", "invalid_input"):
+        if error.code in ("invalid_pipeline", "invalid_input", "invalid_use"):
             failure.status = USAGE
         raise failure from error
     texts = {found.workflow.file: found.workflow.text, **found.workflow.others}
@@ -110,6 +114,8 @@ def _print(
     terminal.print(_head(document))
     for line in _lines(steps):
         terminal.print(line)
+    for role, driver in document["drivers"].items():
+        terminal.print(f"  {role} by {driver}")
     for lock in document["locks"]:
         terminal.print(f"  lock {lock}")
     if problems:

@@ -1,13 +1,20 @@
 """Pipelines on this machine's disk, as the installed plugins see them; no daemon is asked."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.plugins.registry import PluginRegistry
+from linkspan.sdk.errors import InvalidArgument
 from linkspan.workflows import sources
 from linkspan.workflows.check import Checked, check
+from linkspan.workflows.choosing import check_choices
 from linkspan.workflows.files import DiskFiles
 from linkspan.workflows.verbs import Verbs
+
+_NO_CHOICE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def installed() -> Verbs:
@@ -47,6 +54,17 @@ def read(path: Path) -> bytes:
         raise Failure(f"'{path}' cannot be read: {error.strerror}", status=USAGE) from error
 
 
-def checked(path: Path, data: bytes, verbs: Verbs) -> Checked:
-    """Check a pipeline; files that it names are read from its workspace."""
-    return check(data, str(path), verbs, fetch=DiskFiles(sources.workspace_of(path)))
+def checked(path: Path, data: bytes, verbs: Verbs, use: Mapping[str, str] = _NO_CHOICE) -> Checked:
+    """Check a pipeline; files that it names are read from its workspace.
+
+    Args:
+        path: Its file.
+        data: What that holds.
+        verbs: What the installed plugins answer.
+        use: Role → driver, as the command line says.
+    """
+    try:
+        check_choices(use, verbs)
+    except InvalidArgument as error:
+        raise Failure(error.message, status=USAGE, helps=[error.help]) from error
+    return check(data, str(path), verbs, fetch=DiskFiles(sources.workspace_of(path)), use=use)

@@ -8,7 +8,7 @@ import attrs
 
 from linkspan.sdk.diagnostics import did_you_mean
 from linkspan.sdk.manifest import VerbSetting
-from linkspan.workflows.loading.scene import MAX_CALLS, MAX_FILES, Scene
+from linkspan.workflows.loading.scene import MAX_CALLS, MAX_FILES, Scene, inherited
 from linkspan.workflows.model import Call, Input, Workflow
 from linkspan.workflows.parse import Document, Field, Node, ParseFailed, Scalar, decode, parse
 from linkspan.workflows.reader import Reader
@@ -49,11 +49,11 @@ def _called(scene: Scene, path: str, node: Scalar) -> Workflow | None:
     document = read_document(scene, path, node)
     if document is None:
         return None
-    reader = Reader(document, unbuilt=scene.r.unbuilt)
+    reader = Reader(document)
     files.readers.append(reader)
     before = files.calling
     files.calling = (*before, path)
-    inner = Scene(r=reader, verbs=scene.verbs, files=files)
+    inner = Scene(r=reader, verbs=scene.verbs, files=files, use=inherited(scene.use))
     workflow = read_pipeline(inner, document)
     files.calling = before
     return workflow

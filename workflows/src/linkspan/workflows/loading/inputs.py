@@ -100,7 +100,8 @@ def read_secrets(scene: Scene, field: Field | None) -> dict[str, Secret]:
 def _secret(scene: Scene, name: str, field: Field) -> Secret:
     r, what = scene.r, f"secret '{name}'"
     fields = r.table(field.value, what, SECRET)
-    if isinstance(field.value, Mapping):
+    chosen = scene.use.get("secrets")
+    if isinstance(field.value, Mapping) and chosen is None:
         r.require(fields, "from", what, field.key, f"{name}: {{from: keyring}}")
     length = None
     if "generate" in fields:
@@ -108,7 +109,7 @@ def _secret(scene: Scene, name: str, field: Field) -> Secret:
         length = scene.given(inner, "length", lambda n, w: r.integer(n, w, least=8, most=4096), 32)
     return Secret(
         name=name,
-        provider=scene.text(fields, "from"),
+        provider=scene.text(fields, "from") or (chosen.driver if chosen else ""),
         key=scene.text(fields, "key"),
         required=scene.given(fields, "required", r.boolean, True),
         generate_length=length,

@@ -3,7 +3,7 @@
 import re
 from typing import Final, get_args
 
-from linkspan.sdk.diagnostics import Edit, did_you_mean
+from linkspan.sdk.diagnostics import Edit
 from linkspan.workflows.loading.calls import read_document
 from linkspan.workflows.loading.common import read_defaults
 from linkspan.workflows.loading.inputs import read_inputs, read_secrets
@@ -11,7 +11,8 @@ from linkspan.workflows.loading.jobs import read_jobs
 from linkspan.workflows.loading.keys import CONCURRENCY, INCLUDE, REQUIREMENT, TOP
 from linkspan.workflows.loading.scene import Scene
 from linkspan.workflows.loading.triggers import read_triggers
-from linkspan.workflows.model import Choice, Concurrency, Include, Job, Requirement, Workflow
+from linkspan.workflows.loading.use import read_use
+from linkspan.workflows.model import Concurrency, Include, Job, Requirement, Workflow
 from linkspan.workflows.parse import Document, Field, Mapping, Node, Scalar
 from linkspan.workflows.reader import Reader
 from linkspan.workflows.triggers import Triggers
@@ -36,10 +37,10 @@ def read_pipeline(scene: Scene, document: Document) -> Workflow | None:
     if "include" not in top:
         r.require(top, "jobs", "a pipeline", document.root, "jobs:")
     # Declarations first: what follows may name them.
+    use = read_use(scene, top.get("use"))
     scene.secrets = read_secrets(scene, top.get("secrets"))
     if "defaults" in top:
         scene.defaults = read_defaults(scene, top["defaults"].value)
-    use = _use(scene, top.get("use"))
     includes, jobs = _included(scene, top.get("include"))
     jobs |= read_jobs(scene, top.get("jobs"), jobs)
     plain = document.file.rsplit("/", 1)[-1].removesuffix(".yaml").removesuffix(".yml")
@@ -87,58 +88,6 @@ def _version_edits(scene: Scene, document: Document) -> list[Edit]:
     if root is None or document.text[root.start : root.start + 1] == "{":
         return []
     return [scene.r.insertion(root.start, f"linkspan: {VERSION}\n")]
-
-
-def _use(scene: Scene, field: Field | None) -> dict[str, Choice]:
-    if field is None:
-        return {}
-    r, verbs = scene.r, scene.verbs
-    chosen: dict[str, Choice] = {}
-    for role, each in r.names(field.value, "'use'").items():
-        driver = r.text(each.value, f"the driver of '{role}'")
-        if verbs.roles and role not in verbs.roles:
-            near = did_you_mean(role, verbs.roles)
-            helps = [f"did you mean '{near}'?" if near else f"roles: {', '.join(verbs.roles)}"]
-            r.fault("LS1407", f"no plugin plays the role '{role}'", each.key, helps=helps, fix=near)
-        elif driver is not None:
-            _check_driver(scene, role, driver, each)
-            chosen[role] = Choice(role=role, driver=driver, span=each.value.span)
-    scene.use = chosen
-    return chosen
-
-
-def _check_driver(scene: Scene, role: str, driver: str, field: Field) -> None:
-    r, verbs = scene.r, scene.verbs
-    if not verbs.roles:
-        return
-    found = verbs.driver(role, driver)
-    if found is None:
-        names = verbs.drivers_of(role)
-        near = did_you_mean(driver, names)
-        helps = [f"did you mean '{near}'?"] if near else [f"drivers here: {', '.join(names)}"]
-        helps.append(f"pip install linkspan-{driver}")
-        r.fault(
-            "LS1407",
-            f"no installed plugin plays {role} as '{driver}'",
-            field.value,
-            "chosen here",
-            helps=helps,
-            fix=near,
-        )
-        return
-    wanted = verbs.contract(role)
-    if wanted is not None and found.contract != wanted:
-        others = [name for name in verbs.drivers_of(role) if name != driver]
-        helps = [f"pip install -U {found.distribution or found.plugin}"]
-        helps += [f"or keep going without it:  use: {{{role}: {others[0]}}}"] if others else []
-        r.fault(
-            "LS1405",
-            f"plugin '{found.provider}' speaks {role} API {found.contract}, "
-            f"this Linkspan needs {wanted}",
-            field.value,
-            "chosen here",
-            helps=helps,
-        )
 
 
 def _requires(scene: Scene, field: Field | None) -> tuple[Requirement, ...]:
@@ -214,7 +163,7 @@ def _included(scene: Scene, field: Field | None) -> tuple[tuple[Include, ...], d
         document = read_document(scene, path, node, include.digest)
         if document is None or document.root is None:
             continue
-        reader = Reader(document, unbuilt=r.unbuilt)
+        reader = Reader(document)
         scene.files.readers.append(reader)
         inner = Scene(
             r=reader,

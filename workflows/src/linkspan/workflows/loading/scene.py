@@ -33,12 +33,14 @@ class Files:
         texts: Those read so far, by path.
         readers: What is wrong with each of them, in the order read; the first is the pipeline's own.
         calling: Paths of the pipelines that are being read, outermost first.
+        use: Role → driver, chosen by whoever starts it; goes before what the files say.
     """
 
     fetch: Fetch | None = None
     texts: dict[str, str] = attrs.field(factory=dict)
     readers: list[Reader] = attrs.field(factory=list)
     calling: tuple[str, ...] = ()
+    use: Mapping[str, str] = attrs.field(factory=dict)
 
     def resolve(self, base: str, ref: str) -> str:
         """The path of a file that another names: relative to the one that names it."""
@@ -56,13 +58,18 @@ class Defaults:
     working_directory: str = ""
 
 
+def inherited(use: Mapping[str, Choice]) -> dict[str, Choice]:
+    """Choices of a file as they hold in one that it calls, which has no place for them."""
+    return {role: attrs.evolve(choice, span=None) for role, choice in use.items()}
+
+
 @attrs.define(kw_only=True)
 class Scene:
     """One file while it is read.
 
     Attributes:
         secrets: Those that may be granted.
-        use: Role → driver, and where it was written.
+        use: Role → driver, and where it was written: here, or in the pipeline that calls this one.
     """
 
     r: Reader
@@ -228,7 +235,7 @@ class Scene:
             return
         secondary: tuple[Label, ...] = ()
         offers = [self._offered(role, name) for name in names]
-        if chosen is not None:
+        if chosen is not None and chosen.span is not None:
             secondary = (Label(span=chosen.span, text=f"offers: {offers[0]}"),)
         helps = [f"use: {{{role}: {name}}}  (offers {self._offered(role, name)})" for name in able]
         if helps and alternative and offers[0]:

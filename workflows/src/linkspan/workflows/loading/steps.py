@@ -191,8 +191,6 @@ def _on_failure(scene: Scene, node: Node) -> OnFailure | None:
         return None
     action, _, target = text.partition(":")
     if text == "pause":
-        if scene.r.is_unbuilt("on-failure.pause"):
-            scene.r.fault("LS1016", "`on-failure: pause` is not supported yet", node)
         return OnFailure(action="pause")
     if action == "rollback" and (target or ":" not in text):
         return OnFailure(action="rollback", target=target)

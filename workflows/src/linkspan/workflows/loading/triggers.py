@@ -42,9 +42,6 @@ def read_triggers(scene: Scene, node: Node) -> Triggers:
     for name, (key, _) in found.items():
         if name not in NAMES:
             _unknown(scene, key)
-        elif r.is_unbuilt(f"trigger.{name}"):
-            helps = ["write `on: manual` and run it with `linkspan workflow run`"]
-            r.fault("LS1016", f"the trigger '{name}' is not supported yet", key, helps=helps)
     return Triggers(
         push=_push(scene, *found["push"]) if "push" in found else None,
         tag=_tag(scene, *found["tag"]) if "tag" in found else None,

@@ -71,8 +71,6 @@ def read_uses(scene: Scene, node: Node, fields: Mapping[str, Field]) -> Used:
                 f"'{key}' belongs to `run`, this step uses `{name}`",
                 fields[key].key,
             )
-    if r.is_unbuilt(f"verb.{name}"):
-        r.fault("LS1016", f"the verb '{name}' is not supported yet", node)
     given = fields.get("with")
     settings = read_settings(r, verb, node, given, scene.check_feature)
     nodes = {} if given is None else r.quiet_entries(given.value)

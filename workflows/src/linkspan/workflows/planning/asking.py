@@ -8,6 +8,7 @@ import trio
 from linkspan.sdk.errors import Conflict
 from linkspan.sdk.host import Host
 from linkspan.workflows.check import check
+from linkspan.workflows.choosing import check_choices
 from linkspan.workflows.creating import InvalidPipeline, NewRun, digest
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.files import SentFiles
@@ -35,10 +36,11 @@ async def plan_run(host: Host, verbs: Verbs, new: NewRun) -> dict[str, Json]:
 
     Raises:
         InvalidPipeline: It cannot be read at all.
-        InvalidArgument: Inputs are wrong (code ``invalid_input``).
+        InvalidArgument: Inputs are wrong (code ``invalid_input``), or a choice of drivers (``invalid_use``).
     If cancelled: clean.
     """
-    look = partial(check, fetch=SentFiles(new.others))
+    check_choices(new.use, verbs)
+    look = partial(check, fetch=SentFiles(new.others), use=new.use)
     checked = await trio.to_thread.run_sync(look, new.text, new.file, verbs)
     if checked.workflow is None:
         raise InvalidPipeline(checked.diagnostics)
@@ -48,6 +50,7 @@ async def plan_run(host: Host, verbs: Verbs, new: NewRun) -> dict[str, Json]:
         given=new.inputs,
         inputs=read_inputs(checked.workflow, new.inputs),
         git=new.git,
+        use=new.use,
         digest=digest(new.text, new.others),
     )
     return (await Planner(host, verbs, checked, circumstances).plan()).as_json()

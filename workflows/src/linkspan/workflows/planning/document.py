@@ -12,6 +12,12 @@ from linkspan.sdk.errors import InvalidArgument
 from linkspan.workflows.expressions.types import Json
 
 FORMAT: Final = 1
+_COMPARED: Final = (
+    ("inputs", "input"),
+    ("plugins", "plugin of"),
+    ("drivers", "driver of"),
+    ("git", "git"),
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +60,8 @@ class Plan:
         given: Inputs as texts, as they were given; a run of the plan gets the same.
         inputs: All inputs, typed.
         plugins: Verb → plugin and version.
+        use: Role → driver, as whoever planned it has chosen; a run of the plan gets the same.
+        drivers: Role → driver, plugin and version, of all that is chosen.
         locks: Names of locks that it takes.
         problems: What would make it fail; one that has any cannot be run.
         warnings: What is wrong but does not keep it from running.
@@ -67,6 +75,8 @@ class Plan:
     git: Mapping[str, Json]
     plugins: Mapping[str, str]
     steps: tuple[PlannedStep, ...]
+    use: Mapping[str, str] = attrs.field(factory=dict)
+    drivers: Mapping[str, str] = attrs.field(factory=dict)
     locks: tuple[str, ...] = ()
     problems: tuple[Diagnostic, ...] = ()
     warnings: tuple[Diagnostic, ...] = ()
@@ -83,6 +93,8 @@ class Plan:
             "inputs": dict(self.inputs),
             "git": dict(self.git),
             "plugins": dict(self.plugins),
+            "use": dict(self.use),
+            "drivers": dict(self.drivers),
             "locks": list(self.locks),
             "steps": [_step(step) for step in self.steps],
         }
@@ -133,7 +145,7 @@ def differences(planned: Mapping[str, Json], now: Mapping[str, Json]) -> Iterato
     """What is not as it was planned, in words; nothing if it is all the same."""
     if planned["digest"] != now["digest"]:
         yield "the pipeline's text has changed"
-    for name, words in (("inputs", "input"), ("plugins", "plugin of"), ("git", "git")):
+    for name, words in _COMPARED:
         before, after = planned.get(name, {}), now.get(name, {})
         for key in sorted({*before, *after}):
             if before.get(key) != after.get(key):

@@ -14,6 +14,7 @@ from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.step import StepIntent
 from linkspan.workflows.check import Checked
+from linkspan.workflows.choosing import not_open
 from linkspan.workflows.expressions import EvaluationFailed
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.matrix import Cell
@@ -29,6 +30,7 @@ from linkspan.workflows.planning.world import (
     published,
 )
 from linkspan.workflows.settings import typed_settings
+from linkspan.workflows.units import Frame
 from linkspan.workflows.verbs import Verbs
 
 PORTS: Final = "ports"
@@ -48,6 +50,7 @@ class Circumstances:
         given: Inputs as texts.
         inputs: All inputs, typed.
         digest: Of the pipeline's text.
+        use: Role → driver, before what the pipeline says.
     """
 
     workspace: Path
@@ -56,6 +59,7 @@ class Circumstances:
     git: Mapping[str, Json]
     digest: str
     files: tuple[str, ...] | None = None
+    use: Mapping[str, str] = attrs.field(factory=dict)
 
 
 class Planner:
@@ -73,11 +77,15 @@ class Planner:
         self._given = circumstances
         self._images = Images(host)
         self._problems: list[Diagnostic] = list(checked.errors)
+        if not self._problems:
+            self._problems += not_open(host, self._workflow)
         self._steps: list[PlannedStep] = []
         self._ports: dict[tuple[str, int, str], str] = {}
         self._locks: dict[str, None] = {}
         self._secrets: set[str] = set()
         self._copies = 0
+        self._uses = {"": Frame(self._workflow).use}
+        """Role → driver, by the prefix of a pipeline's jobs."""
 
     async def plan(self) -> Plan:
         """The plan; faults are in it. Reads only; no container, image, file or lock is made.
@@ -98,6 +106,7 @@ class Planner:
         if fault:
             self._problem(workflow, workflow.file, fault, None)
         verbs = sorted({step.verb for step in self._steps} & set(self._verbs))
+        use = self._uses[""]
         return Plan(
             workflow=workflow.name,
             file=workflow.file,
@@ -106,11 +115,17 @@ class Planner:
             inputs=dict(self._given.inputs),
             git=dict(self._given.git),
             plugins={verb: self._verbs[verb].provider for verb in verbs},
+            use=dict(self._given.use),
+            drivers={role: self._player(role, driver) for role, driver in use.items()},
             steps=tuple(self._steps),
             locks=tuple(self._locks),
             problems=tuple(self._problems),
             warnings=tuple(d for d in self._checked.diagnostics if d.severity == "warning"),
         )
+
+    def _player(self, role: str, name: str) -> str:
+        driver = self._verbs.driver(role, name)
+        return name if driver is None else f"{name} ({driver.provider})"
 
     def _top(self) -> Known:
         contexts: dict[str, Json] = {
@@ -188,6 +203,8 @@ class Planner:
         contexts.pop("matrix", None)
         env = Known({**contexts, "env": {}}).env(call.workflow.env)
         inner = Known({**contexts, "env": env})
+        outer = self._uses[name.removesuffix(job.id)]
+        self._uses[f"{name}/"] = Frame(call.workflow, use=outer).use
         for each in (*call.workflow.jobs.values(), *call.workflow.cleanup.values()):
             await self._job(call.workflow, each, inner, f"{name}/")
 
@@ -305,6 +322,7 @@ class Planner:
             verb=step.verb,
             settings=settings,
             workspace=self._given.workspace,
+            use=self._uses[planned.job.removesuffix(job.id)],
         )
         try:
             driver: StepDriver[object] = self._host.driver("step", step.verb)

@@ -117,6 +117,9 @@ async def _play(
         secrets = FakeSecrets(dict(scenario.secrets))
         for name in _secret_drivers(file.workflow):
             host.drivers["secrets", name] = secrets
+        for role in verbs.roles:
+            for name in verbs.drivers_of(role):
+                host.drivers.setdefault((role, name), None)
         new = NewRun(
             file=str(file.pipeline),
             text=file.workflow.text,

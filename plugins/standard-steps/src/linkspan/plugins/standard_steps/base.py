@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Any, Self
 
 from linkspan.sdk.drivers.base import NoConfig
+from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.drivers.step import Step
 from linkspan.sdk.host import Host
+from linkspan.sdk.model.step import StepIntent
 
 
 class StandardStep(Step[NoConfig]):
@@ -16,6 +18,15 @@ class StandardStep(Step[NoConfig]):
 
     def __init__(self, host: Host) -> None:
         self.host = host
+
+    def driver(self, role: str, intent: StepIntent) -> Any:
+        """The driver of a role that the pipeline has chosen, else the daemon's."""
+        return self.host.driver(role, intent.use.get(role))
+
+    def orchestrator(self, intent: StepIntent) -> Orchestrator[Any]:
+        """Who keeps the services that the pipeline means."""
+        found: Orchestrator[Any] = self.driver("orchestrator", intent)
+        return found
 
     @classmethod
     @asynccontextmanager

@@ -44,7 +44,7 @@ class BuildStep(StandardStep):
             no_cache=settings.get("no-cache", False),
             pull=settings.get("pull", False),
         )
-        builder: Builder[Any] = self.host.driver("builder")
+        builder: Builder[Any] = self.driver("builder", intent)
         result = await builder.build(request, context.progress)
         context.log(f"{result.steps} steps, {result.cached_steps} of them cached")
         return {"id": result.image_id, "image": tags[0] if tags else result.image_id}

@@ -11,7 +11,6 @@ from linkspan.plugins.standard_steps.service_spec import (
     spec_to_json,
     wanted_spec,
 )
-from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.errors import NotFound, Unavailable
 from linkspan.sdk.model.service import RolloutState, RolloutStatus, Service, ServiceSpec
@@ -25,15 +24,9 @@ class DeployStep(StandardStep):
     does not depend on what the orchestrator remembers.
     """
 
-    @property
-    def orchestrator(self) -> Orchestrator[Any]:
-        """The chosen one."""
-        driver: Orchestrator[Any] = self.host.driver("orchestrator")
-        return driver
-
-    async def _find(self, name: str) -> Service | None:
+    async def _find(self, intent: StepIntent) -> Service | None:
         try:
-            return await self.orchestrator.get_service(name)
+            return await self.orchestrator(intent).get_service(intent.settings["service"])
         except NotFound:
             return None
         except Unavailable as error:
@@ -44,8 +37,8 @@ class DeployStep(StandardStep):
     async def plan(self, intent: StepIntent) -> StepPlan:
         """What would change, and the service as it is now."""
         name = intent.settings["service"]
-        before = await self._find(name)
-        wanted = wanted_spec(intent.settings, replicas=before.spec.replicas if before else 1)
+        before = await self._find(intent)
+        wanted = _wanted(intent, before.spec if before else None)
         if before is None:
             change = StepChange(
                 action="create",
@@ -73,13 +66,13 @@ class DeployStep(StandardStep):
             Conflict: A published port is taken.
         If cancelled: the orchestrator goes on with the change.
         """
-        await self._ensure_cluster(context)
+        await self._ensure_cluster(intent, context)
         name = intent.settings["service"]
-        before = await self._find(name)
-        wanted = wanted_spec(intent.settings, replicas=before.spec.replicas if before else 1)
+        before = await self._find(intent)
+        wanted = _wanted(intent, before.spec if before else None)
         if before is None:
             context.log(f"creating service {name}: {wanted.container.image}")
-            service = await self.orchestrator.create_service(wanted)
+            service = await self.orchestrator(intent).create_service(wanted)
         elif same_wish(before.spec, wanted):
             context.log(f"service {name} is wanted so already")
             service = before
@@ -87,9 +80,11 @@ class DeployStep(StandardStep):
             context.log(
                 f"updating service {name}: {running_image(before)} → {wanted.container.image}"
             )
-            service = await self.orchestrator.update_service(name, wanted, version=before.version)
+            service = await self.orchestrator(intent).update_service(
+                name, wanted, version=before.version
+            )
         done = await wait_until_done(
-            self.orchestrator,
+            self.orchestrator(intent),
             service,
             context,
             timeout_s=intent.settings["timeout"],
@@ -98,10 +93,10 @@ class DeployStep(StandardStep):
         context.log(f"{name}: {done.spec.replicas}/{done.spec.replicas} up")
         return self._outputs(done, intent)
 
-    async def _ensure_cluster(self, context: StepContext) -> None:
+    async def _ensure_cluster(self, intent: StepIntent, context: StepContext) -> None:
         """One machine is a cluster of one: nobody should have to set up a laptop."""
-        if await self.orchestrator.cluster() is None:
-            await self.orchestrator.init()
+        if await self.orchestrator(intent).cluster() is None:
+            await self.orchestrator(intent).init()
             context.log("this machine is a cluster of one now")
 
     def _outputs(self, service: Service, intent: StepIntent) -> dict[str, Any]:
@@ -117,11 +112,11 @@ class DeployStep(StandardStep):
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
         """Ask the orchestrator whether the service is wanted so, and whether it has got there."""
-        service = await self._find(intent.settings["service"])
+        service = await self._find(intent)
         if service is None:
             return StepOutcome(applied=False, detail="there is no such service yet")
         before = _previous(intent)
-        wanted = wanted_spec(intent.settings, replicas=before.replicas if before else 1)
+        wanted = _wanted(intent, before)
         if not same_wish(service.spec, wanted):
             return StepOutcome(applied=False, detail="the service was not changed yet")
         if service.running_tasks < service.spec.replicas or _is_moving(service):
@@ -133,17 +128,17 @@ class DeployStep(StandardStep):
     async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Put the service back as it was before the step; remove it if there was none."""
         name = intent.settings["service"]
-        before, service = _previous(intent), await self._find(name)
+        before, service = _previous(intent), await self._find(intent)
         if before is None:
             if service is not None:
-                await self.orchestrator.remove_service(name)
+                await self.orchestrator(intent).remove_service(name)
             return {"detail": f"service {name} is removed: there was none before"}
         if service is None:
-            service = await self.orchestrator.create_service(before)
+            service = await self.orchestrator(intent).create_service(before)
         elif not same_wish(service.spec, before):
-            service = await self.orchestrator.update_service(name, before)
+            service = await self.orchestrator(intent).update_service(name, before)
         done = await wait_until_done(
-            self.orchestrator,
+            self.orchestrator(intent),
             service,
             context,
             timeout_s=intent.settings["timeout"],
@@ -151,6 +146,14 @@ class DeployStep(StandardStep):
         )
         count = done.spec.replicas
         return {"detail": f"{name} is back on {running_image(done)}, {count}/{count} up"}
+
+
+def _wanted(intent: StepIntent, before: ServiceSpec | None) -> ServiceSpec:
+    return wanted_spec(
+        intent.settings,
+        replicas=before.replicas if before else 1,
+        volume_driver=intent.use.get("volume", ""),
+    )
 
 
 def _previous(intent: StepIntent) -> ServiceSpec | None:

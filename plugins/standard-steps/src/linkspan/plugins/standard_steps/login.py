@@ -18,16 +18,15 @@ class LoginStep(StandardStep):
     in it as it is in the pipeline.
     """
 
-    @property
-    def registry(self) -> Registry[Any]:
-        """The chosen one."""
-        driver: Registry[Any] = self.host.driver("registry")
-        return driver
+    def registry(self, intent: StepIntent) -> Registry[Any]:
+        """Who keeps the credentials."""
+        found: Registry[Any] = self.driver("registry", intent)
+        return found
 
     async def plan(self, intent: StepIntent) -> StepPlan:
         """Whether it replaces other credentials: those cannot be brought back."""
         server = _server(intent)
-        known = await self.registry.remembers(server)
+        known = await self.registry(intent).remembers(server)
         change = StepChange(
             action="change" if known else "create", what=f"credentials for {server}"
         )
@@ -47,12 +46,12 @@ class LoginStep(StandardStep):
             password=intent.settings["password"],
             server_address=server,
         )
-        token = await self.registry.login(credentials)
+        token = await self.registry(intent).login(credentials)
         if token:
             credentials = Credentials(
                 username=credentials.username, identity_token=token, server_address=server
             )
-        await self.registry.remember(credentials)
+        await self.registry(intent).remember(credentials)
         context.log(f"logged in at {server} as {credentials.username}")
         return {"registry": server}
 
@@ -65,7 +64,7 @@ class LoginStep(StandardStep):
         server = _server(intent)
         if intent.undo["known"]:
             return {"detail": f"the credentials for {server} stay; the ones before are not known"}
-        await self.registry.forget(server)
+        await self.registry(intent).forget(server)
         return {"detail": f"the credentials for {server} are forgotten"}
 
 

@@ -28,7 +28,7 @@ async def service_container(host: Host, intent: StepIntent, name: str) -> Contai
     own = job_service(host, intent, name)
     if own is not None:
         return own
-    orchestrator: Orchestrator[Any] = host.driver("orchestrator")
+    orchestrator: Orchestrator[Any] = host.driver("orchestrator", intent.use.get("orchestrator"))
     service = await orchestrator.get_service(name)
     for task in await orchestrator.list_tasks(service=service.id):
         if task.container_id and task.state is TaskState.RUNNING:

@@ -55,7 +55,7 @@ class PushStep(StandardStep):
             image = self.host.engine.images.inspect(intent.settings["image"])
         except NotFound:
             return StepOutcome(applied=False, detail="the image is not here any more")
-        registry: Registry[Any] = self.host.driver("registry")
+        registry: Registry[Any] = self.driver("registry", intent)
         first = ""
         for reference in _references(intent):
             try:

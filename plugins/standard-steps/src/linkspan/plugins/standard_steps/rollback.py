@@ -10,7 +10,6 @@ from linkspan.plugins.standard_steps.service_spec import (
     spec_from_json,
     spec_to_json,
 )
-from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 
@@ -22,15 +21,9 @@ class RollbackStep(StandardStep):
     whether it is still so before it acts.
     """
 
-    @property
-    def orchestrator(self) -> Orchestrator[Any]:
-        """The chosen one."""
-        driver: Orchestrator[Any] = self.host.driver("orchestrator")
-        return driver
-
     async def plan(self, intent: StepIntent) -> StepPlan:
         """From which image to which."""
-        service = await self.orchestrator.get_service(intent.settings["service"])
+        service = await self.orchestrator(intent).get_service(intent.settings["service"])
         before = service.previous_spec
         detail = f"{running_image(service)} → {before.container.image}" if before else "no update"
         change = StepChange(action="change", what=f"service {service.spec.name}", detail=detail)
@@ -47,12 +40,12 @@ class RollbackStep(StandardStep):
         If cancelled: the orchestrator goes on with the rollback.
         """
         name = intent.settings["service"]
-        service = await self.orchestrator.get_service(name)
+        service = await self.orchestrator(intent).get_service(name)
         if same_wish(service.spec, spec_from_json(intent.undo["spec"])):
-            service = await self.orchestrator.rollback_service(name)
+            service = await self.orchestrator(intent).rollback_service(name)
             context.log(f"rolling service {name} back to {running_image(service)}")
         done = await wait_until_done(
-            self.orchestrator,
+            self.orchestrator(intent),
             service,
             context,
             timeout_s=intent.settings["timeout"],
@@ -62,7 +55,7 @@ class RollbackStep(StandardStep):
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
         """Look whether the service is still what it was."""
-        service = await self.orchestrator.get_service(intent.settings["service"])
+        service = await self.orchestrator(intent).get_service(intent.settings["service"])
         if same_wish(service.spec, spec_from_json(intent.undo["spec"])):
             return StepOutcome(applied=False, detail="the service was not rolled back yet")
         return StepOutcome(applied=False, detail="it is on its way back; waited for again")
@@ -70,11 +63,11 @@ class RollbackStep(StandardStep):
     async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Go forward again."""
         name, before = intent.settings["service"], spec_from_json(intent.undo["spec"])
-        service = await self.orchestrator.get_service(name)
+        service = await self.orchestrator(intent).get_service(name)
         if not same_wish(service.spec, before):
-            service = await self.orchestrator.update_service(name, before)
+            service = await self.orchestrator(intent).update_service(name, before)
         await wait_until_done(
-            self.orchestrator,
+            self.orchestrator(intent),
             service,
             context,
             timeout_s=intent.settings["timeout"],

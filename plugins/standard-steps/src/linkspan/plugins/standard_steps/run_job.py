@@ -144,6 +144,7 @@ def _spec(intent: StepIntent) -> ContainerSpec:
         user=settings.get("user", ""),
         working_dir=settings.get("working-dir", ""),
         binds=tuple(settings.get("volumes", ())),
+        volume_driver=intent.use.get("volume", ""),
         network_mode=networks[0] if networks else "default",
         networks={name: EndpointSpec() for name in networks},
         resources=Resources(

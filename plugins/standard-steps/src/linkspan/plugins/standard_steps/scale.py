@@ -5,7 +5,6 @@ from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
 from linkspan.plugins.standard_steps.rollout import wait_until_done
-from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 
@@ -13,16 +12,10 @@ from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPla
 class ScaleStep(StandardStep):
     """Changes the number of replicas and nothing else, and waits until all are up."""
 
-    @property
-    def orchestrator(self) -> Orchestrator[Any]:
-        """The chosen one."""
-        driver: Orchestrator[Any] = self.host.driver("orchestrator")
-        return driver
-
     async def plan(self, intent: StepIntent) -> StepPlan:
         """From how many to how many."""
         name, wanted = intent.settings["service"], intent.settings["replicas"]
-        before = (await self.orchestrator.get_service(name)).spec.replicas
+        before = (await self.orchestrator(intent).get_service(name)).spec.replicas
         change = StepChange(
             action="none" if before == wanted else "change",
             what=f"service {name}",
@@ -44,12 +37,12 @@ class ScaleStep(StandardStep):
 
     async def _scale(self, intent: StepIntent, context: StepContext, replicas: int) -> None:
         name = intent.settings["service"]
-        service = await self.orchestrator.get_service(name)
+        service = await self.orchestrator(intent).get_service(name)
         if service.spec.replicas != replicas:
             context.log(f"scaling service {name}: {service.spec.replicas} → {replicas}")
-            service = await self.orchestrator.scale_service(name, replicas)
+            service = await self.orchestrator(intent).scale_service(name, replicas)
         await wait_until_done(
-            self.orchestrator,
+            self.orchestrator(intent),
             service,
             context,
             timeout_s=intent.settings["timeout"],
@@ -65,7 +58,7 @@ class ScaleStep(StandardStep):
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
         """Ask the orchestrator how many there are."""
-        service = await self.orchestrator.get_service(intent.settings["service"])
+        service = await self.orchestrator(intent).get_service(intent.settings["service"])
         wanted = intent.settings["replicas"]
         if service.spec.replicas != wanted:
             return StepOutcome(applied=False, detail=f"{service.spec.replicas} are wanted still")

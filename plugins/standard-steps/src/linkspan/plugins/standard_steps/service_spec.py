@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import cattrs
@@ -25,19 +25,22 @@ orchestrator filled in."""
 _converter = cattrs.Converter(omit_if_default=True)
 
 
-def wanted_spec(settings: Mapping[str, Any], *, replicas: int) -> ServiceSpec:
+def wanted_spec(
+    settings: Mapping[str, Any], *, replicas: int, volume_driver: str = ""
+) -> ServiceSpec:
     """The service that a step asks for.
 
     Args:
         settings: Checked by the manifest.
         replicas: Where ``settings`` names none.
+        volume_driver: Of its volumes; empty for the usual one.
 
     Raises:
         InvalidArgument: A port, volume or healthcheck cannot be read.
     """
     spec = ServiceSpec(
         name=settings["service"],
-        container=_container(settings),
+        container=_container(settings, volume_driver),
         replicas=settings.get("replicas", replicas),
         networks=tuple(settings.get("networks", ())),
         ports=tuple(_port(text) for text in settings.get("ports", ())),
@@ -78,7 +81,7 @@ def _digest(spec: ServiceSpec) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _container(settings: Mapping[str, Any]) -> ContainerSpec:
+def _container(settings: Mapping[str, Any], volume_driver: str) -> ContainerSpec:
     env: Mapping[str, str] = settings.get("env", {})
     return ContainerSpec(
         image=settings["image"],
@@ -89,7 +92,7 @@ def _container(settings: Mapping[str, Any]) -> ContainerSpec:
         working_dir=settings.get("working-dir", ""),
         hostname=settings.get("hostname", ""),
         healthcheck=_healthcheck(settings.get("healthcheck")),
-        mounts=tuple(_mount(text) for text in settings.get("volumes", ())),
+        mounts=tuple(_mount(text, volume_driver) for text in settings.get("volumes", ())),
         stop_timeout_s=_whole_seconds(settings.get("stop-grace")),
         stop_signal=settings.get("stop-signal"),
     )
@@ -165,7 +168,7 @@ def _port(text: str) -> ServicePort:
     )
 
 
-def _mount(text: str) -> Mount:
+def _mount(text: str, volume_driver: str) -> Mount:
     """``name:/path``, ``/host/path:/path``, either with ``:ro``."""
     source, _, rest = text.partition(":")
     target, _, mode = rest.partition(":")
@@ -173,9 +176,11 @@ def _mount(text: str) -> Mount:
         raise InvalidArgument(
             f"'{text}' is not a volume of a service", help='volumes: ["data:/srv/data"]'
         )
+    kind: Literal["bind", "volume"] = "bind" if source.startswith("/") else "volume"
     return Mount(
-        type="bind" if source.startswith("/") else "volume",
+        type=kind,
         source=source,
         target=target,
+        volume_driver=volume_driver if kind == "volume" else "",
         read_only=mode == "ro",
     )

@@ -9,7 +9,6 @@ import trio
 from linkspan.plugins.standard_steps.base import StandardStep
 from linkspan.plugins.standard_steps.lookup import job_service
 from linkspan.plugins.standard_steps.places import inside
-from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound, Timeout
 from linkspan.sdk.model.container import Container, ContainerStatus, HealthStatus
@@ -91,9 +90,8 @@ class WaitForStep(StandardStep):
         own = job_service(self.host, intent, name)
         if own is not None:
             return missing_in(own, wanted)
-        orchestrator: Orchestrator[Any] = self.host.driver("orchestrator")
         try:
-            service = await orchestrator.get_service(name)
+            service = await self.orchestrator(intent).get_service(name)
         except NotFound:
             return "" if wanted == "gone" else "there is none yet"
         if wanted not in ("running", "healthy"):
