@@ -40,7 +40,13 @@ def plugin(tmp_path: Path) -> Path:
 
 def run(plugin: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a module of the workspace with the plugin installed."""
-    environment = {**os.environ, "PYTHONPATH": str(plugin / "src"), "XDG_CACHE_HOME": str(plugin)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(plugin / "src"),
+        "XDG_CACHE_HOME": str(plugin),
+        # A daemon that runs on this machine knows nothing of the plugin.
+        "LINKSPAN_HOST": f"unix://{plugin}/no-daemon",
+    }
     return subprocess.run(
         [sys.executable, "-m", *words],
         cwd=plugin,
