@@ -127,6 +127,41 @@ def test_merged_records_carry_the_same_bytes(log: Path, query: dict[str, object]
     assert merged[0].time == plain[0].time
 
 
+def run(second: int, stream: str = "stdout", *, lines: int = 200, partial: str = "") -> str:
+    """What conmon makes of one read: many lines of the same time, the last of them perhaps unfinished."""
+    whole = "".join(line(second, f"number {n} of a run", stream) for n in range(lines))
+    return whole + (line(second, partial, stream, "P") if partial else "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        run(1),
+        run(1, partial="half a") + run(2) + run(3, "stderr", partial="x") + run(4),
+        run(1) + line(2, "alone") + line(2, "", "stderr") + run(2, lines=1000) + line(3, ""),
+        run(2) + run(1) + run(2),
+        "".join(line(2, "between") + run(1, lines=300) for _ in range(30)),
+        run(1) + "garbage\n" + run(1) + "\n" + run(1),
+        run(1) + line(1, "of another stream", "stdxxx") + run(1),
+        run(1) + line(1, "a text with 2026-11-24T08:00:01.000000001+00:00 stdout F in it") + run(1),
+        run(1) + "".join(line(5, "long" * 2000, flag="P") for _ in range(9)) + line(5, "end"),
+        line(1, "x", "stdxxx") * 50,
+        run(1) + line(1, "cut")[:-9],
+    ],
+)
+def test_runs_of_lines_with_one_time_are_merged_to_the_byte(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "log"
+    path.write_text(text)
+    merged, plain = read(path, merge=True), read(path)
+    for stream in (OUT, ERR):
+        assert b"".join(r.data for r in merged if r.stream is stream) == b"".join(
+            r.data for r in plain if r.stream is stream
+        )
+    changes = [r.stream for n, r in enumerate(plain) if n == 0 or plain[n - 1].stream != r.stream]
+    assert [r.stream for r in merged] == changes
+    assert [r.time for r in merged[:1]] == [r.time for r in plain[:1]]
+
+
 def test_broken_lines_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text(
