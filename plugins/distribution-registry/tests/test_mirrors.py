@@ -1,5 +1,6 @@
 """Mirrors of Docker Hub, and searching, against registries that answer by script."""
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,9 +14,9 @@ from linkspan.plugins.distribution_registry.client import DistributionClient
 from linkspan.plugins.distribution_registry.config import DistributionConfig
 from linkspan.plugins.distribution_registry.search import split_term
 from linkspan.sdk.drivers.registry import SearchResult
-from linkspan.sdk.errors import DataLoss, NotFound
+from linkspan.sdk.errors import DataLoss, NotFound, Unavailable
 from linkspan.sdk.media_types import OCI_CONFIG, OCI_MANIFEST
-from linkspan.sdk.model.image import Credentials
+from linkspan.sdk.model.image import Credentials, Descriptor
 from linkspan.sdk.reference import parse_reference
 
 MANIFEST = json.dumps(
@@ -155,4 +156,79 @@ async def test_a_registry_without_search_or_sense_is_named() -> None:
         await client.search("r.test/app", 10, Credentials())
     with pytest.raises(DataLoss, match=r"bad\.test"):
         await client.search("bad.test/app", 10, Credentials())
+    await client.aclose()
+
+
+LAYER = bytes(range(256)) * 400
+DESCRIPTOR = Descriptor(
+    media_type="application/vnd.oci.image.layer.v1.tar",
+    digest="sha256:" + hashlib.sha256(LAYER).hexdigest(),
+    size_bytes=len(LAYER),
+)
+
+
+class Broken(httpx.AsyncByteStream):
+    """A body that breaks off."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        await trio.lowlevel.checkpoint()
+        yield self._data
+        raise httpx.ReadError("reset")
+
+
+class Mirrored:
+    """Hosts that have LAYER; those with a number break off after so many bytes of every answer."""
+
+    def __init__(self, **breaks: int | None) -> None:
+        self._breaks = breaks
+        self.asked: list[tuple[str, int, bool]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        host = request.url.host.partition(".")[0]
+        wanted = request.headers.get("range", "bytes=0-")
+        offset = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        self.asked.append((host, offset, "authorization" in request.headers))
+        headers = {"Content-Range": f"bytes {offset}-{len(LAYER) - 1}/{len(LAYER)}"}
+        limit = self._breaks[host.replace("-", "_")]
+        body = Body(LAYER[offset:]) if limit is None else Broken(LAYER[offset : offset + limit])
+        return httpx.Response(206 if offset else 200, headers=headers, stream=body)
+
+
+async def read(client: DistributionClient, offset: int) -> bytes:
+    busybox = parse_reference("busybox:1")
+    async with client.blob(busybox, DESCRIPTOR, SECRET, offset) as parts:
+        return b"".join([part async for part in parts])
+
+
+async def test_a_mirror_that_breaks_in_the_middle_of_a_blob_is_relieved_at_that_byte() -> None:
+    hosts = Mirrored(mirror=20_000, second=30_000, registry_1=None)
+    client = client_of(hosts, "https://mirror.test/", "https://second.test/")  # type: ignore[arg-type]
+    assert await read(client, 1000) == LAYER[1000:]
+    assert [(host, at) for host, at, _ in hosts.asked] == [
+        ("mirror", 1000),
+        ("mirror", 21_000),
+        ("second", 41_000),
+        ("second", 71_000),
+        ("registry-1", 101_000),
+    ]
+    await client.aclose()
+
+
+async def test_a_mirror_that_broke_off_is_left_in_peace_for_the_other_layers() -> None:
+    hosts = Mirrored(mirror=10, registry_1=None)
+    client = client_of(hosts, "https://mirror.test/")  # type: ignore[arg-type]
+    for _ in range(2):
+        assert await read(client, 0) == LAYER
+    assert [host for host, _, _ in hosts.asked] == ["mirror", "mirror", "registry-1", "registry-1"]
+    await client.aclose()
+
+
+async def test_when_the_origin_breaks_off_too_its_fault_is_told() -> None:
+    hosts = Mirrored(mirror=10, registry_1=0)
+    client = client_of(hosts, "https://mirror.test/")  # type: ignore[arg-type]
+    with pytest.raises(Unavailable, match=r"after 20 of 102400 bytes"):
+        await read(client, 0)
     await client.aclose()

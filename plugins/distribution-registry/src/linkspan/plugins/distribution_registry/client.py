@@ -14,7 +14,7 @@ from linkspan.plugins.distribution_registry.docker_config import DockerConfig
 from linkspan.plugins.distribution_registry.download import BlobDownload
 from linkspan.plugins.distribution_registry.faults import read_answer, refusal
 from linkspan.plugins.distribution_registry.manifests import ACCEPT, digest_of, read_manifest
-from linkspan.plugins.distribution_registry.mirrors import Mirrors
+from linkspan.plugins.distribution_registry.mirrors import MirroredBlob, Mirrors, Source
 from linkspan.plugins.distribution_registry.search import SEARCH_HOST, search, split_term
 from linkspan.plugins.distribution_registry.session import Call, Session, pull_scope, push_scope
 from linkspan.plugins.distribution_registry.tokens import server_domain
@@ -40,6 +40,8 @@ from linkspan.sdk.reference import Reference
 _THREAD_ABOVE_BYTES = 128 << 10
 _TAGS_LIMIT_BYTES = 8 << 20
 _MAX_TAG_PAGES = 1000
+_MIRROR_BREAKS = 2
+"""So often a mirror's connection may break during one blob: there is somebody else to ask."""
 
 
 class DistributionClient:
@@ -134,21 +136,22 @@ class DistributionClient:
         if not 0 <= offset <= descriptor.size_bytes:
             raise InvalidArgument(f"offset {offset} is not inside the blob")
 
-        async def opened(session: Session, credentials: Credentials) -> BlobDownload:
-            download = BlobDownload(
-                session, self._transport, reference, descriptor, credentials, offset
+        def begin(source: Source, at: int) -> BlobDownload:
+            return BlobDownload(
+                source.session,
+                self._transport,
+                reference,
+                descriptor,
+                source.credentials,
+                at,
+                breaks=None if source.last else _MIRROR_BREAKS,
             )
-            try:
-                await download.open()
-            except BaseException:
-                await download.aclose()
-                raise
-            return download
 
-        download = await self._mirrors.first(
-            reference, self._session(reference.domain), credentials, opened
-        )
+        origin = self._session(reference.domain)
+        sources = self._mirrors.sources(reference, origin, credentials)
+        download = MirroredBlob(sources, begin, offset)
         try:
+            await download.open()
             yield download
         finally:
             await download.aclose()

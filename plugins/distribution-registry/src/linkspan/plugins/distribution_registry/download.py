@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import trio
 
+from linkspan.plugins.distribution_registry.body import Body
 from linkspan.plugins.distribution_registry.faults import read_answer, refusal
 from linkspan.plugins.distribution_registry.retry import RETRYABLE_STATUSES
 from linkspan.plugins.distribution_registry.session import Call, Session, pull_scope
@@ -14,7 +15,6 @@ from linkspan.plugins.distribution_registry.transport import (
     ConnectionLostError,
     Outgoing,
     Transport,
-    abandon,
     close_response,
     describe_failure,
 )
@@ -39,7 +39,14 @@ class BlobDownload(AsyncIterator[bytes]):
         descriptor: Descriptor,
         credentials: Credentials,
         offset: int,
+        *,
+        breaks: int | None = None,
     ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            breaks: Give up when the connection has broken so often, even if bytes arrived between.
+        """
         self._session = session
         self._transport = transport
         self._reference = reference
@@ -47,9 +54,14 @@ class BlobDownload(AsyncIterator[bytes]):
         self._credentials = credentials
         self._at = offset
         self._skip = 0
-        self._response: httpx.Response | None = None
-        self._parts: AsyncIterator[bytes] | None = None
+        self._body: Body | None = None
         self._failures = 0
+        self._breaks_left = breaks
+
+    @property
+    def at(self) -> int:
+        """The first byte that is still to come."""
+        return self._at
 
     async def open(self) -> None:
         """Connect, so that a refusal comes before the first byte is asked for."""
@@ -58,12 +70,9 @@ class BlobDownload(AsyncIterator[bytes]):
 
     async def aclose(self) -> None:
         """Close the connection; may be called at any time, and again."""
-        response, parts = self._response, self._parts
-        self._response = self._parts = None
-        if parts is not None:
-            await abandon(parts)
-        if response is not None:
-            await close_response(response)
+        body, self._body = self._body, None
+        if body is not None:
+            await body.aclose()
 
     async def __anext__(self) -> bytes:
         while True:
@@ -71,7 +80,7 @@ class BlobDownload(AsyncIterator[bytes]):
                 await self._end()
                 raise StopAsyncIteration
             try:
-                if self._parts is None:
+                if self._body is None:
                     await self._connect()
                 part = await self._next_part()
             except (httpx.TransportError, ConnectionLostError) as error:
@@ -81,9 +90,9 @@ class BlobDownload(AsyncIterator[bytes]):
                 return part
 
     async def _next_part(self) -> bytes:
-        assert self._parts is not None
+        assert self._body is not None
         try:
-            part = await anext(self._parts)
+            part = await anext(self._body)
         except StopAsyncIteration:
             raise ConnectionLostError("the blob ended early") from None
         if self._skip:
@@ -100,9 +109,9 @@ class BlobDownload(AsyncIterator[bytes]):
 
     async def _end(self) -> None:
         """A blob that goes on after its end is not the one that was asked for."""
-        if self._parts is not None and not self._skip:
+        if self._body is not None and not self._skip:
             try:
-                async for part in self._parts:
+                async for part in self._body:
                     if part:
                         raise self._wrong(f"it is longer than {self._descriptor.size_bytes} bytes")
             except httpx.TransportError:
@@ -114,7 +123,9 @@ class BlobDownload(AsyncIterator[bytes]):
     async def _wait_or_give_up(self, error: Exception) -> None:
         await self.aclose()
         self._failures += 1
-        if self._failures >= self._transport.policy.attempts:
+        if self._breaks_left is not None:
+            self._breaks_left -= 1
+        if self._failures >= self._transport.policy.attempts or self._breaks_left == 0:
             why = describe_failure(error) if isinstance(error, httpx.TransportError) else str(error)
             raise Unavailable(
                 f"blob {self._descriptor.digest} of {self._reference.familiar_name}: {why}, after "
@@ -143,7 +154,7 @@ class BlobDownload(AsyncIterator[bytes]):
         except BaseException:
             await close_response(response)
             raise
-        self._response, self._parts = response, response.aiter_raw()
+        self._body = Body(response)
 
     async def _elsewhere_or_refuse(
         self, response: httpx.Response, headers: dict[str, str]
