@@ -6,13 +6,13 @@ import trio
 from hypothesis import given, strategies as st
 
 from linkspan.sdk.errors import DataLoss
-from linkspan.workflows.journal import Journal, JournalFailed, Record, decode, encode, read
+from linkspan.workflows.journal import Journal, JournalFailed, decode, encode, read
 
 
 def lines_of(count):
     seed, lines = 0, []
     for number in range(1, count + 1):
-        line, seed = encode(Record(number, "t", "k", {"x": number}), seed)
+        line, seed = encode({"n": number, "t": "t", "kind": "k", "x": number}, seed)
         lines.append(line)
     return lines
 
@@ -24,13 +24,13 @@ async def test_what_was_appended_is_read_back(tmp_path):
     await journal.append("job-started", {"job": "a"})
     journal.close()
     again, found = await Journal.open(tmp_path / "j")
-    assert [(r.number, r.kind, dict(r.data)) for r in found] == [
-        (1, "run-created", {"name": "ü"}),
-        (2, "job-started", {"job": "a"}),
+    assert [{k: v for k, v in r.items() if k != "t"} for r in found] == [
+        {"n": 1, "kind": "run-created", "name": "ü"},
+        {"n": 2, "kind": "job-started", "job": "a"},
     ]
     await again.append("x", {})
     again.close()
-    assert [r.number for r in read(tmp_path / "j")] == [1, 2, 3]
+    assert [r["n"] for r in read(tmp_path / "j")] == [1, 2, 3]
 
 
 @given(st.integers(0, 4), st.integers(1, 200))
@@ -38,7 +38,7 @@ def test_a_torn_last_line_is_dropped(whole, cut):
     lines = lines_of(whole + 1)
     torn = lines[-1][: min(cut, len(lines[-1]) - 1)]
     records, _, good = decode(b"".join(lines[:-1]) + torn, "j")
-    assert [r.number for r in records] == list(range(1, whole + 1))
+    assert [r["n"] for r in records] == list(range(1, whole + 1))
     assert good == sum(map(len, lines[:-1]))
 
 
@@ -50,7 +50,7 @@ async def test_after_a_torn_line_the_journal_goes_on(tmp_path):
     assert len(found) == 2
     await journal.append("more", {})
     journal.close()
-    assert [r.kind for r in read(path)] == ["k", "k", "more"]
+    assert [r["kind"] for r in read(path)] == ["k", "k", "more"]
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
@@ -107,7 +107,7 @@ async def test_a_full_disk_is_an_error_that_leaves_no_half_record(tmp_path, monk
     with pytest.raises(JournalFailed):
         await journal.append("z", {})
     journal.close()
-    assert [r.kind for r in read(tmp_path / "j")] == ["x"]
+    assert [r["kind"] for r in read(tmp_path / "j")] == ["x"]
 
 
 def test_what_a_power_cut_left_at_the_end_is_dropped():
@@ -123,7 +123,7 @@ async def test_records_that_announce_nothing_wait_for_no_sync(tmp_path, monkeypa
     journal, _ = await Journal.open(tmp_path / "j")
     await journal.append("result", {}, sync=False)
     assert synced == []
-    assert [r.kind for r in read(tmp_path / "j")] == ["result"]
+    assert [r["kind"] for r in read(tmp_path / "j")] == ["result"]
     async with trio.open_nursery() as nursery:
         for _ in range(50):
             nursery.start_soon(journal.append, "intent", {})

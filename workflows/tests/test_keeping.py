@@ -41,7 +41,7 @@ async def test_whoever_watches_is_told_of_caches_and_artifacts(bench):
     text = CACHE.replace("    steps:", "    artifacts: {x: hello.txt}\n    steps:")
     run_id = await bench.start(text % ("c", "", "0"))
     lines = []
-    with bench.manager.watch(run_id) as watcher:
+    async with bench.manager.watch(run_id) as watcher:
         while batch := await watcher.batch():
             lines += [event["line"] for event in batch if event["kind"] == "log"]
     assert [line for line in lines if line.startswith("artifact")] == ["artifact x: 1 file"]

@@ -461,7 +461,7 @@ jobs: {a: {steps: [{id: s, run: "trap '' TERM; touch ready; while :; do sleep 0.
 async def test_a_watcher_sees_all_records_from_the_first_and_the_log_as_it_comes(bench):
     run_id = await bench.start("jobs: {a: {steps: [{id: s, run: echo hi}]}}")
     kinds, lines = [], []
-    with bench.manager.watch(run_id) as watcher:
+    async with bench.manager.watch(run_id) as watcher:
         while batch := await watcher.batch():
             kinds += [event["kind"] for event in batch if "n" in event]
             lines += [event["line"] for event in batch if event["kind"] == "log"]
@@ -469,7 +469,7 @@ async def test_a_watcher_sees_all_records_from_the_first_and_the_log_as_it_comes
     assert kinds == [*expected, "step-finished", "job-finished", "run-finished"]
     assert lines == ["hi"]
     again = []
-    with bench.manager.watch(run_id) as watcher:
+    async with bench.manager.watch(run_id) as watcher:
         while batch := await watcher.batch():
             again += [event["kind"] for event in batch]
     assert again == kinds

@@ -13,8 +13,7 @@ from typing import Final
 import attrs
 
 from linkspan.sdk.errors import DataLoss, InvalidArgument, NotFound
-from linkspan.workflows.expressions.types import Json
-from linkspan.workflows.journal import read
+from linkspan.workflows.journal import Record, read
 from linkspan.workflows.state import GOOD, RunState, fold
 from linkspan.workflows.workspace import remove_tree
 
@@ -49,13 +48,13 @@ class Archive:
                 log.warning("run cannot be read", extra={"run": folder.name, "reason": str(error)})
                 continue
             if records:
-                self.ended[folder.name] = fold(record.as_json() for record in records)
+                self.ended[folder.name] = fold(records)
             else:
                 remove_tree(folder)
 
-    def records(self, run_id: str) -> list[Mapping[str, Json]]:
+    def records(self, run_id: str) -> list[Record]:
         """All records of a run. Blocks."""
-        return [record.as_json() for record in read(self.folder / run_id / JOURNAL)]
+        return read(self.folder / run_id / JOURNAL)
 
     def new_id(self, active: Iterable[str]) -> str:
         """Four hex digits, more when those are taken."""

@@ -1,10 +1,8 @@
 """From what a client asks for to a run's folder and its first record."""
 
-import gc
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +18,7 @@ from linkspan.workflows.check import MAX_SHOWN, check
 from linkspan.workflows.choosing import check_choices, not_open
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.files import SentFiles
+from linkspan.workflows.garbage import no_collection
 from linkspan.workflows.journal import VERSION
 from linkspan.workflows.model import Step, Workflow
 from linkspan.workflows.units import Frame, Unit
@@ -117,7 +116,7 @@ def checked(
         InvalidArgument: No plugin plays a role so; code ``invalid_use``.
     """
     check_choices(use, verbs)
-    with _no_collection():
+    with no_collection():
         found = check(text, file, verbs, fetch=SentFiles(others), use=use)
     if found.workflow is None or found.errors:
         raise InvalidPipeline(found.errors or found.diagnostics)
@@ -129,18 +128,6 @@ def refuse_not_open(host: Host, workflow: Workflow) -> None:
     faults = not_open(host, workflow)
     if faults:
         raise InvalidPipeline(faults)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """What a check makes stays: looking through it for garbage takes as long as the check itself."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def prepare(folder: Path, new: NewRun, leave_out: Iterable[Path]) -> None:

@@ -1,8 +1,8 @@
 """One job: its workspace, its services, its steps one after the other, its outputs."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 import trio
 
@@ -83,8 +83,11 @@ class JobRunner:
         # Not `except Cancelled`: nurseries hand several of them on as a group.
         ended = False
         try:
-            async with self._locked(lock):
+            if lock is None:
                 result = await self._in_time(work, contexts)
+            else:
+                async with self._locked(lock):
+                    result = await self._in_time(work, contexts)
             ended = True
             return result
         finally:
@@ -98,7 +101,9 @@ class JobRunner:
         self, work: Callable[[dict[str, Json]], Awaitable[str]], contexts: dict[str, Json]
     ) -> str:
         await self.run.recorder.write("job-started", job=self.job.id)
-        with trio.move_on_after(self.job.timeout_s or float("inf")) as self._limit:
+        if not self.job.timeout_s:
+            return await self._limited(work, contexts)
+        with trio.move_on_after(self.job.timeout_s) as self._limit:
             return await self._limited(work, contexts)
         fault = Fault(message=self._limit_words(), code="timeout")
         await self._stopped("timed-out", fault.message)
@@ -109,17 +114,11 @@ class JobRunner:
         for runner in () if self._sequence is None else list(self._sequence.running):
             await runner.stopped(result, why)
 
-    @asynccontextmanager
-    async def _locked(self, name: str | None) -> AsyncIterator[None]:
-        if name is None:
-            yield
-            return
-
+    def _locked(self, name: str) -> AbstractAsyncContextManager[None]:
         async def waits(behind: str) -> None:
             await self.run.recorder.write("job-waits", job=self.job.id, lock=name, behind=behind)
 
-        async with self.run.locks.hold(name, f"{self.run.id}/{self.job.id}", waits):
-            yield
+        return self.run.locks.hold(name, f"{self.run.id}/{self.job.id}", waits)
 
     async def _limited(
         self, work: Callable[[dict[str, Json]], Awaitable[str]], contexts: dict[str, Json]
@@ -175,12 +174,13 @@ class JobRunner:
         return {unit.id for name in found for unit in self.unit.frame.cells(name)}
 
     async def _work(self, contexts: dict[str, Json]) -> str:
-        folder = self.run.job_folder(self.job)
-        secrets = await grant(self.run, self.unit.frame, self.job.secrets)
-        call = RunFunctions(folder / "workspace", self.run.host.engine)
+        run = self.run
+        folder = run.job_folder(self.job)
+        secrets = await grant(run, self.unit.frame, self.job.secrets)
+        job_log = StepLog(folder / "job.log", self._on_line, run.recorder.masks, run.logs)
+        files = JobFiles(run, self.unit, job_log.add)
+        call = RunFunctions(files.workspace, run.host.engine)
         scope = Scope(contexts={**contexts, "secrets": secrets}, status=self._status, call=call)
-        job_log = StepLog(folder / "job.log", self._on_line, self.run.recorder.masks)
-        files = JobFiles(self.run, self.unit, job_log.add)
         sidecars = Sidecars(
             run=self.run,
             job=self.job,
@@ -197,6 +197,7 @@ class JobRunner:
                 unit=self.unit,
                 contexts=contexts,
                 env=env,
+                folder=folder,
                 workspace=files.workspace,
                 network=sidecars.network or "default",
                 services=sidecars.contexts,
@@ -237,9 +238,10 @@ class JobRunner:
         result = result_of([step.result for step in states])
         if result in BAD:
             return await self.finish(result)
-        last = StepRunner(self.run, place, self.job.steps[-1])
-        scope = last.scope_after()
-        outputs = resolve(dict(self.job.outputs), scope)
+        outputs: Mapping[str, Json] = {}
+        if self.job.outputs:
+            last = StepRunner(self.run, place, self.job.steps[-1])
+            outputs = resolve(dict(self.job.outputs), last.scope_after())
         return await self.finish(result, outputs=outputs)
 
     async def finish(

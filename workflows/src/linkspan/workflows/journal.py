@@ -9,16 +9,17 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 import trio
 
 from linkspan.sdk.errors import DataLoss, LinkspanError
 from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.garbage import no_collection
 
 VERSION: Final = 1
 """Of the records' shape; written in the first one."""
@@ -34,24 +35,8 @@ _TAIL: Final = len(_CRC) + 10
 """Bytes of a line after the record's own fields: the checksum."""
 
 
-@attrs.frozen
-class Record:
-    """One record.
-
-    Attributes:
-        number: From 1, without gaps.
-        time: RFC 3339, UTC.
-        data: The record's own fields, JSON types.
-    """
-
-    number: int
-    time: str
-    kind: str
-    data: Mapping[str, Json]
-
-    def as_json(self) -> dict[str, Json]:
-        """The record as events show it."""
-        return {"n": self.number, "t": self.time, "kind": self.kind, **self.data}
+Record: TypeAlias = Mapping[str, Json]
+"""One record as it stands in its line: ``n``, ``t``, ``kind`` and its own fields."""
 
 
 def now() -> str:
@@ -61,7 +46,7 @@ def now() -> str:
 
 def encode(record: Record, seed: int) -> tuple[bytes, int]:
     """A record's line with its newline, and its checksum, which seeds the next one's."""
-    body = _ENCODE(record.as_json()).encode()
+    body = _ENCODE(record).encode()
     crc = zlib.crc32(body, seed)
     return body[:-1] + b',"crc":"%08x"}\n' % crc, crc
 
@@ -94,7 +79,9 @@ def decode(data: bytes, path: str) -> tuple[list[Record], int, int]:
         bodies.append(body)
         seed, at = crc, end + 1
     # All at once: the parser's start costs as much as a short record.
-    return [_record(fields) for fields in json.loads(b"[%b]" % b",".join(bodies))], seed, at
+    with no_collection():
+        records: list[Record] = json.loads(b"[%b]" % b",".join(bodies))
+    return records, seed, at
 
 
 def _verified(line: bytes, seed: int, number: int) -> tuple[bytes | None, int]:
@@ -105,15 +92,10 @@ def _verified(line: bytes, seed: int, number: int) -> tuple[bytes | None, int]:
     return (body if whole and body.startswith(b'{"n":%d,' % number) else None), crc
 
 
-def _record(fields: dict[str, Json]) -> Record:
-    return Record(
-        number=fields.pop("n"), time=fields.pop("t"), kind=fields.pop("kind"), data=fields
-    )
-
-
 @attrs.define
 class _Pending:
     lines: list[bytes] = attrs.field(factory=list)
+    records: list[Record] = attrs.field(factory=list)
     synced: bool = False
     written: trio.Event = attrs.field(factory=trio.Event)
     fault: OSError | None = None
@@ -126,13 +108,22 @@ class JournalFailed(LinkspanError):
     default_code = "journal_failed"
 
 
-class Journal:
-    """An open journal. Records of several tasks that come at once share one sync."""
+def _nobody(record: Record) -> None:
+    """Nobody is told."""
 
-    def __init__(self, path: Path, descriptor: int, records: Sequence[Record], seed: int) -> None:
+
+class Journal:
+    """An open journal. Records of several tasks that come at once share one sync.
+
+    Attributes:
+        told: Called with each record once it is written, in their order.
+    """
+
+    def __init__(self, path: Path, descriptor: int, number: int, seed: int) -> None:
         self.path = path
+        self.told: Callable[[Record], None] = _nobody
         self._descriptor = descriptor
-        self._number = len(records)
+        self._number = number
         self._seed = seed
         self._pending = _Pending()
         self._lock = trio.Lock()
@@ -164,10 +155,13 @@ class Journal:
                 raise
         except OSError as fault:
             raise _translated(fault, path) from fault
-        return cls(path, descriptor, records, seed), records
+        return cls(path, descriptor, len(records), seed), records
 
     async def append(self, kind: str, data: Mapping[str, Json], *, sync: bool = True) -> Record:
         """Write a record; when this returns it is in the file.
+
+        No checkpoint if the record is not synced and nobody else is writing: it is a matter of
+        microseconds then.
 
         Args:
             kind: What it tells.
@@ -183,10 +177,23 @@ class Journal:
         if self._broken is not None:
             raise _translated(self._broken, self.path) from self._broken
         self._number += 1
-        record = Record(number=self._number, time=now(), kind=kind, data=data)
+        record = {"n": self._number, "t": now(), "kind": kind, **data}
         line, self._seed = encode(record, self._seed)
+        if sync or len(line) > _AT_ONCE or self._lock.locked() or self._pending.lines:
+            await self._with_others(line, record, sync=sync)
+            return record
+        try:
+            self._write_now(line, sync=False)
+        except OSError as fault:
+            self._broken = fault
+            raise _translated(fault, self.path) from fault
+        self.told(record)
+        return record
+
+    async def _with_others(self, line: bytes, record: Record, *, sync: bool) -> None:
         mine = self._pending
         mine.lines.append(line)
+        mine.records.append(record)
         mine.synced = mine.synced or sync
         # Nobody may leave between taking a number and the sync: others wait for the same write.
         with trio.CancelScope(shield=True):
@@ -196,8 +203,7 @@ class Journal:
                     await self._write(mine)
         if mine.fault is not None:
             raise _translated(mine.fault, self.path) from mine.fault
-        await trio.lowlevel.checkpoint()
-        return record
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _write(self, batch: _Pending) -> None:
         data = b"".join(batch.lines)
@@ -208,8 +214,24 @@ class Journal:
                 self._write_now(data, sync=False)
         except OSError as fault:
             batch.fault = self._broken = fault
+        else:
+            for record in batch.records:
+                self.told(record)
         finally:
             batch.written.set()
+
+    async def past(self, count: int) -> list[Record]:
+        """The first ``count`` records, which are written."""
+        # The folder may be renamed, and the journal closed, before the file is read.
+        descriptor = os.dup(self._descriptor)
+        try:
+            return await trio.to_thread.run_sync(self._past, descriptor, count)
+        finally:
+            os.close(descriptor)
+
+    def _past(self, descriptor: int, count: int) -> list[Record]:
+        data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+        return decode(data, str(self.path))[0][:count]
 
     def _write_now(self, data: bytes, sync: bool) -> None:
         start = os.lseek(self._descriptor, 0, os.SEEK_CUR)

@@ -9,8 +9,8 @@ import functools
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -54,7 +54,7 @@ from linkspan.workflows.recorder import Gate, Recorder, Watcher
 from linkspan.workflows.retention import Retention
 from linkspan.workflows.run import RunRunner, group_of
 from linkspan.workflows.running import EMPTY_GIT, Run
-from linkspan.workflows.state import GOOD, RunState
+from linkspan.workflows.state import GOOD, RunState, fold
 from linkspan.workflows.trust import refuse_untrusted
 from linkspan.workflows.undoing import undo_run
 from linkspan.workflows.values import resolve_text
@@ -172,23 +172,24 @@ class RunManager:
         run_id = self.resolve(ref)
         return self._state(run_id).as_json(active=run_id in self._active)
 
-    @contextmanager
-    def watch(self, ref: str) -> Iterator[Watcher]:
+    @asynccontextmanager
+    async def watch(self, ref: str) -> AsyncIterator[Watcher]:
         """A run's events, from the first record on; they end when the run is not active any more.
 
         Raises:
             NotFound: No run has this id or prefix.
+            DataLoss: Its record is damaged.
         """
         run_id = self.resolve(ref)
         active = self._active.get(run_id)
         if active is not None:
-            with active.run.recorder.watch() as watcher:
+            async with active.run.recorder.watch() as watcher:
                 yield watcher
             return
-        records = self.archive.records(run_id)
-        if run_id in self._interruptions:
-            records.append({"kind": "interrupted", "reason": self._interruptions[run_id]})
-        watcher = Watcher(list(records))
+        reason = self._interruptions.get(run_id)
+        watcher = Watcher(await trio.to_thread.run_sync(self.archive.records, run_id))
+        if reason is not None:
+            watcher.offer({"kind": "interrupted", "reason": reason}, passing=False)
         watcher.end()
         yield watcher
 
@@ -329,8 +330,8 @@ class RunManager:
             )
             for job in () if kept is None else kept.workspaces:
                 await trio.to_thread.run_sync(_take_workspace, self._folder / old, folder, job)
-            journal, none = await Journal.open(folder / JOURNAL)
-            recorder = Recorder(journal, none, self._gate)
+            journal, _ = await Journal.open(folder / JOURNAL)
+            recorder = Recorder(journal, RunState(), self._gate)
             await recorder.write("run-created", **created, **(extra or {}))
             for kind, fields in records:
                 await recorder.write(kind, **fields)
@@ -416,7 +417,10 @@ class RunManager:
         refuse_not_open(self._host, workflow)
         await remove_leftovers(self._host.engine, state.id)
         journal, records = await Journal.open(folder / JOURNAL)
-        return self._run(workflow, folder, Recorder(journal, records, self._gate))
+        if state.records != len(records):
+            # Not what this daemon has read or written last.
+            state = await trio.to_thread.run_sync(fold, records)
+        return self._run(workflow, folder, Recorder(journal, state, self._gate))
 
     def _read(self, folder: Path, created: Mapping[str, Json]) -> Workflow:
         text, others = recorded(folder, created["digest"])

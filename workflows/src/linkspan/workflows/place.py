@@ -20,6 +20,7 @@ class Place:
     Attributes:
         contexts: The job's, without ``env``, ``steps`` and ``services``.
         env: Top-level and job's variables.
+        folder: The job's own files, with the workspace in it.
         network: Its name, or ``default``.
         secrets: What the job was granted.
         mounts: In each script's container, beside the workspace.
@@ -30,6 +31,7 @@ class Place:
     unit: Unit
     contexts: Mapping[str, Json]
     env: Mapping[str, str]
+    folder: Path
     workspace: Path
     network: str
     services: Mapping[str, Json]

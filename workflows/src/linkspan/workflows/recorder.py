@@ -1,8 +1,8 @@
 """One run's journal, its state folded from it, and those who watch."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
@@ -10,7 +10,7 @@ import trio
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.journal import Journal, Record
 from linkspan.workflows.masking import Masks
-from linkspan.workflows.state import RunState, fold
+from linkspan.workflows.state import RunState
 
 _MAX_BEHIND: Final = 5000
 """Passing events (log lines, progress) kept for a watcher that is slow; records are always kept."""
@@ -35,11 +35,15 @@ SYNCED: Final = frozenset(
 class Watcher:
     """Receives a run's events: first all records so far, then everything as it happens."""
 
-    def __init__(self, past: list[Mapping[str, Json]]) -> None:
+    def __init__(self, past: Iterable[Mapping[str, Json]] = ()) -> None:
         self._waiting: deque[Mapping[str, Json]] = deque(past)
         self._lost = 0
         self._ended = False
         self._wake = trio.Event()
+
+    def begin(self, past: Sequence[Mapping[str, Json]]) -> None:
+        """What was before all that it was offered so far."""
+        self._waiting.extendleft(reversed(past))
 
     def offer(self, event: Mapping[str, Json], *, passing: bool) -> None:
         """Put an event in; a passing one is dropped if the watcher is too far behind."""
@@ -70,6 +74,16 @@ Gate = Callable[[str, Mapping[str, Json]], None]
 """Asked before a record is written, with its kind and fields; raises JournalFailed if nothing may be."""
 
 
+def _acts(intent: Mapping[str, Json]) -> bool:
+    """Whether a ``step-started`` record announces something, as far as its verb can tell.
+
+    A step of which the verb says that nothing is to do leaves nothing to be undone, or to be found half
+    done after a power cut: it is asked again then.
+    """
+    changes = intent["changes"]
+    return not changes or any(change["action"] != "none" for change in changes)
+
+
 class Recorder:
     """Writes records, folds them, and tells the watchers.
 
@@ -79,34 +93,41 @@ class Recorder:
     """
 
     def __init__(
-        self, journal: Journal, records: list[Record], gate: Gate = lambda kind, data: None
+        self, journal: Journal, state: RunState, gate: Gate = lambda kind, data: None
     ) -> None:
         self.masks = Masks()
+        self.state = state
         self._journal = journal
+        self._journal.told = self._take
         self._gate = gate
-        self._records: list[Mapping[str, Json]] = [record.as_json() for record in records]
+        # A step has changed the world, and that it has done so is not on disk yet.
+        self._owes = False
         self._watchers: set[Watcher] = set()
         self._recent: deque[Mapping[str, Json]] = deque(maxlen=_RECENT)
-        self.state: RunState = fold(self._records)
 
     async def write(self, kind: str, **data: Json) -> None:
         """Append a record; when this returns it is written, folded, and told.
 
-        A record that announces something (``SYNCED``) is on disk then.
+        A record that announces something (``SYNCED``) is on disk then. No checkpoint if it need not be.
 
         Raises:
             JournalFailed: The disk is full.
         If cancelled: the record is written and folded all the same.
         """
-        with trio.CancelScope(shield=True):
-            masked = self.masks.mask_json(data)
-            self._gate(kind, masked)
-            record = (await self._journal.append(kind, masked, sync=kind in SYNCED)).as_json()
-            self._records.append(record)
-            self.state.take(record)
-            for watcher in self._watchers:
-                watcher.offer(record, passing=False)
-        await trio.lowlevel.checkpoint()
+        masked = self.masks.mask_json(data)
+        self._gate(kind, masked)
+        sync = kind in SYNCED and (kind != "step-started" or self._owes or _acts(data))
+        if sync:
+            self._owes = False
+        await self._journal.append(kind, masked, sync=sync)
+
+    def _take(self, record: Record) -> None:
+        self.state.take(record)
+        if record["kind"] == "step-finished":
+            intent = self.state.step(record).intent
+            self._owes = self._owes or (intent is not None and _acts(intent))
+        for watcher in self._watchers:
+            watcher.offer(record, passing=False)
 
     def tell(self, kind: str, **data: Json) -> None:
         """Tell the watchers something that is not recorded."""
@@ -115,12 +136,19 @@ class Recorder:
         for watcher in self._watchers:
             watcher.offer(event, passing=True)
 
-    @contextmanager
-    def watch(self) -> Iterator[Watcher]:
-        """A watcher, from the first record on; of passing events it gets the last ones too."""
-        watcher = Watcher([*self._records, *self._recent])
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[Watcher]:
+        """A watcher, from the first record on; of passing events it gets the last ones too.
+
+        Raises:
+            DataLoss: The journal was damaged meanwhile.
+        """
+        watcher = Watcher()
+        recent, count = list(self._recent), self.state.records
+        # What is written from now on comes by itself; what was before lies on the disk.
         self._watchers.add(watcher)
         try:
+            watcher.begin([*await self._journal.past(count), *recent])
             yield watcher
         finally:
             self._watchers.discard(watcher)

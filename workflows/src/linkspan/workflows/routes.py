@@ -99,7 +99,7 @@ class Routes:
         follow = request.flag("follow", default=True)
 
         async def write(writer: Writer) -> None:
-            with manager.watch(run) as watcher:
+            async with manager.watch(run) as watcher:
                 while batch := await watcher.batch():
                     await writer.write(_as_lines(batch))
                     if not follow:

@@ -23,6 +23,7 @@ from linkspan.workflows.locks import Locks
 from linkspan.workflows.model import Job, Step, Workflow
 from linkspan.workflows.recorder import Recorder
 from linkspan.workflows.state import JobState, StepState, worst
+from linkspan.workflows.steplog import LogWriter
 from linkspan.workflows.units import Frame, Unit
 from linkspan.workflows.values import Expression, resolve_texts
 from linkspan.workflows.verbs import Verbs
@@ -87,6 +88,7 @@ class Run:
         clock: Seconds; only differences count.
         wall: POSIX time; a person's time limit counts in it.
         waits: Breakpoints at which it is held.
+        logs: Writes the logs of its steps.
     """
 
     id: str
@@ -112,6 +114,9 @@ class Run:
     clock: Callable[[], float] = trio.current_time
     wall: Callable[[], float] = time.time
     waits: Waits = attrs.field(factory=Waits)
+    logs: LogWriter = attrs.field(
+        init=False, default=attrs.Factory(lambda self: LogWriter(self.nursery), takes_self=True)
+    )
 
     def job_state(self, job: Job) -> JobState:
         """Where a job stands."""

@@ -6,8 +6,7 @@ whole graph.
 
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Final
 
 import attrs
 import trio
@@ -39,6 +38,10 @@ class _Group:
     fail_fast: bool
     failed: bool = False
     scopes: list[trio.CancelScope] = attrs.field(factory=list)
+
+
+_ALONE: Final = _Group(limiter=None, fail_fast=False)
+"""Jobs without cells."""
 
 
 class Scheduler:
@@ -103,12 +106,15 @@ class Scheduler:
 
     async def _one(self, unit: Unit) -> None:
         group = self._group(unit)
+        if not group.fail_fast:
+            await self._to_the_end(unit, group)
+            return
         with trio.CancelScope() as scope:
             group.scopes.append(scope)
             if group.failed:
                 scope.cancel()
             result = await self._to_the_end(unit, group)
-            if result in BAD and group.fail_fast:
+            if result in BAD:
                 group.failed = True
                 for other in group.scopes:
                     if other is not scope:
@@ -118,12 +124,14 @@ class Scheduler:
             await self._write_cancelled(unit, "another cell failed")
 
     def _group(self, unit: Unit) -> _Group:
+        strategy = unit.job.strategy
+        if strategy is None:
+            return _ALONE
         if unit.name not in self._groups:
-            strategy = unit.job.strategy
-            limit = None if strategy is None else strategy.max_parallel
+            limit = strategy.max_parallel
             self._groups[unit.name] = _Group(
                 limiter=None if limit is None else trio.CapacityLimiter(limit),
-                fail_fast=strategy is not None and strategy.fail_fast,
+                fail_fast=strategy.fail_fast,
             )
         return self._groups[unit.name]
 
@@ -132,15 +140,19 @@ class Scheduler:
     ) -> str:
         """Run a job, as often as a person is asked in it."""
         while True:
-            async with _limited(group.limiter):
-                if unit.inner is not None:
-                    result = await _Call(self, unit, group, ended)()
-                else:
-                    runner = JobRunner(self.run, unit, ended=ended, stopping=lambda: group.failed)
-                    result = await runner()
+            if group.limiter is None:
+                result = await self._job(unit, group, ended)
+            else:
+                async with group.limiter:
+                    result = await self._job(unit, group, ended)
             if result != SUSPENDED:
                 return result
             await self.activity.hold(unit.id)
+
+    async def _job(self, unit: Unit, group: _Group, ended: tuple[str, float] | None) -> str:
+        if unit.inner is not None:
+            return await _Call(self, unit, group, ended)()
+        return await JobRunner(self.run, unit, ended=ended, stopping=lambda: group.failed)()
 
     def _note(self, error: Exception, nursery: trio.Nursery) -> None:
         """Keep the first fault and stop the rest: raised bare once the nursery is closed."""
@@ -201,7 +213,7 @@ class Scheduler:
         self, unit: Unit, ended: tuple[str, float], nursery: trio.Nursery
     ) -> None:
         try:
-            await self._to_the_end(unit, _Group(limiter=None, fail_fast=False), ended)
+            await self._to_the_end(unit, _ALONE, ended)
         except Exception as error:  # noqa: BLE001 - as above
             self._note(error, nursery)
         finally:
@@ -253,12 +265,3 @@ class _Call:
             except EvaluationFailed as error:
                 return await self.job.finish("failed", fault=fault_of(error))
         return await self.job.finish(result, outputs=outputs)
-
-
-@asynccontextmanager
-async def _limited(limiter: trio.CapacityLimiter | None) -> AsyncIterator[None]:
-    if limiter is None:
-        yield
-        return
-    async with limiter:
-        yield

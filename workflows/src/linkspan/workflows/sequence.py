@@ -46,6 +46,9 @@ class StepSequence:
         Raises:
             JournalFailed: The journal cannot be written.
         """
+        if not any(step.background for step in self.place.job.steps):
+            await self._all(None)
+            return self._suspended
         async with trio.open_nursery() as nursery:
             try:
                 await self._all(nursery)
@@ -60,11 +63,14 @@ class StepSequence:
         self._fault = self._fault or fault
         nursery.cancel_scope.cancel()
 
-    async def _all(self, nursery: trio.Nursery) -> None:
+    async def _all(self, nursery: trio.Nursery | None) -> None:
         for step in self.place.job.steps:
             if step.id in self._done:
                 continue
+            # Short steps need not wait for anything: the others get their turn here.
+            await trio.lowlevel.checkpoint()
             if step.background:
+                assert nursery is not None
                 self._begin(step, nursery)
             elif step.parallel:
                 await self._side_by_side(step)

@@ -255,9 +255,11 @@ class RunState:
         behind: The run that it waits for; empty if none.
         held: Steps that wait at a breakpoint, by ``JOB/STEP``.
         breaks: Where this attempt is held for whoever debugs it.
+        records: How many it is folded from.
     """
 
     def __init__(self) -> None:
+        self.records = 0
         self.created: Mapping[str, Any] = {}
         self.created_at = ""
         self.updated_at = ""
@@ -284,7 +286,8 @@ class RunState:
         return str(self.created.get("workflow", ""))
 
     def take(self, record: Mapping[str, Any]) -> None:
-        """Fold one more record (in the form of ``Record.as_json``); unknown kinds change nothing."""
+        """Fold one more record; unknown kinds change nothing."""
+        self.records += 1
         self.updated_at = record.get("t", self.updated_at)
         handler = _HANDLERS.get(record["kind"])
         if handler is not None:

@@ -15,7 +15,14 @@ import trio
 
 from linkspan.sdk.drivers.step import NeedsDecision, Step as StepDriver
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
-from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL, STEP_LABEL, Question, StepIntent
+from linkspan.sdk.model.step import (
+    JOB_LABEL,
+    RUN_LABEL,
+    STEP_LABEL,
+    Question,
+    StepChange,
+    StepIntent,
+)
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.workflows.approvals import PAUSED, outputs_of, pause_question, record_of
 from linkspan.workflows.breakpoints import When, stops
@@ -38,9 +45,19 @@ from linkspan.workflows.state import BAD, GOOD, StepState
 from linkspan.workflows.steplog import StepLog
 from linkspan.workflows.testreports import count_tests
 from linkspan.workflows.undoing import intent_of, undo_step
-from linkspan.workflows.values import resolve, resolve_text, resolve_texts
+from linkspan.workflows.values import (
+    Value,
+    expressions_in,
+    resolve,
+    resolve_text,
+    resolve_texts,
+)
+from linkspan.workflows.verbs import Verb
 
 log = logging.getLogger(__name__)
+
+_NOTHING: Final = Scope(contexts={})
+"""What values without expressions see."""
 
 SUSPENDED: Final = "suspended"
 """What a job or step says instead of a result while a person decides."""
@@ -95,9 +112,8 @@ class StepRunner:
         self._failed_with: Mapping[str, Json] = {}
         self._began = run.clock()
         self._secrets: Mapping[str, str] = place.secrets
-        folder = run.job_folder(place.job)
-        masks = run.recorder.masks
-        self.log = StepLog(folder / f"{step.id}.log", self._on_line, masks)
+        path = place.folder / f"{step.id}.log"
+        self.log = StepLog(path, self._on_line, run.recorder.masks, run.logs)
 
     def _on_line(self, stream: str, line: str) -> None:
         self.run.recorder.tell("log", job=self.job.id, step=self.step.id, stream=stream, line=line)
@@ -189,22 +205,11 @@ class StepRunner:
             if isinstance(error, JournalFailed):
                 raise
             return await self.finish_alone("failed", fault=fault_of(error))
-        fault: LinkspanError | None = None
-        result = ""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.log.run)
-            try:
-                result = await self._held_tries()
-            except LinkspanError as error:
-                # Raised again outside of the nursery, bare.
-                fault = error
-            finally:
-                nursery.cancel_scope.cancel()
-                self.log.end()
-                await self.log.flush()
-        if fault is not None:
-            raise fault
-        return result
+        try:
+            return await self._held_tries()
+        finally:
+            self.log.end()
+            await self.log.flush()
 
     async def stopped(self, result: str, why: str) -> None:
         """Note that the step was stopped while it ran. Cannot be cancelled."""
@@ -390,8 +395,7 @@ class StepRunner:
 
     async def _still_so(self) -> bool:
         verb = self.run.verbs[self.step.verb]
-        values = resolve(dict(self.step.settings), self._scope(own_env=True))
-        settings = typed_settings(verb, self.step.settings, values)
+        settings = self._settings(verb, self.step.settings)
         record = {"step": self.step.id, "try": 1, "verb": verb.name, "undo": {}}
         try:
             seen = await self._driver().observe(self._intent({**record, "settings": settings}))
@@ -439,26 +443,29 @@ class StepRunner:
         """One try; whatever goes wrong in it is in the outcome."""
         started = self._began = self.run.clock()
         limit = self.step.timeout_s
-        with trio.move_on_after(float("inf") if limit is None else limit) as scope:
-            try:
-                work = self._script(number) if self.step.run is not None else self._verb(number)
-                return await work, started
-            except JournalFailed:
-                raise
-            except NeedsDecision as asked:
-                return _Outcome(question=asked.question), started
-            except (LinkspanError, EvaluationFailed) as error:
-                return _Outcome(fault=fault_of(error), result="failed"), started
-            except Exception as error:
-                log.exception("step failed", extra={"run": self.run.id, "step": self.step.id})
-                return _Outcome(fault=fault_of(error), result="failed"), started
-        assert scope.cancelled_caught
+        if limit is None:
+            return await self._work(number), started
+        with trio.move_on_after(limit):
+            return await self._work(number), started
         fault = Fault(
             message=f"it took longer than its timeout of {limit:g}s",
             code="timeout",
             cause="timeout",
         )
         return _Outcome(fault=fault, result="timed-out"), started
+
+    async def _work(self, number: int) -> _Outcome:
+        try:
+            return await (self._script(number) if self.step.run is not None else self._verb(number))
+        except JournalFailed:
+            raise
+        except NeedsDecision as asked:
+            return _Outcome(question=asked.question)
+        except (LinkspanError, EvaluationFailed) as error:
+            return _Outcome(fault=fault_of(error), result="failed")
+        except Exception as error:
+            log.exception("step failed", extra={"run": self.run.id, "step": self.step.id})
+            return _Outcome(fault=fault_of(error), result="failed")
 
     # a person decides
 
@@ -510,7 +517,7 @@ class StepRunner:
             shell=self.step.shell,
             env=self._script_env(scope),
             workspace=self.place.workspace,
-            control=self.run.job_folder(self.job) / "steps" / self.step.id,
+            control=self.place.folder / "steps" / self.step.id,
             folder=self.step.working_directory,
             network=self.place.network,
             labels={
@@ -583,13 +590,23 @@ class StepRunner:
         driver: StepDriver[object] = self.run.host.driver("step", self.step.verb)
         return driver
 
+    def _settings(self, verb: Verb, written: Mapping[str, Value]) -> dict[str, Json]:
+        """A verb's ``with`` as its driver gets it.
+
+        Raises:
+            EvaluationFailed: An expression in it has no value.
+            InvalidArgument: One is of the wrong type.
+        """
+        literal = not any(True for _ in expressions_in(dict(written)))
+        scope = _NOTHING if literal else self._scope(own_env=True)
+        return typed_settings(verb, written, resolve(dict(written), scope))
+
     def _intent(self, record: Mapping[str, Json]) -> StepIntent:
-        return intent_of(self.run, {"job": self.job.id, **record})
+        return intent_of(self.run, {"job": self.job.id, **record}, self.place.workspace)
 
     async def _verb(self, number: int) -> _Outcome:
         verb = self.run.verbs[self.step.verb]
-        values = resolve(dict(self.step.settings), self._scope(own_env=True))
-        settings = typed_settings(verb, self.step.settings, values)
+        settings = self._settings(verb, self.step.settings)
         driver = self._driver()
         before = {"step": self.step.id, "try": number, "verb": verb.name, "undo": {}}
         planned = await driver.plan(self._intent({**before, "settings": settings}))
@@ -601,7 +618,7 @@ class StepRunner:
             "provider": verb.provider,
             "settings": settings,
             **self._way_back(planned.undo if earlier is None else earlier),
-            "changes": [attrs.asdict(change) for change in planned.changes],
+            "changes": [_change(change) for change in planned.changes],
         }
         await self._write("step-started", **record)
         context = _Context(self.log, self._progress, self._secrets)
@@ -623,8 +640,7 @@ class StepRunner:
         if own is None:
             return {"undo": dict(planned)}
         verb = self.run.verbs[own.verb]
-        values = resolve(dict(own.settings), self._scope(own_env=True))
-        settings = typed_settings(verb, own.settings, values)
+        settings = self._settings(verb, own.settings)
         return {"undo": {"uses": own.verb, "with": settings}, "undo_by": "step"}
 
     def _unspent_undo(self) -> Mapping[str, Json] | None:
@@ -678,8 +694,11 @@ class StepRunner:
         if not self._secrets:
             return record
         verb = self.run.verbs[self.step.verb]
-        values = resolve(dict(self.step.settings), self._scope(own_env=True))
-        return {**record, "settings": typed_settings(verb, self.step.settings, values)}
+        return {**record, "settings": self._settings(verb, self.step.settings)}
+
+
+def _change(change: StepChange) -> dict[str, Json]:
+    return {"action": change.action, "what": change.what, "detail": change.detail}
 
 
 def _plain(outputs: Mapping[str, Json], declared: Sequence[str]) -> dict[str, Json]:

@@ -24,29 +24,70 @@ _FEW_LINES: Final = 100
 _AT_ONCE: Final = 16 * 1024
 """Characters that are written without a thread, which would cost more than the writing."""
 _FLUSH_BYTES: Final = 256 * 1024
+_GATHER_S: Final = 0.05
 
 OnLine = Callable[[str, str], None]
 """Called with stream and text of each line."""
 
 
-class StepLog:
-    """Takes lines at once (``add``) and writes them in batches (``run``, ``flush``)."""
+class LogWriter:
+    """Writes the logs of a run as they grow. Most steps say little or nothing: none has a task of its own."""
 
-    def __init__(self, path: Path, on_line: OnLine, masks: Masks) -> None:
+    def __init__(self, nursery: trio.Nursery) -> None:
+        """Make one.
+
+        Args:
+            nursery: Carries the writing while there is something to write.
+        """
+        self._nursery = nursery
+        self._waiting: dict[StepLog, None] = {}
+        self._runs = False
+
+    def wants(self, log: "StepLog") -> None:
+        """Something was added to a log."""
+        self._waiting[log] = None
+        if not self._runs:
+            self._runs = True
+            self._nursery.start_soon(self._run, name="logs of a run")
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                logs, self._waiting = list(self._waiting), {}
+                for log in logs:
+                    await log.flush()
+                # A few lines at a time would cost a write each; a twentieth of a second gathers them.
+                await trio.sleep(_GATHER_S)
+        finally:
+            self._runs = False
+
+
+class StepLog:
+    """Takes lines at once (``add``) and writes them in batches, behind them or by ``flush``."""
+
+    def __init__(
+        self, path: Path, on_line: OnLine, masks: Masks, writer: LogWriter | None = None
+    ) -> None:
+        """Make a log; its file is made with its first line.
+
+        Args:
+            path: Its file.
+            on_line: Gets each line.
+            masks: What must not be in it.
+            writer: Writes what was added; None if only ``flush`` does.
+        """
         self.path = path
+        self._writer = writer
         self._masks = masks
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._on_line = on_line
         self.fault: OSError | None = None
         self._buffer: list[str] = []
         self._size = 0
-        self._wake = trio.Event()
         self._lock = trio.Lock()
         self._text = ""
         self._partial: dict[StreamKind, str] = {}
-        self._decoders = {
-            kind: codecs.getincrementaldecoder("utf-8")("replace") for kind in StreamKind
-        }
+        self._decoders: dict[StreamKind, codecs.IncrementalDecoder] = {}
 
     def add(self, text: str, stream: str = "-") -> None:
         """Add one line, or several; does not block."""
@@ -60,7 +101,11 @@ class StepLog:
         self._size += len(entry)
         self.tail.append(line)
         self._on_line(stream, line)
-        self._wake.set()
+        self._written_soon()
+
+    def _written_soon(self) -> None:
+        if self._writer is not None:
+            self._writer.wants(self)
 
     def _add_many(self, lines: list[str], mark: str) -> None:
         """Add a flood of lines: what is done for each of them is done once; only the last are told."""
@@ -73,7 +118,7 @@ class StepLog:
         self.tail.extend(masked[-TAIL_LINES:])
         for line in masked[-_FEW_LINES:]:
             self._on_line(mark, line)
-        self._wake.set()
+        self._written_soon()
 
     def add_text(self, text: str) -> None:
         """Add text whose lines may come in pieces; does not block."""
@@ -83,6 +128,8 @@ class StepLog:
 
     async def feed(self, stream: StreamKind, data: bytes) -> None:
         """Add output of a process; waits for the disk when it comes faster than that."""
+        if stream not in self._decoders:
+            self._decoders[stream] = codecs.getincrementaldecoder("utf-8")("replace")
         text = self._partial.get(stream, "") + self._decoders[stream].decode(data)
         *lines, rest = text.split("\n")
         mark = "e" if stream is StreamKind.STDERR else "o"
@@ -110,20 +157,13 @@ class StepLog:
         if self._text:
             self.add_text("\n")
 
-    async def run(self) -> None:
-        """Write what was added, until cancelled."""
-        while True:
-            await self._wake.wait()
-            await self.flush()
-            # A few lines at a time cost a thread each; a twentieth of a second gathers them.
-            await trio.sleep(0.05)
-
     async def flush(self) -> None:
         """Write what was added. If cancelled: it is written all the same."""
+        if not self._buffer and not self._lock.locked():
+            return
         with trio.CancelScope(shield=True):
             async with self._lock:
                 lines, size, self._buffer, self._size = self._buffer, self._size, [], 0
-                self._wake = trio.Event()
                 if lines and self.fault is None:
                     try:
                         if size > _AT_ONCE:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
 
@@ -16,8 +17,14 @@ from linkspan.workflows.steplog import StepLog
 log = logging.getLogger(__name__)
 
 
-def intent_of(run: Run, record: Mapping[str, Json]) -> StepIntent:
-    """A ``step-started`` record as the step's driver sees it."""
+def intent_of(run: Run, record: Mapping[str, Json], workspace: Path | None = None) -> StepIntent:
+    """A ``step-started`` record as the step's driver sees it.
+
+    Args:
+        run: Its run.
+        record: The record.
+        workspace: The job's; None if that is not at hand.
+    """
     job = str(record["job"])
     return StepIntent(
         run_id=run.id,
@@ -26,7 +33,7 @@ def intent_of(run: Run, record: Mapping[str, Json]) -> StepIntent:
         attempt=int(record["try"]),
         verb=str(record["verb"]),
         settings=record["settings"],
-        workspace=run.folder_of(job) / "workspace",
+        workspace=workspace or run.folder_of(job) / "workspace",
         undo=record["undo"],
         use=run.frame.by_id[job].frame.use,
     )

@@ -55,7 +55,11 @@ class Step(Driver[Config], abc.ABC):
     """Does one verb; see the module."""
 
     async def plan(self, intent: StepIntent) -> StepPlan:
-        """Say what would change, changing nothing, and what is needed to undo it."""
+        """Say what would change, changing nothing, and what is needed to undo it.
+
+        Changes that are all ``none`` promise that ``apply`` will change nothing, and the journal need not
+        be on disk before it; no changes at all promise nothing.
+        """
         return StepPlan()
 
     @abc.abstractmethod
