@@ -64,6 +64,7 @@ class BridgeConfig:
 
     Attributes:
         pool_size: Namespaces kept ready for the default network; 0 makes each when it is needed.
+            When more were wanted at once, up to four times as many are kept for ten minutes.
         default_address_pools: Where networks without a subnet of their own get one, of either
             family; without one of IPv6 there is a range that is the daemon's own.
         default_network_ipv6: The default network has IPv6; it is asked when that is first made.

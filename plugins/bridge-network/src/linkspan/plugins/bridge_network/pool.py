@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 _BR_NETFILTER = "net/bridge/bridge-nf-call-iptables"
 _REST_S = 0.05
-"""The pool is filled when the start that has emptied it is over: both need the same lock in the kernel."""
+"""The pool is filled when the starts that have emptied it are over: both need the same lock in the kernel."""
+_LONGEST_REST_S = 0.5
+MOST_GROWTH = 4
+_REMEMBERED_S = 600.0
 
 
 @attrs.frozen(kw_only=True)
@@ -113,6 +116,30 @@ class Bare:
     resolver: ResolverSockets
 
 
+class Demand:
+    """How many namespaces are worth keeping: some, and as many more as were missing a while ago."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._more = 0
+        self._missed = 0
+        self._until = 0.0
+
+    def miss(self) -> None:
+        """One was wanted, and none was there."""
+        self._missed += 1
+
+    def wanted(self) -> int:
+        """How many to keep from now on; to be asked when a burst is over."""
+        now = trio.current_time()
+        if self._missed:
+            self._more = min(self._more + self._missed, self._size * (MOST_GROWTH - 1))
+            self._missed, self._until = 0, now + _REMEMBERED_S
+        elif now > self._until:
+            self._more = 0
+        return self._size + self._more
+
+
 class Pool:
     """See the module."""
 
@@ -131,6 +158,7 @@ class Pool:
         self._bare: deque[Bare] = deque()
         self._bare_wanted = False
         self._wanted = trio.Event()
+        self._demand = Demand(size)
         self.network: CarriedNetwork | None = None
 
     def serve(self, network: CarriedNetwork | None) -> None:
@@ -141,7 +169,10 @@ class Pool:
     def take(self) -> Prepared | None:
         """Take one, if there is one."""
         self._wanted.set()
-        return self._ready.popleft() if self._ready else None
+        if self._ready:
+            return self._ready.popleft()
+        self._demand.miss()
+        return None
 
     def want_bare(self) -> None:
         """There are other networks than the default one: keep bare namespaces, too."""
@@ -179,16 +210,24 @@ class Pool:
         """Fill the pool whenever something is taken, for ever."""
         while True:
             await self._wanted.wait()
-            self._wanted = trio.Event()
-            await trio.sleep(_REST_S)
+            await self._rest()
             try:
                 await self._fill()
             except (LinkspanError, OSError) as error:
                 # Starts make what they need themselves; the next one tries to fill the pool again.
                 log.warning("no namespace was prepared", extra={"reason": str(error)})
 
+    async def _rest(self) -> None:
+        """Wait until nothing was taken for a moment, but not for ever."""
+        with trio.move_on_after(_LONGEST_REST_S):
+            while self._wanted.is_set():
+                self._wanted = trio.Event()
+                with trio.move_on_after(_REST_S):
+                    await self._wanted.wait()
+
     async def _fill(self) -> None:
-        while (network := self.network) is not None and len(self._ready) < self._size:
+        keep = self._demand.wanted()
+        while (network := self.network) is not None and len(self._ready) < keep:
             prepared = await self._prepare(network)
             if self.network is not network:
                 self._bury(prepared)  # it was removed meanwhile
