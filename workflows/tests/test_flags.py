@@ -4,6 +4,7 @@ import pytest
 from installed_plugins import VERBS
 
 from linkspan.workflows.check import check
+from linkspan.workflows.files import SentFiles
 
 HEAD = """\
 linkspan: v1
@@ -124,3 +125,64 @@ def test_depends_on_of_a_service_and_a_wrapped_if_are_no_fault():
         " services: {d: {image: x}, e: {image: x, depends_on: {d: {condition: service_healthy}}}}}}"
     )
     assert check(text, "f.yaml", VERBS).errors == ()
+
+
+CALLED = """\
+linkspan: v1
+inputs: {image: {type: string, default: x}, note: {type: string, default: x}}
+outputs: {image: "v-${{ inputs.note }}"}
+jobs: {a: {image: "${{ inputs.image }}", env: {NOTE: "${{ inputs.note }}"}, steps: [{run: x}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        ("jobs: {c: {uses: ./c.yaml, with: {image: '${{ inputs.fine }}'}}}", []),
+        ("jobs: {c: {uses: ./c.yaml, with: {note: '${{ inputs.title }}'}}}", []),
+        # It is code only in the other file.
+        (
+            "jobs: {c: {uses: ./c.yaml, with: {image: 'x:${{ inputs.title }}'}}}",
+            [("LS1306", "c.yaml")],
+        ),
+        # What a called pipeline, or a job, gives is made of what it was given.
+        (
+            "jobs: {c: {uses: ./c.yaml, with: {note: '${{ git.branch }}'}},"
+            " d: {needs: c, image: '${{ needs.c.outputs.image }}', steps: [{run: x}]}}",
+            [("LS1306", "f.yaml")],
+        ),
+        (
+            "jobs: {c: {steps: [{run: x}], outputs: {o: 'a-${{ inputs.title }}'}},"
+            " d: {needs: c, image: 'x:${{ needs.c.outputs.o }}', steps: [{run: x}]}}",
+            [("LS1306", "f.yaml")],
+        ),
+    ],
+)
+def test_an_untrusted_value_stays_so_in_called_pipelines_and_in_outputs(jobs, expected):
+    found = check(HEAD + jobs, "f.yaml", VERBS, fetch=SentFiles({"c.yaml": CALLED}))
+    assert [(d.id, d.file) for d in found.errors] == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("{type: string}", ["LS1306"]),
+        ("{type: string, untrusted: false}", []),
+        ("{type: string, pattern: '[0-9.]+'}", []),
+        ("{type: int}", []),
+        ("{type: choice, options: [a, b]}", []),
+    ],
+)
+@pytest.mark.parametrize("provider", ["generic", "github"])
+def test_whatever_a_request_may_bring_is_untrusted_unless_it_can_be_no_code(
+    spec, expected, provider
+):
+    text = f"""\
+linkspan: v1
+on: {{webhook: {{provider: {provider}, secret: HOOK}}}}
+secrets: {{HOOK: {{from: file}}}}
+inputs: {{version: {spec}}}
+jobs: {{a: {{image: "app:${{{{ inputs.version }}}}", steps: [{{run: x}}]}}}}
+"""
+    found = check(text, "f.yaml", VERBS)
+    assert [d.id for d in found.errors] == (expected if provider == "generic" else [])

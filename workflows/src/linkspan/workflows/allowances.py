@@ -20,17 +20,22 @@ def silenced(document: Document, diagnostics: Iterable[Diagnostic]) -> Iterator[
         return
     lines = document.text.splitlines()
     for diagnostic in diagnostics:
-        if diagnostic.severity == "error" or diagnostic.primary is None:
+        place = None if diagnostic.severity == "error" else diagnostic.primary
+        if place is None or diagnostic.id not in _allowed(lines, place.span.line):
             yield diagnostic
-            continue
-        line = diagnostic.primary.span.line
-        above = lines[line - 2] if line >= 2 and lines[line - 2].lstrip().startswith("#") else ""
-        here = lines[line - 1] if line <= len(lines) else ""
-        allowed = {
-            id_.strip()
-            for text in (here, above)
-            for match in _ALLOW.finditer(text)
-            for id_ in match[1].split(",")
-        }
-        if diagnostic.id not in allowed:
-            yield diagnostic
+
+
+def allowed_at(text: str, line: int) -> set[str]:
+    """What a line of a file, or a comment above it, allows."""
+    return _allowed(text.splitlines(), line) if "linkspan:" in text else set()
+
+
+def _allowed(lines: list[str], line: int) -> set[str]:
+    above = lines[line - 2] if line >= 2 and lines[line - 2].lstrip().startswith("#") else ""
+    here = lines[line - 1] if line <= len(lines) else ""
+    return {
+        id_.strip()
+        for text in (here, above)
+        for match in _ALLOW.finditer(text)
+        for id_ in match[1].split(",")
+    }

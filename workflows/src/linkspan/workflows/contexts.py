@@ -19,7 +19,7 @@ from linkspan.workflows.expressions.types import (
 )
 from linkspan.workflows.matrix import Matrix
 from linkspan.workflows.model import Input, Job, Step, Text, Workflow
-from linkspan.workflows.values import Template
+from linkspan.workflows.values import Template, Value, expressions_in
 from linkspan.workflows.verbs import Verbs
 
 _INPUT_KINDS = {
@@ -59,14 +59,22 @@ SERVICE = closed("a service", {"host": TEXT, "address": TEXT})
 JOB = closed("job", {"id": TEXT})
 
 
-def input_type(spec: Input) -> Type:
-    """The type of an input."""
+def input_type(spec: Input, *, by_anybody: bool = False) -> Type:
+    """The type of an input.
+
+    Args:
+        spec: The input.
+        by_anybody: Its value may come with a request from elsewhere, or from something untrusted. Nobody can
+            write code into a number, a choice, or what must match a pattern.
+    """
     kind = _INPUT_KINDS[spec.type]
+    free = spec.type in ("string", "list") and not spec.pattern
+    untrusted = by_anybody and free if spec.untrusted is None else spec.untrusted
     return Type(
         kind=kind,
         item=TEXT if kind is Kind.LIST else None,
         declared=spec.type_span,
-        flags=UNTRUSTED if spec.untrusted else NO_FLAGS,
+        flags=UNTRUSTED if untrusted else NO_FLAGS,
     )
 
 
@@ -104,11 +112,25 @@ class _Upto(Mapping[str, Type]):
 class Contexts:
     """Types of the contexts of one pipeline, place by place; every place costs the same."""
 
-    def __init__(self, workflow: Workflow, verbs: Verbs) -> None:
+    def __init__(
+        self, workflow: Workflow, verbs: Verbs, untrusted: frozenset[str] = frozenset()
+    ) -> None:
+        """Make them.
+
+        Args:
+            workflow: The pipeline.
+            verbs: What the installed plugins answer.
+            untrusted: Inputs whose values a stranger may have written.
+        """
         self.workflow = workflow
         self.verbs = verbs
+        requests = any(each.provider == "generic" for each in workflow.triggers.webhooks)
         self.inputs = closed(
-            "the inputs", {name: input_type(spec) for name, spec in workflow.inputs.items()}
+            "the inputs",
+            {
+                name: input_type(spec, by_anybody=requests or name in untrusted)
+                for name, spec in workflow.inputs.items()
+            },
         )
         self._results: dict[str, Type] = {}
         self._steps_of: dict[int, dict[str, tuple[int, Type]]] = {}
@@ -285,13 +307,20 @@ class Contexts:
             workflow = job.call.workflow
             if workflow is None:
                 return {}
-            inner = Contexts(workflow, self.verbs)
+            given = untrusted_in(job.call.inputs, self.job(job, cleanup=False))
+            inner = Contexts(workflow, self.verbs, given)
             types = inner.outputs()
-            return {name: _output_type(text, types) for name, text in workflow.outputs.items()}
+            outputs = workflow.outputs.items()
+            return {name: self._output_type(text, types) for name, text in outputs}
         if not job.outputs:
             return {}
         contexts = self.job_end(job, self.job(job, cleanup=False))
-        return {name: _output_type(text, contexts) for name, text in job.outputs.items()}
+        return {name: self._output_type(text, contexts) for name, text in job.outputs.items()}
+
+    def _output_type(self, text: Text, contexts: Mapping[str, Type]) -> Type:
+        if isinstance(text, Template) and text.sole is not None:
+            return infer(text.sole.tree, contexts, text.sole.source)[0]
+        return self._text_type(text, contexts)
 
     def _steps(self, job: Job, before: int) -> Type:
         if id(job) not in self._steps_of:
@@ -345,10 +374,14 @@ def _about_cells(job: Job) -> Explain:
     return explain
 
 
-def _output_type(text: Text, contexts: Mapping[str, Type]) -> Type:
-    if not isinstance(text, Template) or text.sole is None:
-        return TEXT
-    return infer(text.sole.tree, contexts, text.sole.source)[0]
+def untrusted_in(values: Mapping[str, Value], contexts: Mapping[str, Type]) -> frozenset[str]:
+    """Names of the values in which something is that a stranger may have written."""
+    return frozenset(
+        name
+        for name, value in values.items()
+        for each in expressions_in(value)
+        if infer(each.tree, contexts, each.source)[0].flags & UNTRUSTED
+    )
 
 
 def _at(span: Span | None, text: str) -> tuple[Label, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from linkspan.sdk.diagnostics import did_you_mean
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.units import parse_duration, parse_size
+from linkspan.workflows.concealing import called_secret
 from linkspan.workflows.expressions.patterns import Pattern
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.model import Input, Workflow
@@ -36,7 +37,12 @@ def read_inputs(
             hint = f"did you mean '{near}'?" if near else f"inputs: {known}"
             faults.append(f"there is no input '{name}'; {hint}")
     for name, spec in workflow.inputs.items():
-        if name in given:
+        if name in given and _must_not_be_recorded(spec):
+            faults.append(
+                f"input '{name}' is called like a secret, and inputs are recorded with the run; declare it "
+                f"under `secrets`, or allow it there: # linkspan: allow LS1304 <reason>"
+            )
+        elif name in given:
             try:
                 values[name] = _typed(spec, given[name])
             except ValueError as fault:
@@ -62,6 +68,10 @@ def typed_inputs(workflow: Workflow, given: Mapping[str, Json]) -> dict[str, Jso
     texts = {name: value for name, value in given.items() if isinstance(value, str)}
     rest = {name: value for name, value in given.items() if value is not None}
     return read_inputs(workflow, texts, recorded={n: v for n, v in rest.items() if n not in texts})
+
+
+def _must_not_be_recorded(spec: Input) -> bool:
+    return spec.type in ("string", "list") and not spec.recorded and called_secret(spec.name)
 
 
 def _typed(spec: Input, text: str) -> Json:

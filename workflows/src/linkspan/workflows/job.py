@@ -8,6 +8,7 @@ import trio
 
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.progress import Progress
+from linkspan.workflows.concealing import conceal_env
 from linkspan.workflows.expressions import EvaluationFailed, Scope, decides_about_failure
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.granting import grant
@@ -192,6 +193,9 @@ class JobRunner:
         try:
             await files.prepare(scope)
             env = {**contexts["env"], **resolve_texts(self.job.env, scope)}
+            masks, top = self.run.recorder.masks, self.unit.frame.workflow.env
+            conceal_env(masks, top, contexts["env"], scope)
+            secret_env = conceal_env(masks, self.job.env, env, scope)
             await sidecars.start(scope)
             place = Place(
                 unit=self.unit,
@@ -202,6 +206,7 @@ class JobRunner:
                 network=sidecars.network or "default",
                 services=sidecars.contexts,
                 secrets=secrets,
+                secret_env=secret_env,
                 mounts=files.mounts,
                 limit=self._limit,
             )

@@ -43,7 +43,9 @@ class Input:
         options: Allowed values of a choice.
         minimum, maximum: Of an int.
         pattern: A restricted regular expression that the whole of a string must match.
-        untrusted: Whoever gives it may be a stranger: it is refused where it could be read as code.
+        untrusted: Whoever gives it may be a stranger: it is refused where it could be read as code. None if
+            the pipeline does not say.
+        recorded: The pipeline says that its value may be recorded, whatever its name sounds like.
         type_span: Where its type was written.
     """
 
@@ -55,7 +57,8 @@ class Input:
     minimum: int | None = None
     maximum: int | None = None
     pattern: str = ""
-    untrusted: bool = False
+    untrusted: bool | None = None
+    recorded: bool = False
     help: str = ""
     type_span: Span | None = _maybe_span()
 

@@ -23,6 +23,7 @@ class Place:
         folder: The job's own files, with the workspace in it.
         network: Its name, or ``default``.
         secrets: What the job was granted.
+        secret_env: Variables that hold something of them.
         mounts: In each script's container, beside the workspace.
         failed: Steps of the job that have failed so far.
         limit: The job's time limit, which stands still at a breakpoint.
@@ -36,6 +37,7 @@ class Place:
     network: str
     services: Mapping[str, Json]
     secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    secret_env: frozenset[str] = frozenset()
     mounts: tuple[Mount, ...] = ()
     failed: set[str] = attrs.field(factory=set)
     limit: trio.CancelScope = attrs.field(factory=trio.CancelScope)

@@ -22,6 +22,7 @@ from linkspan.sdk.model.network import EndpointSpec, NetworkSpec
 from linkspan.sdk.model.process import LogQuery
 from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL
 from linkspan.sdk.progress import ProgressSink
+from linkspan.workflows.concealing import conceal_env
 from linkspan.workflows.containers import create_container, remove_container
 from linkspan.workflows.expressions import Scope
 from linkspan.workflows.expressions.types import Json
@@ -145,6 +146,7 @@ class Sidecars:
             return tuple(resolve_text(text, scope) for text in texts)  # type: ignore[arg-type]
 
         environment = resolve_texts(service.environment, scope)
+        conceal_env(self.run.recorder.masks, service.environment, environment, scope)
         grace = service.stop_grace_period_s
         workspace = self.run.job_folder(self.job) / "workspace"
         return ContainerSpec(

@@ -5,6 +5,7 @@ what the driver needs to undo them. A step whose record has no ``step-finished``
 by a crash; ``settle`` asks its driver what became of it.
 """
 
+import json
 import logging
 import random
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from linkspan.sdk.model.step import (
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.workflows.approvals import PAUSED, outputs_of, pause_question, record_of
 from linkspan.workflows.breakpoints import When, stops
+from linkspan.workflows.concealing import conceal_env, conceal_settings
 from linkspan.workflows.containers import Script, run_script
 from linkspan.workflows.evidence import evidence
 from linkspan.workflows.expressions import EvaluationFailed, Scope, decides_about_failure
@@ -33,6 +35,7 @@ from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.granting import grant
 from linkspan.workflows.holding import hold
 from linkspan.workflows.journal import JournalFailed
+from linkspan.workflows.masking import MASK
 from linkspan.workflows.memo import Memo
 from linkspan.workflows.model import OnFailure, Retry, Step
 from linkspan.workflows.outputs import read_outputs
@@ -114,6 +117,7 @@ class StepRunner:
         self._secrets: Mapping[str, str] = place.secrets
         path = place.folder / f"{step.id}.log"
         self.log = StepLog(path, self._on_line, run.recorder.masks, run.logs)
+        self._secret_env = place.secret_env
 
     def _on_line(self, stream: str, line: str) -> None:
         self.run.recorder.tell("log", job=self.job.id, step=self.step.id, stream=stream, line=line)
@@ -148,8 +152,17 @@ class StepRunner:
         call = RunFunctions(self.place.workspace, self.run.host.engine)
         scope = Scope(contexts=contexts, status=self._status, call=call)
         if own_env:
-            contexts["env"] = {**self.place.env, **resolve_texts(self.step.env, scope)}
+            contexts["env"] = {**self.place.env, **self._own_env(scope)}
         return scope
+
+    def _own_env(self, scope: Scope) -> dict[str, str]:
+        """The step's own variables; what is secret among them is masked from now on."""
+        if not self.step.env:
+            return {}
+        own = resolve_texts(self.step.env, scope)
+        masks = self.run.recorder.masks
+        self._secret_env = conceal_env(masks, self.step.env, own, scope, self.place.secret_env)
+        return own
 
     def scope_after(self) -> Scope:
         """What the job's outputs see: all its steps."""
@@ -575,7 +588,7 @@ class StepRunner:
 
     def _script_env(self, scope: Scope) -> dict[str, str]:
         contexts = scope.contexts
-        own = resolve_texts(self.step.env, self._scope(own_env=False))
+        own = self._own_env(self._scope(own_env=False))
         return {
             "LINKSPAN": "true",
             **self.place.env,
@@ -591,7 +604,7 @@ class StepRunner:
         return driver
 
     def _settings(self, verb: Verb, written: Mapping[str, Value]) -> dict[str, Json]:
-        """A verb's ``with`` as its driver gets it.
+        """A verb's ``with`` as its driver gets it; what is secret in it is masked from now on.
 
         Raises:
             EvaluationFailed: An expression in it has no value.
@@ -599,7 +612,10 @@ class StepRunner:
         """
         literal = not any(True for _ in expressions_in(dict(written)))
         scope = _NOTHING if literal else self._scope(own_env=True)
-        return typed_settings(verb, written, resolve(dict(written), scope))
+        settings = typed_settings(verb, written, resolve(dict(written), scope))
+        masks, known = self.run.recorder.masks, self._secret_env
+        conceal_settings(masks, verb.manifest.settings, written, settings, scope, known)
+        return settings
 
     def _intent(self, record: Mapping[str, Json]) -> StepIntent:
         return intent_of(self.run, {"job": self.job.id, **record}, self.place.workspace)
@@ -639,8 +655,7 @@ class StepRunner:
         own = self.step.undo
         if own is None:
             return {"undo": dict(planned)}
-        verb = self.run.verbs[own.verb]
-        settings = self._settings(verb, own.settings)
+        settings = self._settings(self.run.verbs[own.verb], own.settings)
         return {"undo": {"uses": own.verb, "with": settings}, "undo_by": "step"}
 
     def _unspent_undo(self) -> Mapping[str, Json] | None:
@@ -691,7 +706,7 @@ class StepRunner:
 
     def _unmasked(self, record: Mapping[str, Json]) -> Mapping[str, Json]:
         """The intent with its secrets, which the journal does not have."""
-        if not self._secrets:
+        if MASK not in json.dumps(record["settings"]):
             return record
         verb = self.run.verbs[self.step.verb]
         return {**record, "settings": self._settings(verb, self.step.settings)}

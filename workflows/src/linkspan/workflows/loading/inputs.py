@@ -2,6 +2,7 @@
 
 import attrs
 
+from linkspan.workflows.allowances import allowed_at
 from linkspan.workflows.expressions.patterns import Pattern, PatternError
 from linkspan.workflows.loading.keys import GENERATE, INPUT, SECRET
 from linkspan.workflows.loading.scene import Scene
@@ -47,10 +48,12 @@ def _input(scene: Scene, name: str, field: Field) -> Input:
         minimum=scene.get(fields, "min", lambda n: r.integer(n, "'min'")),
         maximum=scene.get(fields, "max", lambda n: r.integer(n, "'max'")),
         pattern=scene.get(fields, "pattern", lambda n: _pattern(scene, n)) or "",
-        untrusted=scene.given(fields, "untrusted", r.boolean, False),
+        untrusted=scene.get(fields, "untrusted", lambda n: r.boolean(n, "'untrusted'")),
+        recorded="LS1304" in allowed_at(r.document.text, field.key.span.line),
         help=scene.text(fields, "help"),
         type_span=fields["type"].value.span if "type" in fields else None,
     )
+    scene.sounds_secret(spec, field.key)
     if "default" not in fields:
         return spec
     return attrs.evolve(spec, default=_default(scene, spec, fields["default"].value))

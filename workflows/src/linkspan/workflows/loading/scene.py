@@ -7,7 +7,8 @@ from typing import Final, TypeVar
 import attrs
 
 from linkspan.sdk.diagnostics import Label, Span, did_you_mean
-from linkspan.workflows.model import Choice, Requirement, Retry, Secret, Text
+from linkspan.workflows.concealing import MIN_WRITTEN, called_secret
+from linkspan.workflows.model import Choice, Input, Requirement, Retry, Secret, Text
 from linkspan.workflows.parse import Field, Node, Scalar
 from linkspan.workflows.reader import Reader
 from linkspan.workflows.values import Expression
@@ -146,9 +147,8 @@ class Scene:
         return {name: text for name, text in found.items() if text is not None}
 
     def _looks_like_password(self, name: str, text: Text, node: Node) -> None:
-        words = set(name.lower().replace("-", "_").split("_"))
-        risky = words & {"password", "passwd", "secret", "token", "apikey"}
-        if risky and isinstance(text, str) and len(text) >= 8 and "/" not in text:
+        written = isinstance(text, str) and len(text) >= MIN_WRITTEN and "/" not in text
+        if written and called_secret(name):
             self.r.fault(
                 "LS1304",
                 "this looks like a password written in the file",
@@ -156,6 +156,18 @@ class Scene:
                 severity="warning",
                 notes=["silence for one line with  # linkspan: allow LS1304 <reason>"],
                 helps=[f"declare it:  secrets: {{{name}: {{from: keyring}}}}"],
+            )
+
+    def sounds_secret(self, spec: Input, node: Node) -> None:
+        """LS1304 for an input that is called like a secret: what is given for it is recorded."""
+        if spec.type in ("string", "list") and called_secret(spec.name):
+            self.r.fault(
+                "LS1304",
+                f"what is given for input '{spec.name}' would be recorded with the run, so it is refused",
+                node,
+                severity="warning",
+                notes=["if it is no secret:  # linkspan: allow LS1304 <reason>"],
+                helps=[f"secrets: {{{spec.name.upper().replace('-', '_')}: {{from: file}}}}"],
             )
 
     def granted(self, fields: Mapping[str, Field]) -> tuple[str, ...]:
