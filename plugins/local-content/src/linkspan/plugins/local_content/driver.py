@@ -18,12 +18,11 @@ from linkspan.plugins.local_content.ingest import LocalIngest
 from linkspan.sdk.drivers.content import BlobInfo, Content, ContentCap, Ingest
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, TooLarge
 from linkspan.sdk.host import Host
+from linkspan.sdk.lull import Lull
 
 _log = logging.getLogger(__name__)
 
 _PIECE_BYTES: Final = 1 << 20
-_SYNC_DELAY_S: Final = 1.0
-"""Long enough that a pull is over and answered, short enough that little is to be checked after a crash."""
 
 
 class LocalContent(Content[LocalContentConfig]):
@@ -35,7 +34,8 @@ class LocalContent(Content[LocalContentConfig]):
         self._config = config
         self._folder = BlobFolder(root)
         self._held: set[str] = set()
-        self._new_blobs = trio.Event()
+        # A pull is over and answered before its blobs are written to the disk itself.
+        self._new_blobs = Lull(lambda: bool(self._held))
 
     @classmethod
     @asynccontextmanager
@@ -60,7 +60,7 @@ class LocalContent(Content[LocalContentConfig]):
         torn = await trio.to_thread.run_sync(self._folder.drop_torn)
         for digest in torn:
             _log.warning("blob lost in a crash of the machine", extra={"digest": digest})
-        self._new_blobs.set()
+        self._new_blobs.stir()
 
     @asynccontextmanager
     async def ingest(self, ref: str) -> AsyncIterator[Ingest]:
@@ -84,7 +84,7 @@ class LocalContent(Content[LocalContentConfig]):
                 yield ingest
             finally:
                 ingest.close()
-                self._new_blobs.set()
+                self._new_blobs.stir()
         finally:
             self._held.discard(ref)
 
@@ -103,7 +103,7 @@ class LocalContent(Content[LocalContentConfig]):
         If cancelled: it is stored or not.
         """
         digest = await trio.to_thread.run_sync(self._put, data)
-        self._new_blobs.set()
+        self._new_blobs.stir()
         return digest
 
     def _put(self, data: bytes) -> str:
@@ -213,8 +213,6 @@ class LocalContent(Content[LocalContentConfig]):
         task_status.started()
         while True:
             await self._new_blobs.wait()
-            await trio.sleep(_SYNC_DELAY_S)
-            self._new_blobs = trio.Event()
             await trio.to_thread.run_sync(self._folder.sync_new)
 
 

@@ -47,13 +47,16 @@ from linkspan.sdk.errors import (
 )
 from linkspan.sdk.host import Host
 from linkspan.sdk.image_config import chain_ids
+from linkspan.sdk.lull import Lull
 from linkspan.sdk.model.files import Change, PathStat, Tree
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_SYNC_DELAY_S: Final = 1.0
+_LEAST_FREE: Final = 0.1
+"""With less of the disk free, what is removed is removed at once."""
+_REMOVED_AT_ONCE: Final = 16
 _RETRY_DELAY_S: Final = 10.0
 _PIECE_BYTES: Final = 1 << 20
 
@@ -90,8 +93,9 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         self._unpackers = trio.CapacityLimiter(config.slots)
         self._packers = trio.CapacityLimiter(config.slots)
         self._tasks: list[trio.CancelScope] = []
-        self._trash_filled = trio.Event()
-        self._layer_made = trio.Event()
+        self._trash_filled = Lull(self._must_not_remove, pause_s=0.1, latest_s=10.0)
+        # A pull is answered before its layers are written to the disk itself.
+        self._layer_made = Lull(self._is_unpacking)
 
     @classmethod
     @asynccontextmanager
@@ -109,7 +113,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             await _in_thread(self._learn_mounts)
             await host.start_task(self._empty_trash, name="snapshots: empty trash")
             await host.start_task(self._sync_layers, name="snapshots: sync layers")
-            self._trash_filled.set()
+            self._trash_filled.stir()
             try:
                 yield self
             finally:
@@ -133,8 +137,8 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             del self._store.layers[layer.name]
             await _in_thread(self._store.drop_layer, layer)
         await _in_thread(self._unmount_old_views)
-        self._trash_filled.set()
-        self._layer_made.set()
+        self._trash_filled.stir()
+        self._layer_made.stir()
 
     # Layers
 
@@ -243,8 +247,8 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         known = self._store.layers.setdefault(record.name, record)
         if known is not record:
             await _in_thread(self._store.drop_layer, record)
-            self._trash_filled.set()
-        self._layer_made.set()
+            self._trash_filled.stir()
+        self._layer_made.stir()
         return _layer(known)
 
     async def discard(self, ref: str) -> None:
@@ -259,7 +263,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
 
     async def _drop_staging(self, staging: _Staging) -> None:
         await _in_thread(self._store.drop_staging, staging.id)
-        self._trash_filled.set()
+        self._trash_filled.stir()
 
     async def stat(self, name: str) -> Layer:
         """Raises NotFound, also if a layer below it is missing."""
@@ -295,7 +299,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             )
         del self._store.layers[name]
         await _in_thread(self._store.drop_layer, layer)
-        self._trash_filled.set()
+        self._trash_filled.stir()
 
     # Snapshots
 
@@ -475,7 +479,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         folder_id = self._store.new_id()
         await _in_thread(self._store.adopt_upper, snapshot, folder_id)
         del self._store.snapshots[snapshot.key]
-        self._trash_filled.set()
+        self._trash_filled.stir()
         return await self._add_layer(
             LayerRecord(
                 id=folder_id,
@@ -507,7 +511,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
     async def _drop_snapshot(self, snapshot: SnapshotRecord) -> None:
         self._store.snapshots.pop(snapshot.key, None)
         await _in_thread(self._store.drop_snapshot, snapshot)
-        self._trash_filled.set()
+        self._trash_filled.stir()
 
     async def changes(self, key: str, *, ignore: Collection[str] = ()) -> list[Change]:
         """What a snapshot has that its layer has not, by path.
@@ -679,16 +683,28 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             below = self._store.layers.get(below.parent)
         return depth
 
+    def _is_unpacking(self) -> bool:
+        return bool(self._unpackers.borrowed_tokens)
+
+    def _must_not_remove(self) -> bool:
+        """Making thousands of files and removing thousands at the same time takes longer than both."""
+        if not self._is_unpacking():
+            return False
+        disk = os.statvfs(self._store.root)
+        return disk.f_bavail >= _LEAST_FREE * disk.f_blocks
+
     async def _empty_trash(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         with trio.CancelScope() as scope:
             self._tasks.append(scope)
             task_status.started()
             while True:
                 await self._trash_filled.wait()
-                self._trash_filled = trio.Event()
                 folders = [str(path) for path in await _in_thread(self._store.trash)]
                 if not folders:
                     continue
+                if len(folders) > _REMOVED_AT_ONCE:
+                    del folders[_REMOVED_AT_ONCE:]
+                    self._trash_filled.stir()
                 try:
                     await self._jobs.run("remove", {"folders": folders})
                 except LinkspanError as error:
@@ -697,7 +713,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
                         return
                     _log.warning("removing files failed", extra={"error": str(error)})
                     await trio.sleep(_RETRY_DELAY_S)
-                    self._trash_filled.set()
+                    self._trash_filled.stir()
 
     async def _sync_layers(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         with trio.CancelScope() as scope:
@@ -705,9 +721,6 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             task_status.started()
             while True:
                 await self._layer_made.wait()
-                # A pull is answered before its layers are written to the disk itself.
-                await trio.sleep(_SYNC_DELAY_S)
-                self._layer_made = trio.Event()
                 await _in_thread(self._store.sync)
 
     def _learn_mounts(self) -> None:
