@@ -94,6 +94,17 @@ async def test_a_chunked_body_is_read(served) -> None:
     assert (await client.reply()).body == b"abcde"
 
 
+async def test_a_body_in_very_many_small_chunks_is_whole(served) -> None:
+    served.add("POST", "/echo", echo)
+    await served.start()
+    client = await served.client()
+    await client.send(b"POST /echo HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for number in range(1000):
+        await client.send(b"4\r\n%04d\r\n" % number)
+    await client.send(b"0\r\n\r\n")
+    assert (await client.reply()).body == b"".join(b"%04d" % number for number in range(1000))
+
+
 async def test_a_client_that_expects_100_gets_it_when_the_body_is_wanted(served) -> None:
     served.add("POST", "/echo", echo)
     await served.start()

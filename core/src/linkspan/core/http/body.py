@@ -73,19 +73,20 @@ class BodyReader:
 
     def _decoded(self) -> bytes:
         """The data of all chunks that are here, the last one maybe in part."""
-        data, view, at = self.rest, memoryview(self.rest), 0
+        data, at, here = self.rest, 0, len(self.rest)
+        view = memoryview(data)
         parts: list[memoryview] = []
         while not self.done:
             if self._left:
-                part = view[at : at + self._left]
-                at += len(part)
-                self._left -= len(part)
-                parts.append(part)
+                end = min(at + self._left, here)
+                parts.append(view[at:end])
+                self._left -= end - at
+                at = end
                 if self._left:
                     break
                 self._chunk_ends = True
             if self._chunk_ends:
-                if len(data) - at < 2:
+                if here - at < 2:
                     break
                 if data[at : at + 2] != b"\r\n":
                     raise bad_body("a chunk does not end with its size")
@@ -93,7 +94,7 @@ class BodyReader:
                 self._chunk_ends = False
             end = data.find(b"\r\n", at)
             if end < 0:
-                if len(data) - at > _LINE_LIMIT_BYTES:
+                if here - at > _LINE_LIMIT_BYTES:
                     raise bad_body("a line between chunks is too long")
                 break
             self._line(data[at:end])
@@ -109,9 +110,15 @@ class BodyReader:
             if self._trailers > _TRAILERS_LIMIT:
                 raise bad_body("too many trailer fields")
             return
-        match = _SIZE.fullmatch(line)
-        if match is None:
+        if len(line) <= 8 and line.isalnum():
+            # What nearly every chunk has: the digits alone.
+            try:
+                self._left = int(line, 16)
+            except ValueError:
+                raise bad_body("a chunk has no size") from None
+        elif (match := _SIZE.fullmatch(line)) is not None:
+            self._left = int(match[1], 16)
+        else:
             raise bad_body("a chunk has no size")
-        self._left = int(match[1], 16)
         if not self._left:
             self._trailers = 1

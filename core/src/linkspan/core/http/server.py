@@ -45,6 +45,11 @@ log = logging.getLogger(__name__)
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 _REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
 _NO_BODY_STATUS = frozenset({204, 304})
+# Docker's client sends a build context in thousands of small pieces, each of which would wake us. After some
+# in a row, the kernel may gather what follows (it holds some 100 KiB of them) for a moment.
+_THIN_BYTES = 32 << 10
+_THIN_READS = 8
+_GATHER_S = 0.0005
 
 STANDARD_HEADERS: Mapping[str, str] = {
     "Api-Version": version_text(API_VERSION),
@@ -339,6 +344,7 @@ class _Connection:
         self.peer_uid = peer_uid
         self._body = BodyReader(0, b"")
         self._ahead = b""  # a piece of body that came with the head
+        self._thin_reads = 0
 
     def _new_cycle(self, rest: bytes = b"") -> h11.Connection:
         """For one request and its answer; bodies are read beside it, so it serves once."""
@@ -420,8 +426,12 @@ class _Connection:
         if self.h11.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[])
             await self.send([self.h11.send(go_on) or b""])
+        if self._thin_reads > _THIN_READS:
+            await trio.sleep(_GATHER_S)
         with trio.move_on_after(self.limits.body_idle_timeout_s):
-            return await self._receive(BODY_RECEIVE_BYTES)
+            data = await self._receive(BODY_RECEIVE_BYTES)
+            self._thin_reads = self._thin_reads + 1 if len(data) < _THIN_BYTES else 0
+            return data
         raise AnswerError("the request's body stalled", status=408, code="timeout")
 
     # Answers

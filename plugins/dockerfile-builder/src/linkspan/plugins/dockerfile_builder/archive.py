@@ -8,7 +8,8 @@ import bz2
 import lzma
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import attrs
@@ -22,6 +23,8 @@ _MAX_METADATA_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 18
 # The highest one means "leave it as it is" to chown(2).
 _MAX_ID = (1 << 32) - 2
+_MAX_OWNERS = 1000
+_NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
 
 Kind = Literal["file", "directory", "symlink", "hardlink", "fifo", "char", "block"]
 _KINDS: dict[bytes, Kind] = {
@@ -59,7 +62,7 @@ class Entry:
     mtime_ns: int = 0
     target: str = ""
     device: tuple[int, int] = (0, 0)
-    xattrs: dict[str, bytes] = attrs.field(factory=dict)
+    xattrs: Mapping[str, bytes] = _NO_XATTRS
 
 
 class ByteStream:
@@ -72,32 +75,43 @@ class ByteStream:
 
     def __init__(self, more: Callable[[], bytes], *, limit_bytes: int) -> None:
         self._more = more
-        self._buffer = memoryview(b"")
+        self._data = b""
+        self._view = memoryview(b"")
+        self._at = 0
         self._left = limit_bytes
         self._limit = limit_bytes
 
     def _fill(self) -> bool:
-        data = self._more()
-        self._left -= len(data)
+        self._data = self._more()
+        self._view, self._at = memoryview(self._data), 0
+        self._left -= len(self._data)
         if self._left < 0:
             raise TooLarge(f"more than {self._limit} bytes were unpacked", code="archive_too_large")
-        self._buffer = memoryview(data)
-        return bool(data)
+        return bool(self._data)
 
     def read(self, count: int) -> bytes:
         """``count`` bytes, or fewer at the end."""
-        if count <= len(self._buffer):
-            data, self._buffer = self._buffer[:count], self._buffer[count:]
-            return bytes(data)
+        end = self._at + count
+        if end <= len(self._data):
+            data, self._at = self._data[self._at : end], end
+            return data
         return b"".join(self.pieces(count))
+
+    def take(self, count: int) -> memoryview | None:
+        """``count`` bytes without copying, if that many are here; nothing is taken otherwise."""
+        end = self._at + count
+        if end > len(self._data):
+            return None
+        view, self._at = self._view[self._at : end], end
+        return view
 
     def pieces(self, count: int) -> Iterator[memoryview]:
         """``count`` bytes as they come, without copying; fewer at the end."""
         while count:
-            if not self._buffer and not self._fill():
+            if self._at == len(self._data) and not self._fill():
                 return
-            piece = self._buffer[:count]
-            self._buffer = self._buffer[len(piece) :]
+            piece = self._view[self._at : self._at + count]
+            self._at += len(piece)
             count -= len(piece)
             yield piece
 
@@ -227,15 +241,16 @@ def _zstd_decoder() -> Any:
 
 def is_tar_header(block: bytes) -> bool:
     """Whether a block is the header of a tar entry: its checksum is right."""
-    if len(block) < BLOCK or block == _ZERO:
+    if len(block) != BLOCK or block == _ZERO:
         return False
     try:
-        return _number(block[148:156]) == sum(block[:148]) + 256 + sum(block[156:512])
+        checksum = block[148:156]
+        return _number(checksum) == sum(block) - sum(checksum) + 256
     except ValueError:
         return False
 
 
-def entries(stream: ByteStream) -> Iterator[tuple[Entry, Iterator[memoryview]]]:
+def entries(stream: ByteStream) -> Iterator[tuple[Entry, Iterable[memoryview]]]:
     """The entries of a tar and the pieces of their data, which need not be read.
 
     Raises:
@@ -270,9 +285,11 @@ class _Reader:
         self._left = 0
         self._padding = 0
         self._name = ""
+        self._owners: dict[bytes, tuple[int, int, int]] = {}
 
-    def next(self) -> tuple[Entry, Iterator[memoryview]] | None:
-        self._skip_rest()
+    def next(self) -> tuple[Entry, Iterable[memoryview]] | None:
+        if self._left or self._padding:
+            self._skip_rest()
         long: dict[bytes, bytes] = {}
         pax: dict[str, bytes] = {}
         while True:
@@ -305,17 +322,17 @@ class _Reader:
 
     def _entry(
         self, block: bytes, long: dict[bytes, bytes], pax: dict[str, bytes]
-    ) -> tuple[Entry, Iterator[memoryview]]:
+    ) -> tuple[Entry, Iterable[memoryview]]:
         name = os.fsdecode(pax.get("path") or long.get(b"L") or _header_name(block))
         kind = _KINDS.get(block[156:157])
-        if any(key.startswith("GNU.sparse.") for key in pax) or block[156:157] == b"S":
+        if block[156:157] == b"S" or any(key.startswith("GNU.sparse.") for key in pax):
             raise InvalidArgument(f"'{name}' is a sparse tar entry", code="archive_unsupported")
         if kind is None:
             raise InvalidArgument(
                 f"'{name}' has the unknown tar type {block[156:157]!r}", code="archive_unsupported"
             )
         try:
-            entry = _make_entry(name, kind, block, long, pax)
+            entry = self._make_entry(name, kind, block, long, pax)
         except ValueError as error:
             raise InvalidArgument(
                 f"the tar header of '{name}' is broken", code="archive_broken"
@@ -323,8 +340,65 @@ class _Reader:
         if entry.size < 0:
             raise InvalidArgument(f"'{name}' has a negative size", code="archive_broken")
         stored = entry.size if kind == "file" else 0
-        self._left, self._padding, self._name = stored, -stored % BLOCK, name
+        if not stored:
+            return entry, ()
+        padding = -stored % BLOCK
+        data = self._stream.take(stored + padding)
+        if data is not None:
+            return entry, (data[:stored],)
+        self._left, self._padding, self._name = stored, padding, name
         return entry, self._data()
+
+    def _make_entry(
+        self, name: str, kind: Kind, block: bytes, long: dict[bytes, bytes], pax: dict[str, bytes]
+    ) -> Entry:
+        mode, uid, gid = self._owner(block[100:124])
+        xattrs = _NO_XATTRS
+        mtime_ns = _number(block[136:148]) * 1_000_000_000
+        size = _number(block[124:136])
+        if pax:
+            mtime_ns = _pax_time_ns(pax["mtime"]) if "mtime" in pax else mtime_ns
+            size = int(pax.get("size", size))
+            uid, gid = int(pax.get("uid", uid)), int(pax.get("gid", gid))
+            xattrs = {
+                key.removeprefix("SCHILY.xattr."): value
+                for key, value in pax.items()
+                if key.startswith("SCHILY.xattr.")
+            }
+        if not 0 <= uid <= _MAX_ID or not 0 <= gid <= _MAX_ID:
+            raise ValueError(name)
+        target = pax.get("linkpath") or long.get(b"K") or b""
+        device = (0, 0)
+        if kind in ("char", "block"):
+            device = (_number(block[329:337]), _number(block[337:345]))
+            if not 0 <= min(device) <= max(device) < 1 << 20:
+                raise ValueError(name)
+        elif kind in ("symlink", "hardlink"):
+            target = target or block[157:257].partition(b"\0")[0]
+        if "\0" in name or b"\0" in target:
+            raise ValueError(name)
+        return Entry(
+            name=name,
+            kind=kind,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            size=size,
+            mtime_ns=min(max(mtime_ns, 0), (1 << 63) - 1),
+            target=os.fsdecode(target) if kind in ("symlink", "hardlink") else "",
+            device=device,
+            xattrs=xattrs,
+        )
+
+    def _owner(self, fields: bytes) -> tuple[int, int, int]:
+        """Mode, user and group of a header: most of an archive's have the same."""
+        found = self._owners.get(fields)
+        if found is None:
+            if len(self._owners) >= _MAX_OWNERS:
+                self._owners.clear()
+            mode, uid, gid = (_number(fields[at : at + 8]) for at in (0, 8, 16))
+            found = self._owners[fields] = (mode & 0o7777, uid, gid)
+        return found
 
     def _data(self) -> Iterator[memoryview]:
         for piece in self._stream.pieces(self._left):
@@ -349,44 +423,6 @@ def _header_name(block: bytes) -> bytes:
     if block[257:263] == b"ustar\0" and block[345]:
         return block[345:500].partition(b"\0")[0] + b"/" + name
     return name
-
-
-def _make_entry(
-    name: str, kind: Kind, block: bytes, long: dict[bytes, bytes], pax: dict[str, bytes]
-) -> Entry:
-    target = pax.get("linkpath") or long.get(b"K") or block[157:257].partition(b"\0")[0]
-    mtime_ns = _number(block[136:148]) * 1_000_000_000
-    if "mtime" in pax:
-        mtime_ns = _pax_time_ns(pax["mtime"])
-    xattrs = {
-        key.removeprefix("SCHILY.xattr."): value
-        for key, value in pax.items()
-        if key.startswith("SCHILY.xattr.")
-    }
-    uid = int(pax["uid"]) if "uid" in pax else _number(block[108:116])
-    gid = int(pax["gid"]) if "gid" in pax else _number(block[116:124])
-    device = (0, 0)
-    if kind in ("char", "block"):
-        device = (_number(block[329:337]), _number(block[337:345]))
-    if (
-        not 0 <= min(uid, gid) <= max(uid, gid) <= _MAX_ID
-        or not 0 <= min(device) <= max(device) < 1 << 20
-    ):
-        raise ValueError(name)
-    if "\0" in name or b"\0" in target:
-        raise ValueError(name)
-    return Entry(
-        name=name,
-        kind=kind,
-        mode=_number(block[100:108]) & 0o7777,
-        uid=uid,
-        gid=gid,
-        size=int(pax["size"]) if "size" in pax else _number(block[124:136]),
-        mtime_ns=min(max(mtime_ns, 0), (1 << 63) - 1),
-        target=os.fsdecode(target) if kind in ("symlink", "hardlink") else "",
-        device=device,
-        xattrs=xattrs,
-    )
 
 
 def _pax_time_ns(text: bytes) -> int:

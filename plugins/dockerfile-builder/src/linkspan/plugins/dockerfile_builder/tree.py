@@ -186,7 +186,7 @@ class TarTree(Tree):
             self._add(entry, data)
         self.flush()
 
-    def _add(self, entry: Entry, data: Iterator[memoryview]) -> None:
+    def _add(self, entry: Entry, data: Iterable[memoryview]) -> None:
         parts = split_path(entry.name)
         if ".." in parts or len(parts) > MAX_DEPTH:
             raise _hostile(entry, "leaves the context or is nested too deeply")
@@ -207,7 +207,7 @@ class TarTree(Tree):
             gid=entry.gid,
             mtime_ns=entry.mtime_ns,
             target=entry.target,
-            device=os.makedev(*entry.device),
+            device=os.makedev(*entry.device) if entry.device != (0, 0) else 0,
             xattrs=entry.xattrs,
         )
         if entry.kind == "file":

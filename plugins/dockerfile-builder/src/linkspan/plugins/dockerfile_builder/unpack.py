@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from linkspan.plugins.dockerfile_builder.archive import (
     Entry,
@@ -53,7 +53,7 @@ class Unpacker:
     def _unpack_entry(
         self,
         entry: Entry,
-        data: Iterator[memoryview],
+        data: Iterable[memoryview],
         directories: list[tuple[Parts, int]],
     ) -> None:
         names = split_path(entry.name)
@@ -112,7 +112,7 @@ class Unpacker:
 
 
 def _make_entry(
-    entry: Entry, data: Iterator[memoryview], fd: int, name: str, owner: tuple[int, int]
+    entry: Entry, data: Iterable[memoryview], fd: int, name: str, owner: tuple[int, int]
 ) -> None:
     """A file, link or special file of an archive."""
     times = (entry.mtime_ns, entry.mtime_ns)
