@@ -18,12 +18,14 @@ def lines_of(count):
 
 
 async def test_what_was_appended_is_read_back(tmp_path):
-    journal, found = await Journal.open(tmp_path / "j")
+    journal = await Journal.open(tmp_path / "j")
+    found = await journal.past(journal.count)
     assert found == []
     await journal.append("run-created", {"name": "ü"})
     await journal.append("job-started", {"job": "a"})
     journal.close()
-    again, found = await Journal.open(tmp_path / "j")
+    again = await Journal.open(tmp_path / "j")
+    found = await again.past(again.count)
     assert [{k: v for k, v in r.items() if k != "t"} for r in found] == [
         {"n": 1, "kind": "run-created", "name": "ü"},
         {"n": 2, "kind": "job-started", "job": "a"},
@@ -46,7 +48,8 @@ async def test_after_a_torn_line_the_journal_goes_on(tmp_path):
     path = tmp_path / "j"
     lines = lines_of(3)
     path.write_bytes(b"".join(lines[:2]) + lines[2][:10])
-    journal, found = await Journal.open(path)
+    journal = await Journal.open(path)
+    found = await journal.past(journal.count)
     assert len(found) == 2
     await journal.append("more", {})
     journal.close()
@@ -74,7 +77,7 @@ async def test_records_of_many_tasks_share_syncs_and_keep_their_order(tmp_path, 
         real(descriptor)
 
     monkeypatch.setattr(os, "fdatasync", count)
-    journal, _ = await Journal.open(tmp_path / "j")
+    journal = await Journal.open(tmp_path / "j")
     async with trio.open_nursery() as nursery:
         for number in range(100):
             nursery.start_soon(journal.append, "x", {"i": number})
@@ -84,7 +87,7 @@ async def test_records_of_many_tasks_share_syncs_and_keep_their_order(tmp_path, 
 
 
 async def test_a_cancelled_append_is_written_all_the_same(tmp_path):
-    journal, _ = await Journal.open(tmp_path / "j")
+    journal = await Journal.open(tmp_path / "j")
     with trio.CancelScope() as scope:
         scope.cancel()
         await journal.append("x", {})
@@ -94,7 +97,7 @@ async def test_a_cancelled_append_is_written_all_the_same(tmp_path):
 
 
 async def test_a_full_disk_is_an_error_that_leaves_no_half_record(tmp_path, monkeypatch):
-    journal, _ = await Journal.open(tmp_path / "j")
+    journal = await Journal.open(tmp_path / "j")
     await journal.append("x", {})
 
     def full(descriptor):
@@ -120,7 +123,7 @@ def test_what_a_power_cut_left_at_the_end_is_dropped():
 async def test_records_that_announce_nothing_wait_for_no_sync(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fdatasync", synced.append)
-    journal, _ = await Journal.open(tmp_path / "j")
+    journal = await Journal.open(tmp_path / "j")
     await journal.append("result", {}, sync=False)
     assert synced == []
     assert [r["kind"] for r in read(tmp_path / "j")] == ["result"]

@@ -20,7 +20,7 @@ JOBS = [
 
 
 async def recorder(path):
-    journal, _ = await Journal.open(path)
+    journal = await Journal.open(path)
     made = Recorder(journal, RunState())
     await made.write("run-created", jobs=JOBS)
     return made

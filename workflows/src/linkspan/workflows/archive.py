@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from linkspan.sdk.errors import DataLoss, InvalidArgument, NotFound
+from linkspan.workflows.garbage import no_collection
 from linkspan.workflows.journal import Record, read
 from linkspan.workflows.state import GOOD, RunState, fold
 from linkspan.workflows.workspace import remove_tree
@@ -38,19 +39,23 @@ class Archive:
     def load(self) -> None:
         """Read what runs there are. Blocks."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for folder in sorted(self.folder.iterdir()):
-            if folder.name.startswith("."):
-                remove_tree(folder)
-                continue
-            try:
-                records = read(folder / JOURNAL)
-            except (OSError, DataLoss) as error:
-                log.warning("run cannot be read", extra={"run": folder.name, "reason": str(error)})
-                continue
-            if records:
-                self.ended[folder.name] = fold(records)
-            else:
-                remove_tree(folder)
+        with no_collection():
+            for folder in sorted(self.folder.iterdir()):
+                if folder.name.startswith("."):
+                    remove_tree(folder)
+                else:
+                    self._load(folder)
+
+    def _load(self, folder: Path) -> None:
+        try:
+            records = read(folder / JOURNAL)
+        except (OSError, DataLoss) as error:
+            log.warning("run cannot be read", extra={"run": folder.name, "reason": str(error)})
+            return
+        if records:
+            self.ended[folder.name] = fold(records)
+        else:
+            remove_tree(folder)
 
     def records(self, run_id: str) -> list[Record]:
         """All records of a run. Blocks."""

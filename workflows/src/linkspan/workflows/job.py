@@ -221,7 +221,6 @@ class JobRunner:
             if not kept_files and self._sequence is not None:
                 await files.finish_quietly(scope)
             await sidecars.stop()
-            await job_log.flush()
         return SUSPENDED if suspended else await self._conclude(place)
 
     def _on_line(self, stream: str, line: str) -> None:

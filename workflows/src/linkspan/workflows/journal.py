@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -61,35 +61,40 @@ def decode(data: bytes, path: str) -> tuple[list[Record], int, int]:
     Raises:
         DataLoss: A line that is not the last one is damaged.
     """
-    bodies: list[bytes] = []
-    seed, at = 0, 0
-    while at < len(data):
-        end = data.find(b"\n", at)
-        line = data[at : end if end >= 0 else len(data)]
-        body, crc = _verified(line, seed, len(bodies) + 1)
-        if body is None or end < 0:
-            # NULs are what some file systems leave after a power cut; no record has one.
-            if end >= 0 and data.find(b"\n", end + 1) >= 0 and b"\0" not in line:
-                raise DataLoss(
-                    f"journal '{path}': line {len(bodies) + 1} is damaged",
-                    help="the run cannot be resumed; start it again",
-                    details={"line": len(bodies) + 1},
-                )
-            break
-        bodies.append(body)
-        seed, at = crc, end + 1
+    bodies, seed, size = _verified(data, path)
+    return _parsed(bodies), seed, size
+
+
+def _parsed(bodies: Sequence[bytes]) -> list[Record]:
     # All at once: the parser's start costs as much as a short record.
     with no_collection():
         records: list[Record] = json.loads(b"[%b]" % b",".join(bodies))
-    return records, seed, at
+    return records
 
 
-def _verified(line: bytes, seed: int, number: int) -> tuple[bytes | None, int]:
-    """A line without its checksum, and that; None if it is not the record with this number."""
-    body = line[:-_TAIL] + b"}"
-    crc = zlib.crc32(body, seed)
-    whole = line[-_TAIL:] == b'%b%08x"}' % (_CRC, crc)
-    return (body if whole and body.startswith(b'{"n":%d,' % number) else None), crc
+def _verified(data: bytes, path: str) -> tuple[list[bytes], int, int]:
+    """The lines without their checksums, the last checksum, and how many bytes they take."""
+    bodies: list[bytes] = []
+    seed, size = 0, 0
+    # Behind the last newline is nothing, or a torn line.
+    lines = data.split(b"\n")
+    last = len(lines) - 1
+    for index, line in enumerate(lines):
+        body = line[:-_TAIL] + b"}"
+        crc = zlib.crc32(body, seed)
+        whole = line.endswith(b'%b%08x"}' % (_CRC, crc))
+        if index == last or not whole or not body.startswith(b'{"n":%d,' % (index + 1)):
+            # NULs are what some file systems leave after a power cut; no record has one.
+            if index < last - 1 and b"\0" not in line:
+                raise DataLoss(
+                    f"journal '{path}': line {index + 1} is damaged",
+                    help="the run cannot be resumed; start it again",
+                    details={"line": index + 1},
+                )
+            break
+        bodies.append(body)
+        seed, size = crc, size + len(line) + 1
+    return bodies, seed, size
 
 
 @attrs.define
@@ -116,22 +121,23 @@ class Journal:
     """An open journal. Records of several tasks that come at once share one sync.
 
     Attributes:
+        count: Of its records.
         told: Called with each record once it is written, in their order.
     """
 
-    def __init__(self, path: Path, descriptor: int, number: int, seed: int) -> None:
+    def __init__(self, path: Path, descriptor: int, count: int, seed: int) -> None:
         self.path = path
         self.told: Callable[[Record], None] = _nobody
         self._descriptor = descriptor
-        self._number = number
+        self.count = count
         self._seed = seed
         self._pending = _Pending()
         self._lock = trio.Lock()
         self._broken: OSError | None = None
 
     @classmethod
-    async def open(cls, path: Path) -> "tuple[Journal, list[Record]]":
-        """Open a journal, made if it is not there, and return what it holds.
+    async def open(cls, path: Path) -> "Journal":
+        """Open a journal, made if it is not there; what it holds is verified, ``past`` tells it.
 
         Raises:
             DataLoss: It is damaged in the middle.
@@ -140,12 +146,12 @@ class Journal:
         return await trio.to_thread.run_sync(cls._open, path)
 
     @classmethod
-    def _open(cls, path: Path) -> "tuple[Journal, list[Record]]":
+    def _open(cls, path: Path) -> "Journal":
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            data = path.read_bytes()
             try:
-                records, seed, good = decode(data, str(path))
+                data = path.read_bytes()
+                bodies, seed, good = _verified(data, str(path))
                 if good < len(data):
                     os.ftruncate(descriptor, good)
                 os.lseek(descriptor, good, os.SEEK_SET)
@@ -155,7 +161,7 @@ class Journal:
                 raise
         except OSError as fault:
             raise _translated(fault, path) from fault
-        return cls(path, descriptor, len(records), seed), records
+        return cls(path, descriptor, len(bodies), seed)
 
     async def append(self, kind: str, data: Mapping[str, Json], *, sync: bool = True) -> Record:
         """Write a record; when this returns it is in the file.
@@ -176,8 +182,8 @@ class Journal:
         """
         if self._broken is not None:
             raise _translated(self._broken, self.path) from self._broken
-        self._number += 1
-        record = {"n": self._number, "t": now(), "kind": kind, **data}
+        self.count += 1
+        record = {"n": self.count, "t": now(), "kind": kind, **data}
         line, self._seed = encode(record, self._seed)
         if sync or len(line) > _AT_ONCE or self._lock.locked() or self._pending.lines:
             await self._with_others(line, record, sync=sync)
@@ -231,7 +237,7 @@ class Journal:
 
     def _past(self, descriptor: int, count: int) -> list[Record]:
         data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-        return decode(data, str(self.path))[0][:count]
+        return _parsed(_verified(data, str(self.path))[0][:count])
 
     def _write_now(self, data: bytes, sync: bool) -> None:
         start = os.lseek(self._descriptor, 0, os.SEEK_CUR)

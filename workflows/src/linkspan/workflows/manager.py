@@ -330,7 +330,7 @@ class RunManager:
             )
             for job in () if kept is None else kept.workspaces:
                 await trio.to_thread.run_sync(_take_workspace, self._folder / old, folder, job)
-            journal, _ = await Journal.open(folder / JOURNAL)
+            journal = await Journal.open(folder / JOURNAL)
             recorder = Recorder(journal, RunState(), self._gate)
             await recorder.write("run-created", **created, **(extra or {}))
             for kind, fields in records:
@@ -416,10 +416,10 @@ class RunManager:
         workflow = await trio.to_thread.run_sync(self._read, folder, state.created)
         refuse_not_open(self._host, workflow)
         await remove_leftovers(self._host.engine, state.id)
-        journal, records = await Journal.open(folder / JOURNAL)
-        if state.records != len(records):
+        journal = await Journal.open(folder / JOURNAL)
+        if state.records != journal.count:
             # Not what this daemon has read or written last.
-            state = await trio.to_thread.run_sync(fold, records)
+            state = fold(await journal.past(journal.count))
         return self._run(workflow, folder, Recorder(journal, state, self._gate))
 
     def _read(self, folder: Path, created: Mapping[str, Json]) -> Workflow:

@@ -41,8 +41,11 @@ class RunRunner:
             await run.recorder.write("attempt-started", attempt=attempt, **others)
         else:
             await run.recorder.write("run-continued", by=continued_by)
-        async with AsyncExitStack() as stack:
-            return await self._all(stack)
+        try:
+            async with AsyncExitStack() as stack:
+                return await self._all(stack)
+        finally:
+            await run.logs.write()
 
     async def _enter_group(self, stack: AsyncExitStack) -> None:
         """Wait until no other run of the group is active; a suspended one is not."""
@@ -71,6 +74,8 @@ class RunRunner:
             run.control.ending = True
             with run.control.cleanup:
                 await self.jobs.run_cleanup(result, run.clock() - started)
+        # Whoever is told that it has ended finds all of its logs.
+        await run.logs.write()
         if self._suspended():
             await run.recorder.write("run-suspended")
             return SUSPENDED

@@ -222,7 +222,6 @@ class StepRunner:
             return await self._held_tries()
         finally:
             self.log.end()
-            await self.log.flush()
 
     async def stopped(self, result: str, why: str) -> None:
         """Note that the step was stopped while it ran. Cannot be cancelled."""

@@ -21,8 +21,6 @@ MAX_LINE: Final = 16 * 1024
 """Characters; a longer line is cut into several."""
 _FEW_LINES: Final = 100
 """Lines that come at once; of more only these are told to listeners. The file has all."""
-_AT_ONCE: Final = 16 * 1024
-"""Characters that are written without a thread, which would cost more than the writing."""
 _FLUSH_BYTES: Final = 256 * 1024
 _GATHER_S: Final = 0.05
 
@@ -31,35 +29,57 @@ OnLine = Callable[[str, str], None]
 
 
 class LogWriter:
-    """Writes the logs of a run as they grow. Most steps say little or nothing: none has a task of its own."""
+    """Writes logs behind those who fill them, several in one go: most say a line or two, and a file that
+    is made may have to wait for the disk."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery | None = None) -> None:
         """Make one.
 
         Args:
-            nursery: Carries the writing while there is something to write.
+            nursery: Carries the writing while there is something to write; None if only ``write`` does.
         """
         self._nursery = nursery
         self._waiting: dict[StepLog, None] = {}
         self._runs = False
+        self._lock = trio.Lock()
 
     def wants(self, log: "StepLog") -> None:
         """Something was added to a log."""
         self._waiting[log] = None
-        if not self._runs:
+        if not self._runs and self._nursery is not None:
             self._runs = True
             self._nursery.start_soon(self._run, name="logs of a run")
 
     async def _run(self) -> None:
         try:
             while self._waiting:
-                logs, self._waiting = list(self._waiting), {}
-                for log in logs:
-                    await log.flush()
-                # A few lines at a time would cost a write each; a twentieth of a second gathers them.
+                await self.write()
+                # A few lines at a time would cost a thread each; a twentieth of a second gathers them.
                 await trio.sleep(_GATHER_S)
         finally:
             self._runs = False
+
+    async def write(self) -> None:
+        """Write what was added to any of the logs. If cancelled: it is written all the same."""
+        if not self._waiting and not self._lock.locked():
+            return
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                logs, self._waiting = list(self._waiting), {}
+                texts = [(log, text) for log in logs if (text := log.take())]
+                if texts:
+                    await trio.to_thread.run_sync(_write_all, texts)
+        for log, _ in texts:
+            log.look()
+
+
+def _write_all(texts: "list[tuple[StepLog, str]]") -> None:
+    for log, text in texts:
+        try:
+            with log.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as fault:
+            log.fault = fault
 
 
 class StepLog:
@@ -74,17 +94,17 @@ class StepLog:
             path: Its file.
             on_line: Gets each line.
             masks: What must not be in it.
-            writer: Writes what was added; None if only ``flush`` does.
+            writer: Writes it behind those who fill it; None if only ``flush`` does.
         """
         self.path = path
-        self._writer = writer
+        self._writer = writer or LogWriter()
         self._masks = masks
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._on_line = on_line
         self.fault: OSError | None = None
+        self._faulty = False
         self._buffer: list[str] = []
         self._size = 0
-        self._lock = trio.Lock()
         self._text = ""
         self._partial: dict[StreamKind, str] = {}
         self._decoders: dict[StreamKind, codecs.IncrementalDecoder] = {}
@@ -101,11 +121,7 @@ class StepLog:
         self._size += len(entry)
         self.tail.append(line)
         self._on_line(stream, line)
-        self._written_soon()
-
-    def _written_soon(self) -> None:
-        if self._writer is not None:
-            self._writer.wants(self)
+        self._writer.wants(self)
 
     def _add_many(self, lines: list[str], mark: str) -> None:
         """Add a flood of lines: what is done for each of them is done once; only the last are told."""
@@ -118,7 +134,7 @@ class StepLog:
         self.tail.extend(masked[-TAIL_LINES:])
         for line in masked[-_FEW_LINES:]:
             self._on_line(mark, line)
-        self._written_soon()
+        self._writer.wants(self)
 
     def add_text(self, text: str) -> None:
         """Add text whose lines may come in pieces; does not block."""
@@ -159,22 +175,18 @@ class StepLog:
 
     async def flush(self) -> None:
         """Write what was added. If cancelled: it is written all the same."""
-        if not self._buffer and not self._lock.locked():
-            return
-        with trio.CancelScope(shield=True):
-            async with self._lock:
-                lines, size, self._buffer, self._size = self._buffer, self._size, [], 0
-                if lines and self.fault is None:
-                    try:
-                        if size > _AT_ONCE:
-                            await trio.to_thread.run_sync(self._write, "".join(lines))
-                        else:
-                            self._write("".join(lines))
-                    except OSError as fault:
-                        # A full disk must not change how a step ends; the journal speaks up itself.
-                        self.fault = fault
-                        self._on_line("-", f"the log cannot be written any more: {fault}")
+        await self._writer.write()
 
-    def _write(self, text: str) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(text)
+    # for the writer
+
+    def take(self) -> str:
+        """What is not written yet, which is in the caller's hands then; empty after a fault."""
+        lines, self._buffer, self._size = self._buffer, [], 0
+        return "" if self.fault is not None else "".join(lines)
+
+    def look(self) -> None:
+        """Say it if the log could not be written: a full disk must not change how a step ends; the
+        journal speaks up itself."""
+        if self.fault is not None and not self._faulty:
+            self._faulty = True
+            self._on_line("-", f"the log cannot be written any more: {self.fault}")

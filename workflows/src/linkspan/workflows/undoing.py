@@ -152,7 +152,7 @@ async def undo_run(run: Run, by: str) -> str:
     result = "success"
     for job, step in todo:
         path = run.folder_of(job.id) / f"{step.id}.log"
-        told = StepLog(path, lambda stream, line: None, run.recorder.masks)
+        told = StepLog(path, lambda stream, line: None, run.recorder.masks, run.logs)
         try:
             well = await undo_step(run, job.id, step, _LogContext(told), because_of="")
         finally:
