@@ -18,30 +18,32 @@ Schema = dict[str, Any]
 
 _NAME: Final = "^[A-Za-z_][A-Za-z0-9_-]*$"
 _EXPRESSION: Final[Schema] = {"type": "string", "pattern": r"^\s*\$\{\{[\s\S]*\}\}\s*$"}
-_TEXT: Final[Schema] = {"type": ["string", "number", "boolean"]}
-_TEXTS: Final[Schema] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
-_BOOL: Final[Schema] = {"type": "boolean"}
-_INT: Final[Schema] = {"type": "integer"}
+TEXT: Final[Schema] = {"type": ["string", "number", "boolean"]}
+TEXTS: Final[Schema] = {"anyOf": [TEXT, {"type": "array", "items": TEXT}]}
+BOOL: Final[Schema] = {"type": "boolean"}
+INT: Final[Schema] = {"type": "integer"}
 _NUMBER: Final[Schema] = {"type": "number"}
-_FLAG: Final[Schema] = {"anyOf": [_BOOL, _EXPRESSION]}
+_FLAG: Final[Schema] = {"anyOf": [BOOL, _EXPRESSION]}
 _CONDITION: Final[Schema] = {"type": ["string", "boolean"]}
-_DURATION: Final[Schema] = {
+DURATION: Final[Schema] = {
     "anyOf": [
         {"type": "string", "pattern": r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$|^0$"},
         {"const": 0},
     ]
 }
 _SIZE: Final[Schema] = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[kKmMgGtTpP](i?[bB]?)$|^0$"}
-_TABLE: Final[Schema] = {"type": "object", "additionalProperties": _TEXT}
+_TABLE: Final[Schema] = {"type": "object", "additionalProperties": TEXT}
 _NAMES_LIST: Final[Schema] = {"type": "array", "items": {"type": "string", "pattern": _NAME}}
-_WORDS_OR_TABLE: Final[Schema] = {"anyOf": [_TABLE, {"type": "array", "items": _TEXT}]}
+_WORDS_OR_TABLE: Final[Schema] = {"anyOf": [_TABLE, {"type": "array", "items": TEXT}]}
 
 
-def _enum(*values: str) -> Schema:
+def enum_of(*values: str) -> Schema:
+    """One of these texts."""
     return {"enum": list(values)}
 
 
-def _ref(name: str) -> Schema:
+def ref_to(name: str) -> Schema:
+    """One of ``$defs``."""
     return {"$ref": f"#/$defs/{name}"}
 
 
@@ -49,11 +51,12 @@ def _named(value: Schema) -> Schema:
     return {"type": "object", "propertyNames": {"pattern": _NAME}, "additionalProperties": value}
 
 
-def _one_or_more(value: Schema) -> Schema:
+def one_or_more(value: Schema) -> Schema:
+    """A value, or a list of such."""
     return {"anyOf": [value, {"type": "array", "items": value}]}
 
 
-def _table(known: Keys, types: Mapping[str, Schema], required: Iterable[str] = ()) -> Schema:
+def table_of(known: Keys, types: Mapping[str, Schema], required: Iterable[str] = ()) -> Schema:
     """A table with the keys that the reader knows and no others; ``x-`` keys hold anchors."""
     return {
         "type": "object",
@@ -64,79 +67,79 @@ def _table(known: Keys, types: Mapping[str, Schema], required: Iterable[str] = (
     }
 
 
-_RETRY: Final = _table(
+_RETRY: Final = table_of(
     keys.RETRY,
     {
         "max": {"type": "integer", "minimum": 0, "maximum": 100},
-        "backoff": _DURATION,
+        "backoff": DURATION,
         "factor": _NUMBER,
-        "max-delay": _DURATION,
-        "jitter": _BOOL,
-        "on": _one_or_more({"type": "string", "pattern": r"^(network|timeout|oom|any|exit:\d+)$"}),
+        "max-delay": DURATION,
+        "jitter": BOOL,
+        "on": one_or_more({"type": "string", "pattern": r"^(network|timeout|oom|any|exit:\d+)$"}),
     },
 )
-_HEALTHCHECK: Final = _table(
+_HEALTHCHECK: Final = table_of(
     keys.HEALTHCHECK,
     {
-        "test": _TEXTS,
-        "interval": _DURATION,
-        "timeout": _DURATION,
+        "test": TEXTS,
+        "interval": DURATION,
+        "timeout": DURATION,
         "retries": {"type": "integer", "minimum": 1},
-        "start_period": _DURATION,
-        "start_interval": _DURATION,
-        "disable": _BOOL,
+        "start_period": DURATION,
+        "start_interval": DURATION,
+        "disable": BOOL,
     },
 )
-_SERVICE: Final = _table(
+_SERVICE: Final = table_of(
     keys.SERVICE,
     {
         "if": _CONDITION,
-        "image": _TEXT,
-        "command": _TEXTS,
-        "entrypoint": _TEXTS,
+        "image": TEXT,
+        "command": TEXTS,
+        "entrypoint": TEXTS,
         "environment": _WORDS_OR_TABLE,
-        "healthcheck": _ref("healthcheck"),
-        "tmpfs": _TEXTS,
-        "user": _TEXT,
-        "working_dir": _TEXT,
-        "depends_on": {"anyOf": [_TEXTS, {"type": "object"}]},
-        "cap_add": _TEXTS,
-        "cap_drop": _TEXTS,
-        "dns": _TEXTS,
+        "healthcheck": ref_to("healthcheck"),
+        "tmpfs": TEXTS,
+        "user": TEXT,
+        "working_dir": TEXT,
+        "depends_on": {"anyOf": [TEXTS, {"type": "object"}]},
+        "cap_add": TEXTS,
+        "cap_drop": TEXTS,
+        "dns": TEXTS,
         "extra_hosts": _WORDS_OR_TABLE,
-        "hostname": _TEXT,
-        "init": _BOOL,
+        "hostname": TEXT,
+        "init": BOOL,
         "labels": _WORDS_OR_TABLE,
         "mem_limit": _SIZE,
-        "ports": {"type": "array", "items": _TEXT},
-        "privileged": _BOOL,
-        "pull_policy": _enum("always", "missing", "never", "if_not_present"),
-        "read_only": _BOOL,
+        "ports": {"type": "array", "items": TEXT},
+        "privileged": BOOL,
+        "pull_policy": enum_of("always", "missing", "never", "if_not_present"),
+        "read_only": BOOL,
         "shm_size": _SIZE,
-        "stop_grace_period": _DURATION,
+        "stop_grace_period": DURATION,
         "sysctls": _WORDS_OR_TABLE,
         "ulimits": {"type": "object"},
-        "volumes": {"type": "array", "items": _TEXT},
+        "volumes": {"type": "array", "items": TEXT},
     },
     ["image"],
 )
-_CACHE: Final = _table(
+_CACHE: Final = table_of(
     keys.CACHE,
     {
-        "path": _TEXT,
-        "key": _TEXT,
-        "restore": _TEXTS,
-        "save": _enum("always", "success", "never"),
+        "path": TEXT,
+        "key": TEXT,
+        "restore": TEXTS,
+        "save": enum_of("always", "success", "never"),
     },
     ["path", "key"],
 )
-_LOAD: Final = _table(keys.LOAD, {"name": _TEXT, "from": _TEXT, "path": _TEXT}, ["name"])
-_AXIS: Final = _table(
+_LOAD: Final = table_of(keys.LOAD, {"name": TEXT, "from": TEXT, "path": TEXT}, ["name"])
+_AXIS: Final = table_of(
     keys.AXIS,
-    {"type": _enum("string", "int", "bool", "float"), "values": {"type": "array"}},
+    {"type": enum_of("string", "int", "bool", "float"), "values": {"type": "array"}},
     ["values"],
 )
-_STRATEGY: Final = _table(
+_STRATEGY: Final = table_of(
     keys.STRATEGY,
     {
         "matrix": {
@@ -147,7 +150,7 @@ _STRATEGY: Final = _table(
             },
             "additionalProperties": {"anyOf": [{"type": "array", "minItems": 1}, _AXIS]},
         },
-        "fail-fast": _BOOL,
+        "fail-fast": BOOL,
         "max-parallel": {"type": "integer", "minimum": 1},
     },
     ["matrix"],
@@ -155,99 +158,99 @@ _STRATEGY: Final = _table(
 _ON_FAILURE: Final[Schema] = {"type": "string", "pattern": "^(rollback(:.+)?|pause|leave)$"}
 _STEP_TYPES: Final[Mapping[str, Schema]] = {
     "id": {"type": "string", "pattern": _NAME},
-    "name": _TEXT,
+    "name": TEXT,
     "if": _CONDITION,
     "run": {"type": "string"},
     "uses": {"type": "string"},
-    "parallel": {"type": "array", "items": _ref("step"), "minItems": 1},
-    "wait": _TEXTS,
-    "cancel": _TEXTS,
+    "parallel": {"type": "array", "items": ref_to("step"), "minItems": 1},
+    "wait": TEXTS,
+    "cancel": TEXTS,
     "with": {"type": "object"},
-    "image": _TEXT,
-    "env": _ref("env"),
+    "image": TEXT,
+    "env": ref_to("env"),
     "secrets": _NAMES_LIST,
-    "shell": _enum("sh", "bash", "none"),
-    "working-directory": _TEXT,
-    "sources": _TEXTS,
-    "generates": _TEXTS,
-    "retry": _ref("retry"),
-    "timeout": _DURATION,
-    "grace": _DURATION,
+    "shell": enum_of("sh", "bash", "none"),
+    "working-directory": TEXT,
+    "sources": TEXTS,
+    "generates": TEXTS,
+    "retry": ref_to("retry"),
+    "timeout": DURATION,
+    "grace": DURATION,
     "continue-on-error": _FLAG,
     "on-failure": _ON_FAILURE,
     "undo": {"type": "object", "required": ["uses"]},
-    "reports": {"type": "object", "properties": {"junit": _TEXT}, "additionalProperties": False},
-    "background": _BOOL,
+    "reports": {"type": "object", "properties": {"junit": TEXT}, "additionalProperties": False},
+    "background": BOOL,
 }
 _JOB_TYPES: Final[Mapping[str, Schema]] = {
-    "name": _TEXT,
-    "needs": _TEXTS,
+    "name": TEXT,
+    "needs": TEXTS,
     "if": _CONDITION,
     "strategy": _STRATEGY,
-    "image": _TEXT,
-    "env": _ref("env"),
+    "image": TEXT,
+    "env": ref_to("env"),
     "secrets": _NAMES_LIST,
-    "services": _named(_ref("service")),
-    "volumes": {"type": "array", "items": _TEXT},
-    "cache": _one_or_more(_CACHE),
-    "artifacts": _named(_TEXTS),
-    "load-artifacts": _one_or_more({"anyOf": [{"type": "string"}, _LOAD]}),
-    "outputs": _ref("env"),
-    "environment": _TEXT,
-    "lock": _TEXT,
+    "services": _named(ref_to("service")),
+    "volumes": {"type": "array", "items": TEXT},
+    "cache": one_or_more(_CACHE),
+    "artifacts": _named(TEXTS),
+    "load-artifacts": one_or_more({"anyOf": [{"type": "string"}, _LOAD]}),
+    "outputs": ref_to("env"),
+    "environment": TEXT,
+    "lock": TEXT,
     "labels": _TABLE,
-    "timeout": _DURATION,
+    "timeout": DURATION,
     "continue-on-error": _FLAG,
-    "steps": {"type": "array", "items": _ref("step"), "minItems": 1},
+    "steps": {"type": "array", "items": ref_to("step"), "minItems": 1},
     "uses": {"type": "string", "pattern": r"^\.\.?/"},
     "with": {"type": "object"},
 }
-_INPUT: Final = _table(
+_INPUT: Final = table_of(
     keys.INPUT,
     {
-        "type": _enum("string", "int", "bool", "duration", "size", "choice", "list"),
+        "type": enum_of("string", "int", "bool", "duration", "size", "choice", "list"),
         "default": {},
-        "options": {"type": "array", "items": _TEXT},
-        "min": _INT,
-        "max": _INT,
+        "options": {"type": "array", "items": TEXT},
+        "min": INT,
+        "max": INT,
         "pattern": {"type": "string"},
-        "required": _BOOL,
-        "untrusted": _BOOL,
-        "help": _TEXT,
+        "required": BOOL,
+        "untrusted": BOOL,
+        "help": TEXT,
     },
 )
-_SECRET: Final = _table(
+_SECRET: Final = table_of(
     keys.SECRET,
     {
         "from": {"type": "string"},
-        "key": _TEXT,
-        "required": _BOOL,
-        "generate": _table(keys.GENERATE, {"length": {"type": "integer", "minimum": 8}}),
+        "key": TEXT,
+        "required": BOOL,
+        "generate": table_of(keys.GENERATE, {"length": {"type": "integer", "minimum": 8}}),
     },
     ["from"],
 )
 _TRIGGERS: Final[Mapping[str, Schema]] = {
-    "push": {"anyOf": [{"type": "null"}, _table(keys.PUSH, {"branches": _TEXTS, "paths": _TEXTS})]},
-    "tag": {"anyOf": [{"type": "null"}, _table(keys.TAG, {"tags": _TEXTS})]},
-    "schedule": _one_or_more(
-        _table(
+    "push": {"anyOf": [{"type": "null"}, table_of(keys.PUSH, {"branches": TEXTS, "paths": TEXTS})]},
+    "tag": {"anyOf": [{"type": "null"}, table_of(keys.TAG, {"tags": TEXTS})]},
+    "schedule": one_or_more(
+        table_of(
             keys.SCHEDULE, {"cron": {"type": "string"}, "timezone": {"type": "string"}}, ["cron"]
         )
     ),
     "watch": {
         "anyOf": [
             {"type": "null"},
-            _table(keys.WATCH, {"paths": _TEXTS, "debounce": _DURATION}),
+            table_of(keys.WATCH, {"paths": TEXTS, "debounce": DURATION}),
         ]
     },
-    "webhook": _one_or_more(
-        _table(
+    "webhook": one_or_more(
+        table_of(
             keys.WEBHOOK,
             {
-                "provider": _enum("github", "gitlab", "generic"),
+                "provider": enum_of("github", "gitlab", "generic"),
                 "secret": {"type": "string"},
-                "events": _TEXTS,
-                "branches": _TEXTS,
+                "events": TEXTS,
+                "branches": TEXTS,
             },
             ["secret"],
         )
@@ -256,43 +259,43 @@ _TRIGGERS: Final[Mapping[str, Schema]] = {
 }
 _CONCURRENCY: Final[Schema] = {
     "anyOf": [
-        _TEXT,
-        _table(
+        TEXT,
+        table_of(
             keys.CONCURRENCY,
-            {"group": _TEXT, "on-conflict": _enum("queue", "cancel-running", "reject")},
+            {"group": TEXT, "on-conflict": enum_of("queue", "cancel-running", "reject")},
             ["group"],
         ),
     ]
 }
-_INCLUDE: Final[Schema] = _one_or_more(
+_INCLUDE: Final[Schema] = one_or_more(
     {
         "anyOf": [
             {"type": "string"},
-            _table(
+            table_of(
                 keys.INCLUDE,
-                {"file": _TEXT, "digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}},
+                {"file": TEXT, "digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}},
                 ["file"],
             ),
         ]
     }
 )
-_REQUIREMENT: Final = _table(
+_REQUIREMENT: Final = table_of(
     keys.REQUIREMENT,
     {
         "role": {"type": "string"},
-        "features": _TEXTS,
+        "features": TEXTS,
         "plugin": {"type": "string"},
         "version": {"type": "string"},
     },
 )
-_DEFAULTS: Final = _table(
+_DEFAULTS: Final = table_of(
     keys.DEFAULTS,
     {
-        "image": _TEXT,
-        "timeout": _DURATION,
-        "retry": _ref("retry"),
+        "image": TEXT,
+        "timeout": DURATION,
+        "retry": ref_to("retry"),
         "shell": _STEP_TYPES["shell"],
-        "working-directory": _TEXT,
+        "working-directory": TEXT,
     },
 )
 
@@ -301,36 +304,36 @@ def schema_of(verbs: Verbs) -> Schema:
     """The schema with the verbs that are installed here."""
     top: dict[str, Schema] = {
         "linkspan": {"const": VERSION, "description": "The version of the language"},
-        "name": _TEXT,
+        "name": TEXT,
         "on": {
             "anyOf": [
-                _one_or_more(_enum(*NAMES)),
+                one_or_more(enum_of(*NAMES)),
                 {"type": "object", "properties": dict(_TRIGGERS), "additionalProperties": False},
             ]
         },
         "inputs": _named(_INPUT),
-        "env": _ref("env"),
+        "env": ref_to("env"),
         "secrets": _named(_SECRET),
         "use": _use(verbs),
         "requires": {"type": "array", "items": _REQUIREMENT},
         "defaults": _DEFAULTS,
         "concurrency": _CONCURRENCY,
         "include": _INCLUDE,
-        "jobs": _named(_ref("job")),
-        "finally": _named(_ref("job")),
-        "outputs": _ref("env"),
+        "jobs": _named(ref_to("job")),
+        "finally": _named(ref_to("job")),
+        "outputs": ref_to("env"),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A Linkspan pipeline",
-        **_table(keys.TOP, top, ["linkspan"]),
+        **table_of(keys.TOP, top, ["linkspan"]),
         "$defs": {
-            "env": {"type": "object", "additionalProperties": _TEXT},
+            "env": {"type": "object", "additionalProperties": TEXT},
             "retry": _RETRY,
             "healthcheck": _HEALTHCHECK,
             "service": _SERVICE,
             "job": {
-                **_table(keys.JOB, _JOB_TYPES),
+                **table_of(keys.JOB, _JOB_TYPES),
                 "oneOf": [{"required": ["steps"]}, {"required": ["uses"]}],
             },
             "step": _step(verbs),
@@ -341,7 +344,7 @@ def schema_of(verbs: Verbs) -> Schema:
 def _use(verbs: Verbs) -> Schema:
     if not verbs.roles:
         return _named({"type": "string"})
-    roles = {role: _enum(*verbs.drivers_of(role)) for role in verbs.roles}
+    roles = {role: enum_of(*verbs.drivers_of(role)) for role in verbs.roles}
     return {"type": "object", "properties": roles, "additionalProperties": False}
 
 
@@ -350,7 +353,7 @@ def _step(verbs: Verbs) -> Schema:
     names = [{"const": verb.name, "description": verb.manifest.summary} for verb in verbs.values()]
     # Other verbs are not wrong to an editor: they may be installed where the pipeline runs.
     uses = {"anyOf": [*names, {"type": "string", "pattern": "/"}]} if names else {"type": "string"}
-    step = _table(keys.STEP, {**_STEP_TYPES, "uses": uses})
+    step = table_of(keys.STEP, {**_STEP_TYPES, "uses": uses})
     return {
         **step,
         "oneOf": [{"required": [kind]} for kind in kinds],
@@ -380,11 +383,11 @@ def _settings(settings: Mapping[str, VerbSetting]) -> Schema:
 
 def _setting(setting: VerbSetting) -> Schema:
     kind = {
-        "string": _TEXT,
-        "int": _INT,
+        "string": TEXT,
+        "int": INT,
         "float": _NUMBER,
-        "bool": _BOOL,
-        "duration": _DURATION,
+        "bool": BOOL,
+        "duration": DURATION,
         "size": _SIZE,
         "port": {"type": "integer", "minimum": 0, "maximum": 65535},
         "list": {"type": "array"},
@@ -392,7 +395,7 @@ def _setting(setting: VerbSetting) -> Schema:
         "any": {},
     }[setting.type]
     if setting.options:
-        kind = _enum(*setting.options)
+        kind = enum_of(*setting.options)
     elif setting.type == "map" and setting.keys:
         kind = _settings(setting.keys)
     found: Schema = dict(kind)

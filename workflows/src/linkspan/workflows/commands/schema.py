@@ -1,9 +1,10 @@
 """``linkspan workflow schema``."""
 
+import click
+
 from linkspan.core.cli.command import command
 from linkspan.core.cli.session import Session
 from linkspan.workflows.commands.reading import installed
-from linkspan.workflows.schema import schema_of
 
 
 @command(
@@ -11,11 +12,20 @@ from linkspan.workflows.schema import schema_of
     "Print a JSON Schema of the language with the verbs that are installed here, for editors.",
     examples=[
         "linkspan workflow schema > .linkspan/schema.json",
+        "linkspan workflow schema --scenarios > .linkspan/tests/schema.json",
         "linkspan workflow schema --format jsonl",
     ],
-    more=["linkspan workflow lint"],
+    more=["linkspan workflow lint", "linkspan workflow test"],
 )
-def schema(session: Session) -> int:
+@click.option("--scenarios", is_flag=True, help="Of the files that `workflow test` runs")
+def schema(session: Session, scenarios: bool) -> int:
     """Print the schema."""
+    if scenarios:
+        from linkspan.workflows.scenarios.schema import scenario_schema
+
+        session.document(scenario_schema())
+        return 0
+    from linkspan.workflows.schema import schema_of
+
     session.document(schema_of(installed()))
     return 0

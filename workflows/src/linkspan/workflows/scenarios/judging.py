@@ -75,11 +75,33 @@ def judge(facts: Facts, scenario: Scenario, world: World) -> list[Mismatch]:
                 why=_faults(facts),
             )
         )
+    found += _unused(scenario, world, _faults(facts))
     for each in scenario.expected:
         mismatch = _JUDGES[each.kind](facts, world, each)
         if mismatch is not None:
             found.append(mismatch)
     return found
+
+
+def _unused(scenario: Scenario, world: World, why: Sequence[str]) -> Iterator[Mismatch]:
+    """What the scenario arranges and the run never came to."""
+    if scenario.cancel is not None and not world.cancelled:
+        yield Mismatch(
+            span=scenario.span,
+            what="cancel",
+            expected=f"a cancel during '{scenario.cancel.place}'",
+            found="the run did not come so far",
+            why=why,
+        )
+    for name in scenario.images:
+        if not world.pulls[name]:
+            yield Mismatch(
+                span=scenario.span,
+                what="images",
+                expected=f"a pull of '{name}'",
+                found=f"pulled: {_words(sorted(world.pulled))}",
+                why=why,
+            )
 
 
 def _differs(expected: Expectation, found: Json, why: Sequence[str] = ()) -> Mismatch | None:

@@ -8,6 +8,7 @@ import attrs
 
 from linkspan.sdk.diagnostics import Diagnostic, did_you_mean
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.reference import parse_reference
 from linkspan.workflows import sources
 from linkspan.workflows.check import check
 from linkspan.workflows.expressions.types import Json
@@ -25,7 +26,7 @@ from linkspan.workflows.parse import (
 )
 from linkspan.workflows.reader import Keys, Reader, core_value, describe
 from linkspan.workflows.scenarios.expecting import Expecting
-from linkspan.workflows.scenarios.model import Answer, Crash, Scenario, ScenarioFile
+from linkspan.workflows.scenarios.model import Answer, Cancel, Crash, Pull, Scenario, ScenarioFile
 from linkspan.workflows.scenarios.places import Places
 from linkspan.workflows.verbs import Verbs
 
@@ -34,7 +35,19 @@ T = TypeVar("T")
 FILE: Final = Keys(table="scenarios", known=("pipeline", "scenarios"))
 SCENARIO: Final = Keys(
     table="scenario",
-    known=("name", "inputs", "secrets", "git", "files", "steps", "crash", "resume", "expect"),
+    known=(
+        "name",
+        "inputs",
+        "secrets",
+        "git",
+        "files",
+        "images",
+        "steps",
+        "crash",
+        "cancel",
+        "resume",
+        "expect",
+    ),
 )
 ANSWER: Final = Keys(
     table="answer",
@@ -53,10 +66,12 @@ ANSWER: Final = Keys(
     ),
 )
 CRASH: Final = Keys(table="crash", known=("after", "during"))
+CANCEL: Final = Keys(table="cancel", known=("during", "kill"))
+PULL: Final = Keys(table="pull", known=("fails", "cause", "takes"))
 GIT: Final = Keys(table="git", known=("sha", "short_sha", "branch", "tag", "dirty"))
 
-_CAUSES: Final = ("network", "timeout", "oom")
-_DECISIONS: Final = ("approve", "reject", "none")
+CAUSES: Final = ("network", "timeout", "oom")
+DECISIONS: Final = ("approve", "reject", "none")
 
 
 @attrs.frozen(kw_only=True)
@@ -221,7 +236,9 @@ class _Loader:
             git=self._git(fields),
             files=self._get(fields, "files", self._files, {}),
             answers=answers,
+            images=self._get(fields, "images", self._images, {}),
             crash=crash,
+            cancel=self._get(fields, "cancel", lambda n, _: self._cancel(n, places), None),
             resume=self._get(fields, "resume", self.r.boolean, False) or crash is not None,
             expected=expected(fields["expect"].value) if "expect" in fields else (),
         )
@@ -288,6 +305,38 @@ class _Loader:
             return None
         return Crash(when="after" if name == "after" else "during", place=place)
 
+    def _cancel(self, node: Node, places: Places) -> Cancel | None:
+        fields = self.r.table(node, "'cancel'", CANCEL)
+        if not self.r.require(fields, "during", "'cancel'", node, "during: JOB/STEP"):
+            return None
+        place = self.r.text(fields["during"].value, "'during'")
+        if place is None or places.step(place, fields["during"].value) is None:
+            return None
+        return Cancel(place=place, kill=self._get(fields, "kill", self.r.boolean, False))
+
+    def _images(self, node: Node, what: str) -> dict[str, Sequence[Pull]]:
+        found: dict[str, Sequence[Pull]] = {}
+        for name, field in self.r.entries(node, what).items():
+            try:
+                parse_reference(name)
+            except InvalidArgument as error:
+                self.r.fault("LS1013", error.message, field.key)
+                continue
+            found[name] = [self._pull(each) for each in self.r.one_or_more(field.value)]
+        return found
+
+    def _pull(self, node: Node) -> Pull:
+        fields = self.r.table(node, "a pull", PULL)
+        pull = Pull(
+            fails=self._get(fields, "fails", self.r.text, ""),
+            cause=self._get(fields, "cause", lambda n, w: self.r.choice(n, w, CAUSES[:2]), ""),
+            takes_s=self._get(fields, "takes", self.r.duration, 0.0),
+        )
+        if pull.cause and not pull.fails:
+            headline = f"the cause '{pull.cause}' needs `fails: MESSAGE`"
+            self.r.fault("LS1601", headline, fields["cause"].value)
+        return pull
+
     # answers
 
     def _answer(self, node: Node, step: Step) -> Answer:
@@ -301,12 +350,12 @@ class _Loader:
             log=tuple(filter(None, (r.text(line, "a line of 'log'") for line in lines))),
             exit=self._get(fields, "exit", lambda n, w: r.integer(n, w, least=0, most=255), 0),
             fails=self._get(fields, "fails", r.text, ""),
-            cause=self._get(fields, "cause", lambda n, w: r.choice(n, w, _CAUSES), ""),
+            cause=self._get(fields, "cause", lambda n, w: r.choice(n, w, CAUSES), ""),
             takes_s=self._get(fields, "takes", r.duration, 0.0),
             files=self._get(fields, "files", self._files, {}),
             undo=self._get(fields, "undo", r.boolean, True),
             undo_fails=self._get(fields, "undo-fails", r.text, ""),
-            decision=self._get(fields, "decision", lambda n, w: r.choice(n, w, _DECISIONS), ""),
+            decision=self._get(fields, "decision", lambda n, w: r.choice(n, w, DECISIONS), ""),
             applied=self._get(fields, "applied", r.boolean, True),
         )
         if answer.cause and (answer.cause == "oom") == bool(step.verb or answer.fails):

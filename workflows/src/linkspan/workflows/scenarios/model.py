@@ -53,6 +53,33 @@ class Crash:
 
 
 @attrs.frozen(kw_only=True)
+class Cancel:
+    """Somebody stops the run while a step runs, or while it is suspended there; that step goes on until then.
+
+    Attributes:
+        kill: At once, without grace and without ``finally``.
+    """
+
+    place: str
+    kill: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Pull:
+    """What comes of pulling an image.
+
+    Attributes:
+        fails: The message of its failure; empty if it does well.
+        cause: ``network`` or ``timeout``, as ``retry.on`` compares it; empty for others.
+        takes_s: Seconds on the clock of the scenario.
+    """
+
+    fails: str = ""
+    cause: str = ""
+    takes_s: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
 class Expectation:
     """One thing that must be so.
 
@@ -83,7 +110,10 @@ class Scenario:
 
     Attributes:
         answers: ``JOB/STEP`` → what it answers the first time, the second time …; the last one stays.
+        images: Name of an image → what comes of pulling it the first time, the second time …; the last one stays.
+            All others can be pulled.
         crash: None if the daemon lives.
+        cancel: None if nobody stops the run.
         resume: Go on with the run once, after it has ended or after the crash.
     """
 
@@ -94,7 +124,9 @@ class Scenario:
     git: Mapping[str, Json] = attrs.field(factory=dict)
     files: Mapping[str, str] = attrs.field(factory=dict)
     answers: Mapping[str, Sequence[Answer]] = attrs.field(factory=dict)
+    images: Mapping[str, Sequence[Pull]] = attrs.field(factory=dict)
     crash: Crash | None = None
+    cancel: Cancel | None = None
     resume: bool = False
     expected: Sequence[Expectation] = ()
 

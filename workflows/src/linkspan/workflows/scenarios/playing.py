@@ -163,6 +163,8 @@ class _Life:
             else:
                 started = await manager.create(new)
             run_id = started["id"]
+            if not self.world.cancelled:
+                nursery.start_soon(self._stop, manager, run_id)
             result = await self._to_the_end(manager, run_id)
             records = manager.archive.records(run_id)
             logs: Mapping[str, Sequence[str]] = {}
@@ -170,6 +172,10 @@ class _Life:
                 logs = await trio.to_thread.run_sync(_read_logs, manager.log_files(run_id))
             nursery.cancel_scope.cancel()
         return Facts(result=result, records=records, state=fold(records), logs=logs)
+
+    async def _stop(self, manager: RunManager, run_id: str) -> None:
+        cancel = await self.world.wait_stop()
+        await manager.cancel(run_id, kill=cancel.kill, by="scenario")
 
     async def _to_the_end(self, manager: RunManager, run_id: str) -> str:
         for _ in range(_MAX_DECISIONS):
@@ -185,6 +191,10 @@ class _Life:
                 place = f"{job['id']}/{step['id']}"
                 call = self.world.last(place)
                 vote = "" if call is None else call.answer.decision
+                if step["state"] == "suspended" and self.world.is_stopped_at(place):
+                    self.world.cancelled = True
+                    await manager.cancel(run_id, kill=False, by="scenario")
+                    return True
                 if step["state"] == "suspended" and vote in ("approve", "reject"):
                     voter = Voter(name="scenario", root=True)
                     await manager.decide(run_id, vote, voter, place=place)

@@ -1,6 +1,6 @@
 """What a scenario's pipeline acts upon: verbs and containers that answer as the file says, and remember."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,7 +29,7 @@ from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeProcess, Program
 from linkspan.workflows.containers import CONTROL, WORKSPACE
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.journal import JournalFailed
-from linkspan.workflows.scenarios.model import Answer, Scenario
+from linkspan.workflows.scenarios.model import Answer, Cancel, Pull, Scenario
 from linkspan.workflows.scenarios.places import without_cells
 
 _ERRORS: Final[Mapping[str, type[LinkspanError]]] = {"network": Unavailable, "timeout": Timeout}
@@ -60,6 +60,9 @@ class World:
         calls: By ``JOB/STEP``.
         dead: The daemon has died: nothing reaches its disk any more.
         crashed: It did so once.
+        cancelled: Somebody has stopped the run.
+        pulled: Names of the images that were asked for.
+        pulls: How often those of the scenario were asked for.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -67,7 +70,11 @@ class World:
         self.calls: defaultdict[str, list[Call]] = defaultdict(list)
         self.dead = False
         self.crashed = False
+        self.cancelled = False
+        self.pulled: set[str] = set()
+        self.pulls: Counter[str] = Counter()
         self._undoing: set[str] = set()
+        self._stop = trio.Event()
 
     def answer(self, place: str) -> Answer:
         """What a step answers the next time."""
@@ -76,6 +83,33 @@ class World:
         if not found:
             return _NO_ANSWER
         return found[min(len(self.calls[place]), len(found) - 1)]
+
+    def is_stopped_at(self, place: str) -> bool:
+        """Whether the run is to be stopped while this step runs; it has not been yet."""
+        cancel = self.scenario.cancel
+        here = cancel is not None and cancel.place in (place, without_cells(place))
+        return here and not self.cancelled
+
+    async def stop(self) -> None:
+        """The step runs until the run was stopped, and has stopped it."""
+        self._stop.set()
+        await trio.sleep_forever()
+
+    async def wait_stop(self) -> Cancel:
+        """Wait until somebody stops the run; how."""
+        await self._stop.wait()
+        self.cancelled = True
+        assert self.scenario.cancel is not None
+        return self.scenario.cancel
+
+    def pull(self, name: str) -> Pull:
+        """An image is pulled, by its familiar name with a tag."""
+        self.pulled.add(name)
+        for written, answers in self.scenario.images.items():
+            if _familiar(written) == name:
+                self.pulls[written] += 1
+                return answers[min(self.pulls[written], len(answers)) - 1]
+        return Pull()
 
     def begin(self, place: str, settings: Mapping[str, Json], env: Mapping[str, str]) -> Call:
         """A step is called."""
@@ -124,7 +158,11 @@ class World:
         self._undoing.clear()
 
 
-def _error(answer: Answer) -> LinkspanError:
+def _familiar(name: str) -> str:
+    return attrs.evolve(parse_reference(name).with_default_tag(), digest="").familiar
+
+
+def _error(answer: Answer | Pull) -> LinkspanError:
     return _ERRORS.get(answer.cause, LinkspanError)(answer.fails)
 
 
@@ -172,6 +210,8 @@ class ScenarioVerb(Step[ScenarioVerbConfig]):
         answer = call.answer
         for line in answer.log:
             context.log(line)
+        if self._world.is_stopped_at(place) and not answer.decision:
+            await self._world.stop()
         await trio.sleep(answer.takes_s)
         if answer.decision and not answer.fails:
             raise NeedsDecision(Question(message=f"step '{place}' asks"))
@@ -246,6 +286,8 @@ class ScenarioMachine(FakeMachine):
         answer = call.answer
         for line in answer.log:
             await process.write(f"{line}\n".encode())
+        if self._world.is_stopped_at(_place(container.labels)):
+            await self._world.stop()
         await trio.sleep(answer.takes_s)
         if answer.cause == "oom":
             self.crash(found, oom_killed=True)
@@ -277,7 +319,9 @@ def _output(name: str, text: str) -> str:
 
 
 class AnyImages(FakeImages):
-    """Every image can be pulled."""
+    """Every image can be pulled, unless the scenario says otherwise."""
+
+    world: World
 
     async def pull(
         self,
@@ -288,7 +332,11 @@ class AnyImages(FakeImages):
         progress: ProgressSink = ignore_progress,
     ) -> Image:
         """Pull an image that its registry has, whatever it is called."""
-        wanted = attrs.evolve(parse_reference(reference).with_default_tag(), digest="").familiar
+        wanted = _familiar(reference)
+        pull = self.world.pull(wanted)
+        await trio.sleep(pull.takes_s)
+        if pull.fails:
+            raise _error(pull)
         self.remote.setdefault(wanted, make_image(wanted))
         return await super().pull(
             reference, credentials=credentials, platform=platform, progress=progress
@@ -299,6 +347,8 @@ def make_engine(nursery: trio.Nursery, world: World) -> FakeEngine:
     """The engine of a scenario."""
     machine = ScenarioMachine(nursery, world)
     engine = FakeEngine(machine)
-    engine.images = engine.containers.images = AnyImages(engine.events, lambda _: ())
+    images = AnyImages(engine.events, lambda _: ())
+    images.world = world
+    engine.images = engine.containers.images = images
     machine.engine = engine
     return engine
