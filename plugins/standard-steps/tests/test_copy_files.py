@@ -53,6 +53,8 @@ class Containers:
     async def write_path(self, ref, path, source, **_):
         data = io.BytesIO(b"".join([piece async for piece in source]))
         with tarfile.open(fileobj=data) as archive:
+            # Not all the Pythons that run this know the argument ``filter``.
+            archive.extraction_filter = lambda member, _: member
             archive.extractall(self.at(path))
 
 
