@@ -14,12 +14,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from linkspan.core.client import contexts
-from linkspan.core.client.address import Address, resolve_address
+from linkspan.core.client.address import Address, Tls, resolve_address
 from linkspan.core.client.contexts import Context
 from linkspan.core.client.errors import Unreachable
 from linkspan.core.client.remote import ssh_command
 from linkspan.core.client.short import Api
-from linkspan.core.client.tls import Tls
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -159,9 +158,9 @@ def test_megabytes_go_both_ways_at_once_and_each_side_ends_alone(secure: Any, ke
 
 def test_an_unknown_certificate_is_not_accepted(secure: Any, keys: Path) -> None:
     ours = tls_of(keys)
-    kind, reason = cause(Address(secure(answers), tls=ours._replace(ca="")))
+    kind, reason = cause(Address(secure(answers), tls=Tls("", ours.cert, ours.key)))
     assert (kind, "certificate is not accepted" in reason) == ("refused", True)
-    assert Api(Address(secure(answers), tls=ours._replace(ca="", verify=False))).get("/x") == {}
+    assert Api(Address(secure(answers), tls=Tls("", ours.cert, ours.key, False))).get("/x") == {}
 
 
 def test_a_server_without_tls_is_told_apart(keys: Path) -> None:
@@ -174,7 +173,8 @@ def test_a_server_without_tls_is_told_apart(keys: Path) -> None:
 
 
 def test_keys_that_cannot_be_read_are_named(secure: Any, keys: Path) -> None:
-    address = Address(secure(answers), tls=tls_of(keys)._replace(cert="/absent"))
+    keyed = tls_of(keys)
+    address = Address(secure(answers), tls=Tls(keyed.ca, "/absent", keyed.key))
     kind, reason = cause(address)
     assert (kind, "certificates cannot be read" in reason) == ("no-socket", True)
 

@@ -9,11 +9,26 @@ if TYPE_CHECKING:  # importing these takes longer than a short command may
     from collections.abc import Mapping
     from typing import Final
 
-    from linkspan.core.client.tls import Tls
-
 DEFAULT_HOST = "unix:///run/linkspan/linkspan.sock"
 _DEFAULT_CONFIG = "/etc/linkspan.toml"
 _DEFAULT_CONFIG_DIR = "/etc/linkspan.d"
+
+
+class Tls:
+    """Files for TLS, in PEM.
+
+    Attributes:
+        ca: Who signs the daemon's certificate; empty for the system's authorities.
+        cert: Ours; empty for none.
+        key: Of our certificate.
+        verify: Whether the daemon has to prove who it is.
+    """
+
+    def __init__(self, ca: str = "", cert: str = "", key: str = "", verify: bool = True) -> None:
+        self.ca = ca
+        self.cert = cert
+        self.key = key
+        self.verify = verify
 
 
 class Address:
@@ -117,8 +132,6 @@ def _tls_of(environ: Mapping[str, str]) -> Tls | None:
     base = os.path.expanduser(folder)  # noqa: PTH111 - pathlib is slow to import
     files = [os.path.join(base, f"{name}.pem") for name in ("ca", "cert", "key")]  # noqa: PTH118
     ca, cert, key = (file if os.path.exists(file) else "" for file in files)  # noqa: PTH110
-    from linkspan.core.client.tls import Tls
-
     return Tls(ca, cert, key, verify)
 
 

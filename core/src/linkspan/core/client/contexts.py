@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from linkspan.core.client.address import DEFAULT_CONTEXT, Address
-from linkspan.core.client.tls import Tls
+from linkspan.core.client.address import DEFAULT_CONTEXT, Address, Tls
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.+-]+")

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading  # noqa: TID251 - a command has no event loop
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from linkspan.core.client.address import Address
 from linkspan.core.client.errors import Unreachable
@@ -18,22 +18,6 @@ _READ: Final = 64 * 1024
 _HIGH: Final = 256 * 1024
 """Bytes that wait for one side before no more are read from the other."""
 _HANDSHAKE_TIMEOUT_S: Final = 15.0
-
-
-class Tls(NamedTuple):
-    """Files for TLS, in PEM.
-
-    Attributes:
-        ca: Who signs the daemon's certificate; empty for the system's authorities.
-        cert: Ours; empty for none.
-        key: Of our certificate.
-        verify: Whether the daemon has to prove who it is.
-    """
-
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-    verify: bool = True
 
 
 def wrap(sock: socket.socket, address: Address, host: str) -> socket.socket:
