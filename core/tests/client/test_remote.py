@@ -275,7 +275,9 @@ def test_dockers_variables_for_tls(tmp_path: Path, keys: Path) -> None:
     environ = settings(
         tmp_path, DOCKER_HOST="tcp://h:2376", DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=str(keys)
     )
-    assert resolve_address(environ=environ).tls == tls_of(keys)
+    found = resolve_address(environ=environ).tls
+    assert found is not None
+    assert vars(found) == vars(tls_of(keys))
 
 
 def test_a_context_keeps_its_own_copies_of_its_keys(tmp_path: Path, keys: Path) -> None:
