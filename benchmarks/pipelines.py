@@ -15,18 +15,45 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from linkspan.sdk.drivers.base import NoConfig
+from linkspan.sdk.drivers.step import Step, StepContext
+from linkspan.sdk.host import Host
 from linkspan.sdk.manifest import PluginManifest, VerbManifest, VerbSetting
+from linkspan.sdk.model.step import Outputs, StepChange, StepIntent, StepPlan
 from linkspan.sdk.testing.fakes.step import FakeStep
 from linkspan.sdk.testing.host import FakeHost
 from linkspan.workflows.creating import NewRun
 from linkspan.workflows.manager import RunManager
 from linkspan.workflows.verbs import Verbs
+
+NOTHING = StepPlan(changes=(StepChange(action="none", what="nothing"),))
+
+
+class Nothing(Step[NoConfig]):
+    """A verb that does nothing, says so, and logs nothing: what peers' tasks do."""
+
+    config_type = NoConfig
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, config: NoConfig, host: Host) -> AsyncIterator["Nothing"]:
+        """Nothing to open."""
+        yield cls()
+
+    async def plan(self, intent: StepIntent) -> StepPlan:
+        """Nothing is to do."""
+        return NOTHING
+
+    async def apply(self, intent: StepIntent, context: StepContext) -> Outputs:
+        """Do it."""
+        return {}
+
 
 SETTINGS = {name: VerbSetting(type="string", required=True) for name in ("key", "value")}
 VERBS = Verbs(
@@ -38,11 +65,13 @@ VERBS = Verbs(
                 VerbManifest(
                     name="set", summary="", settings=SETTINGS, outputs=("value", "before")
                 ),
+                VerbManifest(name="nothing", summary="", workspace=False),
             ),
         )
     ]
 )
-STEP = "{uses: set, with: {key: a, value: b}}"
+STEP = "{{uses: nothing}}"
+CHANGING = "{{uses: set, with: {{key: a, value: '{number}'}}}}"
 
 
 class _Nothing:
@@ -65,6 +94,7 @@ async def manager(folder: Path) -> Any:
         engine: Any = _Nothing()
         host = FakeHost(root=folder, nursery=nursery, fake_engine=engine)
         host.drivers["step", "set"] = FakeStep()
+        host.drivers["step", "nothing"] = Nothing()
         made = RunManager(host, VERBS, nursery)
         began = time.perf_counter()
         await made.recover()
@@ -83,16 +113,16 @@ async def run(text: str, folder: Path) -> tuple[float, str]:
         return time.perf_counter() - began, made["id"]
 
 
-def steps(count: int) -> str:
+def steps(count: int, step: str = STEP) -> str:
     """A pipeline of one job with so many steps."""
-    lines = "\n".join(f"      - {STEP}" for _ in range(count))
+    lines = "\n".join(f"      - {step.format(number=number)}" for number in range(count))
     return f"linkspan: v1\njobs:\n  a:\n    steps:\n{lines}\n"
 
 
 def graph(count: int, *, chain: bool) -> str:
     """A pipeline of so many jobs with one step each."""
     lines = [
-        f"  j{number}: {{{f'needs: [j{number - 1}], ' if chain and number else ''}steps: [{STEP}]}}"
+        f"  j{number}: {{{f'needs: [j{number - 1}], ' if chain and number else ''}steps: [{STEP.format()}]}}"
         for number in range(count)
     ]
     return "\n".join(("linkspan: v1\njobs:", *lines, ""))

@@ -374,6 +374,16 @@ VERBS = Verbs(
                     outputs=("value", "settings"),
                 ),
                 VerbManifest(
+                    name="note",
+                    summary="",
+                    settings={
+                        "name": VerbSetting(type="string", required=True),
+                        "value": VerbSetting(type="string", default=""),
+                    },
+                    outputs=("value", "settings"),
+                    workspace=False,
+                ),
+                VerbManifest(
                     name="ask",
                     summary="",
                     settings={
@@ -457,6 +467,7 @@ def make_bench(tmp_path):
     async def make(nursery: trio.Nursery, config: WorkflowsConfig | None = None) -> Bench:
         host = FakeHost(root=tmp_path / "host", nursery=nursery, fake_engine=engine)
         host.drivers["step", "set"] = WorldVerb(world)
+        host.drivers["step", "note"] = WorldVerb(world)
         host.drivers["step", "ask"] = AskVerb()
         host.drivers["secrets", ""] = host.drivers["secrets", "file"] = secrets
         manager = RunManager(

@@ -24,6 +24,7 @@ features = ["rolling"]
 name = "acme/deploy"
 summary = "Deploy"
 outputs = ["service", "previous_replicas"]
+workspace = false
 
 [verb.with.service]
 type = "string"
@@ -55,6 +56,7 @@ def test_a_manifest_becomes_the_sdks_values() -> None:
     assert manifest.stage == "alpha"
     assert manifest.drivers[0].features == ("rolling",)
     assert verb.outputs == ("service", "previous_replicas")
+    assert not verb.workspace
     assert verb.settings["service"].required
     assert verb.settings["update_config"].keys["order"].options == ("start-first", "stop-first")
     assert manifest.commands[0].run == "acme.cli:run"

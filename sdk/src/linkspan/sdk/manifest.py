@@ -65,12 +65,18 @@ class VerbSetting:
 
 @attrs.frozen(kw_only=True)
 class VerbManifest:
-    """A verb: what it takes and gives."""
+    """A verb: what it takes and gives.
+
+    Attributes:
+        workspace: Whether it reads or writes files of the workspace. A job in which nothing does gets no
+            copy of the sources.
+    """
 
     name: str
     summary: str
     settings: dict[str, VerbSetting] = attrs.field(factory=dict)
     outputs: tuple[str, ...] = ()
+    workspace: bool = True
 
 
 @attrs.frozen(kw_only=True)

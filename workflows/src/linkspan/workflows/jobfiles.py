@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import trio
@@ -10,7 +11,7 @@ from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.model.container import Mount
 from linkspan.workflows.expressions import Scope
 from linkspan.workflows.keeping import Artifacts, KeyedStore
-from linkspan.workflows.model import Cache
+from linkspan.workflows.model import Cache, Step
 from linkspan.workflows.mounts import mount_of
 from linkspan.workflows.running import Run
 from linkspan.workflows.units import Unit
@@ -35,7 +36,6 @@ class JobFiles:
         # Said by worker threads; passed on where others may be told.
         self._told: list[str] = []
         self._caches: list[tuple[Cache, str, Path]] = []
-        self._store = KeyedStore(run.host.state_dir / "caches")
 
     async def prepare(self, scope: Scope) -> None:
         """Make the workspace if it is not there yet, and bring in what the job asks for.
@@ -48,7 +48,28 @@ class JobFiles:
             OutOfSpace: The disk is full.
             EvaluationFailed: A cache's key has no value.
         """
-        await self._in_thread(self._prepare, scope)
+        if self._needed():
+            await self._in_thread(self._prepare, scope)
+
+    def _needed(self) -> bool:
+        """Whether anything of the job may look at its files."""
+        job = self.unit.job
+        own = job.caches or job.volumes or job.artifacts or job.load_artifacts or job.services
+        if own or self.run.reads_files or self.run.recorder.state.breaks:
+            return True
+        return any(self._touches(step) for step in job.all_steps())
+
+    def _touches(self, step: Step) -> bool:
+        verbs = [step.verb, "" if step.undo is None else step.undo.verb]
+        return bool(
+            step.run is not None
+            or step.sources
+            or any(self.run.verbs[verb].manifest.workspace for verb in verbs if verb)
+        )
+
+    @cached_property
+    def _store(self) -> KeyedStore:
+        return KeyedStore(self.run.host.state_dir / "caches")
 
     async def _in_thread(self, work: Callable[..., None], *args: object) -> None:
         try:

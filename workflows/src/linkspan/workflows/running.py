@@ -88,6 +88,7 @@ class Run:
         clock: Seconds; only differences count.
         wall: POSIX time; a person's time limit counts in it.
         waits: Breakpoints at which it is held.
+        reads_files: An expression may read files of the workspace.
         logs: Writes the logs of its steps.
     """
 
@@ -114,6 +115,10 @@ class Run:
     clock: Callable[[], float] = trio.current_time
     wall: Callable[[], float] = time.time
     waits: Waits = attrs.field(factory=Waits)
+    reads_files: bool = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: _reads_files(self.workflow), takes_self=True),
+    )
     logs: LogWriter = attrs.field(
         init=False, default=attrs.Factory(lambda self: LogWriter(self.nursery), takes_self=True)
     )
@@ -222,6 +227,10 @@ class Run:
         if ended is not None:
             contexts["run"] |= {"result": ended[0], "duration": format_duration(ended[1])}
         return contexts
+
+
+def _reads_files(workflow: Workflow) -> bool:
+    return any("hash_files" in text for text in (workflow.text, *workflow.others.values()))
 
 
 def _is_here(engine: Engine, image: str) -> bool:

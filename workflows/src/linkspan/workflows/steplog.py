@@ -76,10 +76,20 @@ class LogWriter:
 def _write_all(texts: "list[tuple[StepLog, str]]") -> None:
     for log, text in texts:
         try:
-            with log.path.open("a", encoding="utf-8") as file:
-                file.write(text)
+            _append(log.path, text)
         except OSError as fault:
             log.fault = fault
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        file = path.open("a", encoding="utf-8")
+    except FileNotFoundError:
+        # A job that needs no files has no folder before it says something.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a", encoding="utf-8")
+    with file:
+        file.write(text)
 
 
 class StepLog:

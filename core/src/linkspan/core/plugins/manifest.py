@@ -89,6 +89,7 @@ class _Verb:
     summary: str
     with_: dict[str, _Setting] = attrs.field(factory=dict)
     outputs: tuple[str, ...] = ()
+    workspace: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -170,6 +171,7 @@ def parse_manifest(
                 summary=v.summary,
                 settings={name: setting.public() for name, setting in v.with_.items()},
                 outputs=v.outputs,
+                workspace=v.workspace,
             )
             for v in raw.verb
         ),

@@ -25,7 +25,8 @@ class StepIntent:
         verb: ``deploy``.
         settings: The step's ``with``, evaluated.
         undo: What the driver recorded before it acted (from ``plan``), JSON types.
-        workspace: Folder of the pipeline's sources on the host.
+        workspace: Folder of the pipeline's sources on the host; it need not be there if the verb's manifest
+            says ``workspace = false``.
         use: Role → driver that the pipeline has chosen; for all other roles it is the daemon's choice.
     """
 
