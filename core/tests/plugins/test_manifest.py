@@ -24,7 +24,6 @@ features = ["rolling"]
 name = "acme/deploy"
 summary = "Deploy"
 outputs = ["service", "previous_replicas"]
-workspace = false
 
 [verb.with.service]
 type = "string"
@@ -56,7 +55,6 @@ def test_a_manifest_becomes_the_sdks_values() -> None:
     assert manifest.stage == "alpha"
     assert manifest.drivers[0].features == ("rolling",)
     assert verb.outputs == ("service", "previous_replicas")
-    assert not verb.workspace
     assert verb.settings["service"].required
     assert verb.settings["update_config"].keys["order"].options == ("start-first", "stop-first")
     assert manifest.commands[0].run == "acme.cli:run"
@@ -107,3 +105,8 @@ def test_the_file_is_found_without_importing_the_package_or_its_parents(
     assert "acmeroot" not in sys.modules
     assert find_manifest_file("acmeroot.absent") is None
     assert find_manifest_file("acme_absent.inner") is None
+
+
+def test_a_verb_may_need_no_files_of_the_workspace() -> None:
+    told = WHOLE.replace('outputs = ["service"', 'workspace = false\noutputs = ["service"')
+    assert [parse_manifest(text).verbs[0].workspace for text in (WHOLE, told)] == [True, False]
