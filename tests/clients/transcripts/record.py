@@ -4,7 +4,6 @@ DOCKER_HOST=unix://... python tests/clients/transcripts/record.py [SCRIPT...]
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,24 +13,12 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "support"))
 
 from daemon_harness import transcripts  # noqa: E402 - after the path is set
-from daemon_harness.daemon import BUSYBOX  # noqa: E402
-
-
-def build(environment: dict[str, str]) -> None:
-    """The image that the scripts use; the classic builder knows no ``--chmod``."""
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy("/bin/busybox", folder)
-        (Path(folder) / "Dockerfile").write_text(BUSYBOX.replace("--chmod=0755 ", ""))
-        subprocess.run(
-            ["docker", "build", "-q", "-t", "busybox", folder],
-            env={**os.environ, **environment, "DOCKER_BUILDKIT": "0"},
-            check=True,
-        )
+from daemon_harness.recorded_image import build_busybox  # noqa: E402
 
 
 def main() -> int:
     """Record."""
-    build({})
+    build_busybox()
     names = sys.argv[1:] or sorted(path.stem for path in HERE.glob("*.txt"))
     for name in names:
         with tempfile.TemporaryDirectory() as folder:

@@ -20,6 +20,7 @@ from linkspan.sdk.host import CommitSpec, NewImage
 from linkspan.sdk.image_config import healthcheck_document
 from linkspan.sdk.model.container import Container, ContainerStatus
 from linkspan.sdk.model.image import Image, ImageConfig
+from linkspan.sdk.reference import parse_reference
 
 EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 """Of a tar without entries: 1024 zero bytes."""
@@ -65,7 +66,8 @@ class Committer:
                     ),
                     tags=tags,
                 )
-        facts = {"imageID": image.id, "imageRef": spec.reference, "comment": spec.message}
+        shown = parse_reference(spec.reference).familiar if spec.reference else ""
+        facts = {"imageID": image.id, "imageRef": shown, "comment": spec.message}
         self._life.tell("commit", entry.container, **facts)
         return image
 
@@ -77,6 +79,7 @@ class Committer:
                 can_pause = RuntimeCap.PAUSE in self._drivers.runtime.capabilities
                 if pause and can_pause and entry.status is ContainerStatus.RUNNING:
                     await self._drivers.runtime.pause(entry.container.id)
+                    self._life.tell("pause", entry.container)
                     stack.push_async_callback(self._thaw, entry)
             return await self._drivers.snapshots.commit(
                 entry.container.id,
@@ -90,6 +93,7 @@ class Committer:
             async with entry.lock:
                 if entry.status is ContainerStatus.RUNNING:
                     await self._drivers.runtime.resume(entry.container.id)
+                    self._life.tell("unpause", entry.container)
 
 
 def _section(container: Container, config: ImageConfig) -> dict[str, Any]:

@@ -388,7 +388,9 @@ class ContainerStore:
     def attach(self, ref: str) -> Attachment:
         """Join its streams; from the first byte if it does not run yet."""
         self._drivers.runtime.stir()
-        return Attachment(self._entry(ref), self._drivers.runtime)
+        entry = self._entry(ref)
+        self._life.tell("attach", entry.container)
+        return Attachment(entry, self._drivers.runtime)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         """Tell its terminal the size."""
@@ -396,6 +398,7 @@ class ContainerStore:
         if not entry.container.state.running:
             raise Conflict(f"container {entry.container.id} is not running", code="not_running")
         await self._drivers.runtime.resize(entry.container.id, height, width)
+        self._life.tell("resize", entry.container, height=str(height), width=str(width))
 
     @asynccontextmanager
     async def logs(self, ref: str, query: LogQuery) -> AsyncIterator[AsyncIterator[LogRecord]]:

@@ -13,7 +13,7 @@ from linkspan.core.engine.archive.save import Saver
 from linkspan.core.engine.blobs import LayerBlobs
 from linkspan.core.engine.containers import ContainerStore
 from linkspan.core.engine.drivers import Drivers
-from linkspan.core.engine.images import ImageStore
+from linkspan.core.engine.images import ImageStore, tag_names
 from linkspan.core.engine.lifecycle import Lifecycle
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.pull import Puller
@@ -24,13 +24,14 @@ from linkspan.core.engine.volumes import VolumeStore
 from linkspan.core.events.bus import EventBus
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.store.records import Records
-from linkspan.sdk.events import Event
+from linkspan.sdk.events import Event, image_event
 from linkspan.sdk.host import NewImage, StepRun
 from linkspan.sdk.model.image import Credentials, Image, PushResult, RemovedImage
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network, NetworkSpec
 from linkspan.sdk.model.process import Chunk
 from linkspan.sdk.model.volume import VolumeSpec
 from linkspan.sdk.progress import ProgressSink, ignore_progress
+from linkspan.sdk.reference import parse_reference
 
 log = logging.getLogger("linkspan.engine")
 
@@ -109,9 +110,7 @@ class EngineImages:
         image = await self._puller.pull(
             reference, credentials=credentials, platform=platform, progress=progress
         )
-        self._publish(
-            Event(type="image", action="pull", actor_id=reference, attributes={"name": reference})
-        )
+        self._tell_of_registry("pull", image, reference)
         self._notify("linkspan_image_pulled", image=image)
         return image
 
@@ -124,9 +123,7 @@ class EngineImages:
     ) -> PushResult:
         """Send an image to its registry."""
         result = await self._pusher.push(reference, credentials=credentials, progress=progress)
-        self._publish(
-            Event(type="image", action="push", actor_id=reference, attributes={"name": reference})
-        )
+        self._tell_of_registry("push", self._store.inspect(reference), reference)
         return result
 
     async def remove(
@@ -150,7 +147,7 @@ class EngineImages:
         """Images as one tar."""
         async with self._saver.save(refs, platform) as (image_ids, pieces):
             for image_id in image_ids:
-                self._tell("save", image_id, image_id)
+                self._publish(image_event("save", self._store.inspect(image_id)))
             yield pieces
 
     async def load(
@@ -163,7 +160,7 @@ class EngineImages:
         """Take in a tar of images."""
         images = await self._loader.load(source, platform, progress)
         for image in images:
-            self._tell("load", image.id, image.id)
+            self._publish(image_event("load", image))
         return images
 
     async def import_files(
@@ -179,13 +176,16 @@ class EngineImages:
         image = await self._importer.import_files(
             source, reference=reference, changes=changes, message=message, platform=platform
         )
-        self._tell("import", image.id, image.id)
+        if reference:
+            self._publish(image_event("tag", image, *tag_names([reference])))
+        self._publish(image_event("import", image))
         return image
 
-    def _tell(self, action: str, image_id: str, name: str) -> None:
-        self._publish(
-            Event(type="image", action=action, actor_id=image_id, attributes={"name": name})
-        )
+    def _tell_of_registry(self, action: str, image: Image, text: str) -> None:
+        """Docker's actor is the whole reference, its name the repository."""
+        reference = parse_reference(text).with_default_tag()
+        name, whole = reference.familiar_name, reference.familiar
+        self._publish(image_event(action, image, name, actor_id=whole))
 
 
 class EngineNetworks:

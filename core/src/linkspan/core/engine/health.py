@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 import trio
 
+from linkspan.core.engine.names import new_id
 from linkspan.sdk.clock import epoch_ns, rfc3339
 from linkspan.sdk.drivers.runtime import ProcessSpec, Runtime
 from linkspan.sdk.errors import LinkspanError
@@ -25,8 +26,13 @@ async def monitor(
     runtime: Runtime[object],
     current: Callable[[], Container],
     changed: Callable[[Health], Awaitable[None]],
+    tell: Callable[..., None],
 ) -> None:
-    """Probe until cancelled; ``changed`` gets the health after each probe."""
+    """Probe until cancelled; ``changed`` gets the health after each probe.
+
+    Args:
+        tell: Publishes an event of a container: probes are told as exec sessions, as in Docker.
+    """
     container = current()
     check = container.healthcheck
     assert check is not None
@@ -35,7 +41,7 @@ async def monitor(
         container = current()
         if container.state.status is not ContainerStatus.RUNNING:
             continue
-        probe = await _probe(runtime, container, check)
+        probe = await _probe(runtime, container, check, tell)
         container = current()
         health = judge(container.state.health or Health(), probe, check, container.state.started_at)
         await changed(health)
@@ -64,12 +70,17 @@ def judge(health: Health, probe: HealthProbe, check: Healthcheck, started_at: st
     return Health(status=status, failing_streak=streak, log=log)
 
 
-async def _probe(runtime: Runtime[object], container: Container, check: Healthcheck) -> HealthProbe:
+async def _probe(
+    runtime: Runtime[object], container: Container, check: Healthcheck, tell: Callable[..., None]
+) -> HealthProbe:
     kind, *words = check.test
     args = ("/bin/sh", "-c", *words) if kind == "CMD-SHELL" else tuple(words)
     process = ProcessSpec(
         args=args, env=container.env, cwd=container.working_dir, user=container.user
     )
+    line, exec_id = " ".join(args), new_id()
+    tell(f"exec_create: {line}", container, execID=exec_id)
+    tell(f"exec_start: {line}", container, execID=exec_id)
     start = rfc3339()
     output = bytearray()
     exit_code = -1
@@ -84,6 +95,7 @@ async def _probe(runtime: Runtime[object], container: Container, check: Healthch
     except LinkspanError as error:
         exit_code = 127 if error.code == "command_not_found" else 126
         output += str(error).encode()
+    tell("exec_die", container, execID=exec_id, exitCode=str(exit_code))
     return HealthProbe(
         start=start, end=rfc3339(), exit_code=exit_code, output=output.decode(errors="replace")
     )

@@ -17,7 +17,7 @@ from linkspan.core.engine.names import by_prefix
 from linkspan.core.store.records import Records
 from linkspan.sdk.clock import epoch_ns, rfc3339
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
-from linkspan.sdk.events import Event
+from linkspan.sdk.events import Event, image_event
 from linkspan.sdk.host import NewImage
 from linkspan.sdk.image_config import chain_ids, digest_of, parse_image_config
 from linkspan.sdk.model.container import Container
@@ -201,7 +201,10 @@ class ImageStore:
                 size_bytes=sum(layer.size_bytes for layer in layers),
                 parent=new.parent,
             )
-            return await self.add(image, tags=names)
+            image = await self.add(image, tags=names)
+        for name in names:
+            self._publish(image_event("tag", image, name))
+        return image
 
     def _blobs_of(self, chains: Sequence[str]) -> tuple[Descriptor | None, ...]:
         """Blobs that other images have for the same layers: they need not be made again."""
@@ -217,7 +220,9 @@ class ImageStore:
         """Give an image one more name; taken from the image that had it."""
         name = _tag_name(reference)
         async with self._turn:
-            await self._tag(self.inspect(ref).id, name)
+            image = self.inspect(ref)
+            await self._tag(image.id, name)
+        self._publish(image_event("tag", image, name))
 
     async def _tag(self, image_id: str, name: str) -> None:
         holder = self._names.get(name)
@@ -231,9 +236,6 @@ class ImageStore:
         image = self._images[image_id]
         await self._write(
             attrs.evolve(image, repo_tags=(*image.repo_tags, name), last_tagged_at=rfc3339())
-        )
-        self._publish(
-            Event(type="image", action="tag", actor_id=image_id, attributes={"name": name})
         )
 
     async def update(self, image: Image) -> None:
@@ -298,11 +300,10 @@ class ImageStore:
                 repo_digests=tuple(d for d in image.repo_digests if d in keep),
             )
         )
-        for name in gone:
-            effects.append(RemovedImage(untagged=name))
-            self._publish(
-                Event(type="image", action="untag", actor_id=image.id, attributes={"name": name})
-            )
+        effects += [RemovedImage(untagged=name) for name in gone]
+        # A tag's digest goes with it, and is no event of its own.
+        for name in [name for name in gone if name in image.repo_tags] or gone[:1]:
+            self._publish(image_event("untag", image, name))
 
     def _refuse_if_in_use(self, image: Image, ref: str, *, by_id: bool, force: bool) -> None:
         short = image.id.removeprefix("sha256:")[:12]

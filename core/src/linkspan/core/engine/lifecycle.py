@@ -27,7 +27,7 @@ from linkspan.core.engine.supervisor import Supervisor
 from linkspan.core.engine.volumes import VolumeStore
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.store.records import Records
-from linkspan.sdk.clock import rfc3339
+from linkspan.sdk.clock import epoch_ns, rfc3339
 from linkspan.sdk.drivers.network import Sandbox
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, OciSpec, ProcessSpec, Recovered
 from linkspan.sdk.errors import (
@@ -39,7 +39,7 @@ from linkspan.sdk.errors import (
     OutOfSpace,
     Timeout,
 )
-from linkspan.sdk.events import Event
+from linkspan.sdk.events import Event, container_event
 from linkspan.sdk.model.container import (
     Container,
     ContainerState,
@@ -103,15 +103,11 @@ class Lifecycle:
 
     def tell(self, action: str, container: Container, **facts: str) -> None:
         """Publish an event about a container, as Docker words it."""
-        attributes = {
-            **container.labels,
-            "image": container.spec.image,
-            "name": container.name,
-            **facts,
-        }
-        self._publish(
-            Event(type="container", action=action, actor_id=container.id, attributes=attributes)
-        )
+        self._publish(container_event(action, container, **facts))
+
+    def _tell_left(self, container: Container) -> None:
+        self._networks.tell("disconnect", container)
+        self._volumes.tell_unmounted(container)
 
     def rootfs(self, container_id: str) -> Path:
         """Where its root is mounted while it runs."""
@@ -147,15 +143,19 @@ class Lifecycle:
     async def _run(self, entry: Entry) -> None:
         """Make its world and set its process going; on failure all of it is taken back."""
         container = entry.container
+        joined = container
         try:
             await self._hooks.intercept("linkspan_before_container_start", container)
             sandbox, mounts = await self._prepare(container)
+            joined = attrs.evolve(container, endpoints=sandbox.endpoints)
+            self._networks.tell("connect", joined)
+            self._volumes.tell_mounted(joined)
             await self._drivers.runtime.create(self._request(container, sandbox, mounts))
             await open_attachments(entry)
             pid = await self._drivers.runtime.start(container.id)
         except BaseException as error:
             with trio.CancelScope(shield=True):
-                await self._take_back(entry, error)
+                await self._take_back(entry, error, joined)
             raise
         entry.started_at = trio.current_time()
         state = ContainerState(
@@ -314,13 +314,15 @@ class Lifecycle:
             return self._joined(mode.removeprefix("container:")).id
         return mode if mode in ("host", "none") else ""
 
-    async def _take_back(self, entry: Entry, error: BaseException) -> None:
+    async def _take_back(self, entry: Entry, error: BaseException, joined: Container) -> None:
         container = entry.container
         for attachment in list(entry.attachments):
             attachment.done()
         await self._networks_detach(container)
         await self._drivers.snapshots.unmount(container.id)
         await self._unmount_volumes(container)
+        if joined is not container:
+            self._tell_left(joined)
         code = _EXIT_OF_CODE.get(getattr(error, "code", ""), 128)
         text = str(error) if isinstance(error, LinkspanError) else "the start was interrupted"
         await self._set_state(
@@ -401,7 +403,11 @@ class Lifecycle:
             await self.save(entry, ended)
         if status.oom_killed:
             self.tell("oom", ended)
-        self.tell("die", ended, exitCode=str(status.exit_code))
+        ran_ns = epoch_ns(state.finished_at) - epoch_ns(state.started_at)
+        self.tell(
+            "die", ended, exitCode=str(status.exit_code), execDuration=str(max(0, ran_ns) // 10**9)
+        )
+        self._tell_left(container)
         self.notify("linkspan_container_exited", container=ended)
         if again:
             self._schedule_restart(entry)
@@ -502,7 +508,6 @@ class Lifecycle:
         with trio.move_on_after(timeout_s if timeout_s >= 0 else float("inf")):
             await exited.wait()
         if not exited.is_set():
-            self.tell("kill", entry.container, signal=str(int(signals.SIGKILL)))
             await self._kill_and_wait(entry, exited)
         self.tell("stop", entry.container)
 
@@ -527,6 +532,7 @@ class Lifecycle:
             return entry.exited
 
     async def _kill_and_wait(self, entry: Entry, exited: trio.Event) -> None:
+        self.tell("kill", entry.container, signal=str(int(signals.SIGKILL)))
         await self._signal(entry, signals.SIGKILL)
         if entry.status is ContainerStatus.PAUSED:
             await self._drivers.runtime.resume(entry.container.id)
@@ -560,10 +566,11 @@ class Lifecycle:
                 if entry.container.state.running:
                     await self.save(entry, attrs.evolve(entry.container, manually_stopped=True))
         exited = entry.exited
-        self.tell("kill", container, signal=str(int(number)))
         if number == signals.SIGKILL:
             await self._kill_and_wait(entry, exited)
-        elif await self._signal(entry, number) and number == signal_number(container.stop_signal):
+            return
+        self.tell("kill", container, signal=str(int(number)))
+        if await self._signal(entry, number) and number == signal_number(container.stop_signal):
             await self._let_go(entry)
 
     async def _let_go(self, entry: Entry) -> None:
@@ -690,7 +697,7 @@ class Lifecycle:
             )
 
         with scope:
-            await monitor(self._drivers.runtime, lambda: entry.container, changed)
+            await monitor(self._drivers.runtime, lambda: entry.container, changed, self.tell)
 
     def notify(self, hook: str, **kwargs: object) -> None:
         """Tell listeners in the background."""

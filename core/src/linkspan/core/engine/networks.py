@@ -217,7 +217,7 @@ class NetworkStore:
             del self._networks[network.id]
             if not network.spec.config_only:
                 await self._driver(network.spec).remove_network(network)
-        self._publish(_event("destroy", network))
+        self._publish(_event("remove" if network.scope == "swarm" else "destroy", network))
 
     def endpoints(self, ref: str) -> Mapping[str, Endpoint]:
         """Container id → endpoint of the running containers in it."""
@@ -265,9 +265,14 @@ class NetworkStore:
                 extra_hosts=spec.extra_hosts,
             )
         )
-        for network, _ in networks:
-            self._publish(_event("connect", network, container=container.id))
         return sandbox
+
+    def tell(self, action: str, container: Container) -> None:
+        """Tell of each network a container is in that it joined or left it."""
+        for endpoint in container.endpoints:
+            network = self._networks.get(endpoint.network_id)
+            if network is not None:
+                self._publish(_event(action, network, container=container.id))
 
     def _driver_of(self, networks: Wanted) -> NetworkDriver[object]:
         for network, _ in networks:
@@ -297,8 +302,6 @@ class NetworkStore:
         drivers = [self._driver(n.spec) for n in wanted if not n.spec.config_only]
         for driver in {id(driver): driver for driver in drivers}.values():
             await driver.detach(container.id)
-        for network in networks:
-            self._publish(_event("disconnect", network, container=container.id))
 
     async def rename(self, container: Container) -> None:
         """A running container has another name now."""
@@ -381,11 +384,14 @@ def sandbox_of(container: Container) -> Sandbox:
 
 
 def _event(action: str, network: Network, **facts: str) -> Event:
+    kind = {} if network.scope == "swarm" else {"type": network.spec.driver}
     return Event(
         type="network",
         action=action,
         actor_id=network.id,
-        attributes={"name": network.name, "type": network.spec.driver, **facts},
+        attributes={"name": network.name, **kind, **facts},
+        # Who joins it does so here.
+        scope="local" if facts else network.scope,
     )
 
 

@@ -1,7 +1,7 @@
 """Volumes: which driver has which, who uses them."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
 
@@ -115,15 +115,37 @@ class VolumeStore:
         self._publish(_event("destroy", volume))
         self.notify("linkspan_volume_removed", name=name)
 
+    def tell_mounted(self, container: Container) -> None:
+        """Tell of a container's volumes that it has them now."""
+        for point in container.mounts:
+            if point.type == "volume":
+                facts = {
+                    "container": container.id,
+                    "destination": point.destination,
+                    "driver": point.driver,
+                    "propagation": point.propagation,
+                    "read/write": str(not point.read_only).lower(),
+                }
+                self._publish(_volume_event("mount", point.name, facts))
+
+    def tell_unmounted(self, container: Container) -> None:
+        """Tell of a container's volumes that it has them no more."""
+        for point in container.mounts:
+            if point.type == "volume":
+                facts = {"container": container.id, "driver": point.driver}
+                self._publish(_volume_event("unmount", point.name, facts))
+
     def driver_of(self, volume: Volume) -> VolumeDriver[object]:
         """The driver that has it."""
         return self._drivers.volume(volume.driver)
 
 
 def _event(action: str, volume: Volume) -> Event:
-    return Event(
-        type="volume", action=action, actor_id=volume.name, attributes={"driver": volume.driver}
-    )
+    return _volume_event(action, volume.name, {"driver": volume.driver})
+
+
+def _volume_event(action: str, name: str, attributes: Mapping[str, str]) -> Event:
+    return Event(type="volume", action=action, actor_id=name, attributes=attributes)
 
 
 def _bad_name(name: str) -> str:

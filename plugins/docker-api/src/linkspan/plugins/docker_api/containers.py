@@ -20,6 +20,7 @@ from linkspan.plugins.docker_api.routing import NO_CONTENT, DockerRouter, read_d
 from linkspan.plugins.docker_api.summaries import Inspections, Summaries
 from linkspan.plugins.docker_api.timestamps import epoch_s
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
+from linkspan.sdk.events import container_event
 from linkspan.sdk.host import Host, WaitCondition
 from linkspan.sdk.http import JSON, Request, Response, Stream, Writer, json_response
 from linkspan.sdk.model.container import (
@@ -175,8 +176,10 @@ class ContainerRoutes:
     async def top(self, request: Request) -> Response:
         """GET /containers/{id}/top."""
         arguments = request.query.get("ps_args") or "-ef"
-        pids = await self._containers.pids(request.params["id"])
+        container = self._containers.inspect(request.params["id"])
+        pids = await self._containers.pids(container.id)
         titles, rows = await list_processes(arguments, frozenset(pids))
+        self._host.engine.events.publish(container_event("top", container))
         return json_response({"Titles": titles, "Processes": rows})
 
     async def start(self, request: Request) -> Response:

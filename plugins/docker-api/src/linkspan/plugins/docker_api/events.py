@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import trio
 
+from linkspan.plugins.docker_api.codec_network import driver_shown
 from linkspan.plugins.docker_api.filters import Filters, has_label, parse_nanoseconds, read_filters
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.streams import copy_in_batches
@@ -146,11 +147,14 @@ def encode_event(event: Event) -> dict[str, Any]:
         out = {"status": event.action, "id": event.actor_id}
         if event.type == "container" and "image" in event.attributes:
             out["from"] = event.attributes["image"]
+    attributes = dict(event.attributes)
+    if event.type == "network" and "type" in attributes:
+        attributes["type"] = driver_shown(attributes["type"])
     return {
         **out,
         "Type": event.type,
         "Action": event.action,
-        "Actor": {"ID": event.actor_id, "Attributes": dict(event.attributes)},
+        "Actor": {"ID": event.actor_id, "Attributes": attributes},
         "scope": event.scope,
         "time": event.time_ns // 10**9,
         "timeNano": event.time_ns,

@@ -31,6 +31,7 @@ from linkspan.sdk.model.service import (
     Payload,
     PayloadKind,
     PayloadSpec,
+    RolloutState,
     Service,
     ServiceSpec,
     Task,
@@ -118,7 +119,8 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             return Change([cluster, node])
 
         await self._store.change(decide)
-        self._tell("node", "create", node.id, name=node.hostname)
+        states = {"state.old": "unknown", "state.new": "ready"}
+        self._tell("node", "update", node.id, name=node.hostname, **states)
         return cluster
 
     def _described(self, node: Node) -> Node:
@@ -168,8 +170,6 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             nodes = list(self._store.nodes.values())
             payloads = list(self._store.payloads.values())
             await self._store.change(lambda: Change(remove=[*nodes, *payloads, cluster]))
-        for node in nodes:
-            self._tell("node", "remove", node.id, name=node.hostname)
 
     async def list_nodes(self) -> list[Node]:
         """All nodes."""
@@ -203,7 +203,8 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             )
 
         await self._store.change(decide)
-        self._tell("node", "update", found.id, name=found.hostname)
+        facts = _differing("availability", found.availability, chosen)
+        self._tell("node", "update", found.id, name=found.hostname, **facts)
         return self._store.nodes[found.id]
 
     async def update_cluster(
@@ -367,8 +368,28 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             await self._ports.give_back(ports, before)
             raise
         await self._ports.give_back(before, ports)
-        self._tell("service", "update", record.id, name=spec.name)
+        facts = {
+            **_differing("image", record.spec.container.image, spec.container.image),
+            **_differing("replicas", _replicas(record.spec), _replicas(spec)),
+        }
+        self._tell_update(record, self._store.services[record.id], facts)
         return self._shown(self._store.services[record.id])
+
+    def _tell_update(
+        self, old: ServiceRecord, new: ServiceRecord, facts: Mapping[str, str]
+    ) -> None:
+        """As Docker does: an update's rollout is told after it, a rollback's with it."""
+        before, after = old.service.rollout, new.service.rollout
+        begins = after is not None and after != before
+        told = dict(facts)
+        if begins and after and after.state is RolloutState.ROLLBACK_STARTED:
+            told["updatestate.new"] = after.state.value
+            if before is not None:
+                told["updatestate.old"] = before.state.value
+        self._tell("service", "update", new.id, name=new.spec.name, **told)
+        if begins and after and after.state is RolloutState.UPDATING:
+            begun = {"updatestate.new": after.state.value}
+            self._tell("service", "update", new.id, name=new.spec.name, **begun)
 
     async def rollback_service(self, service: str) -> Service:
         """Want the spec before the last update again.
@@ -459,6 +480,15 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
         self._host.engine.events.publish(
             Event(type=kind, action=action, actor_id=actor, attributes=facts, scope="swarm")
         )
+
+
+def _differing(what: str, old: str, new: str) -> dict[str, str]:
+    """What an update tells of one fact: before and after, if it has changed and was there."""
+    return {f"{what}.old": old, f"{what}.new": new} if old and new and old != new else {}
+
+
+def _replicas(spec: ServiceSpec) -> str:
+    return str(spec.replicas) if spec.mode == "replicated" else ""
 
 
 def _previous(record: ServiceRecord) -> ServiceSpec:
