@@ -366,3 +366,40 @@ jobs:
     assert root[0][1].get("name") == "<b>"
     assert failure.get("message") == "the script ended with exit code 3"
     assert failure.text == "x\ufffd[1m & y"
+
+
+async def test_nobody_is_asked_to_confirm_what_cannot_be_done(shell):
+    shell.write("jobs: {a: {steps: [{run: 'true'}]}}")
+    await shell("run", "p.yaml")
+    for words, said in ((("approve",), "waits for nobody"), (("undo",), "left to take back")):
+        done = await shell(*words, "last")
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "confirmed" not in done.stderr
+
+
+async def test_a_failure_names_what_was_another_when_it_succeeded(shell):
+    text = "jobs: {a: {steps: [{id: s, run: 'echo COLOUR is $COLOUR; test $COLOUR = blue', env: {COLOUR: %s}}]}}"
+    shell.write(text % "red")
+    first = await shell("run", "p.yaml")
+    assert first.returncode == 1
+    assert "workflow why" not in first.stderr
+    shell.write(text % "blue")
+    assert (await shell("run", "p.yaml")).returncode == 0
+    shell.write(text % "red")
+    again = await shell("run", "p.yaml")
+    assert "  likely  pipeline line 3, which was another when it succeeded" in again.stderr
+    assert "1 thing is different from run" in again.stderr
+    assert "linkspan workflow why" in again.stderr
+
+
+async def test_a_resumed_run_does_not_repeat_what_was_seen(shell):
+    shell.write("jobs: {a: {steps: [{id: s, run: 'true'}, {id: t, run: 'test -e never'}]}}")
+    await shell("run", "p.yaml")
+    done = await shell("resume", "last")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert sum("a/t  failed after" in line for line in lines) == 1
+    assert not any("a/s  succeeded" in line for line in lines)
+    assert any("attempt 2; kept: a/s" in line for line in lines)
+    assert (await shell("attach", "last")).stderr.count("a/t  failed after") == 2

@@ -166,3 +166,33 @@ def test_the_command_mends_files_in_place_and_keeps_mode_marks_and_line_ends(
     assert file.stat().st_mode & 0o777 == 0o640
     assert list(file.parent.iterdir()) == [file]
     assert b"1 mended, no errors in 1 file" in capsysbinary.readouterr().err
+
+
+SKIPPED = """\
+linkspan: v1
+defaults: {image: x}
+inputs: {ask: {type: bool, default: false}}
+jobs:
+  test: {steps: [{run: x}]}
+  free: {steps: [{run: x}]}
+  gate: {needs: [test], if: inputs.ask, steps: [{run: x}]}
+  go: {needs: [test, free, gate], if: "%s", steps: [{run: x}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("condition", "column"),
+    [
+        ("success() || needs.gate.result == 'skipped'", 53),
+        ("'skipped' == needs.gate.result", 40),
+        ("needs.gate.result in ['success', 'skipped']", 40),
+        ("needs.gate.result == 'skipped' && !failure()", None),
+        ("needs.test.result == 'success' && needs.gate.result == 'skipped'", None),
+        ("needs.free.result == 'skipped'", None),
+        ("needs.gate.result == 'failed'", None),
+    ],
+)
+def test_a_condition_that_also_holds_after_a_failure_is_warned_of(condition, column):
+    found = check(SKIPPED % condition, "f.yaml", VERBS).diagnostics
+    places = [(d.id, d.severity, d.primary.span.column) for d in found]
+    assert places == ([] if column is None else [("LS1505", "warning", column)])

@@ -110,8 +110,10 @@ def _decide(
     from linkspan.workflows.view import questions
 
     document = session.api.get(f"{BASE}/{segment(run_ref)}")
-    if not yes:
-        for line in questions(session, document, where):
+    asked = list(questions(session, document, where))
+    # Where nothing is asked, the daemon says why.
+    if asked and not yes:
+        for line in asked:
             session.terminal.note(line)
         _confirm(f"{vote.capitalize()} as {user_name() or 'nobody'}?")
     body = {"vote": vote, "place": where, "comment": comment, "by": user_name()}
@@ -187,8 +189,10 @@ def undo(session: Session, run_ref: str, yes: bool) -> int:
     from linkspan.workflows.undoing import undoable
 
     state = fold(records(session, id_of(session, run_ref)))
-    if not yes:
-        for job, step in undoable(state):
+    changes = list(undoable(state))
+    # Where nothing can be taken back, the daemon says why.
+    if changes and not yes:
+        for job, step in changes:
             verb = "" if step.intent is None else step.intent["verb"]
             session.terminal.note(f"  {job.id}/{step.id}  {verb}")
         _confirm(f"Take back these changes of run {state.id}?")
@@ -238,6 +242,8 @@ def why(session: Session, run_ref: str) -> int:
 
 def _difference(each: Mapping[str, Any]) -> list[str]:
     before, after = each["before"], each["after"]
+    if each["subject"] == "sources":
+        return [each["subject"], each["what"], after]
     change = f"{before or '(nothing)'} → {after or '(nothing)'}"
     return [each["subject"], each["what"], change]
 

@@ -213,17 +213,24 @@ def begin(
     if detach:
         session.terminal.print(started["id"])
         return 0
-    return watch(session, started["id"], junit=junit)
+    return watch(session, started["id"], after=started["attempt"], junit=junit)
 
 
-def watch(session: Session, run_id: str, *, junit: str | None = None) -> int:
-    """Show a run until it is not active; Ctrl-C asks it to stop, a second one kills."""
+def watch(session: Session, run_id: str, *, after: int = 0, junit: str | None = None) -> int:
+    """Show a run until it is not active; Ctrl-C asks it to stop, a second one kills.
+
+    Args:
+        session: Of the command.
+        run_id: The run.
+        after: What came in attempts up to this one is known, and not shown again.
+        junit: Where a report goes.
+    """
     lost = False
     with _Stopper(session, run_id) as stopper:
         # Loaded only now: it takes a while, in which Ctrl-C already means the run.
-        from linkspan.workflows.view import RunView, ending, summary
+        from linkspan.workflows.view import RunView, blame, ending, summary
 
-        view = RunView(session, run_id)
+        view = RunView(session, run_id, after=after)
         with view.display:
             try:
                 for event in _events(session, run_id, view.display.update):
@@ -240,6 +247,8 @@ def watch(session: Session, run_id: str, *, junit: str | None = None) -> int:
         summary(session, state)
     if session.terminal.progress != "json":
         for line in ending(session, state, interruption=view.interruption):
+            session.terminal.note(line)
+        for line in () if lost else blame(session, state):
             session.terminal.note(line)
     if junit is not None:
         _write_junit(junit, state)

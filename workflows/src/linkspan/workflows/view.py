@@ -7,6 +7,8 @@ from typing import Any, Final
 from linkspan.core.cli.progress import Display
 from linkspan.core.cli.session import Session
 from linkspan.core.cli.terminal import paint
+from linkspan.core.client.short import segment
+from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.units import format_duration
 from linkspan.workflows.state import BAD, GOOD, JobState, RunState, StepState, kept
 
@@ -70,7 +72,15 @@ class RunView:
         interruption: Why the run was interrupted, if it was.
     """
 
-    def __init__(self, session: Session, run_id: str) -> None:
+    def __init__(self, session: Session, run_id: str, *, after: int = 0) -> None:
+        """Make a view.
+
+        Args:
+            session: Of the command.
+            run_id: The run.
+            after: Attempts up to this one are taken in silence.
+        """
+        self._after = after
         self._session = session
         self._run_id = run_id
         self.state = RunState()
@@ -105,7 +115,7 @@ class RunView:
     # plain lines
 
     def _say(self, record: Mapping[str, Any]) -> None:
-        if self.display.mode != "plain":
+        if self.display.mode != "plain" or 0 < self.state.attempt <= self._after:
             return
         line = self._line(record)
         if line:
@@ -300,6 +310,23 @@ def ending(
     for where, error, step in failed:
         yield from _story(session, state, where, error, step)
     yield from _next(state)
+
+
+def blame(session: Session, state: RunState) -> Iterator[str]:
+    """Of a run that failed: what is different from the last one that succeeded, if there is one."""
+    if state.result not in ("failed", "timed-out"):
+        return
+    try:
+        said = session.api.get(f"/linkspan/v1/runs/{segment(state.id)}/why")
+    except LinkspanError:
+        # None has succeeded, or nobody is there to be asked.
+        return
+    for each in said["differences"]:
+        if each["likely"]:
+            yield f"  likely  {each['subject']} {each['what']}, which was another when it succeeded"
+    count = len(said["differences"])
+    things = f"{count} thing{'s are' if count != 1 else ' is'} different from" if count else "like"
+    yield f"  why     linkspan workflow why {state.id}    {things} run {said['against']}, which succeeded"
 
 
 def _failures(state: RunState) -> Iterator[tuple[str, Mapping[str, Any], StepState | None]]:

@@ -1,6 +1,7 @@
 """What is different between a run that failed and the last one that succeeded."""
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ class Difference:
         subject: ``pipeline``, ``inputs``, ``git``, ``plugins``, ``drivers``,
             ``images``, ``settings``, ``sources``.
         what: Which of them.
-        before, after: Short texts; empty where it was not there.
+        before, after: Short texts; empty where it was not there. Of sources ``after`` says what became of them.
         likely: The failure's own text names it.
     """
 
@@ -46,7 +47,7 @@ def differences(
         *_maps("drivers", green.created.get("drivers", {}), run.created.get("drivers", {})),
         *_maps("images", green.images, run.images),
         *_settings(green, run),
-        *_sources(green_folder / "source", folder / "source"),
+        *_sources(green_folder / "source", folder / "source", str(run.created.get("file", ""))),
     ]
     story = _story(run, folder)
     marked = [attrs.evolve(each, likely=_named(each, story)) for each in found]
@@ -61,7 +62,7 @@ def subjects_alike(found: list[Difference]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
@@ -115,7 +116,8 @@ def _settings(green: RunState, run: RunState) -> Iterator[Difference]:
                 yield attrs.evolve(each, what=f"{job.id}/{step.id} {each.what}")
 
 
-def _sources(before: Path, after: Path) -> Iterator[Difference]:
+def _sources(before: Path, after: Path, pipeline: str) -> Iterator[Difference]:
+    """Files that changed, without the pipeline's own, of which its lines are told."""
     if not before.is_dir() or not after.is_dir():
         return
     old, new = (
@@ -124,15 +126,17 @@ def _sources(before: Path, after: Path) -> Iterator[Difference]:
     )
     changed = 0
     for name in sorted({*old, *new}):
+        if f"/{pipeline}".endswith(f"/{name}"):
+            continue
         if name in old and name in new:
             if _same(old[name], new[name]):
                 continue
-            words = ("was", "changed")
+            word = "changed"
         else:
-            words = ("there", "removed") if name in old else ("", "added")
+            word = "removed" if name in old else "added"
         changed += 1
         if changed <= _MAX_SHOWN:
-            yield Difference(subject="sources", what=name, before=words[0], after=words[1])
+            yield Difference(subject="sources", what=name, after=word)
     if changed > _MAX_SHOWN:
         yield Difference(subject="sources", what=f"and {changed - _MAX_SHOWN} more files")
 

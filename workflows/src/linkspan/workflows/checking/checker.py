@@ -96,7 +96,7 @@ class Checker:
             for path in artifact.paths:
                 self._value(path, contexts, PLAIN)
         self._loads(job)
-        check_mistakes(job, self.reader)
+        check_mistakes(job, self.workflow.jobs, self.reader)
 
     def _call(self, job: Job, contexts: Mapping[str, Type]) -> None:
         call = job.call

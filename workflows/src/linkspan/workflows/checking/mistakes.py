@@ -1,8 +1,20 @@
 """Likely mistakes (LS15xx): what can be run but will hardly do what was meant."""
 
+from collections.abc import Mapping
+
 from linkspan.sdk.diagnostics import Label
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.reference import parse_reference
+from linkspan.workflows.expressions.syntax import (
+    Binary,
+    Call,
+    Expr,
+    ListOf,
+    Literal,
+    Member,
+    Name,
+    walk,
+)
 from linkspan.workflows.model import Job, Step
 from linkspan.workflows.parse import Node, Scalar, Sequence
 from linkspan.workflows.reader import Reader
@@ -11,12 +23,62 @@ WAITS_FOR_PEOPLE = "approve"
 WAITS_FOR_HEALTH = "wait-for"
 
 
-def check_mistakes(job: Job, reader: Reader) -> None:
-    """All of them in one job."""
+def check_mistakes(job: Job, jobs: Mapping[str, Job], reader: Reader) -> None:
+    """All of them in one job, one of ``jobs``."""
+    _skipped_by_failure(job, jobs, reader)
     for step in job.all_steps():
         _never_healthy(job, step, reader)
         _lock_while_waiting(job, step, reader)
         _moving_tag(job, step, reader)
+
+
+def _skipped_by_failure(job: Job, jobs: Mapping[str, Job], reader: Reader) -> None:
+    """LS1505: whoever runs because a job was skipped runs also when that was so because of a failure."""
+    condition = job.condition
+    if condition is None:
+        return
+    nodes = list(walk(condition.tree))
+    read = {name for node in nodes if (name := _result_read(node))}
+    if len(read) > 1 or any(isinstance(n, Call) and n.function == "failure" for n in nodes):
+        # It looks at what has failed itself.
+        return
+    for node in nodes:
+        name = _asks_whether_skipped(node)
+        if name and name in jobs and jobs[name].needed:
+            start = reader.document.index_in(condition.node, condition.offset + node.start)
+            behind = " or ".join(f"'{each}'" for each in jobs[name].needed)
+            source = condition.source[node.start : node.end]
+            reader.fault(
+                "LS1505",
+                f"this also holds when {behind} has failed: '{name}' is skipped then, too",
+                reader.document.span_at(start, node.end - node.start),
+                helps=[f"{source} && !failure()"],
+                severity="warning",
+            )
+
+
+def _result_read(node: Expr) -> str:
+    """``X`` of ``needs.X.result``."""
+    match node:
+        case Member(base=Member(base=Name(name="needs"), name=name), name="result"):
+            return name
+        case _:
+            return ""
+
+
+def _asks_whether_skipped(node: Expr) -> str:
+    """``X`` of ``needs.X.result == 'skipped'``, or of ``needs.X.result in [..., 'skipped']``."""
+    match node:
+        case (
+            Binary(operator="==", left=left, right=Literal(value="skipped"))
+            | Binary(operator="==", left=Literal(value="skipped"), right=left)
+        ):
+            return _result_read(left)
+        case Binary(operator="in", left=left, right=ListOf(items=items)):
+            asked = any(isinstance(item, Literal) and item.value == "skipped" for item in items)
+            return _result_read(left) if asked else ""
+        case _:
+            return ""
 
 
 def _written(step: Step, name: str) -> Node | None:
