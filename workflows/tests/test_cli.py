@@ -312,6 +312,7 @@ async def test_rerun_undo_why_and_prune_from_the_command_line(shell):
     assert (await shell.bench.run(text % ("1", "true")))["state"] == "success"
     changed = f"linkspan: v1\ndefaults: {{image: img}}\n{text % ('2', 'exit 3')}"
     (shell.bench.sources / "p.yaml").write_text(changed)
+    (shell.bench.sources / "more.txt").write_text("more")
     fresh = await shell("rerun", "last", "--fresh")
     assert fresh.returncode == 1
     why = await shell("why", "last")
@@ -319,6 +320,7 @@ async def test_rerun_undo_why_and_prune_from_the_command_line(shell):
     rows = [line.split() for line in why.stdout.splitlines()]
     assert rows[0] == ["SUBJECT", "WHAT", "CHANGE"]
     assert {row[0] for row in rows[1:]} == {"pipeline", "settings", "sources"}
+    assert ["sources", "more.txt", "added"] in rows
     undone = await shell("undo", "last", "--yes")
     assert undone.returncode == 0, undone.stderr
     assert "↺ a/s  back to 1" in undone.stderr
