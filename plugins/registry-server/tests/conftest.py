@@ -62,7 +62,7 @@ async def start(tmp_path: Path) -> AsyncIterator[StartRegistry]:
 
         async def start(**settings: Any) -> Api:
             host = FakeHost(root=tmp_path, nursery=nursery)
-            config = RegistryServerConfig(**{"listen": "127.0.0.1:0", **settings})
+            config = RegistryServerConfig(**{"listen": "127.0.0.1:0", "drain_s": 0.1, **settings})
             address = await nursery.start(serve_registry, config, host)
             return Api(address, tmp_path / "state" / "registry")
 

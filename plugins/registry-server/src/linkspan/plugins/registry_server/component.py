@@ -31,7 +31,8 @@ async def serve_registry(
     Raises:
         Conflict: code ``port_taken``.
         InvalidArgument: The address is not of this machine.
-    If cancelled: connections are closed; what had been answered with 201 is on disk.
+    If cancelled: nobody new is let in, and requests in flight have ``drain_s`` to end; what had been
+        answered with 201 is on disk.
     """
     if not config.listen:
         task_status.started("")

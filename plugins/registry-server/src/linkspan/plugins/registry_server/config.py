@@ -44,6 +44,7 @@ class RegistryServerConfig:
         upload_expiry_s: An upload without news for this long is forgotten.
         head_timeout_s: How long a client may take for the head of a request.
         idle_timeout_s: How long a connection may rest between requests, and a body or an answer stall.
+        drain_s: How long requests in flight may take to end when the daemon stops.
         max_connections: More clients than this are told to come back (503).
     """
 
@@ -53,6 +54,7 @@ class RegistryServerConfig:
     upload_expiry_s: float = attrs.field(default=3600.0, validator=attrs.validators.gt(0.0))
     head_timeout_s: float = attrs.field(default=10.0, validator=attrs.validators.gt(0.0))
     idle_timeout_s: float = attrs.field(default=60.0, validator=attrs.validators.gt(0.0))
+    drain_s: float = attrs.field(default=10.0, validator=attrs.validators.ge(0.0))
     max_connections: int = attrs.field(default=256, validator=attrs.validators.ge(1))
 
     @listen.validator

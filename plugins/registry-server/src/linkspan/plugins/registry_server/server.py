@@ -2,13 +2,14 @@
 
 Rules: a client gets ``head_timeout_s`` for a head, and must send or take at least 64 KiB (or all
 that is left) in every ``idle_timeout_s``; beyond ``max_connections`` the answer is 503. So a slow
-client holds one connection for a bounded time, and never a thread.
+client holds one connection for a bounded time, and never a thread. When serving ends, requests in flight
+have ``drain_s`` to end, too.
 """
 
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -312,10 +313,43 @@ class Server:
         self._config = config
         self._in_thread = in_thread
         self._connections = 0
+        self._stopping = trio.Event()
+        self._between_requests: set[trio.CancelScope] = set()
 
     async def serve(self, listeners: list[trio.SocketListener]) -> None:
-        """Accept until cancelled."""
-        await trio.serve_listeners(self._serve_one, listeners)
+        """Accept until cancelled; the listeners are closed then.
+
+        If cancelled: connections that rest are closed at once, the others after the answer to the request
+        that is under way, and all after ``drain_s``.
+        """
+        async with trio.open_nursery() as nursery:
+            connections = await nursery.start(self._hold_connections)
+            try:
+                await trio.serve_listeners(self._serve_one, listeners, handler_nursery=connections)
+            finally:
+                self._stopping.set()
+                for scope in self._between_requests:
+                    scope.cancel()
+
+    async def _hold_connections(self, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        """Keep a nursery that outlives a cancellation for as long as requests may take to end."""
+        with trio.CancelScope(shield=True) as scope:
+            async with trio.open_nursery() as connections:
+                task_status.started(connections)
+                await self._stopping.wait()
+                scope.deadline = trio.current_time() + self._config.drain_s
+        if scope.cancelled_caught:
+            log.warning("requests were cut off: they took too long to end")
+
+    @contextlib.contextmanager
+    def _between(self) -> Iterator[None]:
+        """Between requests a connection may be closed."""
+        with trio.CancelScope() as scope:
+            self._between_requests.add(scope)
+            try:
+                yield
+            finally:
+                self._between_requests.discard(scope)
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         async with self._counted() as admitted:
@@ -340,9 +374,11 @@ class Server:
             self._connections -= 1
 
     async def _converse(self, connection: _Connection) -> None:
-        while True:
+        while not self._stopping.is_set():
+            head = None
             try:
-                head = await connection.next_head()
+                with self._between():
+                    head = await connection.next_head()
             except RefusalError as error:
                 head = Head(method="GET", path="", query={}, query_all=(), headers={})
                 if connection.can_answer:
@@ -353,6 +389,8 @@ class Server:
             again = await self._answer(connection, Exchange(connection, head))
             if not again or not await connection.finish():
                 break
+        else:
+            return
         await connection.linger()
 
     async def _answer(self, connection: _Connection, exchange: Exchange) -> bool:
