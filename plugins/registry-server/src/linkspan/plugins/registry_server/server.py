@@ -313,7 +313,8 @@ class Server:
         self._config = config
         self._in_thread = in_thread
         self._connections = 0
-        self._stopping = trio.Event()
+        self._stopping = False
+        self._alive: set[trio.CancelScope] = set()
         self._between_requests: set[trio.CancelScope] = set()
 
     async def serve(self, listeners: list[trio.SocketListener]) -> None:
@@ -323,23 +324,30 @@ class Server:
         that is under way, and all after ``drain_s``.
         """
         async with trio.open_nursery() as nursery:
-            connections = await nursery.start(self._hold_connections)
-            try:
-                await trio.serve_listeners(self._serve_one, listeners, handler_nursery=connections)
-            finally:
-                self._stopping.set()
-                for scope in self._between_requests:
-                    scope.cancel()
+            nursery.start_soon(self._stop_when_cancelled)
+            await trio.serve_listeners(self._serve_one, listeners)
 
-    async def _hold_connections(self, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-        """Keep a nursery that outlives a cancellation for as long as requests may take to end."""
-        with trio.CancelScope(shield=True) as scope:
-            async with trio.open_nursery() as connections:
-                task_status.started(connections)
-                await self._stopping.wait()
+    async def _stop_when_cancelled(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._stopping = True
+            for scope in self._between_requests:
+                scope.cancel()
+            for scope in self._alive:
                 scope.deadline = trio.current_time() + self._config.drain_s
+
+    @contextlib.contextmanager
+    def _draining(self) -> Iterator[None]:
+        """What goes on when serving is cancelled, but not for ever."""
+        with trio.CancelScope(shield=True) as scope:
+            self._alive.add(scope)
+            try:
+                yield
+            finally:
+                self._alive.discard(scope)
         if scope.cancelled_caught:
-            log.warning("requests were cut off: they took too long to end")
+            log.warning("a request was cut off: it took too long to end")
 
     @contextlib.contextmanager
     def _between(self) -> Iterator[None]:
@@ -355,7 +363,8 @@ class Server:
         async with self._counted() as admitted:
             try:
                 if admitted:
-                    await self._converse(_Connection(stream, self._config, self._in_thread))
+                    with self._draining():
+                        await self._converse(_Connection(stream, self._config, self._in_thread))
                 else:
                     with trio.move_on_after(1.0):
                         await stream.send_all(_BUSY)
@@ -374,7 +383,7 @@ class Server:
             self._connections -= 1
 
     async def _converse(self, connection: _Connection) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping:
             head = None
             try:
                 with self._between():
