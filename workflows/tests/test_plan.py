@@ -13,6 +13,7 @@ from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.model.step import StepChange, StepPlan
 from linkspan.sdk.testing.fakes.registry import FakeRegistry
 from linkspan.sdk.testing.fakes.secrets import FakeSecrets
+from linkspan.workflows.calling import PluginCalls
 from linkspan.workflows.check import check
 from linkspan.workflows.creating import InvalidPipeline, NewRun
 from linkspan.workflows.planning import Planner
@@ -79,6 +80,7 @@ class Desk:
     host: object
     roll: Roll
     workspace: object
+    calls: PluginCalls
 
     async def plan(self, text, **inputs):
         whole = f"linkspan: v1\ndefaults: {{image: img}}\n{text}"
@@ -91,7 +93,7 @@ class Desk:
             git={"sha": "abc", "short_sha": "a", "branch": "main", "tag": "", "dirty": False},
             digest="sha256:1",
         )
-        return await Planner(self.host, VERBS, checked, circumstances).plan()
+        return await Planner(self.host, VERBS, checked, circumstances, self.calls).plan()
 
 
 @pytest.fixture
@@ -100,7 +102,8 @@ def desk(bench):
     bench.host.drivers["step", "roll"] = roll
     bench.host.drivers["registry", ""] = FakeRegistry()
     bench.host.drivers["secrets", "vault"] = FakeSecrets({"HAVE": "x"})
-    return Desk(bench.host, roll, bench.sources)
+    calls = PluginCalls(nursery=bench.host.nursery, say=print)
+    return Desk(bench.host, roll, bench.sources, calls)
 
 
 def shown(plan):
@@ -221,7 +224,7 @@ async def test_where_images_are_pushed_to_must_let_us(desk):
     about = Circumstances(workspace=desk.workspace, given={}, inputs={}, git={}, digest="")
 
     async def problems():
-        plan = await Planner(desk.host, verbs, checked, about).plan()
+        plan = await Planner(desk.host, verbs, checked, about, desk.calls).plan()
         return [p.headline for p in plan.problems if "registry" in p.headline]
 
     assert await problems() == [

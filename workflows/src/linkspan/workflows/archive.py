@@ -81,7 +81,7 @@ class Archive:
         """
         states = {**self.ended, **active}
         if ref == "last" and states:
-            return max(states, key=lambda run_id: states[run_id].created_at)
+            return max(states, key=lambda run_id: states[run_id].order)
         if ref in states:
             return ref
         found = sorted(run_id for run_id in states if run_id.startswith(ref)) if ref else []
@@ -93,12 +93,12 @@ class Archive:
             )
         return found[0]
 
-    def green(self, workflow: str, *, before: str = "") -> RunState | None:
+    def green(self, workflow: str, *, before: RunState | None = None) -> RunState | None:
         """The last run of a pipeline that succeeded; None if there is none.
 
         Args:
             workflow: The pipeline's name.
-            before: Only runs made before this time; empty for all.
+            before: Only runs made before this one; None for all.
         """
         found = [
             state
@@ -106,9 +106,9 @@ class Archive:
             if state.workflow == workflow
             and state.result in GOOD
             and not state.created.get("only")
-            and (not before or state.created_at < before)
+            and (before is None or state.order < before.order)
         ]
-        return max(found, key=lambda state: state.created_at, default=None)
+        return max(found, key=lambda state: state.order, default=None)
 
     def log_files(
         self, state: RunState, job: str = "", step: str = ""
@@ -141,7 +141,7 @@ class Archive:
             before: Only runs whose last record is older than this time; empty for all.
         """
         done = [run_id for run_id, state in self.ended.items() if not state.suspended]
-        done.sort(key=lambda run_id: self.ended[run_id].created_at)
+        done.sort(key=lambda run_id: self.ended[run_id].order)
         candidates = done[: max(0, len(done) - keep)]
         return [r for r in candidates if not before or self.ended[r].updated_at < before]
 
@@ -158,7 +158,7 @@ class Archive:
         for job in (self.folder / run_id / "jobs").iterdir():
             remove_tree(job / "workspace")
         good = [each for each, state in self.ended.items() if state.result in GOOD]
-        good.sort(key=lambda each: self.ended[each].created_at)
+        good.sort(key=lambda each: self.ended[each].order)
         for each in good[: max(0, len(good) - keep_sources)]:
             remove_tree(self.folder / each / "source")
 

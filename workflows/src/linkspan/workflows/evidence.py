@@ -1,13 +1,16 @@
 """What is put before a person who decides: the plan of what comes after, and the tests so far."""
 
+import logging
 from collections.abc import Iterator, Mapping
 
 import attrs
+import trio
 
 from linkspan.sdk.drivers.step import Step as StepDriver
-from linkspan.sdk.errors import LinkspanError
+from linkspan.sdk.errors import LinkspanError, Timeout
 from linkspan.sdk.model.step import Question, StepIntent
 from linkspan.workflows.approvals import tests_of
+from linkspan.workflows.calling import PLAN_LIMIT_S, PluginCalls
 from linkspan.workflows.expressions import EvaluationFailed, Scope
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.model import Step
@@ -15,6 +18,8 @@ from linkspan.workflows.running import Run
 from linkspan.workflows.settings import typed_settings
 from linkspan.workflows.units import Unit
 from linkspan.workflows.values import resolve
+
+log = logging.getLogger(__name__)
 
 
 async def evidence(
@@ -67,16 +72,22 @@ async def _changes(run: Run, unit: Unit, step: Step, scope: Scope) -> list[Mappi
     seen = attrs.evolve(scope, contexts=contexts)
     settings = typed_settings(verb, step.settings, resolve(dict(step.settings), seen))
     driver: StepDriver[object] = run.host.driver("step", step.verb)
-    planned = await driver.plan(
-        StepIntent(
-            run_id=run.id,
-            job=unit.id,
-            step=step.id,
-            attempt=1,
-            verb=step.verb,
-            settings=settings,
-            workspace=run.folder / "source",
-            use=unit.frame.use,
-        )
+    intent = StepIntent(
+        run_id=run.id,
+        job=unit.id,
+        step=step.id,
+        attempt=1,
+        verb=step.verb,
+        settings=settings,
+        workspace=run.folder / "source",
+        use=unit.frame.use,
     )
+    calls = PluginCalls(nursery=run.nursery, say=log.warning)
+    try:
+        with trio.fail_after(PLAN_LIMIT_S):
+            planned = await calls(lambda: driver.plan(intent))
+    except trio.TooSlowError:
+        raise Timeout(
+            f"`{step.verb}` did not say within {PLAN_LIMIT_S:g}s what it would change"
+        ) from None
     return [attrs.asdict(change) for change in planned.changes]

@@ -182,9 +182,14 @@ class Journal:
         """
         if self._broken is not None:
             raise _translated(self._broken, self.path) from self._broken
-        self.count += 1
-        record = {"n": self.count, "t": now(), "kind": kind, **data}
-        line, self._seed = encode(record, self._seed)
+        record = {"n": self.count + 1, "t": now(), "kind": kind, **data}
+        try:
+            line, seed = encode(record, self._seed)
+        except UnicodeEncodeError:
+            record = _encodable(record)
+            line, seed = encode(record, self._seed)
+        # Only now: a record that cannot be written leaves no gap.
+        self.count, self._seed = self.count + 1, seed
         if sync or len(line) > _AT_ONCE or self._lock.locked() or self._pending.lines:
             await self._with_others(line, record, sync=sync)
             return record
@@ -266,6 +271,19 @@ def read(path: Path) -> list[Record]:
         DataLoss: It is damaged in the middle.
     """
     return decode(path.read_bytes(), str(path))[0]
+
+
+def _encodable(value: Json) -> Json:
+    """The same without halves of surrogate pairs, which stand for bytes that are no UTF-8."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case Mapping():
+            return {_encodable(key): _encodable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_encodable(item) for item in value]
+        case _:
+            return value
 
 
 def _sync_folder(folder: Path) -> None:

@@ -160,8 +160,8 @@ class RunManager:
     def list_runs(self) -> list[dict[str, Json]]:
         """One row a run, newest first."""
         ids = {*self.archive.ended, *self._active}
-        rows = [self._state(run_id).summary(active=run_id in self._active) for run_id in ids]
-        return sorted(rows, key=lambda row: (row["created_at"], row["id"]), reverse=True)
+        newest = sorted(ids, key=lambda run_id: (self._state(run_id).order, run_id), reverse=True)
+        return [self._state(run_id).summary(active=run_id in self._active) for run_id in newest]
 
     def inspect(self, ref: str) -> dict[str, Json]:
         """A run with its jobs and steps.
@@ -210,7 +210,7 @@ class RunManager:
         """
         run_id = self._ended_run(ref)
         state = self.archive.ended[run_id]
-        green = self.archive.green(state.workflow, before=state.created_at)
+        green = self.archive.green(state.workflow, before=state)
         if green is None:
             raise NotFound(
                 f"no run of '{state.workflow}' has succeeded before run {run_id}",
@@ -256,12 +256,12 @@ class RunManager:
                 code="not_manual",
             )
         inputs = read_inputs(workflow, new.inputs)
-        await refuse_if_moved(self._host, self._verbs, new)
+        await refuse_if_moved(self._host, self._verbs, new, self._nursery)
         return await self._make(workflow, new, inputs)
 
     async def plan(self, new: NewRun) -> dict[str, Json]:
         """Say what a run would do; see ``plan_run``."""
-        return await plan_run(self._host, self._verbs, new)
+        return await plan_run(self._host, self._verbs, new, self._nursery)
 
     async def rerun(self, ref: str, wish: Rerun) -> dict[str, Json]:
         """Start a new run of what an old one did: all of it, or what failed, or from some step on.
@@ -319,6 +319,7 @@ class RunManager:
         self._refuse_conflict(workflow, new, inputs)
         run_id = self.archive.new_id(self._active)
         created = {**creation(run_id, workflow, new, self._verbs), "inputs": dict(inputs)}
+        created["serial"] = self._next_serial()
         records = [] if kept is None else kept.records
         if new.only:
             records = again.only(new.only, created["jobs"], self.archive.green(workflow.name))
@@ -343,6 +344,10 @@ class RunManager:
         folder = folder.rename(self._folder / run_id)
         self._start(self._run(workflow, folder, recorder))
         return recorder.state.summary(active=True)
+
+    def _next_serial(self) -> int:
+        ids = (*self.archive.ended, *self._active)
+        return max((self._state(run_id).order[0] for run_id in ids), default=0) + 1
 
     def _refuse_conflict(self, workflow: Workflow, new: NewRun, inputs: Mapping[str, Json]) -> None:
         """``on-conflict: reject``.
@@ -637,7 +642,7 @@ class RunManager:
                 self._nursery.start_soon(self._cancel_quietly, run.id, run_id)
 
     def _newer(self, run_id: str, other: str) -> bool:
-        return self._state(run_id).created_at > self._state(other).created_at
+        return self._state(run_id).order > self._state(other).order
 
     async def _cancel_quietly(self, run_id: str, by: str) -> None:
         try:

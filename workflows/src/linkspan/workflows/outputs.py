@@ -1,6 +1,6 @@
-"""What a script writes to ``$LINKSPAN_OUTPUT``.
+"""What a step gives to others: what its script writes to ``$LINKSPAN_OUTPUT``, or what its plugin returns.
 
-One output a line, ``name=value``; or, for text of several lines::
+A script writes one output a line, ``name=value``; or, for text of several lines::
 
     notes<<END
     first
@@ -8,11 +8,13 @@ One output a line, ``name=value``; or, for text of several lines::
     END
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from linkspan.sdk.errors import InvalidArgument, TooLarge
+from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.reader import NAME
 
 MAX_BYTES: Final = 1024 * 1024
@@ -84,3 +86,47 @@ def _document(lines: Iterator[tuple[int, str]], mark: str, number: int) -> str:
         f"line {number} of $LINKSPAN_OUTPUT begins a text that does not end with '{mark}'",
         code="output",
     )
+
+
+def plain_outputs(outputs: Mapping[str, Json], declared: Collection[str]) -> dict[str, Json]:
+    """Outputs of a plugin as its manifest promises them, and as the journal can keep them.
+
+    Raises:
+        InvalidArgument: It gave one that its manifest does not name, or that is no JSON value; code
+            ``output``.
+        TooLarge: More than 1 MiB.
+    """
+    unknown = [name for name in outputs if name not in declared]
+    if unknown:
+        raise InvalidArgument(
+            f"the plugin gave an output '{unknown[0]}' that its manifest does not name",
+            code="output",
+        )
+    for name, value in outputs.items():
+        check_recordable(value, f"the output '{name}'")
+    return dict(outputs)
+
+
+def check_recordable(value: Json, what: str) -> None:
+    """Refuse what a plugin gives if the journal could not keep it.
+
+    Args:
+        value: What it is.
+        what: For the message: ``the output 'id'``.
+
+    Raises:
+        InvalidArgument: It is no JSON value; code ``output``.
+        TooLarge: More than 1 MiB as JSON.
+    """
+    try:
+        size = len(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidArgument(
+            f"the plugin gave something as {what} that is no JSON value: {error}", code="output"
+        ) from error
+    if size > MAX_BYTES:
+        raise TooLarge(
+            f"the plugin gave {size} bytes as {what}; {MAX_BYTES} are kept",
+            code="output",
+            help="a result of this size belongs in a file of the workspace",
+        )

@@ -28,6 +28,8 @@ from linkspan.workflows.units import Frame, Unit
 from linkspan.workflows.values import Expression, resolve_texts
 from linkspan.workflows.verbs import Verbs
 
+OOM: Final = "oom"
+"""The code and the cause of what was killed because it had no memory left."""
 EMPTY_GIT: Final[Mapping[str, Json]] = {
     "sha": "",
     "short_sha": "",
@@ -68,6 +70,8 @@ def fault_of(error: Exception) -> Fault:
         cause = "timeout"
     elif isinstance(error, Unavailable):
         cause = "network"
+    elif error.code == OOM:
+        cause = OOM
     notes = getattr(error, "__notes__", [])
     message = "\n".join([error.message, *notes])
     return Fault(message=message, code=error.code, help=error.help, cause=cause)

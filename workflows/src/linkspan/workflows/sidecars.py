@@ -194,6 +194,8 @@ class Sidecars:
                 health = now.state.health
                 if now.state.status in (ContainerStatus.EXITED, ContainerStatus.DEAD):
                     reason = f"ended with exit code {now.state.exit_code}"
+                    if now.state.oom_killed:
+                        reason = "was killed: out of memory"
                     raise await self._failed(service, container, reason)
                 if health is not None and health.status is HealthStatus.UNHEALTHY:
                     raise await self._failed(service, container, "is unhealthy")

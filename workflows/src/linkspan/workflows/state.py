@@ -307,6 +307,11 @@ class RunState:
             "jobs": [job.as_json() for job in self.jobs.values()],
         }
 
+    @property
+    def order(self) -> tuple[int, str]:
+        """Greater for a run that was made later, whatever the clock said then."""
+        return int(self.created.get("serial", 0)), self.created_at
+
     def summary(self, *, active: bool) -> dict[str, Any]:
         """One row of ``workflow ls``."""
         return {

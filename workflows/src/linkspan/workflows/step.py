@@ -8,14 +8,14 @@ by a crash; ``settle`` asks its driver what became of it.
 import json
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
 import trio
 
 from linkspan.sdk.drivers.step import NeedsDecision, Step as StepDriver
-from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
+from linkspan.sdk.errors import LinkspanError, NotFound
 from linkspan.sdk.model.step import (
     JOB_LABEL,
     RUN_LABEL,
@@ -27,6 +27,7 @@ from linkspan.sdk.model.step import (
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.workflows.approvals import PAUSED, outputs_of, pause_question, record_of
 from linkspan.workflows.breakpoints import When, stops
+from linkspan.workflows.calling import PluginCalls
 from linkspan.workflows.concealing import conceal_env, conceal_settings
 from linkspan.workflows.containers import Script, run_script
 from linkspan.workflows.evidence import evidence
@@ -38,7 +39,7 @@ from linkspan.workflows.journal import JournalFailed
 from linkspan.workflows.masking import MASK
 from linkspan.workflows.memo import Memo
 from linkspan.workflows.model import OnFailure, Retry, Step
-from linkspan.workflows.outputs import read_outputs
+from linkspan.workflows.outputs import check_recordable, plain_outputs, read_outputs
 from linkspan.workflows.place import Place, StepsSeen
 from linkspan.workflows.run_functions import RunFunctions
 from linkspan.workflows.running import Fault, Run, fault_of, truth
@@ -62,6 +63,8 @@ log = logging.getLogger(__name__)
 _NOTHING: Final = Scope(contexts={})
 """What values without expressions see."""
 
+_OBSERVE_LIMIT_S: Final = 120.0
+"""For a plugin that is asked what became of a step, where the step has no timeout."""
 SUSPENDED: Final = "suspended"
 """What a job or step says instead of a result while a person decides."""
 
@@ -118,6 +121,12 @@ class StepRunner:
         path = place.folder / f"{step.id}.log"
         self.log = StepLog(path, self._on_line, run.recorder.masks, run.logs)
         self._secret_env = place.secret_env
+        self._calls = PluginCalls(
+            nursery=run.nursery,
+            say=lambda text: self.log.add(text),
+            grace_s=step.grace_s,
+            on_stop=run.control.add_grace,
+        )
 
     def _on_line(self, stream: str, line: str) -> None:
         self.run.recorder.tell("log", job=self.job.id, step=self.step.id, stream=stream, line=line)
@@ -222,6 +231,7 @@ class StepRunner:
             return await self._held_tries()
         finally:
             self.log.end()
+            self.log.close()
 
     async def stopped(self, result: str, why: str) -> None:
         """Note that the step was stopped while it ran. Cannot be cancelled."""
@@ -410,7 +420,8 @@ class StepRunner:
         settings = self._settings(verb, self.step.settings)
         record = {"step": self.step.id, "try": 1, "verb": verb.name, "undo": {}}
         try:
-            seen = await self._driver().observe(self._intent({**record, "settings": settings}))
+            driver, intent = self._driver(), self._intent({**record, "settings": settings})
+            seen = await self._calls(lambda: driver.observe(intent))
         except LinkspanError:
             return False
         return seen.applied
@@ -440,7 +451,7 @@ class StepRunner:
     def _retry_delay(self, number: int, fault: Fault) -> float | None:
         """Seconds until the next try; None if there is none."""
         retry = self.step.retry
-        if number > retry.max or not self._worth_another(fault, retry):
+        if number > retry.max or self._calls.left or not self._worth_another(fault, retry):
             return None
         delay = min(retry.max_delay_s, retry.backoff_s * retry.factor ** (number - 1))
         # Jitter keeps clients that failed together from coming back together; nothing secret here.
@@ -459,11 +470,11 @@ class StepRunner:
             return await self._work(number), started
         with trio.move_on_after(limit):
             return await self._work(number), started
-        fault = Fault(
-            message=f"it took longer than its timeout of {limit:g}s",
-            code="timeout",
-            cause="timeout",
-        )
+        message, cause = f"it took longer than its timeout of {limit:g}s", "timeout"
+        if self._calls.left:
+            # Not tried again: two of it at once are worse than none.
+            message, cause = f"{message}, and its plugin does not stop", ""
+        fault = Fault(message=message, code="timeout", cause=cause)
         return _Outcome(fault=fault, result="timed-out"), started
 
     async def _work(self, number: int) -> _Outcome:
@@ -624,7 +635,9 @@ class StepRunner:
         settings = self._settings(verb, self.step.settings)
         driver = self._driver()
         before = {"step": self.step.id, "try": number, "verb": verb.name, "undo": {}}
-        planned = await driver.plan(self._intent({**before, "settings": settings}))
+        wish = self._intent({**before, "settings": settings})
+        planned = await self._calls(lambda: driver.plan(wish))
+        check_recordable(dict(planned.undo), "what it needs to undo it")
         # The first try saw the world before any change; a later one sees what a failed try left.
         earlier = self._unspent_undo()
         record: dict[str, Json] = {
@@ -642,12 +655,12 @@ class StepRunner:
             "linkspan_before_step", self._intent({"step": self.step.id, **record})
         )
         try:
-            outputs = await driver.apply(intent, context)
+            outputs = await self._calls(lambda: driver.apply(intent, context))
         except Exception:
             hooks.tell("linkspan_step_finished", intent=intent, result="failed")
             raise
         hooks.tell("linkspan_step_finished", intent=intent, result="success")
-        return _Outcome(outputs=_plain(outputs, verb.manifest.outputs))
+        return _Outcome(outputs=plain_outputs(outputs, verb.manifest.outputs))
 
     def _way_back(self, planned: Mapping[str, Json]) -> dict[str, Json]:
         """What the intent says about taking it back: the step's own ``undo``, or its verb's."""
@@ -679,6 +692,9 @@ class StepRunner:
         intent = state.intent
         if intent is None or not intent["undo"] or state.undone:
             return
+        if self._calls.left:
+            self.log.add("not rolled back: its plugin may still be at work")
+            return
         context = _Context(self.log, self._progress, self._secrets)
         await undo_step(self.run, self.job.id, state, context, because_of=self.step.id)
 
@@ -693,12 +709,19 @@ class StepRunner:
         outputs: Mapping[str, Json] = {}
         if self.step.verb and record["verb"] == self.step.verb:
             try:
-                seen = await self._driver().observe(self._intent(self._unmasked(record)))
+                driver, intent = self._driver(), self._intent(self._unmasked(record))
+                with trio.fail_after(self.step.timeout_s or _OBSERVE_LIMIT_S):
+                    seen = await self._calls(lambda: driver.observe(intent))
                 verb = self.run.verbs[self.step.verb]
                 applied, detail = seen.applied, seen.detail
-                outputs = _plain(seen.outputs, verb.manifest.outputs)
+                outputs = plain_outputs(seen.outputs, verb.manifest.outputs)
             except LinkspanError as error:
                 detail = f"cannot be observed ({error.message}); done again"
+            except trio.TooSlowError:
+                detail = "cannot be observed (its plugin does not answer); done again"
+            except Exception as error:
+                log.exception("observe failed", extra={"run": self.run.id, "step": self.step.id})
+                detail = f"cannot be observed ({fault_of(error).message}); done again"
         self.log.add(f"after an interruption: {'done' if applied else 'not done'}: {detail}")
         await self._write("step-settled", applied=applied, outputs=dict(outputs), detail=detail)
         return applied
@@ -713,18 +736,3 @@ class StepRunner:
 
 def _change(change: StepChange) -> dict[str, Json]:
     return {"action": change.action, "what": change.what, "detail": change.detail}
-
-
-def _plain(outputs: Mapping[str, Json], declared: Sequence[str]) -> dict[str, Json]:
-    """Outputs as the manifest promises them.
-
-    Raises:
-        InvalidArgument: The driver gave one that its manifest does not name.
-    """
-    unknown = [name for name in outputs if name not in declared]
-    if unknown:
-        raise InvalidArgument(
-            f"the plugin gave an output '{unknown[0]}' that its manifest does not name",
-            code="output",
-        )
-    return dict(outputs)

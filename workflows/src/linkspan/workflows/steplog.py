@@ -115,12 +115,18 @@ class StepLog:
         self._faulty = False
         self._buffer: list[str] = []
         self._size = 0
+        self._closed = False
         self._text = ""
         self._partial: dict[StreamKind, str] = {}
         self._decoders: dict[StreamKind, codecs.IncrementalDecoder] = {}
 
     def add(self, text: str, stream: str = "-") -> None:
         """Add one line, or several; does not block."""
+        if self._closed:
+            return
+        if not text.isascii():
+            # What stands for a byte that is no UTF-8, as in the name of a file, can be in no log.
+            text = text.encode("utf-8", "replace").decode()
         for line in self._masks.mask(text).splitlines() or [""]:
             for start in range(0, len(line) or 1, MAX_LINE):
                 self._add(line[start : start + MAX_LINE], stream)
@@ -182,6 +188,10 @@ class StepLog:
         self._partial.clear()
         if self._text:
             self.add_text("\n")
+
+    def close(self) -> None:
+        """Take nothing more: whoever was left behind may go on talking."""
+        self._closed = True
 
     async def flush(self) -> None:
         """Write what was added. If cancelled: it is written all the same."""

@@ -9,6 +9,7 @@ import attrs
 from linkspan.sdk.drivers.step import Step as StepDriver, StepContext
 from linkspan.sdk.errors import Conflict, LinkspanError
 from linkspan.sdk.model.step import StepIntent
+from linkspan.workflows.calling import PluginCalls
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.running import Fault, Run, fault_of
 from linkspan.workflows.state import JobState, RunState, StepState
@@ -81,16 +82,18 @@ async def undo_step(
 
 async def _take_back(run: Run, record: Mapping[str, Json], context: StepContext) -> str:
     """Do what an intent says about the way back; what the driver says to that."""
+    calls = PluginCalls(nursery=run.nursery, say=context.log, on_stop=run.control.add_grace)
     if record.get("undo_by") != "step":
         driver: StepDriver[object] = run.host.driver("step", record["verb"])
-        done = await driver.undo(intent_of(run, record), context)
+        done = await calls(lambda: driver.undo(intent_of(run, record), context))
         return str(done.get("detail", ""))
     verb = record["undo"]["uses"]
     own: StepDriver[object] = run.host.driver("step", verb)
     fields = {**record, "verb": verb, "settings": record["undo"]["with"], "undo": {}}
     intent = intent_of(run, fields)
-    planned = await own.plan(intent)
-    await own.apply(intent_of(run, {**fields, "undo": dict(planned.undo)}), context)
+    planned = await calls(lambda: own.plan(intent))
+    ready = intent_of(run, {**fields, "undo": dict(planned.undo)})
+    await calls(lambda: own.apply(ready, context))
     changes = ", ".join(f"{change.what} {change.detail}" for change in planned.changes)
     return f"{verb}: {changes}" if changes else verb
 

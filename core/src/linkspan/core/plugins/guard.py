@@ -1,7 +1,8 @@
 """A proxy around a driver: whatever it raises outside its contract becomes a DriverFault.
 
-The engine sees LinkspanErrors only, and every fault names the plugin, its version and the operation.
-Cancellation, KeyboardInterrupt and other BaseExceptions pass untouched.
+The engine sees LinkspanErrors only, and every fault names the plugin, its version and the operation;
+``sys.exit`` in a plugin is one, too. Cancellation, KeyboardInterrupt and other BaseExceptions pass
+untouched.
 """
 
 import errno
@@ -41,7 +42,7 @@ class _Owner:
     role: str
     stats: CallStats
 
-    def fault(self, operation: str, exc: Exception) -> LinkspanError:
+    def fault(self, operation: str, exc: Exception | SystemExit) -> LinkspanError:
         """What to raise for an exception; the exception itself if it is within the contract."""
         if isinstance(exc, LinkspanError):
             return exc
@@ -66,7 +67,7 @@ class _Owner:
         )
 
 
-def _only_error(exc: Exception) -> LinkspanError | None:
+def _only_error(exc: BaseException) -> LinkspanError | None:
     """The LinkspanError inside a group of one, which a nursery makes of it."""
     while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
@@ -98,7 +99,7 @@ class _Guard:
             if hasattr(type(driver), name):  # a property that failed inside
                 raise owner.fault(name, AttributeError(name)) from None
             raise
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise owner.fault(name, exc) from exc
         if not inspect.isroutine(value):
             return value
@@ -172,7 +173,7 @@ def _wrap(method: Callable[..., Any], name: str, owner: _Owner) -> Callable[...,
                 return await method(*args, **kwargs)
             except LinkspanError:
                 raise
-            except Exception as exc:
+            except (Exception, SystemExit) as exc:
                 raise owner.fault(name, exc) from exc
 
         return call_async
@@ -184,7 +185,7 @@ def _wrap(method: Callable[..., Any], name: str, owner: _Owner) -> Callable[...,
             result = method(*args, **kwargs)
         except LinkspanError:
             raise
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise owner.fault(name, exc) from exc
         if hasattr(type(result), "__aenter__"):
             return _GuardedContext(result, name, owner)
@@ -202,7 +203,7 @@ async def _guard_awaitable(result: Any, name: str, owner: _Owner) -> object:
         return await result
     except LinkspanError:
         raise
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise owner.fault(name, exc) from exc
 
 
@@ -215,7 +216,7 @@ class _GuardedIterator(AsyncIterator[Any]):
             return await self._inner.__anext__()
         except (LinkspanError, StopAsyncIteration):
             raise
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise self._owner.fault(self._name, exc) from exc
 
     async def aclose(self) -> None:
@@ -237,7 +238,7 @@ class _GuardedContext(AbstractAsyncContextManager[Any, bool | None]):
             entered = await self._inner.__aenter__()
         except LinkspanError:
             raise
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise self._owner.fault(self._name, exc) from exc
         if hasattr(type(entered), "__anext__"):
             return _GuardedIterator(entered, self._name, self._owner)
@@ -253,7 +254,7 @@ class _GuardedContext(AbstractAsyncContextManager[Any, bool | None]):
             return await self._inner.__aexit__(exc_type, exc, traceback)
         except LinkspanError:
             raise
-        except Exception as raised:
+        except (Exception, SystemExit) as raised:
             if raised is exc or _holds(raised, exc):
                 raise
             raise self._owner.fault(self._name, raised) from raised

@@ -1,5 +1,6 @@
 """What a client asks: plan a run; or start one, but only as it was planned."""
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -7,6 +8,7 @@ import trio
 
 from linkspan.sdk.errors import Conflict
 from linkspan.sdk.host import Host
+from linkspan.workflows.calling import PluginCalls
 from linkspan.workflows.check import check
 from linkspan.workflows.choosing import check_choices
 from linkspan.workflows.creating import InvalidPipeline, NewRun, digest
@@ -16,6 +18,8 @@ from linkspan.workflows.inputs import read_inputs
 from linkspan.workflows.planning.document import check_document, differences
 from linkspan.workflows.planning.planner import Circumstances, Planner
 from linkspan.workflows.verbs import Verbs
+
+log = logging.getLogger(__name__)
 
 
 class StalePlan(Conflict):
@@ -31,13 +35,14 @@ class StalePlan(Conflict):
         )
 
 
-async def plan_run(host: Host, verbs: Verbs, new: NewRun) -> dict[str, Json]:
+async def plan_run(host: Host, verbs: Verbs, new: NewRun, nursery: trio.Nursery) -> dict[str, Json]:
     """Say what a run would do, and all that would make it fail; nothing is changed or kept.
 
     Raises:
         InvalidPipeline: It cannot be read at all.
         InvalidArgument: Inputs are wrong (code ``invalid_input``), or a choice of drivers (``invalid_use``).
     If cancelled: clean.
+    Plugins that hang are left behind in the nursery.
     """
     check_choices(new.use, verbs)
     look = partial(check, fetch=SentFiles(new.others), use=new.use)
@@ -53,15 +58,16 @@ async def plan_run(host: Host, verbs: Verbs, new: NewRun) -> dict[str, Json]:
         use=new.use,
         digest=digest(new.text, new.others),
     )
-    return (await Planner(host, verbs, checked, circumstances).plan()).as_json()
+    calls = PluginCalls(nursery=nursery, say=log.warning)
+    return (await Planner(host, verbs, checked, circumstances, calls).plan()).as_json()
 
 
-async def refuse_if_moved(host: Host, verbs: Verbs, new: NewRun) -> None:
+async def refuse_if_moved(host: Host, verbs: Verbs, new: NewRun, nursery: trio.Nursery) -> None:
     """Raise StalePlan unless a run would do what was planned; one without a plan may do anything."""
     if new.plan is None:
         return
     kept = check_document(new.plan)
-    now = await plan_run(host, verbs, new)
+    now = await plan_run(host, verbs, new, nursery)
     moved = list(differences(kept, now))
     moved += [problem["headline"] for problem in now["problems"]]
     if moved:

@@ -13,6 +13,7 @@ from linkspan.sdk.drivers.step import Step as StepDriver
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.step import StepIntent
+from linkspan.workflows.calling import PLAN_LIMIT_S, PluginCalls
 from linkspan.workflows.check import Checked
 from linkspan.workflows.choosing import not_open
 from linkspan.workflows.expressions import EvaluationFailed
@@ -37,7 +38,6 @@ PORTS: Final = "ports"
 """The setting, of any verb, whose entries publish ports of this machine."""
 PUSHES: Final = "push"
 """The verb whose images go to registries."""
-_PLAN_LIMIT_S: Final = 30.0
 
 
 @attrs.frozen(kw_only=True)
@@ -66,11 +66,17 @@ class Planner:
     """Makes one plan."""
 
     def __init__(
-        self, host: Host, verbs: Verbs, checked: Checked, circumstances: Circumstances
+        self,
+        host: Host,
+        verbs: Verbs,
+        checked: Checked,
+        circumstances: Circumstances,
+        calls: PluginCalls,
     ) -> None:
         """Make a planner for a pipeline that could be read, with whatever is wrong with it."""
         assert checked.workflow is not None
         self._host = host
+        self._calls = calls
         self._verbs = verbs
         self._checked = checked
         self._workflow: Workflow = checked.workflow
@@ -326,10 +332,10 @@ class Planner:
         )
         try:
             driver: StepDriver[object] = self._host.driver("step", step.verb)
-            with trio.fail_after(_PLAN_LIMIT_S):
-                found = await driver.plan(intent)
+            with trio.fail_after(PLAN_LIMIT_S):
+                found = await self._calls(lambda: driver.plan(intent))
         except trio.TooSlowError:
-            words = f"`{step.verb}` did not say within {_PLAN_LIMIT_S:g}s what it would change"
+            words = f"`{step.verb}` did not say within {PLAN_LIMIT_S:g}s what it would change"
             self._problem(workflow, job.file, words, step.verb_span or step.span)
             return planned
         except LinkspanError as error:

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,8 @@ from linkspan.workflows.verbs import Verbs
 
 log = logging.getLogger(__name__)
 
+_JUMP: Final = timedelta(hours=3)
+"""More than this between two looks: nobody kept time, or somebody has set the clock right."""
 _LOOK_AGAIN_S: Final = 20.0
 """How long a changed file may go unseen, and a clock that was set."""
 _FILE_LIMIT_BYTES: Final = 4 << 20
@@ -250,13 +252,17 @@ class Served:
     async def keep_time(self, manager: RunManager) -> None:
         """Start what is due, until cancelled.
 
-        What was due while nobody kept time is not made up for: a nightly job at noon is no help. A
-        clock that is set back starts nothing twice.
+        What was due while nobody kept time, or in the hours that a clock jumps over, is not made up for:
+        a nightly job at noon is no help. A clock that is set back a little starts nothing twice; one
+        that was wrong by hours is right from then on.
         """
         done_until = self.now()
         while True:
             pipelines = await self.pipelines()
-            now = max(self.now(), done_until)
+            now = self.now()
+            if abs(now - done_until) > _JUMP:
+                done_until = now
+            now = max(now, done_until)
             for pipeline, schedule in _schedules(pipelines):
                 due = next_due(schedule.fields, schedule.timezone, done_until)
                 if due is not None and due <= now:

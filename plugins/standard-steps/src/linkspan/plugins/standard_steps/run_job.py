@@ -16,6 +16,7 @@ from linkspan.sdk.model.container import (
     Container,
     ContainerSpec,
     ContainerStatus,
+    ExitStatus,
     Resources,
 )
 from linkspan.sdk.model.network import EndpointSpec
@@ -82,21 +83,29 @@ class RunJobStep(StandardStep):
             waiter = containers.waiter(container.id, "next-exit")
             await containers.start(container.id)
         streams = {kind: OutputLines(context.log) for kind in StreamKind}
-        code: int | None = None
+        end: ExitStatus | None = None
         with trio.move_on_after(settings["timeout"]):
             async with containers.logs(container.id, LogQuery(follow=True)) as records:
                 async for record in records:
                     streams[record.stream].feed(record.data)
-            code = (await waiter.result()).exit_code
+            end = await waiter.result()
         for stream in streams.values():
             stream.end()
-        if code is None:
+        if end is None:
             raise Timeout(f"{settings['image']} did not end within {settings['timeout']:g}s")
-        if code != 0:
+        if end.oom_killed:
+            raise CommandFailed(
+                f"{settings['image']} was killed: out of memory",
+                code="oom",
+                details={"exit_code": end.exit_code},
+                help="give it more: memory: 512Mi",
+            )
+        if end.exit_code != 0:
+            code = end.exit_code
             raise CommandFailed(
                 f"{settings['image']} ended with code {code}", details={"exit_code": code}
             )
-        return {"exit_code": code, "output": streams[StreamKind.STDOUT].text}
+        return {"exit_code": end.exit_code, "output": streams[StreamKind.STDOUT].text}
 
     async def _remove(self, ref: str) -> None:
         containers = self.host.engine.containers
