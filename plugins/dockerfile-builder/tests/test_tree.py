@@ -28,7 +28,7 @@ def test_a_file_that_did_not_change_is_not_read_again(tmp_path, settled, monkeyp
     (tmp_path / "a").write_text("one")
     memo = DigestMemo()
     first = digest(tmp_path, memo)
-    monkeypatch.setattr(FolderTree, "open", None)
+    monkeypatch.setattr(FolderTree, "_open_file", None)
     assert digest(tmp_path, memo) == first
 
 
@@ -46,7 +46,7 @@ def test_a_file_that_has_just_changed_is_not_remembered(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("one")
     memo = DigestMemo()
     digest(tmp_path, memo)
-    monkeypatch.setattr(FolderTree, "open", None)
+    monkeypatch.setattr(FolderTree, "_open_file", None)
     with pytest.raises(TypeError):
         digest(tmp_path, memo)
 

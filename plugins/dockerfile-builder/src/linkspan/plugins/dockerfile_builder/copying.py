@@ -13,6 +13,7 @@ from linkspan.plugins.dockerfile_builder.unpack import Unpacker, is_archive
 from linkspan.sdk.errors import DataLoss
 
 _SENDFILE_BYTES = 1 << 24
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @attrs.frozen(kw_only=True)
@@ -121,19 +122,25 @@ class Copier:
 
     def _write(self, node: Node, fd: int, parts: Parts, linked: dict[int, Parts]) -> None:
         """One entry that is no directory, into the open directory ``fd``."""
-        name = parts[-1]
-        self._target.make_way(fd, parts)
+        try:
+            self._make(node, fd, parts, linked)
+        except FileExistsError:
+            self._target.make_way(fd, parts)
+            self._make(node, fd, parts, linked)
         self._target.changed = True
+
+    def _make(self, node: Node, fd: int, parts: Parts, linked: dict[int, Parts]) -> None:
+        """As :meth:`_write`, where nothing stands. Raises FileExistsError."""
+        name = parts[-1]
         if node.kind == "file" and id(node) in linked:
             first = linked[id(node)]
             with self._target.folder(first[:-1]) as other:
                 os.link(first[-1], name, src_dir_fd=other, dst_dir_fd=fd, follow_symlinks=False)
             return
-        linked[id(node)] = parts
         owner = self._owner(node)
         if node.kind == "file":
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            out = os.open(name, flags, 0o600, dir_fd=fd)
+            out = os.open(name, _NEW_FILE, 0o600, dir_fd=fd)
+            linked[id(node)] = parts
             try:
                 if node.size:
                     copy_data(self._tree, node, out)

@@ -35,6 +35,7 @@ MAX_IGNORED_DEPTH = 128
 # One writev takes at most 1024 pieces (IOV_MAX).
 _BATCH_BYTES = 1 << 18
 _BATCH_PIECES = 1000
+_READ_BYTES = 1 << 20
 
 Parts = tuple[str, ...]
 
@@ -402,10 +403,15 @@ class FolderTree(Tree):
         self.ignore = ignore
         self._memo = memo
         self._linked: dict[tuple[int, int], Node] = {}
+        # The directory that was last read from, open: files are asked for one directory after the other.
+        # Whoever uses it takes it out, as stages read the same tree side by side in several threads.
+        self._last: list[tuple[Parts, int]] = []
         self.root = self._node((), os.fstat(self._fd))
 
     def close(self) -> None:
         """Let go of the folder; idempotent."""
+        while self._last:
+            os.close(self._last.pop()[1])
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -462,18 +468,46 @@ class FolderTree(Tree):
         # A left-out directory is entered where a `!` pattern may bring something back.
         return len(place) < MAX_IGNORED_DEPTH and not self.children(node)
 
+    def _open_file(self, place: Parts) -> int:
+        """Open a file; no link is followed on the way to it."""
+        folder, fd = self._folder(place[:-1])
+        try:
+            # O_NONBLOCK: should the file have become a fifo meanwhile, do not wait for a writer.
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(place[-1], flags, dir_fd=fd)
+        finally:
+            self._last.append((folder, fd))
+
+    def _folder(self, place: Parts) -> tuple[Parts, int]:
+        """A directory and its descriptor."""
+        while self._last:
+            try:
+                found = self._last.pop()
+            except IndexError:  # another thread was quicker
+                break
+            if found[0] == place:
+                return found
+            os.close(found[1])
+        with opened(self._fd, place, os.O_PATH | os.O_DIRECTORY) as fd:
+            return place, os.dup(fd)
+
     @contextlib.contextmanager
     def open(self, node: Node) -> Iterator[io.BufferedReader]:
         """The file itself."""
-        with self.data_range(node) as (fd, _), os.fdopen(os.dup(fd), "rb") as file:
+        assert isinstance(node.place, tuple)
+        with os.fdopen(self._open_file(node.place), "rb") as file:
             yield file
 
     def digest(self, node: Node) -> bytes:
         """sha256 of a file's data, read once as long as it does not change."""
         if node.digest is None:
-            with self.open(node) as file:
-                info = os.fstat(file.fileno())
-                node.digest = hashlib.file_digest(file, "sha256").digest()
+            assert isinstance(node.place, tuple)
+            fd = self._open_file(node.place)
+            try:
+                info = os.fstat(fd)
+                node.digest = _digest_of(fd, info.st_size)
+            finally:
+                os.close(fd)
             if self._memo:
                 self._memo.keep(info, node.digest)
         return node.digest
@@ -482,9 +516,20 @@ class FolderTree(Tree):
     def data_range(self, node: Node) -> Iterator[tuple[int, int]]:
         """The open file."""
         assert isinstance(node.place, tuple)
-        # O_NONBLOCK: should the file have become a fifo meanwhile, do not wait for a writer.
-        with opened(self._fd, node.place, os.O_RDONLY | os.O_NONBLOCK) as fd:
+        fd = self._open_file(node.place)
+        try:
             yield fd, 0
+        finally:
+            os.close(fd)
+
+
+def _digest_of(fd: int, size: int) -> bytes:
+    """sha256 of the first ``size`` bytes of a file, or of all that it has: what a copy takes of it."""
+    hasher = hashlib.sha256()
+    while size > 0 and (data := os.read(fd, min(size, _READ_BYTES))):
+        hasher.update(data)
+        size -= len(data)
+    return hasher.digest()
 
 
 def _xattrs(path: str) -> Mapping[str, bytes]:

@@ -5,6 +5,7 @@ Order: names by their bytes, in each folder the opaque marker, then whiteouts, t
 records only where ustar cannot say it. Times are cut to seconds; owners' names are left out.
 """
 
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -102,7 +103,9 @@ class TarWriter:
             status = os.lstat(path)
             if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
                 self._marker(prefix + b".wh." + name)
-            elif not stat.S_ISSOCK(status.st_mode) and not self._is_ignored(path, status):
+            elif not stat.S_ISSOCK(status.st_mode) and not (
+                self._ignore and self._is_ignored(path, status)
+            ):
                 found.append((path, status))
         return found
 
@@ -248,6 +251,15 @@ def block(
     """A ustar header (POSIX pax "ustar Interchange Format"); every value fits its field."""
     numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, mtime_s)
     head = name.ljust(100, b"\0") + numbers
+    tail, total = _tail(type_flag, link, device, prefix)
+    return b"%b%06o\0 %b" % (head, sum(head) + 8 * 32 + total, tail)
+
+
+@functools.lru_cache(64)
+def _tail(
+    type_flag: bytes, link: bytes, device: tuple[int, int], prefix: bytes
+) -> tuple[bytes, int]:
+    """What follows the checksum, which most entries of a layer have in common, and the sum of its bytes."""
     tail = b"".join(
         (
             type_flag,
@@ -259,8 +271,7 @@ def block(
             bytes(12),
         )
     )
-    total = sum(head) + 8 * 32 + sum(tail)
-    return head + b"%06o\0 " % total + tail
+    return tail, sum(tail)
 
 
 def pax_record(key: bytes, value: bytes) -> bytes:
