@@ -36,6 +36,7 @@ class Execs:
         self._sessions[session.id] = session
         self._drop_old()
         self._tell(f"exec_create: {' '.join(spec.command)}", container, execID=session.id)
+        self._drivers.runtime.expect_exec(container.id, _process(container, spec))
         return session
 
     def _drop_old(self) -> None:
@@ -65,17 +66,7 @@ class Execs:
         refuse_second_start(session)
         _refuse_unless_running(container)
         spec = session.spec
-        process = ProcessSpec(
-            args=spec.command,
-            env=(*container.env, *spec.env),
-            cwd=spec.working_dir or container.working_dir,
-            user=spec.user or container.user,
-            group_add=container.spec.group_add,
-            tty=spec.tty,
-            stdin=spec.attach_stdin,
-            privileged=spec.privileged,
-            console_size=spec.console_size,
-        )
+        process = _process(container, spec)
         self._sessions[exec_id] = attrs.evolve(session, running=True)
         code = 126
         try:
@@ -133,6 +124,20 @@ class _Noted(ExecProcess):
     async def wait(self) -> int:
         self.exit_code = await self._inner.wait()
         return self.exit_code
+
+
+def _process(container: Container, spec: ExecSpec) -> ProcessSpec:
+    return ProcessSpec(
+        args=spec.command,
+        env=(*container.env, *spec.env),
+        cwd=spec.working_dir or container.working_dir,
+        user=spec.user or container.user,
+        group_add=container.spec.group_add,
+        tty=spec.tty,
+        stdin=spec.attach_stdin,
+        privileged=spec.privileged,
+        console_size=spec.console_size,
+    )
 
 
 def refuse_second_start(session: Exec) -> None:

@@ -345,3 +345,10 @@ class Runtime(Driver[Config], abc.ABC):
 
     def stir(self) -> None:
         """Work is about to arrive: warm up what has cooled. Cheap, never blocks, may do nothing."""
+
+    def expect_exec(self, container_id: str, process: ProcessSpec) -> None:
+        """``exec`` of such a process is likely to be called at once: begin what can be begun.
+
+        It may not come, and another may come first. Never fails, never waits, may do nothing; what was
+        begun in vain is ended soon.
+        """

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import attrs
 import orjson
@@ -22,10 +22,8 @@ import trio
 
 from linkspan.plugins.oci_runtime import (
     attach,
-    capabilities,
     cgroups,
     checks,
-    exec_session,
     logs,
     mount_namespace,
     programs,
@@ -52,6 +50,8 @@ from linkspan.plugins.oci_runtime.conmon import (
     start_conmon,
     start_time,
 )
+from linkspan.plugins.oci_runtime.execs import Execs
+from linkspan.plugins.oci_runtime.held import HeldContainer
 from linkspan.plugins.oci_runtime.record import Record
 from linkspan.plugins.oci_runtime.tools import Tools
 from linkspan.plugins.oci_runtime.warmth import KeepWarm
@@ -74,37 +74,6 @@ _log: Final = logging.getLogger(__name__)
 _SCRUB_TRIES: Final = 50
 
 
-@attrs.define(eq=False)
-class _Container:
-    """A container of this driver, in memory.
-
-    Attributes:
-        init: pidfd of its init; -1 once that is known to be gone.
-        scrubbed: Its cgroups and the runtime's state are removed; its id may be used again.
-        process: The ``process`` of its config.json, read when the first exec needs it.
-        state_in_use: Held while the runtime starts it: a short-lived one may end before that is done.
-    """
-
-    record: Record
-    bundle: Path
-    init: int = -1
-    started: bool = False
-    paused: bool = False
-    status: ExitStatus | None = None
-    ended: trio.Event = attrs.field(factory=trio.Event)
-    scrubbed: trio.Event = attrs.field(factory=trio.Event)
-    process: Mapping[str, Any] | None = None
-    state_in_use: trio.Lock = attrs.field(factory=trio.Lock)
-
-    @property
-    def id(self) -> str:
-        return self.record.container_id
-
-    @property
-    def running(self) -> bool:
-        return self.started and self.status is None
-
-
 class OciRuntime(Runtime[OciConfig]):
     """See the module."""
 
@@ -114,7 +83,7 @@ class OciRuntime(Runtime[OciConfig]):
         self._config = config
         self._tools = tools
         self._layout = tools.layout
-        self._containers: dict[str, _Container] = {}
+        self._containers: dict[str, HeldContainer] = {}
         self._creating: set[str] = set()
         self._discarding: dict[str, trio.Event] = {}
         self._recovered: list[Recovered] = []
@@ -123,6 +92,7 @@ class OciRuntime(Runtime[OciConfig]):
         self._stopped = trio.Event()
         self._warm: KeepWarm | None = None
         self._rotation = rotation.Rotation()
+        self._execs = Execs(tools)
 
     @classmethod
     def prepare_process(cls, config: OciConfig, run_dir: Path) -> None:
@@ -215,7 +185,7 @@ class OciRuntime(Runtime[OciConfig]):
         """``crun 1.8.1``."""
         return f"{self._tools.runtime.name} {self._tools.runtime.version}"
 
-    def _get(self, container_id: str) -> _Container:
+    def _get(self, container_id: str) -> HeldContainer:
         container = self._containers.get(container_id)
         if container is None:
             raise NotFound(
@@ -223,7 +193,7 @@ class OciRuntime(Runtime[OciConfig]):
             )
         return container
 
-    def _get_running(self, container_id: str) -> _Container:
+    def _get_running(self, container_id: str) -> HeldContainer:
         container = self._get(container_id)
         if not container.running:
             raise NotFound(f"container {container_id[:12]} does not run", code="not_running")
@@ -252,7 +222,7 @@ class OciRuntime(Runtime[OciConfig]):
         finally:
             self._creating.discard(container_id)
 
-    async def _create(self, request: CreateRequest, old: _Container | None) -> None:
+    async def _create(self, request: CreateRequest, old: HeldContainer | None) -> None:
         bundle = self._layout.bundle(request.container_id)
         try:
             prepared = await trio.to_thread.run_sync(self._prepare, request, self._join(request))
@@ -388,7 +358,7 @@ class OciRuntime(Runtime[OciConfig]):
             stdin_once=request.stdin_once,
         )
 
-    def _hold(self, request: CreateRequest, bundle: Path, held: Held) -> _Container:
+    def _hold(self, request: CreateRequest, bundle: Path, held: Held) -> HeldContainer:
         record = Record(
             container_id=request.container_id,
             cgroup_path=self._cgroup_path(request),
@@ -403,13 +373,13 @@ class OciRuntime(Runtime[OciConfig]):
             conmon_started=start_time(held.conmon_pid),
             pid=held.pid,
         )
-        container = _Container(record=record, bundle=bundle, init=_pidfd(held.pid))
+        container = HeldContainer(record=record, bundle=bundle, init=_pidfd(held.pid))
         self._containers[request.container_id] = container
         self._keep_log_small(container)
         self._nursery.start_soon(self._watch, container, held.conmon_pidfd)
         return container
 
-    def _keep_log_small(self, container: _Container) -> None:
+    def _keep_log_small(self, container: HeldContainer) -> None:
         record = container.record
         if record.log and record.log_max_bytes > 0:
             self._rotation.add(
@@ -422,14 +392,14 @@ class OciRuntime(Runtime[OciConfig]):
                 ),
             )
 
-    def _record_created(self, container: _Container, key: str | None) -> None:
+    def _record_created(self, container: HeldContainer, key: str | None) -> None:
         self._return_memory(container.id)
         container.record.write(self._layout.folder(container.id))
         if key is not None and self._tools.filters is not None:
             compiled = self._layout.state(container.id) / "seccomp.bpf"
             self._tools.filters.keep(key, compiled)
 
-    def _undo_create(self, request: CreateRequest, old: _Container | None) -> None:
+    def _undo_create(self, request: CreateRequest, old: HeldContainer | None) -> None:
         """Remove what a failed create made; an ended container that was to be made anew stays as it was."""
         container_id = request.container_id
         self._return_memory(container_id)
@@ -455,7 +425,7 @@ class OciRuntime(Runtime[OciConfig]):
                     container.started = True
         return container.record.pid
 
-    def _open_gate(self, container: _Container) -> bool:
+    def _open_gate(self, container: HeldContainer) -> bool:
         """Do what ``crun start`` does: write into the pipe that init waits at. It never blocks."""
         fifo = self._layout.state(container.id) / "exec.fifo"
         for _ in range(3):
@@ -516,7 +486,7 @@ class OciRuntime(Runtime[OciConfig]):
         self._nursery.start_soon(self._discard, container, gone)
         await container.ended.wait()
 
-    async def _kill(self, container: _Container) -> None:
+    async def _kill(self, container: HeldContainer) -> None:
         with contextlib.suppress(ProcessLookupError, OSError):
             signals.pidfd_send_signal(container.init, signals.SIGKILL)
         if container.paused or not container.record.own_pid_namespace:
@@ -525,7 +495,7 @@ class OciRuntime(Runtime[OciConfig]):
                     cgroups.kill, self._tools.groups, container.record.cgroup_path
                 )
 
-    async def _discard(self, container: _Container, gone: trio.Event) -> None:
+    async def _discard(self, container: HeldContainer, gone: trio.Event) -> None:
         await container.scrubbed.wait()
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._remove_files, container.id)
@@ -538,7 +508,7 @@ class OciRuntime(Runtime[OciConfig]):
         shutil.rmtree(self._layout.bundle(container_id), ignore_errors=True)
         shutil.rmtree(self._layout.folder(container_id), ignore_errors=True)
 
-    async def _watch(self, container: _Container, conmon: int | None = None) -> None:
+    async def _watch(self, container: HeldContainer, conmon: int | None = None) -> None:
         """Wait for conmon's end, take up the exit status, clean up."""
         if conmon is None:
             conmon = open_running(container.record.conmon_pid, container.record.conmon_started)
@@ -558,7 +528,7 @@ class OciRuntime(Runtime[OciConfig]):
                 await trio.to_thread.run_sync(self._scrub, container)
             container.scrubbed.set()
 
-    def _read_status(self, container: _Container) -> ExitStatus:
+    def _read_status(self, container: HeldContainer) -> ExitStatus:
         """What conmon wrote; if it wrote nothing, it was killed, and the container must not go on."""
         path = container.record.cgroup_path
         found = read_exit(self._layout.exit_file(container.id))
@@ -574,7 +544,7 @@ class OciRuntime(Runtime[OciConfig]):
         code, written_ns = found
         return ExitStatus(exit_code=code, oom_killed=oom, finished_at=_rfc3339(written_ns))
 
-    def _scrub(self, container: _Container) -> None:
+    def _scrub(self, container: HeldContainer) -> None:
         """Remove what the runtime would have removed by ``delete``, without running it."""
         record = attrs.evolve(container.record, exit=container.status)
         try:
@@ -619,51 +589,17 @@ class OciRuntime(Runtime[OciConfig]):
             finally:
                 os.close(fd)
 
+    def expect_exec(self, container_id: str, process: ProcessSpec) -> None:
+        """See the contract."""
+        container = self._containers.get(container_id)
+        if container is not None and container.running and not container.paused:
+            self._execs.expect(container, process, self._nursery)
+
     @asynccontextmanager
     async def exec(self, container_id: str, process: ProcessSpec) -> AsyncIterator[ExecProcess]:
         """See the contract. A missing program is told by its exit code, 127."""
-        container = self._get_running(container_id)
-        document = await trio.to_thread.run_sync(self._exec_document, container, process)
-        command = exec_session.ExecCommand(
-            runtime=self._tools.runtime_words,
-            container_id=container_id,
-            document=document,
-            folder=container.bundle / "exec",
-            tty=process.tty,
-            stdin=process.stdin,
-            is_crun=self._tools.is_crun,
-            console_size=process.console_size,
-        )
-        async with exec_session.run_exec(command) as session:
+        async with self._execs.run(self._get_running(container_id), process) as session:
             yield session
-
-    def _exec_document(self, container: _Container, process: ProcessSpec) -> dict[str, Any]:
-        """The process to run: its user from the container as it is now, the rest as its init's."""
-        folder = container.bundle / "exec"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if container.process is None:
-            document = orjson.loads((container.bundle / "config.json").read_bytes())
-            container.process = document["process"]
-        init = container.process
-        try:
-            identity = users.look_up(
-                f"/proc/{container.record.pid}/root", process.user, process.group_add
-            )
-        except FileNotFoundError as exc:
-            raise NotFound(
-                f"container {container.id[:12]} does not run", code="not_running"
-            ) from exc
-        available = self._tools.machine.capabilities
-        made = spec.make_process(
-            process,
-            identity=identity,
-            machine=self._tools.machine,
-            no_new_privileges=init.get("noNewPrivileges", False),
-            caps=[name for name in capabilities.ALL if name in available]
-            if process.privileged
-            else init["capabilities"]["bounding"],
-        )
-        return {**{key: init[key] for key in ("rlimits", "oomScoreAdj") if key in init}, **made}
 
     @asynccontextmanager
     async def logs(
@@ -701,7 +637,7 @@ class OciRuntime(Runtime[OciConfig]):
         """See the contract."""
         await self._freeze(self._get_running(container_id), False)
 
-    async def _freeze(self, container: _Container, frozen: bool) -> None:
+    async def _freeze(self, container: HeldContainer, frozen: bool) -> None:
         try:
             await trio.to_thread.run_sync(
                 cgroups.set_frozen, self._tools.groups, container.record.cgroup_path, frozen
@@ -782,7 +718,7 @@ class OciRuntime(Runtime[OciConfig]):
             return f"/{self._config.cgroup_parent.strip('/')}/{container_id}"
 
     async def _take_up(self, record: Record) -> None:
-        container = _Container(record=record, bundle=self._layout.bundle(record.container_id))
+        container = HeldContainer(record=record, bundle=self._layout.bundle(record.container_id))
         self._containers[record.container_id] = container
         conmon = None
         if record.boot == self._tools.boot and record.exit is None:
@@ -798,7 +734,7 @@ class OciRuntime(Runtime[OciConfig]):
             if not container.started:  # nobody will start it any more
                 await self.delete(container.id)
                 return
-            await trio.to_thread.run_sync(self._end_execs, container)
+            await trio.to_thread.run_sync(self._execs.end_old, container)
         self._recovered.append(
             Recovered(
                 container_id=container.id,
@@ -808,7 +744,7 @@ class OciRuntime(Runtime[OciConfig]):
             )
         )
 
-    def _take_up_ended(self, container: _Container) -> None:
+    def _take_up_ended(self, container: HeldContainer) -> None:
         """It ended while no daemon ran, or before."""
         container.started = True
         if container.record.exit is not None:
@@ -822,16 +758,6 @@ class OciRuntime(Runtime[OciConfig]):
         container.ended.set()
         self._scrub(container)
         container.scrubbed.set()
-
-    def _end_execs(self, container: _Container) -> None:
-        """Exec sessions end with their daemon."""
-        inside = set(cgroups.processes(self._tools.groups, container.record.cgroup_path))
-        folder = container.bundle / "exec"
-        for file in folder.glob("*.pid") if folder.exists() else ():
-            text = file.read_text().strip()
-            if text.isdecimal() and int(text) in inside:
-                exec_session.kill_group(int(text))
-        shutil.rmtree(folder, ignore_errors=True)
 
     async def recovered(self) -> list[Recovered]:
         """See the contract."""

@@ -2,6 +2,8 @@
 
 Output comes through pipes, or through a terminal whose master the runtime hands over (``--console-socket``).
 runc hands it over only to callers that do not wait; it gets a terminal of ours instead and relays.
+Without a terminal, the runtime is started before it is known what it is to run (``begin``): it reads that
+from a pipe, late enough for most of its own work to be done by then.
 A session ends with the daemon; the process's pid is in a file, so that the next daemon can end what is left.
 """
 
@@ -43,14 +45,12 @@ class ExecCommand:
 
     Attributes:
         runtime: Words up to the runtime's own options.
-        document: The process of runtime-spec's config.json.
-        folder: Where the session's files go; it exists.
+        folder: Where the session's files go.
         is_crun: crun takes ``--console-socket`` and still waits, and complains on stderr.
     """
 
     runtime: tuple[str, ...]
     container_id: str
-    document: Mapping[str, Any]
     folder: Path
     tty: bool
     stdin: bool
@@ -83,7 +83,7 @@ class ExecSession(ExecProcess):
         program: str,
         told: bool = False,
     ) -> None:
-        self._program = program
+        self.program = program
         self._pidfd = pidfd
         self._told = told  # crun writes its complaint to stderr, too
         self._files = files
@@ -217,7 +217,7 @@ class ExecSession(ExecProcess):
             if complaint:
                 text = refusal.plain(complaint)
                 if refusal.exit_code_of(text) in (126, 127):
-                    self._refusal = refusal.error_of(complaint, self._program)
+                    self._refusal = refusal.error_of(complaint, self.program)
                 if not self._told:
                     self._complaint = f"OCI runtime exec failed: {text}\n".encode()
                 return refusal.exit_code_of(text) if self.pid == 0 or code == 1 else code
@@ -247,6 +247,10 @@ class ExecSession(ExecProcess):
                     await trio.lowlevel.wait_readable(self._pidfd)
                     return
             return
+        self.kill_runtime()
+
+    def kill_runtime(self) -> None:
+        """Kill the runtime itself, while it has made no process, or if it hangs."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
@@ -270,41 +274,50 @@ def kill_group(pid: int) -> bool:
 
 
 @asynccontextmanager
-async def run_exec(command: ExecCommand) -> AsyncIterator[ExecSession]:
-    """Run a process in a container; leaving kills it.
+async def run_on_terminal(
+    command: ExecCommand, document: Mapping[str, Any]
+) -> AsyncIterator[ExecSession]:
+    """Run a process on a terminal of its own in a container; leaving kills it.
+
+    Args:
+        document: The process of runtime-spec's config.json.
 
     Raises:
         Internal: The runtime cannot be started.
     """
-    if not command.tty:
-        session = _with_pipes(command)
-    elif command.is_crun:
-        session = await _with_terminal(command)
+    if command.is_crun:
+        session = await _with_terminal(command, document)
     else:
-        session = _with_relayed_terminal(command)
-    try:
+        session = _with_relayed_terminal(command, document)
+    async with ended(session):
         yield session
+
+
+@asynccontextmanager
+async def ended(session: ExecSession) -> AsyncIterator[None]:
+    """See to it that a session has ended afterwards."""
+    try:
+        yield
     finally:
         with trio.CancelScope(shield=True):
             await session.end()
 
 
 def _files(command: ExecCommand) -> _Files:
+    command.folder.mkdir(mode=0o700, exist_ok=True)
     name = secrets.token_hex(8)
-    files = _Files(
+    return _Files(
         process=command.folder / f"{name}.json",
         pid=command.folder / f"{name}.pid",
         log=command.folder / f"{name}.log",
     )
-    files.process.write_bytes(orjson.dumps(command.document))
-    return files
 
 
-def _argv(command: ExecCommand, files: _Files, *more: str) -> list[str]:
+def _argv(command: ExecCommand, files: _Files, process: str, *more: str) -> list[str]:
     return [
         *command.runtime,
         *("--log", str(files.log), "exec"),
-        *("--process", str(files.process), "--pid-file", str(files.pid)),
+        *("--process", process, "--pid-file", str(files.pid)),
         *more,
         command.container_id,
     ]
@@ -318,11 +331,13 @@ def _spawn(
     stderr: int,
     *,
     new_session: bool = True,
+    inherited: tuple[int, ...] = (),
 ) -> int:
     """Start the runtime; return its pidfd."""
     try:
         process = subprocess.Popen(
             argv,
+            pass_fds=inherited,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -337,46 +352,102 @@ def _spawn(
     return os.pidfd_open(process.pid)
 
 
-def _with_pipes(command: ExecCommand) -> ExecSession:
+class Waiting:
+    """A runtime that is started, and waits to be told what to run. To be used once: ``run`` or ``end``.
+
+    Attributes:
+        stdin: Whether the process will have one.
+    """
+
+    def __init__(self, session: ExecSession, document: int, stdin: bool) -> None:
+        self._session = session
+        self._document = document
+        self.stdin = stdin
+
+    async def run(self, document: Mapping[str, Any]) -> ExecSession:
+        """Tell it the process of runtime-spec's config.json.
+
+        If cancelled: it is ended.
+        """
+        self._session.program = document["args"][0]
+        view = memoryview(orjson.dumps(document))
+        try:
+            while view:
+                try:
+                    view = view[os.write(self._document, view) :]
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self._document)
+                except BrokenPipeError:
+                    break  # it has ended, and its log says why
+        except BaseException:
+            await self.end()
+            raise
+        self._close()
+        return self._session
+
+    async def end(self) -> None:
+        """It is not needed: end it."""
+        self._session.kill_runtime()
+        self._close()
+        with trio.CancelScope(shield=True):
+            await self._session.end()
+
+    def _close(self) -> None:
+        document, self._document = self._document, -1
+        if document >= 0:
+            os.close(document)
+
+
+def begin(command: ExecCommand) -> Waiting:
+    """Start the runtime for a process without a terminal.
+
+    Raises:
+        Internal: It cannot be started.
+    """
     files = _files(command)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     in_read, in_write = os.pipe() if command.stdin else (null, None)
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
+    document_read, document_write = os.pipe()
     try:
-        pidfd = _spawn(_argv(command, files), files, in_read, out_write, err_write)
+        argv = _argv(command, files, f"/proc/self/fd/{document_read}")
+        pidfd = _spawn(argv, files, in_read, out_write, err_write, inherited=(document_read,))
     except BaseException:
-        for fd in {out_read, err_read, in_write} - {None}:
+        for fd in {out_read, err_read, in_write, document_write} - {None}:
             assert fd is not None
             os.close(fd)
         raise
     finally:
-        for fd in {null, in_read, out_write, err_write}:
+        for fd in {null, in_read, out_write, err_write, document_read}:
             os.close(fd)
     for fd in (out_read, err_read, in_write):
         if fd is not None:
             os.set_blocking(fd, False)
             with contextlib.suppress(OSError):  # over the user's limit for pipes
                 fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_BYTES)
-    return ExecSession(
+    os.set_blocking(document_write, False)
+    session = ExecSession(
         pidfd=pidfd,
         files=files,
         stdin=in_write,
         outputs={StreamKind.STDOUT: out_read, StreamKind.STDERR: err_read},
         terminal=None,
-        program=command.document["args"][0],
+        program="",
         told=command.is_crun,
     )
+    return Waiting(session, document_write, command.stdin)
 
 
-def _with_relayed_terminal(command: ExecCommand) -> ExecSession:
+def _with_relayed_terminal(command: ExecCommand, document: Mapping[str, Any]) -> ExecSession:
     files = _files(command)
+    files.process.write_bytes(orjson.dumps(document))
     master, slave = os.openpty()
     if any(command.console_size):
         _set_size(master, command.console_size)
     try:
         # With a terminal of its own, the runtime hears of new sizes by SIGWINCH.
-        argv = ["setsid", "--ctty", *_argv(command, files, "--tty")]
+        argv = ["setsid", "--ctty", *_argv(command, files, str(files.process), "--tty")]
         pidfd = _spawn(argv, files, slave, slave, slave, new_session=False)
     except BaseException:
         os.close(master)
@@ -384,11 +455,11 @@ def _with_relayed_terminal(command: ExecCommand) -> ExecSession:
     finally:
         os.close(slave)
     os.set_blocking(master, False)
-    return _terminal_session(command, files, pidfd, master)
+    return _terminal_session(command, files, pidfd, master, document["args"][0])
 
 
 def _terminal_session(
-    command: ExecCommand, files: _Files, pidfd: int, terminal: int | None
+    command: ExecCommand, files: _Files, pidfd: int, terminal: int | None, program: str
 ) -> ExecSession:
     return ExecSession(
         pidfd=pidfd,
@@ -396,12 +467,13 @@ def _terminal_session(
         stdin=terminal if command.stdin else None,
         outputs={} if terminal is None else {StreamKind.STDOUT: terminal},
         terminal=terminal,
-        program=command.document["args"][0],
+        program=program,
     )
 
 
-async def _with_terminal(command: ExecCommand) -> ExecSession:
+async def _with_terminal(command: ExecCommand, document: Mapping[str, Any]) -> ExecSession:
     files = _files(command)
+    files.process.write_bytes(orjson.dumps(document))
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     socket_path = files.pid.with_suffix(".s")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -413,7 +485,8 @@ async def _with_terminal(command: ExecCommand) -> ExecSession:
         listener.listen(1)
         listener.setblocking(False)
         try:
-            argv = _argv(command, files, "--tty", "--console-socket", str(socket_path))
+            words = ("--tty", "--console-socket", str(socket_path))
+            argv = _argv(command, files, str(files.process), *words)
             pidfd = _spawn(argv, files, null, null, null)
             try:
                 terminal = await _receive_terminal(listener, pidfd)
@@ -431,7 +504,7 @@ async def _with_terminal(command: ExecCommand) -> ExecSession:
     if terminal is not None and any(command.console_size):
         # crun makes an exec session's terminal without a size.
         _set_size(terminal, command.console_size)
-    return _terminal_session(command, files, pidfd, terminal)
+    return _terminal_session(command, files, pidfd, terminal, document["args"][0])
 
 
 async def _receive_terminal(listener: socket.socket, pidfd: int) -> int | None:

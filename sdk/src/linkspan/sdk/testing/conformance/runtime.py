@@ -585,6 +585,34 @@ class RuntimeConformance:
         await trio.sleep(0.05)
         assert (await bench.run("exit 0")).exit_code == 0
 
+    async def test_an_expected_exec_is_like_any_other(self, bench: RuntimeBench) -> None:
+        container_id = await bench.start("sleep 30")
+        expected = shell("echo expected; exit 3")
+        bench.runtime.expect_exec(container_id, expected)
+        assert await bench.exec(container_id, expected) == (3, b"expected\n")
+        bench.runtime.expect_exec(container_id, expected)
+        await trio.sleep(0.05)
+        assert await bench.exec(container_id, expected) == (3, b"expected\n")
+        bench.runtime.expect_exec(container_id, expected)
+        bench.runtime.expect_exec(container_id, expected)
+        async with bench.runtime.exec(container_id, shell("cat", stdin=True)) as session:
+            await session.send(b"another")
+            await session.close_stdin()
+            assert await drain(session) == {StreamKind.STDOUT: b"another"}
+        assert await bench.exec(container_id, "exit 4") == (4, b"")
+
+    async def test_an_exec_that_was_expected_in_vain_leaves_nothing(
+        self, bench: RuntimeBench
+    ) -> None:
+        container_id = await bench.start("sleep 30")
+        bench.runtime.expect_exec(container_id, shell("sleep 30"))
+        assert len(await bench.runtime.pids(container_id)) == 1
+        await bench.runtime.signal(container_id, 9)
+        with trio.fail_after(10):
+            await bench.runtime.wait(container_id)
+        bench.runtime.expect_exec(container_id, shell("sleep 30"))
+        bench.runtime.expect_exec("0" * 64, shell("sleep 30"))
+
     async def test_many_at_once_do_not_disturb_each_other(self, bench: RuntimeBench) -> None:
         codes: dict[int, int] = {}
 
