@@ -1,8 +1,12 @@
 """Daemons come and go, and stand side by side; containers stay."""
 
 import http.client
+import json
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from daemon_harness.daemon import Daemon, until
@@ -157,3 +161,29 @@ def test_a_second_daemon_on_the_same_socket_is_refused_and_named(
     assert daemon.url.removeprefix("unix://") in second.tail()
     assert daemon.cli("run", "--rm", "busybox", "echo", "unhurt").out == "unhurt\n"
     second.forget()
+
+
+def test_a_hangup_signal_has_the_config_read_again(new_daemon: Callable[..., Daemon]) -> None:
+    daemon = new_daemon()
+    daemon.start()
+    text = daemon.config.read_text()
+    reloads = "/events?since=0&until={}&filters=" + quote('{"type":["daemon"]}')
+
+    def told() -> list[str]:
+        body = daemon.get(reloads.format(int(time.time()) + 1), parse=False)
+        events = [json.loads(line) for line in body.splitlines()]
+        assert {event["Action"] for event in events} <= {"reload"}
+        return [event["Actor"]["Attributes"]["debug"] for event in events]
+
+    daemon.config.write_text(text.replace("[daemon]", '[daemon]\nlog-level = "debug"\ngroup = "x"'))
+    daemon.process.send_signal(signal.SIGHUP)
+    until("it is told", lambda: told() == ["true"])
+    assert '"takes_a_restart": ["group"]' in daemon.log.read_text()
+
+    daemon.config.write_text(text.replace("[daemon]", "[daemon]\nnosuch = 1"))
+    daemon.process.send_signal(signal.SIGHUP)
+    until("its log says why not", lambda: "nosuch" in daemon.log.read_text())
+    assert told() == ["true"]
+    daemon.config.write_text(text)
+    daemon.process.send_signal(signal.SIGHUP)
+    until("it is told", lambda: told() == ["true", "false"])

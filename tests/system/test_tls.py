@@ -65,12 +65,14 @@ def test_the_docker_cli_over_tls_and_a_stranger(
     assert done.stdout == "spoken\n"
     stranger = _docker(keys, port, "other", "ps")
     assert (stranger.returncode, stranger.stdout) == (1, "")
+    assert "remote error: tls: unknown certificate authority" in stranger.stderr
     until("its log says why", lambda: "CERTIFICATE_VERIFY_FAILED" in daemon.log.read_text())
     plain = subprocess.run(
         ["docker", "-H", f"tcp://127.0.0.1:{port}", "ps"],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert plain.returncode != 0
+    assert "Client sent an HTTP request to an HTTPS server." in plain.stderr
     assert daemon.request("GET", "/_ping") == (200, "OK")
 
 

@@ -19,6 +19,7 @@ from linkspan.core.config.load import LoadedConfig
 from linkspan.core.config.schema import DaemonConfig
 from linkspan.core.daemon.identity import Identity
 from linkspan.core.daemon.lending import Lent, LentHooks, PluginHost
+from linkspan.core.daemon.reloading import Read, reload_when_told
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.engine import Engine
 from linkspan.core.engine.pull import first_error
@@ -57,6 +58,7 @@ class Daemon:
         repaired: What recovery said, a sentence each.
         troubles: Components that did not start, and why.
         soft_open_files: As in ``DaemonInfo``.
+        read_again: Reads the config anew at a SIGHUP; None if this process is not the daemon's own.
     """
 
     config: LoadedConfig
@@ -66,6 +68,7 @@ class Daemon:
     repaired: list[str] = attrs.field(factory=list)
     troubles: dict[str, str] = attrs.field(factory=dict)
     soft_open_files: int | None = None
+    read_again: Read | None = None
 
     def wanted(self, role: str) -> list[str]:
         """Names of the drivers of a role that are to be opened, the chosen one first."""
@@ -235,6 +238,9 @@ class Daemon:
             supervisor.spawn(engine.gc_when_due, name="gc when due")
             begun = trio.Event()
             await nursery.start(_until_signalled, begun, nursery.cancel_scope)
+            if self.read_again is not None:
+                facts = (self.config, self.identity.id, lent.info.name, engine.events.publish)
+                await nursery.start(reload_when_told, self.read_again, *facts)
 
             async def serve(task_status: trio.TaskStatus[None]) -> None:
                 await serve_http(

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +35,8 @@ def run_daemon(config_paths: Sequence[Path | str] | None, overrides: Mapping[str
     mistakes = [d for d in check(config, registry) if d.id not in DRIVER_TROUBLES]
     if mistakes:
         raise ConfigError(mistakes)
-    daemon = Daemon(config=config, registry=registry, identity=identity)
+    read_again = partial(load_config, config_paths, overrides)
+    daemon = Daemon(config=config, registry=registry, identity=identity, read_again=read_again)
     daemon.prepare_process()
     sys.setswitchinterval(0.0005)
     try:

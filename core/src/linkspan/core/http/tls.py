@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 10.0
 CLOSE_S = 2.0
+PLAIN_HTTP = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+"""What Docker's daemon answers, as every server of Go's library."""
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
 
 
@@ -103,10 +106,14 @@ async def _carry(stream: trio.SocketStream, context: ssl.SSLContext, serve: Serv
     outer = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
     try:
         with trio.fail_after(HANDSHAKE_S):
+            if await _speaks_http(stream):
+                await _part(stream, PLAIN_HTTP)
+                return
             await outer.do_handshake()
     except (trio.TooSlowError, trio.BrokenResourceError, ssl.SSLError, OSError) as error:
         log.info("TLS refused", extra={"reason": str(error.__cause__ or error)})
-        await trio.aclose_forcefully(outer)
+        # trio leaves unsent what OpenSSL has to say to a client that it refuses.
+        await _part(stream, outer._outgoing.read())
         return
     ours, theirs = (trio.socket.from_stdlib_socket(end) for end in socket.socketpair())
     inner = trio.SocketStream(ours)
@@ -119,6 +126,23 @@ async def _carry(stream: trio.SocketStream, context: ssl.SSLContext, serve: Serv
         await trio.aclose_forcefully(outer)
         await inner.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def _speaks_http(stream: trio.SocketStream) -> bool:
+    """Whether a client begins as one of plain HTTP does: with a method, not with a TLS record."""
+    first = await stream.socket.recv(1, socket.MSG_PEEK)
+    return first.isalpha()
+
+
+async def _part(stream: trio.SocketStream, last_words: bytes) -> None:
+    """Say why, and close once the client has had time to read it: data unread by us would undo it."""
+    with trio.move_on_after(CLOSE_S), suppress(trio.BrokenResourceError, OSError):
+        if last_words:
+            await stream.send_all(last_words)
+        await stream.send_eof()
+        while await stream.receive_some(RECEIVE_BYTES):
+            pass
+    await trio.aclose_forcefully(stream)
 
 
 async def _from_client(outer: trio.SSLStream[trio.SocketStream], inner: trio.SocketStream) -> None:

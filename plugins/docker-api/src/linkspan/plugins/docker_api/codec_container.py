@@ -66,7 +66,10 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
             f"Invalid isolation: \"{host.text('Isolation')}\" - linux only supports 'default'"
         )
     if host.document("StorageOpt"):
-        raise Unsupported("storage options per container (--storage-opt) are not supported")
+        raise Unsupported(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+            code="no_storage_options",
+        )
     mode = host.text("NetworkMode") or "default"
     if body.flag("NetworkDisabled"):
         mode = "none"
@@ -351,7 +354,8 @@ def encode_config(container: Container, image: ImageConfig | None) -> dict[str, 
         "Cmd": None if command is None else list(command),
         "Image": spec.image,
         "Volumes": {path: {} for path in volumes} or None,
-        "WorkingDir": container.working_dir,
+        # Where it really runs if nobody says: at the root, which Docker does not name.
+        "WorkingDir": spec.working_dir or (image.working_dir if image else ""),
         "Entrypoint": None if entrypoint is None else list(entrypoint),
         "OnBuild": None,
         "Labels": dict(container.labels),

@@ -27,8 +27,8 @@ def decode_mount(body: Document) -> Mount:
         Unsupported: A kind that exists in Docker and not here.
     """
     kind = body.text("Type")
-    if kind in ("npipe", "cluster", "image"):
-        raise Unsupported(f"mounts of type '{kind}' are not supported; use bind, volume or tmpfs")
+    if kind == "image":
+        raise Unsupported("mounts of type 'image' are not supported; use bind, volume or tmpfs")
     known = _TYPES.get(kind)
     if known is None:
         raise _invalid(kind, "mount type unknown")

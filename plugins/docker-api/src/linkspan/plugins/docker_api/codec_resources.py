@@ -1,10 +1,10 @@
 """Limits and restart policies between JSON (Resources, RestartPolicy) and the model."""
 
 import os
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from linkspan.plugins.docker_api.document import Document
-from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import (
     Device,
     Resources,
@@ -70,11 +70,11 @@ def decode_resources(body: Document) -> Resources:
 
     Raises:
         InvalidArgument: A limit is out of its range.
-        Unsupported: Devices by driver (GPUs) are asked for.
+        InvalidArgument: Devices are asked for by a driver (GPUs), of which there are none.
     """
     _check_cpus(body)
-    if body.items("DeviceRequests"):
-        raise Unsupported("device requests (GPUs) are not supported; name devices with --device")
+    for request in body.documents("DeviceRequests"):
+        _refuse_request(request)
     return Resources(
         memory_bytes=body.number("Memory"),
         memory_swap_bytes=body.number("MemorySwap"),
@@ -191,3 +191,17 @@ def encode_resources(resources: Resources) -> dict[str, Any]:
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
     }
+
+
+def _refuse_request(request: Document) -> NoReturn:
+    """Docker's words, and Go's way to print a list of lists."""
+    kinds = (
+        f"[{' '.join(map(str, kind))}]" if isinstance(kind, list) else str(kind)
+        for kind in request.items("Capabilities")
+    )
+    raise InvalidArgument(
+        f'could not select device driver "{request.text("Driver")}" with capabilities: '
+        f"[{' '.join(kinds)}]",
+        code="no_device_driver",
+        help="name devices with --device",
+    )
