@@ -43,6 +43,8 @@ class ApplyRequest:
         diff_id: Of the uncompressed tar (IMAGES: sha256 of the whole stream); verified. None: not checked.
         tee: A file to append the arriving bytes to (cap TEE).
         resume_bytes: The first bytes are in ``tee`` already; the stream goes on behind them.
+        verified: Those bytes are all, and the caller has just compared them with ``digest``: they need not be
+            hashed again.
         limit_bytes: Refuse to unpack more than this; 0 means the driver's own limit.
     """
 
@@ -53,6 +55,7 @@ class ApplyRequest:
     diff_id: str | None = None
     tee: Path | None = None
     resume_bytes: int = 0
+    verified: bool = False
     limit_bytes: int = 0
 
 

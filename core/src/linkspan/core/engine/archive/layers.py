@@ -154,8 +154,13 @@ class ArrivingLayers:
             ContentCap.LOCAL_PATH in content.capabilities
             and SnapshotsCap.TEE in snapshots.capabilities
         ):
+            # Its digest was computed while it arrived.
             whole = attrs.evolve(
-                request, tee=content.path(request.digest), resume_bytes=info.size_bytes
+                request,
+                tee=content.path(request.digest),
+                size_bytes=info.size_bytes,
+                resume_bytes=info.size_bytes,
+                verified=True,
             )
             return await snapshots.apply(whole, _Nothing())
         async with content.open_blob(request.digest) as pieces:

@@ -195,6 +195,10 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             "diff_id": request.diff_id,
             "tee": None if request.tee is None else str(request.tee),
             "resume_bytes": request.resume_bytes if request.tee is not None else 0,
+            "verified": request.verified
+            and request.tee is not None
+            and request.digest is not None
+            and request.resume_bytes == request.size_bytes,
             "limits": [limit_bytes, config.entry_limit, config.ratio_limit],
         }
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -267,6 +268,31 @@ class SnapshotsConformance:
         applied = await snapshots.apply(request, stream(packed[20_000:]))
         assert applied.digest == sha256(packed)
         assert tee.read_bytes() == packed
+
+    async def test_a_blob_that_is_here_and_verified_is_unpacked_from_its_file(
+        self, snapshots: Snapshots[Any], tmp_path: Path
+    ) -> None:
+        if SnapshotsCap.TEE not in snapshots.capabilities:
+            pytest.skip("needs TEE")
+        plain = tar_of(("f", os.urandom(50_000)))
+        for number, blob in enumerate((gzip.compress(plain, mtime=0), plain)):
+            tee = tmp_path / f"blob{number}"
+            tee.write_bytes(blob)
+            request = ApplyRequest(
+                ref=f"x{number}",
+                digest=sha256(blob),
+                size_bytes=len(blob),
+                diff_id=sha256(plain),
+                tee=tee,
+                resume_bytes=len(blob),
+                verified=True,
+            )
+            applied = await snapshots.apply(request, stream(b""))
+            assert (applied.digest, applied.diff_id) == (sha256(blob), sha256(plain))
+            assert tee.read_bytes() == blob
+        wrong = attrs.evolve(request, ref="y", diff_id=sha256(b""))
+        with pytest.raises(DataLoss):
+            await snapshots.apply(wrong, stream(b""))
 
     async def test_a_layer_in_use_stays(self, snapshots: Snapshots[Any]) -> None:
         base = await self.add(snapshots, tar_of(("f", b"1")))
