@@ -3,7 +3,7 @@
 All tasks of a run live in one nursery.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
 from linkspan.workflows.expressions import Scope
@@ -12,6 +12,7 @@ from linkspan.workflows.running import Run
 from linkspan.workflows.scheduler import Scheduler
 from linkspan.workflows.state import BAD, GOOD
 from linkspan.workflows.step import SUSPENDED
+from linkspan.workflows.units import Unit
 from linkspan.workflows.values import resolve_text
 
 
@@ -80,16 +81,20 @@ class RunRunner:
             await run.recorder.write("run-suspended")
             return SUSPENDED
         result = with_cleanup(result, self.jobs.result(cleanup=True))
+        if run.control.killed and result in GOOD and self._cut_off(run.frame.cleanup):
+            # Not a success: what cleans up is still to be done, by `resume`.
+            result = "cancelled"
         await run.recorder.write("run-finished", result=result, duration=run.clock() - started)
         return result
 
     def _result(self) -> str:
-        states = self.run.recorder.state.jobs
-        if self.run.control.cancelling and any(
-            states[unit.id].result == "cancelled" for unit in self.run.frame.units
-        ):
+        if self.run.control.cancelling and self._cut_off(self.run.frame.units):
             return "cancelled"
         return self.jobs.result(cleanup=False)
+
+    def _cut_off(self, units: Iterable[Unit]) -> bool:
+        states = self.run.recorder.state.jobs
+        return any(states[unit.id].result == "cancelled" for unit in units)
 
     def _suspended(self) -> bool:
         """Whether all that is left waits for a person; being told to stop is more than that."""
