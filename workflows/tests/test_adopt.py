@@ -104,6 +104,87 @@ networks: {front: {}}
 secrets: {s: {file: ./x}}
 """
 
+HARD = """
+name: Images
+on:
+  push: {branches: [main]}
+  merge_group:
+defaults: {run: {shell: bash}}
+concurrency: {group: "${{ github.workflow }}-${{ github.ref }}"}
+jobs:
+  image:
+    name: ${{ matrix.kind }} image
+    runs-on: ubuntu-latest
+    environment: {name: production, url: "https://shop.example.test"}
+    strategy: {matrix: {kind: [web, worker]}}
+    container: {image: "node:20", env: {A: b}, options: --cpus 1}
+    outputs: {digest: "${{ steps.build.outputs.digest }}", version: "${{ steps.meta.outputs.version }}"}
+    services: {db: {image: "postgres:16"}}
+    env:
+      DB_HOST: localhost
+      MODE: ${{ github.ref == 'refs/heads/main' && 'live' || 'trial' }}
+      BRANCH: ${{ github.head_ref || github.ref_name }}
+      WHO: ${{ matrix.kind || 'nobody' }}
+    steps:
+      - uses: docker/login-action@v3
+        if: github.event_name != 'pull_request'
+        with: {username: shop, password: "${{ secrets.HUB_TOKEN }}"}
+      - id: meta
+        uses: docker/metadata-action@v5
+        with:
+          images: |
+            shop/web
+          tags: |
+            type=sha
+            type=raw,value=latest
+            type=semver,pattern={{version}}
+      - id: build
+        uses: docker/build-push-action@v6
+        with:
+          push: ${{ github.event_name != 'pull_request' && github.ref == 'refs/heads/main' }}
+          tags: ${{ steps.meta.outputs.tags }}
+          labels: ${{ steps.meta.outputs.labels }}
+      - id: cached
+        uses: actions/cache@v4
+        with:
+          path: |
+            node_modules
+            .cache
+          key: k-${{ github.sha }}
+          restore-keys: |
+            k-${{ matrix.kind }}
+            k-
+      - if: steps.cached.outputs.cache-hit != 'true'
+        run: npm ci
+      - run: |
+          [[ "$GITHUB_REF_NAME" = main ]] && echo "at=${{ steps.build.outputs.digest }}" >> "$GITHUB_OUTPUT"
+          echo "X=1" >> $GITHUB_ENV; cd $GITHUB_WORKSPACE; echo ${{ steps.meta.outputs.version }}
+      - uses: actions/upload-artifact@v4
+        if: failure()
+        with: {name: "logs-${{ matrix.kind }}", path: ./logs/}
+  later:
+    needs: image
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/download-artifact@v4
+        with: {name: "logs-${{ matrix.kind }}", path: ./in}
+      - run: cat in/*
+"""
+
+HARD_COMPOSE = """
+services:
+  db:
+    image: "maria:${DB_TAG:-10}"
+    command: --default-plugin="my native"
+    environment: {ROOT_PASSWORD: "${DB_PASSWORD:-guest}", COST: "$$5", MUST: "${MUST:?say it}"}
+    healthcheck: {test: "test $$HOME"}
+    deploy: {restart_policy: {condition: on-failure, max_attempts: 3}}
+    volumes:
+      - {type: bind, source: ./conf, target: /etc/my, read_only: true}
+      - {type: tmpfs, target: /tmp}
+    ports: ["127.0.0.1:3306:3306", "9000-9002:9100-9102/udp", "80", {target: 53, published: 53, protocol: udp}]
+"""
+
 WOODPECKER = """
 when: {event: push, branch: main}
 variables:
@@ -136,6 +217,8 @@ DOCKERFILE = "FROM scratch\nEXPOSE 8080\nEXPOSE 53/udp\n"
 
 CORPUS = {
     ".github/workflows/ci.yml": GITHUB,
+    ".github/workflows/hard.yml": HARD,
+    "docker-compose.yml": HARD_COMPOSE,
     "compose.yaml": COMPOSE,
     ".woodpecker.yaml": WOODPECKER,
     "Dockerfile": DOCKERFILE,
@@ -185,8 +268,9 @@ def test_a_github_workflow_keeps_its_jobs_and_lists_what_it_lost(folder):
     assert "--sha ${GIT_SHA} --level '${INPUT_LEVEL}' ${VALUE_2}" in script_step.run
     assert script_step.secrets == ("PYPI_TOKEN",)
     assert image.condition.source == "git.branch == 'main' && success()"
-    assert [step.verb for step in image.steps] == ["build", "push", ""]
-    assert image.steps[2].condition.source == "false"
+    assert [step.verb for step in image.steps] == ["login", "build", "push", ""]
+    assert image.steps[0].secrets == ("REGISTRY",)
+    assert image.steps[3].condition.source == "false"
     assert workflow.triggers.push.branches == ("main",)
     assert workflow.triggers.push.paths == ("**", "!docs/**")
     assert workflow.inputs["dry"].default is True
@@ -197,7 +281,6 @@ def test_a_github_workflow_keeps_its_jobs_and_lists_what_it_lost(folder):
         "${{ github.actor }}",
         "cache",
         "uses: codecov/codecov-action@v4",
-        "docker/login-action",
         "with.platforms",
         "if: contains(github.event.head_commit.message, 'x')",
         "./.github/workflows/deploy.yml",
@@ -220,7 +303,86 @@ def test_a_compose_file_is_built_and_deployed_in_the_order_of_its_needs(folder):
     assert web.settings["replicas"] == 3
     assert web.settings["update"] == {"parallelism": 1, "order": "start-first"}
     lost = {loss.what for loss in result.losses}
-    assert lost >= {"build.cache_from", "${HOME}", "web.logging", "deploy.resources", "secrets"}
+    assert lost >= {"build.cache_from", "web.logging", "deploy.resources", "secrets"}
+    assert workflow.inputs["HOME"].default == ""
+    assert web.settings["env"]["HOME_DIR"].parts[0].source == "inputs.HOME"
+
+
+def test_habits_of_real_workflows_have_counterparts_or_are_listed(folder):
+    result = adopted(folder, ".github/workflows/hard.yml")
+    workflow = check(result.text, "x.yaml", VERBS).workflow
+    job = workflow.jobs["image"]
+    assert [step.verb for step in job.steps] == ["login", "build", "push", "", ""]
+    login, _, push, never, last = job.steps
+    assert login.condition.source == "true"
+    assert push.settings["tags"][1] == "shop/web:latest"
+    assert push.condition.source == "true && git.branch == 'main'"
+    assert never.condition.source == "false"
+    assert last.shell == "bash"
+    assert '[[ "$GIT_BRANCH" = main ]]' in last.run
+    assert '>> "$LINKSPAN_OUTPUT"' in last.run
+    assert "cd /workspace" in last.run
+    assert job.outputs["digest"].parts[0].source == f"steps.{push.id}.outputs.digest"
+    assert job.outputs["version"] == ""
+    sources = {
+        name: text.parts[0].source for name, text in job.env.items() if hasattr(text, "parts")
+    }
+    assert sources == {
+        "MODE": "git.branch == 'main' ? 'live' : 'trial'",
+        "BRANCH": "git.branch",
+        "WHO": "matrix.kind != '' ? matrix.kind : 'nobody'",
+    }
+    assert job.env["A"] == "b"
+    assert len(job.caches[1].restore) == 2
+    assert job.artifacts["logs"].paths == ("logs/",)
+    (load,) = workflow.jobs["later"].load_artifacts
+    assert (load.name, load.path) == ("logs", "in")
+    lost = [loss.what for loss in result.losses]
+    assert lost == [
+        "on.merge_group",
+        "name",
+        "environment.url",
+        "container.options",
+        "type=semver,pattern={{version}}",
+        "labels",
+        "if: steps.cached.outputs.cache-hit != 'true'",
+        "$GITHUB_ENV",
+        "${{ steps.meta.outputs.version }}",
+        "if: failure()",
+        # Once in the script, and once among the job's outputs.
+        "${{ steps.meta.outputs.version }}",
+    ]
+    assert (
+        "DB_HOST: localhost: a service is reached by its name (db), not on this host"
+        in result.notes
+    )
+
+
+def test_variables_of_compose_are_inputs_and_commands_are_split_as_there(folder):
+    result = adopted(folder, "docker-compose.yml")
+    workflow = check(result.text, "x.yaml", VERBS).workflow
+    (step,) = workflow.jobs["deploy"].steps
+    given = step.settings
+    assert given["command"] == ("--default-plugin=my native",)
+    assert given["env"]["COST"] == "$5"
+    assert given["env"]["ROOT_PASSWORD"] == "guest"
+    assert given["healthcheck"]["test"] == ("CMD-SHELL", "test $HOME")
+    assert given["restart"] == {"condition": "on-failure", "max-attempts": 3}
+    assert given["volumes"] == ("./conf:/etc/my:ro",)
+    assert given["ports"] == (
+        "3306:3306",
+        "9000:9100/udp",
+        "9001:9101/udp",
+        "9002:9102/udp",
+        "53:53/udp",
+    )
+    assert (workflow.inputs["DB_TAG"].default, workflow.inputs["MUST"].required) == ("10", True)
+    assert {loss.what for loss in result.losses} == {
+        "${DB_PASSWORD:-guest}",
+        "volumes: tmpfs",
+        "127.0.0.1:",
+        "80",
+    }
 
 
 def test_a_woodpecker_pipeline_becomes_one_job(folder):
@@ -247,7 +409,7 @@ def test_everything_below_a_folder_is_found(folder):
     for name in CORPUS:
         put(folder, name)
     kinds = [source.kind for source in find_sources(Path())]
-    assert kinds == ["github", "woodpecker", "compose"]
+    assert kinds == ["github", "github", "woodpecker", "compose"]
 
 
 def test_the_command_writes_pipelines_and_writes_over_none(folder, capsys):

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from linkspan.workflows.adopting.compose_values import ports, value, volume, words
 from linkspan.workflows.adopting.draft import Draft, fields, items, job_id, pairs, plain, text
-from linkspan.workflows.parse import Field, Mapping, Node, Scalar, Sequence
+from linkspan.workflows.parse import Field, Mapping, Node, Sequence
 
 _SAME: Final = {
     "entrypoint": "entrypoint",
@@ -92,9 +93,9 @@ def _build(draft: Draft, name: str, node: Node) -> dict[str, Any]:
         if key not in names:
             draft.lose(field.key, f"build.{key}", "the builder has no such setting here")
         elif key in ("args", "labels"):
-            settings[names[key]] = {k: _value(draft, n, v) for k, n, v in pairs(field.value)}
+            settings[names[key]] = {k: value(draft, n, v) for k, n, v in pairs(field.value)}
         else:
-            settings[names[key]] = _value(draft, field.value, text(field.value))
+            settings[names[key]] = value(draft, field.value, text(field.value))
     settings["tags"] = [f"{name}:latest"]
     return settings
 
@@ -124,15 +125,16 @@ def _known(draft: Draft, key: str, node: Node, put: Callable[..., None]) -> bool
     """Convert one key of a service; whether it has a counterpart."""
     match key:
         case "image":
-            put("image", _value(draft, node, text(node)))
+            put("image", value(draft, node, text(node)))
         case "environment":
-            put("env", {k: _value(draft, n, v) for k, n, v in pairs(node)})
+            put("env", {k: value(draft, n, v) for k, n, v in pairs(node)})
         case "labels":
-            put("labels", {k: _value(draft, n, v) for k, n, v in pairs(node)})
+            put("labels", {k: value(draft, n, v) for k, n, v in pairs(node)})
         case "command" | "entrypoint":
-            put(key, _words(draft, node))
+            put(key, words(draft, node))
         case "ports" | "volumes":
-            put(key, [entry for item in items(node) if (entry := _entry(draft, key, item))])
+            read = ports if key == "ports" else volume
+            put(key, [entry for item in items(node) for entry in read(draft, item)])
         case "networks":
             put("networks", list(fields(node)) or [text(item) for item in items(node)])
         case "healthcheck":
@@ -144,40 +146,10 @@ def _known(draft: Draft, key: str, node: Node, put: Callable[..., None]) -> bool
             condition = {"no": "none", "on-failure": "on-failure"}.get(word, "any")
             put("restart", {"condition": condition})
         case _ if key in _SAME:
-            put(_SAME[key], _value(draft, node, text(node)))
+            put(_SAME[key], value(draft, node, text(node)))
         case _:
             return False
     return True
-
-
-def _value(draft: Draft, node: Node, value: str) -> str:
-    """A text; variables of Compose's own have no counterpart in it."""
-    plain_dollar = value.replace("$$", "")
-    if "${" in plain_dollar or "$" in plain_dollar:
-        draft.lose(node, value, "nothing is taken from the machine's environment; make it an input")
-    return value.replace("${{", "$ {{")
-
-
-def _words(draft: Draft, node: Node) -> list[str]:
-    if isinstance(node, Sequence):
-        return [_value(draft, item, text(item)) for item in node.items]
-    return ["/bin/sh", "-c", _value(draft, node, text(node))]
-
-
-def _entry(draft: Draft, key: str, node: Node) -> str:
-    if isinstance(node, Scalar):
-        return _value(draft, node, node.text)
-    long = fields(node)
-    source = (
-        text(long["source" if key == "volumes" else "published"].value)
-        if (("source" if key == "volumes" else "published") in long)
-        else ""
-    )
-    target = text(long["target"].value) if "target" in long else ""
-    if not source or not target:
-        draft.lose(node, key, "the entry names no source and target")
-        return ""
-    return f"{source}:{target}"
 
 
 def _healthcheck(draft: Draft, node: Node, put: Callable[..., None]) -> None:
@@ -185,8 +157,8 @@ def _healthcheck(draft: Draft, node: Node, put: Callable[..., None]) -> None:
     for key, field in fields(node).items():
         if key == "test":
             test = field.value
-            words = [text(item) for item in items(test)]
-            found["test"] = words if isinstance(test, Sequence) else ["CMD-SHELL", text(test)]
+            parts = [value(draft, item, text(item)) for item in items(test)]
+            found["test"] = parts if isinstance(test, Sequence) else ["CMD-SHELL", *parts]
         elif key in ("interval", "timeout", "start_period", "start_interval"):
             found[key] = text(field.value)
         elif key == "retries":
@@ -209,6 +181,11 @@ def _deploy_keys(draft: Draft, node: Node, put: Callable[..., None]) -> None:
             put("update", update)
             for name in own.keys() - names.keys():
                 draft.lose(own[name].key, f"update_config.{name}", "it has no counterpart")
+        elif key == "restart_policy":
+            own = fields(field.value)
+            known = {"condition": "condition", "delay": "delay", "max_attempts": "max-attempts"}
+            known |= {"window": "window"}
+            put("restart", {known[k]: plain(f.value) for k, f in own.items() if k in known})
         elif key == "placement":
             constraints = fields(field.value).get("constraints")
             put(

@@ -1,12 +1,20 @@
 """A GitHub workflow: jobs stay jobs, scripts get their values as environment variables."""
 
+import re
 from functools import partial
 from typing import Any, Final
 
 import attrs
 
-from linkspan.workflows.adopting.draft import Draft, fields, items, job_id, pairs, plain, text
-from linkspan.workflows.adopting.expressions import condition, script, secrets_in, template
+from linkspan.workflows.adopting.draft import Draft, fields, items, pairs, plain, text
+from linkspan.workflows.adopting.expressions import (
+    condition,
+    needs_bash,
+    renamed,
+    script,
+    secrets_in,
+    template,
+)
 from linkspan.workflows.adopting.github_actions import adopt_action
 from linkspan.workflows.parse import Field, Mapping, Node, Scalar
 
@@ -25,6 +33,9 @@ class JobDraft:
     Attributes:
         image: Of its scripts; a set-up action may choose a better one.
         chosen: Whether an image was written, or chosen by an action.
+        gone: Ids of steps that have no counterpart.
+        tags: By id of a step that makes names for images: those.
+        moved: What a step of theirs gives → which step of ours gives it.
     """
 
     draft: Draft
@@ -33,7 +44,14 @@ class JobDraft:
     chosen: bool = False
     caches: list[dict[str, Any]] = attrs.field(factory=list)
     artifacts: dict[str, Any] = attrs.field(factory=dict)
-    loads: list[str] = attrs.field(factory=list)
+    loads: list[Any] = attrs.field(factory=list)
+    gone: set[str] = attrs.field(factory=set)
+    tags: dict[str, list[str]] = attrs.field(factory=dict)
+    moved: dict[str, str] = attrs.field(factory=dict)
+
+    def reads_gone(self, source: str) -> bool:
+        """Whether a text of ours reads a step that has no counterpart."""
+        return any(re.search(rf"\bsteps\.{re.escape(each)}\b", source) for each in self.gone)
 
     def lost(self, node: Node) -> Any:
         """Tells of an expression without counterpart."""
@@ -43,7 +61,13 @@ class JobDraft:
 
     def template(self, node: Node) -> str:
         """A text with expressions in our words."""
-        return template(text(node), self.lost(node))
+        return template(self.follow(text(node)), self.lost(node), self.reads_gone)
+
+    def follow(self, source: str) -> str:
+        """A text of theirs, with what is given by another step of ours."""
+        for old, new in self.moved.items():
+            source = source.replace(old, new)
+        return source
 
 
 def adopt_github(draft: Draft) -> None:
@@ -67,7 +91,11 @@ def adopt_github(draft: Draft) -> None:
                     fields(field.value)["run"].value if "run" in fields(field.value) else None
                 )
                 draft.top.setdefault("defaults", {}).update(
-                    {key: text(each.value) for key, each in run.items() if key != "shell"}
+                    {
+                        key: text(each.value)
+                        for key, each in run.items()
+                        if key != "shell" or text(each.value) in ("bash", "sh")
+                    }
                 )
             case _:
                 draft.lose(field.key, name, _NOTHING.get(name, "it has no counterpart"))
@@ -181,8 +209,16 @@ def _job(draft: Draft, field: Field) -> dict[str, Any]:
         job.image = "ubuntu:24.04"
     steps = []
     for node in items(own["steps"].value if "steps" in own else None):
-        steps += _step(job, node)
+        made = _step(job, node)
+        named = text(fields(node)["id"].value) if "id" in fields(node) else ""
+        if named and all(step.get("id") != named for step in made):
+            job.gone.add(named)
+        steps += made
+    if "outputs" in own:
+        outputs = {name: job.template(at) for name, at, _ in pairs(own["outputs"].value)}
+        job.table["outputs"] = outputs
     table = {**job.table}
+    _reach_services(job, table)
     if any("run" in step for step in steps):
         table["image"] = job.image
     for key, value in (
@@ -210,10 +246,12 @@ def _call(draft: Draft, own: dict[str, Field]) -> dict[str, Any]:
 def _job_key(job: JobDraft, key: str, field: Field) -> None:
     draft, table, node = job.draft, job.table, field.value
     match key:
-        case "steps":
+        case "steps" | "outputs":
             pass
+        case "name" if "${{" in text(node):
+            draft.lose(field.key, "name", "a name is a plain text; cells are named by their values")
         case "name":
-            table["name"] = template(text(node), lambda found: None).strip() or job_id(text(node))
+            table["name"] = text(node)
         case "needs":
             table["needs"] = [text(item) for item in items(node)]
         case "if":
@@ -224,11 +262,14 @@ def _job_key(job: JobDraft, key: str, field: Field) -> None:
             own = fields(node)
             job.image = job.template(own["image"].value if "image" in own else node)
             job.chosen = True
-            for name in own.keys() - {"image"}:
+            if "env" in own:
+                given = {name: job.template(at) for name, at, _ in pairs(own["env"].value)}
+                table["env"] = {**given, **table.get("env", {})}
+            for name in own.keys() - {"image", "env"}:
                 draft.lose(
                     own[name].key,
                     f"container.{name}",
-                    "write `env`, `volumes` or `image` at the job",
+                    "write `volumes` or `image` at the job",
                 )
         case "services":
             table["services"] = {
@@ -240,19 +281,34 @@ def _job_key(job: JobDraft, key: str, field: Field) -> None:
             table["timeout"] = f"{text(node)}m"
         case "continue-on-error":
             table["continue-on-error"] = _flag(job, node)
-        case "env" | "outputs":
-            table[key] = {name: job.template(at) for name, at, _ in pairs(node)}
-            _grant(job, table, table[key])
+        case "env":
+            given = {name: job.template(at) for name, at, _ in pairs(node)}
+            table["env"] = {**table.get("env", {}), **given}
+            _grant(job, table, given)
         case "environment":
             own = fields(node)
             name = job.template(own["name"].value if "name" in own else node)
             table["environment"] = name
+            for more in own.keys() - {"name"}:
+                draft.lose(own[more].key, f"environment.{more}", "it has no counterpart")
         case "concurrency":
             own = fields(node)
             name = job.template(own["group"].value if "group" in own else node)
             table["lock"] = name
         case _:
             draft.lose(field.key, key, _NOTHING.get(key, "it has no counterpart"))
+
+
+def _reach_services(job: JobDraft, table: dict[str, Any]) -> None:
+    """Services stand behind ports of the machine there, and behind their names here."""
+    if "services" not in table:
+        return
+    for name, value in table.get("env", {}).items():
+        if re.search(r"\b(?:localhost|127\.0\.0\.1)\b", str(value)):
+            names = ", ".join(table["services"])
+            job.draft.notes.append(
+                f"{name}: {value}: a service is reached by its name ({names}), not on this host"
+            )
 
 
 def _runs_on(job: JobDraft, node: Node) -> None:
@@ -272,8 +328,8 @@ def _runs_on(job: JobDraft, node: Node) -> None:
 
 
 def _condition(job: JobDraft, node: Node) -> str | bool:
-    found = condition(text(node))
-    if found is None:
+    found = condition(job.follow(text(node)))
+    if found is None or job.reads_gone(found):
         job.draft.lose(
             node,
             f"if: {text(node)}",
@@ -400,7 +456,13 @@ def _step(job: JobDraft, node: Node) -> list[dict[str, Any]]:
                 job.draft.lose(field.key, key, "it has no counterpart")
     if "run" in own:
         env = step.setdefault("env", {})
-        step["run"] = script(text(own["run"].value), job.lost(own["run"].value), env)
+        node = own["run"].value
+        written, missing = renamed(text(node))
+        for name in missing:
+            job.draft.lose(node, f"${name}", "it is not there; outputs go to $LINKSPAN_OUTPUT")
+        step["run"] = script(job.follow(written), job.lost(node), env, job.reads_gone)
+        if needs_bash(written):
+            step.setdefault("shell", "bash")
         _grant(job, step, env)
         if not env:
             del step["env"]

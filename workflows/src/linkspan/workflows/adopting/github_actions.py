@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from linkspan.workflows.adopting.draft import fields, job_id, text
+from linkspan.workflows.adopting.expressions import condition, secrets_in
 from linkspan.workflows.parse import Field, Node
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 Table = dict[str, Any]
 _EXPRESSION: Final = re.compile(r"\$\{\{.*?\}\}")
+_MADE: Final = re.compile(r"\$\{\{\s*steps\.([\w-]+)\.outputs\.(?:tags|labels)\s*\}\}")
 _NEEDLESS: Final = frozenset(
     {"actions/checkout", "docker/setup-buildx-action", "docker/setup-qemu-action"}
 )
@@ -38,15 +40,18 @@ def adopt_action(job: "JobDraft", own: dict[str, Field], step: Table) -> list[Ta
         case "actions/cache":
             return _cache(job, given)
         case "actions/upload-artifact":
+            if "if" in own:
+                why = "artifacts are always kept; a job that succeeds without a file for one fails"
+                job.draft.lose(own["if"].key, f"if: {text(own['if'].value)}", why)
             return _upload(job, given)
         case "actions/download-artifact":
-            job.loads += [text(given["name"].value)] if "name" in given else []
-            return []
+            return _download(job, given, node)
+        case "docker/metadata-action":
+            return _metadata(job, own, given, node)
         case "docker/build-push-action":
             return _build_push(job, given, step)
         case "docker/login-action":
-            job.draft.lose(node, action, "log in once on the machine: linkspan login REGISTRY")
-            return []
+            return _login(job, given, step, node)
         case _:
             job.draft.lose(
                 node, f"uses: {text(node)}", "write what it does as a script, or look for a verb"
@@ -75,21 +80,78 @@ def _setup(job: "JobDraft", action: str, given: dict[str, Field], node: Node) ->
 def _cache(job: "JobDraft", given: dict[str, Field]) -> list[Table]:
     paths = text(given["path"].value).split("\n") if "path" in given else []
     key = job.template(given["key"].value) if "key" in given else ""
-    restore = text(given["restore-keys"].value).split() if "restore-keys" in given else []
+    lines = job.template(given["restore-keys"].value) if "restore-keys" in given else ""
+    restore = [line.strip() for line in lines.splitlines() if line.strip()]
     for path in filter(None, (path.strip() for path in paths)):
         cache: Table = {"path": path, "key": key}
-        job.caches.append(cache | ({"restore": restore} if restore else {}))
+        job.caches.append(cache | ({"restore": [*restore]} if restore else {}))
     return []
 
 
 def _upload(job: "JobDraft", given: dict[str, Field]) -> list[Table]:
-    name = job_id(text(given["name"].value)) if "name" in given else "artifact"
-    paths = (
-        [path.strip() for path in text(given["path"].value).split("\n")] if "path" in given else []
-    )
-    paths = [path for path in paths if path]
+    name = _artifact(given)
+    lines = job.template(given["path"].value).splitlines() if "path" in given else []
+    paths = [path for path in (line.strip().removeprefix("./") for line in lines) if path]
     if paths:
         job.artifacts[name] = paths[0] if len(paths) == 1 else paths
+    return []
+
+
+def _artifact(given: dict[str, Field]) -> str:
+    """The name of an artifact without what differs from run to run, or from cell to cell."""
+    words = _EXPRESSION.sub("", text(given["name"].value)) if "name" in given else ""
+    return job_id(words.strip("-_. ")) if words.strip("-_. ") else "artifact"
+
+
+def _download(job: "JobDraft", given: dict[str, Field], node: Node) -> list[Table]:
+    if "name" not in given:
+        job.draft.lose(node, text(node), "name the artifacts: load-artifacts: [NAME]")
+        return []
+    name, path = _artifact(given), text(given["path"].value) if "path" in given else ""
+    path = path.removeprefix("./").strip("/")
+    job.loads.append({"name": name, "path": path} if path not in ("", ".") else name)
+    return []
+
+
+def _login(job: "JobDraft", given: dict[str, Field], step: Table, node: Node) -> list[Table]:
+    if "login" not in job.draft.verbs or not {"username", "password"} <= given.keys():
+        job.draft.lose(node, text(node), "log in once on the machine: linkspan login REGISTRY")
+        return []
+    settings = {
+        "registry": job.template(given["registry"].value) if "registry" in given else "docker.io",
+        "username": job.template(given["username"].value),
+        "password": job.template(given["password"].value),
+    }
+    if not settings["username"] or not settings["password"]:
+        job.draft.lose(node, text(node), "log in once on the machine: linkspan login REGISTRY")
+        return []
+    names = [name for value in settings.values() for name in secrets_in(value)]
+    job.draft.secrets |= dict.fromkeys(names)
+    granted = {"secrets": list(dict.fromkeys(names))} if names else {}
+    return [{**step, "uses": "login", "with": settings, **granted}]
+
+
+def _metadata(
+    job: "JobDraft", own: dict[str, Field], given: dict[str, Field], node: Node
+) -> list[Table]:
+    """Names for images, which `docker/build-push-action` takes by this step's id."""
+    images = job.template(given["images"].value).split() if "images" in given else []
+    kinds = text(given["tags"].value).splitlines() if "tags" in given else []
+    tags: list[str] = []
+    for line in kinds or ["type=sha"]:
+        words = dict(part.partition("=")[::2] for part in line.strip().split(","))
+        tag = {"sha": "${{ git.short_sha }}", "raw": words.get("value", "")}.get(
+            words.get("type", "")
+        )
+        if line.strip() and (not tag or ("{{" in tag and "${{" not in tag)):
+            job.draft.lose(given["tags"].key, line.strip(), "write the tag at `push`")
+        elif line.strip() and tag:
+            tags.append(tag)
+    named = [f"{image}:{tag}" for image in images for tag in tags or ["${{ git.short_sha }}"]]
+    if "id" in own and named:
+        job.tags[text(own["id"].value)] = named
+    else:
+        job.draft.lose(node, text(node), "write the names of the image at `push`")
     return []
 
 
@@ -98,18 +160,26 @@ def _build_push(job: "JobDraft", given: dict[str, Field], step: Table) -> list[T
     settings: Table = {}
     tags: list[str] = []
     push = False
+    when: str | None = ""
     for key, field in given.items():
         node = field.value
         if key in names:
             settings[names[key]] = job.template(node).removeprefix("./") or "."
         elif key == "tags":
+            made = _MADE.fullmatch(text(node).strip())
+            if made and made[1] in job.tags:
+                tags = job.tags[made[1]]
+                continue
             words = job.template(node).replace(",", "\n").split("\n")
             tags = [tag.strip() for tag in words if tag.strip()]
+        elif key == "labels" and _MADE.fullmatch(text(node).strip()):
+            job.draft.lose(field.key, "labels", "write them at `build`")
         elif key in ("build-args", "labels"):
             lines = [line.partition("=") for line in job.template(node).split("\n") if "=" in line]
             settings["args" if key == "build-args" else key] = {k.strip(): v for k, _, v in lines}
         elif key == "push":
             push = text(node) != "false"
+            when = condition(text(node)) if "${{" in text(node) else ""
         else:
             job.draft.lose(field.key, f"with.{key}", "`build` has no such setting")
     build = {**step, "id": step.get("id") or "image", "uses": "build", "with": settings}
@@ -119,7 +189,13 @@ def _build_push(job: "JobDraft", given: dict[str, Field], step: Table) -> list[T
             del settings["tags"]
         return [build]
     image = f"${{{{ steps.{build['id']}.outputs.id }}}}"
-    pushing: Table = {"uses": "push", "with": {"image": image, "tags": tags}}
-    if "if" in step:
-        pushing["if"] = step["if"]
+    pushing: Table = {"id": f"{build['id']}-push", "uses": "push"}
+    pushing["with"] = {"image": image, "tags": tags}
+    job.moved[f"steps.{build['id']}.outputs.digest"] = f"steps.{pushing['id']}.outputs.digest"
+    job.moved[f"steps.{build['id']}.outputs.imageid"] = f"steps.{build['id']}.outputs.id"
+    if when is None:
+        job.draft.lose(given["push"].key, f"push: {text(given['push'].value)}", "it always pushes")
+    conditions = [str(each) for each in (step.get("if"), when) if each not in (None, "", "true")]
+    if conditions:
+        pushing["if"] = " && ".join(conditions)
     return [build, pushing]
