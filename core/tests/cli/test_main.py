@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -271,6 +272,11 @@ def test_the_short_path_shows_what_click_would(
         ["ps", "-"],
         ["ps", "--"],
         ["images", "alpine"],
+        ["build"],
+        ["build", "a", "b"],
+        ["build", "-m", "1g", "a"],
+        ["build", "-ta", "b"],
+        ["build", "-"],
         ["container"],
         ["run", "ps"],
         ["--host"],
@@ -284,6 +290,44 @@ def test_words_that_are_not_plain_are_left_to_click(words: list[str]) -> None:
     session = Session()
     assert quick.find(words, session) is None
     assert vars(session) == vars(Session())
+
+
+def test_a_plain_build_needs_no_click(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LINKSPAN_HOST", fake.url)
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    answer = {"aux": {"ID": "sha256:" + "a" * 64}}
+    fake.on("POST", "/linkspan/v1/build", lambda _r, c: c.stream(answer))
+    with fake.running():
+        modules = imported("build", "-t", "x", str(tmp_path))
+    assert "linkspan.core.cli.build_view" in modules
+    assert modules.isdisjoint({"click", "inspect", "typing", "uuid", "datetime"})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [[], ["--no-cache", "--build-arg", "A=1", "--target", "t"], ["--label=a=b", "-q"]],
+    ids=" ".join,
+)
+def test_a_plain_build_is_what_click_would_do(
+    linkspan: Any, fake: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: list[str]
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    answer = {"aux": {"ID": "sha256:" + "a" * 64}}
+    fake.on("POST", "/linkspan/v1/build", lambda _r, c: c.stream(answer))
+    words = ["build", "-t", "x", *more, str(tmp_path)]
+    assert quick.find(words, Session()) is not None
+    with fake.running():
+        short = linkspan(*words)
+        with monkeypatch.context() as patch:
+            patch.setattr("linkspan.core.cli.quick.find", lambda *_: None)
+            full = linkspan(*words)
+    assert short.status == full.status == 0
+    assert "aaaaaaaaaaaa" in short.out
+    assert "aaaaaaaaaaaa" in full.out
+    first, second = fake.requests
+    assert (first.path, first.query) == (second.path, second.query)
 
 
 def test_a_reader_that_leaves_is_no_error(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:

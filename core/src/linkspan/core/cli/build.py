@@ -1,39 +1,14 @@
-"""``linkspan build``: sends the context, shows the steps (API: POST /build)."""
+"""``linkspan build`` (API: POST /build)."""
 
-import itertools
-import json
-import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from linkspan.core.cli import words
-from linkspan.core.cli.build_options import (
-    PARCEL_TYPE,
-    Request,
-    build_arguments,
-    find_dockerfile,
-    folder_here,
-    named_contexts,
-    parcel,
-    read_secrets,
-)
-from linkspan.core.cli.build_view import Steps
-from linkspan.core.cli.command import Size, command
-from linkspan.core.cli.common import key_values
-from linkspan.core.cli.credentials import registry_config
-from linkspan.core.cli.failure import USAGE, Failure
-from linkspan.core.cli.progress import Display
+from linkspan.core.cli import build_run
+from linkspan.core.cli.command import Size, command, settings
 from linkspan.core.cli.runvalues import ulimit
 from linkspan.core.cli.session import Session
-from linkspan.core.client.errors import ApiError
-from linkspan.core.client.short import Answer
-
-_REMOTE: Final = re.compile(r"(https?|git|ssh)://|git@|github\.com/")
-# Another daemon than ours, or one that lives in another file system.
-_NOT_HERE: Final = ("folder_not_here", "no_route", "refused")
 
 
 @command(
@@ -48,228 +23,12 @@ _NOT_HERE: Final = ("folder_not_here", "no_route", "refused")
     ],
     more=["linkspan push", "linkspan images", "linkspan builder prune"],
 )
-@click.argument("context")
-@click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Its name")
-@click.option("-f", "--file", "dockerfile", metavar="FILE", help="Instead of CONTEXT/Dockerfile")
-@click.option("--build-arg", "arguments", multiple=True, metavar="NAME[=VALUE]", help="For ARG")
-@click.option("--target", default="", metavar="STAGE", help="Stop at this stage")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label")
-@click.option("-o", "--output", "outputs", multiple=True, metavar="type=…,dest=…", help="Where to")
-@click.option("--push", is_flag=True, help="Send the image to its registry")
-@click.option("--check", is_flag=True, help="Only say what is likely a mistake in the Dockerfile")
-@click.option("--no-cache", is_flag=True, help="Run every step")
-@click.option("--pull", is_flag=True, help="Ask the registry for newer base images")
-@click.option("--network", default="", metavar="NAME", help="For RUN")
-@click.option("--platform", default="", metavar="OS/ARCH", help="Of the image")
-@click.option("--add-host", "hosts", multiple=True, metavar="NAME:IP", help="A line for /etc/hosts")
+@click.argument(build_run.ARGUMENT, metavar="CONTEXT")
+@settings(build_run.SETTINGS)
 @click.option("-m", "--memory", type=Size(), metavar="BYTES", help="Memory limit for RUN")
 @click.option("--shm-size", type=Size(), metavar="BYTES", help="Size of /dev/shm for RUN")
 @click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="For RUN")
-@click.option("--secret", "secrets", multiple=True, metavar="id=ID,src=FILE", help="For RUN")
-@click.option(
-    "--build-context", "contexts", multiple=True, metavar="NAME=FOLDER", help="One more, for --from"
-)
-@click.option(
-    "--no-cache-filter", "fresh", multiple=True, metavar="STAGE", help="Run this stage's steps"
-)
-@click.option(
-    "--cache-from", "sources", multiple=True, metavar="type=…,ref=…", help="Another one's cache"
-)
-@click.option(
-    "--cache-to", "targets", multiple=True, metavar="type=…,ref=…", help="Where the cache goes"
-)
-@click.option("--metadata-file", metavar="FILE", help="Write facts about the image there")
-@click.option("--iidfile", metavar="FILE", help="Write the image's id there")
-def build(session: Session, context: str, check: bool, **options: Any) -> int:
+def build(session: Session, where: str, ulimits: Sequence[str], **options: Any) -> int:
     """Build an image."""
-    request = _request(context, options)
-    try:
-        if check:
-            return _check(session, request)
-        _build(session, request, options)
-    except ApiError as error:
-        raise _drawn(error, request) from error
-    return 0
-
-
-def _drawn(error: ApiError, request: Request) -> Failure | ApiError:
-    """A fault in the Dockerfile with its line, as far as that is known here."""
-    number, file = error.details.get("line"), error.details.get("file")
-    if not isinstance(number, int) or file != request.dockerfile:
-        return error
-    try:
-        data = request.outside
-        if data is None and request.folder is not None:
-            data = (request.folder / request.dockerfile).read_bytes()
-        line = (data or b"").decode(errors="replace").splitlines()[number - 1].rstrip()
-    except (OSError, IndexError):
-        return error
-    column = len(line) - len(line.lstrip())
-    return Failure(
-        f"{error.message.removeprefix(f'{file}:{number}: ')}\n --> {file}:{number}",
-        id=str(error.details.get("diagnostic", "LS0102")),
-        line=line,
-        mark=(column, len(line) - column),
-        helps=[error.help],
-    )
-
-
-def _request(context: str, options: dict[str, Any]) -> Request:
-    extras = {
-        "secrets": read_secrets(options["secrets"]),
-        "contexts": list(named_contexts(options["contexts"])),
-        "no_cache_filter": list(options["fresh"]),
-    }
-    folder = None if _REMOTE.match(context) else Path(context)
-    name, outside = options["dockerfile"] or "Dockerfile", None
-    if folder is not None:
-        if not folder.is_dir():
-            raise Failure(
-                f"the build context '{context}' is not a folder", id="LS0004", status=USAGE
-            )
-        name, outside = find_dockerfile(folder, options["dockerfile"])
-    query = {
-        "dockerfile": name,
-        "remote": context if folder is None else None,
-        "buildargs": json.dumps(build_arguments(options["arguments"])),
-        "labels": json.dumps(key_values(options["labels"], "--label")),
-        "target": options["target"] or None,
-        "nocache": options["no_cache"] or None,
-        "pull": options["pull"] or None,
-        "networkmode": options["network"] or None,
-        "platform": options["platform"] or None,
-        "extrahosts": list(options["hosts"]),
-        "memory": options["memory"],
-        "shmsize": options["shm_size"],
-        "ulimits": json.dumps([ulimit(text) for text in options["ulimits"]])
-        if options["ulimits"]
-        else None,
-        "rm": True,
-        "version": "1",
-    }
-    return Request(
-        query=query,
-        extras={name: value for name, value in extras.items() if value},
-        folder=folder,
-        context=context,
-        dockerfile=name,
-        outside=outside,
-    )
-
-
-def _check(session: Session, request: Request) -> int:
-    """Show what the checks have found; 1 if that is anything."""
-    with _begin(session, request._replace(query={**request.query, "check": True})) as answer:
-        found = answer.json()["warnings"]
-    if session.format in ("json", "jsonl"):
-        session.terminal.print(json.dumps(found))
-    elif found:
-        for fault in found:
-            session.terminal.print(fault["text"])
-        count = "1 finding" if len(found) == 1 else f"{len(found)} findings"
-        session.terminal.note(f"{count} in {request.dockerfile}")
-    else:
-        done = session.terminal.painted_sign("done", on_err=False)
-        session.terminal.print(f"{done} {request.dockerfile}  nothing to complain about")
-    return 1 if found else 0
-
-
-def _build(session: Session, request: Request, options: dict[str, Any]) -> None:
-    def run(asked: Request, tags: Sequence[str]) -> Steps:
-        steps = Steps(tags[0] if tags else request.context)
-        with Display(session, steps.lines, f"build of {steps.what}") as display:
-            details = {"details": True} if display.mode == "live" else {}
-            query = {**asked.query, **details, "t": list(tags)}
-            with _begin(session, asked._replace(query=query)) as answer:
-                _follow(answer, steps, display)
-            steps.elapsed = display.elapsed
-        return steps
-
-    said: Callable[[str], None] = session.terminal.print
-    tags = list(options["tags"])
-    if any(options[name] for name in ("outputs", "push", "sources", "targets")):
-        from linkspan.core.cli.build_delivery import build_and_deliver
-
-        steps, stdout_is_taken = build_and_deliver(session, request, options, tags, run)
-        said = session.terminal.note if stdout_is_taken else said
-    else:
-        steps = run(request, tags)
-    _write_facts(steps.image, tags, options)
-    if session.quiet:
-        said(steps.image)
-        return
-    sign = session.terminal.painted_sign("done", on_err=False)
-    named = f"{', '.join(tags)}  " if tags else ""
-    said(f"{sign} {named}{words.short_digest(steps.image)}  {steps.summary}  {steps.elapsed}")
-    if steps.warnings:
-        hint = f"linkspan build --check {request.context}"
-        session.terminal.note(f"{len(steps.warnings)} warnings: {hint}")
-
-
-def _follow(answer: Answer, steps: Steps, display: Display) -> None:
-    for record in answer.json_lines():
-        display.event(record)
-        if record.get("errorDetail") or record.get("error"):
-            for line in steps.unsaid(display.mode):
-                display.say(line)
-            from linkspan.core.cli.image import stream_failure
-
-            raise stream_failure(record.get("errorDetail") or record["error"])
-        for line in steps.take(record):
-            if display.mode == "plain":
-                display.say(line)
-        display.update()
-
-
-def _write_facts(image: str, tags: list[str], options: dict[str, Any]) -> None:
-    if options["iidfile"]:
-        Path(options["iidfile"]).write_text(image)
-    if options["metadata_file"]:
-        facts = {"containerimage.config.digest": image, "image.name": ",".join(tags)}
-        Path(options["metadata_file"]).write_text(json.dumps(facts, indent=2) + "\n")
-
-
-def _begin(session: Session, request: Request) -> Answer:
-    """Name the folder to a daemon that sees it, too; otherwise send it."""
-    logins = {"X-Registry-Config": registry_config()}
-    head = {**logins, "Content-Type": PARCEL_TYPE}
-    extras, query = request.extras, request.query
-    if request.folder is None:
-        return session.api.open(
-            "POST",
-            "/linkspan/v1/build",
-            query,
-            headers=head,
-            upload=[parcel(extras)],
-            silence_s=None,
-        )
-    if request.outside is None:
-        try:
-            return session.api.open(
-                "POST",
-                "/linkspan/v1/build",
-                {**query, **folder_here(request.folder)},
-                headers=head if extras else logins,
-                upload=[parcel(extras)] if extras else None,
-                silence_s=None,
-            )
-        except ApiError as error:
-            if error.status != 404 or error.code not in _NOT_HERE:
-                raise
-    from linkspan.core.cli.build_context import context_tar
-
-    tar = context_tar(request.folder, request.dockerfile, request.outside)
-    if not extras and "check" not in query:
-        head = {**logins, "Content-Type": "application/x-tar"}
-        return session.api.open("POST", "/build", query, headers=head, upload=tar, silence_s=None)
-    try:
-        upload = itertools.chain([parcel(extras)], tar)
-        return session.api.open(
-            "POST", "/linkspan/v1/build", query, headers=head, upload=upload, silence_s=None
-        )
-    except ApiError as error:
-        if error.status != 404 or error.code not in _NOT_HERE:
-            raise
-        raise Failure(
-            "this daemon takes no secrets, named folders and checks for a build", id="LS0102"
-        ) from error
+    limits = [ulimit(text) for text in ulimits]
+    return build_run.show(session, where, ulimits=limits, **options)

@@ -65,4 +65,4 @@ def _with_caches(request: Request, caches: Caches) -> Request:
         extras["cache_from"] = caches.sources
     if caches.targets:
         extras["cache_to"] = caches.targets
-    return request._replace(query=query, extras=extras)
+    return request.changed(query, extras)

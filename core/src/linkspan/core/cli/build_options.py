@@ -1,20 +1,24 @@
 """Options of ``linkspan build`` that need reading: secrets, contexts, build arguments."""
 
-import base64
+from __future__ import annotations
+
 import json
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
 
 from linkspan.core.cli.failure import USAGE, Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Iterator, Sequence
+    from typing import Any, Final
 
 _OUTSIDE_NAME: Final = ".dockerfile.outside-the-context"
 PARCEL_TYPE = "application/vnd.linkspan.build"
 _MAX_SECRET_BYTES = 512_000
 
 
-class Request(NamedTuple):
+class Request:
     """What is sent.
 
     Attributes:
@@ -25,12 +29,26 @@ class Request(NamedTuple):
         outside: Its text if it lies elsewhere.
     """
 
-    query: dict[str, Any]
-    extras: dict[str, Any]
-    folder: Path | None
-    context: str
-    dockerfile: str
-    outside: bytes | None
+    def __init__(
+        self,
+        query: dict[str, Any],
+        extras: dict[str, Any],
+        folder: Path | None,
+        context: str,
+        dockerfile: str,
+        outside: bytes | None,
+    ) -> None:
+        self.query = query
+        self.extras = extras
+        self.folder = folder
+        self.context = context
+        self.dockerfile = dockerfile
+        self.outside = outside
+
+    def changed(self, query: dict[str, Any], extras: dict[str, Any] | None = None) -> Request:
+        """The same with other parameters, and with other extras if they are given."""
+        extras = self.extras if extras is None else extras
+        return Request(query, extras, self.folder, self.context, self.dockerfile, self.outside)
 
 
 def parcel(extras: dict[str, Any]) -> bytes:
@@ -97,6 +115,8 @@ def read_secrets(texts: Sequence[str]) -> dict[str, str]:
             raise wrong_option(
                 f"the secret '{name}' is larger than {_MAX_SECRET_BYTES} bytes", "--secret"
             )
+        import base64
+
         found[name] = base64.b64encode(data).decode()
     return found
 

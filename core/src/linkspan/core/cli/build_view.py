@@ -1,11 +1,16 @@
 """What ``linkspan build`` shows while the daemon builds."""
 
+from __future__ import annotations
+
 import time
-from collections.abc import Iterator
-from typing import Any, Final
 
 from linkspan.core.cli.terminal import paint
 from linkspan.sdk.units import format_duration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Iterator
+    from typing import Any, Final
 
 _TAIL: Final = 4
 _KEPT: Final = 20

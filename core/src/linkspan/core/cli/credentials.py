@@ -4,13 +4,18 @@ A helper is a program ``docker-credential-NAME`` that keeps passwords in a safe 
 which one (``credsStore``, or ``credHelpers`` for single registries).
 """
 
+from __future__ import annotations
+
 import base64
 import json
 import os
 from pathlib import Path
-from typing import Any, Final
 
 from linkspan.core.cli.failure import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from typing import Any, Final
 
 DOCKER_HUB: Final = "https://index.docker.io/v1/"
 _TOKEN_USER: Final = "<token>"  # noqa: S105 - a user's name, by the protocol

@@ -4,15 +4,20 @@
 ``plain``: a line a change of state, and a sign of life each minute. ``json``: the daemon's own lines.
 """
 
-import json
+from __future__ import annotations
+
 import sys
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Final
 
-from linkspan.core.cli.session import Session
 from linkspan.sdk.units import format_duration, format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, Final
+
+    from linkspan.core.cli.session import Session
 
 _LIVE_AFTER_S: Final = 0.2
 _FRAMES_PER_S: Final = 8
@@ -39,7 +44,7 @@ class Display:
         self._drawn = 0.0
         self._live: Any = None
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> Display:
         return self
 
     def __exit__(
@@ -65,6 +70,8 @@ class Display:
     def event(self, record: object) -> None:
         """Pass on what the daemon said, with ``--progress json``."""
         if self.mode == "json":
+            import json
+
             print(json.dumps(record, separators=(",", ":")), file=sys.stderr, flush=True)
 
     def update(self) -> None:

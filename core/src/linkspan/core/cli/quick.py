@@ -21,8 +21,10 @@ QUICK: Final = {
     ("container", "ls"): "linkspan.core.cli.container_list",
     ("images",): "linkspan.core.cli.image_list",
     ("image", "ls"): "linkspan.core.cli.image_list",
+    ("build",): "linkspan.core.cli.build_run",
+    ("image", "build"): "linkspan.core.cli.build_run",
 }
-"""Words → the module with its ``SETTINGS`` and ``show``."""
+"""Words → the module with its ``SETTINGS`` and ``show``, and the name of its ``ARGUMENT`` if it takes one."""
 
 
 class Setting:
@@ -78,7 +80,8 @@ def find(words: Sequence[str], session: Session) -> Callable[[], int] | None:
 
     module = import_module(target)
     settings: tuple[Setting, ...] = module.SETTINGS
-    found = read([*words[:start], *words[end:]], (*settings, *_EVERYWHERE))
+    argument = getattr(module, "ARGUMENT", "")
+    found = read([*words[:start], *words[end:]], (*settings, *_EVERYWHERE), argument)
     if found is None:
         return None
     for setting in _EVERYWHERE:
@@ -87,8 +90,7 @@ def find(words: Sequence[str], session: Session) -> Callable[[], int] | None:
             setattr(session, setting.dest, value)
 
     def call() -> int:
-        module.show(session, **found)
-        return 0
+        return module.show(session, **found) or 0
 
     return call
 
@@ -104,8 +106,13 @@ def _options_before(words: Sequence[str]) -> int:
     return count
 
 
-def read(words: Sequence[str], settings: Sequence[Setting]) -> dict[str, Any] | None:
-    """The values of plain options; None as soon as a word is anything else."""
+def read(
+    words: Sequence[str], settings: Sequence[Setting], argument: str = ""
+) -> dict[str, Any] | None:
+    """The values of plain options, and of the one argument, if there is to be one.
+
+    None as soon as a word is anything else.
+    """
     by_name = {name: setting for setting in settings for name in setting.names}
     found: dict[str, Any] = {setting.dest: initial(setting) for setting in settings}
     rest = list(reversed(words))
@@ -113,7 +120,9 @@ def read(words: Sequence[str], settings: Sequence[Setting]) -> dict[str, Any] | 
         word = rest.pop()
         name, equals, value = word.partition("=")
         setting = by_name.get(name)
-        if setting is None:
+        if setting is None and argument and argument not in found and word[:1] not in ("-", ""):
+            found[argument] = word
+        elif setting is None:
             flags = [by_name.get(f"-{letter}") for letter in word[1:]]
             if word[:1] != "-" or word[:2] == "--" or not flags:
                 return None
@@ -140,7 +149,7 @@ def read(words: Sequence[str], settings: Sequence[Setting]) -> dict[str, Any] | 
                 found[setting.dest] = (*found[setting.dest], value)
             else:
                 found[setting.dest] = value
-    return found
+    return found if not argument or argument in found else None
 
 
 def initial(setting: Setting) -> Any:
