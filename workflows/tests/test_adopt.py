@@ -185,6 +185,51 @@ services:
     ports: ["127.0.0.1:3306:3306", "9000-9002:9100-9102/udp", "80", {target: 53, published: 53, protocol: udp}]
 """
 
+GITLAB = """
+image: python:3.12
+stages: [build, test, deploy]
+variables: {CACHE: "$CI_PROJECT_DIR/.cache", IMAGE: r.example.test/shop, TAGGED: "$IMAGE:$CI_COMMIT_SHORT_SHA"}
+include: [{template: SAST.gitlab-ci.yml}]
+.base: &base
+  before_script: [pip install -r requirements.txt]
+  retry: {max: 2, when: [runner_system_failure]}
+cache: {key: {files: [requirements.txt]}, paths: [.cache/pip/]}
+compile:
+  stage: build
+  extends: .base
+  script: [make, 'echo "$CI_COMMIT_SHA ${CI_JOB_TOKEN}"']
+  artifacts: {paths: [dist/], expire_in: 1 week}
+lint: {stage: test, image: {name: "ruff:1"}, script: ruff check, allow_failure: true, needs: []}
+unit tests:
+  <<: *base
+  stage: test
+  services: ["postgres:16", {name: "redis:7", alias: cache}]
+  variables: {POSTGRES_DB: test}
+  script:
+    - |
+      if [[ -n "$CI_COMMIT_TAG" ]]; then echo tag; fi
+    - pytest --junitxml=out.xml
+  after_script: [rm -rf tmp]
+  parallel: {matrix: [{PY: ["3.11", "3.12"]}]}
+  artifacts: {when: always, reports: {junit: out.xml, dotenv: x}}
+  timeout: 1h 30 minutes
+  tags: [docker]
+  rules:
+    - if: $CI_PIPELINE_SOURCE == "merge_request_event"
+    - {if: $CI_COMMIT_BRANCH =~ /^draft/, when: never}
+    - if: $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH || $CI_COMMIT_TAG
+    - {if: '$CI_COMMIT_TAG =~ /^v[0-9]/', when: always}
+deploy:
+  stage: deploy
+  script: [./deploy.sh]
+  environment: {name: production}
+  resource_group: production
+  only: [main, tags]
+  except: [/^wip/]
+ship: {stage: deploy, script: docker push $TAGGED, when: manual}
+always: {stage: deploy, script: x, rules: [{when: on_success}]}
+"""
+
 WOODPECKER = """
 when: {event: push, branch: main}
 variables:
@@ -220,6 +265,7 @@ CORPUS = {
     ".github/workflows/hard.yml": HARD,
     "docker-compose.yml": HARD_COMPOSE,
     "compose.yaml": COMPOSE,
+    ".gitlab-ci.yml": GITLAB,
     ".woodpecker.yaml": WOODPECKER,
     "Dockerfile": DOCKERFILE,
 }
@@ -385,6 +431,51 @@ def test_variables_of_compose_are_inputs_and_commands_are_split_as_there(folder)
     }
 
 
+def test_a_gitlab_file_keeps_its_jobs_and_its_stages_become_needs(folder):
+    result = adopted(folder, ".gitlab-ci.yml")
+    workflow = check(result.text, "x.yaml", VERBS).workflow
+    jobs = workflow.jobs
+    assert {name: job.needed for name, job in jobs.items()} == {
+        "compile": (),
+        "lint": (),
+        "unit-tests": ("compile",),
+        "deploy": ("compile", "lint", "unit-tests"),
+        "ship": ("compile", "lint", "unit-tests"),
+        "always": ("compile", "lint", "unit-tests"),
+    }
+    unit = jobs["unit-tests"]
+    assert unit.condition.source == (
+        "(!(git.branch =~ '^draft') && (git.branch == 'main' || git.tag != ''))"
+        " || (!(git.branch =~ '^draft') && git.tag =~ '^v[0-9]' && always())"
+    )
+    assert jobs["deploy"].condition.source == (
+        "(git.branch == 'main' || git.tag != '') && !(git.branch =~ '^wip')"
+    )
+    assert (jobs["ship"].condition.source, jobs["always"].condition) == ("false", None)
+    assert [cell.key for cell in unit.strategy.matrix.cells] == ["3.11", "3.12"]
+    assert unit.env["PY"].sole.source == "matrix.PY"
+    assert unit.services["postgres"].environment["POSTGRES_DB"] == "test"
+    assert unit.timeout_s == 5400
+    first, last = unit.steps
+    assert first.run.startswith("pip install")
+    assert '[[ -n "$GIT_TAG" ]]' in first.run
+    assert (first.shell, first.retry.max, first.retry.on) == ("bash", 2, ("network",))
+    assert first.reports == {"junit": "out.xml"}
+    assert last.condition.source == "always()"
+    assert unit.load_artifacts[0].name == "compile"
+    assert jobs["compile"].caches[0].path == ".cache/pip"
+    assert workflow.env["TAGGED"].parts[0] == "r.example.test/shop:"
+    assert jobs["deploy"].lock == "production"
+    assert [loss.what for loss in result.losses] == [
+        "include",
+        "$CI_JOB_TOKEN",
+        "reports.dotenv",
+        "tags",
+        'if: $CI_PIPELINE_SOURCE == "merge_request_event"',
+        "when: manual",
+    ]
+
+
 def test_a_woodpecker_pipeline_becomes_one_job(folder):
     result = adopted(folder, ".woodpecker.yaml")
     workflow = check(result.text, "x.yaml", VERBS).workflow
@@ -409,7 +500,7 @@ def test_everything_below_a_folder_is_found(folder):
     for name in CORPUS:
         put(folder, name)
     kinds = [source.kind for source in find_sources(Path())]
-    assert kinds == ["github", "github", "woodpecker", "compose"]
+    assert kinds == ["github", "github", "gitlab", "woodpecker", "compose"]
 
 
 def test_the_command_writes_pipelines_and_writes_over_none(folder, capsys):

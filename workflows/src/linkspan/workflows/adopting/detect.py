@@ -9,11 +9,12 @@ from linkspan.workflows.adopting.compose import adopt_compose
 from linkspan.workflows.adopting.dockerfile import adopt_dockerfile
 from linkspan.workflows.adopting.draft import Draft, Loss, fields, job_id, text, written
 from linkspan.workflows.adopting.github import adopt_github
+from linkspan.workflows.adopting.gitlab import adopt_gitlab
 from linkspan.workflows.adopting.woodpecker import adopt_woodpecker
 from linkspan.workflows.parse import Document, decode, parse
 from linkspan.workflows.verbs import Verbs
 
-Kind = Literal["dockerfile", "compose", "github", "woodpecker"]
+Kind = Literal["dockerfile", "compose", "github", "gitlab", "woodpecker"]
 _COMPOSE: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 
 
@@ -47,6 +48,8 @@ def find_sources(folder: Path) -> list[Source]:
         Source(path=path, kind="github")
         for path in sorted((folder / ".github" / "workflows").glob("*.y*ml"))
     ]
+    gitlab = [folder / f".gitlab-ci{end}" for end in (".yml", ".yaml")]
+    found += [Source(path=path, kind="gitlab") for path in gitlab if path.is_file()]
     woodpecker = [folder / f".woodpecker{end}" for end in (".yaml", ".yml")]
     woodpecker += sorted((folder / ".woodpecker").glob("*.y*ml"))
     found += [Source(path=path, kind="woodpecker") for path in woodpecker if path.is_file()]
@@ -68,6 +71,8 @@ def kind_of(path: Path, content: str) -> Kind | None:
     keys = set(fields(parse(content, str(path)).root))
     if "jobs" in keys and "linkspan" not in keys:
         return "github"
+    if path.stem.endswith(".gitlab-ci") or {"stages", "before_script", "default"} & keys:
+        return "gitlab"
     if "steps" in keys or ("pipeline" in keys and "jobs" not in keys):
         return "woodpecker"
     return "compose" if "services" in keys else None
@@ -102,6 +107,8 @@ def adopt(source: Source, folder: Path, verbs: Verbs) -> Adopted:
             adopt_compose(draft)
         case "github":
             adopt_github(draft)
+        case "gitlab":
+            adopt_gitlab(draft)
         case "woodpecker":
             adopt_woodpecker(draft)
     notes = tuple(dict.fromkeys(draft.notes))
@@ -111,7 +118,7 @@ def adopt(source: Source, folder: Path, verbs: Verbs) -> Adopted:
 def _name(source: Source, folder: Path, document: Document) -> str:
     if source.kind == "github":
         return job_id(source.path.stem)
-    if source.kind == "woodpecker":
+    if source.kind in ("woodpecker", "gitlab"):
         return job_id(source.path.stem.removeprefix(".")) or "ci"
     if source.kind == "compose":
         top = fields(document.root)

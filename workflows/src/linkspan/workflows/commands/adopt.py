@@ -23,7 +23,7 @@ from linkspan.workflows.parse import ParseFailed, decode
 
 @command(
     "adopt",
-    "Make pipelines of a Dockerfile, a compose file, GitHub workflows or Woodpecker pipelines.",
+    "Make pipelines of a Dockerfile, a compose file, GitHub workflows, GitLab CI or Woodpecker files.",
     examples=[
         "linkspan workflow adopt",
         "linkspan workflow adopt .github/workflows/ci.yml",
@@ -42,7 +42,7 @@ def adopt(session: Session, path: str, out: str | None, force: bool) -> int:
         raise Failure(
             f"there is nothing to adopt in '{path}'",
             status=USAGE,
-            helps=["name a Dockerfile, a compose file, a GitHub workflow or a Woodpecker pipeline"],
+            helps=["name a Dockerfile, or a file of Compose, GitHub, GitLab or Woodpecker"],
         )
     if out is not None and len(found) > 1:
         raise Failure("--out takes one source", id="LS0004", status=USAGE)
@@ -72,7 +72,7 @@ def _source(path: Path) -> Source:
     except ParseFailed as failed:
         raise Rendered(render_all(failed.diagnostics), len(failed.diagnostics)) from failed
     if kind is None:
-        helps = ["it is no Dockerfile, compose file, GitHub workflow or Woodpecker pipeline"]
+        helps = ["it is no Dockerfile, and no file of Compose, GitHub, GitLab or Woodpecker"]
         raise Failure(f"'{path}' cannot be adopted", status=USAGE, helps=helps)
     return Source(path=path, kind=kind)
 
