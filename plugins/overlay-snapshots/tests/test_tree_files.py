@@ -227,6 +227,28 @@ async def test_hostile_tars_are_refused(
     ]
 
 
+async def test_large_files_arrive_whole_whatever_the_pieces(
+    snapshots: OverlaySnapshots, root: Path
+) -> None:
+    files, contents = Files(), {}
+    for number, size in enumerate((65_535, 65_536, 1, 3_000_001, 0, 1 << 20, 2_000_000)):
+        contents[f"f{number}"] = os.urandom(size)
+        files.add(f"f{number}", contents[f"f{number}"])
+    whole = b"".join([piece async for piece in files.stream()])
+    for step in (70_001, 1_000_000, len(whole)):
+
+        async def pieces(step: int = step) -> AsyncIterator[bytes]:
+            for start in range(0, len(whole), step):
+                yield whole[start : start + step]
+
+        await snapshots.write_path(Tree(folder=root), "/", pieces())
+        assert {name: (root / name).read_bytes() for name in contents} == contents
+        for name in contents:
+            (root / name).unlink()
+    with pytest.raises(DataLoss, match="f3"):
+        await snapshots.write_path(Tree(folder=root), "/", _one(whole[:1_000_000]))
+
+
 async def test_a_client_that_stops_leaves_no_child(snapshots: OverlaySnapshots, root: Path) -> None:
     (root / "big").write_bytes(bytes(20_000_000))
     async with snapshots.read_path(Tree(folder=root), "/big") as (_, archive):

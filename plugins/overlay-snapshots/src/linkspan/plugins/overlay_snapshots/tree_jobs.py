@@ -334,8 +334,7 @@ def write_path(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
     _refuse_if_read_only(os.fsencode(os.getcwd()), task)
     owner = _owner(task["owner"]) if task["owner"] else None
     untar = _FilesUntar(keep_kind=task["keep_kind"], owner=owner)
-    for piece in _plain(fds[0]):
-        untar.feed(piece)
+    _unpack(fds[0], untar)
     untar.finish()
     return None
 
@@ -349,8 +348,8 @@ def _refuse_if_read_only(path: bytes, task: Mapping[str, Any]) -> None:
         raise PermissionDenied("container rootfs is marked read-only", code="read_only")
 
 
-def _plain(pipe: int) -> Iterator[bytes | memoryview]:
-    """The bytes of the tar, decompressed if need be."""
+def _unpack(pipe: int, untar: Untar) -> None:
+    """Unpack the tar of a pipe, decompressed if need be."""
     blocks = _blocks(pipe)
     head = b""
     for block in blocks:
@@ -358,11 +357,14 @@ def _plain(pipe: int) -> Iterator[bytes | memoryview]:
         if len(head) >= MAGIC_BYTES:
             break
     if is_compressed(head):
-        yield from decompressed(head, blocks)
+        for piece in decompressed(head, blocks):
+            untar.feed(piece)
         return
-    if head:
-        yield head
-    yield from blocks
+    untar.feed(head)
+    untar.take_from(pipe)
+    for block in blocks:
+        untar.feed(block)
+        untar.take_from(pipe)
 
 
 def _blocks(pipe: int) -> Iterator[memoryview]:

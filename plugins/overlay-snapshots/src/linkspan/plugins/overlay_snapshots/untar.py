@@ -41,6 +41,9 @@ _PATH_LIMIT: Final = 4095
 _LINK_HOPS: Final = 40
 _MAX_ID: Final = 0xFFFFFFFE
 _MAX_TIME_NS: Final = (1 << 63) - 1
+# From which size on a file's data is spliced, and how much at once.
+_SPLICED_BYTES: Final = 64 << 10
+_MAX_SPLICE_BYTES: Final = 1 << 24
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _FILE, _FILE_OLD, _CONTIGUOUS, _GNU_SPARSE = b"0"[0], 0, b"7"[0], b"S"[0]
@@ -192,6 +195,27 @@ class Untar:
                     os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
 
     # Data
+
+    def take_from(self, pipe: int) -> None:
+        """Move what a large file still lacks out of a pipe, inside the kernel; the rest is for ``feed``.
+
+        Raises as ``feed`` does. Blocking.
+        """
+        if self._fd < 0 or self._sparse is not None or self._left < _SPLICED_BYTES:
+            return
+        try:
+            while self._left:
+                count = os.splice(pipe, self._fd, min(self._left, _MAX_SPLICE_BYTES))
+                if not count:
+                    return
+                self._left -= count
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                # A file system that cannot do that.
+                return
+            raise from_os_error(error, self._path()) from error
+        if not self._left:
+            self._data_ended()
 
     def _take(self, data: memoryview) -> None:
         if self._fd >= 0:
