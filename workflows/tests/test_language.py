@@ -135,7 +135,7 @@ secrets: {HOOK: {from: file}}
     assert found.manual is False
     assert whole(SHORT).triggers.manual is True
     assert whole("on: [push, manual]\n" + SHORT).triggers.manual is True
-    assert whole("on: push\n" + SHORT).triggers.manual is False
+    assert whole("on: push\n" + SHORT).triggers.manual is True
 
 
 @pytest.mark.parametrize(

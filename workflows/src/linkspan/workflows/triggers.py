@@ -94,7 +94,7 @@ class Triggers:
     """All of ``on``.
 
     Attributes:
-        manual: Whether people may start it; true where ``on`` was not written.
+        manual: Whether people may start it; true unless ``on`` says ``manual: false``.
     """
 
     push: Push | None = None

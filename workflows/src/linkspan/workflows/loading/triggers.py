@@ -48,7 +48,7 @@ def read_triggers(scene: Scene, node: Node) -> Triggers:
         schedules=_schedules(scene, *found["schedule"]) if "schedule" in found else (),
         watch=_watch(scene, *found["watch"]) if "watch" in found else None,
         webhooks=_webhooks(scene, *found["webhook"]) if "webhook" in found else (),
-        manual=_manual(scene, found["manual"][1]) if "manual" in found else not found,
+        manual=_manual(scene, found["manual"][1]) if "manual" in found else True,
     )
 
 
