@@ -456,6 +456,17 @@ def verbs():
 
 
 @pytest.fixture
+def make_world():
+    return World
+
+
+@pytest.fixture
+def make_drivers():
+    """The verbs, acting upon a world."""
+    return lambda world: {"set": WorldVerb(world), "ask": AskVerb()}
+
+
+@pytest.fixture
 def make_bench(tmp_path):
     """Makes benches that share one folder and one world, as daemons one after the other do."""
     world, engine = World(), FakeEngine()
