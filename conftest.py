@@ -2,6 +2,8 @@
 
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["left_behind"]
+
 # The same examples every time: a test that fails one run in fifty stops the wrong person.
 # `pytest --hypothesis-profile=explore` looks for new ones.
 _UNHURRIED = [HealthCheck.too_slow, HealthCheck.filter_too_much]

@@ -229,6 +229,8 @@ def test_run_on_a_terminal_is_one(daemon: Daemon, command: str) -> None:
         shell.expect(r"sum 42\r\n")
         shell.type("echo go; sleep 60\n")
         shell.expect(r"\ngo\r\n")
+        # Before it sleeps the shell itself may take the key, and then go on to sleep.
+        until("it sleeps", lambda: "sleep 60" in daemon.cli("top", "tty").out)
         shell.type("\x03")  # control-C ends the sleep, not the shell
         shell.expect(r"# ")
         shell.type("echo still here; exit 5\n")

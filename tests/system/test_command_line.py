@@ -159,8 +159,12 @@ def test_a_terminal_is_passed_through_with_its_size_and_left_by_keys(daemon: Dae
     typed = Typed(daemon, "run", "-it", "--name", "term", "busybox", "sh")
     typed.see(r"# ")
     typed.size(33, 99)
-    typed.type("stty size\n")
-    typed.see(r"33 99")
+
+    def size() -> list[str]:
+        typed.type("stty size\n")
+        return typed.see(r"\r\n\d+ \d+\r\n").split()
+
+    until("the size has arrived, too", lambda: size() == ["33", "99"])
     typed.type("\x10\x11")
     typed.see("left running")
     assert typed.end() == 0

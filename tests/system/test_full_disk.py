@@ -45,7 +45,7 @@ class Disk:
 
 @pytest.fixture
 def disk() -> Iterator[Disk]:
-    path = Path(tempfile.mkdtemp(prefix="ls-disk-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="ls-disk-"))
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(path)], check=True
     )

@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, ProcessSpec
 from linkspan.sdk.model.process import LogQuery
 from linkspan.sdk.testing.host import FakeHost
 
-CONFIG = OciConfig(cgroup_parent="/linkspan-test")
+CONFIG = OciConfig(cgroup_parent=f"/linkspan-{os.environ['LINKSPAN_TESTS_MARK']}")
 ENV = ("PATH=/bin",)
 
 

@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from left_behind import mark
 
 from linkspan.plugins.oci_runtime.config import OciConfig
 from linkspan.plugins.oci_runtime.driver import OciRuntime
@@ -17,7 +18,7 @@ class TestOciRuntime(RuntimeConformance):
         path = shutil.which(request.param, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
         if path is None:
             pytest.skip(f"{request.param} is not installed")
-        return OciConfig(runtime=path, cgroup_parent="/linkspan-test")
+        return OciConfig(runtime=path, cgroup_parent=f"/linkspan-{mark()}")
 
     @pytest.fixture
     def rootfs(self, busybox_rootfs: Path) -> Path:

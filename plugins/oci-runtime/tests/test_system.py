@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+from left_behind import mark
 
 from linkspan.plugins.oci_runtime import mount_namespace
 from linkspan.plugins.oci_runtime.config import OciConfig
@@ -24,7 +25,7 @@ from linkspan.sdk.testing.conformance.runtime import PATH, RuntimeBench, drain, 
 from linkspan.sdk.testing.host import FakeHost
 
 pytestmark = pytest.mark.system
-PARENT = "/linkspan-test"
+PARENT = f"/linkspan-{mark()}"
 MIB = 1 << 20
 
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import attrs
 import pytest
 import trio
+from left_behind import mark
 
 from daemon_harness.leftovers import Traces, mounts_below, processes_of, remove_empty_groups
 from daemon_harness.ports import free_port
@@ -69,7 +70,7 @@ class Daemon:
     """
 
     def __init__(self, *, data_root: Path | None = None, config: str = "") -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="ls-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"ls-{mark()}", dir="/tmp"))
         self.data_root = data_root or self.folder / "data"
         self.exec_root = self.folder / "run"
         self.url = f"unix://{self.folder}/s"

@@ -6,6 +6,8 @@ import random
 import socket
 from pathlib import Path
 
+from left_behind import kept_descriptors
+
 _FIRST = 15000
 """Above what services of a machine usually have."""
 
@@ -44,6 +46,7 @@ def _claim(port: int) -> bool:
         return False
     # Also a port that turns out to be taken is not asked for again.
     _held.append(claim)
+    kept_descriptors.add(claim.fileno())
     return True
 
 

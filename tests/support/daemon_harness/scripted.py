@@ -111,8 +111,9 @@ class ScriptedRegistry:
         asked: What was asked, in order.
     """
 
-    def __init__(self, image: Picture, fault: Fault) -> None:
+    def __init__(self, image: Picture, fault: Fault, *, keep_alive: bool = True) -> None:
         self._image = image
+        self._keep_alive = keep_alive
         self._fault = fault
         self._blobs = {sha256(blob): blob for blob in (image.config, *image.layers)}
         self.address = ""
@@ -140,7 +141,10 @@ class ScriptedRegistry:
                 question = _question(head.decode())
                 self.asked.append(question)
                 answer = self._fault(question) or self._plain(question)
-                if not await _say(stream, question, answer):
+                if not self._keep_alive:
+                    headers = {**answer.headers, "Connection": "close"}
+                    answer = attrs.evolve(answer, headers=headers)
+                if not await _say(stream, question, answer) or not self._keep_alive:
                     await stream.aclose()
                     scope.cancel()
 
@@ -199,11 +203,11 @@ async def _say(stream: trio.SocketStream, question: Question, answer: Answer) ->
 
 @asynccontextmanager
 async def scripted_registry(
-    image: Picture, fault: Fault = lambda _: None
+    image: Picture, fault: Fault = lambda _: None, *, keep_alive: bool = True
 ) -> AsyncIterator[ScriptedRegistry]:
-    """A registry with one image; ``fault`` may answer in its place."""
+    """A registry with one image; ``fault`` may answer in its place. It may close after each answer."""
     async with trio.open_nursery() as nursery:
-        registry = ScriptedRegistry(image, fault)
+        registry = ScriptedRegistry(image, fault, keep_alive=keep_alive)
         await nursery.start(registry.serve)
         yield registry
         nursery.cancel_scope.cancel()

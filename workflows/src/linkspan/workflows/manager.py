@@ -331,11 +331,8 @@ class RunManager:
             )
             for job in () if kept is None else kept.workspaces:
                 await trio.to_thread.run_sync(_take_workspace, self._folder / old, folder, job)
-            journal = await Journal.open(folder / JOURNAL)
-            recorder = Recorder(journal, RunState(), self._gate)
-            await recorder.write("run-created", **created, **(extra or {}))
-            for kind, fields in records:
-                await recorder.write(kind, **fields)
+            first = ("run-created", {**created, **(extra or {})})
+            recorder = await self._open_new(folder, (first, *records))
         except BaseException:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(remove_tree, folder)
@@ -348,6 +345,20 @@ class RunManager:
     def _next_serial(self) -> int:
         ids = (*self.archive.ended, *self._active)
         return max((self._state(run_id).order[0] for run_id in ids), default=0) + 1
+
+    async def _open_new(
+        self, folder: Path, records: Sequence[tuple[str, Mapping[str, Json]]]
+    ) -> Recorder:
+        """A new journal with its first records."""
+        journal = await Journal.open(folder / JOURNAL)
+        recorder = Recorder(journal, RunState(), self._gate)
+        try:
+            for kind, fields in records:
+                await recorder.write(kind, **fields)
+        except BaseException:
+            recorder.close()
+            raise
+        return recorder
 
     def _refuse_conflict(self, workflow: Workflow, new: NewRun, inputs: Mapping[str, Json]) -> None:
         """``on-conflict: reject``.
@@ -424,7 +435,11 @@ class RunManager:
         journal = await Journal.open(folder / JOURNAL)
         if state.records != journal.count:
             # Not what this daemon has read or written last.
-            state = fold(await journal.past(journal.count))
+            try:
+                state = fold(await journal.past(journal.count))
+            except BaseException:
+                journal.close()
+                raise
         return self._run(workflow, folder, Recorder(journal, state, self._gate))
 
     def _read(self, folder: Path, created: Mapping[str, Json]) -> Workflow:
@@ -465,7 +480,12 @@ class RunManager:
         """Record a vote; the decision, if that makes one, with which the run goes on."""
         active = self._active.get(run_id)
         run = await self._reopen(self.archive.ended[run_id]) if active is None else active.run
-        await run.recorder.write("step-decided", **record)
+        try:
+            await run.recorder.write("step-decided", **record)
+        except BaseException:
+            if active is None:
+                run.recorder.close()
+            raise
         state = run.recorder.state
         decision = state.jobs[record["job"]].steps[record["step"]].decision
         if active is not None:

@@ -1,5 +1,6 @@
 """The daemon's process: from flags to the event loop."""
 
+import faulthandler
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ def run_daemon(config_paths: Sequence[Path | str] | None, overrides: Mapping[str
         ConfigError: Everything that is wrong with the config.
         LinkspanError: It cannot start; says why.
     """
+    if sys.stderr is not None:
+        faulthandler.enable()  # a crash in a C library tells the log where it was
     _complete_path()
     config = load_config(config_paths, overrides)
     set_up_logging(config.daemon.log_level)
