@@ -3,12 +3,14 @@
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 import pytest
 import trio
 
 from linkspan.core.plugins.guard import CallStats, guarded, guarded_open, unguarded
 from linkspan.sdk.errors import Conflict, DriverFault, LinkspanError, OutOfSpace
+from linkspan.sdk.pouring import Pourable
 
 
 class Sample:
@@ -143,6 +145,56 @@ async def test_an_async_iterator_of_the_driver_is_guarded() -> None:
     assert await anext(items) == 1
     with pytest.raises(DriverFault, match=r"volume\.items: KeyError"):
         await anext(items)
+
+
+class Spring:
+    """Poured twice, then it fails."""
+
+    def __init__(self, failure: Exception) -> None:
+        self._failure = failure
+        self._left = 2
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise AssertionError
+
+    async def pour(self, pipe: int) -> int:
+        await trio.lowlevel.checkpoint()
+        if not self._left:
+            raise self._failure
+        self._left -= 1
+        return pipe
+
+
+class Well:
+    @asynccontextmanager
+    async def spring(self, failure: Exception) -> AsyncIterator[Spring]:
+        yield Spring(failure)
+
+
+@pytest.mark.parametrize(
+    ("failure", "seen"),
+    [
+        (KeyError("dry"), DriverFault),
+        (Conflict("frozen"), Conflict),
+        # Whoever pours into a pipe has to know that nobody reads it.
+        (BrokenPipeError(), BrokenPipeError),
+    ],
+)
+async def test_a_stream_that_can_be_poured_stays_so_and_is_guarded(
+    failure: Exception, seen: type[Exception]
+) -> None:
+    well = guarded(Well(), plugin="nfs", version="1", role="volume")
+    async with well.spring(failure) as spring:
+        assert isinstance(spring, Pourable)
+        assert [await spring.pour(7), await spring.pour(8)] == [7, 8]
+        with pytest.raises(seen):
+            await spring.pour(9)
+    async with make().stream() as plain:
+        assert not isinstance(plain, Pourable)
+    assert not isinstance(make().items(), Pourable)
 
 
 def test_an_attribute_that_does_not_exist_is_an_attribute_error() -> None:

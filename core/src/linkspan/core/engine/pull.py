@@ -4,8 +4,9 @@ Nothing has a name before all of it is here and verified. A layer that two pulls
 What a failed pull has finished stays until the next ``gc``, so that a second try is short.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Self
 
 import attrs
 import trio
@@ -20,6 +21,7 @@ from linkspan.sdk.errors import DataLoss, InvalidArgument, LinkspanError, NotFou
 from linkspan.sdk.image_config import chain_ids, digest_of, parse_image_config
 from linkspan.sdk.model.image import Credentials, Descriptor, Image, ImageConfig
 from linkspan.sdk.platform import host_platform, parse_platform, select_manifest
+from linkspan.sdk.pouring import Pourable
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import Reference, parse_reference
 
@@ -273,29 +275,23 @@ class Puller:
         async with content.ingest(blob.digest) as ingest:
             if ingest.offset > blob.size_bytes:
                 await ingest.restart()
-            counted = _counted(blob, ingest.offset, progress)
+            count = _Count(blob, ingest.offset, progress)
             if (
                 ContentCap.LOCAL_PATH in content.capabilities
                 and SnapshotsCap.TEE in snapshots.capabilities
             ):
                 request = attrs.evolve(request, tee=ingest.path, resume_bytes=ingest.offset)
                 try:
-                    async with (
-                        self._stream(reference, blob, credentials, ingest) as chunks,
-                        aclosing(counted(chunks)) as told,
-                    ):
-                        await snapshots.apply(request, told)
+                    async with self._stream(reference, blob, credentials, ingest) as chunks:
+                        await snapshots.apply(request, _counted(chunks, count))
                 except DataLoss:
                     # What is on disk may be the reason: the next try begins anew.
                     await ingest.restart()
                     raise
                 await ingest.commit(blob.digest, size_bytes=blob.size_bytes, verified=True)
                 return
-            async with (
-                self._stream(reference, blob, credentials, ingest) as chunks,
-                aclosing(counted(chunks)) as told,
-            ):
-                async for chunk in told:
+            async with self._stream(reference, blob, credentials, ingest) as chunks:
+                async for chunk in _counted(chunks, count):
                     await ingest.write(chunk)
             await ingest.commit(blob.digest, size_bytes=blob.size_bytes)
         async with content.open_blob(blob.digest) as chunks:
@@ -373,27 +369,71 @@ def _check_config(config: ImageConfig, target: _Target) -> None:
         )
 
 
-def _counted(
-    blob: Descriptor, offset: int, progress: ProgressSink
-) -> Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]:
-    async def count(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        done, told = offset, offset
-        async for chunk in chunks:
-            done += len(chunk)
-            yield chunk
-            if done - told >= blob.size_bytes // 50 + 65536:
-                told = done
-                progress(
-                    Progress(
-                        status="Downloading",
-                        id=short_digest(blob.digest),
-                        current=done,
-                        total=blob.size_bytes,
-                    )
-                )
-        progress(Progress(status="Download complete", id=short_digest(blob.digest)))
+class _Count:
+    """Tells how far a blob has come, from time to time."""
 
-    return count
+    def __init__(self, blob: Descriptor, offset: int, progress: ProgressSink) -> None:
+        self._blob = blob
+        self._done = self._told = offset
+        self._progress = progress
+
+    def add(self, count: int) -> None:
+        """So many bytes more; 0 is the end."""
+        name = short_digest(self._blob.digest)
+        if not count:
+            self._progress(Progress(status="Download complete", id=name))
+            return
+        self._done += count
+        if self._done - self._told >= self._blob.size_bytes // 50 + 65536:
+            self._told = self._done
+            self._progress(
+                Progress(
+                    status="Downloading",
+                    id=name,
+                    current=self._done,
+                    total=self._blob.size_bytes,
+                )
+            )
+
+
+class _Counted:
+    """A stream whose bytes are counted."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], count: _Count) -> None:
+        self._chunks = chunks
+        self._count = count
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._count.add(0)
+            raise
+        if chunk:
+            self._count.add(len(chunk))
+        return chunk
+
+
+class _CountedPourable(_Counted):
+    """As ``linkspan.sdk.pouring.Pourable``."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], pourable: Pourable, count: _Count) -> None:
+        super().__init__(chunks, count)
+        self._pourable = pourable
+
+    async def pour(self, pipe: int) -> int:
+        poured = await self._pourable.pour(pipe)
+        self._count.add(poured)
+        return poured
+
+
+def _counted(chunks: AsyncIterator[bytes], count: _Count) -> AsyncIterator[bytes]:
+    if isinstance(chunks, Pourable):
+        return _CountedPourable(chunks, chunks, count)
+    return _Counted(chunks, count)
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -8,7 +8,7 @@ untouched.
 import errno
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 import attrs
 
 from linkspan.sdk.errors import DriverFault, LinkspanError, OutOfSpace
+from linkspan.sdk.pouring import Pourable
 
 D = TypeVar("D")
 
@@ -190,7 +191,7 @@ def _wrap(method: Callable[..., Any], name: str, owner: _Owner) -> Callable[...,
         if hasattr(type(result), "__aenter__"):
             return _GuardedContext(result, name, owner)
         if hasattr(type(result), "__anext__"):
-            return _GuardedIterator(result, name, owner)
+            return _guard_iterator(result, name, owner)
         if inspect.isawaitable(result):
             return _guard_awaitable(result, name, owner)
         return result
@@ -225,6 +226,27 @@ class _GuardedIterator(AsyncIterator[Any]):
             await close()
 
 
+class _GuardedPourable(_GuardedIterator):
+    """An iterator that is ``linkspan.sdk.pouring.Pourable``, too."""
+
+    def __init__(self, inner: Any, name: str, owner: _Owner) -> None:
+        super().__init__(inner, name, owner)
+        self._pour: Callable[[int], Awaitable[int]] = inner.pour
+
+    async def pour(self, pipe: int) -> int:
+        try:
+            return await self._pour(pipe)
+        except (LinkspanError, BrokenPipeError):
+            raise
+        except (Exception, SystemExit) as exc:
+            raise self._owner.fault(self._name, exc) from exc
+
+
+def _guard_iterator(inner: AsyncIterator[Any], name: str, owner: _Owner) -> _GuardedIterator:
+    kind = _GuardedPourable if isinstance(inner, Pourable) else _GuardedIterator
+    return kind(inner, name, owner)
+
+
 class _GuardedContext(AbstractAsyncContextManager[Any, bool | None]):
     """Tells what the driver raises from what the body of ``async with`` raised."""
 
@@ -241,7 +263,7 @@ class _GuardedContext(AbstractAsyncContextManager[Any, bool | None]):
         except (Exception, SystemExit) as exc:
             raise self._owner.fault(self._name, exc) from exc
         if hasattr(type(entered), "__anext__"):
-            return _GuardedIterator(entered, self._name, self._owner)
+            return _guard_iterator(entered, self._name, self._owner)
         return entered
 
     async def __aexit__(

@@ -1,8 +1,10 @@
 """A blob's bytes, in one piece for the reader, however often the connection breaks."""
 
+import functools
 import itertools
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import httpx
 import trio
@@ -20,7 +22,10 @@ from linkspan.plugins.distribution_registry.transport import (
 )
 from linkspan.sdk.errors import DataLoss, NotFound, Unavailable
 from linkspan.sdk.model.image import Credentials, Descriptor
+from linkspan.sdk.pipes import write_all
 from linkspan.sdk.reference import Reference
+
+T = TypeVar("T")
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -75,19 +80,43 @@ class BlobDownload(AsyncIterator[bytes]):
             await body.aclose()
 
     async def __anext__(self) -> bytes:
+        part = await self._patiently(self._next_part)
+        if part is None:
+            raise StopAsyncIteration
+        return part
+
+    async def pour(self, pipe: int) -> int:
+        """See ``linkspan.sdk.pouring.Pourable``."""
+        return await self._patiently(functools.partial(self._pour_part, pipe)) or 0
+
+    async def _patiently(self, take: Callable[[], Awaitable[T]]) -> T | None:
+        """What ``take`` gets from a connection, from the next one if need be; None at the end."""
         while True:
             if self._at >= self._descriptor.size_bytes:
                 await self._end()
-                raise StopAsyncIteration
+                return None
             try:
                 if self._body is None:
                     await self._connect()
-                part = await self._next_part()
+                taken = await take()
             except (httpx.TransportError, ConnectionLostError) as error:
                 await self._wait_or_give_up(error)
                 continue
-            if part:
-                return part
+            if taken:
+                return taken
+
+    async def _pour_part(self, pipe: int) -> int:
+        assert self._body is not None
+        if self._skip or not self._body.is_bare:
+            part = await self._next_part()
+            await write_all(pipe, part)
+            return len(part)
+        count = await self._body.pour(pipe)
+        if not count:
+            raise ConnectionLostError("the blob ended early")
+        self._failures = 0
+        self._at += count
+        return count
 
     async def _next_part(self) -> bytes:
         assert self._body is not None

@@ -122,6 +122,14 @@ class MirroredBlob(AsyncIterator[bytes]):
             except LinkspanError as error:
                 await self._go_on(error)
 
+    async def pour(self, pipe: int) -> int:
+        """See ``linkspan.sdk.pouring.Pourable``."""
+        while True:
+            try:
+                return await self._download.pour(pipe)
+            except LinkspanError as error:
+                await self._go_on(error)
+
     async def _go_on(self, error: LinkspanError) -> None:
         await self._download.aclose()
         if self._source.last:

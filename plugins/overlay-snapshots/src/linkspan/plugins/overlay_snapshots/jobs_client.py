@@ -16,6 +16,8 @@ import trio
 
 from linkspan.plugins.overlay_snapshots.faults import dumps, from_wire
 from linkspan.sdk.errors import Internal, LinkspanError
+from linkspan.sdk.pipes import write_all
+from linkspan.sdk.pouring import Pourable
 
 _MODULE: Final = "linkspan.plugins.overlay_snapshots.job_server"
 _READ_BYTES: Final = 256 << 10
@@ -194,8 +196,12 @@ class JobServer:
                 async def pump() -> None:
                     nonlocal failure
                     try:
-                        async for chunk in source:
-                            await write_all(writing, chunk)
+                        if isinstance(source, Pourable):
+                            while await source.pour(writing):
+                                pass
+                        else:
+                            async for chunk in source:
+                                await write_all(writing, chunk)
                     except BrokenPipeError:
                         # The child has ended before the stream; its answer says why.
                         return
@@ -263,19 +269,3 @@ def _widen(fd: int) -> None:
     # EPERM: above /proc/sys/fs/pipe-max-size; a small pipe is only slower.
     with contextlib.suppress(PermissionError):
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-
-async def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write to a pipe that does not block.
-
-    Raises:
-        BrokenPipeError: Nobody reads any more.
-    If cancelled: some of it is written.
-    """
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(fd)
-    await trio.lowlevel.checkpoint()
