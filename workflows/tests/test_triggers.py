@@ -15,6 +15,7 @@ from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
 from linkspan.sdk.testing.fakes.secrets import FakeSecrets
 from linkspan.workflows.creating import NewRun
 from linkspan.workflows.cron import parse_cron
+from linkspan.workflows.triggering.config import WebhooksConfig, parse_listen
 from linkspan.workflows.triggering.due import next_due
 from linkspan.workflows.triggering.matching import (
     Selection,
@@ -27,8 +28,6 @@ from linkspan.workflows.triggering.served import Served
 from linkspan.workflows.triggering.webhooks import (
     Deliveries,
     Webhooks,
-    WebhooksConfig,
-    parse_listen,
     proves,
     serve_webhooks,
 )

@@ -41,6 +41,7 @@ from linkspan.sdk.host import Host
 from linkspan.sdk.http import Answer, Request, json_response
 from linkspan.workflows.manager import RunManager
 from linkspan.workflows.secret_values import SecretSource, value_of
+from linkspan.workflows.triggering.config import WebhooksConfig, parse_listen
 from linkspan.workflows.triggering.matching import branch_of, webhook_starts
 from linkspan.workflows.triggering.served import Served, ServedPipeline
 from linkspan.workflows.triggers import Webhook
@@ -51,31 +52,6 @@ _BODY_LIMIT_BYTES: Final = 8 << 20
 _MAX_AGE_S: Final = 300.0
 _REMEMBERED: Final = 10_000
 _DELIVERY_LIMIT: Final = 200
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """``127.0.0.1:9000``, ``[::1]:9000`` or ``:9000`` as address and port. Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise ValueError(f"'{text}' is not of the form ADDRESS:PORT")
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - as the text says
-
-
-@attrs.frozen(kw_only=True)
-class WebhooksConfig:
-    """``[webhooks]``: where requests from elsewhere start pipelines.
-
-    Attributes:
-        listen: ``127.0.0.1:9000``; empty means that nothing listens. It speaks plain HTTP: what must be secret on
-            its way comes through a proxy that speaks TLS.
-    """
-
-    listen: str = attrs.field(default="")
-
-    @listen.validator
-    def _check(self, _attribute: object, value: str) -> None:
-        if value:
-            parse_listen(value)
 
 
 class Deliveries:
