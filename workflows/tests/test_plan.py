@@ -13,7 +13,7 @@ from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.model.step import StepChange, StepPlan
 from linkspan.sdk.testing.fakes.registry import FakeRegistry
 from linkspan.sdk.testing.fakes.secrets import FakeSecrets
-from linkspan.workflows.calling import PluginCalls
+from linkspan.workflows.calling import CallWorkers, PluginCalls
 from linkspan.workflows.check import check
 from linkspan.workflows.creating import InvalidPipeline, NewRun
 from linkspan.workflows.planning import Planner
@@ -102,7 +102,7 @@ def desk(bench):
     bench.host.drivers["step", "roll"] = roll
     bench.host.drivers["registry", ""] = FakeRegistry()
     bench.host.drivers["secrets", "vault"] = FakeSecrets({"HAVE": "x"})
-    calls = PluginCalls(nursery=bench.host.nursery, say=print)
+    calls = PluginCalls(workers=CallWorkers(bench.host.nursery), say=print)
     return Desk(bench.host, roll, bench.sources, calls)
 
 

@@ -5,7 +5,7 @@ made in a task of its own: when it does not end within its grace it is left behi
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import trio
@@ -21,23 +21,81 @@ _AT_LEAST_S: Final = 1.0
 """Between being told to stop and being left behind; enough to leave a `finally`."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Work(Generic[T]):
     """One call, as the task that makes it and the one that waits for it see it."""
 
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    call: Callable[[], Awaitable[T]]
     ended: trio.Event = attrs.field(factory=trio.Event)
     result: list[T] = attrs.field(factory=list)
     fault: BaseException | None = None
 
-    async def run(self, call: Callable[[], Awaitable[T]]) -> None:
+
+class _Worker:
+    """A task that makes calls, until one of them had to be told to stop."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self._work: _Work[Any] | None = None
+        self._given = trio.Event()
+
+    def give(self, work: _Work[Any]) -> None:
+        """Make this call next; the one before has ended."""
+        self._work = work
+        self._given.set()
+
+    async def run(self) -> None:
+        """Make calls until cancelled."""
         try:
             with self.scope:
-                self.result.append(await call())
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - raised to who waits
-            self.fault = error
+                while True:
+                    await self._given.wait()
+                    self._given = trio.Event()
+                    assert self._work is not None
+                    await self._make(self._work)
         finally:
-            self.ended.set()
+            if self._work is not None:
+                # Cancelled before it was begun.
+                self._work.ended.set()
+
+    async def _make(self, work: _Work[Any]) -> None:
+        self._work = None
+        try:
+            work.result.append(await work.call())
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - raised to who waits
+            work.fault = error
+        finally:
+            work.ended.set()
+
+
+class CallWorkers:
+    """The tasks that make the calls of a run's plugins: one is made only when all others are busy."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        """Make them.
+
+        Args:
+            nursery: Carries them; nothing in it may raise.
+        """
+        self._nursery = nursery
+        self._idle: list[_Worker] = []
+
+    def take(self) -> _Worker:
+        """One that nobody else has."""
+        if self._idle:
+            return self._idle.pop()
+        made = _Worker()
+        self._nursery.start_soon(made.run, name="calls of plugins")
+        return made
+
+    def give_back(self, worker: _Worker) -> None:
+        """Its call has ended by itself."""
+        self._idle.append(worker)
+
+    def close(self) -> None:
+        """End those that have nothing to do; the others end with their calls."""
+        while self._idle:
+            self._idle.pop().scope.cancel()
 
 
 @attrs.define(kw_only=True)
@@ -45,14 +103,14 @@ class PluginCalls:
     """Makes calls of plugins, for one step or one plan.
 
     Attributes:
-        nursery: Carries them; nothing in it may raise.
+        workers: Make them.
         say: Told of a call that was left behind.
         grace_s: Between being told to stop and being left behind.
         on_stop: Gets the scope of the grace when it begins; cancelling it ends the grace.
         left: One was: nobody knows what it still does.
     """
 
-    nursery: trio.Nursery
+    workers: CallWorkers
     say: Callable[[str], None]
     grace_s: float = _AT_LEAST_S
     on_stop: OnStop = lambda scope: None
@@ -66,24 +124,26 @@ class PluginCalls:
             Exception: Whatever it raises.
         If cancelled: it has ended, or was left behind.
         """
-        work: _Work[T] = _Work()
-        self.nursery.start_soon(work.run, call, name="call of a plugin")
+        work = _Work(call)
+        worker = self.workers.take()
+        worker.give(work)
         try:
             await work.ended.wait()
         except BaseException:
-            await self._stop(work)
+            await self._stop(worker, work)
             raise
+        if not work.result and work.fault is None:
+            # The nursery that carried it is being cancelled, and so are we.
+            await trio.sleep_forever()
+        self.workers.give_back(worker)
         if isinstance(work.fault, SystemExit):
             raise DriverFault(f"the plugin wanted to exit: {work.fault}") from work.fault
         if work.fault is not None:
             raise work.fault
-        if not work.result:
-            # The nursery that carried it is being cancelled, and so are we.
-            await trio.sleep_forever()
         return work.result[0]
 
-    async def _stop(self, work: _Work[T]) -> None:
-        work.scope.cancel()
+    async def _stop(self, worker: _Worker, work: _Work[T]) -> None:
+        worker.scope.cancel()
         with trio.CancelScope(shield=True), trio.move_on_after(_AT_LEAST_S):
             await work.ended.wait()
         if not work.ended.is_set() and self.grace_s > _AT_LEAST_S:

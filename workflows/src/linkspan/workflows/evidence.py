@@ -82,7 +82,7 @@ async def _changes(run: Run, unit: Unit, step: Step, scope: Scope) -> list[Mappi
         workspace=run.folder / "source",
         use=unit.frame.use,
     )
-    calls = PluginCalls(nursery=run.nursery, say=log.warning)
+    calls = PluginCalls(workers=run.workers, say=log.warning)
     try:
         with trio.fail_after(PLAN_LIMIT_S):
             planned = await calls(lambda: driver.plan(intent))

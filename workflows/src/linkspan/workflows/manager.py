@@ -708,6 +708,7 @@ class RunManager:
         run = active.run
         self.archive.ended[run.id] = run.recorder.state
         self._active.pop(run.id, None)
+        run.workers.close()
         run.recorder.close()
         active.ended.set()
         self._expiry.changed()

@@ -15,6 +15,7 @@ from linkspan.sdk.progress import ProgressSink
 from linkspan.sdk.units import format_duration
 from linkspan.workflows.archive import folder_name
 from linkspan.workflows.breakpoints import Waits
+from linkspan.workflows.calling import CallWorkers
 from linkspan.workflows.containers import ensure_image
 from linkspan.workflows.control import Control
 from linkspan.workflows.expressions import EvaluationFailed, Scope, evaluate
@@ -93,6 +94,7 @@ class Run:
         wall: POSIX time; a person's time limit counts in it.
         waits: Breakpoints at which it is held.
         reads_files: An expression may read files of the workspace.
+        workers: Make the calls of its plugins.
         logs: Writes the logs of its steps.
     """
 
@@ -122,6 +124,9 @@ class Run:
     reads_files: bool = attrs.field(
         init=False,
         default=attrs.Factory(lambda self: _reads_files(self.workflow), takes_self=True),
+    )
+    workers: CallWorkers = attrs.field(
+        init=False, default=attrs.Factory(lambda self: CallWorkers(self.nursery), takes_self=True)
     )
     logs: LogWriter = attrs.field(
         init=False, default=attrs.Factory(lambda self: LogWriter(self.nursery), takes_self=True)

@@ -67,8 +67,6 @@ class StepSequence:
         for step in self.place.job.steps:
             if step.id in self._done:
                 continue
-            # Short steps need not wait for anything: the others get their turn here.
-            await trio.lowlevel.checkpoint()
             if step.background:
                 assert nursery is not None
                 self._begin(step, nursery)
@@ -76,10 +74,16 @@ class StepSequence:
                 await self._side_by_side(step)
             elif step.wait or step.cancel:
                 await self._settle(step)
-            elif await self._one(step) == SUSPENDED:
-                self._suspended = True
+            else:
+                result = await self._one(step)
+                self._suspended = self._suspended or result == SUSPENDED
+                if result == "success":
+                    # It has waited for its plugin, or its container.
+                    continue
             if self._suspended:
                 break
+            # What was skipped, or only begun, has waited for nothing: the others get their turn here.
+            await trio.lowlevel.checkpoint()
         if self.place.failed:
             # What serves the other steps would never end by itself.
             self._stop(self._background, "a step of the job failed")

@@ -8,7 +8,7 @@ by a crash; ``settle`` asks its driver what became of it.
 import json
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
@@ -82,15 +82,15 @@ class _Context:
     """Implements ``linkspan.sdk.drivers.step.StepContext``."""
 
     def __init__(
-        self, step_log: StepLog, progress: ProgressSink, secrets: Mapping[str, str]
+        self, say: Callable[[str], None], progress: ProgressSink, secrets: Mapping[str, str]
     ) -> None:
-        self._log = step_log
+        self._say = say
         self._progress = progress
         self._secrets = secrets
 
     def log(self, line: str) -> None:
         """Add a line to the step's log."""
-        self._log.add(line)
+        self._say(line)
 
     @property
     def progress(self) -> ProgressSink:
@@ -118,15 +118,29 @@ class StepRunner:
         self._failed_with: Mapping[str, Json] = {}
         self._began = run.clock()
         self._secrets: Mapping[str, str] = place.secrets
-        path = place.folder / f"{step.id}.log"
-        self.log = StepLog(path, self._on_line, run.recorder.masks, run.logs)
+        self._log: StepLog | None = None
+        self._over = False
         self._secret_env = place.secret_env
         self._calls = PluginCalls(
-            nursery=run.nursery,
-            say=lambda text: self.log.add(text),
+            workers=run.workers,
+            say=self._say,
             grace_s=step.grace_s,
             on_stop=run.control.add_grace,
         )
+
+    @property
+    def log(self) -> StepLog:
+        """The step's log; many steps never say anything."""
+        if self._log is None:
+            run = self.run
+            path = self.place.folder / f"{self.step.id}.log"
+            self._log = StepLog(path, self._on_line, run.recorder.masks, run.logs)
+        return self._log
+
+    def _say(self, text: str) -> None:
+        if not self._over:
+            # Whoever was left behind may go on talking.
+            self.log.add(text)
 
     def _on_line(self, stream: str, line: str) -> None:
         self.run.recorder.tell("log", job=self.job.id, step=self.step.id, stream=stream, line=line)
@@ -230,8 +244,10 @@ class StepRunner:
         try:
             return await self._held_tries()
         finally:
-            self.log.end()
-            self.log.close()
+            self._over = True
+            if self._log is not None:
+                self._log.end()
+                self._log.close()
 
     async def stopped(self, result: str, why: str) -> None:
         """Note that the step was stopped while it ran. Cannot be cancelled."""
@@ -631,12 +647,18 @@ class StepRunner:
         return intent_of(self.run, {"job": self.job.id, **record}, self.place.workspace)
 
     async def _verb(self, number: int) -> _Outcome:
+        # One visit of another task for all of it: each costs as much as the rest of a short step.
+        return await self._calls(lambda: self._plan_and_apply(number))
+
+    async def _plan_and_apply(self, number: int) -> _Outcome:
         verb = self.run.verbs[self.step.verb]
         settings = self._settings(verb, self.step.settings)
         driver = self._driver()
         before = {"step": self.step.id, "try": number, "verb": verb.name, "undo": {}}
         wish = self._intent({**before, "settings": settings})
-        planned = await self._calls(lambda: driver.plan(wish))
+        planned = await driver.plan(wish)
+        # What was left behind goes no further, however late it comes back.
+        await trio.lowlevel.checkpoint_if_cancelled()
         check_recordable(dict(planned.undo), "what it needs to undo it")
         # The first try saw the world before any change; a later one sees what a failed try left.
         earlier = self._unspent_undo()
@@ -649,16 +671,17 @@ class StepRunner:
             "changes": [_change(change) for change in planned.changes],
         }
         await self._write("step-started", **record)
-        context = _Context(self.log, self._progress, self._secrets)
+        context = _Context(self._say, self._progress, self._secrets)
         hooks = self.run.host.hooks
         intent = await hooks.intercept(
             "linkspan_before_step", self._intent({"step": self.step.id, **record})
         )
         try:
-            outputs = await self._calls(lambda: driver.apply(intent, context))
-        except Exception:
+            outputs = await driver.apply(intent, context)
+        except (Exception, SystemExit):
             hooks.tell("linkspan_step_finished", intent=intent, result="failed")
             raise
+        await trio.lowlevel.checkpoint_if_cancelled()
         hooks.tell("linkspan_step_finished", intent=intent, result="success")
         return _Outcome(outputs=plain_outputs(outputs, verb.manifest.outputs))
 
@@ -695,7 +718,7 @@ class StepRunner:
         if self._calls.left:
             self.log.add("not rolled back: its plugin may still be at work")
             return
-        context = _Context(self.log, self._progress, self._secrets)
+        context = _Context(self._say, self._progress, self._secrets)
         await undo_step(self.run, self.job.id, state, context, because_of=self.step.id)
 
     # after a crash

@@ -82,7 +82,7 @@ async def undo_step(
 
 async def _take_back(run: Run, record: Mapping[str, Json], context: StepContext) -> str:
     """Do what an intent says about the way back; what the driver says to that."""
-    calls = PluginCalls(nursery=run.nursery, say=context.log, on_stop=run.control.add_grace)
+    calls = PluginCalls(workers=run.workers, say=context.log, on_stop=run.control.add_grace)
     if record.get("undo_by") != "step":
         driver: StepDriver[object] = run.host.driver("step", record["verb"])
         done = await calls(lambda: driver.undo(intent_of(run, record), context))

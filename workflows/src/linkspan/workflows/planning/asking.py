@@ -8,7 +8,7 @@ import trio
 
 from linkspan.sdk.errors import Conflict
 from linkspan.sdk.host import Host
-from linkspan.workflows.calling import PluginCalls
+from linkspan.workflows.calling import CallWorkers, PluginCalls
 from linkspan.workflows.check import check
 from linkspan.workflows.choosing import check_choices
 from linkspan.workflows.creating import InvalidPipeline, NewRun, digest
@@ -58,8 +58,12 @@ async def plan_run(host: Host, verbs: Verbs, new: NewRun, nursery: trio.Nursery)
         use=new.use,
         digest=digest(new.text, new.others),
     )
-    calls = PluginCalls(nursery=nursery, say=log.warning)
-    return (await Planner(host, verbs, checked, circumstances, calls).plan()).as_json()
+    workers = CallWorkers(nursery)
+    calls = PluginCalls(workers=workers, say=log.warning)
+    try:
+        return (await Planner(host, verbs, checked, circumstances, calls).plan()).as_json()
+    finally:
+        workers.close()
 
 
 async def refuse_if_moved(host: Host, verbs: Verbs, new: NewRun, nursery: trio.Nursery) -> None:
