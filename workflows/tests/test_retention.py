@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from linkspan.core.cli.main import run
 from linkspan.workflows.config import WorkflowsConfig
 
 DONE = "jobs: {a: {steps: [{run: 'true'}]}}"
@@ -64,3 +65,17 @@ async def test_a_run_with_which_somebody_goes_on_in_this_moment_stays(make_bench
 def test_what_is_kept_cannot_be_less_than_nothing():
     with pytest.raises(ValueError, match="keep_runs"):
         WorkflowsConfig(keep_runs=-1)
+
+
+def test_the_config_file_has_a_table_for_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "linkspan.toml"
+    text = (
+        '[workflows]\nkeep-runs = 20\nkeep-for = "30d"\nkeep-sources = 2\nuntrusted-verbs = ["x"]\n'
+    )
+    file.write_text(text)
+    assert run(["--config", str(file), "config", "check"]) == 0, capsys.readouterr()
+    file.write_text(text.replace("20", "-1"))
+    assert run(["--config", str(file), "config", "check"]) == 2
+    said = capsys.readouterr()
+    assert "keep-runs" in said.out + said.err
