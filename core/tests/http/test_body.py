@@ -29,6 +29,23 @@ async def test_chunks_are_joined_and_what_follows_is_left(size: int) -> None:
     assert await whole(None, CHUNKED, size) == (b"hello 0123456789", b"GET /next")
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+async def test_pieces_are_the_same_bytes_and_never_empty(size: int) -> None:
+    wire = [CHUNKED[start : start + size] for start in range(0, len(CHUNKED), size)]
+    reader = BodyReader(None, b"")
+
+    async def receive() -> bytes:
+        return wire.pop(0)
+
+    found: list[memoryview] = []
+    while pieces := await reader.next_pieces(receive):
+        found += pieces
+    assert b"".join(found) == b"hello 0123456789"
+    assert all(len(piece) for piece in found)
+    assert reader.done
+    assert reader.rest + b"".join(wire) == b"GET /next"
+
+
 @pytest.mark.parametrize("size", [1, 4, 1000])
 async def test_a_length_is_kept_to(size: int) -> None:
     assert await whole(5, b"hellowhat follows", size) == (b"hello", b"what follows")

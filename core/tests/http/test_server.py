@@ -21,6 +21,7 @@ from linkspan.sdk.http import (
     Writer,
     json_response,
 )
+from linkspan.sdk.pouring import Pourable
 
 HEAD = b"GET /x HTTP/1.1\r\nHost: d\r\n\r\n"
 
@@ -103,6 +104,45 @@ async def test_a_body_in_very_many_small_chunks_is_whole(served) -> None:
         await client.send(b"4\r\n%04d\r\n" % number)
     await client.send(b"0\r\n\r\n")
     assert (await client.reply()).body == b"".join(b"%04d" % number for number in range(1000))
+
+
+async def test_a_body_may_be_poured_into_a_pipe(served) -> None:
+    found: list[bytes] = []
+
+    async def pour(request: Request) -> Response:
+        body = request.body()
+        assert isinstance(body, Pourable)
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(writing, False)
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def drain() -> None:
+                    while data := await trio.to_thread.run_sync(os.read, reading, 7_000):
+                        found.append(data)
+
+                nursery.start_soon(drain)
+                count = 0
+                try:
+                    while poured := await body.pour(writing):
+                        count += poured
+                finally:
+                    os.close(writing)
+        finally:
+            os.close(reading)
+        return json_response({"bytes": count})
+
+    served.add("POST", "/x", pour)
+    await served.start()
+    client = await served.client()
+    await client.send(b"POST /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n")
+    pieces = [bytes([number]) * (number * 900 + 1) for number in range(100)]
+    for piece in pieces:
+        await client.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+    await client.send(b"0\r\n\r\n")
+    whole = b"".join(pieces)
+    assert (await client.reply()).json() == {"bytes": len(whole)}
+    assert b"".join(found) == whole
 
 
 async def test_a_client_that_expects_100_gets_it_when_the_body_is_wanted(served) -> None:

@@ -45,15 +45,20 @@ class BodyReader:
 
     def available(self) -> bytes:
         """What of it has arrived; empty if nothing has, or if it is done. Raises AnswerError."""
+        pieces = self.pieces()
+        return pieces[0].tobytes() if len(pieces) == 1 else b"".join(pieces)
+
+    def pieces(self) -> list[memoryview]:
+        """As :meth:`available`, in pieces none of which is empty."""
         if self.done or not self.rest:
-            return b""
+            return []
         if self._chunked:
             return self._decoded()
-        part = self.rest[: self._left]
+        part = memoryview(self.rest)[: self._left]
         self.rest = self.rest[len(part) :]
         self._left -= len(part)
         self.done = not self._left
-        return part
+        return [part]
 
     async def next(self, receive: Callable[[], Awaitable[bytes]]) -> bytes:
         """The next piece, ``b""`` at the end.
@@ -62,22 +67,29 @@ class BodyReader:
             AnswerError: 400; the framing is wrong.
             ClientGone: The client closed in the middle.
         """
+        pieces = await self.next_pieces(receive)
+        return pieces[0].tobytes() if len(pieces) == 1 else b"".join(pieces)
+
+    async def next_pieces(self, receive: Callable[[], Awaitable[bytes]]) -> list[memoryview]:
+        """As :meth:`next`, in pieces that have not been joined; none at the end."""
         while True:
-            part = self.available()
-            if part or self.done:
-                return part
+            pieces = self.pieces()
+            if pieces or self.done:
+                return pieces
             more = await receive()
             if not more:
                 raise ClientGone("the client has gone")
             self.rest = self.rest + more if self.rest else more
 
-    def _decoded(self) -> bytes:
+    def _decoded(self) -> list[memoryview]:
         """The data of all chunks that are here, the last one maybe in part."""
         data, at, here = self.rest, 0, len(self.rest)
         view = memoryview(data)
         parts: list[memoryview] = []
         while not self.done:
             if self._left:
+                if at == here:
+                    break
                 end = min(at + self._left, here)
                 parts.append(view[at:end])
                 self._left -= end - at
@@ -100,7 +112,7 @@ class BodyReader:
             self._line(data[at:end])
             at = end + 2
         self.rest = data[at:]
-        return parts[0].tobytes() if len(parts) == 1 else b"".join(parts)
+        return parts
 
     def _line(self, line: bytes) -> None:
         """A chunk's size, or a trailer field; an empty one ends the body."""

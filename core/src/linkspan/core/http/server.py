@@ -36,6 +36,7 @@ from linkspan.core.http.streams import (
 )
 from linkspan.sdk.errors import TooLarge
 from linkspan.sdk.http import JSON, AnswerError, Hijack, Request, Response, Stream
+from linkspan.sdk.pipes import write_pieces
 
 if TYPE_CHECKING:
     import ssl
@@ -198,6 +199,10 @@ class _Body:
         if not data:
             raise StopAsyncIteration
         return data
+
+    async def pour(self, pipe: int) -> int:
+        """See ``linkspan.sdk.pouring.Pourable``."""
+        return await write_pieces(pipe, await self._connection.receive_body_pieces())
 
 
 def _too_large(limit_bytes: int) -> TooLarge:
@@ -421,6 +426,13 @@ class _Connection:
             data, self._ahead = self._ahead, b""
             return data
         return await self._body.next(self._receive_for_body)
+
+    async def receive_body_pieces(self) -> Sequence[memoryview]:
+        """As ``receive_body``, in pieces that have not been joined."""
+        if self._ahead:
+            data, self._ahead = self._ahead, b""
+            return [memoryview(data)]
+        return await self._body.next_pieces(self._receive_for_body)
 
     async def _receive_for_body(self) -> bytes:
         if self.h11.they_are_waiting_for_100_continue:
