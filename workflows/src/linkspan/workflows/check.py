@@ -59,7 +59,7 @@ def check(
         text = data if isinstance(data, str) else decode(data, file)
         document = parse(text, file)
     except ParseFailed as failed:
-        return Checked(workflow=None, diagnostics=tuple(failed.diagnostics))
+        return Checked(workflow=None, diagnostics=tuple(map(_helped, failed.diagnostics)))
     workflow, readers = load(document, verbs, fetch=fetch, use=use)
     if workflow is not None:
         by_file = {reader.document.file: reader for reader in readers}
@@ -76,7 +76,14 @@ def _gathered(readers: Collection[Reader]) -> tuple[Diagnostic, ...]:
             found.setdefault(
                 (diagnostic.file, diagnostic.id, span, diagnostic.headline), diagnostic
             )
-    return tuple(found.values())
+    return tuple(map(_helped, found.values()))
+
+
+def _helped(diagnostic: Diagnostic) -> Diagnostic:
+    """Nobody is left without a next step."""
+    if diagnostic.helps:
+        return diagnostic
+    return attrs.evolve(diagnostic, helps=(f"linkspan explain {diagnostic.id}",))
 
 
 def _place(diagnostic: Diagnostic) -> tuple[int, int]:
