@@ -29,12 +29,16 @@ OF_A_PLUGIN = (
     *(f"POST /plugins/{{name}}/{what}" for what in ("enable", "disable", "upgrade", "push", "set")),
 )
 
-ERRORS_ONLY = ("POST /swarm/unlock", "GET /images/search", *OF_A_PLUGIN)
-"""A swarm is never locked, no registry here can search, and no plugin of Docker's is there."""
+ERRORS_ONLY = (
+    "POST /swarm/unlock",
+    "POST /swarm/join",
+    "DELETE /nodes/{id}",
+    "GET /images/search",
+    *OF_A_PLUGIN,
+)
+"""A swarm is never locked and has one node, no registry here can search, and no plugin of Docker's is there."""
 
 NOT_SERVED = (
-    "DELETE /nodes/{id}",
-    "POST /swarm/join",
     "POST /session",
     "PUT /volumes/{name}",
     "GET /plugins/privileges",

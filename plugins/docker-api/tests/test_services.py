@@ -450,7 +450,7 @@ async def test_a_swarm_is_relabelled_and_says_what_it_has_not(api, books) -> Non
     assert (await api.ask("POST", url, locked)).status == 501
     assert (await api.ask("GET", "/swarm/unlockkey")).json == {"UnlockKey": ""}
     assert (await api.ask("POST", "/swarm/unlock", {"UnlockKey": "x"})).status == 409
-    assert (await api.ask("POST", "/swarm/join", {})).status == 501
+    assert (await api.ask("POST", "/swarm/join", {})).status == 503
 
 
 def test_only_the_task_counts_for_being_up_to_date() -> None:

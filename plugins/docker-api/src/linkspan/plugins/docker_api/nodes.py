@@ -26,6 +26,7 @@ class NodeRoutes:
         router.get("/nodes", self.list)
         router.get("/nodes/{id}", self.inspect)
         router.post("/nodes/{id}/update", self.update)
+        router.add("DELETE", "/nodes/{id}", self.remove)
 
     async def list(self, request: Request) -> Response:
         """GET /nodes."""
@@ -70,6 +71,16 @@ class NodeRoutes:
             node.id, availability=availability or None, labels=body.text_map("Labels")
         )
         return Response()
+
+    async def remove(self, request: Request) -> Response:
+        """DELETE /nodes/{id}: the one node there is cannot go; it leaves."""
+        node = await orchestrator(self._host).get_node(request.params["id"])
+        raise InvalidArgument(
+            f"rpc error: code = FailedPrecondition desc = node {node.id} is a cluster manager and is a "
+            "member of the raft cluster. It must be demoted to worker before removal",
+            code="node_is_manager",
+            help="to end the swarm: docker swarm leave --force",
+        )
 
 
 def encode_node(node: Node) -> dict[str, Any]:

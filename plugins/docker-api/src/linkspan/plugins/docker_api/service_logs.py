@@ -7,7 +7,7 @@ import trio
 
 from linkspan.plugins.docker_api.logs import LogFormat, read_log_query, record_encoder
 from linkspan.plugins.docker_api.streams import copy_in_batches, stream_type
-from linkspan.sdk.errors import NotFound
+from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Stream, Writer
 from linkspan.sdk.model.process import LogRecord
@@ -25,6 +25,9 @@ def task_log_stream(host: Host, request: Request, tasks: Sequence[Task]) -> Stre
         InvalidArgument: The parameters are wrong.
     """
     query = read_log_query(request)
+    if query.tail is None and request.query.get("tail", "all") not in ("", "all"):
+        # Containers' logs take whatever is no number for all.
+        raise InvalidArgument('tail value must be a positive integer or "all"', code="bad_tail")
     containers = host.engine.containers
     found = []
     for task in tasks:

@@ -113,6 +113,9 @@ def encode_cluster(cluster: Cluster) -> dict[str, Any]:
     }
 
 
+ONE_NODE = "not supported by this daemon: a swarm of several nodes"
+
+
 class SwarmRoutes:
     """Begin, look at and leave a cluster."""
 
@@ -123,6 +126,7 @@ class SwarmRoutes:
         """Add the routes."""
         router.get("/swarm", self.inspect)
         router.post("/swarm/init", self.init)
+        router.post("/swarm/join", self.join)
         router.post("/swarm/leave", self.leave)
         router.post("/swarm/update", self.update)
         router.get("/swarm/unlockkey", self.unlock_key)
@@ -141,6 +145,12 @@ class SwarmRoutes:
         address = _advertised(body.text("AdvertiseAddr"))
         cluster = await orchestrator(self._host).init(advertise_address=address)
         return json_response(cluster.node_id)
+
+    async def join(self, _: Request) -> Response:
+        """POST /swarm/join: refused, for either of two reasons."""
+        if await orchestrator(self._host).cluster() is not None:
+            raise Unavailable("this node is in a swarm already", code="already_in_swarm")
+        raise Unsupported(ONE_NODE, code="not_served")
 
     async def leave(self, request: Request) -> Response:
         """POST /swarm/leave."""

@@ -186,7 +186,7 @@ class SystemRoutes:
         wanted = wanted or _OBJECT_TYPES
         out: dict[str, Any] = {}
         if "image" in wanted:
-            out |= await self._image_usage()
+            out |= await self._image_usage(old=request.api_version < (1, 43))
         if "container" in wanted:
             out["Containers"] = await self._container_usage()
         if "volume" in wanted:
@@ -202,7 +202,7 @@ class SystemRoutes:
             return []
         return [encode_entry(entry) for entry in await builder.cache_entries()]
 
-    async def _image_usage(self) -> dict[str, Any]:
+    async def _image_usage(self, *, old: bool) -> dict[str, Any]:
         images = self._engine.images.list()
         users = [c.image_id for c in self._engine.containers.list(ContainerFilter(all=True))]
         usage = await LayerUsage.of(self._host, images)
@@ -210,7 +210,7 @@ class SystemRoutes:
             encode_image_summary(
                 image,
                 containers=users.count(image.id),
-                old=False,
+                old=old,
                 shared_bytes=usage.shared_bytes(image),
             )
             for image in images

@@ -12,10 +12,6 @@ from linkspan.sdk.http import Answer, Request, Response, json_response
 
 NOT_SERVED = {
     "BuildKit's protocol": ("POST /session", "POST /grpc", "POST /build/cancel"),
-    "a swarm of several nodes": (
-        "POST /swarm/join",
-        "DELETE /nodes/{id}",
-    ),
     "Docker's own plugins (Linkspan's are Python packages)": (
         "GET /plugins/privileges",
         "POST /plugins/pull",
