@@ -660,6 +660,8 @@ class Lifecycle:
             # Its files take the space that it needs to be forgotten.
             await self._scrub(container, volumes)
             await self._records.delete(KIND, container.id)
+        # Who hears that it is gone may remove its volumes.
+        await self._unmount_volumes(container)
         self.forget(entry)
         entry.removed.set()
         self.tell("destroy", container)
