@@ -11,9 +11,9 @@ import attrs
 import pytest
 import trio
 
-from linkspan.plugins.registry_server.component import open_listeners, serve_registry
+from linkspan.plugins.registry_server.component import open_listeners
 from linkspan.plugins.registry_server.config import RegistryServerConfig, parse_listen
-from linkspan.plugins.registry_server.plugin import linkspan_register_components
+from linkspan.plugins.registry_server.plugin import linkspan_register_components, run
 from linkspan.sdk.errors import Conflict, InvalidArgument
 from linkspan.sdk.testing.host import FakeHost
 
@@ -96,7 +96,7 @@ def test_other_addresses_are_refused_with_the_reason(text: str, code: str) -> No
 async def test_it_is_off_by_default(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         host = FakeHost(root=tmp_path, nursery=nursery)
-        assert await nursery.start(serve_registry, RegistryServerConfig(), host) == ""
+        assert await nursery.start(run, RegistryServerConfig(), host) == ""
         assert not (tmp_path / "state" / "registry").exists()
         nursery.cancel_scope.cancel()
 

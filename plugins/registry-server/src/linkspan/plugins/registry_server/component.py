@@ -26,7 +26,7 @@ async def serve_registry(
     *,
     task_status: Any = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled; ``task_status.started`` gets ``HOST:PORT``, or ``""`` if it is off.
+    """Serve until cancelled; ``task_status.started`` gets ``HOST:PORT``.
 
     Raises:
         Conflict: code ``port_taken``.
@@ -34,9 +34,6 @@ async def serve_registry(
     If cancelled: nobody new is let in, and requests in flight have ``drain_s`` to end; what had been
         answered with 201 is on disk.
     """
-    if not config.listen:
-        task_status.started("")
-        await trio.sleep_forever()
     listeners = await open_listeners(config.listen)
     limiter = trio.CapacityLimiter(_THREADS)
     in_thread = functools.partial(trio.to_thread.run_sync, limiter=limiter)
