@@ -393,6 +393,33 @@ async def test_layers_are_synced_after_a_while(
     await eventually(lambda: not list(fake_host.state_dir.glob("layers/*/unsynced")))
 
 
+async def test_removing_gives_way_to_unpacking_and_goes_on_afterwards(
+    snapshots: OverlaySnapshots, fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    begun = trio.Event()
+    run = snapshots._jobs.run
+
+    async def slow_at_first(name: str, task: Any) -> Any:
+        if name != "remove" or seen:
+            return await run(name, task)
+        seen.append("begun")
+        begun.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            seen.append("gave way")
+
+    monkeypatch.setattr(snapshots._jobs, "run", slow_at_first)
+    await add(snapshots, "old", tar_of(("f", b"1")))
+    await snapshots.remove_layer("old")
+    with trio.fail_after(10):
+        await begun.wait()
+    await add(snapshots, "new", tar_of(("f", b"2")))
+    assert seen == ["begun", "gave way"]
+    await eventually(lambda: not list(fake_host.state_dir.glob("trash/*")))
+
+
 async def test_files_of_what_is_removed_go_later(
     snapshots: OverlaySnapshots, fake_host: FakeHost, tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         self._unpackers = trio.CapacityLimiter(config.slots)
         self._packers = trio.CapacityLimiter(config.slots)
         self._tasks: list[trio.CancelScope] = []
+        self._removal = trio.CancelScope()
         self._trash_filled = Lull(self._must_not_remove, pause_s=0.1, latest_s=10.0)
         # A pull is answered before its layers are written to the disk itself.
         self._layer_made = Lull(self._is_unpacking)
@@ -160,6 +161,8 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         self._staging[request.ref] = staging
         try:
             async with self._unpackers:
+                if self._must_not_remove():
+                    self._removal.cancel()
                 folder = await _in_thread(self._store.make_staging, staging.id)
                 result = await self._unpack(request, folder, source)
         except BaseException:
@@ -709,8 +712,14 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
                 if len(folders) > _REMOVED_AT_ONCE:
                     del folders[_REMOVED_AT_ONCE:]
                     self._trash_filled.stir()
+                # Where unpacking has gone on for so long that it did not wait, it does not give way either.
+                removal = trio.CancelScope()
+                self._removal = trio.CancelScope() if self._is_unpacking() else removal
                 try:
-                    await self._jobs.run("remove", {"folders": folders})
+                    with removal:
+                        await self._jobs.run("remove", {"folders": folders})
+                    if removal.cancelled_caught:
+                        self._trash_filled.stir()
                 except LinkspanError as error:
                     if scope.cancel_called:
                         # The helper process has ended with the driver; the next start goes on.

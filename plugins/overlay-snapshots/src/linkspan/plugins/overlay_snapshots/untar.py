@@ -125,6 +125,7 @@ class Untar:
         self._pax: dict[bytes, bytes] | None = None
         self._pax_pairs: list[Segment] = []
         self._pax_attributes = False
+        self._pax_sparse = False
         self._gnu_sparse: tuple[bytes, list[Segment]] | None = None
         self._directories: list[tuple[bytes, int]] = []
         # A folder with the setgid bit gives its group to what is made in it, so that the owner has to
@@ -143,7 +144,9 @@ class Untar:
         view, at, end = memoryview(data), 0, len(data)
         while True:
             if self._left:
-                taken = min(self._left, end - at)
+                taken = end - at
+                if taken > self._left:
+                    taken = self._left
                 if not taken:
                     return
                 self._take(view[at : at + taken])
@@ -153,7 +156,9 @@ class Untar:
                     return
                 self._data_ended()
             if self._padding:
-                taken = min(self._padding, end - at)
+                taken = end - at
+                if taken > self._padding:
+                    taken = self._padding
                 at += taken
                 self._padding -= taken
                 if self._padding:
@@ -372,7 +377,7 @@ class Untar:
     ) -> SparseFile | None:
         if kind == _GNU_SPARSE:
             return SparseFile(entry.path, number(entry.header[483:495]), size, segments or [])
-        if entry.pax and any(key.startswith(b"GNU.sparse.") for key in entry.pax):
+        if entry.pax and self._pax_sparse:
             return pax_sparse(entry.path, size, entry.pax, pairs)
         return None
 
@@ -597,6 +602,7 @@ class Untar:
         if kind == _PAX:
             self._pax, self._pax_pairs = _pax_records(data)
             self._pax_attributes = b".xattr." in data
+            self._pax_sparse = b"GNU.sparse." in data
             return
         name = data.split(b"\0")[0]
         if kind == _LONG_NAME:
