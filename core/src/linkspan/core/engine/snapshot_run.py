@@ -2,25 +2,33 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import trio
 
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.names import new_id
 from linkspan.core.engine.networks import NetworkStore
+from linkspan.core.engine.supervisor import Supervisor
 from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, ProcessSpec
 from linkspan.sdk.host import StepMount, StepRun
 from linkspan.sdk.model.container import Container, ContainerSpec
 from linkspan.sdk.model.process import Chunk
 
+_LASTING: Final = ("default", "bridge", "none", "host")
+"""Networks that cannot be removed."""
+
 
 class SnapshotRunner:
     """Runs processes in snapshots."""
 
-    def __init__(self, drivers: Drivers, networks: NetworkStore, run_dir: Path) -> None:
+    def __init__(
+        self, drivers: Drivers, networks: NetworkStore, supervisor: Supervisor, run_dir: Path
+    ) -> None:
         self._drivers = drivers
         self._networks = networks
+        self._supervisor = supervisor
         self._run_dir = run_dir
 
     async def run(self, run: StepRun, output: Callable[[Chunk], None]) -> int:
@@ -63,11 +71,19 @@ class SnapshotRunner:
         finally:
             with trio.CancelScope(shield=True):
                 await runtime.delete(container.id)
-                await self._networks.detach(container)
+                if run.network_mode in _LASTING:
+                    # Nobody can remove the network before it has let go of the step: the next need not wait.
+                    self._supervisor.spawn(self._detach, container, name=f"detach {container.name}")
+                else:
+                    await self._networks.detach(container)
                 if clean is not None:
                     await trio.to_thread.run_sync(clean)
                 await self._drivers.snapshots.unmount(run.snapshot)
                 await trio.to_thread.run_sync(_rmdir, rootfs)
+
+    async def _detach(self, container: Container) -> None:
+        with trio.CancelScope(shield=True):
+            await self._networks.detach(container)
 
     def _container(self, run: StepRun) -> Container:
         container_id = new_id()
