@@ -97,6 +97,55 @@ def test_a_job_that_fails_says_so_and_leaves_no_container(daemon: Daemon, tmp_pa
     assert daemon.containers() == []
 
 
+def test_a_step_that_runs_out_of_memory_says_so_and_may_be_tried_again(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    hog = "[sh, -c, 'x=a; while :; do x=$x$x; done']"
+    (tmp_path / "p.yaml").write_text(f"""linkspan: v1
+jobs:
+  verb:
+    steps:
+      - id: s
+        uses: run-job
+        with: {{image: busybox, memory: 16Mi, command: {hog}}}
+        retry: {{max: 1, backoff: 1ms, on: [oom]}}
+  service:
+    services:
+      db: {{image: busybox, mem_limit: 16m, command: {hog}, healthcheck: {{test: [CMD, "false"]}}}}
+    steps: [{{id: s, image: busybox, run: "true"}}]
+""")
+    done = daemon.cli("workflow", "run", str(tmp_path / "p.yaml"), status=1)
+    assert "busybox was killed: out of memory" in done.err
+    assert "service 'db' was killed: out of memory before the first step" in done.err
+    jobs = {job["id"]: job for job in daemon.json("workflow", "show", "last")["jobs"]}
+    (step,) = jobs["verb"]["steps"]
+    assert (step["tries"], step["error"]["cause"]) == (2, "oom")
+    assert daemon.containers() == []
+
+
+def test_drivers_are_chosen_for_a_run_and_missed_before_it_begins(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    (tmp_path / "p.yaml").write_text("""linkspan: v1
+use: {volume: local, network: bridge, orchestrator: swarm}
+jobs:
+  a:
+    volumes: ["of-the-run:/v"]
+    steps: [{id: s, image: busybox, run: "echo kept > /v/file"}]
+""")
+    path = str(tmp_path / "p.yaml")
+    daemon.cli("workflow", "run", path)
+    volume = daemon.json("volume", "inspect", "of-the-run")
+    assert "local" in str(volume)
+    assert "runtime by oci" in daemon.cli("workflow", "plan", path, "--use", "runtime=oci").out
+    refused = daemon.cli("workflow", "run", path, "--use", "network=bridg", status=2)
+    assert "did you mean 'bridge'?" in refused.err
+    # Installed, but no network can be made by it.
+    refused = daemon.cli("workflow", "run", path, "--use", "network=none", status=1)
+    assert "none" in refused.err
+    assert daemon.containers() == []
+
+
 def test_a_login_is_kept_for_pushes_that_follow(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(
         "linkspan: v1\njobs: {a: {steps: [{uses: login, with: "
