@@ -8,8 +8,8 @@ fakes that changes something and logs a line, so that each step waits for a sync
 
 Peers run as many tasks in processes of their own, from their start to their end; less what they take for one
 task. ``--peers`` is a venv with ``doit``, ``invoke``, ``luigi`` and ``prefect``; GNU make is the machine's. Make
-does not start anything for ``:``, and neither it nor invoke writes down what was done; doit and luigi write it
-at the end, prefect into a database, the runner before and after each step.
+does not start anything for ``:``. What was done doit writes down at its end, prefect into a database, the runner
+before and after each step, the others nowhere.
 
 Every line has the time on the clock and the CPU time of all threads and children: beside others on a machine
 only the latter says something.
@@ -293,8 +293,8 @@ PEERS = {
     "doit": (doit, 1),
     "invoke": (invoke, 1),
     "luigi": (luigi, 1),
-    # It takes a hundredth of a second and more for each.
-    "prefect": (prefect, 10),
+    # It takes a hundredth of a second and more for each, and many seconds for its start.
+    "prefect": (prefect, 2),
 }
 """Each with the part of the tasks that it gets."""
 

@@ -659,7 +659,8 @@ class StepRunner:
         planned = await driver.plan(wish)
         # What was left behind goes no further, however late it comes back.
         await trio.lowlevel.checkpoint_if_cancelled()
-        check_recordable(dict(planned.undo), "what it needs to undo it")
+        if planned.undo:
+            check_recordable(dict(planned.undo), "what it needs to undo it")
         # The first try saw the world before any change; a later one sees what a failed try left.
         earlier = self._unspent_undo()
         record: dict[str, Json] = {
