@@ -76,7 +76,7 @@ def test_stopping_waits_until_the_process_has_ended(fake: Any, linkspan: Any) ->
     with fake.running():
         result = linkspan("daemon", "stop")
     assert result.out == f"daemon stopped: pid {process.pid}\n"
-    assert process.wait(timeout=1) == 0
+    assert process.wait(timeout=30) == 0
     process.stdout.close()
     absent = linkspan("daemon", "stop")
     assert (absent.status, absent.out) == (0, "")

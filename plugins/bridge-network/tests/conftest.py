@@ -240,7 +240,7 @@ class Lab:
         protocol: str = "tcp",
         *,
         source_port: int = 0,
-        wait_s: float = 2.5,
+        wait_s: float = 15.0,
     ) -> str:
         """What is answered; ``timeout``, ``refused``, or the error's name.
 

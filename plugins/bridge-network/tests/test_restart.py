@@ -139,7 +139,7 @@ async def test_networking_goes_on_without_the_daemon_and_when_it_is_back(
             await driver.restore(records[0], records[1].values())
             await check_reachability(lab)
             await stream.send_all(b"still there?")
-            with trio.fail_after(2):
+            with trio.fail_after(20):
                 assert await stream.receive_some() == b"still there?"
             for sandbox in lab.sandboxes.values():
                 await driver.detach(sandbox.container_id)
@@ -194,7 +194,7 @@ async def test_names_are_answered_again_and_known_to_new_containers(restored, re
         with trio.socket.from_stdlib_socket(restored.socket(place, "udp")) as sock:
             await sock.connect(("127.0.0.11", 53))
             await sock.send(question)
-            with trio.fail_after(2):
+            with trio.fail_after(20):
                 answer = await sock.recv(512)
         assert ".".join(map(str, answer[-4:])) == restored.address("db")
 
@@ -276,7 +276,7 @@ async def test_relayed_connections_go_on_while_the_daemon_restarts(records, surv
         async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
             await driver.restore(records[0], records[1].values())
             await stream.send_all(b"still there?")
-            with trio.fail_after(2):
+            with trio.fail_after(20):
                 assert await stream.receive_some() == b"still there?"
             for sandbox in lab.sandboxes.values():
                 await driver.detach(sandbox.container_id)
@@ -292,4 +292,6 @@ async def test_a_daemon_that_ends_without_containers_leaves_nothing(restored, re
     assert list((fake_host.run_dir / "netns").iterdir()) == []
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
     assert tables.stdout == ""
-    assert keepers(fake_host.run_dir) == []
+    with trio.fail_after(30):  # it ends by itself when it is told
+        while keepers(fake_host.run_dir):  # noqa: ASYNC110
+            await trio.sleep(0.01)

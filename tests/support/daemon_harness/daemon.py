@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 LINKSPAN = Path(sys.executable).parent / "linkspan"
 T = TypeVar("T")
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """How long a condition may take on a busy machine before a test says that it does not hold."""
 
 
@@ -160,7 +160,7 @@ class Daemon:
         """Stop it as an operator does; its exit status."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(30)
+        return self._process.wait(60)
 
     def forget(self) -> None:
         """It ended by itself and was never up: only its folder may be left to be removed."""
