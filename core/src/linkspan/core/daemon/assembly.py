@@ -25,9 +25,10 @@ from linkspan.core.engine.engine import Engine
 from linkspan.core.engine.pull import first_error
 from linkspan.core.engine.supervisor import Supervisor
 from linkspan.core.events.bus import EventBus
+from linkspan.core.http.limits import Stopping
 from linkspan.core.http.listeners import open_unix_listener, remove_unix_socket
 from linkspan.core.http.routing import RouteTable
-from linkspan.core.http.server import Stopping, serve_http
+from linkspan.core.http.server import serve_http
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.plugins.listing import with_daemon_state
 from linkspan.core.plugins.registry import PluginRegistry
