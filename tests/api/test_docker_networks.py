@@ -160,11 +160,16 @@ def test_a_running_container_is_connected_and_disconnected(daemon: Daemon) -> No
     )
     sleeper(daemon, "al")
     sleeper(daemon, "bo", "--network", "n", "--network-alias", "twin")
-    daemon.docker(
-        *("network", "connect", "--ip", f"{NET}.77", "--ip6", f"{NET6}::77", "--alias", "twin"),
-        *("--link-local-ip", "169.254.8.8", "--gw-priority", "7", "n", "al"),
-    )
-    endpoint = inside(daemon, "al")["Networks"]["n"]
+    # Not by the client: Debian's knows no --gw-priority.
+    addresses = {"IPv4Address": f"{NET}.77", "IPv6Address": f"{NET6}::77"}
+    settings = {
+        "IPAMConfig": {**addresses, "LinkLocalIPs": ["169.254.8.8"]},
+        "Aliases": ["twin"],
+        "GwPriority": 7,
+    }
+    body = json.dumps({"Container": "al", "EndpointConfig": settings}).encode()
+    assert daemon.request("POST", "/v1.50/networks/n/connect", body)[0] == 200
+    endpoint = daemon.get("/v1.50/containers/al/json")["NetworkSettings"]["Networks"]["n"]
     assert (endpoint["IPAddress"], endpoint["GlobalIPv6Address"]) == (f"{NET}.77", f"{NET6}::77")
     assert endpoint["IPAMConfig"]["LinkLocalIPs"] == ["169.254.8.8"]
     assert endpoint["GwPriority"] == 7
@@ -274,7 +279,8 @@ def test_ports_are_published_on_both_families_and_conflicts_are_told(daemon: Dae
     )  # fmt: skip
     for host in ("127.0.0.1", "::1"):
         assert fetch(host, port) == "web"
-    assert daemon.docker("port", "web", "80").out.split() == [f"0.0.0.0:{port}", f"[::]:{port}"]
+    told = daemon.docker("port", "web", "80").out.replace(":::", "[::]:")  # as Debian's client has it
+    assert told.split() == [f"0.0.0.0:{port}", f"[::]:{port}"]
     chosen = {line.rpartition(":")[2] for line in daemon.docker("port", "web", "81").out.split()}
     assert len(chosen) == 2
     failed = daemon.docker(
@@ -295,7 +301,7 @@ def test_ports_are_published_on_both_families_and_conflicts_are_told(daemon: Dae
     sleeper(daemon, "ranged", "-p", f"{port}-{port + 9}:80")
     assert daemon.docker("port", "ranged", "80").out.split()[0] != f"0.0.0.0:{port}"
     said = daemon.docker("create", "-p", "8000-8002:80-81", "busybox", status=125).err
-    assert "invalid ranges specified" in said
+    assert "invalid ranges specified" in said.lower()
 
 
 def test_an_address_without_ipv6_is_ipv4_alone_and_a_udp_port_is_one(daemon: Daemon) -> None:

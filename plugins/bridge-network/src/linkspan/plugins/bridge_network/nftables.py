@@ -8,6 +8,7 @@ made.
 import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import Protocol
 from linkspan.sdk.errors import Internal, NotUsable
 
 _LIBRARIES = ("libnftables.so.1",)
+_READING_S = 30.0
 
 
 class NftablesError(Internal):
@@ -156,14 +158,16 @@ def open_nftables(*, owning: bool = False) -> Nftables:
     """Open nftables in the namespace of the calling thread.
 
     Args:
-        owning: Its ``descriptor`` is needed.
+        owning: Its ``descriptor`` is needed, and it will be used for long: what is there must be readable.
 
     Raises:
-        NotUsable: There is neither the library nor the program.
+        NotUsable: There is neither the library nor the program, or they end at the rules that are there.
     """
+    program = shutil.which("nft", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+    if owning and program is not None:
+        _check_that_it_reads(program)
     if _library is not None and _next_descriptor() < _LIBRARY_DESCRIPTORS:
         return LibNftables(_library, owning=owning)
-    program = shutil.which("nft", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
     if program is None:
         raise NotUsable(
             "nftables cannot be used: libnftables.so.1 is missing, or too many files are open for"
@@ -171,3 +175,20 @@ def open_nftables(*, owning: bool = False) -> Nftables:
             help="apt-get install nftables",
         )
     return NftCommand(program)
+
+
+def _check_that_it_reads(program: str) -> None:
+    """Let a process of its own read what is there.
+
+    libnftables 1.0.6 reads past its memory where a newer nft (in a container with the machine's network, say) has
+    made a map of verdicts or a set of intervals. In this process that would end the daemon, again at each start.
+    """
+    done = subprocess.run(
+        [program, "list", "tables"], capture_output=True, text=True, check=False, timeout=_READING_S
+    )
+    if done.returncode < 0:
+        raise NotUsable(
+            "nftables cannot be used: this machine's nft ends at the rules that are there, which a newer nft"
+            f" has written (`nft list tables`: {signal.strsignal(-done.returncode)})",
+            help="remove them with the nft that made them, or bring a newer libnftables1 and nftables",
+        )
