@@ -279,7 +279,8 @@ def test_ports_are_published_on_both_families_and_conflicts_are_told(daemon: Dae
     )  # fmt: skip
     for host in ("127.0.0.1", "::1"):
         assert fetch(host, port) == "web"
-    told = daemon.docker("port", "web", "80").out.replace(":::", "[::]:")  # as Debian's client has it
+    # Debian's client writes the second otherwise.
+    told = daemon.docker("port", "web", "80").out.replace(":::", "[::]:")
     assert told.split() == [f"0.0.0.0:{port}", f"[::]:{port}"]
     chosen = {line.rpartition(":")[2] for line in daemon.docker("port", "web", "81").out.split()}
     assert len(chosen) == 2
