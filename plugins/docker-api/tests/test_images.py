@@ -1,5 +1,6 @@
 import base64
 import json
+from urllib.parse import quote
 
 import pytest
 
@@ -152,3 +153,15 @@ def test_a_status_with_a_fact_is_two_lines() -> None:
         {"status": "Status: done"},
         {"aux": {"ID": "sha256:1"}},
     ]
+
+
+async def test_facts_of_another_platform_are_not_given(api) -> None:
+    api.engine.images.remote["tool:2"] = make_image("tool:2")
+    await api.ask("POST", "/images/create?fromImage=tool&tag=2")
+    for what in ("json", "history"):
+        other = quote('{"os": "linux", "architecture": "riscv64"}')
+        reply = await api.ask("GET", f"/images/tool:2/{what}?platform={other}")
+        assert reply.status == 404
+        assert reply.message.endswith("does not provide the specified platform (linux/riscv64)")
+        assert (await api.ask("GET", f"/images/tool:2/{what}?platform=a*")).status == 400
+    assert (await api.ask("GET", "/images/tool:2/json")).status == 200

@@ -13,7 +13,12 @@ from linkspan.plugins.docker_api.codec_image import (
     registry_auth,
 )
 from linkspan.plugins.docker_api.filters import Filters, read_filters
-from linkspan.plugins.docker_api.image_archives import import_stream, join_tag, progress_stream
+from linkspan.plugins.docker_api.image_archives import (
+    import_stream,
+    join_tag,
+    platform_of,
+    progress_stream,
+)
 from linkspan.plugins.docker_api.image_usage import LayerUsage, encode_manifests
 from linkspan.plugins.docker_api.prune_events import tell_pruned
 from linkspan.plugins.docker_api.routing import DockerRouter
@@ -24,6 +29,7 @@ from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
 from linkspan.sdk.model.container import ContainerFilter
 from linkspan.sdk.model.image import Image, RemovedImage
+from linkspan.sdk.platform import match_rank, parse_platform
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import parse_reference
 
@@ -174,7 +180,7 @@ class ImageRoutes:
 
     async def inspect(self, request: Request) -> Response:
         """GET /images/{name}/json."""
-        image = self._images.inspect(request.params["name"])
+        image = self._of_platform(request)
         graph_driver = self._host.daemon.drivers.get("snapshots", "")
         version = request.api_version
         if request.headers.get("user-agent", "").startswith("docker-compose/1."):
@@ -182,9 +188,22 @@ class ImageRoutes:
             version = min(version, (1, 44))
         return json_response(encode_image(image, graph_driver=graph_driver, api_version=version))
 
+    def _of_platform(self, request: Request) -> Image:
+        """The image that is named, if it is for the platform that is."""
+        name = request.params["name"]
+        image = self._images.inspect(name)
+        text = platform_of(request)
+        if text and match_rank(parse_platform(text), image.config.platform) is None:
+            raise NotFound(
+                f"image with reference {name} was found but does not provide the specified platform "
+                f"({parse_platform(text)})",
+                code="platform_not_found",
+            )
+        return image
+
     async def history(self, request: Request) -> Response:
         """GET /images/{name}/history."""
-        image = self._images.inspect(request.params["name"])
+        image = self._of_platform(request)
         snapshots = self._host.driver("snapshots")
         sizes = {}
         for chain in image.chain_ids:
