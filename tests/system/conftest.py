@@ -1,63 +1,12 @@
 """Daemons for the tests of this folder: one a module, and as many more as a test wants."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from daemon_harness.daemon import Daemon
+from daemon_harness.fixtures import daemon, new_daemon, shared_daemon
 from daemon_harness.voyage import copy_pipeline
 
-
-def require(*programs: str) -> None:
-    """Skip where the machine lacks what a real daemon needs."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {program}")
-
-
-@pytest.fixture(scope="module")
-def shared_daemon() -> Iterator[Daemon]:
-    """The module's daemon; tests use ``daemon``, which tidies up after each."""
-    require("conmon", "nft", "ip", "busybox")
-    daemon = Daemon()
-    try:
-        daemon.start()
-        daemon.build_busybox()
-        yield daemon
-    finally:
-        daemon.close()
-
-
-@pytest.fixture
-def daemon(shared_daemon: Daemon) -> Iterator[Daemon]:
-    """The module's daemon with an image ``busybox``; what a test makes in it goes with the test."""
-    yield shared_daemon
-    shared_daemon.clean()
-
-
-@pytest.fixture
-def new_daemon() -> Iterator[Callable[..., Daemon]]:
-    """Makes a daemon of the test's own, not yet started; takes what ``Daemon`` takes."""
-    require("conmon", "nft", "ip", "busybox")
-    made: list[Daemon] = []
-
-    def make(data_root: Path | None = None, config: str = "") -> Daemon:
-        made.append(Daemon(data_root=data_root, config=config))
-        return made[-1]
-
-    yield make
-    errors = []
-    for daemon in made:
-        try:
-            daemon.close()
-        except BaseException as error:  # noqa: BLE001 - the others must be closed, too
-            errors.append(error)
-    if errors:
-        raise errors[0]
+__all__ = ["daemon", "new_daemon", "shared_daemon", "voyage"]
 
 
 @pytest.fixture
