@@ -35,8 +35,11 @@ class Told:
         """A line of ``GET /events``; ``names`` are words that stand for what one daemon only has."""
 
         def plain(text: str) -> str:
+            if text in names:
+                return names[text]
             for value, name in names.items():
-                text = text.replace(value, name)
+                # A host's name may be a part of any word, an address is none.
+                text = text.replace(value, name) if ":" in value else text
             return normal(text)
 
         actor = event["Actor"]
