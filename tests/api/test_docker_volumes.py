@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from daemon_harness.daemon import Daemon, until
+from daemon_harness.transcripts import client_version
 
 pytestmark = pytest.mark.system
 
@@ -137,6 +138,9 @@ def test_lists_are_filtered_and_prune_takes_what_it_says(daemon: Daemon) -> None
     daemon.docker("rm", "user")
     pruned = daemon.docker("volume", "prune", "-f").out
     assert "Deleted Volumes" in pruned
+    if client_version() < 23:  # before API 1.42 named ones went, too
+        assert names(daemon) == set()
+        return
     assert names(daemon) == {"one", "two"}
     daemon.docker("volume", "prune", "-f", "-a", "--filter", "label=a=2")
     assert names(daemon) == {"one"}

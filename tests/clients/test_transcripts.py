@@ -6,7 +6,6 @@ stands in ``differences.json`` with its reason.
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,11 +38,6 @@ def fresh() -> Iterator[Daemon]:
         daemon.close()
 
 
-def client_version() -> str:
-    done = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False)
-    return done.stdout.split()[2].split(".")[0] if done.returncode == 0 else ""
-
-
 def is_like(wanted: str | int, found: str | int) -> bool:
     """Whether a field is what was wanted: a value, or a pattern after ``re:``."""
     if isinstance(wanted, str) and wanted.startswith("re:"):
@@ -64,7 +58,8 @@ def compared(
 
 
 @pytest.mark.skipif(
-    client_version() != transcripts.CLI_VERSION, reason="recorded with another docker CLI"
+    transcripts.client_version() != transcripts.CLI_VERSION,
+    reason="recorded with another docker CLI",
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_the_docker_cli_prints_what_it_prints_with_docker(

@@ -10,10 +10,17 @@ from typing import Any, Final
 
 import attrs
 
-CLI_VERSION: Final = "28"
+CLI_VERSION: Final = 28
 """The client that the transcripts were recorded with: its words differ between versions."""
 
 _LIMIT_S: Final = 60.0
+
+
+def client_version() -> int:
+    """The first number of the ``docker`` that is in the PATH; 0 if there is none."""
+    done = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False)
+    return int(done.stdout.split()[2].split(".")[0]) if done.returncode == 0 else 0
+
 
 # In this order: what a later rule would break comes first.
 _RULES: Final = [
