@@ -44,3 +44,30 @@ def test_rare_documents_are_read_as_json_reads_them(body: bytes) -> None:
     except ValueError as exc:
         found = str(exc)
     assert found == wanted
+
+
+@given(value=VALUES.filter(lambda value: isinstance(value, dict | list)))
+def test_documents_are_written_as_json_writes_them(value: Any) -> None:
+    assert quick_json.dumps(value) == json.dumps(value)
+
+
+@pytest.mark.parametrize("value", [1, "a", None, {"a": float("nan")}, {1: 2}, [], {}])
+def test_rare_values_are_written_as_json_writes_them(value: Any) -> None:
+    assert quick_json.dumps(value) == json.dumps(value)
+
+
+def test_what_json_has_no_words_for_is_refused() -> None:
+    with pytest.raises(TypeError, match="bytes is not JSON serializable"):
+        quick_json.dumps({"a": b"b"})
+
+
+@given(first=VALUES, second=VALUES)
+def test_the_first_of_two_documents_is_taken(first: Any, second: Any) -> None:
+    text = json.dumps(first)
+    assert quick_json.first(f"{text} {json.dumps(second)}") == (first, len(text))
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": ', "nul", '"open', "[1, 2"])
+def test_half_a_document_is_none(text: str) -> None:
+    with pytest.raises(ValueError):
+        quick_json.first(text)

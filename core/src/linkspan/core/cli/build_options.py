@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 
 from linkspan.core.cli.failure import USAGE, Failure
+from linkspan.core.client import quick_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing these takes longer than a short command may
@@ -33,7 +32,7 @@ class Request:
         self,
         query: dict[str, Any],
         extras: dict[str, Any],
-        folder: Path | None,
+        folder: str | None,
         context: str,
         dockerfile: str,
         outside: bytes | None,
@@ -53,7 +52,7 @@ class Request:
 
 def parcel(extras: dict[str, Any]) -> bytes:
     """What Docker's ``/build`` has no parameter for, as the daemon's own endpoint takes it."""
-    document = json.dumps(extras).encode()
+    document = quick_json.dumps(extras).encode()
     return b"%d\n%s" % (len(document), document)
 
 
@@ -129,7 +128,8 @@ def _of_environment(variable: str) -> bytes:
 
 def _of_file(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as stream:  # noqa: PTH123
+            return stream.read()
     except OSError as exc:
         raise wrong_option(f"cannot read the secret '{path}': {exc.strerror}", "--secret") from exc
 
@@ -146,17 +146,19 @@ def named_contexts(pairs: Sequence[str]) -> Iterator[dict[str, str]]:
         if separator:
             yield {"name": name, "image": rest}
             continue
-        folder = Path(value)
-        if not folder.is_dir():
+        if not os.path.isdir(value):  # noqa: PTH112
             raise wrong_option(f"the build context '{value}' is not a folder", "--build-context")
-        yield {"name": name, **folder_here(folder)}
+        yield {"name": name, **folder_here(value)}
 
 
-def folder_here(folder: Path) -> dict[str, str]:
+# os.path here and below: pathlib takes longer to import than a cached build may.
+
+
+def folder_here(folder: str) -> dict[str, str]:
     """A folder by name and identity: a daemon that sees the same one reads it itself."""
-    place = folder.resolve()
-    info = place.stat()
-    return {"folder": str(place), "folderid": f"{info.st_dev}:{info.st_ino}"}
+    place = os.path.realpath(folder)
+    info = os.stat(place)  # noqa: PTH116
+    return {"folder": place, "folderid": f"{info.st_dev}:{info.st_ino}"}
 
 
 def wrong_option(message: str, option: str) -> Failure:
@@ -164,10 +166,10 @@ def wrong_option(message: str, option: str) -> Failure:
     return Failure(f"{option}: {message}", id="LS0004", status=USAGE)
 
 
-def find_dockerfile(root: Path, named: str | None) -> tuple[str, bytes | None]:
+def find_dockerfile(root: str, named: str | None) -> tuple[str, bytes | None]:
     """Name of the Dockerfile inside the context, and its text if it lies outside."""
     if named is None:
-        if not (root / "Dockerfile").is_file():
+        if not os.path.isfile(os.path.join(root, "Dockerfile")):  # noqa: PTH113, PTH118
             raise Failure(
                 f"there is no Dockerfile in '{root}'",
                 id="LS0004",
@@ -179,9 +181,11 @@ def find_dockerfile(root: Path, named: str | None) -> tuple[str, bytes | None]:
         import sys
 
         return _OUTSIDE_NAME, sys.stdin.buffer.read()
+    from pathlib import Path
+
     path = Path(named)
     try:
-        inside = path.resolve().relative_to(root.resolve())
+        inside = path.resolve().relative_to(Path(root).resolve())
         if path.is_file():
             return str(inside), None
     except ValueError:

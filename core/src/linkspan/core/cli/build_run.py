@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import os
 
 from linkspan.core.cli import words
 from linkspan.core.cli.build_options import (
@@ -22,6 +21,7 @@ from linkspan.core.cli.credentials import registry_config
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.progress import Display
 from linkspan.core.cli.quick import Setting
+from linkspan.core.client import quick_json
 from linkspan.core.client.errors import ApiError
 
 TYPE_CHECKING = False
@@ -86,7 +86,7 @@ def show(
     limits = {
         "memory": memory,
         "shmsize": shm_size,
-        "ulimits": json.dumps(list(ulimits)) if ulimits else None,
+        "ulimits": quick_json.dumps(list(ulimits)) if ulimits else None,
     }
     request = _request(where, options, limits)
     try:
@@ -106,7 +106,8 @@ def _drawn(error: ApiError, request: Request) -> Failure | ApiError:
     try:
         data = request.outside
         if data is None and request.folder is not None:
-            data = (request.folder / request.dockerfile).read_bytes()
+            with open(os.path.join(request.folder, request.dockerfile), "rb") as stream:  # noqa: PTH118, PTH123
+                data = stream.read()
         line = (data or b"").decode(errors="replace").splitlines()[number - 1].rstrip()
     except (OSError, IndexError):
         return error
@@ -126,10 +127,10 @@ def _request(context: str, options: dict[str, Any], limits: dict[str, Any]) -> R
         "contexts": list(named_contexts(options["contexts"])),
         "no_cache_filter": list(options["fresh"]),
     }
-    folder = None if context.startswith(_REMOTE) else Path(context)
+    folder = None if context.startswith(_REMOTE) else context
     name, outside = options["dockerfile"] or "Dockerfile", None
     if folder is not None:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112
             raise Failure(
                 f"the build context '{context}' is not a folder", id="LS0004", status=USAGE
             )
@@ -137,8 +138,8 @@ def _request(context: str, options: dict[str, Any], limits: dict[str, Any]) -> R
     query = {
         "dockerfile": name,
         "remote": context if folder is None else None,
-        "buildargs": json.dumps(build_arguments(options["arguments"])),
-        "labels": json.dumps(key_values(options["labels"], "--label")),
+        "buildargs": quick_json.dumps(build_arguments(options["arguments"])),
+        "labels": quick_json.dumps(key_values(options["labels"], "--label")),
         "target": options["target"] or None,
         "nocache": options["no_cache"] or None,
         "pull": options["pull"] or None,
@@ -164,7 +165,7 @@ def _check(session: Session, request: Request) -> int:
     with _begin(session, request.changed({**request.query, "check": True})) as answer:
         found = answer.json()["warnings"]
     if session.format in ("json", "jsonl"):
-        session.terminal.print(json.dumps(found))
+        session.terminal.print(quick_json.dumps(found))
     elif found:
         for fault in found:
             session.terminal.print(fault["text"])
@@ -224,10 +225,16 @@ def _follow(answer: Answer, steps: Steps, display: Display) -> None:
 
 
 def _write_facts(image: str, tags: list[str], options: dict[str, Any]) -> None:
+    if not options["iidfile"] and not options["metadata_file"]:
+        return
+    from pathlib import Path
+
     if options["iidfile"]:
         Path(options["iidfile"]).write_text(image)
     if options["metadata_file"]:
         facts = {"containerimage.config.digest": image, "image.name": ",".join(tags)}
+        import json
+
         Path(options["metadata_file"]).write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -258,9 +265,11 @@ def _begin(session: Session, request: Request) -> Answer:
         except ApiError as error:
             if error.status != 404 or error.code not in _NOT_HERE:
                 raise
+    from pathlib import Path
+
     from linkspan.core.cli.build_context import context_tar
 
-    tar = context_tar(request.folder, request.dockerfile, request.outside)
+    tar = context_tar(Path(request.folder), request.dockerfile, request.outside)
     if not extras and "check" not in query:
         head = {**logins, "Content-Type": "application/x-tar"}
         return session.api.open("POST", "/build", query, headers=head, upload=tar, silence_s=None)

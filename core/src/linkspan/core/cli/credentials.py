@@ -6,15 +6,15 @@ which one (``credsStore``, or ``credHelpers`` for single registries).
 
 from __future__ import annotations
 
-import base64
-import json
+import binascii
 import os
-from pathlib import Path
 
 from linkspan.core.cli.failure import Failure
+from linkspan.core.client import quick_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing these takes longer than a short command may
+    from pathlib import Path
     from typing import Any, Final
 
 DOCKER_HUB: Final = "https://index.docker.io/v1/"
@@ -25,14 +25,22 @@ _NOT_FOUND: Final = "credentials not found"
 
 def config_file() -> Path:
     """``config.json`` of the docker CLI; ``DOCKER_CONFIG`` names its folder."""
-    folder = os.environ.get("DOCKER_CONFIG") or str(Path("~/.docker").expanduser())
-    return Path(folder) / "config.json"
+    from pathlib import Path
+
+    return Path(_config_path())
+
+
+def _config_path() -> str:
+    # os.path: every build reads the logins, and pathlib takes longer to import than they do.
+    folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")  # noqa: PTH111
+    return os.path.join(folder, "config.json")  # noqa: PTH118
 
 
 def read_config() -> dict[str, Any]:
     """The file's document; empty if there is none, or none that can be read."""
     try:
-        found = json.loads(config_file().read_bytes())
+        with open(_config_path(), "rb") as stream:  # noqa: PTH123
+            found = quick_json.loads(stream.read())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -44,6 +52,8 @@ def write_config(document: dict[str, Any]) -> None:
     Raises:
         Failure: It cannot be written.
     """
+    import json
+
     file = config_file()
     temporary = file.with_name(f"{file.name}.{os.getpid()}")
     try:
@@ -91,7 +101,7 @@ def lookup(server: str) -> dict[str, str]:
     if entry.get("identitytoken"):
         return {"identitytoken": str(entry["identitytoken"]), "serveraddress": server}
     try:
-        text = base64.b64decode(str(entry.get("auth") or "")).decode()
+        text = binascii.a2b_base64(str(entry.get("auth") or "")).decode()
     except ValueError:
         return {}
     user, _, password = text.partition(":")
@@ -124,7 +134,7 @@ def keep(server: str, login: dict[str, str]) -> str:
     elif login.get("identitytoken"):
         entry = {"identitytoken": secret}
     else:
-        entry = {"auth": base64.b64encode(f"{user}:{secret}".encode()).decode()}
+        entry = {"auth": binascii.b2a_base64(f"{user}:{secret}".encode(), newline=False).decode()}
     document.setdefault("auths", {})[server] = entry
     write_config(document)
     return f"docker-credential-{helper}" if helper else str(config_file())
@@ -163,7 +173,7 @@ def _run_helper(name: str, verb: str, message: object) -> dict[str, Any] | None:
     import subprocess  # few have a helper, and every build reads the logins
 
     program = f"docker-credential-{name}"
-    text = message if isinstance(message, str) else json.dumps(message)
+    text = message if isinstance(message, str) else quick_json.dumps(message)
     try:
         done = subprocess.run(
             [program, verb],
@@ -184,7 +194,7 @@ def _run_helper(name: str, verb: str, message: object) -> dict[str, Any] | None:
             return None
         raise Failure(f"'{program} {verb}' failed: {said or done.stderr.decode(errors='replace')}")
     try:
-        found = json.loads(said) if verb == "get" else {}
+        found = quick_json.loads(said) if verb == "get" else {}
     except ValueError as exc:
         raise Failure(f"'{program} {verb}' did not answer in JSON") from exc
     return found if isinstance(found, dict) else {}
@@ -197,12 +207,17 @@ def registry_auth(reference: str) -> str:
 
 def encode(login: dict[str, str]) -> str:
     """A login as a header."""
-    return base64.urlsafe_b64encode(json.dumps(login).encode()).decode()
+    return _urlsafe(quick_json.dumps(login))
+
+
+def _urlsafe(text: str) -> str:
+    """Base64 with ``-`` and ``_`` (RFC 4648 §5)."""
+    data = binascii.b2a_base64(text.encode(), newline=False)
+    return data.translate(bytes.maketrans(b"+/", b"-_")).decode()
 
 
 def registry_config() -> str:
     """The X-Registry-Config header: the logins for all registries that the file knows of."""
     auths = read_config().get("auths")
     logins = {server: lookup(server) for server in auths} if isinstance(auths, dict) else {}
-    text = json.dumps({server: login for server, login in logins.items() if login})
-    return base64.urlsafe_b64encode(text.encode()).decode()
+    return _urlsafe(quick_json.dumps({server: login for server, login in logins.items() if login}))

@@ -10,7 +10,7 @@ from linkspan.core.client.transport import connect
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing these takes longer than a short command may
     from _socket import socket as RawSocket
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from socket import socket as Socket
     from typing import Any, Final
 
@@ -26,26 +26,17 @@ _JSON: Final = "application/json"
 _DEFAULT_SILENCE_S: Final = 60.0
 
 
+_UNRESERVED: Final = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+)
+
+
 def segment(text: str) -> str:
-    """A name or reference as one part of a path."""
-    from urllib.parse import quote
+    """A name or reference as one part of a path, or a value of a query (RFC 3986 §2.3).
 
-    return quote(text, safe="")
-
-
-def _encoded(pairs: Sequence[tuple[str, str]]) -> str:
-    """Pairs as a query."""
-    if all(text.isascii() and text.isalnum() for _, text in pairs):
-        return "&".join(f"{key}={text}" for key, text in pairs)
-    from urllib.parse import urlencode  # takes longer to import than a short command may
-
-    return urlencode(pairs)
-
-
-def _json_of(value: object) -> str:
-    import json
-
-    return json.dumps(value)
+    Not by urllib.parse: importing that takes longer than a short command may.
+    """
+    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
 
 
 class Answer:
@@ -85,15 +76,12 @@ class Answer:
 
     def json_lines(self) -> Iterator[Any]:
         """JSON values as they come, one a line or one directly after the other."""
-        import json
-
         buffer = ""
-        decoder = json.JSONDecoder()
         for piece in self._text():
             buffer = (buffer + piece).lstrip()
             while buffer:
                 try:
-                    value, end = decoder.raw_decode(buffer)
+                    value, end = quick_json.first(buffer)
                 except ValueError:
                     break
                 yield value
@@ -238,7 +226,7 @@ class Api:
         if upload is not None:
             lines.append("Transfer-Encoding: chunked")
         elif body is not None:
-            data = _json_of(body).encode()
+            data = quick_json.dumps(body).encode()
             lines.append(f"Content-Type: {_JSON}")
             lines.append(f"Content-Length: {len(data)}")
         elif method in ("POST", "PUT"):
@@ -264,13 +252,14 @@ class Api:
                 if isinstance(item, bool):
                     pairs.append((key, "1" if item else "0"))
                 elif isinstance(item, dict):
-                    pairs.append((key, _json_of(item)))
+                    pairs.append((key, quick_json.dumps(item)))
                 else:
                     pairs.append((key, str(item)))
         prefix = "" if path.startswith(("/linkspan/", "/_ping", "/version")) else f"/v{API_VERSION}"
         if not pairs:
             return f"{prefix}{path}"
-        return f"{prefix}{path}{'&' if '?' in path else '?'}{_encoded(pairs)}"
+        asked = "&".join(f"{key}={segment(text)}" for key, text in pairs)
+        return f"{prefix}{path}{'&' if '?' in path else '?'}{asked}"
 
     def _head(self, reader: Reader) -> tuple[int, dict[str, str]]:
         try:
