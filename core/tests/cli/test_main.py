@@ -235,6 +235,7 @@ PLAIN = [
     ["image", "ls", "-q"],
     ["--format", "{{.Names}}", "ps", "-a"],
     ["-q", "container", "ls"],
+    ["--config", "/absent.toml", "ps"],
 ]
 
 

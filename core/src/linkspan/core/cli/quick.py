@@ -61,6 +61,7 @@ _EVERYWHERE: Final = (
     Setting("format", ("--format",), "", "text"),
     Setting("host", ("-H", "--host"), "", "text"),
     Setting("context", ("--context",), "", "text"),
+    Setting("config", ("--config",), "", "text"),
 )
 
 
