@@ -6,7 +6,6 @@ purpose, ``events/differences.json`` holds that, with the reason.
 
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +26,6 @@ pytestmark = [
         reason="recorded with another docker CLI",
     ),
 ]
-
-
-@pytest.fixture
-def fresh() -> Iterator[Daemon]:
-    """A daemon that nobody has used, with the image that the scripts use."""
-    daemon = Daemon()
-    try:
-        daemon.start()
-        daemon.build_busybox()
-        yield daemon
-    finally:
-        daemon.close()
 
 
 def expected(name: str, command: str, recorded: list[event_script.Told]) -> list[event_script.Told]:

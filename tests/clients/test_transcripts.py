@@ -6,7 +6,6 @@ stands in ``differences.json`` with its reason.
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,6 @@ DIFFERENCES: dict[str, dict[str, dict[str, Any]]] = json.loads(
 FIELDS = ("status", "out", "err")
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def fresh() -> Iterator[Daemon]:
-    """A daemon that nobody has used, with the image that the scripts use."""
-    daemon = Daemon()
-    try:
-        daemon.start()
-        daemon.build_busybox()
-        yield daemon
-    finally:
-        daemon.close()
 
 
 def is_like(wanted: str | int, found: str | int) -> bool:
