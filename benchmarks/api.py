@@ -3,13 +3,10 @@
 import http.client
 import socket
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from measure import BOTH, Measure, Sample
+from measure import BOTH, Bench, Measure, Sample
 from place import Broken, Engine
-
-if TYPE_CHECKING:
-    from measures import Bench
 
 _COUNT: Final = 100
 _SECONDS: Final = 2.0
@@ -27,7 +24,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def measures(bench: "Bench") -> list[Measure]:
+def measures(bench: Bench) -> list[Measure]:
     """In the order of the table."""
 
     def hundred(engine: Engine) -> None:

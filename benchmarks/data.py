@@ -5,13 +5,10 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from measure import Measure, Sample
+from measure import Bench, Measure, Sample
 from place import Broken, Engine
-
-if TYPE_CHECKING:
-    from measures import Bench
 
 _LINES: Final = 1_000_000
 _LINE: Final = "the quick brown fox jumps over the lazy dog 0123456789 abcdef"
@@ -20,7 +17,7 @@ _CP_BYTES: Final = 100 << 20
 _BOX: Final = "bench-data"
 
 
-def measures(bench: "Bench") -> list[Measure]:
+def measures(bench: Bench) -> list[Measure]:
     """In the order of the table."""
 
     def archive(engine: Engine) -> Path:
@@ -115,7 +112,7 @@ def _commit(engine: Engine) -> float:
     return took_s
 
 
-def _write(bench: "Bench") -> Sample:
+def _write(bench: Bench) -> Sample:
     def sample(engine: Engine) -> float:
         engine.remove(_BOX)
         began = time.perf_counter()
@@ -147,7 +144,7 @@ def _read(engine: Engine) -> float:
 
 
 def _copies(
-    bench: "Bench", box: Callable[[Engine], None], no_box: Callable[[Engine], None]
+    bench: Bench, box: Callable[[Engine], None], no_box: Callable[[Engine], None]
 ) -> list[Measure]:
     def source() -> Path:
         path = bench.work / "copied"

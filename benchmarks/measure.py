@@ -1,10 +1,11 @@
-"""A measure: a function from an engine to a number, and what it needs around it."""
+"""A measure: a function from an engine to a number, what it needs around it, and what all share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from place import Engine
+from place import Engine, Registry
 
 Sample = Callable[[Engine], float]
 Act = Callable[[Engine], object]
@@ -40,3 +41,24 @@ class Measure:
 
 
 BOTH: Final = ("docker", "linkspan")
+
+
+@dataclass
+class Bench:
+    """What measures share.
+
+    Attributes:
+        tiny: A reference to an image that starts at once.
+        app: One of eight layers and 26,000 files.
+        many: One of forty small layers.
+        target: The registry that is pushed to.
+        work: A folder for files, on the disk that both engines use.
+        changes: Counts what must be new each time: ports, names, files' content.
+    """
+
+    tiny: str
+    app: str
+    many: str
+    target: Registry
+    work: Path
+    changes: int = 0

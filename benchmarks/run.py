@@ -17,13 +17,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import api
+import builds
+import containers
+import daemon
+import data
 import images
 import place
+import registries
 import report
-from measure import Measure
-from measures import Bench
+from measure import Bench, Measure
 
 ROOT = Path(__file__).resolve().parent.parent
+TABLE = (containers, registries, builds, data, daemon, api)
 ENGINES = {"docker": place.docker, "podman": place.podman, "linkspan": place.linkspan}
 
 
@@ -45,7 +51,8 @@ def main() -> int:
     given = parser.parse_args()
     work = given.work.resolve() / "disk"
     if given.list:
-        for measure in Bench("", "", "", place.Registry.__new__(place.Registry), work).all():
+        nowhere = place.Registry.__new__(place.Registry)
+        for measure in _all(Bench("", "", "", nowhere, work)):
             print(f"{measure.name:14} {measure.what}")
         return 0
     place.unshare_mounts()
@@ -58,7 +65,7 @@ def main() -> int:
             hosts = {f"{e.name.upper()}_HOST": e.host for e in engines}
             hosts |= {"TINY": bench.tiny, "APP": bench.app, "MANY": bench.many}
             return subprocess.run(["sh", "-c", given.do], env={**os.environ, **hosts}).returncode
-        chosen = [m for m in bench.all() if not given.names or m.name in given.names]
+        chosen = [m for m in _all(bench) if not given.names or m.name in given.names]
         unknown = set(given.names) - {m.name for m in chosen}
         if unknown:
             parser.error(f"no such measure: {', '.join(sorted(unknown))}; see --list")
@@ -71,6 +78,10 @@ def main() -> int:
     output.write_text(json.dumps(document, indent=1) + "\n")
     print("\n" + json.dumps(document["machine"]) + "\n\n" + report.table(results))
     return int(any(result.failures for result in results))
+
+
+def _all(bench: Bench) -> list[Measure]:
+    return [measure for part in TABLE for measure in part.measures(bench)]
 
 
 def _open(work: Path, stack: ExitStack, only: list[str] | None) -> tuple[Bench, list[place.Engine]]:

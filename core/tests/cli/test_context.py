@@ -15,8 +15,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linkspan: Any) -> Path
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     # The usual address is this machine's own daemon: not for tests to ask or to start.
     usual = f"unix://{tmp_path}/usual.sock"
-    monkeypatch.setattr("linkspan.core.client.address.DEFAULT_HOST", usual)
-    monkeypatch.setattr("linkspan.core.client.address.read_table", lambda *_: {"autostart": False})
+    monkeypatch.setattr("linkspan.core.client.resolve.DEFAULT_HOST", usual)
+    monkeypatch.setattr("linkspan.core.client.resolve.read_table", lambda *_: {"autostart": False})
     for name in ("LINKSPAN_HOST", "LINKSPAN_CONTEXT", "DOCKER_HOST", "DOCKER_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from linkspan.core.client import contexts
-from linkspan.core.client.address import Address, Tls, resolve_address
+from linkspan.core.client.address import Address, Tls
 from linkspan.core.client.contexts import Context
 from linkspan.core.client.errors import Unreachable
 from linkspan.core.client.remote import ssh_command
+from linkspan.core.client.resolve import resolve_address
 from linkspan.core.client.short import Api
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from linkspan.core.client.address import Address, resolve_address
+from linkspan.core.client.address import Address
 from linkspan.core.client.errors import ApiError, ConnectionLost, Unreachable
 from linkspan.core.client.frames import Demultiplexer, demultiplex
+from linkspan.core.client.resolve import resolve_address
 from linkspan.core.client.short import Api
 
 

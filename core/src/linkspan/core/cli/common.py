@@ -81,7 +81,7 @@ def complete(path: str, names: Callable[[Any], Iterable[str]]) -> Callable[..., 
     """
 
     def finish(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-        from linkspan.core.client.address import resolve_address
+        from linkspan.core.client.resolve import resolve_address
         from linkspan.core.client.short import Api
 
         root = ctx.find_root().params

@@ -17,13 +17,9 @@ from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.inspect import format_option
 from linkspan.core.cli.session import Session
 from linkspan.core.client import contexts
-from linkspan.core.client.address import (
-    DEFAULT_CONTEXT,
-    current_context,
-    current_file,
-    resolve_address,
-)
+from linkspan.core.client.address import DEFAULT_CONTEXT
 from linkspan.core.client.contexts import Context
+from linkspan.core.client.resolve import current_context, current_file, resolve_address
 from linkspan.sdk.errors import Conflict, LinkspanError
 
 _KEYS: Final = ("host", "ca", "cert", "key", "skip-tls-verify")

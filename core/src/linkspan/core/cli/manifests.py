@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from linkspan.core.cli.command import Row
-from linkspan.core.client.address import read_table
+from linkspan.core.client.resolve import read_table
 
 _FORMAT: Final = 2
 

@@ -6,7 +6,7 @@ import time
 
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.terminal import Terminal
-from linkspan.core.client.address import resolve_address
+from linkspan.core.client.resolve import resolve_address
 from linkspan.core.client.short import Api
 
 TYPE_CHECKING = False

@@ -9,7 +9,8 @@ import click
 from linkspan.core.cli.command import command
 from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.session import Session
-from linkspan.core.client.address import Address, resolve_address
+from linkspan.core.client.address import Address
+from linkspan.core.client.resolve import resolve_address
 from linkspan.core.client.short import Api
 
 _FLAGS = (
