@@ -1,8 +1,16 @@
 import shutil
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trio
+from left_behind import mark
+
+from linkspan.plugins.oci_runtime.config import OciConfig
+from linkspan.plugins.oci_runtime.driver import OciRuntime
+from linkspan.sdk.testing.conformance.runtime import RuntimeBench
+from linkspan.sdk.testing.host import FakeHost
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -24,3 +32,23 @@ def busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "etc/group").write_text("root:x:0:\nwheel:x:10:root,app\napp:x:1001:\nlog:x:40:\n")
     return folder
+
+
+@pytest.fixture(params=["crun", "runc"])
+def config(request: pytest.FixtureRequest) -> OciConfig:
+    return OciConfig(runtime=request.param, cgroup_parent=f"/linkspan-{mark()}")
+
+
+@pytest.fixture
+async def bench(
+    config: OciConfig, busybox_rootfs: Path, fake_host: FakeHost
+) -> AsyncIterator[RuntimeBench]:
+    async with OciRuntime.open(config, fake_host) as runtime:
+        await runtime.recover()
+        bench = RuntimeBench(runtime, busybox_rootfs)
+        try:
+            yield bench
+        finally:
+            with trio.CancelScope(shield=True):
+                for container_id in bench.made:
+                    await runtime.delete(container_id)

@@ -1,7 +1,7 @@
 """Execs whose runtime was started before it was told what to run."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from signal import SIGKILL
 
@@ -17,22 +17,6 @@ from linkspan.sdk.testing.conformance.runtime import PATH, RuntimeBench, shell
 from linkspan.sdk.testing.host import FakeHost
 
 pytestmark = pytest.mark.system
-
-
-@pytest.fixture(params=["crun", "runc"])
-async def bench(
-    request: pytest.FixtureRequest, busybox_rootfs: Path, fake_host: FakeHost
-) -> AsyncIterator[RuntimeBench]:
-    config = OciConfig(runtime=request.param, cgroup_parent="/linkspan-test")
-    async with OciRuntime.open(config, fake_host) as runtime:
-        await runtime.recover()
-        bench = RuntimeBench(runtime, busybox_rootfs)
-        try:
-            yield bench
-        finally:
-            with trio.CancelScope(shield=True):
-                for container_id in bench.made:
-                    await runtime.delete(container_id)
 
 
 def waiting_runtimes(container_id: str) -> list[int]:
@@ -81,9 +65,8 @@ async def test_a_runtime_that_nobody_comes_for_ends_and_leaves_no_file(
 
 
 async def test_a_runtime_that_waits_ends_with_its_daemon(
-    busybox_rootfs: Path, fake_host: FakeHost
+    config: OciConfig, busybox_rootfs: Path, fake_host: FakeHost
 ) -> None:
-    config = OciConfig(cgroup_parent="/linkspan-test")
     async with OciRuntime.open(config, fake_host) as runtime:
         await runtime.recover()
         bench = RuntimeBench(runtime, busybox_rootfs)

@@ -29,26 +29,6 @@ PARENT = f"/linkspan-{mark()}"
 MIB = 1 << 20
 
 
-@pytest.fixture(params=["crun", "runc"])
-def config(request: pytest.FixtureRequest) -> OciConfig:
-    return OciConfig(runtime=request.param, cgroup_parent=PARENT)
-
-
-@pytest.fixture
-async def bench(
-    config: OciConfig, busybox_rootfs: Path, fake_host: FakeHost
-) -> AsyncIterator[RuntimeBench]:
-    async with OciRuntime.open(config, fake_host) as runtime:
-        await runtime.recover()
-        bench = RuntimeBench(runtime, busybox_rootfs)
-        try:
-            yield bench
-        finally:
-            with trio.CancelScope(shield=True):
-                for container_id in bench.made:
-                    await runtime.delete(container_id)
-
-
 async def output(bench: RuntimeBench, script: str, **changes: Any) -> str:
     """What a script prints."""
     process = shell(script, **changes.pop("process", {}))
