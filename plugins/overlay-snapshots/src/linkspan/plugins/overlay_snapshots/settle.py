@@ -16,9 +16,9 @@ import shutil
 import stat
 from typing import Any
 
+from linkspan.plugins.overlay_snapshots.attributes import is_opaque
 from linkspan.plugins.overlay_snapshots.faults import from_os_error, hostile
 from linkspan.plugins.overlay_snapshots.kernel import open_in_root
-from linkspan.plugins.overlay_snapshots.untar import is_opaque
 from linkspan.sdk.errors import InvalidArgument
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY

@@ -11,9 +11,10 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from linkspan.plugins.overlay_snapshots.attributes import OPAQUE, allowed_attribute, is_opaque
 from linkspan.plugins.overlay_snapshots.faults import hostile
+from linkspan.plugins.overlay_snapshots.headers import BLOCK
 from linkspan.plugins.overlay_snapshots.trees import is_stub
-from linkspan.plugins.overlay_snapshots.untar import BLOCK, OPAQUE, allowed_attribute, is_opaque
 
 _BUFFER_BYTES: Final = 256 << 10
 _READ_BYTES: Final = 1 << 20

@@ -13,15 +13,31 @@ import contextlib
 import errno
 import os
 import stat
-import zlib
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from linkspan.plugins.overlay_snapshots.attributes import (
+    OPAQUE,
+    is_opaque,
+    is_whiteout,
+    set_attributes,
+)
 from linkspan.plugins.overlay_snapshots.faults import (
     corrupt,
     from_os_error,
     hostile,
     truncated,
+)
+from linkspan.plugins.overlay_snapshots.headers import (
+    BLOCK,
+    Entry,
+    apply_pax,
+    check_sum,
+    inside,
+    pax_int,
+    pax_records,
+    short_name,
+    text_of,
 )
 from linkspan.plugins.overlay_snapshots.sparse import (
     Segment,
@@ -33,11 +49,8 @@ from linkspan.plugins.overlay_snapshots.sparse import (
 from linkspan.plugins.overlay_snapshots.trees import remove_tree
 from linkspan.sdk.errors import TooLarge
 
-BLOCK: Final = 512
-OPAQUE: Final = "trusted.overlay.opaque"
 _ZERO: Final = bytes(BLOCK)
 _EXTENDED_LIMIT_BYTES: Final = 1 << 20
-_PATH_LIMIT: Final = 4095
 _LINK_HOPS: Final = 40
 _MAX_ID: Final = 0xFFFFFFFE
 _MAX_TIME_NS: Final = (1 << 63) - 1
@@ -61,40 +74,6 @@ class LayerLimits(NamedTuple):
     ratio: int
 
 
-class _Entry:
-    """The header of one entry, with what extended headers say."""
-
-    __slots__ = (
-        "attributes",
-        "gid",
-        "header",
-        "link",
-        "mode",
-        "mtime_ns",
-        "path",
-        "pax",
-        "uid",
-    )
-
-    def __init__(self, header: bytes, path: bytes, pax: dict[bytes, bytes] | None) -> None:
-        self.header = header
-        self.path = path
-        self.pax = pax
-        self.attributes = False
-        self.link = b""
-        try:
-            # The common form of the fields, without a call for each.
-            self.mode = int(header[100:108].rstrip(b"\0 "), 8) & 0o7777
-            self.uid = int(header[108:116].rstrip(b"\0 "), 8)
-            self.gid = int(header[116:124].rstrip(b"\0 "), 8)
-            self.mtime_ns = int(header[136:148].rstrip(b"\0 "), 8) * 1_000_000_000
-        except ValueError:
-            self.mode = number(header[100:108]) & 0o7777
-            self.uid = number(header[108:116])
-            self.gid = number(header[116:124])
-            self.mtime_ns = number(header[136:148]) * 1_000_000_000
-
-
 class Untar:
     """Takes a tar in pieces of any size; makes what it describes in the current folder.
 
@@ -116,7 +95,7 @@ class Untar:
         self._padding = 0
         self._zero_blocks = 0
         self._fd = -1
-        self._entry: _Entry | None = None
+        self._entry: Entry | None = None
         self._sparse: SparseFile | None = None
         self._extended: bytearray | None = None
         self._extended_kind = 0
@@ -255,7 +234,7 @@ class Untar:
                 self._sparse = None
             if entry.attributes:
                 # Writing drops security.capability, so attributes come behind the data.
-                _set_attributes(fd, entry, regular_or_directory=True)
+                set_attributes(fd, entry, regular_or_directory=True)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         except OSError as error:
             raise from_os_error(error, entry.path) from error
@@ -269,14 +248,14 @@ class Untar:
         if self._gnu_sparse is not None:
             self._continue_gnu_sparse(block)
             return
-        _check_sum(block)
+        check_sum(block)
         size = number(block[124:136])
         kind = block[156]
         if size < 0:
             raise corrupt("an entry has a negative size")
         if kind in _EXTENDED:
             if size > _EXTENDED_LIMIT_BYTES:
-                raise hostile(_short_name(block), f"an extended header of {size} bytes")
+                raise hostile(short_name(block), f"an extended header of {size} bytes")
             self._extended, self._extended_kind = bytearray(), kind
             self._left, self._padding = size, -size % BLOCK
             if not size:
@@ -293,7 +272,7 @@ class Untar:
         header, segments = self._gnu_sparse
         segments += old_gnu_segments(block, 0, 21)
         if len(segments) > 1 << 20:
-            raise hostile(_short_name(header), "its sparse map is too long")
+            raise hostile(short_name(header), "its sparse map is too long")
         if not block[504]:
             self._gnu_sparse = None
             self._begin(header, _GNU_SPARSE, number(header[124:136]), segments)
@@ -301,22 +280,22 @@ class Untar:
     def _begin(self, block: bytes, kind: int, size: int, segments: list[Segment] | None) -> None:
         pax, self._pax = self._pax, None
         pairs, self._pax_pairs = self._pax_pairs, []
-        name = _short_name(block)
+        name = short_name(block)
         if self._long_name is not None:
             name, self._long_name = self._long_name, None
         if pax:
             name = pax.get(b"GNU.sparse.name") or pax.get(b"path") or name
             if b"size" in pax:
-                size = _pax_int(pax, b"size", size)
-        path = _inside(name)
+                size = pax_int(pax, b"size", size)
+        path = inside(name)
         if (kind in (_FILE, _FILE_OLD)) and name.endswith(b"/"):
             kind = _DIRECTORY
         self.entries += 1
         if self.entries > self._limits.entries:
             raise TooLarge(f"the layer has more than {self._limits.entries} entries")
-        entry = _Entry(block, path, pax)
+        entry = Entry(block, path, pax)
         if pax:
-            _apply_pax(entry, pax)
+            apply_pax(entry, pax)
             entry.attributes = self._pax_attributes
         if self._long_link is not None or kind in (_LINK, _SYMLINK):
             entry.link = self._link_of(block, pax)
@@ -329,14 +308,14 @@ class Untar:
             raise from_os_error(error, path) from error
 
     def _link_of(self, block: bytes, pax: dict[bytes, bytes] | None) -> bytes:
-        link = _cut(block, 157, 257)
+        link = text_of(block, 157, 257)
         if self._long_link is not None:
             link, self._long_link = self._long_link, None
         return pax.get(b"linkpath", link) if pax else link
 
     def _make(
         self,
-        entry: _Entry,
+        entry: Entry,
         kind: int,
         size: int,
         segments: list[Segment] | None,
@@ -369,7 +348,7 @@ class Untar:
 
     def _sparse_of(
         self,
-        entry: _Entry,
+        entry: Entry,
         kind: int,
         size: int,
         segments: list[Segment] | None,
@@ -381,7 +360,7 @@ class Untar:
             return pax_sparse(entry.path, size, entry.pax, pairs)
         return None
 
-    def _file(self, entry: _Entry, size: int, sparse: SparseFile | None) -> None:
+    def _file(self, entry: Entry, size: int, sparse: SparseFile | None) -> None:
         self.unpacked_bytes += sparse.real_size if sparse is not None else size
         if self.unpacked_bytes > self._limits.unpacked_bytes:
             raise TooLarge(
@@ -403,7 +382,7 @@ class Untar:
         if not size:
             self._close_file()
 
-    def _directory(self, entry: _Entry) -> None:
+    def _directory(self, entry: Entry) -> None:
         path, mode = entry.path, entry.mode
         try:
             os.mkdir(path, mode)
@@ -427,7 +406,7 @@ class Untar:
         if mode & 0o2000:
             self._setgid_seen = True
         if entry.attributes:
-            _set_attributes(path, entry, regular_or_directory=True)
+            set_attributes(path, entry, regular_or_directory=True)
         self._directories.append((path, entry.mtime_ns))
 
     def _replace_by_folder(self, path: bytes, mode: int) -> None:
@@ -436,7 +415,7 @@ class Untar:
         os.mkdir(path, mode)
         os.setxattr(path, OPAQUE, b"y")
 
-    def _special(self, entry: _Entry, kind: int) -> None:
+    def _special(self, entry: Entry, kind: int) -> None:
         device = 0
         if kind != stat.S_IFIFO:
             major, minor = number(entry.header[329:337]), number(entry.header[337:345])
@@ -448,18 +427,18 @@ class Untar:
         self._create(entry.path, lambda: os.mknod(entry.path, kind | entry.mode, device))
         self._finish_node(entry, mode=True)
 
-    def _finish_node(self, entry: _Entry, *, mode: bool) -> None:
+    def _finish_node(self, entry: Entry, *, mode: bool) -> None:
         path = entry.path
         if entry.uid or entry.gid or self._setgid_seen:
             os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
             if mode and entry.mode & 0o6000:
                 os.chmod(path, entry.mode)
         if entry.attributes:
-            _set_attributes(path, entry, regular_or_directory=False)
+            set_attributes(path, entry, regular_or_directory=False)
         os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
 
-    def _hard_link(self, entry: _Entry) -> None:
-        path, target = entry.path, _inside(entry.link)
+    def _hard_link(self, entry: Entry) -> None:
+        path, target = entry.path, inside(entry.link)
         if path == target or not target:
             raise hostile(path, "a hard link to itself" if target else "a hard link to the root")
         try:
@@ -471,7 +450,7 @@ class Untar:
                 ) from (None)
             self._defer(path, target)
             return
-        if _is_whiteout(status):
+        if is_whiteout(status):
             raise hostile(path, f"its hard link target '{os.fsdecode(target)}' is missing")
         if stat.S_ISDIR(status.st_mode):
             raise hostile(path, "a hard link to a folder")
@@ -575,7 +554,7 @@ class Untar:
     def _accept_parent(self, current: bytes, entry: bytes, hops: int) -> None:
         """Something is where a folder is needed."""
         status = os.lstat(current)
-        if _is_whiteout(status):
+        if is_whiteout(status):
             os.unlink(current)
             os.mkdir(current, 0o755)
             os.setxattr(current, OPAQUE, b"y")
@@ -600,7 +579,7 @@ class Untar:
         if kind == _PAX_GLOBAL:
             return
         if kind == _PAX:
-            self._pax, self._pax_pairs = _pax_records(data)
+            self._pax, self._pax_pairs = pax_records(data)
             self._pax_attributes = b".xattr." in data
             self._pax_sparse = b"GNU.sparse." in data
             return
@@ -609,18 +588,6 @@ class Untar:
             self._long_name = name
         else:
             self._long_link = name
-
-
-def is_opaque(path: bytes | int) -> bool:
-    """Whether a folder hides what lower layers have in it."""
-    try:
-        return os.getxattr(path, OPAQUE) == b"y"
-    except OSError:
-        return False
-
-
-def _is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _link_target(link: bytes, target: bytes) -> bytes:
@@ -633,151 +600,3 @@ def _link_target(link: bytes, target: bytes) -> bytes:
         elif part not in (b"", b"."):
             parts.append(part)
     return b"/".join(parts)
-
-
-def _cut(block: bytes, start: int, end: int) -> bytes:
-    zero = block.find(b"\0", start, end)
-    return block[start : zero if zero >= 0 else end]
-
-
-def _short_name(block: bytes) -> bytes:
-    name = _cut(block, 0, 100)
-    # POSIX has a prefix; GNU ("ustar  ") has other fields in its place.
-    if block[345] and block[257:263] == b"ustar\0":
-        return _cut(block, 345, 500) + b"/" + name
-    return name
-
-
-def _inside(name: bytes) -> bytes:
-    """A name as a path relative to the root; ``""`` is the root.
-
-    Raises:
-        InvalidArgument: It leaves the root, or cannot be a path.
-    """
-    path = name.strip(b"/")
-    if path[:2] == b"./" or path[:2] == b".." or path == b"." or b"/." in path or b"//" in path:
-        parts: list[bytes] = []
-        for part in path.split(b"/"):
-            if part == b"..":
-                if not parts:
-                    raise hostile(name, "its name leaves the root")
-                parts.pop()
-            elif part not in (b"", b"."):
-                parts.append(part)
-        path = b"/".join(parts)
-    if b"\0" in path:
-        raise hostile(name, "its name has a NUL")
-    if len(path) > _PATH_LIMIT:
-        raise hostile(name, f"its name has {len(path)} bytes")
-    return path
-
-
-def _check_sum(block: bytes) -> None:
-    """Header checksum: the sum of all bytes, its own field counted as blanks (POSIX pax).
-
-    adler32 gives the sum modulo 65521 thirty times faster than ``sum``.
-    """
-    field = block[148:156]
-    try:
-        expected = int(field.rstrip(b"\0 "), 8)
-    except ValueError:
-        expected = number(field)
-    total = (zlib.adler32(block) & 0xFFFF) - 1 - sum(field) + 8 * 32
-    if (total - expected) % 65521 == 0:
-        return
-    # Some old writers summed signed bytes.
-    plain = block[:148] + b" " * 8 + block[156:]
-    if expected != sum(b - 256 if b > 127 else b for b in plain):
-        raise corrupt("a tar header has a wrong checksum")
-
-
-def _pax_records(data: bytes) -> tuple[dict[bytes, bytes], list[Segment]]:
-    """Records of an extended header (POSIX pax "pax Extended Header"), and the pairs of sparse 0.0."""
-    records: dict[bytes, bytes] = {}
-    offsets: list[int] = []
-    lengths: list[int] = []
-    at = 0
-    while at < len(data):
-        blank = data.find(b" ", at, at + 20)
-        text = data[at:blank]
-        if blank < 0 or not text.isdigit():
-            raise corrupt("an extended header cannot be read")
-        end = at + int(text)
-        if end > len(data) or end <= blank + 1 or data[end - 1] != 0x0A:
-            raise corrupt("an extended header cannot be read")
-        key, equals, value = data[blank + 1 : end - 1].partition(b"=")
-        if not equals:
-            raise corrupt("an extended header cannot be read")
-        if key == b"GNU.sparse.offset":
-            offsets.append(_int(value))
-        elif key == b"GNU.sparse.numbytes":
-            lengths.append(_int(value))
-        else:
-            records[key] = value
-        at = end
-    return records, list(zip(offsets, lengths, strict=False))
-
-
-def _int(text: bytes) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise corrupt("a number in an extended header cannot be read") from None
-
-
-def _pax_int(pax: dict[bytes, bytes], key: bytes, default: int) -> int:
-    value = pax.get(key)
-    if value is None or value == b"":
-        return default
-    result = _int(value)
-    if result < 0:
-        raise corrupt("a number in an extended header is negative")
-    return result
-
-
-def _apply_pax(entry: _Entry, pax: dict[bytes, bytes]) -> None:
-    if b"uid" in pax:
-        entry.uid = _pax_int(pax, b"uid", entry.uid)
-    if b"gid" in pax:
-        entry.gid = _pax_int(pax, b"gid", entry.gid)
-    mtime = pax.get(b"mtime")
-    if mtime:
-        seconds, _, fraction = mtime.partition(b".")
-        nanoseconds = _int((fraction + b"0" * 9)[:9])
-        entry.mtime_ns = _int(seconds) * 1_000_000_000
-        entry.mtime_ns += -nanoseconds if mtime.startswith(b"-") else nanoseconds
-
-
-def _set_attributes(where: int | bytes, entry: _Entry, *, regular_or_directory: bool) -> None:
-    """Extended attributes that a layer may set. What the file system cannot keep is left out."""
-    assert entry.pax is not None
-    for key, value in entry.pax.items():
-        for prefix in (b"SCHILY.xattr.", b"LIBARCHIVE.xattr."):
-            if key.startswith(prefix):
-                break
-        else:
-            continue
-        name = key[len(prefix) :]
-        if not allowed_attribute(name, regular_or_directory=regular_or_directory):
-            continue
-        try:
-            if isinstance(where, int):
-                os.setxattr(where, name, value)
-            else:
-                os.setxattr(where, name, value, follow_symlinks=False)
-        except OSError as error:
-            if error.errno in (errno.EPERM, errno.ENOTSUP):
-                continue
-            if error.errno == errno.ENOSPC and os.statvfs(".").f_bavail:
-                # ext4 says so when the attributes of one file do not fit its block.
-                raise hostile(entry.path, "its extended attributes are too large") from error
-            raise
-
-
-def allowed_attribute(name: bytes, *, regular_or_directory: bool) -> bool:
-    """Whether a layer may carry an attribute: never one that controls overlayfs."""
-    if name.startswith((b"trusted.overlay.", b"user.overlay.")):
-        return False
-    if name.startswith(b"user."):
-        return regular_or_directory
-    return name == b"security.capability" or name.startswith(b"trusted.")
