@@ -396,3 +396,20 @@ def test_what_cannot_be_is_refused_in_dockers_words(daemon: Daemon, words: str, 
     done = daemon.docker("run", "--rm", *words.split(), "busybox", "true", status=125)
     assert text in done.err
     assert daemon.containers() == []
+
+
+def test_a_limit_of_the_root_is_refused_as_a_disk_without_quotas_refuses_it(daemon: Daemon) -> None:
+    for option, said in (
+        (
+            "size=1G",
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        ),
+        ("colour=red", "Unknown option colour"),
+    ):
+        name, _, value = option.partition("=")
+        done = daemon.docker("create", "--storage-opt", option, "busybox", status=1)
+        assert said in done.err
+        body = json.dumps({"Image": "busybox", "HostConfig": {"StorageOpt": {name: value}}})
+        status, _ = daemon.request("POST", "/containers/create", body.encode())
+        assert status == 500
+    assert daemon.containers() == []

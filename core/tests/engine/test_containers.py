@@ -20,6 +20,7 @@ from linkspan.sdk.model.container import (
     ExecSpec,
     Healthcheck,
     HealthStatus,
+    Mount,
     Resources,
     RestartPolicy,
 )
@@ -27,7 +28,7 @@ from linkspan.sdk.model.network import PortBinding
 from linkspan.sdk.model.process import LogQuery
 from linkspan.sdk.testing.fakes.runtime import FakeProcess
 
-from .conftest import IMAGE, World, until
+from .conftest import IMAGE, World, layer, serve_image, until
 
 
 async def run(world: World, *command: str, name: str = "", **more: object) -> str:
@@ -65,6 +66,27 @@ async def test_an_attached_client_sees_the_first_byte(world: World) -> None:
         nursery.start_soon(read)
         await containers.start(made.id)
     assert b"".join(seen) == b"hello\n"
+
+
+async def test_an_image_that_is_mounted_stays_until_its_containers_are_gone(world: World) -> None:
+    serve_image(world.registry, [layer({"tool": b"1"})], name="registry.test/tool")
+    await world.engine.images.pull("registry.test/tool:1")
+    tool = world.engine.images.inspect("registry.test/tool:1")
+    mount = Mount(type="image", source="registry.test/tool:1", target="/tool")
+    made = await run(world, "sleep", "60", mounts=(mount,))
+    (point,) = world.engine.containers.inspect(made).mounts
+    assert (point.image_id, point.name, point.read_only) == (tool.id, mount.source, True)
+    assert await world.snapshots.keys() == [made, f"{made}.0"]
+    with pytest.raises(Conflict, match="is using its referenced image"):
+        await world.engine.images.remove(mount.source)
+    await world.engine.containers.remove(made, force=True)
+    with trio.fail_after(10):
+        while await world.snapshots.keys():
+            await trio.lowlevel.checkpoint()
+    await world.engine.images.remove(mount.source)
+    with pytest.raises(NotFound, match="No such image: registry"):
+        await run(world, "true", mounts=(mount,))
+    assert [c.id for c in world.engine.containers.all()] == []
 
 
 async def test_its_log_can_be_read_after_its_end(world: World) -> None:

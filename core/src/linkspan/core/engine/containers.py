@@ -10,13 +10,14 @@ import trio
 
 from linkspan.core.engine.checks import check_platform, check_spec
 from linkspan.core.engine.commit import Committer
+from linkspan.core.engine.container_mounts import check_bind, owner_of, snapshot_keys
 from linkspan.core.engine.creation import resolve
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Attachment, Entry, Waiter, refuse_if_removing
 from linkspan.core.engine.execs import Execs
 from linkspan.core.engine.files import ContainerFiles
 from linkspan.core.engine.images import ImageStore
-from linkspan.core.engine.lifecycle import KIND, Lifecycle, check_bind
+from linkspan.core.engine.lifecycle import KIND, Lifecycle
 from linkspan.core.engine.mounts import wanted_mounts
 from linkspan.core.engine.names import by_prefix, check_name, is_id, not_found
 from linkspan.core.engine.networks import NetworkStore
@@ -43,7 +44,6 @@ from linkspan.sdk.model.files import Change, PathStat
 from linkspan.sdk.model.image import Image
 from linkspan.sdk.model.network import Network
 from linkspan.sdk.model.process import LogQuery, LogRecord
-from linkspan.sdk.model.volume import VolumeSpec
 from linkspan.sdk.names import free_name
 
 _NO_NEW_NAME: Final = "Error when allocating new name"
@@ -104,7 +104,8 @@ class ContainerStore:
     async def _remove_unknown_roots(self) -> None:
         """Roots of containers whose removal a crash cut short; their records went first."""
         for key in await self._drivers.snapshots.keys():
-            if is_id(key) and key not in self._entries:
+            owner = owner_of(key)
+            if is_id(owner) and owner not in self._entries:
                 await self._drivers.snapshots.remove(key)
 
     async def remove_old_folders(self) -> None:
@@ -121,8 +122,16 @@ class ContainerStore:
         return [entry.container for entry in self._entries.values()]
 
     def using_image(self, image_id: str) -> Sequence[Container]:
-        """Containers made from an image."""
-        return [c for c in self.all() if c.image_id == image_id]
+        """Containers made from an image, or that have it mounted."""
+        return [
+            c
+            for c in self.all()
+            if c.image_id == image_id or any(m.image_id == image_id for m in c.mounts)
+        ]
+
+    def snapshots(self) -> Sequence[str]:
+        """Keys of all snapshots that containers need."""
+        return [key for container in self.all() for key in snapshot_keys(container)]
 
     def find(self, ref: str) -> Entry | None:
         """By id, name or unique id prefix; None if there is none."""
@@ -193,16 +202,18 @@ class ContainerStore:
         self._names[chosen] = container.id
         made: set[str] = set()
         try:
-            mounts = tuple([await self._mount_point(m, spec, made) for m in wanted])
+            mounts = await self._life.mounts.points(spec, wanted, made)
             container = attrs.evolve(container, mounts=(*mounts, *self._from_others(spec, wanted)))
             await self._drivers.snapshots.prepare(
                 container.id, image.chain_ids[-1] if image.chain_ids else ""
             )
+            container = await self._life.mounts.prepare(container)
             await self._records.put(KIND, container.id, container)
         except BaseException:
             self._names.pop(chosen, None)
             with trio.CancelScope(shield=True):
                 await self._drivers.snapshots.remove(container.id)
+                await self._life.mounts.remove(container)
                 for volume in made:
                     await self._volumes.remove(volume, force=True)
             raise
@@ -229,43 +240,6 @@ class ContainerStore:
         if entry is None and needed:
             raise not_found("container", ref)
         return mode if entry is None else f"container:{entry.container.id}"
-
-    async def _mount_point(self, mount: Mount, spec: ContainerSpec, made: set[str]) -> MountPoint:
-        if mount.type == "tmpfs":
-            return MountPoint(type="tmpfs", source="", destination=mount.target)
-        if mount.type == "bind":
-            return MountPoint(
-                type="bind",
-                source=mount.source,
-                destination=mount.target,
-                mode=mount.mode_text,
-                read_only=mount.read_only,
-                propagation=mount.propagation or "rprivate",
-            )
-        anonymous = not mount.source
-        before = None if anonymous else await self._volumes.find(mount.source)
-        volume = before or await self._volumes.create(
-            VolumeSpec(
-                name=mount.source,
-                driver=mount.volume_driver,
-                options=mount.volume_options,
-                labels=mount.volume_labels,
-            )
-        )
-        if before is None and anonymous:
-            made.add(volume.name)
-        listed = not anonymous or mount in spec.mounts
-        return MountPoint(
-            type="volume",
-            name=volume.name,
-            source=volume.mountpoint,
-            destination=mount.target,
-            driver=volume.driver,
-            # Docker's label for SELinux, which it shows where nothing else was said.
-            mode=mount.mode_text or ("z" if listed else ""),
-            read_only=mount.read_only,
-            anonymous=anonymous,
-        )
 
     def _from_others(self, spec: ContainerSpec, wanted: Sequence[Mount]) -> tuple[MountPoint, ...]:
         """Mounts of other containers (``--volumes-from``); own targets win."""

@@ -11,6 +11,7 @@ from linkspan.core.engine.archive.imports import Importer
 from linkspan.core.engine.archive.load import Loader
 from linkspan.core.engine.archive.save import Saver
 from linkspan.core.engine.blobs import LayerBlobs
+from linkspan.core.engine.container_mounts import ContainerMounts
 from linkspan.core.engine.containers import ContainerStore
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.images import ImageStore, tag_names
@@ -265,7 +266,7 @@ class Engine:
             hooks=hooks,
             supervisor=supervisor,
             publish=publish,
-            run_dir=exec_root,
+            mounts=ContainerMounts(drivers, self._image_store, self.volumes, exec_root),
         )
         self.containers = ContainerStore(
             records=records,
@@ -314,8 +315,8 @@ class Engine:
             await self._gc(at_once=False)
 
     async def _gc(self, *, at_once: bool) -> Mapping[str, str]:
-        containers = [c.id for c in self.containers.all()]
-        removed = await self._image_store.gc(containers, at_once=at_once)
+        snapshots = self.containers.snapshots()
+        removed = await self._image_store.gc(snapshots, at_once=at_once)
         if removed:
             log.info("removed what nobody needs", extra={"count": len(removed)})
         return removed

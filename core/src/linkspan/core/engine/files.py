@@ -83,7 +83,7 @@ class ContainerFiles:
     async def export(self, entry: Entry) -> AsyncIterator[AsyncIterator[bytes]]:
         """The whole root, without what is mounted in it."""
         async with self._mounted(entry, volumes=False):
-            tree = Tree(folder=self._life.rootfs(entry.container.id))
+            tree = Tree(folder=self._life.mounts.rootfs(entry.container.id))
             async with self._drivers.snapshots.read_path(tree, "") as (_, archive):
                 self._life.tell("export", entry.container)
                 yield archive
@@ -97,7 +97,7 @@ class ContainerFiles:
         async with self._mounted(entry, volumes=True) as mounts:
             container = entry.container
             yield Tree(
-                folder=self._life.rootfs(container.id),
+                folder=self._life.mounts.rootfs(container.id),
                 pid=container.state.pid,
                 mounts=_tree_mounts(container, mounts),
                 read_only=container.spec.read_only,
@@ -116,10 +116,10 @@ class ContainerFiles:
             try:
                 if not container.state.running:
                     await self._drivers.snapshots.mount(
-                        container.id, self._life.rootfs(container.id)
+                        container.id, self._life.mounts.rootfs(container.id)
                     )
                     if volumes:
-                        mounts = await self._life.mounts(container)
+                        mounts = await self._life.mounts.mount(container)
             except BaseException:
                 await self._left(entry)
                 raise

@@ -8,18 +8,17 @@ told, and begins from what the record says, so that a daemon killed anywhere can
 import logging
 import signal as signals
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
 
 from linkspan.core.engine.checks import log_limits
+from linkspan.core.engine.container_mounts import ContainerMounts, owner_of, remove_folder
 from linkspan.core.engine.creation import wanted_ports
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Entry, open_attachments, refuse_if_removing
 from linkspan.core.engine.health import monitor
-from linkspan.core.engine.mounts import bundle_mount, wanted_mounts
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.pull import first_error
 from linkspan.core.engine.signal_names import signal_number
@@ -32,7 +31,6 @@ from linkspan.sdk.drivers.network import Sandbox
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, OciSpec, ProcessSpec, Recovered
 from linkspan.sdk.errors import (
     Conflict,
-    InvalidArgument,
     LinkspanError,
     NotFound,
     NotModified,
@@ -76,7 +74,7 @@ class Lifecycle:
         hooks: HookRunner,
         supervisor: Supervisor,
         publish: Callable[[Event], None],
-        run_dir: Path,
+        mounts: ContainerMounts,
     ) -> None:
         self._records = records
         self._drivers = drivers
@@ -85,7 +83,7 @@ class Lifecycle:
         self._hooks = hooks
         self._supervisor = supervisor
         self._publish = publish
-        self._run_dir = run_dir
+        self.mounts = mounts
         self.entry_of: Callable[[str], Entry | None] = lambda _: None
         self.image_of: Callable[[str], Image | None] = lambda _: None
         self.forget: Callable[[Entry], None] = lambda _: None
@@ -109,17 +107,13 @@ class Lifecycle:
         self._networks.tell("disconnect", container)
         self._volumes.tell_unmounted(container)
 
-    def rootfs(self, container_id: str) -> Path:
-        """Where its root is mounted while it runs."""
-        return self._run_dir / "root" / container_id[:12]
-
     async def remove_old_folders(self) -> None:
         """Remove the folders at which roots were mounted that are no container's now."""
-        found = await trio.to_thread.run_sync(lambda: list((self._run_dir / "root").glob("*")))
+        found = await trio.to_thread.run_sync(self.mounts.folders)
         # A folder is made after its container, so what is nobody's now is an old one.
         for folder in found:
-            if self.entry_of(folder.name) is None:
-                await trio.to_thread.run_sync(_rmdir, folder)
+            if self.entry_of(owner_of(folder.name)) is None:
+                await trio.to_thread.run_sync(remove_folder, folder)
 
     # -- start --------------------------------------------------------------------------------
 
@@ -188,9 +182,9 @@ class Lifecycle:
 
         async def disk() -> None:
             await self._drivers.snapshots.mount(
-                container.id, self.rootfs(container.id), volatile=container.spec.auto_remove
+                container.id, self.mounts.rootfs(container.id), volatile=container.spec.auto_remove
             )
-            found["mounts"] = await self.mounts(container)
+            found["mounts"] = await self.mounts.mount(container)
 
         try:
             async with trio.open_nursery() as nursery:
@@ -225,28 +219,6 @@ class Lifecycle:
             )
         return entry.container
 
-    async def mounts(self, container: Container) -> tuple[BundleMount, ...]:
-        """Prepare a container's volumes and binds; its root is mounted."""
-        wanted = {m.target: m for m in wanted_mounts(container.spec, ())}
-        found = []
-        for point in container.mounts:
-            ask = wanted.get(point.destination)
-            if point.type == "volume":
-                driver = self._drivers.volume(point.driver)
-                await driver.mount(point.name, container.id)
-                part = ask.volume_subpath if ask is not None else ""
-                if part:
-                    source = await driver.mount_part(point.name, container.id, part)
-                    point = attrs.evolve(point, source=str(source))
-                elif not (ask is not None and ask.no_copy):
-                    await driver.populate(point.name, self.rootfs(container.id), point.destination)
-            elif point.type == "bind":
-                await trio.to_thread.run_sync(
-                    check_bind, point.source, bool(ask and ask.create_source)
-                )
-            found.append(bundle_mount(point, ask))
-        return tuple(found)
-
     def _request(
         self, container: Container, sandbox: Sandbox, mounts: tuple[BundleMount, ...]
     ) -> CreateRequest:
@@ -268,7 +240,7 @@ class Lifecycle:
         return CreateRequest(
             container_id=container.id,
             name=container.name,
-            rootfs=self.rootfs(container.id),
+            rootfs=self.mounts.rootfs(container.id),
             process=ProcessSpec(
                 args=container.args,
                 env=container.env,
@@ -320,7 +292,7 @@ class Lifecycle:
             attachment.done()
         await self._networks_detach(container)
         await self._drivers.snapshots.unmount(container.id)
-        await self._unmount_volumes(container)
+        await self.mounts.unmount(container)
         if joined is not container:
             self._tell_left(joined)
         code = _EXIT_OF_CODE.get(getattr(error, "code", ""), 128)
@@ -439,12 +411,7 @@ class Lifecycle:
         ):
             return
         await self._drivers.snapshots.unmount(container.id)
-        await self._unmount_volumes(container)
-
-    async def _unmount_volumes(self, container: Container) -> None:
-        for point in container.mounts:
-            if point.type == "volume":
-                await self._drivers.volume(point.driver).unmount(point.name, container.id)
+        await self.mounts.unmount(container)
 
     # -- restart ------------------------------------------------------------------------------
 
@@ -661,7 +628,7 @@ class Lifecycle:
             await self._scrub(container, volumes)
             await self._records.delete(KIND, container.id)
         # Who hears that it is gone may remove its volumes.
-        await self._unmount_volumes(container)
+        await self.mounts.unmount(container)
         self.forget(entry)
         entry.removed.set()
         self.tell("destroy", container)
@@ -671,8 +638,9 @@ class Lifecycle:
     async def _scrub(self, container: Container, volumes: bool) -> None:
         await self._drivers.runtime.delete(container.id)
         await self._drivers.snapshots.remove(container.id)
-        await trio.to_thread.run_sync(_rmdir, self.rootfs(container.id))
-        await self._unmount_volumes(container)
+        await trio.to_thread.run_sync(remove_folder, self.mounts.rootfs(container.id))
+        await self.mounts.remove(container)
+        await self.mounts.unmount(container)
         if not volumes:
             return
         for point in container.mounts:
@@ -761,23 +729,3 @@ def should_restart(
         most = policy.maximum_retry_count
         return exit_code != 0 and (most == 0 or restarts < most)
     return True
-
-
-def check_bind(source: str, create: bool) -> None:
-    """Make a bind's source if it may be made. Raises InvalidArgument (code ``invalid_mount``)."""
-    path = Path(source)
-    if path.exists():
-        return
-    if not create:
-        raise InvalidArgument(
-            f'invalid mount config for type "bind": bind source path does not exist: {source}',
-            code="invalid_mount",
-        )
-    path.mkdir(parents=True, exist_ok=True)
-
-
-def _rmdir(path: Path) -> None:
-    try:
-        path.rmdir()
-    except OSError:
-        return

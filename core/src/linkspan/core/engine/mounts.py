@@ -144,6 +144,13 @@ def bundle_mount(point: MountPoint, wanted: Mount | None) -> BundleMount:
         return BundleMount(
             destination=point.destination, type="tmpfs", source="tmpfs", options=options
         )
+    if point.type == "image":
+        return BundleMount(
+            destination=point.destination,
+            type="bind",
+            source=point.source,
+            options=("bind", "rprivate", "ro"),
+        )
     recursive = wanted is None or wanted.recursive
     below = wanted.read_only_recursive if wanted is not None else "try"
     options = (

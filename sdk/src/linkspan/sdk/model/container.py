@@ -135,9 +135,9 @@ class Mount:
     """A mount asked for: ``-v``, ``--mount``, ``--tmpfs`` (Docker API Mount).
 
     Attributes:
-        source: Host path, volume name, or empty (anonymous volume, tmpfs).
+        source: Host path, volume name, image, or empty (anonymous volume, tmpfs).
         no_copy: Do not copy the image's content into a new volume.
-        volume_subpath: A folder or file in the volume to mount instead of the whole.
+        volume_subpath, image_subpath: A folder or file in the volume or image to mount instead of the whole.
         size_bytes: tmpfs only; 0 means no limit.
         options: tmpfs options as the user wrote them.
         create_source: Make a missing bind source (``-v`` does, ``--mount`` does not).
@@ -147,13 +147,14 @@ class Mount:
         mode_text: What stood behind the target in ``-v``, as the user wrote it.
     """
 
-    type: Literal["bind", "volume", "tmpfs"]
+    type: Literal["bind", "volume", "tmpfs", "image"]
     target: str
     source: str = ""
     read_only: bool = False
     propagation: str = ""
     no_copy: bool = False
     volume_subpath: str = ""
+    image_subpath: str = ""
     volume_driver: str = ""
     volume_labels: Mapping[str, str] = attrs.field(factory=dict)
     volume_options: Mapping[str, str] = attrs.field(factory=dict)
@@ -305,9 +306,15 @@ class ContainerState:
 
 @attrs.frozen(kw_only=True)
 class MountPoint:
-    """A mount as it is (Docker API MountPoint)."""
+    """A mount as it is (Docker API MountPoint).
 
-    type: Literal["bind", "volume", "tmpfs"]
+    Attributes:
+        name: Of the volume, or the image as it was asked for.
+        image_id: ``sha256:…`` of the image that is mounted.
+        subpath: The part of the volume or image that is mounted; empty is the whole.
+    """
+
+    type: Literal["bind", "volume", "tmpfs", "image"]
     source: str
     destination: str
     name: str = ""
@@ -316,6 +323,8 @@ class MountPoint:
     read_only: bool = False
     propagation: str = ""
     anonymous: bool = False
+    image_id: str = ""
+    subpath: str = ""
 
 
 @attrs.frozen(kw_only=True)

@@ -65,11 +65,7 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
         raise InvalidArgument(
             f"Invalid isolation: \"{host.text('Isolation')}\" - linux only supports 'default'"
         )
-    if host.document("StorageOpt"):
-        raise Unsupported(
-            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
-            code="no_storage_options",
-        )
+    _refuse_storage_options(host)
     mode = host.text("NetworkMode") or "default"
     if body.flag("NetworkDisabled"):
         mode = "none"
@@ -136,6 +132,18 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
         annotations=host.text_map("Annotations"),
         console_size=decode_console_size(host),
     )
+
+
+def _refuse_storage_options(host: Document) -> None:
+    """A limit of a container's own content needs quotas of projects, which nothing here sets up."""
+    for name in host.text_map("StorageOpt"):
+        if name.lower() != "size":
+            raise Unsupported(f"Unknown option {name}", code="no_storage_options")
+        raise Unsupported(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+            code="no_storage_options",
+            help="this daemon sets no quotas: give it a disk of its own (data-root), or use a tmpfs with a size",
+        )
 
 
 def decode_console_size(body: Document) -> tuple[int, int]:

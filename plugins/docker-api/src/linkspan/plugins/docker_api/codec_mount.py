@@ -4,13 +4,14 @@ import posixpath
 from typing import Any, Literal
 
 from linkspan.plugins.docker_api.document import Document
-from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import Container, Mount, MountPoint
 
-_TYPES: dict[str, Literal["bind", "volume", "tmpfs"]] = {
+_TYPES: dict[str, Literal["bind", "volume", "tmpfs", "image"]] = {
     "bind": "bind",
     "volume": "volume",
     "tmpfs": "tmpfs",
+    "image": "image",
 }
 _PROPAGATIONS = ("", "private", "rprivate", "shared", "rshared", "slave", "rslave")
 
@@ -24,11 +25,8 @@ def decode_mount(body: Document) -> Mount:
 
     Raises:
         InvalidArgument: With Docker's texts; code ``invalid_mount``.
-        Unsupported: A kind that exists in Docker and not here.
     """
     kind = body.text("Type")
-    if kind == "image":
-        raise Unsupported("mounts of type 'image' are not supported; use bind, volume or tmpfs")
     known = _TYPES.get(kind)
     if known is None:
         raise _invalid(kind, "mount type unknown")
@@ -39,24 +37,33 @@ def decode_mount(body: Document) -> Mount:
         raise _invalid(kind, f"invalid mount path: '{target}' mount path must be absolute")
     if posixpath.normpath(target) == "/":
         raise _invalid(kind, "invalid specification: destination can't be '/'")
-    if known == "bind" and not source:
+    if known in ("bind", "image") and not source:
         raise _invalid(kind, "field Source must not be empty")
     if known == "bind" and not source.startswith("/"):
         raise _invalid(kind, f"invalid mount path: '{source}' mount path must be absolute")
     if known == "tmpfs" and source:
         raise _invalid(kind, "field Source must not be specified")
-    bind, volume, tmpfs = (body.document(f"{k}Options") for k in ("Bind", "Volume", "Tmpfs"))
+    bind, volume, tmpfs, image = (
+        body.document(f"{k}Options") for k in ("Bind", "Volume", "Tmpfs", "Image")
+    )
     for name, options, owner in (
         ("BindOptions", bind, "bind"),
         ("VolumeOptions", volume, "volume"),
         ("TmpfsOptions", tmpfs, "tmpfs"),
+        ("ImageOptions", image, "image"),
     ):
         if options and owner != known:
             raise _invalid(kind, f"field {name} must not be specified")
     if bind.text("Propagation") not in _PROPAGATIONS:
         raise _invalid(kind, f"invalid propagation mode: {bind.text('Propagation')}")
-    if volume.text("Subpath") and not _is_local(volume.text("Subpath")):
-        raise _invalid(kind, "invalid path: Subpath must be a relative path within the volume")
+    for options in (volume, image):
+        if (part := options.text("Subpath")) and not _is_local(part):
+            raise _invalid(kind, f"subpath must be a relative path within the {kind}")
+    if known == "volume" and not source:
+        if volume.text("Subpath"):
+            raise _invalid(kind, "must not set Subpath when using anonymous volumes")
+        if body.flag("ReadOnly"):
+            raise _invalid(kind, "must not set ReadOnly mode when using anonymous volumes")
     below = _recursion(bind, read_only=body.flag("ReadOnly"))
     driver = volume.document("DriverConfig")
     return Mount(
@@ -67,6 +74,7 @@ def decode_mount(body: Document) -> Mount:
         propagation=bind.text("Propagation"),
         no_copy=volume.flag("NoCopy"),
         volume_subpath=volume.text("Subpath"),
+        image_subpath=image.text("Subpath"),
         volume_driver=driver.text("Name"),
         volume_labels=volume.text_map("Labels"),
         volume_options=driver.text_map("Options"),
@@ -131,6 +139,8 @@ def encode_mount(mount: Mount) -> dict[str, Any]:
             }
         if options:
             out["VolumeOptions"] = options
+    if mount.type == "image" and mount.image_subpath:
+        out["ImageOptions"] = {"Subpath": mount.image_subpath}
     if mount.type == "tmpfs" and (mount.size_bytes or mount.options or mount.mode is not None):
         options = {"SizeBytes": mount.size_bytes}
         if mount.options:

@@ -56,6 +56,8 @@ BY_CODE = {
     "predefined_network": Deviation(403),
     "not_connected": Deviation(500),
     "no_log": Deviation(501),
+    # The storage driver's refusal is an error of the daemon's.
+    "no_storage_options": Deviation(500),
     "not_in_swarm": Deviation(503, NOT_IN_SWARM),
     "already_in_swarm": Deviation(503, ALREADY_IN_SWARM),
     "out_of_sequence": Deviation(500, "update out of sequence"),
