@@ -140,7 +140,7 @@ def pax_int(pax: dict[bytes, bytes], key: bytes, default: int) -> int:
     """A number of an extended header that is not negative.
 
     Raises:
-        InvalidArgument: It is something else.
+        DataLoss: It is something else.
     """
     value = pax.get(key)
     if value is None or value == b"":
