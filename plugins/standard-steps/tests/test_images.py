@@ -6,7 +6,7 @@ from linkspan.plugins.standard_steps.build import BuildStep
 from linkspan.plugins.standard_steps.pull import PullStep
 from linkspan.plugins.standard_steps.push import PushStep
 from linkspan.plugins.standard_steps.remove_image import RemoveImageStep
-from linkspan.sdk.drivers.builder import BuildResult
+from linkspan.sdk.drivers.builder import BuildResult, CacheImport
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
 from linkspan.sdk.progress import Progress
 
@@ -40,6 +40,32 @@ async def test_build_hands_the_context_of_the_workspace_to_the_builder(
     assert (request.tags, request.args) == (("app:1",), {"V": "1"})
     assert context.lines == ["3 steps, 2 of them cached"]
     assert [p.stream for p in context.shown] == ["Step 1/3 : FROM scratch\n"]
+
+
+async def test_build_mounts_secrets_and_shares_its_steps(host, builder, intent, context):
+    wish = intent(
+        "build",
+        context=".",
+        file="Dockerfile",
+        platform="linux/arm64",
+        **{
+            "secret-mounts": {"token": "hunter2"},
+            "cache-from": ["r.example.test/app:cache"],
+            "cache-to": "r.example.test/app:cache",
+        },
+    )
+    step = BuildStep(host)
+    assert [(c.action, c.what) for c in (await step.plan(wish)).changes] == [
+        ("create", "image"),
+        ("change", "r.example.test/app:cache in its registry"),
+    ]
+    await step.apply(wish, context)
+    (request,) = builder.requests
+    assert request.secrets == {"token": b"hunter2"}
+    assert request.platform == "linux/arm64"
+    assert request.cache_from == (CacheImport(reference="r.example.test/app:cache", fresh=True),)
+    (export,) = request.cache_to
+    assert (export.reference, export.push) == ("r.example.test/app:cache", True)
 
 
 async def test_build_without_tags_is_named_by_its_id(host, builder, intent, context):

@@ -59,7 +59,8 @@ def _leaks(reader: Reader, expression: Expression, name: str | None, sink: Sink)
     start, length = _whole(expression)
     index = reader.document.index_in(expression.node, start)
     if sink.verb and name:
-        helps = [f"mount it instead:  with: {{secret-mounts: {{{name.lower()}: {name}}}}}"]
+        value = f'"{OPEN} secrets.{name} {CLOSE}"'
+        helps = [f"mount it instead:  with: {{secret-mounts: {{{name.lower()}: {value}}}}}"]
         if "build" not in sink.what_for:
             helps = [f"grant it to the step and let the verb read it:  secrets: [{name}]"]
     else:

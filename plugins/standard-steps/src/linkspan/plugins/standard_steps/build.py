@@ -6,7 +6,7 @@ from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
 from linkspan.plugins.standard_steps.places import inside
-from linkspan.sdk.drivers.builder import Builder, BuildRequest
+from linkspan.sdk.drivers.builder import Builder, BuildRequest, CacheExport, CacheImport
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.errors import NotFound
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
@@ -17,12 +17,14 @@ class BuildStep(StandardStep):
     """Builds with the chosen builder; finished layers of a build that was cut off are in its cache."""
 
     async def plan(self, intent: StepIntent) -> StepPlan:
-        """The tags that will name the new image."""
+        """The tags that will name the new image, and where its steps are kept for others."""
         tags = _tags(intent)
-        return StepPlan(
-            changes=tuple(StepChange(action="create", what=f"image {tag}") for tag in tags)
-            or (StepChange(action="create", what="image"),)
+        made = tuple(StepChange(action="create", what=f"image {tag}") for tag in tags)
+        kept = tuple(
+            StepChange(action="change", what=f"{export.reference} in its registry", detail="cache")
+            for export in _cache_to(intent)
         )
+        return StepPlan(changes=(made or (StepChange(action="create", what="image"),)) + kept)
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Build and tag.
@@ -43,6 +45,16 @@ class BuildStep(StandardStep):
             target=settings.get("target", ""),
             no_cache=settings.get("no-cache", False),
             pull=settings.get("pull", False),
+            platform=settings.get("platform", ""),
+            cache_from=tuple(
+                # Whoever else builds may have pushed a newer one since.
+                CacheImport(reference=_reference(name), fresh=True)
+                for name in settings.get("cache-from", [])
+            ),
+            cache_to=_cache_to(intent),
+            secrets={
+                name: str(value).encode() for name, value in settings.get("secret-mounts", {}).items()
+            },
         )
         builder: Builder[Any] = self.driver("builder", intent)
         result = await builder.build(request, context.progress)
@@ -56,7 +68,19 @@ class BuildStep(StandardStep):
 
 def _tags(intent: StepIntent) -> tuple[str, ...]:
     tags: list[str] = intent.settings.get("tags", [])
-    return tuple(parse_reference(tag).with_default_tag().familiar for tag in tags)
+    return tuple(_reference(tag) for tag in tags)
+
+
+def _cache_to(intent: StepIntent) -> tuple[CacheExport, ...]:
+    """The steps of all stages: what a later build shares is often not in the result."""
+    name: str = intent.settings.get("cache-to", "")
+    return (
+        (CacheExport(reference=_reference(name), every_stage=True, push=True),) if name else ()
+    )
+
+
+def _reference(name: str) -> str:
+    return parse_reference(name).with_default_tag().familiar
 
 
 def _context(intent: StepIntent) -> Path:
