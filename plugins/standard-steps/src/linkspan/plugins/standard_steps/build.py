@@ -53,7 +53,8 @@ class BuildStep(StandardStep):
             ),
             cache_to=_cache_to(intent),
             secrets={
-                name: str(value).encode() for name, value in settings.get("secret-mounts", {}).items()
+                name: str(value).encode()
+                for name, value in settings.get("secret-mounts", {}).items()
             },
         )
         builder: Builder[Any] = self.driver("builder", intent)
@@ -74,9 +75,7 @@ def _tags(intent: StepIntent) -> tuple[str, ...]:
 def _cache_to(intent: StepIntent) -> tuple[CacheExport, ...]:
     """The steps of all stages: what a later build shares is often not in the result."""
     name: str = intent.settings.get("cache-to", "")
-    return (
-        (CacheExport(reference=_reference(name), every_stage=True, push=True),) if name else ()
-    )
+    return (CacheExport(reference=_reference(name), every_stage=True, push=True),) if name else ()
 
 
 def _reference(name: str) -> str:
