@@ -1,8 +1,12 @@
 """What a run does, told by the world it leaves and by its record."""
 
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 
+from linkspan.sdk.drivers.base import NoConfig
+from linkspan.sdk.drivers.step import Step, StepContext
 from linkspan.sdk.errors import (
     Conflict,
     InvalidArgument,
@@ -13,6 +17,7 @@ from linkspan.sdk.errors import (
     Unavailable,
 )
 from linkspan.sdk.model.container import HealthStatus
+from linkspan.sdk.model.step import StepChange, StepIntent, StepPlan
 from linkspan.workflows.config import WorkflowsConfig
 from linkspan.workflows.creating import NewRun, Rerun
 
@@ -48,6 +53,50 @@ jobs:
 """
         % ((bench.sources.parent / "pipe",) * 2)
     )
+
+
+class _Meeting(Step[NoConfig]):
+    """``note``: waits until so many steps are at it, and counts the tasks that live then."""
+
+    def __init__(self, count: int) -> None:
+        self.missing = count
+        self.all_here = trio.Event()
+        self.most_tasks = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config, host):
+        raise NotImplementedError
+        yield
+
+    async def plan(self, intent: StepIntent) -> StepPlan:
+        return StepPlan(changes=(StepChange(action="none", what="nothing"),))
+
+    async def apply(self, intent: StepIntent, context: StepContext) -> dict:
+        self.most_tasks = max(self.most_tasks, trio.lowlevel.current_statistics().tasks_living)
+        self.missing -= 1
+        if self.missing <= 0:
+            self.all_here.set()
+        await self.all_here.wait()
+        return {}
+
+
+def _many_jobs(count: int) -> str:
+    job = "{steps: [{uses: note, with: {name: a}}]}"
+    return "\n".join(("jobs:", *(f"  j{number}: {job}" for number in range(count)), ""))
+
+
+async def test_however_many_jobs_take_their_time_all_run_side_by_side(bench):
+    bench.host.drivers["step", "note"] = _Meeting(300)
+    with trio.fail_after(120):
+        assert (await bench.run(_many_jobs(300)))["state"] == "success"
+
+
+async def test_of_very_many_jobs_that_do_little_few_live_at_once(bench):
+    bench.host.drivers["step", "note"] = meeting = _Meeting(0)
+    before = trio.lowlevel.current_statistics().tasks_living
+    assert (await bench.run(_many_jobs(1500)))["state"] == "success"
+    assert meeting.most_tasks - before < 500
 
 
 async def test_a_script_gets_its_values_as_environment_variables(bench):

@@ -19,9 +19,9 @@ class Activity:
         self._waiting_calls = 0
         self._waits = False
 
-    def begin(self) -> None:
-        """A job was put on its way; ``end`` follows."""
-        self._busy += 1
+    def begin(self, jobs: int = 1) -> None:
+        """Jobs were put on their way; ``end`` follows for each that is begun."""
+        self._busy += jobs
         self._look()
 
     def end(self) -> None:

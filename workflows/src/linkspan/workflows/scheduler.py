@@ -25,6 +25,9 @@ from linkspan.workflows.values import resolve, resolve_texts
 
 log = logging.getLogger(__name__)
 
+_AT_ONCE: Final = 8
+"""Jobs that are started in one turn of the loop."""
+
 
 @attrs.define
 class _Group:
@@ -82,23 +85,40 @@ class Scheduler:
             for each in needed:
                 self._dependents[each].append(unit)
         async with trio.open_nursery() as nursery:
-            for unit in todo:
-                if not self._waiting_for[unit.id]:
-                    self._launch(unit, nursery)
+            self._launch([unit for unit in todo if not self._waiting_for[unit.id]], nursery)
         self._raise_fault()
 
-    def _launch(self, unit: Unit, nursery: trio.Nursery) -> None:
-        self.activity.begin()
-        nursery.start_soon(self._counted, unit, nursery)
+    def _launch(self, units: list[Unit], nursery: trio.Nursery) -> None:
+        """Start jobs for which nothing is waited for any more."""
+        self.activity.begin(len(units))
+        if len(units) <= _AT_ONCE:
+            for unit in units:
+                nursery.start_soon(self._counted, unit, nursery)
+        else:
+            nursery.start_soon(self._launch_in_turn, units, nursery)
+
+    async def _launch_in_turn(self, units: list[Unit], nursery: trio.Nursery) -> None:
+        """Start very many jobs, a few in each turn of the loop.
+
+        However many take their time, all of them run side by side. Of those that have little to do the
+        first have ended before the last begin: thousands of living tasks, with all that they hold,
+        cost more than their work.
+        """
+        for first in range(0, len(units), _AT_ONCE):
+            for unit in units[first : first + _AT_ONCE]:
+                nursery.start_soon(self._counted, unit, nursery)
+            await trio.lowlevel.checkpoint()
 
     async def _counted(self, unit: Unit, nursery: trio.Nursery) -> None:
         """Run a job, then start those that waited for it alone."""
         try:
             await self._one(unit)
+            ready: list[Unit] = []
             for waiting in self._dependents[unit.id]:
                 self._waiting_for[waiting.id] -= 1
                 if not self._waiting_for[waiting.id]:
-                    self._launch(waiting, nursery)
+                    ready.append(waiting)
+            self._launch(ready, nursery)
         except Exception as error:  # noqa: BLE001 - kept, and raised when the nursery is closed
             self._note(error, nursery)
         finally:
