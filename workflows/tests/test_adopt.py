@@ -74,7 +74,7 @@ jobs:
             r.example.test/shop:latest
           build-args: |
             VERSION=1
-          platforms: linux/amd64
+          platforms: linux/amd64,linux/arm64
       - if: contains(github.event.head_commit.message, 'x')
         run: echo never
   deploy:

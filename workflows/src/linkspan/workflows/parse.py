@@ -51,12 +51,13 @@ class Scalar:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Sequence:
-    """A list."""
+    """A list; ``tag`` is one that the caller of ``parse`` lets through, else empty."""
 
     items: "tuple[Node, ...]"
     span: Span
     start: int
     end: int
+    tag: str = ""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -204,21 +205,26 @@ def decode(data: bytes, file: str) -> str:
     return text
 
 
-def parse(text: str, file: str) -> Document:
+def parse(text: str, file: str, *, list_tag: str = "") -> Document:
     """Read one YAML document.
+
+    Args:
+        text: The whole file.
+        file: Its path, for messages.
+        list_tag: A tag that lists may have, ``!reference``; all others are refused.
 
     Raises:
         ParseFailed: The text is not YAML (LS1003, LS1004, LS1006), goes beyond a limit (LS1007) or
             names an anchor that is not there (LS1005).
     """
     if len(text) > MAX_BYTES:
-        return parse(decode(text.encode(), file), file)
+        return parse(decode(text.encode(), file), file, list_tag=list_tag)
     try:
-        return _Builder(text, file).build(_FAST_LOADER)
+        return _Builder(text, file, list_tag).build(_FAST_LOADER)
     except yaml.YAMLError as fast:
         # The Python scanner's marks are better than libyaml's: it is asked only for the message.
         try:
-            _Builder(text, file).build(yaml.SafeLoader)
+            _Builder(text, file, list_tag).build(yaml.SafeLoader)
         except yaml.YAMLError as slow:
             raise ParseFailed([_syntax_fault(text, file, slow)]) from slow
         raise ParseFailed([_syntax_fault(text, file, fast)]) from fast
@@ -237,9 +243,10 @@ class _Frame:
 
 
 class _Builder:
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, list_tag: str = "") -> None:
         self.text = text
         self.file = file
+        self.list_tag = list_tag
         self.anchors: dict[str, tuple[Node, int, Span]] = {}
         self.stack: list[_Frame] = []
         self.root: Node | None = None
@@ -294,10 +301,10 @@ class _Builder:
         start = frame.event
         end = max(event.end_mark.index, start.start_mark.index)
         span = self._span(start, end)
-        where = {"span": span, "start": start.start_mark.index, "end": end}
+        where: dict[str, Any] = {"span": span, "start": start.start_mark.index, "end": end}
         node: Node
         if isinstance(start, yaml.SequenceStartEvent):
-            node = Sequence(items=tuple(frame.items), **where)
+            node = Sequence(items=tuple(frame.items), tag=start.tag or "", **where)
         else:
             pairs = zip(frame.items[::2], frame.items[1::2], strict=True)
             node = Mapping(entries=tuple(pairs), **where)
@@ -358,12 +365,13 @@ class _Builder:
         return Document(file=self.file, text=self.text, root=None).span_at(at, len(anchor) + 1)
 
     def _refuse_tag(self, event: _Yaml) -> None:
-        if event.tag is not None:
-            self._fail(
-                "LS1006",
-                f"the tag '{event.tag}' is not allowed; types come from the key, not from tags",
-                event,
-            )
+        if event.tag == self.list_tag and isinstance(event, yaml.SequenceStartEvent):
+            return
+        self._fail(
+            "LS1006",
+            f"the tag '{event.tag}' is not allowed; types come from the key, not from tags",
+            event,
+        )
 
     def _span(self, event: _Yaml, end: int | None = None) -> Span:
         mark = event.start_mark

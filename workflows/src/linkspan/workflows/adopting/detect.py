@@ -10,6 +10,7 @@ from linkspan.workflows.adopting.dockerfile import adopt_dockerfile
 from linkspan.workflows.adopting.draft import Draft, Loss, fields, job_id, text, written
 from linkspan.workflows.adopting.github import adopt_github
 from linkspan.workflows.adopting.gitlab import adopt_gitlab
+from linkspan.workflows.adopting.gitlab_files import REFERENCE
 from linkspan.workflows.adopting.woodpecker import adopt_woodpecker
 from linkspan.workflows.parse import Document, decode, parse
 from linkspan.workflows.verbs import Verbs
@@ -34,12 +35,14 @@ class Adopted:
         name: Of the pipeline and of its file.
         losses: What had no counterpart.
         notes: What is fine, but good to know.
+        calls: Files of the same kind that it calls: they must be adopted, too.
     """
 
     name: str
     text: str
     losses: tuple[Loss, ...]
     notes: tuple[str, ...]
+    calls: tuple[Path, ...] = ()
 
 
 def find_sources(folder: Path) -> list[Source]:
@@ -68,7 +71,7 @@ def kind_of(path: Path, content: str) -> Kind | None:
         return "dockerfile"
     if path.suffix not in (".yaml", ".yml"):
         return None
-    keys = set(fields(parse(content, str(path)).root))
+    keys = set(fields(parse(content, str(path), list_tag=REFERENCE).root))
     if "jobs" in keys and "linkspan" not in keys:
         return "github"
     if path.stem.endswith(".gitlab-ci") or {"stages", "before_script", "default"} & keys:
@@ -78,13 +81,14 @@ def kind_of(path: Path, content: str) -> Kind | None:
     return "compose" if "services" in keys else None
 
 
-def adopt(source: Source, folder: Path, verbs: Verbs) -> Adopted:
+def adopt(source: Source, folder: Path, verbs: Verbs, *, alone: bool = False) -> Adopted:
     """Make a pipeline of a file.
 
     Args:
         source: The file.
         folder: What the pipeline's workspace will be.
         verbs: What the installed plugins answer.
+        alone: No other pipeline will lie beside it.
 
     Raises:
         ParseFailed: The file is not YAML, too large, or not text.
@@ -95,9 +99,11 @@ def adopt(source: Source, folder: Path, verbs: Verbs) -> Adopted:
     if source.kind == "dockerfile":
         document = Document(file=file, text=content, root=None)
     else:
-        document = parse(content, file)
+        document = parse(content, file, list_tag=REFERENCE if source.kind == "gitlab" else "")
     name = _name(source, folder, document)
-    draft = Draft(name=name, source=document, verbs=verbs)
+    draft = Draft(
+        name=name, source=document, verbs=verbs, root=_root(source.path, folder), alone=alone
+    )
     match source.kind:
         case "dockerfile":
             context = source.path.resolve().parent
@@ -112,7 +118,27 @@ def adopt(source: Source, folder: Path, verbs: Verbs) -> Adopted:
         case "woodpecker":
             adopt_woodpecker(draft)
     notes = tuple(dict.fromkeys(draft.notes))
-    return Adopted(name=name, text=written(draft), losses=tuple(draft.losses), notes=notes)
+    return Adopted(
+        name=name,
+        text=written(draft),
+        losses=tuple(draft.losses),
+        notes=notes,
+        calls=tuple(dict.fromkeys(draft.calls)),
+    )
+
+
+def _root(path: Path, folder: Path) -> Path:
+    """Where the repository begins: what has `.git` or `.github`, else the workspace or the file's folder."""
+    for above in path.absolute().parents:
+        if (above / ".git").exists() or (above / ".github").is_dir():
+            return _shown(above)
+    return _shown(folder if path.resolve().is_relative_to(folder) else path.resolve().parent)
+
+
+def _shown(path: Path) -> Path:
+    """As somebody who stands here would write it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _name(source: Source, folder: Path, document: Document) -> str:

@@ -1,12 +1,22 @@
 """A pipeline in the making, and what of its source had no counterpart."""
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
 import yaml
 
-from linkspan.workflows.parse import Document, Field, Mapping as MappingNode, Node, Scalar, Sequence
+from linkspan.workflows.parse import (
+    Document,
+    Field,
+    Mapping as MappingNode,
+    Node,
+    Scalar,
+    Sequence,
+    decode,
+    parse,
+)
 from linkspan.workflows.reader import core_value
 from linkspan.workflows.verbs import Verbs
 
@@ -31,22 +41,68 @@ class Draft:
     """A pipeline as plain data, in the order in which it will be written.
 
     Attributes:
+        root: The folder that the source's local names start from.
+        alone: No other pipeline is written beside this one.
         secrets: Names that steps are granted; they are declared at the top.
         notes: What is fine, but good to know.
+        calls: Files that must be adopted, too.
     """
 
     name: str
     source: Document
     verbs: Verbs
+    root: Path = Path()
+    alone: bool = False
     top: dict[str, Any] = attrs.field(factory=dict)
     jobs: dict[str, Any] = attrs.field(factory=dict)
     secrets: dict[str, None] = attrs.field(factory=dict)
     losses: list[Loss] = attrs.field(factory=list)
     notes: list[str] = attrs.field(factory=list)
+    calls: list[Path] = attrs.field(factory=list)
+    _files: dict[Node, str] = attrs.field(factory=dict)
+
+    def read(self, name: str, *, list_tag: str = "") -> Document | None:
+        """Another file of the repository; None if there is none, or it leads out of it.
+
+        Raises:
+            ParseFailed: It is not YAML.
+        """
+        path = self.root / name.lstrip("/")
+        if not path.resolve().is_relative_to(self.root.resolve()) or not path.is_file():
+            return None
+        document = parse(decode(path.read_bytes(), str(path)), str(path), list_tag=list_tag)
+        if document.root is not None:
+            self.belongs(document.root, str(path))
+        return document
+
+    def belongs(self, node: Node, file: str) -> None:
+        """Note that a node, and all in it, comes from another file than the source."""
+        self._files[node] = file
+        match node:
+            case Sequence():
+                for item in node.items:
+                    self.belongs(item, file)
+            case MappingNode():
+                for key, value in node.entries:
+                    self.belongs(key, file)
+                    self.belongs(value, file)
+            case Scalar():
+                pass
+
+    def changed(self, node: Node, **changes: Any) -> Node:
+        """A node with other contents, which still comes from where it was written."""
+        made = attrs.evolve(node, **changes)
+        if node in self._files:
+            self._files[made] = self._files[node]
+        return made
+
+    def file_of(self, node: Node) -> str:
+        """The file in which a node was written."""
+        return self._files.get(node, self.source.file)
 
     def lose(self, node: Node, what: str, why: str) -> None:
         """Note something that has no counterpart."""
-        place = f"{self.source.file}:{node.span.line}"
+        place = f"{self.file_of(node)}:{node.span.line}"
         loss = Loss(place=place, what=what, why=why)
         if loss not in self.losses:
             self.losses.append(loss)

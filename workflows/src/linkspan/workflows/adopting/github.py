@@ -4,9 +4,7 @@ import re
 from functools import partial
 from typing import Any, Final
 
-import attrs
-
-from linkspan.workflows.adopting.draft import Draft, fields, items, pairs, plain, text
+from linkspan.workflows.adopting.draft import Draft, fields, items, job_id, pairs, plain, text
 from linkspan.workflows.adopting.expressions import (
     condition,
     needs_bash,
@@ -16,6 +14,8 @@ from linkspan.workflows.adopting.expressions import (
     template,
 )
 from linkspan.workflows.adopting.github_actions import adopt_action
+from linkspan.workflows.adopting.github_composite import composite_steps, is_local
+from linkspan.workflows.adopting.github_job import JobDraft
 from linkspan.workflows.parse import Field, Mapping, Node, Scalar
 
 _IMAGES: Final = {"ubuntu": "ubuntu:24.04"}
@@ -24,50 +24,6 @@ _NOTHING: Final = {
     "permissions": "there are no forge permissions here",
     "run-name": "a run is named by its pipeline",
 }
-
-
-@attrs.define(kw_only=True)
-class JobDraft:
-    """A job in the making.
-
-    Attributes:
-        image: Of its scripts; a set-up action may choose a better one.
-        chosen: Whether an image was written, or chosen by an action.
-        gone: Ids of steps that have no counterpart.
-        tags: By id of a step that makes names for images: those.
-        moved: What a step of theirs gives → which step of ours gives it.
-    """
-
-    draft: Draft
-    table: dict[str, Any]
-    image: str = ""
-    chosen: bool = False
-    caches: list[dict[str, Any]] = attrs.field(factory=list)
-    artifacts: dict[str, Any] = attrs.field(factory=dict)
-    loads: list[Any] = attrs.field(factory=list)
-    gone: set[str] = attrs.field(factory=set)
-    tags: dict[str, list[str]] = attrs.field(factory=dict)
-    moved: dict[str, str] = attrs.field(factory=dict)
-
-    def reads_gone(self, source: str) -> bool:
-        """Whether a text of ours reads a step that has no counterpart."""
-        return any(re.search(rf"\bsteps\.{re.escape(each)}\b", source) for each in self.gone)
-
-    def lost(self, node: Node) -> Any:
-        """Tells of an expression without counterpart."""
-        return lambda found: self.draft.lose(
-            node, f"${{{{ {found} }}}}", "this expression has no counterpart; it is empty now"
-        )
-
-    def template(self, node: Node) -> str:
-        """A text with expressions in our words."""
-        return template(self.follow(text(node)), self.lost(node), self.reads_gone)
-
-    def follow(self, source: str) -> str:
-        """A text of theirs, with what is given by another step of ours."""
-        for old, new in self.moved.items():
-            source = source.replace(old, new)
-        return source
 
 
 def adopt_github(draft: Draft) -> None:
@@ -131,8 +87,8 @@ def _triggers(draft: Draft, node: Node) -> None:
                 found["manual"] = True
                 _inputs(draft, own)
             case "workflow_call":
-                draft.notes.append("any pipeline can be called: jobs: {x: {uses: ./FILE}}")
                 _inputs(draft, own)
+                _outputs(draft, own)
             case "push":
                 _push(draft, found, own, field)
             case "schedule":
@@ -195,6 +151,18 @@ def _inputs(draft: Draft, own: dict[str, Field]) -> None:
         inputs[name] = spec
 
 
+def _outputs(draft: Draft, own: dict[str, Field]) -> None:
+    """What a job gets that calls this workflow."""
+    outputs: dict[str, str] = {}
+    for name, field in fields(own["outputs"].value if "outputs" in own else None).items():
+        given = fields(field.value)
+        node = given["value"].value if "value" in given else field.value
+        theirs = re.sub(r"\bjobs\.([\w-]+)\.outputs\b", r"needs.\1.outputs", text(node))
+        outputs[name] = template(theirs, partial(_lost, draft, node))
+    if outputs:
+        draft.top["outputs"] = outputs
+
+
 # jobs
 
 
@@ -238,9 +206,38 @@ def _job(draft: Draft, field: Field) -> dict[str, Any]:
 
 
 def _call(draft: Draft, own: dict[str, Field]) -> dict[str, Any]:
+    """A job that is another workflow: that one becomes a pipeline beside this one."""
     node = own["uses"].value
-    draft.lose(node, text(node), "adopt that file too, then write  uses: ./FILE")
-    return {"image": "busybox", "steps": [{"name": f"in place of {text(node)}", "run": "true"}]}
+    path = draft.root / text(node)
+    if draft.alone or not text(node).startswith("./") or not path.is_file():
+        draft.lose(node, text(node), "adopt that file too, then write  uses: ./FILE")
+        return {"image": "busybox", "steps": [{"name": f"in place of {text(node)}", "run": "true"}]}
+    draft.calls.append(path)
+    job = JobDraft(draft=draft, table={})
+    for key, field in own.items():
+        match key:
+            case "uses" | "with":
+                pass
+            case "secrets":
+                _passed(draft, field)
+            case "name" | "needs" | "if" | "strategy" | "concurrency":
+                _job_key(job, key, field)
+            case _:
+                draft.lose(field.key, key, _NOTHING.get(key, "it belongs to the called pipeline"))
+    table = {**job.table, "uses": f"./{job_id(path.stem)}.yaml"}
+    given = {
+        name: job.template(field.value) if "${{" in text(field.value) else plain(field.value)
+        for name, field in fields(own["with"].value if "with" in own else None).items()
+    }
+    return table | ({"with": given} if given else {})
+
+
+def _passed(draft: Draft, field: Field) -> None:
+    """Secrets need not be passed on: each pipeline declares what it reads. But under one name."""
+    for name, node, value in pairs(field.value):
+        if secrets_in(value) != [name]:
+            why = f"the called pipeline declares its secrets itself: keep it as {name}"
+            draft.lose(node, f"secrets.{name}", why)
 
 
 def _job_key(job: JobDraft, key: str, field: Field) -> None:
@@ -470,4 +467,6 @@ def _step(job: JobDraft, node: Node) -> list[dict[str, Any]]:
     if "uses" not in own:
         job.draft.lose(node, "step", "it has neither `run` nor `uses`")
         return []
+    if is_local(own):
+        return [each for inner in composite_steps(job, own) for each in _step(job, inner)]
     return adopt_action(job, own, step)

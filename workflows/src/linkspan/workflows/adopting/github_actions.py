@@ -1,14 +1,12 @@
 """Actions that have a counterpart: a verb, a key of the job, or nothing at all because it is there already."""
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from linkspan.workflows.adopting.draft import fields, job_id, text
 from linkspan.workflows.adopting.expressions import condition, secrets_in
+from linkspan.workflows.adopting.github_job import JobDraft
 from linkspan.workflows.parse import Field, Node
-
-if TYPE_CHECKING:
-    from linkspan.workflows.adopting.github import JobDraft
 
 Table = dict[str, Any]
 _EXPRESSION: Final = re.compile(r"\$\{\{.*?\}\}")
@@ -27,7 +25,7 @@ _SETUPS: Final = {
 }
 
 
-def adopt_action(job: "JobDraft", own: dict[str, Field], step: Table) -> list[Table]:
+def adopt_action(job: JobDraft, own: dict[str, Field], step: Table) -> list[Table]:
     """The steps in place of an action; none if it needs none."""
     node = own["uses"].value
     action = text(node).partition("@")[0]
@@ -59,7 +57,7 @@ def adopt_action(job: "JobDraft", own: dict[str, Field], step: Table) -> list[Ta
             return []
 
 
-def _setup(job: "JobDraft", action: str, given: dict[str, Field], node: Node) -> list[Table]:
+def _setup(job: JobDraft, action: str, given: dict[str, Field], node: Node) -> list[Table]:
     image, key, suffix = _SETUPS[action]
     if job.chosen:
         job.draft.lose(node, action, f"the image is {job.image} already; build one with both tools")
@@ -77,7 +75,7 @@ def _setup(job: "JobDraft", action: str, given: dict[str, Field], node: Node) ->
     return []
 
 
-def _cache(job: "JobDraft", given: dict[str, Field]) -> list[Table]:
+def _cache(job: JobDraft, given: dict[str, Field]) -> list[Table]:
     paths = text(given["path"].value).split("\n") if "path" in given else []
     key = job.template(given["key"].value) if "key" in given else ""
     lines = job.template(given["restore-keys"].value) if "restore-keys" in given else ""
@@ -88,7 +86,7 @@ def _cache(job: "JobDraft", given: dict[str, Field]) -> list[Table]:
     return []
 
 
-def _upload(job: "JobDraft", given: dict[str, Field]) -> list[Table]:
+def _upload(job: JobDraft, given: dict[str, Field]) -> list[Table]:
     name = _artifact(given)
     lines = job.template(given["path"].value).splitlines() if "path" in given else []
     paths = [path for path in (line.strip().removeprefix("./") for line in lines) if path]
@@ -103,7 +101,7 @@ def _artifact(given: dict[str, Field]) -> str:
     return job_id(words.strip("-_. ")) if words.strip("-_. ") else "artifact"
 
 
-def _download(job: "JobDraft", given: dict[str, Field], node: Node) -> list[Table]:
+def _download(job: JobDraft, given: dict[str, Field], node: Node) -> list[Table]:
     if "name" not in given:
         job.draft.lose(node, text(node), "name the artifacts: load-artifacts: [NAME]")
         return []
@@ -113,7 +111,7 @@ def _download(job: "JobDraft", given: dict[str, Field], node: Node) -> list[Tabl
     return []
 
 
-def _login(job: "JobDraft", given: dict[str, Field], step: Table, node: Node) -> list[Table]:
+def _login(job: JobDraft, given: dict[str, Field], step: Table, node: Node) -> list[Table]:
     if "login" not in job.draft.verbs or not {"username", "password"} <= given.keys():
         job.draft.lose(node, text(node), "log in once on the machine: linkspan login REGISTRY")
         return []
@@ -132,7 +130,7 @@ def _login(job: "JobDraft", given: dict[str, Field], step: Table, node: Node) ->
 
 
 def _metadata(
-    job: "JobDraft", own: dict[str, Field], given: dict[str, Field], node: Node
+    job: JobDraft, own: dict[str, Field], given: dict[str, Field], node: Node
 ) -> list[Table]:
     """Names for images, which `docker/build-push-action` takes by this step's id."""
     images = job.template(given["images"].value).split() if "images" in given else []
@@ -155,7 +153,23 @@ def _metadata(
     return []
 
 
-def _build_push(job: "JobDraft", given: dict[str, Field], step: Table) -> list[Table]:
+def _caches(job: JobDraft, settings: Table, key: str, node: Node) -> bool:
+    """Caches of a registry; the forge's own is needless, since the builder keeps its steps."""
+    lines = [line.strip() for line in job.template(node).splitlines() if line.strip()]
+    names: list[str] = []
+    for line in lines:
+        words = dict(part.partition("=")[::2] for part in line.split(","))
+        if words.get("type") == "gha":
+            continue
+        if words.get("type", "registry") != "registry":
+            return False
+        names.append(words.get("ref", "") or line)
+    if names:
+        settings[key] = names if key == "cache-from" else names[0]
+    return len(names) <= 1 or key == "cache-from"
+
+
+def _build_push(job: JobDraft, given: dict[str, Field], step: Table) -> list[Table]:
     names = {"context": "context", "file": "file", "target": "target"}
     settings: Table = {}
     tags: list[str] = []
@@ -177,6 +191,16 @@ def _build_push(job: "JobDraft", given: dict[str, Field], step: Table) -> list[T
         elif key in ("build-args", "labels"):
             lines = [line.partition("=") for line in job.template(node).split("\n") if "=" in line]
             settings["args" if key == "build-args" else key] = {k.strip(): v for k, _, v in lines}
+        elif key == "secrets":
+            lines = [line.partition("=") for line in job.template(node).split("\n") if "=" in line]
+            settings["secret-mounts"] = {k.strip(): v.strip() for k, _, v in lines}
+            granted = dict.fromkeys(name for _, _, value in lines for name in secrets_in(value))
+            job.draft.secrets |= granted
+            step = {**step, "secrets": [*{**dict.fromkeys(step.get("secrets", [])), **granted}]}
+        elif key == "platforms" and not re.search(r"[,\n]|\$", text(node).strip()):
+            settings["platform"] = text(node).strip()
+        elif key in ("cache-from", "cache-to") and _caches(job, settings, key, node):
+            pass
         elif key == "push":
             push = text(node) != "false"
             when = condition(text(node)) if "${{" in text(node) else ""

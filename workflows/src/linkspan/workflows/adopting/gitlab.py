@@ -1,24 +1,25 @@
 """A GitLab CI file: jobs stay jobs, stages become `needs`, a script is one step."""
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
 
 from linkspan.workflows.adopting.draft import Draft, fields, items, job_id, plain, text
 from linkspan.workflows.adopting.expressions import needs_bash
+from linkspan.workflows.adopting.gitlab_files import whole_file, whole_job
 from linkspan.workflows.adopting.gitlab_rules import rules_of, without_rules
 from linkspan.workflows.adopting.gitlab_variables import as_expressions, as_variables
-from linkspan.workflows.parse import Field, Mapping, Node
+from linkspan.workflows.parse import Field, Mapping, Node, Sequence
 
 _STAGES: Final = (".pre", "build", "test", "deploy", ".post")
 _TOP: Final = frozenset(
     {"stages", "variables", "image", "services", "cache", "default", "before_script"}
-    | {"after_script", "include", "workflow", "spec"}
+    | {"after_script", "workflow", "spec"}
 )
 _INHERITED: Final = ("image", "services", "cache", "before_script", "after_script", "retry")
 _LOST: Final = {
-    "include": "adopt those files too, and write `include: [./FILE]`",
     "workflow": "write `on:` for the pipeline, `if:` for a job",
     "tags": "machines are chosen by `use.runtime`",
     "trigger": "write `uses: ./FILE` for a pipeline of yours",
@@ -61,9 +62,9 @@ class _File:
 
 def adopt_gitlab(draft: Draft) -> None:
     """Fill a draft from a GitLab CI file."""
-    top = fields(draft.source.root)
+    top = whole_file(draft)
     for name, field in top.items():
-        if name in ("include", "workflow", "spec"):
+        if name in ("workflow", "spec"):
             draft.lose(field.key, name, _LOST.get(name, "it has no counterpart"))
     if "variables" in top:
         env = _env(draft, top["variables"].value)
@@ -72,7 +73,7 @@ def adopt_gitlab(draft: Draft) -> None:
     default = fields(top["default"].value) if "default" in top else {}
     default |= {name: top[name] for name in _INHERITED if name in top}
     found = {
-        name: _whole(top, field.value, ())
+        name: whole_job(draft, top, field.value)
         for name, field in top.items()
         if name not in _TOP and not name.startswith(".") and isinstance(field.value, Mapping)
     }
@@ -91,26 +92,6 @@ def adopt_gitlab(draft: Draft) -> None:
         draft.jobs[ids[name]] = _job(file, name)
 
 
-def _whole(top: dict[str, Field], node: Node, seen: tuple[str, ...]) -> dict[str, Field]:
-    """A job's keys with those that it extends; tables are put together one level deep."""
-    own = fields(node)
-    merged: dict[str, Field] = {}
-    for item in items(own["extends"].value) if "extends" in own else ():
-        name = text(item)
-        if name in top and name not in seen:
-            merged |= _whole(top, top[name].value, (*seen, name))
-    for name, field in own.items():
-        before = merged.get(name)
-        if before is not None and name in ("variables", "artifacts", "cache", "environment"):
-            both = {**fields(before.value), **fields(field.value)}
-            entries = tuple((each.key, each.value) for each in both.values())
-            if isinstance(field.value, Mapping) and entries:
-                field = Field(key=field.key, value=attrs.evolve(field.value, entries=entries))
-        merged[name] = field
-    merged.pop("extends", None)
-    return merged
-
-
 def _env(draft: Draft, node: Node) -> dict[str, str]:
     env: dict[str, str] = {}
     for name, field in fields(node).items():
@@ -124,10 +105,15 @@ def _lines(own: dict[str, Field], key: str) -> list[str]:
     """A script: lists may hold lists, as anchors make them."""
     if key not in own:
         return []
-    found: list[str] = []
-    for item in items(own[key].value):
-        found += [text(inner) for inner in items(item)]
-    return [line for line in found if line]
+    return [line for line in _flat(own[key].value) if line]
+
+
+def _flat(node: Node) -> Iterator[str]:
+    if isinstance(node, Sequence):
+        for item in node.items:
+            yield from _flat(item)
+    else:
+        yield text(node)
 
 
 def _paths(own: dict[str, Field]) -> list[str]:

@@ -17,6 +17,7 @@ from linkspan.workflows.adopting.detect import (
     find_sources,
     kind_of,
 )
+from linkspan.workflows.adopting.draft import job_id
 from linkspan.workflows.commands.reading import checked, installed
 from linkspan.workflows.parse import ParseFailed, decode
 
@@ -48,13 +49,19 @@ def adopt(session: Session, path: str, out: str | None, force: bool) -> int:
         raise Failure("--out takes one source", id="LS0004", status=USAGE)
     verbs = installed()
     rows: list[dict[str, Any]] = []
+    texts: list[tuple[Source, Path, Adopted]] = []
+    # What is called is adopted, too: the list grows while it is gone through.
     for source in found:
-        adopted = _adopted(source, verbs)
+        adopted = _adopted(source, verbs, alone=out is not None)
+        known = {each.path.resolve() for each in found}
+        found += [Source(path=path, kind=source.kind) for path in _new(adopted, known, force)]
         target = Path(out) if out is not None else Path(sources.FOLDER) / f"{adopted.name}.yaml"
         if out == "-":
             session.terminal.print(adopted.text.rstrip("\n"))
         else:
             _write(target, adopted.text, force=force)
+        texts.append((source, target, adopted))
+    for source, target, adopted in texts:
         faults = checked(target, adopted.text.encode(), verbs).errors
         rows.append(_row(source, target, adopted, len(faults)))
         if not session.format or session.format == "table":
@@ -62,6 +69,16 @@ def adopt(session: Session, path: str, out: str | None, force: bool) -> int:
     if session.format and session.format != "table":
         session.document(rows)
     return 0
+
+
+def _new(adopted: Adopted, known: set[Path], force: bool) -> list[Path]:
+    """Called files that are not adopted yet, neither now nor before."""
+    fresh = [path for path in adopted.calls if path.resolve() not in known]
+    return [path for path in fresh if force or not _target(path).exists()]
+
+
+def _target(path: Path) -> Path:
+    return Path(sources.FOLDER) / f"{job_id(path.stem)}.yaml"
 
 
 def _source(path: Path) -> Source:
@@ -77,9 +94,9 @@ def _source(path: Path) -> Source:
     return Source(path=path, kind=kind)
 
 
-def _adopted(source: Source, verbs: Any) -> Adopted:
+def _adopted(source: Source, verbs: Any, *, alone: bool) -> Adopted:
     try:
-        return adopt_source(source, Path.cwd(), verbs)
+        return adopt_source(source, Path.cwd(), verbs, alone=alone)
     except ParseFailed as failed:
         raise Rendered(render_all(failed.diagnostics), len(failed.diagnostics)) from failed
     except OSError as error:
