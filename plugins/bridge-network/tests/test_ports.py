@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from linkspan.plugins.bridge_network import ruleset
-from linkspan.plugins.bridge_network.nftables import open_nftables
+from linkspan.plugins.bridge_network.nftables import Nftables
 from linkspan.sdk.model.network import EndpointSpec, PortBinding
 
 pytestmark = pytest.mark.system
@@ -134,7 +134,7 @@ def test_rules_are_changed_though_very_many_files_are_open(own_network, shell):
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
     opened = [os.open("/", os.O_PATH) for _ in range(1100)]
     try:
-        nftables = open_nftables()
+        nftables = Nftables()
         nftables.run("add table inet many\n")
         nftables.close()
     finally:

@@ -21,7 +21,7 @@ from linkspan.plugins.bridge_network.firewall import Firewall
 from linkspan.plugins.bridge_network.graveyard import Grave, Graveyard, end
 from linkspan.plugins.bridge_network.namespaces import RESOLVER_ADDRESS, LinkPlan, Namespaces
 from linkspan.plugins.bridge_network.networks import BridgeNetworks
-from linkspan.plugins.bridge_network.nftables import NftablesError
+from linkspan.plugins.bridge_network.nftables import Nftables, NftablesCrashed, NftablesError
 from linkspan.plugins.bridge_network.pool import Pool, new_endpoint_id, port_name
 from linkspan.plugins.bridge_network.resolver import Resolver
 from linkspan.plugins.bridge_network.restoring import Restoring, published
@@ -73,8 +73,11 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         # A prefix of our own, so that other programs' groups (mostly small numbers) are not met.
         self._group = 0x4C000000 | int(hashlib.sha256(host.daemon.id.encode()).hexdigest()[:6], 16)
         self._sandbox_folder = host.run_dir / "sandboxes"
-        self._namespaces = Namespaces(host.run_dir / "netns")
-        self._firewall = Firewall(f"linkspan_{self._short_id}", self._group, host.run_dir)
+        self._nft = Nftables()
+        self._namespaces = Namespaces(host.run_dir / "netns", self._nft)
+        self._firewall = Firewall(
+            f"linkspan_{self._short_id}", self._group, host.run_dir, self._nft
+        )
         self._foreign = ForeignForwarding(self._group, f"linkspan:{self._short_id}")
         self._graveyard = Graveyard(self._namespaces)
         self._pool = Pool(config.pool_size, self._group, self._namespaces, self._graveyard)
@@ -126,6 +129,8 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         try:
             await self._firewall.open()
             await self._namespaces.links()
+        except NftablesCrashed as error:
+            raise NotUsable(error.message, help=error.help) from error
         except (NftablesError, PermissionError) as error:
             raise NotUsable(
                 f"bridge networks need the right to change the network (CAP_NET_ADMIN): {error}",
@@ -181,6 +186,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         await self._foreign.close(remove=empty)
         await self._firewall.close(remove=empty)
         await self._namespaces.close()
+        await trio.to_thread.run_sync(self._nft.close)
 
     async def _delete_all_links(self) -> None:
         try:

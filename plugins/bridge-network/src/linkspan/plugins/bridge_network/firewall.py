@@ -8,7 +8,8 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from contextlib import suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,10 +21,16 @@ from linkspan.plugins.bridge_network.conntrack import Conntrack
 from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.plugins.bridge_network.keeping import KeeperGone, Keeping
 from linkspan.plugins.bridge_network.nfnetlink import NetfilterSocket
-from linkspan.plugins.bridge_network.nftables import NftablesError
+from linkspan.plugins.bridge_network.nftables import Nftables, NftablesCrashed, NftablesError
 from linkspan.plugins.bridge_network.ports import Ports, Reservation
+from linkspan.plugins.bridge_network.publications import (
+    Balance,
+    Publication,
+    PublishedPorts,
+    Target,
+)
 from linkspan.plugins.bridge_network.rtnetlink import RtNetlink
-from linkspan.plugins.bridge_network.ruleset import BalancedPort, BridgeRules, Element
+from linkspan.plugins.bridge_network.ruleset import BalancedPort, BridgeRules
 from linkspan.plugins.bridge_network.table import Table
 from linkspan.plugins.bridge_network.watching import RuleWatch, open_watch
 from linkspan.plugins.bridge_network.worker import Worker
@@ -36,103 +43,6 @@ T = TypeVar("T")
 
 _BALANCE_OWNER = "a balanced service port"
 _OWNERSHIP = "table"
-_LOOPBACK = "127.0.0.1"
-
-
-@attrs.frozen(kw_only=True)
-class Target:
-    """Where the published ports of a container lead.
-
-    Attributes:
-        routed: Families (4, 6) whose ports are opened at the container's own address instead.
-    """
-
-    ipv4: IPv4Address | None = None
-    ipv6: IPv6Address | None = None
-    routed: frozenset[int] = frozenset()
-
-    @property
-    def addresses(self) -> tuple[Address, ...]:
-        """Those that there are."""
-        return tuple(each for each in (self.ipv4, self.ipv6) if each is not None)
-
-    def behind(self, host: Address) -> Address | None:
-        """The address that rules lead to from an address of the host; None if they cannot."""
-        return self.ipv4 if isinstance(host, IPv4Address) else self.ipv6
-
-
-@attrs.define
-class _Publication:
-    """The published ports of a container."""
-
-    target: Target
-    reservations: list[Reservation]
-    opened: tuple[PortBinding, ...] = ()
-
-    def elements(self) -> list[Element]:
-        found = [
-            ruleset.opened(container=at, protocol=binding.protocol, port=binding.container_port)
-            for at in self.target.addresses
-            if at.version in self.target.routed
-            for binding in self.opened
-        ]
-        for reservation in self.reservations:
-            binding = reservation.binding
-            found += [
-                ruleset.published(
-                    host=host,
-                    protocol=binding.protocol,
-                    host_port=binding.host_port,
-                    container=container,
-                    port=binding.container_port,
-                )
-                for host in reservation.sockets
-                if (container := self.target.behind(host)) is not None
-                and container.version not in self.target.routed
-            ]
-        return list(dict.fromkeys(found))
-
-    def relays(self) -> list[tuple[str, str, int]]:
-        """What rules cannot do: name of a held socket, and where it leads.
-
-        Another family than the container has, and on IPv6 loopback and link-local clients.
-        """
-        found = []
-        for reservation in self.reservations:
-            for host, held in reservation.sockets.items():
-                container = self.target.behind(host)
-                if container is not None and host.version == 4:
-                    continue
-                to = container or next(iter(self.target.addresses), None)
-                if held is not None and to is not None:
-                    port = reservation.binding.container_port
-                    found.append((reservation.name(host), str(to), port))
-        return found
-
-
-@attrs.define
-class _Balance:
-    reservation: Reservation
-    rules: BalancedPort
-
-    def relays(self) -> list[tuple[str, str, int]]:
-        """IPv6 clients are led to the host's own balanced port."""
-        port = self.reservation.binding.host_port
-        return [
-            (self.reservation.name(host), _LOOPBACK, port)
-            for host, held in self.reservation.sockets.items()
-            if host.version == 6 and held is not None
-        ]
-
-
-@attrs.frozen(kw_only=True)
-class PublishedPorts:
-    """Ports that a record says are published."""
-
-    container_id: str
-    owner: str
-    target: Target
-    ports: tuple[PortBinding, ...]
 
 
 class Firewall:
@@ -142,12 +52,15 @@ class Firewall:
         table: Name of the table.
         group: Link group of the daemon's bridges.
         folder: Of the keeper's socket, and of the file that remembers balanced ports.
+        nft: Changes the rules; the caller's to close, after ``close``.
     """
 
-    def __init__(self, table: str, group: int, folder: Path) -> None:
+    def __init__(self, table: str, group: int, folder: Path, nft: Nftables) -> None:
         self._name = table
         self._group = group
         self._folder = folder
+        self._nft = nft
+        self._stale = False
         self._memory = folder / "balanced.json"
         self._keep_apart: frozenset[int] = frozenset()
         self._worker = Worker("linkspan-nft")
@@ -157,8 +70,8 @@ class Firewall:
         self._conntrack: Conntrack | None = None
         self._ports = Ports()
         self._networks: dict[str, BridgeRules] = {}
-        self._published: dict[str, _Publication] = {}
-        self._balanced: dict[tuple[str, str, int], _Balance] = {}
+        self._published: dict[str, Publication] = {}
+        self._balanced: dict[tuple[str, str, int], Balance] = {}
 
     async def open(self) -> None:
         """Make sure that the table is there; one that is there stays as it is until ``restore``.
@@ -191,8 +104,8 @@ class Firewall:
         return await self._worker.run(self._restore, list(networks), list(published), living)
 
     async def repair(self) -> None:
-        """Load the table again if another program has flushed it."""
-        await self._worker.run(self._repair)
+        """Load the table again if another program has flushed it, or if it could not be loaded before."""
+        await self._worker.run(self._repair_if_possible)
 
     async def watch(self) -> RuleWatch:
         """Notice from now on what other programs do to rules.
@@ -253,9 +166,13 @@ class Firewall:
     # In the thread from here on.
 
     def _run(self, text: str) -> None:
-        """Change the table; if another program has flushed it, it is loaded again first."""
+        """Change the table; if it is not what the books say, it is loaded again first."""
         table = self._its_table()
         try:
+            table.run(text)
+        except NftablesCrashed:
+            self._stale = True  # it may be changed or not
+            self._load()
             table.run(text)
         except NftablesError:
             if table.is_there():
@@ -273,13 +190,22 @@ class Firewall:
             self._its_table().run(text)
         except NftablesError as error:
             log.warning("the firewall table is loaded again", extra={"reason": str(error)})
+            self._load_if_possible()
+
+    def _load_if_possible(self) -> bool:
+        """Load the table by the books. If nftables crashes at it, it stays as it is until ``repair`` can."""
+        try:
             self._load()
+        except NftablesCrashed:
+            self._stale = True
+        return not self._stale
 
     def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._nft.start()
         self._netfilter = NetfilterSocket()
         self._conntrack = Conntrack(self._netfilter)
-        self._table = Table(self._name, self._netfilter)
+        self._table = Table(self._name, self._netfilter, self._nft)
         was_there = self._table.is_there()
         self._keeping = Keeping(self._folder)
         kept = self._keep(lambda keeping: keeping.fetch()) or {}
@@ -294,14 +220,13 @@ class Firewall:
     def _close(self, remove: bool) -> None:
         try:
             if self._table is not None and remove:
-                self._table.drop()
+                with suppress(NftablesCrashed):  # said so in the log
+                    self._table.drop()
                 self._memory.unlink(missing_ok=True)
         finally:
             self._ports.drop_kept()
             if self._keeping is not None:
                 self._keeping.end() if remove else self._keeping.close()
-            if self._table is not None:
-                self._table.close()
             if self._netfilter is not None:
                 self._netfilter.close()
             for publication in self._published.values():
@@ -380,7 +305,8 @@ class Firewall:
             reservation = self._reserve_again(_BALANCE_OWNER, binding, notes)
             alive = tuple(backend for backend in backends if backend.address in living)
             self._keep_balance(reservation, binding, alive)
-        self._load()
+        if not self._load_if_possible():
+            notes.append("the firewall table stays as the last daemon left it: nftables crashes")
         unclaimed = self._ports.drop_kept()
         if unclaimed:
             self._keep(lambda keeping: keeping.release(unclaimed))
@@ -404,11 +330,18 @@ class Firewall:
             keep_apart=self._keep_apart,
         )
         table.run(text)
+        self._stale = False
 
     def _stop_forwarding_foreign(self, version: int) -> None:
         if version not in self._keep_apart:
             self._keep_apart |= {version}
             self._load()
+
+    def _repair_if_possible(self) -> None:
+        try:
+            self._repair()
+        except NftablesCrashed:
+            self._stale = True
 
     def _repair(self) -> None:
         table = self._its_table()
@@ -419,6 +352,8 @@ class Firewall:
             log.warning(
                 "the firewall table was gone and is loaded again", extra={"table": table.name}
             )
+        elif self._stale:
+            self._load_if_possible()
 
     def _reserve_again(self, owner: str, binding: PortBinding, notes: list[str]) -> Reservation:
         try:
@@ -457,9 +392,9 @@ class Firewall:
         target: Target,
         reservations: list[Reservation],
         ports: Iterable[PortBinding] = (),
-    ) -> _Publication:
+    ) -> Publication:
         opened = tuple(ports) or tuple(each.binding for each in reservations)
-        return _Publication(target, reservations, opened)
+        return Publication(target, reservations, opened)
 
     def _unpublish(self, container_id: str) -> None:
         publication = self._published.pop(container_id, None)
@@ -514,18 +449,18 @@ class Firewall:
 
     def _keep_balance(
         self, reservation: Reservation, binding: PortBinding, backends: tuple[Backend, ...]
-    ) -> _Balance:
+    ) -> Balance:
         rules = BalancedPort(
             host_ip=_balanced_address(binding),
             protocol=binding.protocol,
             host_port=binding.host_port,
             backends=backends,
         )
-        balance = _Balance(reservation, rules)
+        balance = Balance(reservation, rules)
         self._balanced[_key(binding)] = balance
         return balance
 
-    def _replace(self, balance: _Balance, backends: tuple[Backend, ...]) -> None:
+    def _replace(self, balance: Balance, backends: tuple[Backend, ...]) -> None:
         before = balance.rules
         after = attrs.evolve(before, backends=backends)
         self._run(after.change(self._name, before))

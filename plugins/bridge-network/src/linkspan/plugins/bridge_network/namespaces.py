@@ -16,9 +16,10 @@ from typing import TypeVar
 import attrs
 import trio
 
-from linkspan.plugins.bridge_network import nftables, rtnetlink, syscalls
+from linkspan.plugins.bridge_network import rtnetlink, syscalls
 from linkspan.plugins.bridge_network.bridges import Interface
 from linkspan.plugins.bridge_network.ipam import Address
+from linkspan.plugins.bridge_network.nftables import Nftables, NftablesCrashed
 from linkspan.plugins.bridge_network.rtnetlink import RtNetlink
 from linkspan.plugins.bridge_network.worker import ThreadSpoiled, Worker
 
@@ -105,10 +106,15 @@ class ResolverSockets:
 
 
 class Namespaces:
-    """Makes, changes and drops network namespaces; each method is one job of the thread."""
+    """Makes, changes and drops network namespaces; each method is one job of the thread.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        nft: Makes the name service's rules; started in the daemon's namespace.
+    """
+
+    def __init__(self, folder: Path, nft: Nftables) -> None:
         self._folder = folder
+        self._nft = nft
         folder.mkdir(parents=True, exist_ok=True)
         self._worker = Worker("linkspan-netns")
         self._home: int | None = None
@@ -161,7 +167,7 @@ class Namespaces:
 
     async def open_resolver(self, path: str) -> ResolverSockets:
         """Make the sockets of the name service in a living namespace."""
-        return await self._worker.run(self._inside, path, lambda: _open_resolver(anew=True))
+        return await self._worker.run(self._inside, path, lambda: self._open_resolver(anew=True))
 
     async def open_socket(
         self, path: str, kind: socket.SocketKind, family: socket.AddressFamily
@@ -265,7 +271,28 @@ class Namespaces:
                     _set_sysctl(sysctl, value)
             with RtNetlink() as inner:
                 inner.send(rtnetlink.link_up(1))  # lo, without which 127.0.0.11 is no address
-            return _open_resolver(anew=False) if resolver else None
+            return self._open_resolver(anew=False) if resolver else None
+
+    def _open_resolver(self, *, anew: bool) -> ResolverSockets:
+        """Sockets and rules; ``anew`` replaces rules that are there, at the price of some ten milliseconds."""
+        udp, tcp = _socket(socket.SOCK_DGRAM), _socket(socket.SOCK_STREAM)
+        try:
+            udp.bind((RESOLVER_ADDRESS, 0))
+            tcp.bind((RESOLVER_ADDRESS, 0))
+            tcp.listen(64)
+            rules = _RESOLVER_RULES.format(
+                address=RESOLVER_ADDRESS, udp=udp.getsockname()[1], tcp=tcp.getsockname()[1]
+            )
+            with syscalls.opened(syscalls.THREAD_NAMESPACE) as here:
+                try:
+                    self._nft.run(_NO_RESOLVER_RULES + rules if anew else rules, namespace=here)
+                except NftablesCrashed:  # at somebody else's rules, it may be: here are none
+                    self._nft.run(_NO_RESOLVER_RULES + rules, namespace=here)
+        except BaseException:
+            udp.close()
+            tcp.close()
+            raise
+        return ResolverSockets(udp, tcp)
 
     def _furnish(self, path: str, links: tuple[LinkPlan, ...], routes: Routes) -> None:
         if not links:
@@ -373,25 +400,3 @@ def _socket(
     made = socket.socket(family, kind)
     made.setblocking(False)
     return made
-
-
-def _open_resolver(*, anew: bool) -> ResolverSockets:
-    """Sockets and rules; ``anew`` replaces rules that are there, at the price of some ten milliseconds."""
-    udp, tcp = _socket(socket.SOCK_DGRAM), _socket(socket.SOCK_STREAM)
-    try:
-        udp.bind((RESOLVER_ADDRESS, 0))
-        tcp.bind((RESOLVER_ADDRESS, 0))
-        tcp.listen(64)
-        firewall = nftables.open_nftables()
-        try:
-            rules = _RESOLVER_RULES.format(
-                address=RESOLVER_ADDRESS, udp=udp.getsockname()[1], tcp=tcp.getsockname()[1]
-            )
-            firewall.run(_NO_RESOLVER_RULES + rules if anew else rules)
-        finally:
-            firewall.close()
-    except BaseException:
-        udp.close()
-        tcp.close()
-        raise
-    return ResolverSockets(udp, tcp)

@@ -1,194 +1,251 @@
-"""Firewall transactions: libnftables in process, ``nft -f -`` where the library is missing.
+"""Firewall transactions: by libnftables in a child process, by ``nft -f -`` where the library is missing.
 
-A text is one transaction: all of it or nothing. In process it takes a tenth of a millisecond, as a
-program two to twelve. A context belongs to one thread, and to the network namespace in which it was
-made.
+A text is one transaction: all of it or nothing. The child (see ``nft_child``) stays up, so one takes two tenths of
+a millisecond; as a program it takes two to twelve. When it crashes, the daemon and its containers go on, whoever
+asked is told why, and the next transaction has a new child.
 """
 
-import ctypes
+import contextlib
+import logging
 import os
 import shutil
 import signal
 import socket
 import subprocess
-from contextlib import suppress
-from pathlib import Path
-from typing import Protocol
+import sys
+import threading
 
+from linkspan.plugins.bridge_network import nft_child as program, syscalls
 from linkspan.sdk.errors import Internal, NotUsable
 
-_LIBRARIES = ("libnftables.so.1",)
-_READING_S = 30.0
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 60.0
+_HEAD = 5
 
 
 class NftablesError(Internal):
-    """nftables refused a transaction."""
+    """nftables refused a transaction: nothing was changed."""
 
 
-class Nftables(Protocol):
-    """Runs transactions."""
+class NftablesCrashed(NftablesError):
+    """nftables ended in the middle of a transaction, which may be done or not."""
 
-    def run(self, text: str) -> str:
+
+def _crashed(how: str) -> NftablesCrashed:
+    return NftablesCrashed(
+        f"nftables has crashed ({how}); rules that a newer nft has written do that to this machine's",
+        code="nftables_crashed",
+        help="look for them with that newer nft (in a container with the machine's network, say) and remove them,"
+        " or bring a newer libnftables1 and nftables. Running containers are not affected.",
+    )
+
+
+class Nftables:
+    """Runs transactions in the network namespace of the thread that starts it first, or in another.
+
+    Threads may use it at once; one waits for the other. Nothing is started before it is used.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._child: socket.socket | None = None
+        self._pid = 0
+        self._home: int | None = None
+        self._greeted = False
+        self._missing = False
+        self._owner: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start the child, and do not wait until it is up: others are working meanwhile."""
+        with self._lock:
+            self._start()
+
+    def run(self, text: str, *, namespace: int | None = None) -> str:
         """Run commands (nft(8)) as one transaction; return what they print.
+
+        Args:
+            namespace: Descriptor of the network namespace, if it is another one; the calling thread is in it.
 
         Raises:
             NftablesError: Nothing was changed.
+            NftablesCrashed: It may be changed or not.
+            NotUsable: There is neither the library nor the program.
         """
+        with self._lock:
+            self._greet()
+            if self._missing:
+                return _run_program(text)
+            order = b"r" if namespace is None else b"n"
+            return self._order(order, text.encode(), namespace)
 
     @property
-    def descriptor(self) -> int | None:
-        """Its netlink socket, by which a table can be owned; None if it has none that lasts."""
+    def owner(self) -> socket.socket | None:
+        """The netlink socket by which the child changes rules, and so can own a table; ours to keep.
+
+        None if there is none that lasts.
+        """
+        with self._lock:
+            self._greet()
+            return self._owner
+
+    def own_by(self, kept: socket.socket) -> None:
+        """Change rules by another socket from now on; it stays the caller's.
+
+        Raises:
+            NftablesCrashed: The child cannot be told.
+        """
+        with self._lock:
+            self._greet()
+            if self._owner is None:
+                return
+            self._owner.close()
+            self._owner = socket.socket(fileno=os.dup(kept.fileno()))
+            self._hand_over(self._owner)
 
     def close(self) -> None:
-        """Let go of the namespace."""
+        """End the child, if there is one."""
+        with self._lock:
+            self._end()
+            if self._owner is not None:
+                self._owner.close()
+                self._owner = None
+            if self._home is not None:
+                os.close(self._home)
+                self._home = None
 
+    # With the lock from here on.
 
-def _load() -> ctypes.CDLL | None:
-    for name in _LIBRARIES:
+    def _start(self) -> None:
+        if self._child is not None or self._missing:
+            return
+        if self._home is None:
+            self._home = syscalls.open_thread_namespace()
+        ours, theirs = socket.socketpair()
+        ours.settimeout(_PATIENCE_S)
+        with theirs:
+            files: list[tuple[object, ...]] = [
+                # The next child may be started by a thread that is elsewhere just then.
+                (os.POSIX_SPAWN_DUP2, self._home, program.HOME),
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), program.DAEMON),
+            ]
+            files += [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in (1, 2)]
+            arguments = [sys.executable, "-I", "-S", program.__file__]
+            self._pid = os.posix_spawn(
+                sys.executable, arguments, {}, file_actions=files, setsid=True
+            )
+        self._child, self._greeted = ours, False
+
+    def _greet(self) -> None:
+        """Wait until the child is up, and give it the socket that its predecessor had."""
+        self._start()
+        if self._greeted or self._child is None:
+            return
         try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        library.nft_ctx_new.restype = ctypes.c_void_p
-        library.nft_ctx_new.argtypes = [ctypes.c_uint32]
-        library.nft_ctx_free.argtypes = [ctypes.c_void_p]
-        for getter in ("nft_ctx_get_error_buffer", "nft_ctx_get_output_buffer"):
-            getattr(library, getter).restype = ctypes.c_char_p
-            getattr(library, getter).argtypes = [ctypes.c_void_p]
-        for switch in ("nft_ctx_buffer_error", "nft_ctx_buffer_output"):
-            getattr(library, switch).argtypes = [ctypes.c_void_p]
-        library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-        return library
-    return None
+            said, got, _, _ = socket.recv_fds(self._child, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        except OSError as error:
+            raise self._fallen(error) from error
+        self._greeted = True
+        if said == b"-":
+            log.info("libnftables.so.1 is not here: the program nft is used")
+            self._missing = True
+            self._end()
+        elif said != b"L":
+            raise self._fallen(None)
+        for descriptor in got:
+            fresh = socket.socket(fileno=descriptor)
+            if self._owner is None:
+                self._owner = fresh
+            else:
+                fresh.close()
+                self._hand_over(self._owner)
 
+    def _hand_over(self, owner: socket.socket) -> None:
+        # An answer that a crashed child has not taken would be read as the next one's.
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                owner.recv(1 << 16, socket.MSG_DONTWAIT)
+        self._order(b"o", b"", owner.fileno())
 
-_library = _load()
-# The library waits with select(2): a socket numbered 1024 or more ends the whole process.
-_LIBRARY_DESCRIPTORS = 1000
-_NETFILTER = (socket.AF_NETLINK, 12)
-
-
-def _netfilter_sockets() -> list[int]:
-    """Descriptors of this process that are netfilter sockets."""
-    found = []
-    for path in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):  # it was closed meanwhile
-            if str(path.readlink()).startswith("socket:"):
-                with socket.socket(fileno=os.dup(int(path.name))) as duplicate:
-                    if (duplicate.family, duplicate.proto) == _NETFILTER:
-                        found.append(int(path.name))
-    return found
-
-
-class LibNftables:
-    """Through the library."""
-
-    def __init__(self, library: ctypes.CDLL, *, owning: bool) -> None:
-        self._library = library
-        self._descriptor: int | None = None
-        before = _netfilter_sockets() if owning else []
-        self._context = library.nft_ctx_new(0)
-        after = _netfilter_sockets() if owning else []
-        mine = set(after) - set(before)
-        if len(mine) == 1:
-            self._descriptor = mine.pop()
-        library.nft_ctx_buffer_output(self._context)
-        library.nft_ctx_buffer_error(self._context)
-
-    def run(self, text: str) -> str:
-        """See ``Nftables``."""
-        assert self._context is not None, "used after close"  # NULL would end the process
-        failed = self._library.nft_run_cmd_from_buffer(self._context, text.encode())
-        # Reading a buffer empties it for the next run.
-        said = self._library.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
-        printed: str = self._library.nft_ctx_get_output_buffer(self._context).decode()
-        if failed:
+    def _order(self, order: bytes, text: bytes, descriptor: int | None) -> str:
+        assert self._child is not None
+        head = order + len(text).to_bytes(4, "little")
+        try:
+            if descriptor is None:
+                self._child.sendall(head + text)
+            else:
+                # The stream may take less than all at once; the descriptor goes with the first byte.
+                socket.send_fds(self._child, [head[:1]], [descriptor])
+                self._child.sendall(head[1:] + text)
+            answer = self._receive(_HEAD)
+            said = self._receive(int.from_bytes(answer[1:], "little")).decode(errors="replace")
+        except OSError as error:
+            raise self._fallen(error) from error
+        if answer[:1] != b"+":
             raise NftablesError(_first_line(said))
-        return printed
+        return said
 
-    @property
-    def descriptor(self) -> int | None:
-        """See ``Nftables``. None if another socket was opened in the same moment."""
-        return self._descriptor
+    def _receive(self, size: int) -> bytes:
+        assert self._child is not None
+        parts = bytearray()
+        while len(parts) < size:
+            part = self._child.recv(size - len(parts))
+            if not part:
+                raise ConnectionResetError
+            parts += part
+        return bytes(parts)
 
-    def close(self) -> None:
-        """See ``Nftables``."""
-        if self._context:
-            self._library.nft_ctx_free(self._context)
-            self._context = None
+    def _fallen(self, error: OSError | None) -> NftablesCrashed:
+        """Bury the child, and say what became of it."""
+        silent = isinstance(error, TimeoutError)
+        status = self._end(kill=silent)
+        how = f"no answer within {_PATIENCE_S:.0f} s" if silent else _how_it_ended(status)
+        crashed = _crashed(how)
+        log.error("%s", crashed.message)
+        return crashed
+
+    def _end(self, *, kill: bool = False) -> int:
+        """Let the child go, which ends with its socket; return how it ended."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+        if not self._pid:
+            return 0
+        if kill:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        pid, self._pid = self._pid, 0
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            return 0
 
 
-class NftCommand:
-    """Through the program, in the namespace of the calling thread."""
-
-    def __init__(self, program: str) -> None:
-        self._program = program
-
-    def run(self, text: str) -> str:
-        """See ``Nftables``."""
-        done = subprocess.run(
-            [self._program, "-f", "-"], input=text, capture_output=True, text=True, check=False
+def _run_program(text: str) -> str:
+    """By the program, in the namespace of the calling thread."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    found = shutil.which("nft", path=path)
+    if found is None:
+        raise NotUsable(
+            "nftables cannot be used: neither the library libnftables.so.1 nor the program nft is here",
+            help="apt-get install nftables",
         )
-        if done.returncode != 0:
-            raise NftablesError(_first_line(done.stderr))
-        return done.stdout
+    done = subprocess.run(
+        [found, "-f", "-"], input=text, capture_output=True, text=True, check=False
+    )
+    if done.returncode < 0:
+        raise _crashed(_how_it_ended(done.returncode))
+    if done.returncode != 0:
+        raise NftablesError(_first_line(done.stderr))
+    return done.stdout
 
-    @property
-    def descriptor(self) -> int | None:
-        """See ``Nftables``: each transaction has a socket of its own."""
-        return None
 
-    def close(self) -> None:
-        """Nothing is held."""
+def _how_it_ended(status: int) -> str:
+    if status < 0:
+        return signal.strsignal(-status) or f"signal {-status}"
+    return f"exit status {status}"
 
 
 def _first_line(said: str) -> str:
     lines = [line for line in said.splitlines() if line.strip()]
     return f"nftables refused the rules: {lines[0] if lines else 'no reason given'}"
-
-
-def _next_descriptor() -> int:
-    """The number that the next opened file gets, if nobody else is faster."""
-    probe = os.open("/", os.O_PATH | os.O_CLOEXEC)
-    os.close(probe)
-    return probe
-
-
-def open_nftables(*, owning: bool = False) -> Nftables:
-    """Open nftables in the namespace of the calling thread.
-
-    Args:
-        owning: Its ``descriptor`` is needed, and it will be used for long: what is there must be readable.
-
-    Raises:
-        NotUsable: There is neither the library nor the program, or they end at the rules that are there.
-    """
-    program = shutil.which("nft", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
-    if owning and program is not None:
-        _check_that_it_reads(program)
-    if _library is not None and _next_descriptor() < _LIBRARY_DESCRIPTORS:
-        return LibNftables(_library, owning=owning)
-    if program is None:
-        raise NotUsable(
-            "nftables cannot be used: libnftables.so.1 is missing, or too many files are open for"
-            " it, and the program nft is not here",
-            help="apt-get install nftables",
-        )
-    return NftCommand(program)
-
-
-def _check_that_it_reads(program: str) -> None:
-    """Let a process of its own read what is there.
-
-    libnftables 1.0.6 reads past its memory where a newer nft (in a container with the machine's network, say) has
-    made a map of verdicts or a set of intervals. In this process that would end the daemon, again at each start.
-    """
-    done = subprocess.run(
-        [program, "list", "tables"], capture_output=True, text=True, check=False, timeout=_READING_S
-    )
-    if done.returncode < 0:
-        raise NotUsable(
-            "nftables cannot be used: this machine's nft ends at the rules that are there, which a newer nft"
-            f" has written (`nft list tables`: {signal.strsignal(-done.returncode)})",
-            help="remove them with the nft that made them, or bring a newer libnftables1 and nftables",
-        )

@@ -14,6 +14,7 @@ import trio
 
 from linkspan.plugins.bridge_network import syscalls
 from linkspan.plugins.bridge_network.namespaces import Namespaces
+from linkspan.plugins.bridge_network.nftables import Nftables
 from linkspan.plugins.bridge_network.pool import new_endpoint_id
 from linkspan.plugins.bridge_network.sandbox_files import (
     SandboxFiles,
@@ -186,7 +187,7 @@ class NoneNetwork(PlainNetwork):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
-        self._namespaces = Namespaces(host.run_dir / "netns")
+        self._namespaces = Namespaces(host.run_dir / "netns", Nftables())
 
     @classmethod
     @asynccontextmanager

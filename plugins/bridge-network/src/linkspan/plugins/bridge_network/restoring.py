@@ -8,11 +8,11 @@ from pathlib import Path
 import trio
 
 from linkspan.plugins.bridge_network import rtnetlink, syscalls
-from linkspan.plugins.bridge_network.firewall import PublishedPorts
 from linkspan.plugins.bridge_network.graveyard import Graveyard, Lease
 from linkspan.plugins.bridge_network.namespaces import Namespaces
 from linkspan.plugins.bridge_network.networks import BridgeNetworks
 from linkspan.plugins.bridge_network.pool import port_name
+from linkspan.plugins.bridge_network.publications import PublishedPorts
 from linkspan.plugins.bridge_network.sandbox import Join, LivingSandbox, Memory, recall
 from linkspan.plugins.bridge_network.sandbox_files import SandboxFiles
 from linkspan.sdk.drivers.network import Sandbox

@@ -13,10 +13,10 @@ import attrs
 import trio
 
 from linkspan.plugins.bridge_network.bridges import CarriedNetwork
-from linkspan.plugins.bridge_network.firewall import Target
 from linkspan.plugins.bridge_network.graveyard import Lease
 from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.plugins.bridge_network.namespaces import DefaultRoute, ResolverSockets, Routes
+from linkspan.plugins.bridge_network.publications import Target
 from linkspan.plugins.bridge_network.sandbox_files import SandboxFiles, own_names
 from linkspan.sdk.drivers.network import AttachRequest, Sandbox
 from linkspan.sdk.model.network import Endpoint, PortBinding

@@ -12,7 +12,7 @@ import os
 import socket
 
 from linkspan.plugins.bridge_network.nfnetlink import OWNER, PERSIST, NetfilterSocket
-from linkspan.plugins.bridge_network.nftables import Nftables, open_nftables
+from linkspan.plugins.bridge_network.nftables import Nftables
 from linkspan.plugins.bridge_network.ruleset import Contents
 from linkspan.sdk.errors import NotUsable
 
@@ -22,19 +22,18 @@ log = logging.getLogger(__name__)
 class Table:
     """See the module. All methods are called in one thread.
 
+    Args:
+        nft: Changes the table. An owned one goes with the last duplicate of its socket.
+
     Attributes:
         owned: Nobody else can change it.
     """
 
-    def __init__(self, name: str, netfilter: NetfilterSocket) -> None:
+    def __init__(self, name: str, netfilter: NetfilterSocket, nft: Nftables) -> None:
         self.name = name
         self.owned = False
         self._netfilter = netfilter
-        self._nft: Nftables = open_nftables(owning=True)
-
-    def close(self) -> None:
-        """Let go of it. An owned one goes with the last duplicate of its socket."""
-        self._nft.close()
+        self._nft = nft
 
     def claim(self, kept: socket.socket | None) -> None:
         """Make the table, or go on with the one that is there.
@@ -46,18 +45,17 @@ class Table:
             NftablesError: The kernel refuses the table.
             NotUsable: Another living program owns it.
         """
-        descriptor = self._nft.descriptor
         if kept is not None:
-            if descriptor is not None:
-                os.dup2(kept.fileno(), descriptor, inheritable=False)
-            kept.close()
-        self.owned = descriptor is not None and self._own(descriptor)
+            with kept:
+                self._nft.own_by(kept)
+        owner = self._nft.owner
+        self.owned = owner is not None and self._own(owner)
         if not self.owned:
             log.info("other programs can flush the firewall table", extra={"table": self.name})
             self._nft.run(f"add table inet {self.name}\n")
 
-    def _own(self, descriptor: int) -> bool:
-        with socket.socket(fileno=os.dup(descriptor)) as borrowed:
+    def _own(self, owning: socket.socket) -> bool:
+        with socket.socket(fileno=os.dup(owning.fileno())) as borrowed:
             owner = NetfilterSocket(borrowed)
             for flags in (OWNER | PERSIST, OWNER):
                 number = owner.own_table(self.name, flags)
@@ -85,10 +83,10 @@ class Table:
 
     def ownership(self) -> socket.socket | None:
         """A duplicate of the socket that owns the table, for the keeper."""
-        descriptor = self._nft.descriptor
-        if not self.owned or descriptor is None:
+        owner = self._nft.owner
+        if not self.owned or owner is None:
             return None
-        return socket.socket(fileno=os.dup(descriptor))
+        return socket.socket(fileno=os.dup(owner.fileno()))
 
     def contents(self) -> Contents:
         """What is in it."""
