@@ -467,7 +467,7 @@ def test_a_gitlab_file_keeps_its_jobs_and_its_stages_become_needs(folder):
     assert workflow.env["TAGGED"].parts[0] == "r.example.test/shop:"
     assert jobs["deploy"].lock == "production"
     assert [loss.what for loss in result.losses] == [
-        "include",
+        "include: template",
         "$CI_JOB_TOKEN",
         "reports.dotenv",
         "tags",
