@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from linkspan.core.plugins.manifest import ManifestError, find_manifest_file, parse_manifest
+from linkspan.core.plugins.manifest import ManifestError, ManifestFinder, parse_manifest
 
 WHOLE = """\
 name = "acme-steps"
@@ -101,10 +101,10 @@ def test_the_file_is_found_without_importing_the_package_or_its_parents(
     (package / "__init__.py").write_text("raise SystemExit('imported')")
     (package / "linkspan-plugin.toml").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert find_manifest_file("acmeroot.inner") == package / "linkspan-plugin.toml"
+    assert ManifestFinder().find("acmeroot.inner") == package / "linkspan-plugin.toml"
     assert "acmeroot" not in sys.modules
-    assert find_manifest_file("acmeroot.absent") is None
-    assert find_manifest_file("acme_absent.inner") is None
+    assert ManifestFinder().find("acmeroot.absent") is None
+    assert ManifestFinder().find("acme_absent.inner") is None
 
 
 def test_a_verb_may_need_no_files_of_the_workspace() -> None:

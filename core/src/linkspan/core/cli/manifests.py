@@ -80,16 +80,17 @@ def _read(file: Path, folders: dict[str, int]) -> Rows | None:
 def _scan() -> tuple[Rows, dict[str, int]]:
     from importlib import metadata
 
-    from linkspan.core.plugins.manifest import ManifestError, find_manifest_file, read_manifest
+    from linkspan.core.plugins.manifest import ManifestError, ManifestFinder, read_manifest
 
     rows: Rows = []
     manifests: dict[str, int] = {}
+    finder = ManifestFinder()
     for point in metadata.entry_points(group="linkspan.manifest"):
-        file = find_manifest_file(point.value)
+        file = finder.find(point.value)
         if file is not None:
             manifests[str(file)] = file.stat().st_mtime_ns
         try:
-            manifest = read_manifest(point.value)
+            manifest = read_manifest(point.value, finder=finder)
         except ManifestError:
             continue  # `linkspan plugin ls` shows it with its reason
         rows.extend((manifest.name, Row(c.words, c.run, c.summary)) for c in manifest.commands)

@@ -58,13 +58,19 @@ def split_version(path: str) -> tuple[tuple[int, int], str]:
     return version, match[2]
 
 
-@attrs.frozen
+@attrs.define
 class _Route:
     method: str
     pattern: str
-    regex: re.Pattern[str]
     handler: Handler
     weight: tuple[int, int]
+    _regex: re.Pattern[str] | None = attrs.field(default=None, init=False)
+
+    def match(self, path: str) -> re.Match[str] | None:
+        """The pattern is compiled at the first look: there are many, and a daemon is asked a few."""
+        if self._regex is None:
+            self._regex = _compile(self.pattern)
+        return self._regex.fullmatch(path)
 
 
 @attrs.frozen
@@ -76,16 +82,20 @@ class Match:
     pattern: str
 
 
-def _compile(pattern: str) -> tuple[re.Pattern[str], tuple[int, int]]:
-    out, at, greedy = [], 0, 0
+def _weight(pattern: str) -> tuple[int, int]:
+    """Of two routes that match, the lighter one wins."""
+    literal = sum(1 for segment in pattern.split("/") if segment and "{" not in segment)
+    return -literal, pattern.count(":path}")
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    out, at = [], 0
     for found in _PARAMETER.finditer(pattern):
         out.append(re.escape(pattern[at : found.start()]))
         out.append(f"(?P<{found[1]}>.+)" if found[2] else f"(?P<{found[1]}>[^/]+)")
-        greedy += bool(found[2])
         at = found.end()
     out.append(re.escape(pattern[at:]))
-    literal = sum(1 for segment in pattern.split("/") if segment and "{" not in segment)
-    return re.compile("".join(out), re.DOTALL), (-literal, greedy)
+    return re.compile("".join(out), re.DOTALL)
 
 
 class RouteTable:
@@ -104,8 +114,7 @@ class RouteTable:
         """
         if not pattern.startswith("/"):
             raise ValueError(f"a route's pattern begins with '/': {pattern}")
-        regex, weight = _compile(pattern)
-        route = _Route(method.upper(), pattern, regex, handler, weight)
+        route = _Route(method.upper(), pattern, handler, _weight(pattern))
         if "{" not in pattern:
             methods = self._literal.setdefault(pattern, {})
             if route.method in methods:
@@ -113,7 +122,7 @@ class RouteTable:
             methods[route.method] = route
             return
         group = self._patterns.setdefault(pattern.split("/")[1], [])
-        if any(r.method == route.method and r.regex.pattern == regex.pattern for r in group):
+        if any(r.method == route.method and r.pattern == pattern for r in group):
             raise ValueError(f"route {route.method} {pattern} is registered twice")
         group.append(route)
         group.sort(key=lambda r: r.weight)
@@ -140,7 +149,7 @@ class RouteTable:
         allowed = set(methods or ())
         fallback: Match | None = None
         for route in self._patterns.get(path.split("/", 2)[1] if path else "", ()):
-            found = route.regex.fullmatch(path)
+            found = route.match(path)
             if found is None:
                 continue
             if route.method == method:

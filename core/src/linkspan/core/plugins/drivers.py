@@ -1,5 +1,6 @@
 """Loads driver classes by entry point, with stevedore."""
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -49,7 +50,14 @@ class DriverEntry:
 
 def distribution_of(point: metadata.EntryPoint) -> str:
     """Name and version of the distribution that declares an entry point."""
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else ""
+    return _full_name(point.dist) if point.dist is not None else ""
+
+
+@functools.lru_cache
+def _full_name(distribution: metadata.Distribution) -> str:
+    """Kept: each look reads and parses a file, and the entry points of a package share their distribution."""
+    known = distribution.metadata
+    return f"{known['Name']} {known['Version']}"
 
 
 def find_drivers(points: Iterable[metadata.EntryPoint]) -> Mapping[tuple[str, str], DriverEntry]:

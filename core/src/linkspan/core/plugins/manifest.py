@@ -143,7 +143,6 @@ def parse_manifest(
     text = text.replace("\r\n", "\n")
     try:
         document = tomllib.loads(text)
-        places = scan(text)
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
         at = _AT.search(str(exc))
         span = Span(line=int(at[1]), column=int(at[2])) if at else None
@@ -152,6 +151,7 @@ def parse_manifest(
     try:
         raw = structure(document, _Manifest)
     except FaultsError as exc:
+        places = scan(text)
         raise ManifestError(
             [_fault_diagnostic(fault, places, file, text) for fault in exc.faults]
         ) from exc
@@ -216,24 +216,34 @@ def _diagnostic(
     )
 
 
-def find_manifest_file(package: str) -> Path | None:
-    """The manifest of a package, found without importing the package or its parents.
+class ManifestFinder:
+    """Finds manifests without importing their packages or those packages' parents.
 
-    ``importlib.util.find_spec("a.b")`` imports ``a``; asking the finders level by level does not.
+    ``importlib.util.find_spec("a.b")`` imports ``a``; asking the finders level by level does not. Plugins
+    share parents, so a finder remembers where those are; for a later look, make a new one.
     """
-    search: list[str] | None = None
-    spec: ModuleSpec | None = None
-    parts = package.split(".")
-    for depth in range(1, len(parts) + 1):
-        spec = _find_spec(".".join(parts[:depth]), search)
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        search = list(spec.submodule_search_locations)
-    for folder in search or ():
-        file = Path(folder) / FILE_NAME
-        if file.is_file():
-            return file
-    return None
+
+    def __init__(self) -> None:
+        self._folders: dict[str, list[str] | None] = {}
+
+    def find(self, package: str) -> Path | None:
+        """The manifest of a package; None if it, or the package, is not there."""
+        for folder in self._folders_of(package) or ():
+            file = Path(folder) / FILE_NAME
+            if file.is_file():
+                return file
+        return None
+
+    def _folders_of(self, package: str) -> list[str] | None:
+        """Where the modules of a package lie; None if there is no such package."""
+        if package in self._folders:
+            return self._folders[package]
+        parent = package.rpartition(".")[0]
+        search = self._folders_of(parent) if parent else None
+        spec = _find_spec(package, search) if search is not None or not parent else None
+        locations = spec.submodule_search_locations if spec else None
+        found = self._folders[package] = None if locations is None else list(locations)
+        return found
 
 
 def _find_spec(name: str, search: list[str] | None) -> ModuleSpec | None:
@@ -245,13 +255,18 @@ def _find_spec(name: str, search: list[str] | None) -> ModuleSpec | None:
     return None
 
 
-def read_manifest(package: str, distribution: str = "") -> PluginManifest:
+def read_manifest(
+    package: str, distribution: str = "", *, finder: ManifestFinder | None = None
+) -> PluginManifest:
     """Find and read the manifest of a package.
+
+    Args:
+        finder: Of whoever reads several.
 
     Raises:
         ManifestError: It is missing, unreadable or wrong.
     """
-    file = find_manifest_file(package)
+    file = (finder or ManifestFinder()).find(package)
     if file is None:
         headline = f"package '{package}' holds no {FILE_NAME}"
         raise ManifestError([_diagnostic("LS3001", headline, "", None, "")])

@@ -18,7 +18,7 @@ from linkspan.core.plugins.drivers import (
 from linkspan.core.plugins.guard import CallStats, guarded, guarded_open
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.plugins.listing import PluginProblem, PluginRow, rows_of
-from linkspan.core.plugins.manifest import ManifestError, read_manifest
+from linkspan.core.plugins.manifest import ManifestError, ManifestFinder, read_manifest
 from linkspan.sdk.drivers.base import Driver
 from linkspan.sdk.errors import LinkspanError, NotUsable
 from linkspan.sdk.host import Host
@@ -72,16 +72,17 @@ class PluginRegistry:
         self._points = [p for p in points if p.group.partition(".")[0] == "linkspan"]
         self.manifests, self.problems = {}, []
         self.drivers = find_drivers(self._points)
+        finder = ManifestFinder()
         for point in self._points:
             if point.group == MANIFEST_GROUP:
-                self._read_manifest(point)
+                self._read_manifest(point, finder)
         self._compare()
         return self
 
-    def _read_manifest(self, point: metadata.EntryPoint) -> None:
+    def _read_manifest(self, point: metadata.EntryPoint, finder: ManifestFinder) -> None:
         distribution = distribution_of(point)
         try:
-            manifest = read_manifest(point.value, distribution)
+            manifest = read_manifest(point.value, distribution, finder=finder)
         except ManifestError as exc:
             first = exc.diagnostics[0]
             reason = f"{first.place}: {first.headline}" if first.place else first.headline

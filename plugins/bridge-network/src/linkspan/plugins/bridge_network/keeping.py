@@ -44,6 +44,7 @@ class Keeping:
         self._folder = folder
         self._pid = 0
         self._unanswered = 0
+        self._new = False
         self._socket = self._connect() or self._start()
 
     def _connect(self) -> socket.socket | None:
@@ -81,6 +82,7 @@ class Keeping:
         connected = self._connect()
         if connected is None:
             raise KeeperGone("the keeper has ended at once")
+        self._new = True
         return connected
 
     def close(self) -> None:
@@ -111,6 +113,7 @@ class Keeping:
 
     def hold(self, sockets: Mapping[str, socket.socket]) -> None:
         """Have sockets held by their names; a name's former socket is let go. Waits for nothing."""
+        self._new = False
         names = list(sockets)
         for start in range(0, len(names), MOST_DESCRIPTORS):
             part = names[start : start + MOST_DESCRIPTORS]
@@ -137,6 +140,8 @@ class Keeping:
 
     def fetch(self) -> dict[str, socket.socket]:
         """All sockets that are held, as duplicates."""
+        if self._new:  # it holds nothing: no need to wait until it has started
+            return {}
         return self._order({"do": "fetch"})
 
     def _order(self, order: dict[str, object]) -> dict[str, socket.socket]:

@@ -13,11 +13,13 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from linkspan.plugins.dockerfile_builder.mount_option import RunMount
+if TYPE_CHECKING:
+    from linkspan.plugins.dockerfile_builder.mount_option import RunMount
 
 Seed = Callable[[Path], Awaitable[None]]
 """Fills a new, empty folder."""
@@ -53,7 +55,7 @@ class CacheMounts:
 
     @contextlib.asynccontextmanager
     async def hold(
-        self, mount: RunMount, name: str, *, seed: Seed | None, fresh: bool
+        self, mount: "RunMount", name: str, *, seed: Seed | None, fresh: bool
     ) -> AsyncIterator[Path]:
         """A folder for one step, by the mount's sharing.
 
@@ -83,7 +85,7 @@ class CacheMounts:
                     await trio.to_thread.run_sync(_mark_used, place)
 
     async def _make(
-        self, place: Path, mount: RunMount, name: str, seed: Seed | None, *, fresh: bool
+        self, place: Path, mount: "RunMount", name: str, seed: Seed | None, *, fresh: bool
     ) -> None:
         if fresh and self._users[place] == 1:
             await trio.to_thread.run_sync(self._remove, place)
@@ -149,7 +151,7 @@ def _children(folder: Path) -> list[Path]:
         return []
 
 
-def _begin(folder: Path, mount: RunMount) -> None:
+def _begin(folder: Path, mount: "RunMount") -> None:
     folder.mkdir(mode=0o700, parents=True)
     os.chown(folder, mount.uid, mount.gid)
     folder.chmod(0o755 if mount.mode is None else mount.mode)

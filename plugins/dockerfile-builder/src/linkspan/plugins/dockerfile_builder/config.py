@@ -1,6 +1,11 @@
 """Settings: ``[builder.dockerfile]``."""
 
+from typing import Final
+
 import attrs
+
+GIT_FOLDER: Final = "git-checkouts"
+"""Below the builder's state; emptied when the daemon starts."""
 
 
 @attrs.frozen(kw_only=True)

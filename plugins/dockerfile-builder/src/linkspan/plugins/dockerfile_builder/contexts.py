@@ -7,11 +7,10 @@ from pathlib import Path
 import trio
 
 from linkspan.plugins.dockerfile_builder.archive import open_stream
-from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
+from linkspan.plugins.dockerfile_builder.config import GIT_FOLDER, DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.plugins.dockerfile_builder.git_source import (
     AUTH_SECRET,
-    GIT_FOLDER,
     checkout,
     parse_git,
 )

@@ -1,34 +1,19 @@
 """Driver ``dockerfile`` of role ``builder``."""
 
 import contextlib
+import functools
 import shutil
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
 from linkspan.plugins.dockerfile_builder.cache import StepCache
-from linkspan.plugins.dockerfile_builder.cache_exchange import (
-    cache_document,
-    export_cache,
-    import_cache,
-    login_for,
-)
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
-from linkspan.plugins.dockerfile_builder.changes import change_config
-from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
-from linkspan.plugins.dockerfile_builder.contexts import Contexts
-from linkspan.plugins.dockerfile_builder.fault import DockerfileError
-from linkspan.plugins.dockerfile_builder.git_source import GIT_FOLDER
-from linkspan.plugins.dockerfile_builder.image_config import CACHE_KEY, ImageState
+from linkspan.plugins.dockerfile_builder.config import GIT_FOLDER, DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
-from linkspan.plugins.dockerfile_builder.lint import CheckSettings, Finding, diagnostic, lint
 from linkspan.plugins.dockerfile_builder.pruning import Pruner, disk_free
-from linkspan.plugins.dockerfile_builder.solver import SCRATCH, Build, global_scope
-from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
-from linkspan.plugins.dockerfile_builder.stream import BuildStream
-from linkspan.sdk.diagnostics import Diagnostic, render
-from linkspan.sdk.dockerignore import IgnorePatterns
+from linkspan.sdk.diagnostics import Diagnostic
 from linkspan.sdk.drivers.builder import (
     Builder,
     BuilderCap,
@@ -38,14 +23,11 @@ from linkspan.sdk.drivers.builder import (
     PruneRequest,
     PruneResult,
 )
-from linkspan.sdk.errors import LinkspanError, Unsupported
-from linkspan.sdk.host import Host, NewImage
-from linkspan.sdk.progress import Progress, ProgressSink
-from linkspan.sdk.reference import parse_reference
+from linkspan.sdk.host import Host
+from linkspan.sdk.progress import ProgressSink
 
-_BATCH_BYTES = 1 << 18
-_IGNORE_FILE = ".dockerignore"
-_FRONTENDS = ("docker/dockerfile", "docker.io/docker/dockerfile")
+if TYPE_CHECKING:
+    from linkspan.plugins.dockerfile_builder.building import Builds
 
 
 class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
@@ -58,7 +40,6 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         self._host = host
         self._cache_mounts = CacheMounts(host.state_dir / "cache-mounts")
         self._layers = layers
-        self._contexts = Contexts(config, host)
         self._pruner = Pruner(layers, self._cache_mounts, self._image_layers)
 
     @classmethod
@@ -69,6 +50,13 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         await in_thread(cache.load)
         limiter = trio.CapacityLimiter(config.max_parallel_steps)
         yield cls(config, host, LayerMaker(host, cache, limiter))
+
+    @functools.cached_property
+    def _builds(self) -> "Builds":
+        # Most of this package reads and runs Dockerfiles: a daemon that builds nothing does not load it.
+        from linkspan.plugins.dockerfile_builder.building import Builds
+
+        return Builds(self._config, self._host, self._layers, self._cache_mounts, self._after_build)
 
     @property
     def capabilities(self) -> BuilderCap:
@@ -94,147 +82,16 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         If cancelled or failed: no image or tag appears, running steps are dead and their snapshots
         gone; finished steps stay in the cache.
         """
-        tags = tuple(parse_reference(tag).with_default_tag() for tag in request.tags)
-        if request.squash:
-            raise Unsupported("squash is not supported", help="build without --squash")
-        stream = BuildStream(progress, quiet=request.quiet, details=request.details)
-        async with (
-            self._contexts.named(request) as contexts,
-            self._contexts.main(request) as (context, text, ignored),
-        ):
-            dockerfile = _parse(text, request.file)
-            findings = self._lint(dockerfile, request, ignored)
-            try:
-                with self._layers.lease() as lease:
-                    _warn(dockerfile, stream)
-                    stream.event(warnings=[_told(found, dockerfile) for found in findings])
-                    build = Build(
-                        request=request,
-                        dockerfile=dockerfile,
-                        context=context,
-                        contexts=contexts,
-                        host=self._host,
-                        layers=self._layers,
-                        cache_mounts=self._cache_mounts,
-                        lease=lease,
-                        stream=stream,
-                        max_archive_bytes=self._config.max_archive_bytes,
-                    )
-                    await self._import_caches(request, stream)
-                    result = await build.run()
-                    carried = {}
-                    if request.args.get("BUILDKIT_INLINE_CACHE") in ("1", "true"):
-                        carried[CACHE_KEY] = cache_document(build.used, result.chain)
-                    image = await self._host.engine.images.add(
-                        NewImage(config=result.state.serialize(carried), chain_ids=result.chain),
-                        tags=[str(tag) for tag in tags],
-                    )
-                    if carried:
-                        stream.send(Progress(aux={"ID": image.id}))
-                    await self._export_caches(request, build, stream)
-            except DockerfileError as error:
-                stream.failed(render(error.diagnostic(text)))
-                raise
-            except LinkspanError:
-                stream.failed()
-                raise
-        await self._after_build()
-        stream.finish(image.id, tuple(tag.familiar for tag in tags))
-        return BuildResult(image_id=image.id, steps=build.steps, cached_steps=build.cached_steps)
-
-    async def _import_caches(self, request: BuildRequest, stream: BuildStream) -> None:
-        """Take over what other machines have done; what cannot be had is but a warning."""
-        for wanted in request.cache_from:
-            try:
-                await import_cache(
-                    self._host,
-                    self._layers,
-                    wanted,
-                    lambda domain: login_for(request.credentials, domain),
-                )
-            except LinkspanError as error:
-                stream.say(
-                    f"[Warning] the cache of {wanted.reference} is not used: {error.message}\n"
-                )
-
-    async def _export_caches(
-        self, request: BuildRequest, build: Build, stream: BuildStream
-    ) -> None:
-        images = self._host.engine.images
-        for export in request.cache_to:
-            stages = build.finished_stages()
-            names = await export_cache(
-                self._host,
-                build.used,
-                stages if export.every_stage else stages[-1:],
-                export.reference,
-            )
-            if not export.push:
-                stream.send(Progress(aux={"cache": names}))
-                continue
-            try:
-                for name in names:
-                    login = login_for(request.credentials, parse_reference(name).domain)
-                    await images.push(name, credentials=login, progress=stream.send)
-            finally:
-                with trio.CancelScope(shield=True):
-                    for name in names:
-                        await images.remove(name)
+        return await self._builds.build(request, progress)
 
     async def check(self, request: BuildRequest) -> tuple[Diagnostic, ...]:
         """Read the Dockerfile and apply the build checks; nothing is built or pulled."""
-        async with self._contexts.main(request) as (_, text, ignored):
-            dockerfile = _parse(text, request.file)
-            dockerfile.target(request.target)
-            try:
-                findings = self._lint(dockerfile, request, ignored, strict=False)
-            except DockerfileError as error:
-                return (error.diagnostic(text),)
-            return tuple(diagnostic(finding, dockerfile) for finding in findings)
-
-    def _lint(
-        self,
-        dockerfile: Dockerfile,
-        request: BuildRequest,
-        ignored: IgnorePatterns,
-        *,
-        strict: bool = True,
-    ) -> list[Finding]:
-        """The findings of the build checks.
-
-        Raises:
-            DockerfileError: There are some, and ``error=true`` is set; unless not ``strict``.
-        """
-        asked = request.args.get("BUILDKIT_DOCKERFILE_CHECK") or dockerfile.check
-        settings = CheckSettings.parse(asked, dockerfile.file)
-        findings = lint(
-            dockerfile,
-            settings=settings,
-            scope=global_scope(request, dockerfile),
-            environment_of=self._environment_of,
-            ignored=ignored,
-        )
-        if findings and settings.error and strict:
-            rules = ", ".join(sorted({finding.rule for finding in findings}))
-            raise DockerfileError(
-                f"lint violation found for rules: {rules}",
-                file=dockerfile.file,
-                line=findings[0].line,
-            )
-        return findings
-
-    def _environment_of(self, image: str) -> Mapping[str, str] | None:
-        """The variables of an image of this machine."""
-        if image == SCRATCH:
-            return ImageState.scratch("", "").environment()
-        try:
-            found = self._host.engine.images.inspect(image)
-        except LinkspanError:
-            return None
-        return ImageState.from_document(found.config.raw).environment()
+        return await self._builds.check(request)
 
     def change_config(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
         """A config with instructions applied. Raises InvalidArgument."""
+        from linkspan.plugins.dockerfile_builder.changes import change_config
+
         return change_config(config, changes)
 
     async def prune(self, request: PruneRequest) -> PruneResult:
@@ -268,38 +125,3 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         keys = self._layers.cache.keys_of(gone)
         await in_thread(self._layers.cache.forget, keys)
         return dict.fromkeys(keys, "its layer is gone")
-
-
-def _parse(text: str, file: str) -> Dockerfile:
-    if not text:
-        raise DockerfileError(f"the Dockerfile ({file}) cannot be empty", file=file)
-    dockerfile = parse_dockerfile(text, file)
-    frontend = dockerfile.syntax.split()[0] if dockerfile.syntax else ""
-    name, _, version = frontend.partition(":")
-    if frontend and not (
-        name in _FRONTENDS and (version or "1").partition(".")[0] in ("1", "latest")
-    ):
-        raise DockerfileError(
-            f"the frontend '{frontend}' is not supported",
-            file=file,
-            code="dockerfile_unsupported",
-            diagnostic_id="LS0204",
-            help="remove the line '# syntax=', or use docker/dockerfile:1",
-        )
-    return dockerfile
-
-
-def _warn(dockerfile: Dockerfile, stream: BuildStream) -> None:
-    for warning in dockerfile.warnings:
-        if warning.startswith("Empty continuation"):
-            stream.say(f"\x1b[91m[WARNING]: {warning}\n\x1b[0m")
-
-
-def _told(finding: Finding, dockerfile: Dockerfile) -> dict[str, object]:
-    """A finding for a program."""
-    return {
-        "rule": finding.rule,
-        "message": finding.message,
-        "file": dockerfile.file,
-        "line": finding.line,
-    }

@@ -20,8 +20,6 @@ from linkspan.plugins.dockerfile_builder.tree import FolderTree
 from linkspan.sdk.dockerignore import IgnorePatterns
 
 AUTH_SECRET: Final = "GIT_AUTH_TOKEN"  # noqa: S105 - a secret's id, as BuildKit has it
-GIT_FOLDER: Final = "git-checkouts"
-"""Below the builder's state; emptied when the daemon starts."""
 _TIMEOUT_S: Final = 900
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SAFE_REF: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/@+-]*")

@@ -204,11 +204,6 @@ class ImageState:
         ).encode("utf-8", "surrogateescape")
 
 
-def now() -> str:
-    """The time as image configs have it."""
-    return rfc3339(datetime.datetime.now(datetime.UTC).timestamp())
-
-
 def rfc3339(seconds: float) -> str:
     """A time since the epoch as image configs have it, UTC.
 

@@ -8,19 +8,21 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 import trio
 
 from linkspan.plugins.dockerfile_builder.cache import StepCache, StepRecord
-from linkspan.plugins.dockerfile_builder.image_config import now
 from linkspan.plugins.dockerfile_builder.secret_files import remove_secrets
-from linkspan.plugins.dockerfile_builder.target import Target
-from linkspan.plugins.dockerfile_builder.tree import EmptyTree, FolderTree, Tree
+from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.snapshots import Layer, Snapshots
 from linkspan.sdk.errors import Conflict, NotFound, OutOfSpace
 from linkspan.sdk.host import Host
+
+if TYPE_CHECKING:
+    from linkspan.plugins.dockerfile_builder.target import Target
+    from linkspan.plugins.dockerfile_builder.tree import Tree
 
 T = TypeVar("T")
 
@@ -186,12 +188,12 @@ class LayerMaker:
             layer=layer.name,
             diff_id=layer.diff_id,
             size_bytes=layer.size_bytes,
-            created=now(),
+            created=rfc3339(),
             parent=parent,
         )
 
     async def write(
-        self, parent: str, work: Callable[[Target], None], *, apart: bool = False
+        self, parent: str, work: "Callable[[Target], None]", *, apart: bool = False
     ) -> StepRecord:
         """A layer of what ``work`` writes; no layer if it changes nothing.
 
@@ -204,7 +206,7 @@ class LayerMaker:
             async with self._mounted(key) as folder:
                 changed = await in_thread(_work, folder, work)
             if not changed:
-                return StepRecord(created=now())
+                return StepRecord(created=rfc3339())
             return await self.commit(key, parent)
 
     @contextlib.asynccontextmanager
@@ -230,8 +232,10 @@ class LayerMaker:
                     await in_thread(os.rmdir, folder)
 
     @contextlib.asynccontextmanager
-    async def tree(self, top: str) -> AsyncIterator[Tree]:
+    async def tree(self, top: str) -> "AsyncIterator[Tree]":
         """A stage's or image's file system to read from; an empty name is an empty one."""
+        from linkspan.plugins.dockerfile_builder.tree import EmptyTree, FolderTree
+
         if not top:
             yield EmptyTree()
             return
@@ -265,7 +269,9 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _work(folder: Path, work: Callable[[Target], None]) -> bool:
+def _work(folder: Path, work: "Callable[[Target], None]") -> bool:
+    from linkspan.plugins.dockerfile_builder.target import Target
+
     target = Target(folder, trio.from_thread.check_cancelled)
     try:
         work(target)

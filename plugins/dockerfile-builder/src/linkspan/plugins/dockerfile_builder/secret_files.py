@@ -5,11 +5,12 @@ import ctypes
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from linkspan.plugins.dockerfile_builder.mount_option import RunMount
+if TYPE_CHECKING:
+    from linkspan.plugins.dockerfile_builder.mount_option import RunMount
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
@@ -18,7 +19,7 @@ _MNT_DETACH = 2
 
 @contextlib.asynccontextmanager
 async def secret_files(
-    folder: Path, secrets: Sequence[tuple[RunMount, bytes]]
+    folder: Path, secrets: "Sequence[tuple[RunMount, bytes]]"
 ) -> AsyncIterator[list[Path]]:
     """One file for each secret, in order; gone afterwards.
 
@@ -33,7 +34,7 @@ async def secret_files(
             await trio.to_thread.run_sync(remove_secrets, folder)
 
 
-def _mount(folder: Path, secrets: Sequence[tuple[RunMount, bytes]]) -> list[Path]:
+def _mount(folder: Path, secrets: "Sequence[tuple[RunMount, bytes]]") -> list[Path]:
     folder.mkdir(mode=0o700, parents=True)
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     if _libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", flags, b"mode=0700"):

@@ -11,10 +11,10 @@ import trio
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.cache import StepRecord, step_key
+from linkspan.plugins.dockerfile_builder.config import GIT_FOLDER
 from linkspan.plugins.dockerfile_builder.copying import Copier, CopyOptions
 from linkspan.plugins.dockerfile_builder.git_source import (
     AUTH_SECRET,
-    GIT_FOLDER,
     checkout,
     parse_git,
 )
