@@ -1,7 +1,6 @@
 """Pipelines on real containers: what only the kernel, the runtime and a killed daemon can show."""
 
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +82,16 @@ def test_a_graph_of_cells_services_caches_and_artifacts_runs_on_real_containers(
 
 
 def test_a_cancel_does_not_use_up_the_grace_of_a_shell(daemon: Daemon, project: Path) -> None:
-    path = write(project, "jobs: {a: {steps: [{id: s, grace: 60s, run: 'echo up; sleep 600'}]}}")
+    path = write(project, "jobs: {a: {steps: [{id: s, grace: 1h, run: 'echo up; sleep 6000'}]}}")
     running = daemon.begin("workflow", "run", path)
-    until("the script has begun", lambda: "up" in daemon.cli("workflow", "logs", "last").out)
-    began = time.monotonic()
+
+    def said() -> str:
+        return daemon.cli("workflow", "logs", "last", status=None).out  # at first there is no run
+
+    until("the script has begun", lambda: "up" in said())
     running.send_signal(signal.SIGINT)
-    assert running.wait(timeout=50) == 130
-    # SIGTERM ends it: nobody waits for the SIGKILL after a minute.
-    assert time.monotonic() - began < 45
+    # SIGTERM ends it: nobody waits for the SIGKILL after an hour.
+    assert running.wait(timeout=100) == 130
     assert states(last(daemon)) == {"a/s": "cancelled"}
     assert daemon.containers() == []
 

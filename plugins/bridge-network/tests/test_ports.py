@@ -8,7 +8,6 @@ import time
 import pytest
 import trio
 
-from linkspan.plugins.bridge_network import ruleset
 from linkspan.plugins.bridge_network.nftables import Nftables
 from linkspan.sdk.model.network import EndpointSpec, PortBinding
 
@@ -29,15 +28,6 @@ async def test_a_thousand_ports_are_published_without_a_process_each(lab, fake_h
     assert await lab.ask("lan", lab.host_address, 7999) == f"many {lab.lan_address}"
     lab.listen("many", "::", 7500)
     assert await lab.ask("lan", lab.host_address6, 7500) == "many 10.201.0.1"
-    firewall = lab.driver._firewall
-    took = []
-    for number in range(5):
-        element = ruleset.Element("pub4", f"tcp . {9000 + number}", "10.201.0.9 . 80")
-        text = ruleset.add(firewall._name, [element])
-        began = time.perf_counter()
-        await firewall._worker.run(firewall._run, text)
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.005
 
 
 async def test_ports_that_are_chosen_at_once_are_all_different(lab):

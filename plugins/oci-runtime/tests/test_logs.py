@@ -272,6 +272,15 @@ def test_between_two_files_there_may_be_no_newest_one(three: Path) -> None:
     assert texts(three, tail=3) == ALL[3:]
 
 
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_file_that_is_missing_between_others_hides_none(three: Path, missing: int) -> None:
+    """A rotation is under way, or was cut off: each file is renamed on its own."""
+    for number in range(2, missing - 1, -1):
+        older(three, number).rename(older(three, number + 1))
+    assert texts(three) == ALL
+    assert texts(three, tail=5) == ALL[1:]
+
+
 def test_a_file_that_is_renamed_while_it_is_read_is_read_once(three: Path) -> None:
     log = Log(three, LogQuery())
     found = list(log.read() or ())

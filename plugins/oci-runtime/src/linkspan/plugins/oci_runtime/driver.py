@@ -387,6 +387,7 @@ class OciRuntime(Runtime[OciConfig]):
                 rotation.Rotated(
                     path=self._layout.log(container.id),
                     ctl=container.bundle / "ctl",
+                    conmon=record.conmon_pid,
                     max_bytes=record.log_max_bytes,
                     max_files=record.log_max_files,
                 ),
@@ -608,7 +609,7 @@ class OciRuntime(Runtime[OciConfig]):
         """See the contract."""
         container = self._get(container_id)
         path = self._layout.log(container_id)
-        if not container.record.log or not await trio.to_thread.run_sync(rotation.files_of, path):
+        if not container.record.log or not await trio.to_thread.run_sync(rotation.ages, path):
             raise NotFound(f"container {container_id[:12]} keeps no log", code="no_log")
         async with contextlib.aclosing(
             logs.read_log(

@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from linkspan.plugins.oci_runtime.inotify import FolderWatch
-from linkspan.plugins.oci_runtime.rotation import older
+from linkspan.plugins.oci_runtime.rotation import ages, older
 from linkspan.sdk.model.process import LogQuery, LogRecord, StreamKind
 
 _TIME: Final = 29  # up to the nanoseconds, without the zone
@@ -272,16 +272,20 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
 def _open_all(path: Path) -> deque[int]:
     """All files of a log, the oldest first, each once although they may be renamed meanwhile."""
     found: deque[int] = deque()
+    known: set[tuple[int, int]] = set()
     for number in count():
         try:
             fd = os.open(older(path, number), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            if number:
+            # In the middle of a rotation (or if one was cut off) a file is missing between others.
+            if not any(age > number for age in ages(path)):
                 return found
-            continue  # between two files there may be no newest one
-        if found and _same(os.fstat(fd), os.fstat(found[0])):
+            continue
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) in known:
             os.close(fd)
         else:
+            known.add((status.st_dev, status.st_ino))
             found.appendleft(fd)
     raise AssertionError("unreachable")
 

@@ -3,14 +3,19 @@
 conmon writes on into whatever file it has open. So a file is renamed first, and conmon is then told by its
 ``ctl`` pipe to open the log anew: no line falls between the two. A daemon that ends in the middle leaves no
 ``log``; the next one tells conmon again.
+
+conmon opens ``log.tmp``, emptied, and renames it to ``log``: whoever tells it twice loses what it wrote in
+between. So it is never told while there is a ``log``, nor while it may be at an earlier command.
 """
 
+import array
 import contextlib
+import fcntl
 import logging
 import os
+import termios
 import time
 from collections.abc import Iterable
-from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -27,10 +32,11 @@ _IDLE_S: Final = 0.5
 
 @attrs.frozen(kw_only=True)
 class Rotated:
-    """A log that is kept small; ``ctl`` is the pipe of its conmon."""
+    """A log that is kept small; ``ctl`` is the pipe of its conmon, ``conmon`` its pid."""
 
     path: Path
     ctl: Path
+    conmon: int
     max_bytes: int
     max_files: int
 
@@ -40,15 +46,16 @@ def older(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}") if number else path
 
 
-def files_of(path: Path) -> list[Path]:
-    """All files of a log that are there, the newest first."""
-    found = [path] if path.exists() else []
-    for number in count(1):
-        file = older(path, number)
-        if not file.exists():
-            return found
-        found.append(file)
-    raise AssertionError("unreachable")
+def ages(path: Path) -> set[int]:
+    """The ages of the files of a log that are there."""
+    # One call for all: a name after the other would miss one that is renamed meanwhile.
+    try:
+        names = {file.name for file in path.parent.iterdir()}
+    except FileNotFoundError:
+        return set()
+    behind = (name.removeprefix(f"{path.name}.") for name in names)
+    found = {int(number) for number in behind if number.isdecimal()}
+    return found | ({0} if path.name in names else set())
 
 
 def rotate(log: Rotated) -> None:
@@ -62,28 +69,53 @@ def rotate(log: Rotated) -> None:
     for number in range(keep - 2, -1, -1):
         with contextlib.suppress(FileNotFoundError):
             older(log.path, number).rename(older(log.path, number + 1))
-    if reopen(log) and log.max_files == 1:
+    # There was a ``log``, so conmon is done with the command before.
+    if _tell(log, at_once=True) and log.max_files == 1:
         older(log.path, 1).unlink(missing_ok=True)
 
 
 def reopen(log: Rotated) -> bool:
-    """Tell conmon to open its log, and wait until the file is there; False if it is not."""
+    """Tell conmon to open a log that is not there, and wait until it is; False if that takes too long.
+
+    conmon may have been told already: by this daemon, or by one that was ended in the middle.
+    """
+    return _tell(log, at_once=False)
+
+
+def _tell(log: Rotated, *, at_once: bool) -> bool:
     try:
-        fd = os.open(log.ctl, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        ctl = os.open(log.ctl, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # conmon has ended
         return False
     try:
-        os.write(fd, _REOPEN)
+        told = False
+        deadline = time.monotonic() + _REOPEN_TIMEOUT_S
+        while not told or not log.path.exists():
+            if not told and (at_once or _at_rest(log.conmon, ctl)):
+                # Asked after conmon was seen at rest: what it had been told before, it has done.
+                if log.path.exists():
+                    return True
+                os.write(ctl, _REOPEN)
+                told = True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
     except OSError:
         return False
     finally:
-        os.close(fd)
-    deadline = time.monotonic() + _REOPEN_TIMEOUT_S
-    while not log.path.exists():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
+        os.close(ctl)
     return True
+
+
+def _at_rest(conmon: int, ctl: int) -> bool:
+    """Whether conmon has no command before it and is at none: it sleeps, as it does between two events."""
+    unread = array.array("i", [0])
+    fcntl.ioctl(ctl, termios.FIONREAD, unread)
+    if unread[0]:
+        return False
+    # proc(5): the state behind the name in brackets.
+    state = Path(f"/proc/{conmon}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    return state == b"S"
 
 
 class Rotation:
