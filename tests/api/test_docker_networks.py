@@ -244,11 +244,25 @@ def test_the_default_network_has_links_and_no_names(daemon: Daemon) -> None:
     out = daemon.docker("run", "--rm", "--link", "db:base", "busybox", "cat", "/etc/hosts").out
     (line,) = [line.split() for line in out.splitlines() if line.startswith(address)]
     assert set(line[1:]) >= {"base", "db"}
-    daemon.docker("run", "--rm", "--link", "db:base", "busybox", "ping", "-c1", "-W2", "base")
-    said = daemon.docker("run", "--rm", "busybox", "ping", "-c1", "-W1", "db", status=1)
-    assert "bad address" in said.err
+    said = daemon.docker(
+        "run",
+        "--rm",
+        "--link",
+        "db:base",
+        "busybox",
+        "sh",
+        "-c",
+        "ping -c1 -W2 base; echo $BASE_NAME",
+    ).out
+    assert said.endswith("/base\n")
+    unknown = daemon.docker("run", "--rm", "busybox", "ping", "-c1", "-W1", "db", status=1)
+    assert "bad address" in unknown.err
     assert "127.0.0.11" not in daemon.docker("exec", "db", "cat", "/etc/resolv.conf").out
     assert db
+    refused = daemon.docker("run", "--rm", "--ip", address, "busybox", "true", status=125)
+    assert "user specified IP address is supported on user defined networks only" in refused.err
+    refused = daemon.docker("run", "--rm", "--ipc", "container:db", "busybox", "true", status=125)
+    assert "non-shareable IPC" in refused.err
 
 
 def test_wishes_about_names_are_in_the_files(daemon: Daemon) -> None:

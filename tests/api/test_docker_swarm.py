@@ -1,6 +1,7 @@
 """Secrets, configs, jobs and stacks through the stock docker CLI."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ def test_a_service_is_given_its_secrets_and_configs(swarm: Daemon) -> None:
     swarm.docker(
         "service", "create", "-d", "--name", "web", "--no-resolve-image", "--endpoint-mode", "dnsrr",
         "--stop-grace-period", "1s", "--config", "source=app,target=/etc/app",
+        "--placement-pref", "spread=node.labels.zone",
+        "--constraint", f"node.platform.arch=={os.uname().machine}",
         "--secret", "source=key,target=token,uid=1000,gid=1001,mode=0400", "busybox", "sh", "-c", LOOK,
     )  # fmt: skip
     said = until(

@@ -9,6 +9,7 @@ from typing import Any, Self
 import attrs
 import pytest
 
+from linkspan.plugins.docker_api.codec_health import decode_healthcheck, encode_healthcheck
 from linkspan.plugins.docker_api.codec_service import (
     decode_service,
     encode_service_spec,
@@ -293,6 +294,39 @@ async def books(api) -> Books:
 
 def test_a_spec_that_is_read_and_sent_back_is_the_same() -> None:
     assert encode_service_spec(decode_service(Document(FULL))) == FULL
+
+
+def test_preferences_reach_the_orchestrator_as_it_reads_them() -> None:
+    assert decode_service(Document(FULL)).placement.preferences == ("spread=node.labels.zone",)
+
+
+def test_what_a_health_check_leaves_open_stays_open() -> None:
+    open_ended = {"Test": ["CMD", "true"], "Interval": 1_000_000_000}
+    assert encode_healthcheck(decode_healthcheck(Document(open_ended))) == open_ended
+
+
+async def test_a_swarm_keeps_the_history_and_labels_that_it_is_begun_with(api, books) -> None:
+    await api.ask("POST", "/swarm/leave?force=1")
+    spec = {"Orchestration": {"TaskHistoryRetentionLimit": 2}, "Labels": {"a": "b"}}
+    await api.ask("POST", "/swarm/init", {"Spec": spec})
+    kept = (await api.ask("GET", "/swarm")).json["Spec"]
+    assert kept["Orchestration"] == {"TaskHistoryRetentionLimit": 2}
+    assert kept["Labels"] == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"Scope": "swarm"}, 400, "has scope local, not swarm"),
+        ({"Scope": "moon"}, 400, "invalid scope 'moon'"),
+        ({"Ingress": True}, 403, "Ingress network can only be global scope network"),
+    ],
+)
+async def test_a_network_of_one_machine_is_refused_as_more(
+    api, books, body, status, message
+) -> None:
+    refused = await api.ask("POST", "/networks/create", {"Name": "wide", **body})
+    assert (refused.status, message in refused.json["message"]) == (status, True)
 
 
 def test_defaults_are_dockers() -> None:

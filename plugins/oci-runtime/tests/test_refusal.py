@@ -35,6 +35,21 @@ def test_messages_become_exit_codes(message: str, code: int) -> None:
     assert refusal.exit_code_of(refusal.plain(message)) == code
 
 
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("chdir `/nope`: No such file or directory", 127),
+        ('chdir to cwd ("/nope") set in config.json failed: no such file or directory', 127),
+        ("chdir `/etc/passwd`: Not a directory", 126),
+        ("Cwd must be an absolute path", 126),
+        ("something broke", 1),
+        *MESSAGES,
+    ],
+)
+def test_a_working_folder_that_is_none_counts_as_the_program(message: str, code: int) -> None:
+    assert refusal.exit_code_of_exec(refusal.plain(message)) == code
+
+
 def test_messages_lose_their_log_dress() -> None:
     assert refusal.plain(MESSAGES[1][0]) == 'exec: "nope": executable file not found in $PATH'
     assert refusal.plain("2026-11-24T09:07:33.000001Z: open x: Bad\n") == "open x: Bad"

@@ -29,31 +29,30 @@ def healthcheck_from(document: Mapping[str, Any] | None) -> Healthcheck | None:
     """A health check as configs and the Docker API have it: times in nanoseconds, 0 means default."""
     if not document or not document.get("Test"):
         return None
-    default = Healthcheck()
 
-    def seconds(key: str, otherwise: float) -> float:
-        return (document.get(key) or 0) / _NS or otherwise
+    def seconds(key: str) -> float:
+        return (document.get(key) or 0) / _NS
 
     return Healthcheck(
         test=_texts(document.get("Test")),
-        interval_s=seconds("Interval", default.interval_s),
-        timeout_s=seconds("Timeout", default.timeout_s),
-        retries=int(document.get("Retries") or 0) or default.retries,
-        start_period_s=seconds("StartPeriod", default.start_period_s),
-        start_interval_s=seconds("StartInterval", default.start_interval_s),
+        interval_s=seconds("Interval"),
+        timeout_s=seconds("Timeout"),
+        retries=int(document.get("Retries") or 0),
+        start_period_s=seconds("StartPeriod"),
+        start_interval_s=seconds("StartInterval"),
     )
 
 
 def healthcheck_document(check: Healthcheck) -> dict[str, Any]:
-    """What ``healthcheck_from`` reads."""
-    return {
-        "Test": list(check.test),
-        "Interval": int(check.interval_s * _NS),
-        "Timeout": int(check.timeout_s * _NS),
+    """What ``healthcheck_from`` reads; what was not said is left out, as Docker does."""
+    times = {
+        "Interval": round(check.interval_s * _NS),
+        "Timeout": round(check.timeout_s * _NS),
+        "StartPeriod": round(check.start_period_s * _NS),
+        "StartInterval": round(check.start_interval_s * _NS),
         "Retries": check.retries,
-        "StartPeriod": int(check.start_period_s * _NS),
-        "StartInterval": int(check.start_interval_s * _NS),
     }
+    return {"Test": list(check.test), **{key: value for key, value in times.items() if value}}
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ import attrs
 
 from linkspan.sdk.diagnostics import did_you_mean
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.model.image import Platform
 from linkspan.sdk.model.service import Node
+from linkspan.sdk.platform import normalize_platform
 
 _CONSTRAINT = re.compile(r"\s*([^\s=!]+)\s*(==|!=)\s*(\S(?:.*\S)?)\s*")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.\-/]*[A-Za-z0-9])?")
@@ -44,7 +46,11 @@ class Constraint:
 
     def holds(self, node: Node) -> bool:
         """Whether a node may take the task. A label that is not there equals nothing."""
-        same = node_fact(node, self.key).casefold() == self.value.casefold()
+        value = self.value.casefold()
+        if self.key == "node.platform.arch":
+            # Docker's nodes say x86_64 and aarch64 where images say amd64 and arm64.
+            value = normalize_platform(Platform(os="linux", architecture=value)).architecture
+        same = node_fact(node, self.key).casefold() == value
         return same is self.equal
 
     def __str__(self) -> str:

@@ -481,7 +481,7 @@ class ContainerStore:
                     f"endpoint with name {container.name} already exists in network {network.name}",
                     code="already_connected",
                 )
-            self._networks.refuse_connection(network, container)
+            self._networks.refuse_connection(network, container, spec)
             mode = container.spec.network_mode
             if container.state.running:
                 if not container.endpoints:

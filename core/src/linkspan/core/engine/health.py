@@ -34,8 +34,8 @@ async def monitor(
         tell: Publishes an event of a container: probes are told as exec sessions, as in Docker.
     """
     container = current()
-    check = container.healthcheck
-    assert check is not None
+    assert container.healthcheck is not None
+    check = container.healthcheck.with_usual_times
     while True:
         await trio.sleep(_pause(check, container))
         container = current()

@@ -19,6 +19,7 @@ from linkspan.core.engine.creation import wanted_ports
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Entry, open_attachments, refuse_if_removing
 from linkspan.core.engine.health import monitor
+from linkspan.core.engine.joining import joined, link_environment, shared, shared_ipc
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.pull import first_error
 from linkspan.core.engine.signal_names import signal_number
@@ -137,19 +138,19 @@ class Lifecycle:
     async def _run(self, entry: Entry) -> None:
         """Make its world and set its process going; on failure all of it is taken back."""
         container = entry.container
-        joined = container
+        inside = container
         try:
             await self._hooks.intercept("linkspan_before_container_start", container)
             sandbox, mounts = await self._prepare(container)
-            joined = attrs.evolve(container, endpoints=sandbox.endpoints)
-            self._networks.tell("connect", joined)
-            self._volumes.tell_mounted(joined)
+            inside = attrs.evolve(container, endpoints=sandbox.endpoints)
+            self._networks.tell("connect", inside)
+            self._volumes.tell_mounted(inside)
             await self._drivers.runtime.create(self._request(container, sandbox, mounts))
             await open_attachments(entry)
             pid = await self._drivers.runtime.start(container.id)
         except BaseException as error:
             with trio.CancelScope(shield=True):
-                await self._take_back(entry, error, joined)
+                await self._take_back(entry, error, inside)
             raise
         entry.started_at = trio.current_time()
         state = ContainerState(
@@ -201,23 +202,12 @@ class Lifecycle:
         mode = container.spec.network_mode
         if not mode.startswith("container:"):
             return await self._networks.attach(container, wanted_ports(container))
-        other = self._joined(mode.removeprefix("container:"))
+        other = joined(self.entry_of, mode.removeprefix("container:"))
         return Sandbox(
             container_id=container.id,
             namespace=other.sandbox_key or None,
             files=dict(other.files),
         )
-
-    def _joined(self, ref: str) -> Container:
-        entry = self.entry_of(ref)
-        if entry is None:
-            raise NotFound(f"No such container: {ref}")
-        if not entry.container.state.running:
-            raise Conflict(
-                f"cannot join network of a non running container: {entry.container.id}",
-                code="not_running",
-            )
-        return entry.container
 
     def _request(
         self, container: Container, sandbox: Sandbox, mounts: tuple[BundleMount, ...]
@@ -243,7 +233,7 @@ class Lifecycle:
             rootfs=self.mounts.rootfs(container.id),
             process=ProcessSpec(
                 args=container.args,
-                env=container.env,
+                env=(*link_environment(self.entry_of, container), *container.env),
                 cwd=container.working_dir,
                 user=container.user,
                 group_add=spec.group_add,
@@ -256,9 +246,9 @@ class Lifecycle:
             domainname=spec.domainname,
             mounts=(*files, *mounts),
             network_namespace=sandbox.namespace,
-            share_pid=self._shared(spec.pid_mode),
-            share_ipc=self._shared(spec.ipc_mode),
-            share_uts=self._shared(spec.uts_mode),
+            share_pid=shared(self.entry_of, spec.pid_mode),
+            share_ipc=shared_ipc(self.entry_of, spec.ipc_mode),
+            share_uts=shared(self.entry_of, spec.uts_mode),
             cgroup_namespace=spec.cgroupns_mode,
             resources=spec.resources,
             cap_add=spec.cap_add,
@@ -280,21 +270,15 @@ class Lifecycle:
             modify_spec=modify if self._hooks.has("linkspan_modify_oci_spec") else None,
         )
 
-    def _shared(self, mode: str) -> str:
-        """``host``, ``none``, a container's id, or nothing for a namespace of its own."""
-        if mode.startswith("container:"):
-            return self._joined(mode.removeprefix("container:")).id
-        return mode if mode in ("host", "none") else ""
-
-    async def _take_back(self, entry: Entry, error: BaseException, joined: Container) -> None:
+    async def _take_back(self, entry: Entry, error: BaseException, inside: Container) -> None:
         container = entry.container
         for attachment in list(entry.attachments):
             attachment.done()
         await self._networks_detach(container)
         await self._drivers.snapshots.unmount(container.id)
         await self.mounts.unmount(container)
-        if joined is not container:
-            self._tell_left(joined)
+        if inside is not container:
+            self._tell_left(inside)
         code = _EXIT_OF_CODE.get(getattr(error, "code", ""), 128)
         text = str(error) if isinstance(error, LinkspanError) else "the start was interrupted"
         await self._set_state(

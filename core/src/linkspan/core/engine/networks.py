@@ -248,8 +248,9 @@ class NetworkStore:
         """Make a container's sandbox."""
         networks = self.of_container(container)
         driver = self._driver_of(networks)
-        for network, _ in networks:
+        for network, settings in networks:
             _refuse_by_hand(network, container)
+            _refuse_choices(network, settings)
         spec = container.spec
         sandbox = await driver.attach(
             AttachRequest(
@@ -309,8 +310,10 @@ class NetworkStore:
             driver = self._driver(self._networks[endpoint.network_id].spec)
             await driver.rename(container.id, container.name)
 
-    def refuse_connection(self, network: Network, container: Container) -> None:
-        """Refuse what a container's network mode does not allow.
+    def refuse_connection(
+        self, network: Network, container: Container, settings: EndpointSpec
+    ) -> None:
+        """Refuse what a container's network mode or the network does not allow.
 
         Raises:
             InvalidArgument, PermissionDenied: In Docker's words.
@@ -335,6 +338,7 @@ class NetworkStore:
             )
         self._driver_of(((network, EndpointSpec()),))
         _refuse_by_hand(network, container)
+        _refuse_choices(network, settings)
 
     async def connect_running(
         self, network: Network, container: Container, spec: EndpointSpec
@@ -364,6 +368,23 @@ def _refuse_by_hand(network: Network, container: Container) -> None:
             f" network {network.name} not manually attachable",
             code="not_attachable",
             help="make the network with --attachable",
+        )
+
+
+def _refuse_choices(network: Network, settings: EndpointSpec) -> None:
+    """Addresses of the predefined networks are given out, and they have no name service."""
+    if network.name not in PREDEFINED:
+        return
+    if settings.ipv4_address or settings.ipv6_address:
+        raise InvalidArgument(
+            "user specified IP address is supported on user defined networks only",
+            code="address_not_free",
+            help="make a network with --subnet, and choose the address there",
+        )
+    if settings.aliases:
+        raise InvalidArgument(
+            "network-scoped alias is supported only for containers in user defined networks",
+            code="alias_not_free",
         )
 
 

@@ -37,6 +37,8 @@ DEFAULT_READONLY_PATHS: Final = (
 class Healthcheck:
     """How to ask a container whether it is well (Docker API HealthConfig).
 
+    What is 0 was not said; ``with_usual_times`` has what is meant then.
+
     Attributes:
         test: ``("CMD", …)``, ``("CMD-SHELL", text)``, ``("NONE",)``; empty inherits the image's.
         start_period_s: Failures in this time do not count.
@@ -44,11 +46,22 @@ class Healthcheck:
     """
 
     test: tuple[str, ...] = ()
-    interval_s: float = 30.0
-    timeout_s: float = 30.0
-    retries: int = 3
+    interval_s: float = 0.0
+    timeout_s: float = 0.0
+    retries: int = 0
     start_period_s: float = 0.0
-    start_interval_s: float = 5.0
+    start_interval_s: float = 0.0
+
+    @property
+    def with_usual_times(self) -> "Healthcheck":
+        """The same, with Docker's times and number of failures where nothing was said."""
+        return attrs.evolve(
+            self,
+            interval_s=self.interval_s or 30.0,
+            timeout_s=self.timeout_s or 30.0,
+            retries=self.retries or 3,
+            start_interval_s=self.start_interval_s or 5.0,
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -38,7 +38,8 @@ def decode_prune(request: Request) -> PruneRequest:
     Raises:
         InvalidArgument: A filter is unknown or malformed, a limit is no number.
     """
-    filters = read_filters(request, _FILTERS)
+    # `docker system prune` sends labels, too; Docker takes them here and heeds them no more than this.
+    filters = read_filters(request, (*_FILTERS, "label", "label!"))
     everything = request.flag("all") or "shared" in filters
     until = filters.until_s()
     limits = [time.time() - parse_duration(text) for text in filters.all("unused-for")]

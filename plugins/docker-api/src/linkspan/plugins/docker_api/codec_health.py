@@ -4,13 +4,14 @@ from typing import Any
 
 from linkspan.plugins.docker_api.document import Document
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.image_config import healthcheck_document
 from linkspan.sdk.model.container import Health, Healthcheck
 
 _SHORTEST_NS = 1_000_000
 
 
 def decode_healthcheck(body: Document) -> Healthcheck:
-    """A HealthConfig; zero and absent times are the defaults.
+    """A HealthConfig; zero and absent times are the usual ones.
 
     Raises:
         InvalidArgument: A time is shorter than Docker allows, or retries are negative.
@@ -21,14 +22,13 @@ def decode_healthcheck(body: Document) -> Healthcheck:
             raise InvalidArgument(f"{key} in Healthcheck cannot be less than 1ms")
     if body.number("Retries") < 0:
         raise InvalidArgument("Retries in Healthcheck cannot be negative")
-    usual = Healthcheck()
     return Healthcheck(
         test=body.texts("Test"),
-        interval_s=body.seconds("Interval") or usual.interval_s,
-        timeout_s=body.seconds("Timeout") or usual.timeout_s,
-        retries=body.number("Retries") or usual.retries,
+        interval_s=body.seconds("Interval"),
+        timeout_s=body.seconds("Timeout"),
+        retries=body.number("Retries"),
         start_period_s=body.seconds("StartPeriod"),
-        start_interval_s=body.seconds("StartInterval") or usual.start_interval_s,
+        start_interval_s=body.seconds("StartInterval"),
     )
 
 
@@ -38,15 +38,8 @@ def nanoseconds(seconds: float) -> int:
 
 
 def encode_healthcheck(check: Healthcheck) -> dict[str, Any]:
-    """A HealthConfig."""
-    return {
-        "Test": list(check.test),
-        "Interval": nanoseconds(check.interval_s),
-        "Timeout": nanoseconds(check.timeout_s),
-        "StartPeriod": nanoseconds(check.start_period_s),
-        "StartInterval": nanoseconds(check.start_interval_s),
-        "Retries": check.retries,
-    }
+    """A HealthConfig: what was said, as images' configs have it."""
+    return healthcheck_document(check)
 
 
 def encode_health(health: Health) -> dict[str, Any]:

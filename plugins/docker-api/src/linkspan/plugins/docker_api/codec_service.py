@@ -33,6 +33,7 @@ from linkspan.sdk.model.service import (
     ServiceSpec,
     UpdatePolicy,
 )
+from linkspan.sdk.placement import parse_preference
 
 Word = TypeVar("Word", bound=str)
 
@@ -115,7 +116,7 @@ def decode_service(body: Document) -> ServiceSpec:
         placement=Placement(
             constraints=placement.texts("Constraints"),
             preferences=tuple(
-                preference.document("Spread").text("SpreadDescriptor")
+                f"spread={preference.document('Spread').text('SpreadDescriptor')}"
                 for preference in placement.documents("Preferences")
             ),
             max_replicas_per_node=placement.number("MaxReplicas"),
@@ -334,7 +335,8 @@ def encode_task_spec(spec: ServiceSpec) -> dict[str, Any]:
             {
                 "Constraints": list(spec.placement.constraints),
                 "Preferences": [
-                    {"Spread": {"SpreadDescriptor": text}} for text in spec.placement.preferences
+                    {"Spread": {"SpreadDescriptor": parse_preference(text)}}
+                    for text in spec.placement.preferences
                 ],
                 "MaxReplicas": spec.placement.max_replicas_per_node,
             }
@@ -424,9 +426,11 @@ def encode_service(service: Service, *, with_status: bool) -> dict[str, Any]:
         }
     if with_status:
         desired = service.desired_tasks
-        if spec.is_job:
-            left = desired - service.completed_tasks
-            desired = min(left, spec.max_concurrent or left)
+        if spec.mode == "replicated-job":
+            # As in Docker, also when all of it is done.
+            desired = spec.max_concurrent or desired
+        elif spec.is_job:
+            desired -= service.completed_tasks
         out["ServiceStatus"] = {
             "RunningTasks": service.running_tasks,
             "DesiredTasks": desired,

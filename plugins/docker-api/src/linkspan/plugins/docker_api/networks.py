@@ -25,7 +25,7 @@ from linkspan.sdk.errors import (
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.container import ContainerFilter
-from linkspan.sdk.model.network import Network
+from linkspan.sdk.model.network import Network, NetworkSpec
 
 # Tasks of a removed service have their stop timeout to end.
 _TASKS_END_S = 60.0
@@ -106,11 +106,29 @@ class NetworkRoutes:
 
     async def create(self, request: Request) -> Response:
         """POST /networks/create."""
-        spec = decode_network(await read_document(request))
+        body = await read_document(request)
+        spec = decode_network(body)
         if spec.driver == "overlay":
             await require_cluster(self._host)
+        await self._check_scope(body.text("Scope"), spec)
         network = await self._networks.create(spec)
         return json_response({"Id": network.id, "Warning": ""}, status=201)
+
+    async def _check_scope(self, scope: str, spec: NetworkSpec) -> None:
+        """A network of one machine is asked for as one. Raises InvalidArgument, PermissionDenied."""
+        if scope not in ("", "local", "swarm", "global"):
+            raise InvalidArgument(f"invalid scope '{scope}': use one of local, swarm")
+        if spec.ingress:
+            raise PermissionDenied("Ingress network can only be global scope network")
+        if spec.driver != "overlay" and scope in ("swarm", "global"):
+            if await orchestrator(self._host).cluster() is None:
+                raise PermissionDenied(
+                    "cannot create a swarm scoped network when swarm is not active"
+                )
+            raise InvalidArgument(
+                f"a network of driver {spec.driver} has scope local, not {scope}",
+                help="for a network of the swarm: docker network create --driver overlay",
+            )
 
     async def remove(self, request: Request) -> Response:
         """DELETE /networks/{id}."""

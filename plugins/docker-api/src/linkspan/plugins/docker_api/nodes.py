@@ -1,5 +1,6 @@
 """/nodes: the machines of the cluster."""
 
+import os
 from typing import Any
 
 from linkspan.plugins.docker_api.filters import read_filters
@@ -10,7 +11,6 @@ from linkspan.sdk.errors import Conflict, InvalidArgument, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.service import Node
-from linkspan.sdk.platform import host_platform
 
 _AVAILABILITIES = ("active", "pause", "drain")
 
@@ -85,7 +85,6 @@ class NodeRoutes:
 
 def encode_node(node: Node) -> dict[str, Any]:
     """A Node."""
-    platform = host_platform()
     out: dict[str, Any] = {
         "ID": node.id,
         "Version": {"Index": node.version},
@@ -98,7 +97,7 @@ def encode_node(node: Node) -> dict[str, Any]:
         },
         "Description": {
             "Hostname": node.hostname,
-            "Platform": {"Architecture": platform.architecture, "OS": "linux"},
+            "Platform": {"Architecture": os.uname().machine, "OS": "linux"},
             "Resources": {"NanoCPUs": node.nano_cpus, "MemoryBytes": node.memory_bytes},
             "Engine": {"EngineVersion": node.engine_version},
             "TLSInfo": {},

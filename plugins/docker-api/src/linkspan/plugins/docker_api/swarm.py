@@ -141,9 +141,19 @@ class SwarmRoutes:
     async def init(self, request: Request) -> Response:
         """POST /swarm/init: the answer is the node's id."""
         body = await read_document(request, required=False)
-        _refuse_several_nodes(body.document("Spec"))
+        spec = body.document("Spec")
+        _refuse_several_nodes(spec)
         address = _advertised(body.text("AdvertiseAddr"))
-        cluster = await orchestrator(self._host).init(advertise_address=address)
+        history = spec.document("Orchestration").number("TaskHistoryRetentionLimit", -1)
+        labels = spec.text_map("Labels")
+        driver = orchestrator(self._host)
+        cluster = await driver.init(advertise_address=address)
+        if labels or history >= 0:
+            await driver.update_cluster(
+                labels=labels,
+                task_history=history if history >= 0 else cluster.task_history,
+                version=cluster.version,
+            )
         return json_response(cluster.node_id)
 
     async def join(self, _: Request) -> Response:

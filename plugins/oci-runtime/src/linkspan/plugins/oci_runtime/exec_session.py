@@ -216,11 +216,12 @@ class ExecSession(ExecProcess):
                 complaint = ""
             if complaint:
                 text = refusal.plain(complaint)
-                if refusal.exit_code_of(text) in (126, 127):
+                refused = refusal.exit_code_of_exec(text)
+                if refused in (126, 127):
                     self._refusal = refusal.error_of(complaint, self.program)
                 if not self._told:
                     self._complaint = f"OCI runtime exec failed: {text}\n".encode()
-                return refusal.exit_code_of(text) if self.pid == 0 or code == 1 else code
+                return refused if self.pid == 0 or code == 1 else code
         return code
 
     async def end(self) -> None:

@@ -24,6 +24,10 @@ _NOT_EXECUTABLE: Final = re.compile(
     r"|the path .* exists but it is not executable",
     re.I,
 )
+# crun: chdir `/x`: No such file or directory
+# runc: chdir to cwd ("/x") set in config.json failed: no such file or directory
+_NO_FOLDER: Final = re.compile(r"chdir .*no such file or directory", re.I)
+_BAD_FOLDER: Final = re.compile(r"chdir .*|Cwd must be an absolute path", re.I)
 _NOISE: Final = re.compile(
     r"^(runc create failed: |runc run failed: |exec failed: |unable to start container process: )+"
 )
@@ -55,6 +59,16 @@ def exit_code_of(message: str) -> int:
     if _NOT_EXECUTABLE.search(message):
         return 126
     return 1
+
+
+def exit_code_of_exec(message: str) -> int:
+    """As ``exit_code_of``; a working folder that cannot be entered counts as the program, as in Docker."""
+    code = exit_code_of(message)
+    if code != 1:
+        return code
+    if _NO_FOLDER.search(message):
+        return 127
+    return 126 if _BAD_FOLDER.search(message) else 1
 
 
 def error_of(message: str, program: str) -> LinkspanError:

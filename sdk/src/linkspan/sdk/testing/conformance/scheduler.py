@@ -122,6 +122,8 @@ class SchedulerConformance:
             ("node.labels.zone!=east", "a"),
             ("node.labels.disk==ssd", None),
             ("node.platform.arch==amd64", "a"),
+            ("node.platform.arch==x86_64", "a"),
+            ("node.platform.arch!=x86_64", None),
         ],
     )
     async def test_constraints_are_kept(
