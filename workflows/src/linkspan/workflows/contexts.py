@@ -1,6 +1,7 @@
 """What each expression of a pipeline may read: the static types of the contexts, and their flags."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 
 from linkspan.sdk.diagnostics import Label, Span
 from linkspan.workflows.expressions import ExpressionFault, Kind, Type, infer
@@ -37,6 +38,26 @@ _AXIS_TYPES = {"string": TEXT, "int": NUMBER, "float": NUMBER, "bool": BOOL}
 def closed(what: str, fields: Mapping[str, Type], explain: Explain | None = None) -> Type:
     """A mapping with these keys and no others."""
     return Type(kind=Kind.MAP, what=what, fields=fields, explain=explain)
+
+
+class Later(Mapping[str, Type]):
+    """Contexts that are made when an expression asks for them: most steps have none."""
+
+    def __init__(self, make: Callable[[], Mapping[str, Type]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Mapping[str, Type]:
+        return self._make()
+
+    def __getitem__(self, name: str) -> Type:
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 _SECRET_TEXT = flagged(TEXT, SECRET)

@@ -42,11 +42,15 @@ class Keys:
         table: Its name.
         known: Those of the language.
         foreign: Habits of other tools: key → what to write here.
+        names: Those of ``known``, to look for one.
     """
 
     table: str
     known: tuple[str, ...]
     foreign: MappingType[str, str] = attrs.field(factory=dict)
+    names: frozenset[str] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: frozenset(self.known), takes_self=True)
+    )
 
 
 class Reader:
@@ -139,9 +143,11 @@ class Reader:
     def table(self, node: Node, what: str, keys: Keys) -> dict[str, Field]:
         """The entries of a table with fixed keys; unknown ones are faults."""
         found = self.entries(node, what)
+        if found.keys() <= keys.names:
+            return found
         kept: dict[str, Field] = {}
         for name, field in found.items():
-            if name in keys.known:
+            if name in keys.names:
                 kept[name] = field
             elif not name.startswith("x-"):
                 self._unknown_key(name, field, what, keys, found)
@@ -204,6 +210,8 @@ class Reader:
                 self._duplicate(own[key.text], Field(key=key, value=value), what)
             else:
                 own[key.text] = Field(key=key, value=value)
+        if not merged:
+            return own
         return {**{name: field for name, field in merged.items() if name not in own}, **own}
 
     def _merged(self, node: Node, what: str) -> dict[str, Field]:

@@ -40,8 +40,9 @@ def read_settings(
     uses: Scalar,
     with_: Field | None,
     on_feature: OnFeature | None = None,
-) -> dict[str, Value]:
-    """The settings as written, with everything that is wrong noted (LS1402, LS1403, types)."""
+) -> tuple[dict[str, Value], dict[str, Field]]:
+    """The settings as written, with everything that is wrong noted (LS1402, LS1403, types); and where
+    each was written, also one that is unknown."""
     schema = verb.manifest.settings
     found = {} if with_ is None else reader.entries(with_.value, "'with'")
     settings: dict[str, Value] = {}
@@ -56,7 +57,7 @@ def read_settings(
     for name, setting in schema.items():
         if setting.required and name not in found:
             _missing_setting(reader, verb, name, uses, with_)
-    return settings
+    return settings, found
 
 
 def _features(name: str, node: Node, setting: VerbSetting, on_feature: OnFeature) -> None:

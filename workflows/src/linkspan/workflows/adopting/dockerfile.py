@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-from linkspan.sdk.diagnostics import Span
 from linkspan.workflows.adopting.draft import Draft
 from linkspan.workflows.parse import Scalar
 
@@ -46,4 +45,4 @@ def adopt_dockerfile(draft: Draft, content: str, file: str, context: str) -> Non
 
 
 def _at(line: int, word: str) -> Scalar:
-    return Scalar(text=word, plain=True, span=Span(line=line, column=1), start=0, end=0)
+    return Scalar(text=word, plain=True, start=0, end=0, line=line - 1, column=0, length=1)

@@ -146,7 +146,7 @@ def _inputs(draft: Draft, own: dict[str, Field]) -> None:
                     draft.lose(each.key, f"inputs.{name}.{key}", "it has no counterpart")
         if "default" in spec and spec["type"] in ("bool", "int"):
             spec["default"] = plain(
-                Scalar(text=spec["default"], plain=True, span=field.key.span, start=0, end=0)
+                Scalar(text=spec["default"], plain=True, start=0, end=0, line=0, column=0, length=1)
             )
         inputs[name] = spec
 

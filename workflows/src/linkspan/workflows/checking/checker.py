@@ -10,7 +10,7 @@ from linkspan.sdk.manifest import VerbSetting
 from linkspan.workflows.checking.graph import check_graph, listed
 from linkspan.workflows.checking.mistakes import check_mistakes
 from linkspan.workflows.checking.sinks import CODE, PLAIN, SECRET_TEXT, Sink, flag_faults
-from linkspan.workflows.contexts import Contexts, untrusted_in
+from linkspan.workflows.contexts import Contexts, Later, untrusted_in
 from linkspan.workflows.expressions import Kind, Type, infer
 from linkspan.workflows.model import HealthcheckText, Job, JobService, Step, Text, Workflow
 from linkspan.workflows.reader import Reader
@@ -163,8 +163,8 @@ class Checker:
     # steps
 
     def _step(self, job: Job, step: Step, index: int, of_job: Mapping[str, Type]) -> None:
-        bare = self.contexts.step(job, step, index, of_job, own=False)
-        full = self.contexts.step(job, step, index, of_job) if step.env else bare
+        bare = Later(lambda: self.contexts.step(job, step, index, of_job, own=False))
+        full = Later(lambda: self.contexts.step(job, step, index, of_job)) if step.env else bare
         if step.condition is not None:
             self._expression(step.condition, bare, _CONDITION)
         self._texts(step.env, bare, SECRET_TEXT)
@@ -183,8 +183,9 @@ class Checker:
     ) -> None:
         verb = self.verbs.get(name)
         for key, value in settings.items():
-            setting = verb.manifest.settings[key] if verb else VerbSetting(type="any")
-            self._setting(name, key, value, setting, contexts)
+            if isinstance(value, (Template, tuple, dict)):
+                setting = verb.manifest.settings[key] if verb else VerbSetting(type="any")
+                self._setting(name, key, value, setting, contexts)
 
     def _setting(
         self,

@@ -1,8 +1,8 @@
 """``steps``: scripts, verbs, steps side by side, and waits."""
 
 import re
-from collections.abc import Sequence as Seq
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence as Seq
+from typing import Any, Final
 
 from linkspan.sdk.diagnostics import did_you_mean
 from linkspan.workflows.loading.common import read_folder, read_retry, read_shell
@@ -10,7 +10,7 @@ from linkspan.workflows.loading.keys import STEP, UNDO
 from linkspan.workflows.loading.scene import Scene
 from linkspan.workflows.loading.uses import Used, read_uses
 from linkspan.workflows.model import OnFailure, Step, Undo
-from linkspan.workflows.parse import Field, Mapping, Node, Sequence
+from linkspan.workflows.parse import Field, Mapping as MappingNode, Node, Sequence
 from linkspan.workflows.reader import NAME
 from linkspan.workflows.script import check_script
 
@@ -18,6 +18,7 @@ _KINDS: Final = ("run", "uses", "parallel", "wait", "cancel")
 _REPORTS: Final = ("junit",)
 _ALONE: Final = ("id", "name", "if")
 """Keys beside ``parallel``, ``wait`` and ``cancel``."""
+_NO_VERB: Final = Used()
 
 
 def read_steps(scene: Scene, field: Field | None, what: str) -> tuple[Step, ...]:
@@ -57,55 +58,80 @@ def _steps(
 
 def _step(scene: Scene, node: Node, number: str, job: str, taken: dict[str, Step]) -> Step | None:
     r, what = scene.r, f"step {number} of {job}"
-    if not isinstance(node, Mapping):
+    if not isinstance(node, MappingNode):
         helps = [f"- run: {r.raw(node)}"] if not isinstance(node, Sequence) else []
         r.fault("LS1010", f"{what} must be a mapping, with `run` or `uses`", node, helps=helps)
         return None
     fields = r.table(node, what, STEP)
     kind = _kind(scene, fields, node, what)
-    used = Used()
-    if "uses" in fields:
-        used = read_uses(scene, fields["uses"].value, fields)
+    used = read_uses(scene, fields["uses"].value, fields) if "uses" in fields else _NO_VERB
     written = scene.get(fields, "id", lambda n: _id(scene, n))
     inner: list[Step] = []
     if "parallel" in fields:
         inner = _parallel(scene, fields["parallel"], number, job, taken)
-    defaults = scene.defaults
-    retry = scene.get(fields, "retry", lambda n: read_retry(scene, n))
-    timeout = scene.get(fields, "timeout", lambda n: r.duration(n, "'timeout'"))
     verb_part = (used.verb or kind or "run").replace("/", "-")
     return Step(
         id=written or f"{verb_part}-{number.replace('.', '-')}",
         named=written is not None,
-        name=scene.text(fields, "name"),
-        condition=scene.get(fields, "if", r.condition),
-        run=scene.get(fields, "run", lambda n: check_script(r, n)),
         verb=used.verb,
         verb_version=used.version,
         settings=used.settings,
         setting_nodes=used.nodes,
         parallel=tuple(inner),
-        background=scene.given(fields, "background", r.boolean, False),
-        wait=scene.words(fields, "wait"),
-        cancel=scene.words(fields, "cancel"),
-        image=scene.template(fields, "image"),
-        env=scene.texts(fields.get("env"), "'env'"),
-        secrets=scene.granted(fields),
-        shell=scene.get(fields, "shell", lambda n: read_shell(scene, n)) or defaults.shell,
-        working_directory=scene.get(fields, "working-directory", lambda n: read_folder(scene, n))
-        or defaults.working_directory,
-        sources=scene.words(fields, "sources"),
-        generates=scene.words(fields, "generates"),
-        reports=_reports(scene, fields.get("reports")),
-        retry=defaults.retry if retry is None else retry,
-        timeout_s=defaults.timeout_s if timeout is None else timeout,
-        grace_s=scene.given(fields, "grace", r.duration, 10.0),
-        continue_on_error=scene.flag(fields, "continue-on-error"),
-        on_failure=scene.get(fields, "on-failure", lambda n: _on_failure(scene, n)),
-        undo=scene.get(fields, "undo", lambda n: _undo(scene, n)),
         span=(fields["id"].value if "id" in fields else node).span,
         verb_span=used.span,
+        **_parts(scene, fields),
     )
+
+
+_Fields = Mapping[str, Field]
+_READERS: Final[Mapping[str, tuple[str, Callable[[Scene, _Fields], Any]]]] = {
+    "name": ("name", lambda s, f: s.text(f, "name")),
+    "if": ("condition", lambda s, f: s.get(f, "if", s.r.condition)),
+    "run": ("run", lambda s, f: check_script(s.r, f["run"].value)),
+    "background": ("background", lambda s, f: s.given(f, "background", s.r.boolean, None)),
+    "wait": ("wait", lambda s, f: s.words(f, "wait")),
+    "cancel": ("cancel", lambda s, f: s.words(f, "cancel")),
+    "image": ("image", lambda s, f: s.template(f, "image")),
+    "env": ("env", lambda s, f: s.texts(f["env"], "'env'")),
+    "secrets": ("secrets", lambda s, f: s.granted(f)),
+    "shell": ("shell", lambda s, f: read_shell(s, f["shell"].value)),
+    "working-directory": (
+        "working_directory",
+        lambda s, f: read_folder(s, f["working-directory"].value),
+    ),
+    "sources": ("sources", lambda s, f: s.words(f, "sources")),
+    "generates": ("generates", lambda s, f: s.words(f, "generates")),
+    "reports": ("reports", lambda s, f: _reports(s, f["reports"])),
+    "retry": ("retry", lambda s, f: read_retry(s, f["retry"].value)),
+    "timeout": ("timeout_s", lambda s, f: s.given(f, "timeout", s.r.duration, None)),
+    "grace": ("grace_s", lambda s, f: s.given(f, "grace", s.r.duration, None)),
+    "continue-on-error": ("continue_on_error", lambda s, f: s.flag(f, "continue-on-error")),
+    "on-failure": ("on_failure", lambda s, f: _on_failure(s, f["on-failure"].value)),
+    "undo": ("undo", lambda s, f: _undo(s, f["undo"].value)),
+}
+"""Key → the part of a step that it gives, and how that is read; None where a fault was noted."""
+
+
+def _parts(scene: Scene, fields: _Fields) -> dict[str, Any]:
+    """What the keys say that a step has, and what ``defaults`` say in place of others.
+
+    Most steps have two or three of twenty keys: nothing is done for the others.
+    """
+    defaults = scene.defaults
+    parts: dict[str, Any] = {
+        "shell": defaults.shell,
+        "working_directory": defaults.working_directory,
+        "retry": defaults.retry,
+        "timeout_s": defaults.timeout_s,
+    }
+    for key in fields:
+        if key in _READERS:
+            name, read = _READERS[key]
+            value = read(scene, fields)
+            if value is not None:
+                parts[name] = value
+    return parts
 
 
 def _kind(scene: Scene, fields: dict[str, Field], node: Node, what: str) -> str:
@@ -206,7 +232,7 @@ def _on_failure(scene: Scene, node: Node) -> OnFailure | None:
 
 def _undo(scene: Scene, node: Node) -> Undo | None:
     fields = scene.r.table(node, "'undo'", UNDO)
-    if not isinstance(node, Mapping):
+    if not isinstance(node, MappingNode):
         return None
     if not scene.r.require(fields, "uses", "'undo'", node, "uses: VERB"):
         return None

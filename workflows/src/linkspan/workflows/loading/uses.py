@@ -37,7 +37,7 @@ class Used:
 
     Attributes:
         verb: Named even if nobody answers it.
-        nodes: Where each setting was written.
+        nodes: Where each setting was written, also one that is wrong.
     """
 
     verb: str = ""
@@ -55,13 +55,11 @@ def read_uses(scene: Scene, node: Node, fields: Mapping[str, Field]) -> Used:
         return Used()
     name, at, version = text.partition("@")
     span = attrs.evolve(node.span, length=len(name)) if at and node.plain else node.span
-    used = Used(verb=name, version=version, span=span)
-    if _is_foreign(scene, name, node):
-        return used
     verb = scene.verbs.get(name)
     if verb is None:
-        _unknown_verb(scene, text, name, version, node)
-        return used
+        if not _is_foreign(scene, name, node):
+            _unknown_verb(scene, text, name, version, node)
+        return Used(verb=name, version=version, span=span)
     if at:
         _check_version(scene, node, name, version, verb.version, verb.provider)
     for key in ("image", "shell", "working-directory"):
@@ -72,9 +70,8 @@ def read_uses(scene: Scene, node: Node, fields: Mapping[str, Field]) -> Used:
                 fields[key].key,
             )
     given = fields.get("with")
-    settings = read_settings(r, verb, node, given, scene.check_feature)
-    nodes = {} if given is None else r.quiet_entries(given.value)
-    return attrs.evolve(used, settings=settings, nodes=nodes)
+    settings, nodes = read_settings(r, verb, node, given, scene.check_feature)
+    return Used(verb=name, version=version, settings=settings, nodes=nodes, span=span)
 
 
 def _is_foreign(scene: Scene, name: str, node: Scalar) -> bool:
