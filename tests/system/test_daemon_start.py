@@ -12,6 +12,8 @@ LATER = (
     "linkspan.workflows.graph",
     "linkspan.workflows.manager",
     "linkspan.workflows.parse",
+    "linkspan.plugins.docker_api.containers",
+    "linkspan.plugins.docker_api.services",
     "linkspan.plugins.dockerfile_builder.building",
     "linkspan.plugins.dockerfile_builder.instructions",
     "linkspan.plugins.dockerfile_builder.tree",

@@ -11,7 +11,6 @@ from linkspan.plugins.docker_api.codec_image import registry_config
 from linkspan.plugins.docker_api.codec_resources import decode_ulimits
 from linkspan.plugins.docker_api.document import Document, map_parameter, parse_parameter
 from linkspan.plugins.docker_api.prune_events import tell_pruned
-from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.streams import run_with_progress
 from linkspan.sdk.diagnostics import Diagnostic, render
 from linkspan.sdk.drivers.builder import Builder, BuildRequest, CacheImport, PruneResult
@@ -27,12 +26,6 @@ class BuildRoutes:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.post("/build", self.build)
-        router.post("/linkspan/v1/build", self.build_more)
-        router.post("/build/prune", self.prune)
 
     @property
     def _builder(self) -> Builder[Any]:

@@ -6,7 +6,6 @@ import stat
 from collections.abc import Mapping
 from typing import Final
 
-from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.host import Host
@@ -32,14 +31,6 @@ class ContainerFileRoutes:
 
     def __init__(self, host: Host) -> None:
         self._containers = host.engine.containers
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.add("HEAD", "/containers/{id}/archive", self.stat)
-        router.get("/containers/{id}/archive", self.read)
-        router.add("PUT", "/containers/{id}/archive", self.write)
-        router.get("/containers/{id}/export", self.export)
-        router.get("/containers/{id}/changes", self.changes)
 
     async def stat(self, request: Request) -> Response:
         """HEAD /containers/{id}/archive."""

@@ -10,7 +10,6 @@ import trio
 
 from linkspan.plugins.docker_api.detach_keys import parse_detach_keys
 from linkspan.plugins.docker_api.logs import LogFormat, read_log_query, record_encoder, write_log
-from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.stats import Sample, encode_stats, take_sample
 from linkspan.plugins.docker_api.streams import exchange, stream_type
 from linkspan.plugins.docker_api.websocket import WebSocket, accept
@@ -28,14 +27,6 @@ class ContainerStreamRoutes:
 
     def __init__(self, host: Host) -> None:
         self._containers = host.engine.containers
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.post("/containers/{id}/attach", self.attach)
-        router.get("/containers/{id}/attach/ws", self.attach_websocket)
-        router.post("/containers/{id}/resize", self.resize)
-        router.get("/containers/{id}/logs", self.logs)
-        router.get("/containers/{id}/stats", self.stats)
 
     async def attach(self, request: Request) -> Hijack:
         """POST /containers/{id}/attach."""

@@ -16,7 +16,7 @@ from linkspan.plugins.docker_api.codec_resources import decode_resources, decode
 from linkspan.plugins.docker_api.filters import Filters, has_label, read_filters
 from linkspan.plugins.docker_api.processes import list_processes
 from linkspan.plugins.docker_api.prune_events import tell_pruned
-from linkspan.plugins.docker_api.routing import NO_CONTENT, DockerRouter, read_document
+from linkspan.plugins.docker_api.routing import NO_CONTENT, read_document
 from linkspan.plugins.docker_api.summaries import Inspections, Summaries
 from linkspan.plugins.docker_api.timestamps import epoch_s
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
@@ -69,24 +69,6 @@ class ContainerRoutes:
         self._pruning = trio.Lock()
         self._summaries = Summaries()
         self._inspections = Inspections()
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.get("/containers/json", self.list)
-        router.post("/containers/create", self.create)
-        router.post("/containers/prune", self.prune)
-        router.get("/containers/{id}/json", self.inspect)
-        router.get("/containers/{id}/top", self.top)
-        router.post("/containers/{id}/start", self.start)
-        router.post("/containers/{id}/stop", self.stop)
-        router.post("/containers/{id}/restart", self.restart)
-        router.post("/containers/{id}/kill", self.kill)
-        router.post("/containers/{id}/pause", self.pause)
-        router.post("/containers/{id}/unpause", self.unpause)
-        router.post("/containers/{id}/rename", self.rename)
-        router.post("/containers/{id}/update", self.update)
-        router.post("/containers/{id}/wait", self.wait)
-        router.add("DELETE", "/containers/{id}", self.remove)
 
     async def list(self, request: Request) -> Response:
         """GET /containers/json."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from linkspan.plugins.docker_api.codec_image import decode_credentials, registry_auth
 from linkspan.plugins.docker_api.filters import Filters, read_filters
-from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.routing import read_document
 from linkspan.sdk.drivers.registry import Manifest, Registry, SearchResult
 from linkspan.sdk.errors import DataLoss, InvalidArgument, Unauthenticated
 from linkspan.sdk.host import Host
@@ -25,12 +25,6 @@ class DistributionRoutes:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.post("/auth", self.login)
-        router.get("/distribution/{name:path}/json", self.inspect)
-        router.get("/images/search", self.search)
 
     @property
     def _registry(self) -> Registry[Any]:

@@ -8,7 +8,6 @@ import trio
 
 from linkspan.plugins.docker_api.codec_network import driver_shown
 from linkspan.plugins.docker_api.filters import Filters, has_label, parse_nanoseconds, read_filters
-from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.streams import copy_in_batches
 from linkspan.plugins.docker_api.timestamps import now_s
 from linkspan.sdk.errors import InvalidArgument
@@ -56,10 +55,6 @@ class EventRoutes:
 
     def __init__(self, host: Host) -> None:
         self._events = host.engine.events
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the route."""
-        router.get("/events", self.events)
 
     async def events(self, request: Request) -> Stream:
         """GET /events: one object a line, until the client goes or ``until`` is over."""

@@ -12,7 +12,7 @@ import trio
 from linkspan.plugins.docker_api.codec_container import decode_exec
 from linkspan.plugins.docker_api.container_streams import read_size
 from linkspan.plugins.docker_api.detach_keys import parse_detach_keys
-from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.streams import exchange, frame_header, stream_type
 from linkspan.sdk.errors import Conflict, LinkspanError, NotFound
 from linkspan.sdk.host import ExecStreams, Host
@@ -41,13 +41,6 @@ class ExecRoutes:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._containers = host.engine.containers
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.post("/containers/{id}/exec", self.create)
-        router.post("/exec/{id}/start", self.start)
-        router.post("/exec/{id}/resize", self.resize)
-        router.get("/exec/{id}/json", self.inspect)
 
     async def create(self, request: Request) -> Response:
         """POST /containers/{id}/exec."""

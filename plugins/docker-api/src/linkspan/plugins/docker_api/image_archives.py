@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.streams import run_with_progress
 from linkspan.sdk.errors import InvalidArgument, Unsupported
 from linkspan.sdk.host import CommitSpec, Host, Images
@@ -18,13 +17,6 @@ class ImageArchiveRoutes:
     def __init__(self, host: Host) -> None:
         self._images = host.engine.images
         self._containers = host.engine.containers
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.get("/images/get", self.save)
-        router.get("/images/{name:path}/get", self.save)
-        router.post("/images/load", self.load)
-        router.post("/commit", self.commit)
 
     async def save(self, request: Request) -> Stream:
         """GET /images/get and /images/{name}/get."""

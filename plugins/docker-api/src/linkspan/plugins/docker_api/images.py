@@ -21,7 +21,6 @@ from linkspan.plugins.docker_api.image_archives import (
 )
 from linkspan.plugins.docker_api.image_usage import LayerUsage, encode_manifests
 from linkspan.plugins.docker_api.prune_events import tell_pruned
-from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.timestamps import epoch_s
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
 from linkspan.sdk.glob import PatternError, filename_glob
@@ -44,17 +43,6 @@ class ImageRoutes:
         self._images = host.engine.images
         self._containers = host.engine.containers
         self._pruning = trio.Lock()
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.get("/images/json", self.list)
-        router.post("/images/create", self.pull)
-        router.post("/images/prune", self.prune)
-        router.get("/images/{name:path}/json", self.inspect)
-        router.get("/images/{name:path}/history", self.history)
-        router.post("/images/{name:path}/push", self.push)
-        router.post("/images/{name:path}/tag", self.tag)
-        router.add("DELETE", "/images/{name:path}", self.remove)
 
     async def list(self, request: Request) -> Response:
         """GET /images/json."""

@@ -12,7 +12,7 @@ from linkspan.plugins.docker_api.codec_network import (
 )
 from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.prune_events import tell_pruned
-from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
 from linkspan.plugins.docker_api.timestamps import epoch_s
 from linkspan.sdk.errors import (
@@ -40,16 +40,6 @@ class NetworkRoutes:
         self._networks = host.engine.networks
         self._containers = host.engine.containers
         self._pruning = trio.Lock()
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.get("/networks", self.list)
-        router.post("/networks/create", self.create)
-        router.post("/networks/prune", self.prune)
-        router.get("/networks/{id}", self.inspect)
-        router.add("DELETE", "/networks/{id}", self.remove)
-        router.post("/networks/{id}/connect", self.connect)
-        router.post("/networks/{id}/disconnect", self.disconnect)
 
     async def list(self, request: Request) -> Response:
         """GET /networks."""

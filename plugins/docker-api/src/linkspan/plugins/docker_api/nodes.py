@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from linkspan.plugins.docker_api.filters import read_filters
-from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
 from linkspan.plugins.docker_api.timestamps import or_never
 from linkspan.sdk.errors import Conflict, InvalidArgument, Unsupported
@@ -20,13 +20,6 @@ class NodeRoutes:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.get("/nodes", self.list)
-        router.get("/nodes/{id}", self.inspect)
-        router.post("/nodes/{id}/update", self.update)
-        router.add("DELETE", "/nodes/{id}", self.remove)
 
     async def list(self, request: Request) -> Response:
         """GET /nodes."""

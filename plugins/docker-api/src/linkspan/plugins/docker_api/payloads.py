@@ -2,7 +2,7 @@
 
 from linkspan.plugins.docker_api.codec_payload import decode_payload, encode_payload
 from linkspan.plugins.docker_api.filters import read_filters
-from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.host import Host
@@ -16,15 +16,6 @@ class _PayloadRoutes:
     def __init__(self, host: Host, kind: PayloadKind) -> None:
         self._host = host
         self.kind = kind
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        top = f"/{self.kind}s"
-        router.get(top, self.list)
-        router.post(f"{top}/create", self.create)
-        router.get(f"{top}/{{id}}", self.inspect)
-        router.add("DELETE", f"{top}/{{id}}", self.remove)
-        router.post(f"{top}/{{id}}/update", self.update)
 
     async def list(self, request: Request) -> Response:
         """All that pass the filters."""

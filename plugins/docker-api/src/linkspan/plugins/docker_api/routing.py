@@ -1,11 +1,7 @@
 """How subjects add their routes: every handler answers errors in Docker's way."""
 
-from collections.abc import Callable
-from typing import Protocol
-
 from linkspan.plugins.docker_api.deviations import dockers_errors
 from linkspan.plugins.docker_api.document import Document
-from linkspan.sdk.host import Host
 from linkspan.sdk.http import Handler, Request, Response, Router
 
 
@@ -15,27 +11,10 @@ class DockerRouter:
     def __init__(self, router: Router) -> None:
         self._router = router
 
-    def get(self, pattern: str, handler: Handler) -> None:
-        """Add a GET route (HEAD comes with it)."""
-        self._router.add("GET", pattern, dockers_errors(handler))
-
-    def post(self, pattern: str, handler: Handler) -> None:
-        """Add a POST route."""
-        self._router.add("POST", pattern, dockers_errors(handler))
-
     def add(self, method: str, pattern: str, handler: Handler) -> None:
         """Add a route of any method."""
         self._router.add(method, pattern, dockers_errors(handler))
 
-
-class Subject(Protocol):
-    """Routes of one subject."""
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add them."""
-
-
-MakeSubject = Callable[[Host], Subject]
 
 NO_CONTENT = Response(status=204)
 

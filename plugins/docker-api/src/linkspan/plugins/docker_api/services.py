@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from linkspan.plugins.docker_api.codec_service import decode_service, encode_service
 from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.filters import read_filters
-from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.service_logs import task_log_stream
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
 from linkspan.sdk.errors import InvalidArgument
@@ -20,15 +20,6 @@ class ServiceRoutes:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.get("/services", self.list)
-        router.post("/services/create", self.create)
-        router.get("/services/{id}", self.inspect)
-        router.add("DELETE", "/services/{id}", self.remove)
-        router.post("/services/{id}/update", self.update)
-        router.get("/services/{id}/logs", self.logs)
 
     async def list(self, request: Request) -> Response:
         """GET /services."""

@@ -5,7 +5,7 @@ import socket
 from typing import Any
 
 from linkspan.plugins.docker_api.document import Document
-from linkspan.plugins.docker_api.routing import DockerRouter, read_document
+from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.timestamps import or_never
 from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.errors import (
@@ -121,16 +121,6 @@ class SwarmRoutes:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.get("/swarm", self.inspect)
-        router.post("/swarm/init", self.init)
-        router.post("/swarm/join", self.join)
-        router.post("/swarm/leave", self.leave)
-        router.post("/swarm/update", self.update)
-        router.get("/swarm/unlockkey", self.unlock_key)
-        router.post("/swarm/unlock", self.unlock)
 
     async def inspect(self, _: Request) -> Response:
         """GET /swarm. There are no join tokens: this swarm has one node."""

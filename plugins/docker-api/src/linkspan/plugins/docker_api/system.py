@@ -1,4 +1,4 @@
-"""/_ping, /version, /info and /system/df."""
+"""/version, /info and /system/df."""
 
 import os
 import platform
@@ -13,7 +13,6 @@ from linkspan.plugins.docker_api.codec_container import encode_summary
 from linkspan.plugins.docker_api.codec_image import encode_image_summary
 from linkspan.plugins.docker_api.codec_volume import encode_volume
 from linkspan.plugins.docker_api.image_usage import LayerUsage
-from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.swarm import swarm_state
 from linkspan.plugins.docker_api.versions import DISK_USAGE, INFO, REGISTRY_CONFIG, fields_of
 from linkspan.plugins.docker_api.volumes import volume_size
@@ -35,30 +34,6 @@ class SystemRoutes:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._engine = host.engine
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.get("/_ping", self.ping)
-        router.get("/version", self.version)
-        router.get("/info", self.info)
-        router.get("/system/df", self.disk_usage)
-
-    async def ping(self, _: Request) -> Response:
-        """GET and HEAD /_ping: what every command of the CLI asks first."""
-        self._host.driver("runtime").stir()  # what the command starts next should find it warm
-        swarm = await swarm_state(self._host)
-        state = swarm["LocalNodeState"]
-        return Response(
-            body=b"OK",
-            headers={
-                "Content-Type": "text/plain; charset=utf-8",
-                # 1 keeps the CLI on the classic builder; 2 would mean BuildKit.
-                "Builder-Version": "1",
-                "Cache-Control": "no-cache, no-store, must-revalidate",
-                "Pragma": "no-cache",
-                "Swarm": "active/manager" if state == "active" else state,
-            },
-        )
 
     async def version(self, _: Request) -> Response:
         """GET /version."""

@@ -4,7 +4,6 @@ from typing import Any
 
 from linkspan.plugins.docker_api.codec_service import encode_task_spec, same_task
 from linkspan.plugins.docker_api.filters import Filters, read_filters
-from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.plugins.docker_api.service_logs import task_log_stream
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
 from linkspan.plugins.docker_api.timestamps import or_never
@@ -21,12 +20,6 @@ class TaskRoutes:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.get("/tasks", self.list)
-        router.get("/tasks/{id}", self.inspect)
-        router.get("/tasks/{id}/logs", self.logs)
 
     async def list(self, request: Request) -> Response:
         """GET /tasks."""

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.sdk.errors import NotFound, Unsupported
-from linkspan.sdk.host import Host
 from linkspan.sdk.http import Answer, Request, Response, json_response
 
 NOT_SERVED = {
@@ -32,23 +31,17 @@ OF_A_PLUGIN = (
 """404, whatever the name: none of Docker's plugins can be installed."""
 
 
-class UnsupportedRoutes:
-    """What is not there."""
-
-    def __init__(self, _: Host) -> None:
-        pass
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        for what, routes in NOT_SERVED.items():
-            for route in routes:
-                method, pattern = route.split(" ", 1)
-                router.add(method, pattern, _refusal(what))
-        for route in OF_A_PLUGIN:
+def add_unsupported(router: DockerRouter) -> None:
+    """Add the routes of what is not there."""
+    for what, routes in NOT_SERVED.items():
+        for route in routes:
             method, pattern = route.split(" ", 1)
-            router.add(method, pattern, _no_plugin)
-        for pattern in EMPTY_LISTS:
-            router.get(pattern, _empty)
+            router.add(method, pattern, _refusal(what))
+    for route in OF_A_PLUGIN:
+        method, pattern = route.split(" ", 1)
+        router.add(method, pattern, _no_plugin)
+    for pattern in EMPTY_LISTS:
+        router.add("GET", pattern, _empty)
 
 
 def _refusal(what: str) -> Callable[[Request], Awaitable[Answer]]:

@@ -5,7 +5,7 @@ import trio
 from linkspan.plugins.docker_api.codec_volume import decode_volume, encode_volume
 from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.prune_events import tell_pruned
-from linkspan.plugins.docker_api.routing import NO_CONTENT, DockerRouter, read_document
+from linkspan.plugins.docker_api.routing import NO_CONTENT, read_document
 from linkspan.sdk.errors import Conflict, NotFound, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
@@ -19,14 +19,6 @@ class VolumeRoutes:
         self._host = host
         self._volumes = host.engine.volumes
         self._pruning = trio.Lock()
-
-    def add_to(self, router: DockerRouter) -> None:
-        """Add the routes."""
-        router.get("/volumes", self.list)
-        router.post("/volumes/create", self.create)
-        router.post("/volumes/prune", self.prune)
-        router.get("/volumes/{name}", self.inspect)
-        router.add("DELETE", "/volumes/{name}", self.remove)
 
     async def list(self, request: Request) -> Response:
         """GET /volumes."""
