@@ -25,6 +25,8 @@ _TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 _V1_UNLIMITED: Final = 1 << 62
 _FREEZE_TIMEOUT_S: Final = 10.0
 _TRIES_BEFORE_THAW: Final = 8
+_REMOVE_TRIES: Final = 50
+_REMOVE_EVERY_S: Final = 0.02
 # What stands beside the controllers in a v1 hierarchy's options.
 _MOUNT_OPTIONS: Final = ("rw", "ro", "xattr", "clone_children", "noprefix", "cpuset_v2_mode")
 
@@ -354,6 +356,15 @@ def _hidden_unified(groups: Hierarchies) -> Path | None:
 def warm_controller(groups: Hierarchies) -> str:
     """The controller in whose hierarchy the parked process of ``warmth`` is moved."""
     return "pids" if groups.version == 2 or groups.has("pids") else "freezer"
+
+
+def remove_in_time(groups: Hierarchies, path: str) -> bool:
+    """As ``remove``, waiting for the kernel to let go of the last process; False if it does not. Blocks."""
+    for _ in range(_REMOVE_TRIES):
+        if remove(groups, path):
+            return True
+        time.sleep(_REMOVE_EVERY_S)
+    return False
 
 
 def remove_parent(groups: Hierarchies, path: str) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ import attrs
 import orjson
 import trio
 
+from linkspan.plugins.oci_runtime.spawning import spawn
 from linkspan.sdk.errors import Internal
 
 _ENVIRONMENT: Final = {
@@ -80,52 +80,74 @@ class Held:
 
     conmon_pid: int
     conmon_pidfd: int
+    conmon_started: int
     pid: int
 
 
-async def start_conmon(command: ConmonCommand) -> Held:
-    """Start conmon and wait until the runtime has made the container.
+class Making:
+    """A conmon whose runtime makes a container. To be used once: ``made``."""
+
+    def __init__(self, conmon: int, pidfd: int, reader: int) -> None:
+        self._conmon = conmon
+        self._started = start_time(conmon)
+        self._pidfd = pidfd
+        self._reader = reader
+
+    async def made(self) -> Held:
+        """Wait until the container is made.
+
+        Raises:
+            CreateFailed: The runtime refused.
+            Internal: conmon ended without a word.
+        If failed or cancelled: conmon is ended; the caller removes what the runtime may have made.
+        """
+        try:
+            pid = await _created_pid(self._reader)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await _end(self._pidfd)
+            raise
+        finally:
+            os.close(self._reader)
+        return Held(
+            conmon_pid=self._conmon,
+            conmon_pidfd=self._pidfd,
+            conmon_started=self._started,
+            pid=pid,
+        )
+
+
+def start_conmon(command: ConmonCommand) -> Making:
+    """Start conmon, which starts the runtime. Blocks until it is loaded.
 
     Raises:
-        CreateFailed: The runtime refused.
-        Internal: conmon cannot be started or ended without a word.
-    If cancelled: conmon is ended; the caller removes what the runtime may have made.
+        Internal: It cannot be started.
     """
     reader, writer = os.pipe()
     try:
-        try:
-            process = _spawn(command, writer)
-        finally:
-            os.close(writer)
-        pidfd = os.pidfd_open(process)
-        try:
-            pid = await _created_pid(reader)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await _end(pidfd)
-            raise
-    finally:
+        pid = _spawn(command, writer)
+    except BaseException:
         os.close(reader)
-    return Held(conmon_pid=process, conmon_pidfd=pidfd, pid=pid)
+        raise
+    finally:
+        os.close(writer)
+    return Making(pid, os.pidfd_open(pid), reader)
 
 
 def _spawn(command: ConmonCommand, sync_pipe: int) -> int:
+    argv = command.argv()
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
-        # vfork inside, about 0.6 ms. posix_spawn would do as well, but cannot set the working directory.
-        process = subprocess.Popen(
-            command.argv(),
-            env={**_ENVIRONMENT, "_OCI_SYNCPIPE": str(sync_pipe)},
-            pass_fds=(sync_pipe,),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=command.bundle,
-            start_new_session=True,
+        return spawn(
+            argv,
+            environment={**_ENVIRONMENT, "_OCI_SYNCPIPE": "3"},
+            cwd=str(command.bundle),
+            descriptors=(null, null, null, sync_pipe),
         )
     except OSError as exc:
-        raise Internal(f"cannot start {command.conmon}: {exc}", code="conmon_failed") from exc
-    process.returncode = 0  # it is reaped through its pidfd; subprocess must not wait for it
-    return process.pid
+        raise Internal(f"cannot start {argv[0]}: {exc}", code="conmon_failed") from exc
+    finally:
+        os.close(null)
 
 
 async def _created_pid(reader: int) -> int:

@@ -27,38 +27,29 @@ from linkspan.plugins.oci_runtime import (
     logs,
     mount_namespace,
     programs,
-    propagation,
     refusal,
-    rootfs,
     rotation,
-    seccomp,
-    shared_memory,
     spec,
-    syscalls,
-    users,
 )
 from linkspan.plugins.oci_runtime.config import OciConfig
 from linkspan.plugins.oci_runtime.conmon import (
-    ConmonCommand,
     CreateFailed,
     Held,
-    makers,
     open_running,
     read_exit,
     reap,
     resize_command,
-    start_conmon,
-    start_time,
 )
 from linkspan.plugins.oci_runtime.execs import Execs
 from linkspan.plugins.oci_runtime.held import HeldContainer
+from linkspan.plugins.oci_runtime.leftovers import Leftovers
+from linkspan.plugins.oci_runtime.making import Joined, Maker
 from linkspan.plugins.oci_runtime.record import Record
 from linkspan.plugins.oci_runtime.tools import Tools
 from linkspan.plugins.oci_runtime.warmth import KeepWarm
 from linkspan.sdk.drivers.runtime import (
     CreateRequest,
     ExecProcess,
-    OciSpec,
     ProcessSpec,
     Recovered,
     Runtime,
@@ -71,7 +62,6 @@ from linkspan.sdk.model.container import ContainerSpec, ExitStatus, Resources
 from linkspan.sdk.model.process import LogQuery, LogRecord, ProcessStreams
 
 _log: Final = logging.getLogger(__name__)
-_SCRUB_TRIES: Final = 50
 
 
 class OciRuntime(Runtime[OciConfig]):
@@ -93,6 +83,8 @@ class OciRuntime(Runtime[OciConfig]):
         self._warm: KeepWarm | None = None
         self._rotation = rotation.Rotation()
         self._execs = Execs(tools)
+        self._maker = Maker(config, tools)
+        self._leftovers = Leftovers(config, tools, self._maker)
 
     @classmethod
     def prepare_process(cls, config: OciConfig, run_dir: Path) -> None:
@@ -223,50 +215,34 @@ class OciRuntime(Runtime[OciConfig]):
             self._creating.discard(container_id)
 
     async def _create(self, request: CreateRequest, old: HeldContainer | None) -> None:
-        bundle = self._layout.bundle(request.container_id)
+        joined = self._join(request)
+        planned = None
         try:
-            prepared = await trio.to_thread.run_sync(self._prepare, request, self._join(request))
             if request.modify_spec is not None:
-                prepared = await request.modify_spec(prepared)
-            key = await trio.to_thread.run_sync(self._write_bundle, bundle, prepared)
-            if self._joins_memory(request):
-                await trio.to_thread.run_sync(self._lend_memory, request)
-            held = await start_conmon(self._conmon_command(request, bundle))
+                planned = await trio.to_thread.run_sync(self._maker.plan, request, joined)
+                planned = await request.modify_spec(planned)
+            begun = await trio.to_thread.run_sync(self._maker.begin, request, joined, planned)
+            held = await begun.making.made()
         except BaseException as exc:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._undo_create, request, old)
+                await trio.to_thread.run_sync(
+                    lambda: self._maker.undo(request, keep_folder=old is not None)
+                )
             if isinstance(exc, CreateFailed):
                 raise refusal.error_of(str(exc), request.process.args[0]) from exc
             if isinstance(exc, OSError):
                 raise _disk_error(exc, self._layout.containers) from exc
             raise
-        container = self._hold(request, bundle, held)
+        container = self._hold(request, held)
         with trio.CancelScope(shield=True):
             try:
-                await trio.to_thread.run_sync(self._record_created, container, key)
+                await trio.to_thread.run_sync(self._record_created, container, begun.filter_key)
             except OSError as exc:
                 await self.delete(container.id)
                 raise _disk_error(exc, self._layout.containers) from exc
 
-    def _joins_memory(self, request: CreateRequest) -> bool:
-        return request.share_ipc not in ("", "host", "none")
-
-    def _lend_memory(self, request: CreateRequest) -> None:
-        target = self._layout.lent_memory(request.container_id)
-        target.mkdir(exist_ok=True)
-        pid = self._get_running(request.share_ipc).record.pid
-        shared_memory.lend(pid, target, self._tools.prefix)
-
-    def _return_memory(self, container_id: str) -> None:
-        """Take a lent mount away: the container has its own copy, or was not made."""
-        target = self._layout.lent_memory(container_id)
-        with contextlib.suppress(OSError):
-            syscalls.umount(str(target), syscalls.MNT_DETACH)
-        with contextlib.suppress(OSError):
-            target.rmdir()
-
-    def _join(self, request: CreateRequest) -> spec.Namespaces:
-        """Paths of the namespaces to join."""
+    def _join(self, request: CreateRequest) -> Joined:
+        """What it shares with others."""
 
         def path(shared: str, kind: str) -> str | None:
             if shared == "host":
@@ -277,91 +253,22 @@ class OciRuntime(Runtime[OciConfig]):
 
         usual = "private" if self._tools.groups.version == 2 else "host"
         own_cgroup = (request.cgroup_namespace or usual) == "private"
-        return spec.Namespaces(
-            pid=path(request.share_pid, "pid"),
-            ipc=path(request.share_ipc, "ipc"),
-            uts=path(request.share_uts, "uts"),
-            network=request.network_namespace,
-            cgroup="" if own_cgroup else None,
+        own_memory = request.share_ipc in ("", "host", "none")
+        return Joined(
+            namespaces=spec.Namespaces(
+                pid=path(request.share_pid, "pid"),
+                ipc=path(request.share_ipc, "ipc"),
+                uts=path(request.share_uts, "uts"),
+                network=request.network_namespace,
+                cgroup="" if own_cgroup else None,
+            ),
+            memory_of=0 if own_memory else self._get_running(request.share_ipc).record.pid,
         )
 
-    def _prepare(self, request: CreateRequest, namespaces: spec.Namespaces) -> OciSpec:
-        """Look at the root folder and make the spec; blocking."""
-        try:
-            identity = users.look_up(
-                request.rootfs, request.process.user, request.process.group_add
-            )
-            rootfs.make_folder(request.rootfs, request.process.cwd)
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            raise Internal(
-                f"the container's root folder is missing: {request.rootfs}", code="no_rootfs"
-            ) from exc
-        propagation.check(request.mounts)
-        security = spec.parse_security(
-            request.security_opt, no_new_privileges=self._config.no_new_privileges
-        )
-        caps = spec.container_capabilities(request, self._tools.machine)
-        return spec.make_spec(
-            request,
-            identity=identity,
-            machine=self._tools.machine,
-            security=security,
-            namespaces=namespaces,
-            cgroup_path=self._cgroup_path(request),
-            seccomp_section=spec.seccomp_of(security, request, caps, self._tools.default_profile),
-            shared_memory=str(self._layout.lent_memory(request.container_id))
-            if self._joins_memory(request)
-            else None,
-        )
-
-    def _cgroup_path(self, request: CreateRequest) -> str:
-        parent = request.resources.cgroup_parent or self._config.cgroup_parent
-        return f"/{parent.strip('/')}/{request.container_id}"
-
-    def _write_bundle(self, bundle: Path, document: OciSpec) -> str | None:
-        """Write config.json; return the key of a seccomp filter that is still to be compiled."""
-        key = None
-        section = document.get("linux", {}).get("seccomp")
-        if section is not None and self._tools.filters is not None:
-            key = self._tools.filters.key(section)
-            compiled = self._tools.filters.get(key)
-            if compiled is not None:
-                document = {
-                    **document,
-                    "linux": {k: v for k, v in document["linux"].items() if k != "seccomp"},
-                    "annotations": {
-                        **document.get("annotations", {}),
-                        seccomp.ANNOTATION: compiled,
-                    },
-                }
-                key = None
-        shutil.rmtree(bundle, ignore_errors=True)
-        bundle.mkdir(mode=0o700)
-        self._layout.exit_file(bundle.name).unlink(missing_ok=True)
-        self._layout.folder(bundle.name).mkdir(mode=0o700, exist_ok=True)
-        (bundle / "config.json").write_bytes(orjson.dumps(document))
-        return key
-
-    def _conmon_command(self, request: CreateRequest, bundle: Path) -> ConmonCommand:
-        return ConmonCommand(
-            conmon=self._tools.conmon,
-            prefix=self._tools.prefix,
-            runtime=self._tools.runtime_path,
-            runtime_args=("--root", str(self._layout.runtime_state)),
-            container_id=request.container_id,
-            name=request.name,
-            bundle=bundle,
-            exit_folder=self._layout.exits,
-            log=f"k8s-file:{self._layout.log(request.container_id)}" if request.log else "none",
-            tty=request.process.tty,
-            stdin=request.process.stdin,
-            stdin_once=request.stdin_once,
-        )
-
-    def _hold(self, request: CreateRequest, bundle: Path, held: Held) -> HeldContainer:
+    def _hold(self, request: CreateRequest, held: Held) -> HeldContainer:
         record = Record(
             container_id=request.container_id,
-            cgroup_path=self._cgroup_path(request),
+            cgroup_path=self._maker.cgroup_path(request),
             boot=self._tools.boot,
             tty=request.process.tty,
             log=request.log,
@@ -370,9 +277,10 @@ class OciRuntime(Runtime[OciConfig]):
             stdin_once=request.stdin_once,
             own_pid_namespace=request.share_pid == "",
             conmon_pid=held.conmon_pid,
-            conmon_started=start_time(held.conmon_pid),
+            conmon_started=held.conmon_started,
             pid=held.pid,
         )
+        bundle = self._layout.bundle(request.container_id)
         container = HeldContainer(record=record, bundle=bundle, init=_pidfd(held.pid))
         self._containers[request.container_id] = container
         self._keep_log_small(container)
@@ -393,24 +301,11 @@ class OciRuntime(Runtime[OciConfig]):
                 ),
             )
 
-    def _record_created(self, container: HeldContainer, key: str | None) -> None:
-        self._return_memory(container.id)
+    def _record_created(self, container: HeldContainer, filter_key: str | None) -> None:
+        self._maker.return_memory(container.id)
         container.record.write(self._layout.folder(container.id))
-        if key is not None and self._tools.filters is not None:
-            compiled = self._layout.state(container.id) / "seccomp.bpf"
-            self._tools.filters.keep(key, compiled)
-
-    def _undo_create(self, request: CreateRequest, old: HeldContainer | None) -> None:
-        """Remove what a failed create made; an ended container that was to be made anew stays as it was."""
-        container_id = request.container_id
-        self._return_memory(container_id)
-        path = self._cgroup_path(request)
-        cgroups.kill(self._tools.groups, path)
-        _remove_group(self._tools.groups, path)
-        shutil.rmtree(self._layout.state(container_id), ignore_errors=True)
-        shutil.rmtree(self._layout.bundle(container_id), ignore_errors=True)
-        if old is None:
-            shutil.rmtree(self._layout.folder(container_id), ignore_errors=True)
+        if filter_key is not None:
+            self._maker.keep_filter(container.id, filter_key)
 
     # --- life
 
@@ -499,15 +394,10 @@ class OciRuntime(Runtime[OciConfig]):
     async def _discard(self, container: HeldContainer, gone: trio.Event) -> None:
         await container.scrubbed.wait()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._remove_files, container.id)
+            await trio.to_thread.run_sync(self._leftovers.remove_files, container.id)
         if self._discarding.get(container.id) is gone:
             del self._discarding[container.id]
         gone.set()
-
-    def _remove_files(self, container_id: str) -> None:
-        self._layout.exit_file(container_id).unlink(missing_ok=True)
-        shutil.rmtree(self._layout.bundle(container_id), ignore_errors=True)
-        shutil.rmtree(self._layout.folder(container_id), ignore_errors=True)
 
     async def _watch(self, container: HeldContainer, conmon: int | None = None) -> None:
         """Wait for conmon's end, take up the exit status, clean up."""
@@ -557,7 +447,7 @@ class OciRuntime(Runtime[OciConfig]):
             _log.exception("exit status not recorded", extra={"container": container.id})
         container.record = record
         shutil.rmtree(self._layout.state(container.id), ignore_errors=True)
-        if not _remove_group(self._tools.groups, record.cgroup_path):
+        if not cgroups.remove_in_time(self._tools.groups, record.cgroup_path):
             _log.warning("cgroup stays behind", extra={"cgroup": record.cgroup_path})
 
     # --- streams
@@ -674,49 +564,10 @@ class OciRuntime(Runtime[OciConfig]):
     async def recover(self) -> None:
         """Find containers of earlier daemons: take up running ones, tell how the others ended."""
         self._recovered = []
-        records = await trio.to_thread.run_sync(self._read_records)
-        await trio.to_thread.run_sync(self._end_cut_off, records)
+        records = await trio.to_thread.run_sync(self._leftovers.end_cut_off)
         for record in records:
             if record.container_id not in self._containers:
                 await self._take_up(record)
-
-    def _read_records(self) -> list[Record]:
-        found = []
-        for folder in self._layout.containers.iterdir():
-            record = Record.read(folder)
-            if record is not None and record.container_id == folder.name:
-                found.append(record)
-        return found
-
-    def _end_cut_off(self, records: list[Record]) -> None:
-        """End what a create has made whose daemon did not live to write it down.
-
-        No record tells of it, or the one of the container's life before, with its end.
-        """
-        lives = {r.container_id for r in records if r.exit is None}
-        paths = {r.container_id: r.cgroup_path for r in records}
-        made = makers(self._layout.bundles)
-        known = {p.name for p in self._layout.runtime_state.iterdir() if p.name[0] != "."}
-        for container_id in (known | set(made)) - lives:
-            for pid in made.get(container_id, ()):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signals.SIGKILL)
-            path = paths.get(container_id) or self._planned_group(container_id)
-            cgroups.kill(self._tools.groups, path)
-            _remove_group(self._tools.groups, path)
-            self._return_memory(container_id)
-            shutil.rmtree(self._layout.state(container_id), ignore_errors=True)
-            shutil.rmtree(self._layout.bundle(container_id), ignore_errors=True)
-
-    def _planned_group(self, container_id: str) -> str:
-        """The control group that the bundle names, or the usual one."""
-        try:
-            document = orjson.loads(
-                (self._layout.bundle(container_id) / "config.json").read_bytes()
-            )
-            return str(document["linux"]["cgroupsPath"])
-        except (OSError, ValueError, KeyError):
-            return f"/{self._config.cgroup_parent.strip('/')}/{container_id}"
 
     async def _take_up(self, record: Record) -> None:
         container = HeldContainer(record=record, bundle=self._layout.bundle(record.container_id))
@@ -773,33 +624,8 @@ class OciRuntime(Runtime[OciConfig]):
             await self.delete(container_id)
             removed[container_id] = "nobody knows this container"
         keep |= set(self._containers) | set(self._discarding)
-        orphans = await trio.to_thread.run_sync(self._remove_orphans, keep)
+        orphans = await trio.to_thread.run_sync(self._leftovers.remove_orphans, keep)
         return {**removed, **dict.fromkeys(orphans, "files without a container")}
-
-    def _remove_orphans(self, keep: set[str]) -> list[str]:
-        """Remove folders of ids that are neither held nor in the making (a create that was cut off)."""
-        layout = self._layout
-        found = {
-            entry.name
-            for parent in (
-                layout.bundles,
-                layout.exits,
-                layout.containers,
-                layout.runtime_state,
-                layout.lent,
-            )
-            for entry in parent.iterdir()
-            if not entry.name.startswith(".")
-        }
-        orphans = sorted(found - keep)
-        for container_id in orphans:
-            path = self._planned_group(container_id)
-            cgroups.kill(self._tools.groups, path)
-            _remove_group(self._tools.groups, path)
-            shutil.rmtree(layout.state(container_id), ignore_errors=True)
-            self._return_memory(container_id)
-            self._remove_files(container_id)
-        return orphans
 
 
 def _disk_error(exc: OSError, folder: Path) -> LinkspanError:
@@ -814,15 +640,6 @@ def _pidfd(pid: int) -> int:
         return os.pidfd_open(pid)
     except ProcessLookupError:
         return -1
-
-
-def _remove_group(groups: cgroups.Hierarchies, path: str) -> bool:
-    """Remove a group, waiting for the kernel to let go of the last process; blocking."""
-    for _ in range(_SCRUB_TRIES):
-        if cgroups.remove(groups, path):
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def _rfc3339(time_ns: int) -> str:

@@ -14,7 +14,6 @@ import secrets
 import signal
 import socket
 import struct
-import subprocess
 import termios
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -27,6 +26,7 @@ import trio
 
 from linkspan.plugins.oci_runtime import refusal
 from linkspan.plugins.oci_runtime.conmon import reap
+from linkspan.plugins.oci_runtime.spawning import spawn
 from linkspan.sdk.drivers.runtime import ExecProcess
 from linkspan.sdk.errors import Internal, LinkspanError
 from linkspan.sdk.model.process import Chunk, StreamKind
@@ -327,30 +327,22 @@ def _argv(command: ExecCommand, files: _Files, process: str, *more: str) -> list
 def _spawn(
     argv: list[str],
     files: _Files,
-    stdin: int,
-    stdout: int,
-    stderr: int,
-    *,
+    *descriptors: int,
     new_session: bool = True,
-    inherited: tuple[int, ...] = (),
 ) -> int:
-    """Start the runtime; return its pidfd."""
+    """Start the runtime with these as 0, 1, 2 and so on; return its pidfd."""
     try:
-        process = subprocess.Popen(
+        pid = spawn(
             argv,
-            pass_fds=inherited,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env=_ENVIRONMENT,
+            environment=_ENVIRONMENT,
             cwd="/",
-            start_new_session=new_session,
+            descriptors=descriptors,
+            new_session=new_session,
         )
     except OSError as exc:
         files.remove()
         raise Internal(f"cannot start {argv[0]}: {exc}", code="runtime_failed") from exc
-    process.returncode = 0  # it is reaped through its pidfd
-    return os.pidfd_open(process.pid)
+    return os.pidfd_open(pid)
 
 
 class Waiting:
@@ -412,8 +404,8 @@ def begin(command: ExecCommand) -> Waiting:
     err_read, err_write = os.pipe()
     document_read, document_write = os.pipe()
     try:
-        argv = _argv(command, files, f"/proc/self/fd/{document_read}")
-        pidfd = _spawn(argv, files, in_read, out_write, err_write, inherited=(document_read,))
+        argv = _argv(command, files, "/proc/self/fd/3")
+        pidfd = _spawn(argv, files, in_read, out_write, err_write, document_read)
     except BaseException:
         for fd in {out_read, err_read, in_write, document_write} - {None}:
             assert fd is not None
