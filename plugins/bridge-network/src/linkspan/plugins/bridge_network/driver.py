@@ -12,12 +12,13 @@ from typing import Self
 import attrs
 import trio
 
-from linkspan.plugins.bridge_network import rtnetlink
+from linkspan.plugins.bridge_network import firewalld, rtnetlink
 from linkspan.plugins.bridge_network.bridges import CarriedNetwork
 from linkspan.plugins.bridge_network.coexistence import ForeignForwarding
 from linkspan.plugins.bridge_network.config import BridgeConfig
 from linkspan.plugins.bridge_network.endpoints import Endpoints, names_of
 from linkspan.plugins.bridge_network.firewall import Firewall
+from linkspan.plugins.bridge_network.firewalld import Firewalld
 from linkspan.plugins.bridge_network.graveyard import Grave, Graveyard, end
 from linkspan.plugins.bridge_network.namespaces import RESOLVER_ADDRESS, LinkPlan, Namespaces
 from linkspan.plugins.bridge_network.networks import BridgeNetworks
@@ -79,6 +80,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             f"linkspan_{self._short_id}", self._group, host.run_dir, self._nft
         )
         self._foreign = ForeignForwarding(self._group, f"linkspan:{self._short_id}")
+        self._firewalld = Firewalld()
         self._graveyard = Graveyard(self._namespaces)
         self._pool = Pool(config.pool_size, self._group, self._namespaces, self._graveyard)
         self._resolver = Resolver(self._namespaces)
@@ -158,11 +160,18 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
                 await self._firewall.repair()
                 await self._foreign.ensure()
                 await self._endpoints.keep_apart()
+                await self._tell_firewalld()
                 # Some programs change rules in ways that the kernel does not tell of.
                 with trio.move_on_after(_LOOK_AFTER_RULES_S):
                     await watch.changed()
         finally:
             watch.close()
+
+    async def _tell_firewalld(self) -> None:
+        running = await self._firewall.has_table(firewalld.TABLE)
+        await self._firewalld.ensure(
+            [carried.bridge for carried in self._networks.all()], running=running
+        )
 
     async def gc(self, known: Iterable[str]) -> Mapping[str, str]:
         """See ``Driver``: ``known`` are ids of containers that have a sandbox."""
@@ -182,6 +191,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         await self._graveyard.let_go()
         empty = not self._sandboxes
         if empty:
+            await self._firewalld.remove(carried.bridge for carried in self._networks.all())
             await self._delete_all_links()
         await self._foreign.close(remove=empty)
         await self._firewall.close(remove=empty)
@@ -202,6 +212,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         carried = self._networks.find(network.id)
         if carried is None:
             carried = await self._networks.create(network)
+            await self._firewalld.add(carried.bridge)
             self._keep_ready(carried)
         return carried.network
 
@@ -220,6 +231,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             if self._pool.network is carried:
                 await self._pool.clear()
             await self._networks.remove(carried)
+            await self._firewalld.remove([carried.bridge])
             self._endpoints.forget(carried)
 
     # Sandboxes
@@ -531,6 +543,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             self._make_known(sandbox)
         for carried in self._networks.all():
             self._keep_ready(carried)
+        await self._tell_firewalld()
         log.info("networks restored", extra={"sandboxes": len(self._sandboxes), "notes": notes})
         return notes
 

@@ -107,6 +107,10 @@ class Firewall:
         """Load the table again if another program has flushed it, or if it could not be loaded before."""
         await self._worker.run(self._repair_if_possible)
 
+    async def has_table(self, name: str) -> bool:
+        """Whether there is a table of family inet with this name, another program's."""
+        return await self._worker.run(self._has_table, name)
+
     async def watch(self) -> RuleWatch:
         """Notice from now on what other programs do to rules.
 
@@ -179,6 +183,10 @@ class Firewall:
                 raise
             self._repair()
             table.run(text)
+
+    def _has_table(self, name: str) -> bool:
+        assert self._netfilter is not None, "used before open"
+        return self._netfilter.has_table(name)
 
     def _its_table(self) -> Table:
         assert self._table is not None, "used before open"

@@ -1,8 +1,8 @@
 """Noticing that another program has changed rules that matter to us.
 
 The kernel tells of each change to nftables, also those that iptables makes through it. Most are
-nobody's business; what matters is our own table, where others can change it, and iptables' chain
-FORWARD, in which our exceptions stand.
+nobody's business; what matters is our own table, where others can change it, iptables' chain FORWARD,
+in which our exceptions stand, and firewalld's table, which it makes anew whenever it forgets our bridges.
 """
 
 import logging
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import trio
 
+from linkspan.plugins.bridge_network import firewalld
 from linkspan.plugins.bridge_network.nfnetlink import changes_in
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class RuleWatch:
 
     def __init__(self, opened: socket.socket, table: str) -> None:
         self._socket = opened
-        self._tables = (table, _TABLE_OF_IPTABLES)
+        self._tables = (table, _TABLE_OF_IPTABLES, firewalld.TABLE)
 
     def close(self) -> None:
         """Stop watching."""
