@@ -170,7 +170,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
     async def _tell_firewalld(self) -> None:
         running = await self._firewall.has_table(firewalld.TABLE)
         await self._firewalld.ensure(
-            [carried.bridge for carried in self._networks.all()], running=running
+            lambda: [carried.bridge for carried in self._networks.all()], running=running
         )
 
     async def gc(self, known: Iterable[str]) -> Mapping[str, str]:
@@ -212,7 +212,8 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         carried = self._networks.find(network.id)
         if carried is None:
             carried = await self._networks.create(network)
-            await self._firewalld.add(carried.bridge)
+            with trio.CancelScope(shield=True):
+                await self._tell_firewalld()
             self._keep_ready(carried)
         return carried.network
 

@@ -55,28 +55,27 @@ class Firewalld:
 
     def __init__(self) -> None:
         self._running = False
+        self._turn = trio.Lock()  # while the zone is made nobody can use it
         self._zone_made = False
         self._reported: set[str] = set()
 
-    async def ensure(self, bridges: Iterable[str], *, running: bool) -> None:
+    async def ensure(self, bridges: Callable[[], Iterable[str]], *, running: bool) -> None:
         """Have the bridges in the zone.
 
         Args:
+            bridges: Asked when it is our turn: others may come or go meanwhile.
             running: Whether firewalld's table is there.
         """
         self._running = running
         if running:
-            await trio.to_thread.run_sync(self._guarded, self._ensure, list(bridges))
-
-    async def add(self, bridge: str) -> None:
-        """Have one more bridge in the zone, if firewalld was running when it was last looked for."""
-        if self._running:
-            await trio.to_thread.run_sync(self._guarded, self._ensure, [bridge])
+            async with self._turn:
+                await trio.to_thread.run_sync(self._guarded, self._ensure, list(bridges()))
 
     async def remove(self, bridges: Iterable[str]) -> None:
         """Take bridges out of the zone."""
         if self._running:
-            await trio.to_thread.run_sync(self._guarded, self._remove, list(bridges))
+            async with self._turn:
+                await trio.to_thread.run_sync(self._guarded, self._remove, list(bridges))
 
     # In a thread from here on.
 
