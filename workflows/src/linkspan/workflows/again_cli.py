@@ -12,9 +12,8 @@ from linkspan.core.cli.command import command
 from linkspan.core.cli.failure import FAILED, USAGE, Failure
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
-from linkspan.workflows.cli import (
-    BASE,
-    begin,
+from linkspan.workflows.commands.completing import BASE, complete_steps_of_run
+from linkspan.workflows.commands.shared import (
     body_of,
     break_option,
     detach_option,
@@ -24,7 +23,9 @@ from linkspan.workflows.cli import (
     run_argument,
     use_option,
     user_name,
+    where_argument,
 )
+from linkspan.workflows.watching import begin
 
 
 @command(
@@ -42,7 +43,12 @@ from linkspan.workflows.cli import (
 @run_argument
 @click.option("--failed", is_flag=True, help="Only jobs that did not succeed, and what needs them")
 @click.option(
-    "--from", "start", default="", metavar="STEP", help="JOB/STEP and what comes after it"
+    "--from",
+    "start",
+    default="",
+    metavar="STEP",
+    help="JOB/STEP and what comes after it",
+    shell_complete=complete_steps_of_run,
 )
 @click.option("--fresh", is_flag=True, help="With the pipeline and the sources as they are now")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="Another value")
@@ -137,7 +143,6 @@ def _confirm(question: str) -> None:
         raise Failure("nothing was decided", status=FAILED)
 
 
-_where_argument = click.argument("where", required=False, default="", metavar="[JOB[/STEP]]")
 _comment_option = click.option("-m", "--comment", default="", help="Why; it is recorded")
 _yes_option = click.option("-y", "--yes", is_flag=True, help="Ask nothing")
 
@@ -149,7 +154,7 @@ _yes_option = click.option("-y", "--yes", is_flag=True, help="Ask nothing")
     more=["linkspan workflow reject", "linkspan workflow show"],
 )
 @run_argument
-@_where_argument
+@where_argument
 @_comment_option
 @_yes_option
 def approve(session: Session, run_ref: str, where: str, comment: str, yes: bool) -> int:
@@ -164,7 +169,7 @@ def approve(session: Session, run_ref: str, where: str, comment: str, yes: bool)
     more=["linkspan workflow approve"],
 )
 @run_argument
-@_where_argument
+@where_argument
 @_comment_option
 @_yes_option
 def reject(session: Session, run_ref: str, where: str, comment: str, yes: bool) -> int:

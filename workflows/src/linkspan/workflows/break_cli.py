@@ -12,7 +12,8 @@ from linkspan.core.cli.failure import USAGE, Failure, of_error
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
 from linkspan.sdk.errors import LinkspanError
-from linkspan.workflows.cli import BASE, run_argument, user_name
+from linkspan.workflows.commands.completing import BASE
+from linkspan.workflows.commands.shared import run_argument, user_name, where_argument
 from linkspan.workflows.view import WHEN, sign
 
 _KEYS: Final = {"r": "retry", "k": "skip", "c": "continue", "a": "abort"}
@@ -143,7 +144,7 @@ def _decide(
     more=["linkspan workflow run", "linkspan workflow resume"],
 )
 @run_argument
-@click.argument("where", required=False, default="", metavar="[JOB[/STEP]]")
+@where_argument
 @click.option("--shell", is_flag=True, help="A shell in a container like the step's own")
 @click.option("--retry", is_flag=True, help="Run the step (again)")
 @click.option("--edit", metavar="FILE", help="Run it with this script; - reads it from stdin")

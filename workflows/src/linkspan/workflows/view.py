@@ -70,6 +70,8 @@ class RunView:
     Attributes:
         state: Folded from the records so far.
         interruption: Why the run was interrupted, if it was.
+        keys: Whether keys can be typed.
+        asks: Whether it asks if the run shall be cancelled.
     """
 
     def __init__(self, session: Session, run_id: str, *, after: int = 0) -> None:
@@ -87,7 +89,23 @@ class RunView:
         self.interruption = "the daemon ended"
         self._doing: dict[str, str] = {}
         self._logged = session.verbose
+        self._announced: list[str] = []
+        self.keys = self.asks = False
         self.display = Display(session, self.lines, f"run {run_id}")
+
+    def announce(self, words: str) -> None:
+        """Say something above the view, soon: a signal's handler must not draw."""
+        self._announced.append(words)
+
+    def toggle_logs(self) -> None:
+        """Show what steps write, or show it no more."""
+        self._logged = not self._logged
+
+    def update(self) -> None:
+        """Something may have changed, if only the time."""
+        while self._announced:
+            self.display.say(self._announced.pop(0))
+        self.display.update()
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Show one event."""
@@ -103,7 +121,7 @@ class RunView:
             self.interruption = event["reason"]
         elif event["kind"] == "progress":
             self._doing[event["job"]] = _progress_words(event)
-        self.display.update()
+        self.update()
 
     def _log(self, event: Mapping[str, Any]) -> None:
         if event["line"].strip():
@@ -198,9 +216,19 @@ class RunView:
             drawn.append(f"{sign(session, job.state)} {job.id:<{width}}  {words}")
         done = sum(bool(job.result) for job in state.jobs.values())
         color = session.terminal.err_color
-        rest = "is being cancelled" if state.cancelling else "Ctrl-C asks it to stop"
-        drawn.append(paint(f"{done} of {len(state.jobs)} jobs   {rest}", "dim", color))
+        words = f"{done} of {len(state.jobs)} jobs   {self._offers()}"
+        drawn.append(paint(words, "yellow" if self.asks else "dim", color))
         return drawn
+
+    def _offers(self) -> str:
+        """What can be typed now."""
+        if self.asks:
+            return "cancel the run?   y yes   any other key no"
+        if self.state.cancelling:
+            return "is being cancelled   Ctrl-C kills"
+        if self.keys:
+            return f"esc leave it running   l {'no ' * self._logged}logs   c cancel…"
+        return "Ctrl-C asks it to stop"
 
     def _job_words(self, job: JobState) -> str:
         if job.result:

@@ -110,6 +110,12 @@ class Platform(click.ParamType[dict[str, str]]):
         return dict(zip(("os", "architecture", "variant"), texts, strict=False))
 
 
+def _complete_format(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """What every list can be shown as, and what this command can be besides."""
+    own = ctx.command.formats if isinstance(ctx.command, Command) else ()
+    return [each for each in ("table", "json", "jsonl", *own) if each.startswith(incomplete)]
+
+
 def global_options() -> list[click.Option]:
     """The options that every command takes; each stores itself in the session."""
 
@@ -127,7 +133,12 @@ def global_options() -> list[click.Option]:
         option("-H", "--host", store="host", metavar="URL", help="unix:///…, tcp://…, ssh://…"),
         option("--context", store="context", metavar="NAME", help="The daemon of this context"),
         option("--config", store="config", metavar="FILE", help="Config file instead of the usual"),
-        option("--format", store="format", help="table, docker, json, jsonl or a template"),
+        option(
+            "--format",
+            store="format",
+            help="table, docker, json, jsonl or a template",
+            shell_complete=_complete_format,
+        ),
         option("-q", "--quiet", store="quiet", is_flag=True, help="Ids only, no remarks"),
         option(
             "--color", store="color", type=click.Choice(["auto", "always", "never"]), help="Colours"
@@ -143,6 +154,7 @@ class Command(click.Command):
 
     Attributes:
         examples: Command lines, without the prompt; shown before the options.
+        formats: What ``--format`` may be here and nowhere else.
     """
 
     def __init__(
@@ -150,6 +162,7 @@ class Command(click.Command):
         *args: Any,
         examples: Sequence[str] = (),
         more: Sequence[str] = (),
+        formats: Sequence[str] = (),
         context_settings: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -158,6 +171,7 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.examples = tuple(examples)
         self.more = tuple(more)
+        self.formats = tuple(formats)
         self._all: list[click.Parameter] | None = None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

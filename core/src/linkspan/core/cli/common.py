@@ -74,25 +74,29 @@ def each(session: Session, names: Sequence[str], act: Callable[[str], Any]) -> i
     return status
 
 
-def complete(path: str, names: Callable[[Any], Iterable[str]]) -> Callable[..., list[str]]:
-    """A completion that asks the daemon, quickly, and is silent when that fails.
+def asked(ctx: click.Context, path: str) -> Any:
+    """What the daemon answers to a completion, quickly; None if it is not there, or says an error.
 
     It never starts a daemon.
     """
+    from linkspan.core.client.resolve import resolve_address
+    from linkspan.core.client.short import Api
+
+    root = ctx.find_root().params
+    try:
+        host, context = str(root.get("_host") or ""), str(root.get("_context") or "")
+        return Api(resolve_address(host, context=context), silence_s=0.3).get(path)
+    except (LinkspanError, OSError, ValueError):
+        return None
+
+
+def complete(path: str, names: Callable[[Any], Iterable[str]]) -> Callable[..., list[str]]:
+    """A completion with names from a list of the daemon's."""
 
     def finish(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-        from linkspan.core.client.resolve import resolve_address
-        from linkspan.core.client.short import Api
-
-        root = ctx.find_root().params
-        try:
-            host, context = str(root.get("_host") or ""), str(root.get("_context") or "")
-            api = Api(resolve_address(host, context=context), silence_s=0.3)
-            answer = api.get(path) or ()
-            records = answer.get("Volumes") or () if isinstance(answer, dict) else answer
-            found = [n for record in records for n in names(record)]
-        except (LinkspanError, OSError, ValueError):
-            return []
+        answer = asked(ctx, path) or ()
+        records = answer.get("Volumes") or () if isinstance(answer, dict) else answer
+        found = [n for record in records for n in names(record)]
         return [name for name in found if name.startswith(incomplete)]
 
     return finish

@@ -8,6 +8,7 @@ from linkspan.core.cli.command import command
 from linkspan.core.cli.failure import Rendered
 from linkspan.core.cli.session import Session
 from linkspan.sdk.diagnostics import render_all
+from linkspan.workflows.commands.completing import complete_pipelines
 from linkspan.workflows.commands.reading import checked, find, installed, read
 from linkspan.workflows.drawing import Node, as_dot, as_mermaid, as_svg, as_tree, nodes_of
 
@@ -21,8 +22,9 @@ from linkspan.workflows.drawing import Node, as_dot, as_mermaid, as_svg, as_tree
         "linkspan workflow graph release --format mermaid",
     ],
     more=["linkspan workflow lint", "linkspan workflow plan"],
+    formats=["dot", "mermaid", "svg"],
 )
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", shell_complete=complete_pipelines)
 def graph(session: Session, file: str) -> int:
     """Draw a pipeline."""
     path = find(file)

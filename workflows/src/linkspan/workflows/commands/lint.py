@@ -18,8 +18,9 @@ from linkspan.core.cli.session import Session, print_json
 from linkspan.sdk.diagnostics import Diagnostic, render_all
 from linkspan.sdk.units import format_duration
 from linkspan.workflows.check import MAX_SHOWN
-from linkspan.workflows.cli import use_option
+from linkspan.workflows.commands.completing import complete_pipelines
 from linkspan.workflows.commands.reading import checked, find_all, installed, read
+from linkspan.workflows.commands.shared import use_option
 from linkspan.workflows.mending import mend
 from linkspan.workflows.parse import ParseFailed, decode
 from linkspan.workflows.reports import as_github, as_json, as_sarif
@@ -36,9 +37,10 @@ _BOM: Final = b"\xef\xbb\xbf"
         "linkspan workflow lint release.yaml --fix",
         "linkspan workflow lint --format github",
     ],
+    formats=["github", "sarif"],
     more=["linkspan explain", "linkspan workflow plan", "linkspan workflow schema"],
 )
-@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.argument("files", nargs=-1, metavar="[FILE]...", shell_complete=complete_pipelines)
 @click.option("--fix", is_flag=True, help="Mend what is safe; all else stays as it is")
 @use_option
 def lint(session: Session, files: tuple[str, ...], fix: bool, use: tuple[str, ...]) -> int:

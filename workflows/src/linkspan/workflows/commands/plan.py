@@ -15,8 +15,9 @@ from linkspan.core.client.errors import ApiError
 from linkspan.sdk.diagnostics import Diagnostic, render_all
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.workflows.check import MAX_SHOWN
-from linkspan.workflows.cli import body_of, use_option
+from linkspan.workflows.commands.completing import complete_pipelines
 from linkspan.workflows.commands.reading import checked, find, installed, read
+from linkspan.workflows.commands.shared import body_of, input_option, use_option
 from linkspan.workflows.planning.document import check_document
 from linkspan.workflows.reports import from_json
 
@@ -37,8 +38,8 @@ _SIGNS: Final = {"create": "+", "change": "~", "destroy": "-", "none": "·"}
     ],
     more=["linkspan workflow run", "linkspan workflow lint", "linkspan workflow graph"],
 )
-@click.argument("file", metavar="FILE")
-@click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="A value for an input")
+@click.argument("file", metavar="FILE", shell_complete=complete_pipelines)
+@input_option
 @click.option("--workspace", metavar="DIR", help="Folder of the sources; else the pipeline's own")
 @click.option("--all-files", is_flag=True, help="Also folders that git ignores")
 @click.option("--out", metavar="FILE", help="Keep the plan, for `run --plan FILE`")

@@ -14,8 +14,13 @@ from linkspan.core.cli.failure import FAILED, INTERRUPTED, USAGE, Failure, of_er
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
 from linkspan.sdk.errors import LinkspanError
-from linkspan.workflows import cli as workflow_cli, sources
-from linkspan.workflows.commands import reading
+from linkspan.workflows import sources, watching
+from linkspan.workflows.commands import reading, shared
+from linkspan.workflows.commands.completing import (
+    BASE as RUNS,
+    complete_pipelines,
+    complete_served,
+)
 from linkspan.workflows.model import Workflow
 
 BASE: Final = "/linkspan/v1/served"
@@ -35,7 +40,13 @@ BASE: Final = "/linkspan/v1/served"
 @click.argument("folder", metavar="[DIR]", default=".")
 @click.option("--name", default="", help="In hooks' addresses; else the folder's own")
 @click.option("--ls", "show", is_flag=True, help="Say what is served, and when it starts next")
-@click.option("--rm", "remove", metavar="NAME", help="Serve it no more")
+@click.option(
+    "--rm",
+    "remove",
+    metavar="NAME",
+    help="Serve it no more",
+    shell_complete=complete_served,
+)
 def serve(session: Session, folder: str, name: str, show: bool, remove: str | None) -> int:
     """Serve a folder."""
     if remove:
@@ -83,8 +94,8 @@ def _show(session: Session, document: Mapping[str, Any]) -> None:
     ],
     more=["linkspan workflow run"],
 )
-@click.argument("file", metavar="FILE")
-@click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="A value for an input")
+@click.argument("file", metavar="FILE", shell_complete=complete_pipelines)
+@shared.input_option
 def watch(session: Session, file: str, inputs: tuple[str, ...]) -> int:
     """Watch files."""
     from linkspan.core.cli.common import key_values
@@ -96,8 +107,8 @@ def watch(session: Session, file: str, inputs: tuple[str, ...]) -> int:
     for reason in _changes(path, workspace):
         session.terminal.note(reason)
         try:
-            workflow = workflow_cli.refuse_faults(path, reading.read(path), given)
-            body = workflow_cli.body_of(path, workflow, str(workspace), all_files=False)
+            workflow = shared.refuse_faults(path, reading.read(path), given)
+            body = shared.body_of(path, workflow, str(workspace), all_files=False)
             body |= {"inputs": given, "trigger": "watch"}
             status = _begin(session, body)
         except Failure as failure:
@@ -110,7 +121,7 @@ def watch(session: Session, file: str, inputs: tuple[str, ...]) -> int:
 
 
 def _begin(session: Session, body: Mapping[str, Any]) -> int:
-    return workflow_cli.begin(session, lambda: session.api.post(workflow_cli.BASE, body=body))
+    return watching.begin(session, lambda: session.api.post(RUNS, body=body))
 
 
 def _changes(path: Path, workspace: Path) -> Iterator[str]:
@@ -224,10 +235,10 @@ def _run_pushed(session: Session, folder: Path, pushed: Any, tree: Path, kind: s
     status = 0
     for file in sources.files_of(tree):
         try:
-            workflow = workflow_cli.refuse_faults(file, reading.read(file), {})
+            workflow = shared.refuse_faults(file, reading.read(file), {})
             if not _starts(workflow, folder, pushed):
                 continue
-            body = workflow_cli.body_of(file.relative_to(tree), workflow, str(tree), all_files=True)
+            body = shared.body_of(file.relative_to(tree), workflow, str(tree), all_files=True)
             body |= {
                 "git": pushed.git,
                 "by": f"push {pushed.name}",
@@ -236,7 +247,7 @@ def _run_pushed(session: Session, folder: Path, pushed: Any, tree: Path, kind: s
             if kind == "pre-push":
                 status = _begin(session, body) or status
                 continue
-            run = session.api.post(workflow_cli.BASE, body=body)["id"]
+            run = session.api.post(RUNS, body=body)["id"]
             session.terminal.note(f"{file.stem}: run {run}    linkspan workflow attach {run}")
         except LinkspanError as error:
             session.terminal.error(of_error(error).render())
