@@ -1,14 +1,18 @@
 """Scenarios in which somebody stops the run or a registry fails; and the schema of scenario files."""
 
 import json
+import os
+import signal
 
 import jsonschema
 import pytest
 import yaml
 
 from linkspan.core.cli import main
+from linkspan.sdk.errors import LinkspanError
 from linkspan.workflows.reader import Keys
-from linkspan.workflows.scenarios import expecting, loading
+from linkspan.workflows.scenarios import at_once, expecting, loading
+from linkspan.workflows.scenarios.at_once import play_all
 from linkspan.workflows.scenarios.loading import load_scenarios
 from linkspan.workflows.scenarios.playing import play, playground
 from linkspan.workflows.scenarios.schema import scenario_schema
@@ -188,3 +192,56 @@ def test_the_schema_refuses_what_is_wrong(text):
 def test_the_command_prints_the_schema(capsys):
     assert main.run(["workflow", "schema", "--scenarios"]) == 0
     assert json.loads(capsys.readouterr().out) == scenario_schema()
+
+
+# on all processors
+
+
+@pytest.fixture
+def many(project, verbs, monkeypatch):
+    """Fifteen scenarios, of which every third fails, for three processes."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    body = "".join(
+        f"  - {{name: s{n}, cancel: {{during: build/make}}, expect: {{result: {result}}}}}\n"
+        for n in range(15)
+        for result in ["cancelled" if n % 3 else "success"]
+    )
+    text = f"pipeline: p\nscenarios:\n{body}"
+    found = load_scenarios(project / "p.yaml", text.encode(), verbs).found
+    assert found is not None
+    return [(found, scenario) for scenario in found.scenarios]
+
+
+def test_many_scenarios_are_told_in_their_order_whichever_process_plays_them(many, verbs):
+    with playground() as folder:
+        played = list(play_all(many, verbs, folder))
+        assert list(folder.iterdir()) == []
+    assert [each.scenario.name for each in played] == [f"s{n}" for n in range(15)]
+    assert [bool(each.mismatches) for each in played] == [n % 3 == 0 for n in range(15)]
+    assert played[0].mismatches[0].found == "cancelled"
+
+
+def test_a_process_that_is_killed_while_it_plays_is_told(many, verbs, monkeypatch):
+    monkeypatch.setattr(at_once, "play", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with playground() as folder, pytest.raises(LinkspanError, match="was killed"):
+        list(play_all(many, verbs, folder))
+
+
+def test_a_fault_of_our_own_is_told_with_its_place(many, verbs, monkeypatch):
+    monkeypatch.setattr(at_once, "play", lambda *_: 1 // 0)
+    with playground() as folder, pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        list(play_all(many, verbs, folder))
+
+
+def test_whoever_stops_reading_leaves_no_process(many, verbs, monkeypatch):
+    made: list[int] = []
+    fork = os.fork
+    monkeypatch.setattr(os, "fork", lambda: made.append(fork()) or made[-1])
+    with playground() as folder:
+        played = play_all(many, verbs, folder)
+        next(played)
+        played.close()
+    assert len(made) == 3
+    for process in made:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(process, os.WNOHANG)

@@ -35,6 +35,8 @@ def check_breaks(breaks: Sequence[str], units: Iterable[Unit]) -> None:
     Raises:
         InvalidArgument: One of them is none; code ``breakpoint``.
     """
+    if not breaks:
+        return
     places: set[str] = set()
     joined: set[str] = set()
     for unit in units:

@@ -15,9 +15,10 @@ from linkspan.workflows import sources
 from linkspan.workflows.check import MAX_SHOWN
 from linkspan.workflows.commands.reading import installed, read
 from linkspan.workflows.reports import as_json
+from linkspan.workflows.scenarios.at_once import play_all
 from linkspan.workflows.scenarios.loading import load_scenarios
 from linkspan.workflows.scenarios.model import ScenarioFile
-from linkspan.workflows.scenarios.playing import Played, play, playground
+from linkspan.workflows.scenarios.playing import Played, playground
 from linkspan.workflows.scenarios.reporting import as_document, failures, junit
 from linkspan.workflows.verbs import Verbs
 
@@ -88,20 +89,19 @@ def _print_faults(session: Session, faults: Sequence[Diagnostic]) -> None:
 
 
 def _play_all(session: Session, files: Sequence[ScenarioFile], verbs: Verbs, name: str) -> Results:
-    """Run scenarios one after the other; on a terminal each is told when it has ended."""
+    """Run scenarios; on a terminal each is told when it, and those before it, have ended."""
     told = session.format in ("", "table")
-    results: Results = []
+    chosen = [(file, each) for file in files for each in file.scenarios if name in each.name]
+    results: Results = [(file, []) for file in files]
+    of_file = {id(file): played for file, played in results}
     with playground() as folder:
-        for file in files:
-            played: list[Played] = []
-            results.append((file, played))
-            chosen = [each for each in file.scenarios if name in each.name]
-            if told and chosen:
+        for (file, _), played in zip(chosen, play_all(chosen, verbs, folder), strict=True):
+            mine = of_file[id(file)]
+            if told and not mine:
                 session.terminal.print(file.file)
-            for scenario in chosen:
-                played.append(play(file, scenario, verbs, folder))
-                for line in _lines(session, file, played[-1]) if told else ():
-                    session.terminal.print(line)
+            mine.append(played)
+            for line in _lines(session, file, played) if told else ():
+                session.terminal.print(line)
     return results
 
 
