@@ -2,6 +2,7 @@
 
 import json
 import urllib.request
+from pathlib import Path
 
 import pytest
 from daemon_harness.daemon import Daemon, until
@@ -20,6 +21,17 @@ def test_images_tag_history_and_removal(daemon: Daemon) -> None:
     assert sorted(seen["RepoTags"]) == ["busybox:latest", "other:1"]
     assert daemon.docker("rmi", "other:1").out == "Untagged: other:1\n"
     assert "No such image: other:1" in daemon.docker("rmi", "other:1", status=1).err
+
+
+def test_inspect_says_where_a_root_and_an_image_lie(daemon: Daemon) -> None:
+    daemon.docker("run", "-d", "--name", "one", "busybox", "sh", "-c", "echo 1 > /new; sleep 1000")
+    until("it wrote", lambda: daemon.docker("exec", "one", "cat", "/new", status=None).out == "1\n")
+    driver = daemon.get("/containers/one/json")["GraphDriver"]
+    assert driver["Name"] == daemon.get("/info")["Driver"]
+    image = daemon.get("/images/busybox/json")["GraphDriver"]["Data"]
+    assert image["UpperDir"] in driver["Data"]["LowerDir"].split(":")
+    assert (Path(driver["Data"]["MergedDir"]) / "bin/busybox").exists()
+    assert (Path(driver["Data"]["UpperDir"]) / "new").read_text() == "1\n"
 
 
 def test_push_and_pull(daemon: Daemon) -> None:

@@ -128,7 +128,7 @@ async def test_version_and_info(api) -> None:
     info = (await api.ask("GET", "/info")).json
     assert (info["Containers"], info["ContainersRunning"], info["ContainersStopped"]) == (2, 1, 1)
     assert info["Swarm"]["LocalNodeState"] == "inactive"
-    assert info["RegistryConfig"]["InsecureRegistryCIDRs"] == ["127.0.0.0/8"]
+    assert info["RegistryConfig"]["InsecureRegistryCIDRs"] == ["127.0.0.0/8", "::1/128"]
     assert info["MemTotal"] > 0
 
 

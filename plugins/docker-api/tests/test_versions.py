@@ -15,7 +15,6 @@ HISTORY = (
     ("/images/app:1/json", "Config.Env", (1, 24), None),
     ("/info", "KernelMemory", (1, 24), (1, 42)),
     ("/info", "KernelMemoryTCP", (1, 40), (1, 42)),
-    ("/info", "ClusterStore", (1, 24), (1, 42)),
     ("/info", "BridgeNfIptables", (1, 24), (1, 50)),
     ("/info", "FirewallBackend.Driver", (1, 49), None),
     ("/info", "RegistryConfig.AllowNondistributableArtifactsCIDRs", (1, 24), (1, 47)),

@@ -409,6 +409,11 @@ CMD ["sh"]
 """
 
 
+def connection_to(path: str) -> http.client.HTTPConnection:
+    """A connection to a daemon's socket."""
+    return _UnixConnection(path)
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 

@@ -15,7 +15,7 @@ followed inside.
 
 import abc
 import enum
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -210,6 +210,14 @@ class Snapshots(Driver[Config], abc.ABC):
     @abc.abstractmethod
     async def usage(self, key: str) -> int:
         """Bytes of a snapshot's own content."""
+
+    def describe(self, name: str) -> Mapping[str, str]:
+        """Where a snapshot, by its key, or a layer lies, for those who look into it: names → paths.
+
+        The names are the driver's; clients of Docker know those of overlay2 (``GraphDriver.Data``). Empty
+        if there is nothing to say, or no such thing.
+        """
+        return {}
 
     @abc.abstractmethod
     async def stat_path(self, tree: Tree, path: str) -> PathStat:

@@ -252,12 +252,27 @@ def encode_summary(
         "State": container.state.status.value,
         "Status": status or status_text(container.state),
         "HostConfig": {"NetworkMode": _network_mode(container)},
-        "NetworkSettings": {"Networks": encode_container_networks(container)},
+        "NetworkSettings": {"Networks": _summary_networks(container)},
         "Mounts": encode_mount_points(container),
     }
     if size is not None:
-        out["SizeRw"], out["SizeRootFs"] = size
+        out |= shown_sizes(*size)
     return out
+
+
+def shown_sizes(own_bytes: int, whole_bytes: int) -> dict[str, int]:
+    """Sizes in a summary: Docker leaves out those of nothing."""
+    sizes = {"SizeRw": own_bytes, "SizeRootFs": whole_bytes}
+    return {name: size for name, size in sizes.items() if size}
+
+
+def _summary_networks(container: Container) -> dict[str, Any]:
+    """A list has no names and links of endpoints, as in Docker."""
+    unsaid = dict.fromkeys(("Links", "Aliases", "DriverOpts", "DNSNames"))
+    return {
+        name: {**settings, **unsaid}
+        for name, settings in encode_container_networks(container).items()
+    }
 
 
 def _network_mode(container: Container) -> str:
@@ -291,7 +306,7 @@ def encode_inspect(
     container: Container,
     *,
     image: ImageConfig | None,
-    graph_driver: str,
+    graph_driver: Mapping[str, Any],
     runtime: str = "",
     exec_ids: tuple[str, ...] = (),
     size: tuple[int, int] | None = None,
@@ -299,6 +314,7 @@ def encode_inspect(
     """GET /containers/{id}/json.
 
     Args:
+        graph_driver: What ``graph_driver`` says of its root.
         image: Its image's config, for the values that the container takes from there; None if the image
             is gone.
         runtime: Name of the usual runtime.
@@ -317,14 +333,14 @@ def encode_inspect(
         "LogPath": container.log_path,
         "Name": f"/{container.name}",
         "RestartCount": container.state.restart_count,
-        "Driver": graph_driver,
+        "Driver": graph_driver["Name"],
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(exec_ids) or None,
         "HostConfig": encode_host_config(container, default_runtime=runtime),
-        "GraphDriver": {"Data": None, "Name": graph_driver},
+        "GraphDriver": graph_driver,
     }
     if size is not None:
         out["SizeRw"], out["SizeRootFs"] = size
@@ -411,7 +427,6 @@ def encode_host_config(container: Container, *, default_runtime: str = "") -> di
         "VolumeDriver": spec.volume_driver,
         "VolumesFrom": list(spec.volumes_from) or None,
         "ConsoleSize": list(spec.console_size),
-        "Annotations": dict(spec.annotations) or None,
         "CapAdd": list(spec.cap_add) or None,
         "CapDrop": list(spec.cap_drop) or None,
         "CgroupnsMode": spec.cgroupns_mode or usual_cgroup_namespace(),
@@ -428,20 +443,40 @@ def encode_host_config(container: Container, *, default_runtime: str = "") -> di
         "Privileged": spec.privileged,
         "PublishAllPorts": spec.publish_all,
         "ReadonlyRootfs": spec.read_only,
-        "SecurityOpt": list(spec.security_opt) or None,
-        "Tmpfs": dict(spec.tmpfs) or None,
+        "SecurityOpt": _security_options(spec) or None,
         "UTSMode": spec.uts_mode,
         "UsernsMode": spec.userns_mode,
         "ShmSize": spec.shm_size_bytes,
-        "Sysctls": dict(spec.sysctls) or None,
         "Runtime": container.runtime or default_runtime,
         "Isolation": "",
         **encode_resources(spec.resources),
-        "Mounts": [encode_mount(mount) for mount in spec.mounts] or None,
-        "Init": spec.init,
         "MaskedPaths": _paths(spec, spec.masked_paths, DEFAULT_MASKED_PATHS),
         "ReadonlyPaths": _paths(spec, spec.readonly_paths, DEFAULT_READONLY_PATHS),
+        **_rarely_given(spec),
     }
+
+
+def _rarely_given(spec: ContainerSpec) -> dict[str, Any]:
+    """Fields that Docker shows only where they were given."""
+    fields: dict[str, Any] = {
+        "Annotations": dict(spec.annotations),
+        "Tmpfs": dict(spec.tmpfs),
+        "Sysctls": dict(spec.sysctls),
+        "Mounts": [encode_mount(mount) for mount in spec.mounts],
+    }
+    if spec.init is not None:
+        fields["Init"] = spec.init
+    return {name: value for name, value in fields.items() if value or name == "Init"}
+
+
+def _security_options(spec: ContainerSpec) -> list[str]:
+    """As given; who sees the host's processes or is privileged has no label of its own, as in Docker."""
+    options = list(spec.security_opt)
+    if any(option.startswith("label") for option in options):
+        return options
+    if spec.privileged or "host" in (spec.pid_mode, spec.ipc_mode):
+        options.append("label=disable")
+    return options
 
 
 def _paths(

@@ -71,7 +71,7 @@ def encode_image_config(config: ImageConfig, version: Version) -> dict[str, Any]
 
 
 def encode_image(
-    image: Image, *, graph_driver: str, api_version: tuple[int, int]
+    image: Image, *, graph_driver: Mapping[str, Any], api_version: tuple[int, int]
 ) -> dict[str, Any]:
     """GET /images/{name}/json, with the fields that the client's version has."""
     config = image.config
@@ -88,7 +88,7 @@ def encode_image(
         "Architecture": config.platform.architecture,
         "Os": config.platform.os,
         "Size": image.size_bytes,
-        "GraphDriver": {"Data": None, "Name": graph_driver},
+        "GraphDriver": graph_driver,
         "RootFS": {"Type": "layers", "Layers": list(config.diff_ids)},
         "Metadata": {"LastTagTime": image.last_tagged_at or "0001-01-01T00:00:00Z"},
     }

@@ -17,6 +17,9 @@ from linkspan.sdk.model.network import (
     Protocol,
 )
 
+PREDEFINED = ("bridge", "host", "none")
+"""Networks that are there by themselves."""
+
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/([a-zA-Z]+))?")
 _PROTOCOLS: Mapping[str, Protocol] = {"tcp": "tcp", "udp": "udp", "sctp": "sctp"}
 
@@ -191,6 +194,14 @@ def encode_endpoint(spec: EndpointSpec, endpoint: Endpoint | None) -> dict[str, 
 
 def encode_container_networks(container: Container) -> dict[str, Any]:
     """NetworkSettings.Networks: those it is in, and those it will be in when it starts."""
+    found = _container_networks(container)
+    if "bridge" in found:
+        # The links of the default network are the container's own (HostConfig.Links).
+        found["bridge"]["Links"] = None
+    return found
+
+
+def _container_networks(container: Container) -> dict[str, Any]:
     spec = container.spec
     out: dict[str, Any] = {}
     for endpoint in container.endpoints:
@@ -257,7 +268,7 @@ def encode_network(
         "EnableIPv6": spec.enable_ipv6,
         "IPAM": {
             "Driver": spec.ipam_driver,
-            "Options": dict(spec.ipam_options) or None,
+            "Options": None if spec.name in PREDEFINED else dict(spec.ipam_options),
             "Config": [_encode_pool(pool) for pool in spec.pools],
         },
         "Internal": spec.internal,

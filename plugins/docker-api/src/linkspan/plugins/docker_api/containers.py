@@ -14,6 +14,7 @@ from linkspan.plugins.docker_api.codec_container import (
 from linkspan.plugins.docker_api.codec_network import parse_port
 from linkspan.plugins.docker_api.codec_resources import decode_resources, decode_restart
 from linkspan.plugins.docker_api.filters import Filters, has_label, read_filters
+from linkspan.plugins.docker_api.graph_driver import graph_driver
 from linkspan.plugins.docker_api.processes import list_processes
 from linkspan.plugins.docker_api.prune_events import tell_pruned
 from linkspan.plugins.docker_api.routing import NO_CONTENT, read_document
@@ -141,7 +142,7 @@ class ContainerRoutes:
             lambda: encode_inspect(
                 container,
                 image=image,
-                graph_driver=drivers.get("snapshots", ""),
+                graph_driver=graph_driver(self._host, container.id),
                 runtime=drivers.get("runtime", ""),
                 exec_ids=exec_ids,
                 size=size,

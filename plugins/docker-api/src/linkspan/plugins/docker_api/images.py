@@ -13,6 +13,7 @@ from linkspan.plugins.docker_api.codec_image import (
     registry_auth,
 )
 from linkspan.plugins.docker_api.filters import Filters, read_filters
+from linkspan.plugins.docker_api.graph_driver import graph_driver
 from linkspan.plugins.docker_api.image_archives import (
     import_stream,
     join_tag,
@@ -169,12 +170,12 @@ class ImageRoutes:
     async def inspect(self, request: Request) -> Response:
         """GET /images/{name}/json."""
         image = self._of_platform(request)
-        graph_driver = self._host.daemon.drivers.get("snapshots", "")
+        stored = graph_driver(self._host, image.chain_ids[-1] if image.chain_ids else "")
         version = request.api_version
         if request.headers.get("user-agent", "").startswith("docker-compose/1."):
             # It speaks the newest version, but knows the fields of an old one only.
             version = min(version, (1, 44))
-        return json_response(encode_image(image, graph_driver=graph_driver, api_version=version))
+        return json_response(encode_image(image, graph_driver=stored, api_version=version))
 
     def _of_platform(self, request: Request) -> Image:
         """The image that is named, if it is for the platform that is."""

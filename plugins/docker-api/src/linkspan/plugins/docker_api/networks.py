@@ -5,6 +5,7 @@ from typing import Any
 import trio
 
 from linkspan.plugins.docker_api.codec_network import (
+    PREDEFINED,
     decode_endpoint,
     decode_network,
     driver_shown,
@@ -29,7 +30,6 @@ from linkspan.sdk.model.network import Network, NetworkSpec
 
 # Tasks of a removed service have their stop timeout to end.
 _TASKS_END_S = 60.0
-_PREDEFINED = ("bridge", "host", "none")
 
 
 class NetworkRoutes:
@@ -57,7 +57,7 @@ class NetworkRoutes:
         dangling = filters.flag("dangling")
         if dangling is not None and dangling is not self._is_unused(network):
             return False
-        kind = "builtin" if network.name in _PREDEFINED else "custom"
+        kind = "builtin" if network.name in PREDEFINED else "custom"
         return (
             filters.among("driver", driver_shown(network.spec.driver))
             and filters.prefix("id", network.id)
@@ -68,7 +68,7 @@ class NetworkRoutes:
         )
 
     def _is_unused(self, network: Network) -> bool:
-        if network.name in _PREDEFINED:
+        if network.name in PREDEFINED:
             return False
         return not any(
             {network.name, network.id}

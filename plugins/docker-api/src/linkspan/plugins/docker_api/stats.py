@@ -163,10 +163,11 @@ def _encode_io(counters: RuntimeStats | None) -> dict[str, Any]:
             for device in counters.io
             for op, value in (("read", device.reads), ("write", device.writes))
         ]
+    first_version = counters is not None and bool(counters.cpu_each_ns)
     return {
         "io_service_bytes_recursive": sizes,
         "io_serviced_recursive": counts,
-        **dict.fromkeys(empty.split()),
+        **dict.fromkeys(empty.split(), [] if first_version else None),
     }
 
 

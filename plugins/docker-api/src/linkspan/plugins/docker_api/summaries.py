@@ -13,6 +13,7 @@ import orjson
 
 from linkspan.plugins.docker_api.codec_container import (
     encode_summary,
+    shown_sizes,
     status_since_s,
     status_text,
 )
@@ -81,8 +82,9 @@ class Summaries:
                 found.renew(now)
             entry = found.entry
             if sizes is not None:
-                own, whole = sizes[container.id]
-                entry = b'%s,"SizeRw":%d,"SizeRootFs":%d}' % (entry[:-1], own, whole)
+                shown = orjson.dumps(shown_sizes(*sizes[container.id]))
+                if shown != b"{}":
+                    entry = b"%s,%s" % (entry[:-1], shown[1:])
             parts.append(entry)
         return b"[%s]\n" % b",".join(parts)
 

@@ -14,7 +14,13 @@ from linkspan.plugins.docker_api.codec_image import encode_image_summary
 from linkspan.plugins.docker_api.codec_volume import encode_volume
 from linkspan.plugins.docker_api.image_usage import LayerUsage
 from linkspan.plugins.docker_api.swarm import swarm_state
-from linkspan.plugins.docker_api.versions import DISK_USAGE, INFO, REGISTRY_CONFIG, fields_of
+from linkspan.plugins.docker_api.versions import (
+    COMMIT,
+    DISK_USAGE,
+    INFO,
+    REGISTRY_CONFIG,
+    fields_of,
+)
 from linkspan.plugins.docker_api.volumes import volume_size
 from linkspan.sdk.drivers.builder import Builder
 from linkspan.sdk.errors import InvalidArgument, NotFound
@@ -142,9 +148,10 @@ class SystemRoutes:
                 "LiveRestoreEnabled": True,
                 "Isolation": "",
                 "InitBinary": "",
-                "ContainerdCommit": {"ID": ""},
-                "RuncCommit": {"ID": ""},
-                "InitCommit": {"ID": ""},
+                **{
+                    name: {"ID": "", **fields_of(version, COMMIT)}
+                    for name in ("ContainerdCommit", "RuncCommit", "InitCommit")
+                },
                 "SecurityOptions": ["name=seccomp,profile=builtin"],
                 "CDISpecDirs": None,
                 "Warnings": None,
@@ -229,7 +236,8 @@ def _registries(insecure: tuple[str, ...], mirrors: tuple[str, ...]) -> dict[str
     }
     hub = {"Name": "docker.io", "Mirrors": list(mirrors), "Secure": True, "Official": True}
     return {
-        "InsecureRegistryCIDRs": [name for name in insecure if "/" in name],
+        # A registry on the machine itself may always be without TLS.
+        "InsecureRegistryCIDRs": sorted({"::1/128", "127.0.0.0/8", *insecure} - set(hosts)),
         "IndexConfigs": {**index, "docker.io": hub},
-        "Mirrors": list(mirrors) or None,
+        "Mirrors": list(mirrors),
     }

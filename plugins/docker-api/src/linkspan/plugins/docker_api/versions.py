@@ -22,13 +22,14 @@ def fields_of(
 INFO = (
     ("KernelMemory", (1, 24), (1, 42), True),
     ("KernelMemoryTCP", (1, 40), (1, 42), True),
-    ("ClusterStore", (1, 24), (1, 42), ""),
-    ("ClusterAdvertise", (1, 24), (1, 42), ""),
     ("BridgeNfIptables", (1, 24), (1, 50), False),
     ("BridgeNfIp6tables", (1, 24), (1, 50), False),
     ("FirewallBackend", (1, 49), NEVER, {"Driver": "nftables"}),
 )
 """Of GET /info."""
+
+COMMIT = (("Expected", (1, 24), (1, 49), ""),)
+"""Of GET /info, ContainerdCommit and its like."""
 
 REGISTRY_CONFIG = (
     ("AllowNondistributableArtifactsCIDRs", (1, 24), (1, 47), None),

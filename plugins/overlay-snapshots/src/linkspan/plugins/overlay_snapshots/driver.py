@@ -542,6 +542,11 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         folder = self._store.upper(self._snapshot(key))
         return int(await self._jobs.run("usage", {"folder": str(folder)}))
 
+    def describe(self, name: str) -> Mapping[str, str]:
+        """Folders of a snapshot or layer by overlay2's names; see the contract."""
+        mounted = self._mounts.get(name)
+        return self._store.describe(name, mounted_at=mounted)
+
     # Files of containers
 
     async def stat_path(self, tree: Tree, path: str) -> PathStat:

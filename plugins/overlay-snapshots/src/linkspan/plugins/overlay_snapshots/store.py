@@ -102,6 +102,23 @@ class Store:
         layers = [layer.name for layer in self.layers.values() if layer.parent == name]
         return layers + [s.key for s in self.snapshots.values() if s.parent == name]
 
+    def describe(self, name: str, *, mounted_at: Path | None) -> dict[str, str]:
+        """Folders of a snapshot or layer: what overlayfs takes for it, and where that is seen while it is."""
+        snapshot, layer = self.snapshots.get(name), self.layers.get(name)
+        if snapshot is not None:
+            folder, own, lowers = self.upper(snapshot).parent, "upper", self.lowers(snapshot.parent)
+        elif layer is not None:
+            folder, own, lowers = self.diff(layer).parent, "diff", self.lowers(layer.parent)
+        else:
+            return {}
+        found = {"LowerDir": ":".join(map(str, lowers))} if lowers else {}
+        return {
+            **found,
+            "MergedDir": str(mounted_at or folder / "merged"),
+            "UpperDir": str(folder / own),
+            "WorkDir": str(folder / "work"),
+        }
+
     # Blocking
 
     def load(self) -> None:

@@ -120,6 +120,19 @@ class SnapshotsConformance:
         async with snapshots.view(sha256(tar)) as folder:
             assert files_in(folder) == {"etc/": "", "etc/motd": "hello"}
 
+    async def test_what_it_says_of_a_layer_and_a_snapshot_are_folders(
+        self, snapshots: Snapshots[Any], tmp_path: Path
+    ) -> None:
+        layer = await self.add(snapshots, tar_of(("file", b"1")))
+        await snapshots.prepare("key", layer)
+        await snapshots.mount("key", tmp_path / "root")
+        for name in (layer, "key"):
+            for paths in snapshots.describe(name).values():
+                assert all(Path(path).is_absolute() for path in paths.split(":"))
+        await snapshots.remove("key")
+        assert snapshots.describe("key") == {}
+        assert snapshots.describe("nobody") == {}
+
     async def test_gzip_is_recognised_by_its_bytes(self, snapshots: Snapshots[Any]) -> None:
         tar = tar_of(("f", b"x" * 100_000))
         packed = gzip.compress(tar, mtime=0)
