@@ -30,7 +30,9 @@ def test_inspect_says_where_a_root_and_an_image_lie(daemon: Daemon) -> None:
     assert driver["Name"] == daemon.get("/info")["Driver"]
     image = daemon.get("/images/busybox/json")["GraphDriver"]["Data"]
     assert image["UpperDir"] in driver["Data"]["LowerDir"].split(":")
-    assert (Path(driver["Data"]["MergedDir"]) / "bin/busybox").exists()
+    # With control groups of both versions the daemon has a mount namespace of its own.
+    seen_by_daemon = Path(f"/proc/{daemon.pid}/root{driver['Data']['MergedDir']}")
+    assert (seen_by_daemon / "bin/busybox").exists()
     assert (Path(driver["Data"]["UpperDir"]) / "new").read_text() == "1\n"
 
 
