@@ -65,6 +65,13 @@ class DistributionClient:
         """Close all connections."""
         await self._transport.aclose()
 
+    async def close_unused(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Close connections that nobody has used for a while, for ever."""
+        task_status.started()
+        await self._transport.close_unused()
+
     def _session(self, domain: str) -> Session:
         if domain not in self._sessions:
             self._sessions[domain] = Session(domain, self._transport, self._docker_config)

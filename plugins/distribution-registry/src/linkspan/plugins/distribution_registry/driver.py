@@ -34,12 +34,10 @@ class DistributionRegistry(Registry[DistributionConfig]):
 
     config_type: ClassVar[type[Any]] = DistributionConfig
 
-    def __init__(
-        self, config: DistributionConfig, insecure: InsecureHosts, mirrors: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, config: DistributionConfig, insecure: InsecureHosts, host: Host) -> None:
         self._config = config
         self._insecure = insecure
-        self._mirrors = mirrors
+        self._host = host
         self._made: Any = None
         self._lock = trio.Lock()
 
@@ -47,8 +45,7 @@ class DistributionRegistry(Registry[DistributionConfig]):
     @contextlib.asynccontextmanager
     async def open(cls, config: DistributionConfig, host: Host) -> AsyncIterator[Self]:
         """See ``Driver.open``; nothing is contacted yet."""
-        daemon = host.daemon
-        driver = cls(config, InsecureHosts.of(daemon.insecure_registries), daemon.registry_mirrors)
+        driver = cls(config, InsecureHosts.of(host.daemon.insecure_registries), host)
         try:
             yield driver
         finally:
@@ -67,9 +64,11 @@ class DistributionRegistry(Registry[DistributionConfig]):
             if self._made is None:
                 name = f"{__package__}.client"
                 module = await trio.to_thread.run_sync(importlib.import_module, name)
-                self._made = module.DistributionClient(
-                    self._config, self._insecure, mirrors=self._mirrors
+                made = module.DistributionClient(
+                    self._config, self._insecure, mirrors=self._host.daemon.registry_mirrors
                 )
+                await self._host.start_task(made.close_unused, name="registries: close unused")
+                self._made = made
             return self._made
 
     async def manifest(self, reference: Reference, credentials: Credentials) -> Manifest:

@@ -3,9 +3,12 @@
 import contextlib
 import errno
 import itertools
+import math
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Never
 
 import attrs
 import httpx
@@ -19,12 +22,12 @@ from linkspan.plugins.distribution_registry.retry import (
     retry_after_s,
 )
 from linkspan.sdk.errors import Unavailable, Unsupported
+from linkspan.sdk.lull import Lull
 
 USER_AGENT = "linkspan/0.1 (linux)"
 REFUSED_ATTEMPTS = 3
 """A refused connection means that nobody listens: waiting long would only hide it."""
 
-_LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=20, keepalive_expiry=30.0)
 _CLOSE_TIMEOUT_S = 1.0
 _SHORT_BYTES = 64 << 10
 
@@ -79,14 +82,35 @@ class Transport:
         self._timeout = httpx.Timeout(
             config.idle_timeout_s, connect=config.connect_timeout_s, pool=None
         )
+        self._limits = httpx.Limits(
+            max_connections=64,
+            max_keepalive_connections=20,
+            keepalive_expiry=config.keep_connections_s,
+        )
         self._clients: dict[str, httpx.AsyncClient] = {}
+        self._contexts: dict[str, ssl.SSLContext] = {}
         self._lock = trio.Lock()
+        self._asking = 0
+        self._answers: weakref.WeakSet[httpx.Response] = weakref.WeakSet()
+        self._lull = Lull(self._busy, pause_s=config.keep_connections_s, latest_s=math.inf)
 
     async def aclose(self) -> None:
         """Close all connections."""
         for client in self._clients.values():
             await client.aclose()
         self._clients.clear()
+
+    async def close_unused(self) -> Never:
+        """Close connections when nothing has been asked for a while; sleeps where there are none."""
+        while True:
+            await self._lull.wait()
+            # A connection is closed by its pool only when that is used again: the pools go.
+            unused, self._clients = self._clients, {}
+            for client in unused.values():
+                await client.aclose()
+
+    def _busy(self) -> bool:
+        return bool(self._asking) or not all(answer.is_closed for answer in self._answers)
 
     async def send(self, outgoing: Outgoing) -> httpx.Response:
         """Send, again and again if need be; the answer's body is still to be read and closed.
@@ -138,6 +162,16 @@ class Transport:
         return asked_s if asked_s <= self.policy.retry_after_limit_s else None
 
     async def _send_once(self, outgoing: Outgoing) -> httpx.Response:
+        self._asking += 1
+        self._lull.stir()
+        try:
+            answer = await self._ask(outgoing)
+            self._answers.add(answer)
+        finally:
+            self._asking -= 1
+        return answer
+
+    async def _ask(self, outgoing: Outgoing) -> httpx.Response:
         client = await self._client_for(outgoing.url)
         stream = outgoing.content if isinstance(outgoing.content, httpx.AsyncByteStream) else None
         request = client.build_request(
@@ -159,9 +193,12 @@ class Transport:
         kind = "loopback" if loopback else "insecure" if authority in self.insecure else "verified"
         async with self._lock:
             if kind not in self._clients:
-                # Loading the machine's certificates takes tens of milliseconds.
-                context = await trio.to_thread.run_sync(_tls_context, kind == "verified")
-                self._clients[kind] = self._make_client(context, by_proxy=not loopback)
+                if kind not in self._contexts:
+                    # Loading the machine's certificates takes tens of milliseconds.
+                    self._contexts[kind] = await trio.to_thread.run_sync(
+                        _tls_context, kind == "verified"
+                    )
+                self._clients[kind] = self._make_client(self._contexts[kind], by_proxy=not loopback)
             return self._clients[kind]
 
     def _make_client(self, context: ssl.SSLContext, *, by_proxy: bool) -> httpx.AsyncClient:
@@ -171,7 +208,7 @@ class Transport:
                 verify=context,
                 trust_env=by_proxy,
                 timeout=self._timeout,
-                limits=_LIMITS,
+                limits=self._limits,
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             )
         except (ImportError, ValueError) as error:
