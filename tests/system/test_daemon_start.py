@@ -9,6 +9,7 @@ from daemon_harness.daemon import Daemon
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 LATER = (
+    "click",
     "linkspan.workflows.graph",
     "linkspan.workflows.manager",
     "linkspan.workflows.parse",

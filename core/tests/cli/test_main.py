@@ -278,6 +278,8 @@ def test_the_short_path_shows_what_click_would(
         ["build", "-m", "1g", "a"],
         ["build", "-ta", "b"],
         ["build", "-"],
+        ["daemon", "run", "-l", "loud"],
+        ["daemon", "run", "--root", "/srv"],
         ["container"],
         ["run", "ps"],
         ["--host"],
@@ -291,6 +293,41 @@ def test_words_that_are_not_plain_are_left_to_click(words: list[str]) -> None:
     session = Session()
     assert quick.find(words, session) is None
     assert vars(session) == vars(Session())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["-H", "unix:///a", "--host=tcp://b:1", "-l", "debug", "--data-root", "/d"],
+        ["--use", "runtime=oci", "--use=network=bridge", "--insecure-registry", "a:1"],
+        [
+            "--tlsverify",
+            "--tlscacert",
+            "ca",
+            "--tlscert",
+            "c",
+            "--tlskey",
+            "k",
+            "--bip=10.0.0.1/24",
+        ],
+    ],
+    ids=" ".join,
+)
+def test_a_plain_daemon_run_is_what_click_would_do(
+    linkspan: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    runs: list[Any] = []
+    monkeypatch.setattr("linkspan.core.daemon.main.run_daemon", lambda *said: runs.append(said))
+    monkeypatch.setattr("gc.disable", lambda: None)
+    call = ["--config", "/absent.toml", "daemon", "run", *words]
+    assert quick.find(call, Session()) is not None
+    linkspan(*call)
+    monkeypatch.setattr("linkspan.core.cli.quick.find", lambda *_: None)
+    linkspan(*call)
+    short, full = runs
+    assert short == full
+    assert short[0] == ["/absent.toml"]
 
 
 def test_a_plain_build_needs_no_click(

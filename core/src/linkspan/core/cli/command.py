@@ -257,13 +257,19 @@ def settings(declared: Sequence[Setting]) -> Callable[[F], F]:
                 help=setting.help,
                 is_flag=setting.kind == "flag",
                 multiple=setting.kind == "many",
-                type=int if setting.kind == "number" else None,
+                type=_type_of(setting),
                 metavar=setting.metavar or None,
                 default=initial(setting),
             )(function)
         return function
 
     return decorate
+
+
+def _type_of(setting: Setting) -> Any:
+    if setting.choices:
+        return click.Choice(setting.choices)
+    return int if setting.kind == "number" else None
 
 
 class Group(click.Group):

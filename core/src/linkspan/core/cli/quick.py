@@ -23,6 +23,7 @@ QUICK: Final = {
     ("image", "ls"): "linkspan.core.cli.image_list",
     ("build",): "linkspan.core.cli.build_run",
     ("image", "build"): "linkspan.core.cli.build_run",
+    ("daemon", "run"): "linkspan.core.daemon.flags",
 }
 """Words → the module with its ``SETTINGS`` and ``show``, and the name of its ``ARGUMENT`` if it takes one."""
 
@@ -37,6 +38,7 @@ class Setting:
         kind: A flag (bool), a text (str), a number (int), or texts given any number of times (tuple).
         metavar: What stands for the value in the help.
         default: Without the option; for texts that may be given often, always an empty tuple.
+        choices: The texts that it may be; none for any.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Setting:
         kind: Kind = "flag",
         metavar: str = "",
         default: Any = None,
+        choices: tuple[str, ...] = (),
     ) -> None:
         self.dest = dest
         self.names = names
@@ -54,6 +57,7 @@ class Setting:
         self.kind = kind
         self.metavar = metavar
         self.default = default
+        self.choices = choices
 
 
 _EVERYWHERE: Final = (
@@ -82,7 +86,8 @@ def find(words: Sequence[str], session: Session) -> Callable[[], int] | None:
     module = import_module(target)
     settings: tuple[Setting, ...] = module.SETTINGS
     argument = getattr(module, "ARGUMENT", "")
-    found = read([*words[:start], *words[end:]], (*settings, *_EVERYWHERE), argument)
+    # The command's own come last: its ``-H`` is not the one that is meant everywhere.
+    found = read([*words[:start], *words[end:]], (*_EVERYWHERE, *settings), argument)
     if found is None:
         return None
     for setting in _EVERYWHERE:
@@ -142,6 +147,8 @@ def read(
                 if not rest:
                     return None
                 value = rest.pop()
+            if setting.choices and value not in setting.choices:
+                return None
             if setting.kind == "number":
                 if not value.isdigit():
                     return None

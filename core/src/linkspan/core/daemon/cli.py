@@ -1,83 +1,14 @@
 """``linkspan daemon run|start|stop|status``, with dockerd's flags where they mean the same."""
 
-import gc
-from collections.abc import Callable
 from typing import Any
 
-import click
-
-from linkspan.core.cli.command import command
+from linkspan.core.cli.command import command, settings
 from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.session import Session
 from linkspan.core.client.address import Address
 from linkspan.core.client.resolve import resolve_address
 from linkspan.core.client.short import Api
-
-_FLAGS = (
-    click.option(
-        "-H",
-        "--host",
-        "hosts",
-        multiple=True,
-        metavar="URL",
-        help="Listen at unix:///path, or at tcp://HOST:PORT with mutual TLS",
-    ),
-    click.option("--tlsverify", is_flag=True, help="Clients of TCP must show a certificate"),
-    click.option("--tlscacert", metavar="FILE", help="Whose clients may"),
-    click.option("--tlscert", metavar="FILE", help="The daemon's certificate"),
-    click.option("--tlskey", metavar="FILE", help="Its key"),
-    click.option("--data-root", metavar="DIR", help="What must survive a reboot"),
-    click.option("--exec-root", metavar="DIR", help="What a reboot may clear"),
-    click.option("-G", "--group", metavar="NAME", help="Who may open the socket"),
-    click.option(
-        "--insecure-registry", "insecure", multiple=True, metavar="HOST", help="Plain HTTP is fine"
-    ),
-    click.option(
-        "--registry-mirror",
-        "mirrors",
-        multiple=True,
-        metavar="URL",
-        help="Ask there before Docker Hub",
-    ),
-    click.option("--bip", metavar="IP/BITS", help="The default bridge's own address"),
-    click.option(
-        "-l",
-        "--log-level",
-        type=click.Choice(["debug", "info", "warning", "error"]),
-        help="The least severe message that is logged",
-    ),
-    click.option("--use", "uses", multiple=True, metavar="ROLE=DRIVER", help="Choose a driver"),
-)
-
-
-def _flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    for flag in reversed(_FLAGS):
-        function = flag(function)
-    return function
-
-
-def _overrides(session: Session, options: dict[str, Any]) -> dict[str, Any]:
-    hosts = options["hosts"] or ((session.host,) if session.host else ())
-    overrides: dict[str, Any] = {
-        "daemon.host": list(hosts) or None,
-        "daemon.tls-verify": options["tlsverify"] or None,
-        "daemon.tls-ca-cert": options["tlscacert"],
-        "daemon.tls-cert": options["tlscert"],
-        "daemon.tls-key": options["tlskey"],
-        "daemon.data-root": options["data_root"],
-        "daemon.exec-root": options["exec_root"],
-        "daemon.group": options["group"],
-        "daemon.insecure-registries": list(options["insecure"]) or None,
-        "daemon.registry-mirrors": list(options["mirrors"]) or None,
-        "daemon.bip": options["bip"],
-        "daemon.log-level": options["log_level"],
-    }
-    for use in options["uses"]:
-        role, equals, driver = use.partition("=")
-        if not equals or not driver:
-            raise click.BadParameter(f"'{use}' is not of the form ROLE=DRIVER", param_hint="--use")
-        overrides[f"{role}.driver"] = driver
-    return overrides
+from linkspan.core.daemon import flags
 
 
 def _arguments(session: Session, options: dict[str, Any]) -> list[str]:
@@ -112,14 +43,10 @@ def _arguments(session: Session, options: dict[str, Any]) -> list[str]:
     ],
     more=["linkspan daemon start", "linkspan config default"],
 )
-@_flags
+@settings(flags.SETTINGS)
 def run(session: Session, **options: Any) -> None:
     """Run the daemon in this process."""
-    # What a start makes stays: looking through it for garbage takes a tenth of the time. On again when it listens.
-    gc.disable()
-    from linkspan.core.daemon.main import run_daemon
-
-    run_daemon([session.config] if session.config else None, _overrides(session, options))
+    flags.show(session, **options)
 
 
 @command(
@@ -128,12 +55,12 @@ def run(session: Session, **options: Any) -> None:
     examples=["linkspan daemon start", "linkspan --config ./linkspan.toml daemon start"],
     more=["linkspan daemon status", "linkspan daemon stop"],
 )
-@_flags
+@settings(flags.SETTINGS)
 def start(session: Session, **options: Any) -> None:
     """Start a daemon of its own process."""
     from linkspan.core.daemon.start import ask, ensure_running
 
-    overrides = _overrides(session, options)
+    overrides = flags.overrides(session, options)
     address = _address(session, overrides)
     already = ask(address.url)
     found = already or ensure_running(
