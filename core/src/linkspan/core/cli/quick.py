@@ -23,7 +23,7 @@ QUICK: Final = {
     ("image", "ls"): "linkspan.core.cli.image_list",
     ("build",): "linkspan.core.cli.build_run",
     ("image", "build"): "linkspan.core.cli.build_run",
-    ("daemon", "run"): "linkspan.core.daemon.flags",
+    ("daemon", "run"): "linkspan.core.cli.daemon_flags",
 }
 """Words → the module with its ``SETTINGS`` and ``show``, and the name of its ``ARGUMENT`` if it takes one."""
 

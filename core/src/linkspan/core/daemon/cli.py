@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from linkspan.core.cli import daemon_flags as flags
 from linkspan.core.cli.command import command, settings
 from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.session import Session
 from linkspan.core.client.address import Address
 from linkspan.core.client.resolve import resolve_address
 from linkspan.core.client.short import Api
-from linkspan.core.daemon import flags
 
 
 def _arguments(session: Session, options: dict[str, Any]) -> list[str]:
