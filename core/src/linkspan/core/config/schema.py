@@ -81,6 +81,11 @@ def _positive(_instance: object, _field: "attrs.Attribute[Any]", value: float) -
         raise ValueError("must be more than 0")
 
 
+def _not_negative(_instance: object, _field: "attrs.Attribute[Any]", value: float) -> None:
+    if value < 0:
+        raise ValueError("must not be less than 0")
+
+
 def _mirror_urls(_: object, __: object, value: tuple[str, ...]) -> None:
     for url in value:
         scheme, _, rest = url.partition("://")
@@ -138,12 +143,15 @@ class PluginsConfig:
         enable_alpha: Plugins of stage alpha that are switched on.
         hook_timeout_s: How long one listener may take for one event.
         hook_max_failures: Failures in a row after which a listener is muted.
+        block_timeout_s: How long a plugin's code may keep the daemon's event loop from turning before it
+            is broken off; 0 for ever.
     """
 
     disable: tuple[str, ...] = ()
     enable_alpha: tuple[str, ...] = ()
     hook_timeout_s: float = attrs.field(default=5.0, validator=_positive)
     hook_max_failures: int = attrs.field(default=5, validator=_positive)
+    block_timeout_s: float = attrs.field(default=10.0, validator=_not_negative)
 
 
 @attrs.frozen

@@ -19,6 +19,7 @@ from linkspan.core.config.load import LoadedConfig
 from linkspan.core.config.schema import DaemonConfig
 from linkspan.core.daemon.identity import Identity
 from linkspan.core.daemon.lending import Lent, LentHooks, PluginHost
+from linkspan.core.daemon.loop_watch import LoopWatch
 from linkspan.core.daemon.reloading import Read, reload_when_told
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.engine import Engine
@@ -49,6 +50,7 @@ LATER_ROLES = ("builder", "state", "secrets", "scheduler", "orchestrator", "step
 # Of these every installed driver is opened: objects, steps and pipelines name theirs.
 ALL_INSTALLED = ("network", "volume", "builder", "secrets", "orchestrator", "step")
 ESSENTIAL = ("runtime", "content", "snapshots")
+_START_LIMIT_S = 60.0
 
 
 @attrs.define
@@ -129,6 +131,7 @@ class Daemon:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled, SIGTERM or SIGINT (see ``Stopping``); containers go on."""
         async with AsyncExitStack() as stack:
+            watch = self._watch_loop(stack)
             supervisor = Supervisor(await stack.enter_async_context(_cancelled_at_end()))
             hooks = self.registry.hook_runner()
             lent = Lent(self.drivers, self.info(), LentHooks(hooks, supervisor))
@@ -162,7 +165,19 @@ class Daemon:
             await self._start_components(hooks, lent, supervisor)
             for text in self.repaired:
                 log.warning("repaired", extra={"what": text})
+            if watch is not None:
+                watch.limit(self.config.plugins.block_timeout_s)
             await self._serve(hooks, host, lent, supervisor, engine, stack, task_status)
+
+    def _watch_loop(self, stack: AsyncExitStack) -> LoopWatch | None:
+        """Only in a process of our own: signals are the process's."""
+        limit_s = self.config.plugins.block_timeout_s
+        if self.read_again is None or limit_s == 0:
+            return None
+        # While it starts, modules are imported, and nobody waits for an answer yet.
+        watch = LoopWatch(self.registry.owners(), max(limit_s, _START_LIMIT_S))
+        stack.enter_context(watch.watching())
+        return watch
 
     async def _open_role(self, role: str, lent: Lent, stack: AsyncExitStack) -> None:
         for name in self.wanted(role):

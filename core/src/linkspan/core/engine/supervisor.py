@@ -34,7 +34,7 @@ class Supervisor:
     ) -> None:
         try:
             await fn(*args)
-        except Exception:
+        except (Exception, SystemExit):
             log.exception("background work failed", extra={"task": name})
 
     async def _run(
@@ -51,7 +51,7 @@ class Supervisor:
             began = trio.current_time()
             try:
                 await fn(*args, task_status=first)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if not first.done:
                     raise
                 self.failing[name] = str(error) or type(error).__name__

@@ -417,7 +417,7 @@ class _Connection:
             if self.server.on_request is not None:
                 self.server.on_request(request)
             answer = await match.handler(request)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an answer
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is an answer
             answer = self._error_answer(error, request)
         status = 101 if isinstance(answer, Hijack) else answer.status
         try:
@@ -437,7 +437,7 @@ class _Connection:
                 },
             )
 
-    def _error_answer(self, error: Exception, request: _Request) -> Response:
+    def _error_answer(self, error: Exception | SystemExit, request: _Request) -> Response:
         cause = single_cause(error)
         if isinstance(cause, ClientGone):
             raise cause from error
@@ -517,7 +517,7 @@ class _Connection:
                 await run_for_client(
                     self.socket, lambda: stream.run(writer), half_closed_is_gone=self._body.done
                 )
-        except Exception as error:  # noqa: BLE001 - as for handlers
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as for handlers
             if not writer.started:
                 return await self._respond(self._error_answer(error, request), request)
             if not isinstance(error, ClientGone):
@@ -531,7 +531,7 @@ class _Connection:
         await self.send([self.h11.send(h11.EndOfMessage()) or b""])
         return await self._finished() and not unread
 
-    def _log_broken(self, error: Exception, request: _Request) -> None:
+    def _log_broken(self, error: Exception | SystemExit, request: _Request) -> None:
         what = f"{request.method} {request.raw_path}"
         reason = as_linkspan_error(error, what).message
         log.warning("stream broke off", extra={"request": what, "reason": reason})
@@ -548,7 +548,7 @@ class _Connection:
                 )
         except ClientGone:
             return False
-        except Exception as error:  # noqa: BLE001 - as for handlers
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as for handlers
             if not duplex.started:
                 return await self._respond(self._error_answer(error, request), request)
             self._log_broken(error, request)

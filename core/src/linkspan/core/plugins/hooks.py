@@ -151,7 +151,7 @@ class HookRunner:
         for impl in self._implementations(name):
             try:
                 answer = impl.function(*[kwargs[a] for a in impl.argnames])
-            except Exception as exc:  # noqa: BLE001 - one plugin's fault is not another's
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - one plugin's fault is not another's
                 self._failed(name, impl.plugin_name, exc)
                 continue
             if answer is not None:
@@ -172,7 +172,7 @@ class HookRunner:
             except LinkspanError as exc:
                 exc.add_note(f"refused by plugin '{impl.plugin_name}' in {name}")
                 raise
-            except Exception as exc:
+            except (Exception, SystemExit) as exc:
                 self._failed(name, impl.plugin_name, exc)
                 raise DriverFault(
                     f"plugin '{impl.plugin_name}' failed in {name}: {_words(exc)}",
@@ -201,7 +201,7 @@ class HookRunner:
                 answer: object = await self._await(impl, kwargs)
             except LinkspanError:
                 raise
-            except Exception as exc:
+            except (Exception, SystemExit) as exc:
                 self._failed(name, impl.plugin_name, exc)
                 raise DriverFault(
                     f"plugin '{impl.plugin_name}' failed in {name}: {_words(exc)}",
@@ -230,7 +230,7 @@ class HookRunner:
     async def _tell(self, impl: pluggy.HookImpl, name: str, kwargs: Mapping[str, object]) -> None:
         try:
             await self._await(impl, kwargs)
-        except Exception as exc:  # noqa: BLE001 - Cancelled is a BaseException and passes
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - Cancelled is a BaseException and passes
             self._failed(name, impl.plugin_name, exc)
         else:
             self._of(impl.plugin_name).failures_in_a_row = 0
@@ -252,7 +252,7 @@ class HookRunner:
     def _muted(self, plugin: str) -> bool:
         return self._of(plugin).muted
 
-    def _failed(self, hook: str, plugin: str, exc: Exception) -> None:
+    def _failed(self, hook: str, plugin: str, exc: Exception | SystemExit) -> None:
         stats = self._of(plugin)
         stats.failures += 1
         stats.failures_in_a_row += 1
@@ -265,7 +265,7 @@ class HookRunner:
             log.error("listener muted", extra={"plugin": plugin, "failures": stats.failures})
 
 
-def _words(exc: Exception) -> str:
+def _words(exc: Exception | SystemExit) -> str:
     if isinstance(exc, trio.TooSlowError):
         return "it took too long"
     return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__

@@ -8,6 +8,7 @@ from typing import Any, Final, TypedDict, TypeVar
 
 from linkspan.core.config.load import LoadedConfig
 from linkspan.core.config.schema import PluginsConfig
+from linkspan.core.plugins.blocking import Owners
 from linkspan.core.plugins.drivers import (
     DriverEntry,
     distribution_of,
@@ -179,6 +180,16 @@ class PluginRegistry:
             raise
         self._classes[role, name] = loaded
         return loaded
+
+    def owners(self) -> Owners:
+        """Whose code is whose, for whoever looks at a stack."""
+        modules = [(target.partition(":")[0], name) for name, target, _ in self._listener_targets()]
+        modules += [
+            (point.value.partition(":")[0], self.plugin_of(role, name))
+            for (role, name), entry in self.drivers.items()
+            for point in entry.points
+        ]
+        return Owners.of(self.manifests.values(), modules)
 
     def guard(self, role: str, name: str, driver: D) -> D:
         """Wrap an open driver: faults are attributed and counted."""

@@ -1,0 +1,192 @@
+"""An installed plugin whose code blocks the event loop: it is broken off and named, the daemon goes on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from daemon_harness.daemon import Daemon, until
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+FILES = {
+    "acme_block-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: acme-block\nVersion: 1.0\n",
+    "acme_block-1.0.dist-info/entry_points.txt": """
+[linkspan.manifest]
+acme-block = acme_block
+
+[linkspan.step.v1]
+acme/block = acme_block.steps:Block
+""",
+    "acme_block/__init__.py": "",
+    "acme_block/linkspan-plugin.toml": """
+name = "acme-block"
+version = "1.0"
+summary = "Blocks"
+stage = "beta"
+listener = "acme_block.hooks"
+
+[[driver]]
+role = "step"
+name = "acme/block"
+contract = 1
+
+[[verb]]
+name = "acme/block"
+summary = "Block the event loop"
+
+[verb.with.how]
+type = "string"
+required = true
+help = "In which way"
+""",
+    "acme_block/steps.py": '''
+"""Each way to block the loop is a function of its own."""
+import ctypes, re, time
+from contextlib import asynccontextmanager
+from linkspan.sdk.drivers.step import Step
+
+
+def sleep():
+    time.sleep(3600)
+
+def loop():
+    while True:
+        pass
+
+def stubborn():
+    while True:
+        try:
+            time.sleep(3600)
+        except Exception:
+            pass
+
+def pattern():
+    re.match("(a+)+$", "a" * 200 + "b")
+
+def lock(library):
+    mutex = ctypes.create_string_buffer(128)
+    library.pthread_mutex_lock(mutex)
+    library.pthread_mutex_lock(mutex)
+
+def deaf():
+    lock(ctypes.CDLL(None))
+
+def greedy():
+    lock(ctypes.PyDLL(None))
+
+
+class Block(Step):
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config, host):
+        yield cls()
+
+    async def apply(self, intent, context):
+        globals()[intent.settings["how"]]()
+        return {}
+''',
+    "acme_block/hooks.py": """
+import time
+from linkspan.sdk.hooks import hookimpl
+
+
+@hookimpl
+async def linkspan_before_container_create(spec):
+    if "blocked" in spec.labels:
+        time.sleep(3600)
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def acme(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin as it is installed: a folder for the module path."""
+    folder = tmp_path_factory.mktemp("installed")
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def line_of(function: str) -> int:
+    """Where a function of the steps begins."""
+    lines = FILES["acme_block/steps.py"].splitlines()
+    return 1 + next(n for n, line in enumerate(lines) if line.startswith(f"def {function}("))
+
+
+@pytest.fixture
+def blocked(
+    new_daemon: Callable[..., Daemon], acme: Path, monkeypatch: pytest.MonkeyPatch
+) -> Daemon:
+    monkeypatch.setenv("PYTHONPATH", str(acme))
+    made = new_daemon(config='[plugins]\nblock-timeout = "1s"\n').start()
+    made.build_busybox()
+    return made
+
+
+def pipeline(folder: Path, how: str) -> Path:
+    path = folder / "p.yaml"
+    path.write_text(
+        "linkspan: v1\nname: p\ndefaults: {image: busybox}\njobs:\n"
+        f"  a: {{steps: [{{id: s, uses: acme/block@1, with: {{how: {how}}}}}]}}\n"
+        "finally: {z: {steps: [{id: last, run: 'echo it goes on'}]}}\n"
+    )
+    return path
+
+
+def told(daemon: Daemon, words: str) -> dict[str, str]:
+    """What the log says of the plugin, once it has said these words."""
+
+    def look() -> dict[str, str] | None:
+        lines = daemon.log.read_text(errors="replace").splitlines()
+        found = [json.loads(line) for line in lines if line.startswith("{") and words in line]
+        return found[-1] if found else None
+
+    return until(f"the log says '{words}'", look)
+
+
+def test_code_that_blocks_is_broken_off_and_its_plugin_named(
+    blocked: Daemon, tmp_path: Path
+) -> None:
+    for how in ("sleep", "loop", "pattern", "stubborn"):
+        done = blocked.cli("workflow", "run", pipeline(tmp_path, how), status=None)
+        assert done.status == 1, done.said
+        assert blocked.cli("workflow", "logs", "last", "z/last").out == "it goes on\n"
+        shown = blocked.json("workflow", "show", "last")
+        message = shown["jobs"][0]["steps"][0]["error"]["message"]
+        assert "plugin 'acme-block' 1.0 failed in step.apply" in message
+        assert "it blocked the whole daemon for 1 s" in message
+        assert "trio.to_thread.run_sync" in message
+        assert "acme_block/steps.py:" in message
+        assert f"({how})" in message
+        if how != "pattern":  # it leaves the thread that would say so no time
+            entry = told(blocked, f"({how})")
+            assert (entry["level"], entry["plugin"]) == ("error", "acme-block")
+    assert blocked.cli("ps").status == 0
+
+
+def test_a_hook_that_blocks_refuses_what_it_was_asked_about(blocked: Daemon) -> None:
+    done = blocked.cli("create", "--label", "blocked", "busybox", status=None)
+    assert done.status != 0
+    assert "plugin 'acme-block' failed in linkspan_before_container_create" in done.err
+    assert "acme_block/hooks.py:9 " in done.err
+    blocked.cli("create", "busybox")
+
+
+@pytest.mark.parametrize("how", ["deaf", "greedy"])
+def test_code_that_cannot_be_interrupted_is_named_in_the_log(
+    blocked: Daemon, tmp_path: Path, how: str
+) -> None:
+    blocked.begin("workflow", "run", pipeline(tmp_path, how))
+    at = f"line {line_of('lock') + 3} in lock"
+    if how == "greedy":
+        # The interpreter's lock is never free: only the fault handler can write.
+        until("the log has the stack", lambda: at in blocked.log.read_text(errors="replace"))
+    else:
+        entry = told(blocked, "cannot be interrupted")
+        assert entry["plugin"] == "acme-block"
+        assert f"steps.py:{line_of('lock') + 3} (lock)" in entry["at"]
+    blocked.kill9()
+    blocked.start()
+    assert blocked.cli("ps").status == 0
