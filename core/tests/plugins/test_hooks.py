@@ -1,5 +1,6 @@
 """Hooks in the running daemon: ordered or side by side, awaited, timed, attributed."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -87,6 +88,23 @@ async def test_an_interceptor_that_fails_stops_the_operation_and_is_named() -> N
         await made.intercept(BEFORE, "x")
     assert isinstance(caught.value.__cause__, KeyError)
     assert made.stats["p0"].failures == 1
+
+
+async def test_a_hook_that_wants_to_exit_has_failed_as_any_other() -> None:
+    class Exits:
+        @hookimpl
+        async def linkspan_before_image_pull(self) -> None:
+            sys.exit("bye")
+
+        @hookimpl
+        async def linkspan_image_removed(self) -> None:
+            sys.exit("bye")
+
+    made = runner(Exits())
+    with pytest.raises(DriverFault, match="plugin 'p0' failed in .*: SystemExit: bye"):
+        await made.intercept(BEFORE, "x")
+    await made.notify(REMOVED, image_id="i")
+    assert made.stats["p0"].failures == 2
 
 
 async def test_an_interceptor_that_hangs_is_stopped(autojump_clock: trio.testing.MockClock) -> None:
