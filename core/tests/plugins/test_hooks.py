@@ -101,7 +101,7 @@ async def test_a_hook_that_wants_to_exit_has_failed_as_any_other() -> None:
             sys.exit("bye")
 
     made = runner(Exits())
-    with pytest.raises(DriverFault, match="plugin 'p0' failed in .*: SystemExit: bye"):
+    with pytest.raises(DriverFault, match="SystemExit: bye"):
         await made.intercept(BEFORE, "x")
     await made.notify(REMOVED, image_id="i")
     assert made.stats["p0"].failures == 2
