@@ -5,6 +5,7 @@ import hmac
 import json
 from datetime import UTC, datetime, timedelta
 
+import attrs
 import httpx
 import pytest
 import trio
@@ -133,6 +134,10 @@ def test_a_request_starts_what_waits_for_its_event_and_branch():
     assert webhook_starts(hook, "push", "main")
     assert not webhook_starts(hook, "push", "other")
     assert not webhook_starts(hook, "issues", "main")
+    every = Webhook(provider="github", secret="S", span=SPAN)
+    assert webhook_starts(every, "issues", "")
+    assert not webhook_starts(every, "ping", "")
+    assert webhook_starts(attrs.evolve(every, events=("ping",)), "ping", "")
     assert branch_of({"ref": "refs/heads/a/b"}) == "a/b"
     assert branch_of({"ref": "refs/tags/v1"}) == ""
     assert branch_of({"ref": ["x"]}) == ""
@@ -375,6 +380,9 @@ async def test_a_signed_request_starts_a_run_once(hooks, bench):
     assert (run["id"], run["by"]) == (answer.json()["run"], "webhook github push")
     again = await hooks(body, **github(body))
     assert again.json() == {"started": False, "reason": "taken before"}
+    # The id is not signed: who replays a request may make up another.
+    replayed = await hooks(body, **github(body, delivery="2"))
+    assert replayed.json() == {"started": False, "reason": "taken before"}
     assert len(bench.manager.list_runs()) == 1
     await bench.manager.wait(run["id"])
 

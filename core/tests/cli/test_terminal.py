@@ -63,6 +63,26 @@ def test_a_terminal_gets_what_fits_and_name_and_state_whole(
     assert ("IMAGE" in lines[0]) == (width >= 60)
 
 
+def test_nothing_wraps_even_if_only_what_should_stay_whole_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, out, _ = terminal(monkeypatch, tty=True, width=30)
+    made.table(["NAME", "STATE"], [["n" * 40, "s" * 20]], keep=["NAME", "STATE"])
+    assert all(visible(line) <= 30 for line in out.getvalue().splitlines())
+
+
+def test_wide_characters_take_two_cells_and_marks_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (visible("构建"), visible("e\u0301"), visible("✓ ●"), visible("🚢")) == (4, 1, 3, 2)
+    made, out, _ = terminal(monkeypatch, tty=True, width=24)
+    made.table(["NAME", "STATE"], [["构建镜像构建镜像", "up"], ["plain", "up"]], keep=["STATE"])
+    _, wide, plain = out.getvalue().splitlines()
+    assert visible(wide) <= 24
+    assert visible(wide.partition("up")[0]) == visible(plain.partition("up")[0])
+    made, out, _ = terminal(monkeypatch, tty=True, width=14)
+    made.table(["NAME", "STATE"], [["构建镜像构建镜像", "up"]], keep=["STATE"])
+    assert all(visible(line) <= 15 for line in out.getvalue().splitlines())
+
+
 def test_without_truncation_a_terminal_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     made, out, _ = terminal(monkeypatch, tty=True, width=40)
     made.table(HEADERS, ROWS, trunc=False)

@@ -1,6 +1,7 @@
 """``linkspan workflow rerun|approve|reject|undo|why|prune``: what is done about a run later."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,6 +27,9 @@ from linkspan.workflows.commands.shared import (
     where_argument,
 )
 from linkspan.workflows.watching import begin
+
+_DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
+"""People compare its first digits; ``--format json`` has all of them."""
 
 
 @command(
@@ -236,7 +240,7 @@ def why(session: Session, run_ref: str) -> int:
     session.terminal.note(f"against run {said['against']}, the last one that succeeded before")
     rows = [_difference(each) for each in said["differences"]]
     if rows:
-        session.terminal.table(["SUBJECT", "WHAT", "CHANGE"], rows, keep=["SUBJECT", "WHAT"])
+        session.terminal.table(["SUBJECT", "WHAT", "CHANGE"], rows, keep=["SUBJECT"])
     same = ", ".join(said["same"])
     session.terminal.note(f"same: {same}" if rows else f"nothing is different: {same}")
     for each in said["differences"]:
@@ -250,7 +254,7 @@ def _difference(each: Mapping[str, Any]) -> list[str]:
     if each["subject"] == "sources":
         return [each["subject"], each["what"], after]
     change = f"{before or '(nothing)'} → {after or '(nothing)'}"
-    return [each["subject"], each["what"], change]
+    return [each["subject"], each["what"], _DIGEST.sub(r"\1", change)]
 
 
 @command(

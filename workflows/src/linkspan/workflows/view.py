@@ -311,7 +311,12 @@ def summary(session: Session, state: RunState) -> None:
             took = format_duration(step.duration) if step.intent and step.result else ""
             provider = step.provider or ("run" if step.verb == "" else step.verb)
             rows.append([f"{job.id}/{step.id}", provider, took, result])
-    session.terminal.table(["STEP", "PLUGIN", "DURATION", "RESULT"], rows, keep=["STEP", "RESULT"])
+    session.terminal.table(
+        ["STEP", "PLUGIN", "DURATION", "RESULT"],
+        rows,
+        drop=["PLUGIN", "DURATION"],
+        keep=["STEP", "RESULT"],
+    )
 
 
 def ending(

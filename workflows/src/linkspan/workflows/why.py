@@ -45,7 +45,7 @@ def differences(
         *_maps("git", green.created.get("git", {}), run.created.get("git", {})),
         *_maps("plugins", green.created.get("plugins", {}), run.created.get("plugins", {})),
         *_maps("drivers", green.created.get("drivers", {}), run.created.get("drivers", {})),
-        *_maps("images", green.images, run.images),
+        *_maps("images", _named_images(green), _named_images(run)),
         *_settings(green, run),
         *_sources(green_folder / "source", folder / "source", str(run.created.get("file", ""))),
     ]
@@ -59,6 +59,11 @@ def subjects_alike(found: list[Difference]) -> list[str]:
     every = ("pipeline", "inputs", "git", "plugins", "drivers", "images", "settings", "sources")
     changed = {each.subject for each in found}
     return [subject for subject in every if subject not in changed]
+
+
+def _named_images(run: RunState) -> dict[str, Any]:
+    """What names meant; an id means itself."""
+    return {name: id_ for name, id_ in run.images.items() if not name.startswith("sha256:")}
 
 
 def _short(value: Any) -> str:

@@ -43,7 +43,26 @@ _MIN_COLUMN: Final = 8
 
 def visible(text: str) -> int:
     """Cells that a text takes, escape sequences left out."""
-    return len(text) if "\x1b" not in text else sum(map(len, _colors_apart(text)[::2]))
+    if text.isascii() and "\x1b" not in text:
+        return len(text)
+    return sum(map(_cell_count, _colors_apart(text)[::2]))
+
+
+def _cell_count(text: str) -> int:
+    return len(text) if text.isascii() else sum(map(_cells, text))
+
+
+def _cells(char: str) -> int:
+    """Two for characters as wide as an ideograph, none for marks that stand on the one before."""
+    code = ord(char)
+    # Our signs and most letters are here; the tables take longer to load than a short command may.
+    if code < 0x300 or 0x2010 <= code < 0x2E80:
+        return 1
+    import unicodedata
+
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def _colors_apart(text: str) -> list[str]:
@@ -206,9 +225,12 @@ class Terminal:
                 return columns, widths
             soft = [i for i in columns if headers[i] not in keep and widths[i] > _MIN_COLUMN]
             room = sum(widths[i] - _MIN_COLUMN for i in soft)
+            if room < over and not going:
+                # Even what should stay whole is better cut than wrapped.
+                soft = [i for i in columns if widths[i] > _MIN_COLUMN]
             if room >= over or not going:
-                for i in sorted(soft, key=lambda i: -widths[i]):
-                    cut = min(over, widths[i] - _MIN_COLUMN)
+                for i in sorted(soft, key=lambda i: (headers[i] in keep, -widths[i])):
+                    cut = max(0, min(over, widths[i] - _MIN_COLUMN))
                     widths[i] -= cut
                     over -= cut
                 return columns, widths
@@ -228,5 +250,10 @@ def _pad(text: str, width: int) -> str:
 def _shorten(text: str, width: int) -> str:
     if visible(text) <= width:
         return text
-    plain = "".join(_colors_apart(text)[::2])
-    return plain[: width - 1] + "…"
+    kept, room = "", width - 1
+    for char in "".join(_colors_apart(text)[::2]):
+        room -= _cells(char)
+        if room < 0:
+            break
+        kept += char
+    return f"{kept}…"

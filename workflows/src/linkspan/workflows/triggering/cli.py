@@ -66,7 +66,7 @@ def serve(session: Session, folder: str, name: str, show: bool, remove: str | No
 def _show(session: Session, document: Mapping[str, Any]) -> None:
     def columns(row: Mapping[str, Any]) -> list[str]:
         state = "; ".join(row["errors"]) or ", ".join(row["triggers"])
-        return [row["name"], state, row["next"], row["file"]]
+        return [row["name"], state, _local(row["next"]), row["file"]]
 
     def fields(row: Mapping[str, Any]) -> dict[str, Any]:
         return {"Name": row["name"], "Triggers": row["triggers"], "Next": row["next"]}
@@ -78,8 +78,18 @@ def _show(session: Session, document: Mapping[str, Any]) -> None:
         ["PIPELINE", "STARTED BY", "NEXT", "FILE"],
         ids="Name",
         drop=["FILE"],
-        keep=["PIPELINE", "STARTED BY"],
+        keep=["PIPELINE", "NEXT"],
     )
+
+
+def _local(moment: str) -> str:
+    """``2026-11-30 02:30 +01:00``: a time of the API where one is."""
+    if not moment:
+        return ""
+    from datetime import datetime
+
+    here = datetime.fromisoformat(moment.replace("Z", "+00:00")).astimezone()
+    return here.isoformat(sep=" ", timespec="minutes").replace("+", " +")
 
 
 # watch

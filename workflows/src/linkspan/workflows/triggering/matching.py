@@ -57,8 +57,11 @@ def tag_starts(tag: TagPush | None, name: str) -> bool:
 
 
 def webhook_starts(webhook: Webhook, event: str, branch: str) -> bool:
-    """Whether a verified request starts a pipeline; an event without a branch passes ``branches``."""
-    if webhook.events and event not in webhook.events:
+    """Whether a verified request starts a pipeline; an event without a branch passes ``branches``.
+
+    A ping only asks whether somebody listens: it starts nothing that does not name it.
+    """
+    if event not in webhook.events if webhook.events else event == "ping":
         return False
     return not branch or Selection(webhook.branches).takes(branch)
 

@@ -6,7 +6,7 @@
 provider  proof                                                       event, id of the delivery
 ========  ==========================================================  =========================
 github    ``X-Hub-Signature-256``: HMAC-SHA256 of the body            ``X-GitHub-Event``,
-                                                                      ``X-GitHub-Delivery``
+                                                                      the proof itself
 gitlab    ``X-Gitlab-Token``: the secret itself                       ``X-Gitlab-Event``,
                                                                       ``X-Gitlab-Event-UUID``
 generic   ``X-Linkspan-Signature-256``: HMAC-SHA256 of                ``X-Linkspan-Event``
@@ -200,9 +200,12 @@ def _event(webhook: Webhook, headers: Mapping[str, str]) -> str:
 
 
 def _delivery(name: str, webhook: Webhook, headers: Mapping[str, str]) -> str:
-    """What is the same when one delivery is sent again."""
+    """What is the same when one delivery is sent again.
+
+    Of GitHub's that is the proof: its id is not signed, and who replays a request could make up another.
+    """
     key = {
-        "github": "x-github-delivery",
+        "github": "x-hub-signature-256",
         "gitlab": "x-gitlab-event-uuid",
         "generic": "x-linkspan-signature-256",
     }[webhook.provider]
