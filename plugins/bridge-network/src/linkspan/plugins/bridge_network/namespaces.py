@@ -263,12 +263,11 @@ class Namespaces:
     def _create_bare(self, path: str, resolver: bool) -> ResolverSockets | None:
         with self._elsewhere():
             syscalls.unshare_network()
-            with Path(path).open("x"):
-                pass
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             syscalls.bind_mount(syscalls.THREAD_NAMESPACE, path)
             for sysctl, value in _SYSCTLS.items():
                 with suppress(FileNotFoundError):  # no IPv6 in this kernel
-                    _set_sysctl(sysctl, value)
+                    _write_sysctl(sysctl, value)
             with RtNetlink() as inner:
                 inner.send(rtnetlink.link_up(1))  # lo, without which 127.0.0.11 is no address
             return self._open_resolver(anew=False) if resolver else None
@@ -380,11 +379,18 @@ def _delete_link(inner: RtNetlink, name: str) -> None:
 
 def _set_sysctl(name: str, value: str) -> str:
     # /proc/sys/net shows the namespace of the thread that opens it.
-    path = Path("/proc/sys", name)
-    before = path.read_text().strip()
+    before = Path("/proc/sys", name).read_text().strip()
     if before != value:
-        path.write_text(value)
+        _write_sysctl(name, value)
     return before
+
+
+def _write_sysctl(name: str, value: str) -> None:
+    fd = os.open(f"/proc/sys/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
 
 
 def _sysctl(name: str) -> str:

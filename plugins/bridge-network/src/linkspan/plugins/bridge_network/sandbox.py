@@ -19,6 +19,7 @@ from linkspan.plugins.bridge_network.namespaces import DefaultRoute, ResolverSoc
 from linkspan.plugins.bridge_network.publications import Target
 from linkspan.plugins.bridge_network.sandbox_files import SandboxFiles, own_names
 from linkspan.sdk.drivers.network import AttachRequest, Sandbox
+from linkspan.sdk.files import write_file
 from linkspan.sdk.model.network import Endpoint, PortBinding
 
 _MEMORY = "sandbox.json"
@@ -145,7 +146,7 @@ class LivingSandbox:
             "resolv_conf": self.resolv_conf,
         }
         new = self.files.folder / f"{_MEMORY}.new"
-        new.write_text(json.dumps(memory))
+        write_file(new, json.dumps(memory).encode())
         new.replace(self.files.folder / _MEMORY)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import attrs
 
 from linkspan.sdk.errors import Internal, InvalidArgument, LinkspanError, OutOfSpace
+from linkspan.sdk.files import write_file
 
 HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 _BEHIND_STUB = Path("/run/systemd/resolve/resolv.conf")
@@ -183,7 +184,7 @@ class SandboxFiles:
             ("resolv.conf", resolv_conf),
             ("hostname", hostname + "\n"),
         ):
-            (self.folder / name).write_text(text)
+            write_file(f"{self.folder}/{name}", text.encode())
 
     def add_hosts(self, lines: Iterable[tuple[str, str]]) -> None:
         """Append lines to the hosts file."""

@@ -29,6 +29,7 @@ from linkspan.plugins.oci_runtime.conmon import reap
 from linkspan.plugins.oci_runtime.spawning import spawn
 from linkspan.sdk.drivers.runtime import ExecProcess
 from linkspan.sdk.errors import Internal, LinkspanError
+from linkspan.sdk.files import write_file
 from linkspan.sdk.model.process import Chunk, StreamKind
 
 _PIPE_BYTES: Final = 1 << 20
@@ -434,7 +435,7 @@ def begin(command: ExecCommand) -> Waiting:
 
 def _with_relayed_terminal(command: ExecCommand, document: Mapping[str, Any]) -> ExecSession:
     files = _files(command)
-    files.process.write_bytes(orjson.dumps(document))
+    write_file(files.process, orjson.dumps(document))
     master, slave = os.openpty()
     if any(command.console_size):
         _set_size(master, command.console_size)
@@ -466,7 +467,7 @@ def _terminal_session(
 
 async def _with_terminal(command: ExecCommand, document: Mapping[str, Any]) -> ExecSession:
     files = _files(command)
-    files.process.write_bytes(orjson.dumps(document))
+    write_file(files.process, orjson.dumps(document))
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     socket_path = files.pid.with_suffix(".s")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

@@ -29,6 +29,7 @@ from linkspan.plugins.oci_runtime.layout import Layout
 from linkspan.plugins.oci_runtime.tools import Tools
 from linkspan.sdk.drivers.runtime import CreateRequest, OciSpec
 from linkspan.sdk.errors import Internal
+from linkspan.sdk.files import write_file
 
 
 @attrs.frozen(kw_only=True)
@@ -212,7 +213,7 @@ class Maker:
             bundle.mkdir(mode=0o700)
         self._layout.exit_file(bundle.name).unlink(missing_ok=True)
         self._layout.folder(bundle.name).mkdir(mode=0o700, exist_ok=True)
-        (bundle / "config.json").write_bytes(orjson.dumps(document))
+        write_file(bundle / "config.json", orjson.dumps(document))
         return None if compiled is not None else key
 
     def _conmon_command(self, request: CreateRequest, bundle: Path) -> ConmonCommand:

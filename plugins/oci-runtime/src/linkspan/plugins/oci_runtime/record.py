@@ -9,6 +9,7 @@ from typing import Final, Self
 import attrs
 import orjson
 
+from linkspan.sdk.files import write_file
 from linkspan.sdk.model.container import ExitStatus
 
 _NAME: Final = "container.json"
@@ -46,7 +47,7 @@ class Record:
     def write(self, folder: Path) -> None:
         """Replace the file."""
         temporary = folder / f".{_NAME}"
-        temporary.write_bytes(orjson.dumps(attrs.asdict(self)))
+        write_file(temporary, orjson.dumps(attrs.asdict(self)))
         temporary.rename(folder / _NAME)
 
     @classmethod

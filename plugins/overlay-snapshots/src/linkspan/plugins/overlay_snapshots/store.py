@@ -28,6 +28,7 @@ import attrs
 
 from linkspan.plugins.overlay_snapshots.faults import dumps
 from linkspan.plugins.overlay_snapshots.kernel import sync_file_system
+from linkspan.sdk.files import write_file
 
 _log = logging.getLogger(__name__)
 
@@ -177,9 +178,9 @@ class Store:
         """Make the staging area of its id a layer. Blocks."""
         folder = self._staging / layer.id
         (folder / "notes.json").unlink(missing_ok=True)
-        _write(folder / "unsynced", self._boot_id.encode())
+        write_file(folder / "unsynced", self._boot_id.encode())
         meta = attrs.asdict(layer, filter=lambda field, _: field.name != "id")
-        _write(folder / "meta.json", dumps(meta))
+        write_file(folder / "meta.json", dumps(meta))
         folder.rename(self._layers / layer.id)
 
     def make_snapshot(self, snapshot: SnapshotRecord) -> None:
@@ -189,9 +190,10 @@ class Store:
         try:
             folder.mkdir()
             for name in ("upper", "work"):
-                (folder / name).mkdir(mode=0o755)
-                (folder / name).chmod(0o755)
-            _write(folder / "meta.json", dumps(meta))
+                part = folder / name
+                part.mkdir(mode=0o755)
+                part.chmod(0o755)  # whatever the umask is
+            write_file(folder / "meta.json", dumps(meta))
             folder.rename(self._snapshots / snapshot.id)
         except OSError:
             self._throw_away(folder)
@@ -239,12 +241,3 @@ class Store:
             return time.time() - (folder / record.id / "meta.json").stat().st_mtime
         except FileNotFoundError:
             return 0.0
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a new file; an error names it, also when it comes from the write and not from the opening."""
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        error.filename = str(path)
-        raise
