@@ -51,7 +51,7 @@ def test_a_service_is_given_its_secrets_and_configs(swarm: Daemon) -> None:
     swarm.docker(
         "service", "create", "-d", "--name", "web", "--no-resolve-image", "--endpoint-mode", "dnsrr",
         "--stop-grace-period", "1s", "--config", "source=app,target=/etc/app",
-        "--placement-pref", "spread=node.labels.zone",
+        "--publish", "mode=host,target=80", "--placement-pref", "spread=node.labels.zone",
         "--constraint", f"node.platform.arch=={os.uname().machine}",
         "--secret", "source=key,target=token,uid=1000,gid=1001,mode=0400", "busybox", "sh", "-c", LOOK,
     )  # fmt: skip
@@ -65,6 +65,7 @@ def test_a_service_is_given_its_secrets_and_configs(swarm: Daemon) -> None:
     )
     assert "-r--------    1 1000     1001" in said
     assert said.endswith("hidden-7fb2\nslot 1\n")
+    assert "->80/tcp" in swarm.docker("service", "ps", "--format", "{{.Ports}}", "web").out
     kept = [path for path in swarm.data_root.rglob("*") if _says(path, b"hidden-7fb2")]
     assert kept == []
     assert (

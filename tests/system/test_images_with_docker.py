@@ -4,13 +4,17 @@ import gzip
 import hashlib
 import io
 import json
+import socket
 import subprocess
+import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from daemon_harness.daemon import Daemon
+from daemon_harness.daemon import Daemon, until
+from daemon_harness.ports import free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -175,7 +179,32 @@ def test_bad_archives_are_refused_and_leave_nothing(daemon: Daemon, tmp_path: Pa
     assert "image has dependent" not in daemon.tail()
 
 
-def test_a_root_file_system_becomes_an_image(daemon: Daemon) -> None:
+@contextmanager
+def given_out(folder: Path) -> Iterator[str]:
+    """The URL of a server of the files in a folder."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "-d", folder, str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def answers() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    try:
+        until("the server answers", answers)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_root_file_system_becomes_an_image(daemon: Daemon, tmp_path: Path) -> None:
     daemon.docker("create", "--name", "box", "busybox")
     root = piped(daemon, "docker", "export", "box")
     for data in (root, gzip.compress(root, 1)):
@@ -186,6 +215,17 @@ def test_a_root_file_system_becomes_an_image(daemon: Daemon) -> None:
             "root"
         )
         assert "by hand" in daemon.docker("history", "made:1").out
+    (tmp_path / "root.tar").write_bytes(root)
+    with given_out(tmp_path) as server:
+        url = f"{server}/root.tar"
+        said = daemon.docker("import", "--change", 'CMD ["cat", "/etc/group"]', url, "made:1").out
+        assert f"Downloading from {url}" in said
+        assert daemon.docker("run", "--rm", "made:1").out.startswith("root")
+        said = daemon.docker("import", f"{url}.gone", "made:2", status=1).err
+        assert "Got HTTP status 404" in said
+    assert "attempts to connect" in daemon.docker("import", url, "made:2", status=1).err
+    status, text = daemon.request("POST", "/images/create?fromSrc=ftp://x/y")
+    assert (status, "unsupported protocol scheme" in text) == (400, True)
     said = daemon.docker("import", "--change", "RUN true", "-", "made:2", status=1, stdin="x").err
     assert "run is not a valid change command" in said
     remove_all(daemon, "made:1")

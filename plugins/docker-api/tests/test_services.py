@@ -232,6 +232,7 @@ FULL: dict[str, Any] = {
             "CapabilityDrop": ["CAP_CHOWN"],
             "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}],
             "Isolation": "default",
+            "Privileges": {"NoNewPrivileges": True},
         },
         "Resources": {
             "Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 64 << 20, "Pids": 9},
@@ -360,6 +361,28 @@ async def test_a_service_without_a_name_gets_one(api, books) -> None:
         ({"UpdateConfig": {"Order": "sideways"}}, "use one of stop-first, start-first"),
         ({"UpdateConfig": {"MaxFailureRatio": 2}}, "between 0 and 1"),
         ({"Mode": {"Replicated": {"Replicas": -1}}}, "cannot be negative"),
+        (
+            {
+                "TaskTemplate": {
+                    "ContainerSpec": {
+                        "Image": "x",
+                        "Privileges": {"Seccomp": {"Mode": "custom"}},
+                    }
+                }
+            },
+            "Seccomp in mode 'custom' are not supported",
+        ),
+        (
+            {
+                "TaskTemplate": {
+                    "ContainerSpec": {"Image": "x"},
+                    "Resources": {
+                        "Reservations": {"GenericResources": [{"NamedResourceSpec": {}}]}
+                    },
+                }
+            },
+            "no node of this swarm offers any",
+        ),
         ({"Mode": {"Replicated": {"Replicas": "2"}}}, "must be a whole number"),
         (
             {"TaskTemplate": {"ContainerSpec": {"Image": "x", "Secrets": [{"SecretID": "a"}]}}},

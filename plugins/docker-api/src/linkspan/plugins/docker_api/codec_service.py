@@ -96,6 +96,7 @@ def decode_service(body: Document) -> ServiceSpec:
         *(() if "Networks" in template else body.documents("Networks")),
     ]
     resources = template.document("Resources")
+    _refuse_generic_resources(resources.document("Reservations"))
     placement = template.document("Placement")
     return ServiceSpec(
         name=body.text("Name"),
@@ -125,6 +126,29 @@ def decode_service(body: Document) -> ServiceSpec:
         endpoint_mode=_one_of(endpoint, "Mode", _ENDPOINTS),
         files=decode_files(template.document("ContainerSpec")),
     )
+
+
+def _refuse_generic_resources(reservations: Document) -> None:
+    """No node offers any, so a service that reserves some would wait for ever. Raises Unsupported."""
+    if reservations.items("GenericResources"):
+        raise Unsupported("generic resources are not supported: no node of this swarm offers any")
+
+
+def _decode_privileges(container: Document) -> tuple[str, ...]:
+    """ContainerSpec.Privileges as security options; what is Windows' is ignored, as Docker does here.
+
+    Raises:
+        Unsupported: Something of it that would protect, and does not here.
+    """
+    body = container.document("Privileges")
+    context = body.document("SELinuxContext")
+    if any(context.text(key) for key in ("User", "Role", "Type", "Level")):
+        raise Unsupported("services with an SELinux context are not supported")
+    for key, free in (("Seccomp", ("", "default")), ("AppArmor", ("", "default", "disabled"))):
+        mode = body.document(key).text("Mode")
+        if mode not in free:
+            raise Unsupported(f"services with {key} in mode '{mode}' are not supported")
+    return ("no-new-privileges",) if body.flag("NoNewPrivileges") else ()
 
 
 def _decode_mode(body: Document) -> tuple[ServiceMode, int, int]:
@@ -225,6 +249,7 @@ def _decode_task(template: Document, attachments: list[Document]) -> ContainerSp
         dns_options=dns.texts("Options"),
         init=body.flag("Init") if "Init" in body else None,
         sysctls=body.text_map("Sysctls"),
+        security_opt=_decode_privileges(body),
         cap_add=body.texts("CapabilityAdd"),
         cap_drop=body.texts("CapabilityDrop"),
         resources=Resources(
@@ -398,6 +423,8 @@ def _encode_container(spec: ContainerSpec) -> dict[str, Any]:
         out["Healthcheck"] = encode_healthcheck(spec.healthcheck)
     if spec.init is not None:
         out["Init"] = spec.init
+    if "no-new-privileges" in spec.security_opt:
+        out["Privileges"] = {"NoNewPrivileges": True}
     return {**out, "Isolation": "default"}
 
 

@@ -1,10 +1,11 @@
 """/images/get, /images/load, import and /commit: images in and out of tars, and out of containers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from linkspan.plugins.docker_api.download import as_url, download
 from linkspan.plugins.docker_api.streams import run_with_progress
-from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.host import CommitSpec, Host, Images
 from linkspan.sdk.http import JSON, Request, Response, Stream, Writer, json_response
 from linkspan.sdk.progress import Progress, ProgressSink
@@ -106,18 +107,23 @@ def platform_of(request: Request) -> str:
 
 
 def import_stream(images: Images, request: Request) -> Stream:
-    """POST /images/create with ``fromSrc``."""
-    if request.query["fromSrc"] != "-":
-        raise Unsupported(
-            "importing from a URL is not supported",
-            help="fetch it first: curl URL | docker import - NAME",
-        )
+    """POST /images/create with ``fromSrc``: the body (``-``), or what a URL leads to."""
+    source = request.query["fromSrc"]
+    url = "" if source == "-" else as_url(source)
     repository = request.query.get("repo", "")
     reference = join_tag(repository, request.query.get("tag", "")) if repository else ""
 
     async def work(progress: ProgressSink) -> None:
+        if not url:
+            await keep(request.body(), progress)
+            return
+        async with download(url) as pieces:
+            progress(Progress(status=f"Downloading from {url}"))
+            await keep(pieces, progress)
+
+    async def keep(pieces: AsyncIterator[bytes], progress: ProgressSink) -> None:
         image = await images.import_files(
-            request.body(),
+            pieces,
             reference=reference,
             changes=_changes(request),
             message=request.query.get("message", ""),

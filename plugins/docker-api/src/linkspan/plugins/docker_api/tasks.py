@@ -10,6 +10,7 @@ from linkspan.plugins.docker_api.timestamps import or_never
 from linkspan.sdk.errors import NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
+from linkspan.sdk.model.network import PortBinding
 from linkspan.sdk.model.service import Service, Task, TaskState
 
 _FILTERS = ("_up-to-date", "desired-state", "id", "label", "name", "node", "runtime", "service")
@@ -33,12 +34,25 @@ class TaskRoutes:
             for task in await driver.list_tasks()
             if _passes(task, services.get(task.service_id), nodes, filters)
         ]
-        return json_response([encode_task(task) for task in found])
+        return json_response([self._encode(task) for task in found])
 
     async def inspect(self, request: Request) -> Response:
         """GET /tasks/{id}."""
         return json_response(
-            encode_task(await orchestrator(self._host).get_task(request.params["id"]))
+            self._encode(await orchestrator(self._host).get_task(request.params["id"]))
+        )
+
+    def _encode(self, task: Task) -> dict[str, Any]:
+        by_host = {(p.target_port, p.protocol) for p in task.spec.ports if p.mode == "host"}
+        if not by_host or not task.container_id:
+            return encode_task(task)
+        try:
+            container = self._host.engine.containers.inspect(task.container_id)
+        except NotFound:
+            return encode_task(task)
+        ports = container.ports if container.state.running else ()
+        return encode_task(
+            task, tuple(p for p in ports if (p.container_port, p.protocol) in by_host)
         )
 
     async def logs(self, request: Request) -> Stream:
@@ -77,8 +91,8 @@ def _exact(filters: Filters, key: str, name: str) -> tuple[str, ...]:
     return (name,) if name and name in filters.all(key) else ()
 
 
-def encode_task(task: Task) -> dict[str, Any]:
-    """A Task."""
+def encode_task(task: Task, host_ports: tuple[PortBinding, ...] = ()) -> dict[str, Any]:
+    """A Task; ``host_ports`` are those that its container publishes on its node."""
     container: dict[str, Any] = {}
     if task.container_id:
         container = {
@@ -95,7 +109,16 @@ def encode_task(task: Task) -> dict[str, Any]:
         status["Err"] = task.error
     if container:
         status["ContainerStatus"] = container
-    status["PortStatus"] = {}
+    ports = [
+        {
+            "Protocol": port.protocol,
+            "TargetPort": port.container_port,
+            "PublishedPort": port.host_port,
+            "PublishMode": "host",
+        }
+        for port in host_ports
+    ]
+    status["PortStatus"] = {"Ports": ports} if ports else {}
     out: dict[str, Any] = {
         "ID": task.id,
         "Version": {"Index": task.version},
