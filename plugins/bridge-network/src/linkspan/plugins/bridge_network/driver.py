@@ -7,7 +7,8 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Self
+from pathlib import Path
+from typing import ClassVar, Self
 
 import attrs
 import trio
@@ -67,6 +68,18 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
     """
 
     config_type = BridgeConfig
+    _started: ClassVar[list[Nftables]] = []
+
+    @classmethod
+    def prepare_process(cls, config: BridgeConfig, run_dir: Path) -> None:
+        """Start nftables' process, so that it is up by the time it is needed."""
+        nft = Nftables()
+        try:
+            nft.start()
+        except OSError:
+            nft.close()  # `open` tries again, and says why
+        else:
+            cls._started.append(nft)
 
     def __init__(self, config: BridgeConfig, host: Host) -> None:
         self._config = config
@@ -74,7 +87,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         # A prefix of our own, so that other programs' groups (mostly small numbers) are not met.
         self._group = 0x4C000000 | int(hashlib.sha256(host.daemon.id.encode()).hexdigest()[:6], 16)
         self._sandbox_folder = host.run_dir / "sandboxes"
-        self._nft = Nftables()
+        self._nft = self._started.pop() if self._started else Nftables()
         self._namespaces = Namespaces(host.run_dir / "netns", self._nft)
         self._firewall = Firewall(
             f"linkspan_{self._short_id}", self._group, host.run_dir, self._nft
