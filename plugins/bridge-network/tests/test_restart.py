@@ -57,9 +57,18 @@ def keepers(folder):
     return found
 
 
-def kill_keeper(folder):
-    """Kill it, and wait until it is gone."""
-    for pid in keepers(folder):
+async def kill_keeper(folder):
+    """Kill it, and wait until it is gone; return its pid."""
+    with trio.fail_after(30):  # a process that has just begun shows no words yet
+        while not (found := keepers(folder)):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    kill(found)
+    (pid,) = found
+    return pid
+
+
+def kill(pids):
+    for pid in pids:
         descriptor = os.pidfd_open(pid)
         os.kill(pid, signal.SIGKILL)
         select.select([descriptor], [], [], 5)
@@ -70,7 +79,7 @@ def kill_keeper(folder):
 def records(wire, tmp_path):
     """Networks and sandboxes by name, of a daemon that was killed."""
     yield killed_daemon(tmp_path)
-    kill_keeper(tmp_path)
+    kill(keepers(tmp_path))
     for left in (tmp_path / "run/netns").iterdir():  # where a test brought no daemon back
         subprocess.run(["umount", "-l", left], check=False, capture_output=True)
 
@@ -177,7 +186,7 @@ async def test_ports_stay_reserved_while_there_is_no_daemon(survivors):
 async def test_a_port_that_another_process_took_meanwhile_is_reported(
     records, survivors, fake_host
 ):
-    kill_keeper(fake_host.run_dir)
+    await kill_keeper(fake_host.run_dir)
     survivors.listen("host", "", 8080)
     async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
         (note,) = await driver.restore(records[0], records[1].values())
@@ -241,7 +250,7 @@ async def test_rules_outlive_the_daemon_and_its_keeper(records, survivors, fake_
     release = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
     if release < (6, 9):
         pytest.skip("a table of this kernel goes with its owner")
-    kill_keeper(fake_host.run_dir)
+    await kill_keeper(fake_host.run_dir)
     await check_reachability(survivors)
     subprocess.run(["nft", "flush", "ruleset"], check=True)  # now they are anybody's
     async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
@@ -254,8 +263,7 @@ async def test_rules_outlive_the_daemon_and_its_keeper(records, survivors, fake_
 
 
 async def test_a_keeper_that_was_killed_is_started_again_with_all_it_held(restored, fake_host):
-    (before,) = keepers(fake_host.run_dir)
-    kill_keeper(fake_host.run_dir)
+    before = await kill_keeper(fake_host.run_dir)
     port = PortBinding(container_port=80, host_port=8085)
     net = restored.driver._networks.all()[0].network
     await restored.attach("new", net, ports=(port,))
