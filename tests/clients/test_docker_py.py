@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,39 @@ def test_a_session_over_a_socket(client: Any) -> None:
     wire._sock.close()
     wire.close()
     made.remove(force=True)
+
+
+def test_a_terminals_session_is_read_in_frames(client: Any) -> None:
+    """Its low-level calls begin a session with a terminal, and start it without saying so again."""
+    made = client.containers.run("busybox", "sleep 1000", detach=True)
+    session = client.api.exec_create(made.id, "echo out", tty=True)
+    assert client.api.exec_start(session) == b"out\r\n"
+    session = client.api.exec_create(made.id, "echo out", tty=True)
+    assert client.api.exec_start(session, demux=True) == (b"out\r\n", None)
+    made.remove(force=True)
+
+
+def test_what_it_takes_for_its_own_words(client: Any, tmp_path: Path) -> None:
+    """Statuses and lines that it tells errors by, and what it says in ways of its own."""
+    import docker
+
+    assert client.api.leave_swarm(force=True)
+    with pytest.raises(docker.errors.ImageLoadError, match="truncated"):
+        client.images.load(b"abc")
+    (tmp_path / "context").mkdir()
+    (tmp_path / "elsewhere").write_text("FROM busybox\nLABEL found=outside\n")
+    image, _ = client.images.build(
+        path=str(tmp_path / "context"), dockerfile=str(tmp_path / "elsewhere"), rm=True
+    )
+    assert image.labels == {"found": "outside"}
+    client.images.remove(image.id)
+    network = client.networks.create("two words")
+    member = client.containers.run("busybox", "sleep 1000", detach=True, network="two words")
+    network.disconnect(member, force=True)
+    with pytest.raises(docker.errors.NotFound, match=r"endpoint .* not found"):
+        network.disconnect(member, force=True)
+    member.remove(force=True)
+    network.remove()
 
 
 def test_images_are_built_tagged_pushed_pulled_and_removed(client: Any, daemon: Daemon) -> None:

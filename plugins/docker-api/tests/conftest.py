@@ -41,7 +41,7 @@ class FakeRequest(Request):
         for key, value in parse_qsl(parts.query, keep_blank_values=True):
             values[key] = (*values.get(key, ()), value)
         self.query_all = values
-        self.query = {key: many[-1] for key, many in values.items()}
+        self.query = {key: many[0] for key, many in values.items()}
         self.headers = {key.lower(): value for key, value in headers.items()}
         self.peer_uid = 0
         self._body = body

@@ -208,6 +208,14 @@ async def test_exec_gives_output_and_exit_code(api) -> None:
     assert seen["ProcessConfig"]["entrypoint"] == "sh"
 
 
+async def test_frames_of_an_exec_go_by_what_its_start_says(api) -> None:
+    await api.start("sleep", "99")
+    _, reply = await run_exec(api, "echo", "a", Tty=True)
+    assert [stream for stream, _ in frames(reply.body)] == [StreamKind.STDOUT]
+    _, reply = await run_exec(api, "echo", "a", start={"Tty": True})
+    assert reply.body == b"a\n"
+
+
 async def test_a_detached_exec_goes_on_alone(api) -> None:
     await api.start("sleep", "99")
     session, reply = await run_exec(api, "sleep", "99", start={"Detach": True})

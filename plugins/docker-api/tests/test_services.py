@@ -533,6 +533,8 @@ async def test_swarm_is_begun_once_and_left(api, books) -> None:
     assert (await api.ask("GET", "/_ping")).headers["Swarm"] == "active/manager"
     assert (await api.ask("POST", "/swarm/leave?force=1")).status == 200
     assert (await api.ask("GET", "/_ping")).headers["Swarm"] == "inactive"
+    again = await api.ask("POST", "/swarm/leave?force=1")
+    assert (again.status, again.message) == (503, "This node is not part of a swarm")
 
 
 async def test_a_service_is_created_read_updated_and_rolled_back(api, books) -> None:

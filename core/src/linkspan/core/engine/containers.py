@@ -508,7 +508,11 @@ class ContainerStore:
                 )
             if inside:
                 ports = await self._networks.disconnect_running(network, container)
-            elif container.state.running and not force:
+            elif container.state.running:
+                if force:
+                    raise NotFound(
+                        f"endpoint {container.name} not found", code="endpoint_not_found"
+                    )
                 raise LinkspanError(
                     f"container {container.id} is not connected to network {network.name}",
                     code="not_connected",

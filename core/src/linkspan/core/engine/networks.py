@@ -23,7 +23,8 @@ KIND = "network"
 PREDEFINED = ("bridge", "host", "none")
 ON_MANY_NODES = ("overlay",)
 """Drivers of networks that span a cluster. On one node the chosen driver carries them."""
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
+# Docker takes spaces, too.
+_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_. -]{0,253}[a-zA-Z0-9_.-])?")
 _TASK_LABEL = "com.docker.swarm.task.id"
 Wanted = tuple[tuple[Network, EndpointSpec], ...]
 

@@ -123,7 +123,8 @@ class _Request(Request):
             for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=1000):
                 values[name] = (*values.get(name, ()), value)
             self.query_all = values
-            self.query = {name: many[-1] for name, many in values.items()}
+            # Docker's server takes the first, and docker-py sends the name of a Dockerfile before its text.
+            self.query = {name: many[0] for name, many in values.items()}
 
     def body(self) -> AsyncIterator[bytes]:
         """See ``Request.body``. Raises AnswerError (400, 408) for a broken or stalled body."""

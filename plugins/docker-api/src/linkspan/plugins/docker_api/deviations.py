@@ -59,6 +59,9 @@ BY_CODE = {
     # The storage driver's refusal is an error of the daemon's.
     "no_storage_options": Deviation(500),
     "not_in_swarm": Deviation(503, NOT_IN_SWARM),
+    # docker-py takes just this status of a forced leave for "there was none".
+    "no_swarm_to_leave": Deviation(503),
+    "last_manager": Deviation(503),
     "already_in_swarm": Deviation(503, ALREADY_IN_SWARM),
     "out_of_sequence": Deviation(500, "update out of sequence"),
     # A program that is not there or may not run is the user's mistake (exit codes 127 and 126).

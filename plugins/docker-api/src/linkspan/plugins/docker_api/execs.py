@@ -63,10 +63,13 @@ class ExecRoutes:
             await process.started()
             return Response()
 
-        async def run(duplex: Duplex) -> None:
-            await self._converse(session, duplex)
+        # Frames go by what is said here, as in Docker: docker-py begins sessions with a terminal and reads
+        # frames.
+        tty = body.flag("Tty")
 
-        tty = session.spec.tty
+        async def run(duplex: Duplex) -> None:
+            await self._converse(session, duplex, framed=not tty)
+
         return Hijack(run=run, content_type=stream_type(request, tty=tty))
 
     async def _launch(self, session: Exec, held: _Session) -> ExecStreams:
@@ -100,7 +103,7 @@ class ExecRoutes:
         finally:
             held.ended.set()
 
-    async def _converse(self, session: Exec, duplex: Duplex) -> None:
+    async def _converse(self, session: Exec, duplex: Duplex, *, framed: bool) -> None:
         spec = session.spec
         held = _Session()
         try:
@@ -110,7 +113,7 @@ class ExecRoutes:
         except LinkspanError as error:
             # Docker has hijacked by now: what the runtime says is output, the exit code tells the rest.
             text = f"{error.message}\r\n".encode()
-            head = () if spec.tty else (frame_header(StreamKind.STDOUT, len(text)),)
+            head = (frame_header(StreamKind.STDOUT, len(text)),) if framed else ()
             await duplex.send(*head, text)
             return
         try:
@@ -122,6 +125,7 @@ class ExecRoutes:
                 stdin=spec.attach_stdin,
                 streams=_streams(session),
                 keys=parse_detach_keys(spec.detach_keys),
+                framed=framed,
             )
         finally:
             held.left.set()

@@ -44,7 +44,7 @@ class ImageArchiveRoutes:
 
             await self._images.load(request.body(), platform=platform, progress=tell)
 
-        return progress_stream(work)
+        return progress_stream(work, errors_inside=True)
 
     async def commit(self, request: Request) -> Response:
         """POST /commit."""
@@ -134,11 +134,11 @@ def import_stream(images: Images, request: Request) -> Stream:
     return progress_stream(work)
 
 
-def progress_stream(work: Any, *, hold: int = 0) -> Stream:
+def progress_stream(work: Any, *, hold: int = 0, errors_inside: bool = False) -> Stream:
     """JSON lines of what long work says; see ``run_with_progress``."""
 
     async def run(writer: Writer) -> None:
-        await run_with_progress(writer, work, hold=hold)
+        await run_with_progress(writer, work, hold=hold, errors_inside=errors_inside)
 
     return Stream(run=run, headers={"Content-Type": JSON}, headers_at_once=False)
 

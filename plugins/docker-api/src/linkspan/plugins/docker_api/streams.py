@@ -258,6 +258,7 @@ async def run_with_progress(
     work: Callable[[ProgressSink], Awaitable[Mapping[str, Any] | None]],
     *,
     hold: int = 0,
+    errors_inside: bool = False,
 ) -> None:
     """Do something long and write what it says as JSON lines.
 
@@ -268,6 +269,7 @@ async def run_with_progress(
         work: May return a last line.
         hold: So many lines are kept back until there is one more: a pull that fails at its first request
             has said "Pulling from" already.
+        errors_inside: An error is a line in any case: docker-py looks for that of a load there alone.
     """
     lines = _ProgressLines(hold)
     failure: LinkspanError | None = None
@@ -295,7 +297,7 @@ async def run_with_progress(
             elif lines.ended:
                 break
     if failure is not None:
-        if not written:
+        if not written and not errors_inside:
             raise failure
         await writer.write(error_line(failure))
     elif last is not None:
