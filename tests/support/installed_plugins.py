@@ -22,7 +22,13 @@ OCI = PluginManifest(
     name="linkspan-oci",
     version="1.4",
     verbs=(
-        verb("build", ("id", "image"), context=TEXT, args=VerbSetting(type="map")),
+        verb(
+            "build",
+            ("id", "image"),
+            context=TEXT,
+            args=VerbSetting(type="map"),
+            secret_mounts=VerbSetting(type="map", secret=True),
+        ),
         verb(
             "push",
             ("image", "digest"),

@@ -15,6 +15,9 @@ from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
 from linkspan.sdk.model.image import Descriptor, Image, ImageConfig, PushResult, RemovedImage
 from linkspan.sdk.model.service import (
     Cluster,
+    Payload,
+    PayloadKind,
+    PayloadSpec,
     RolloutState,
     RolloutStatus,
     Service,
@@ -23,6 +26,7 @@ from linkspan.sdk.model.service import (
 from linkspan.sdk.model.step import StepIntent
 from linkspan.sdk.progress import Progress
 from linkspan.sdk.reference import Reference, parse_reference
+from linkspan.sdk.testing.fakes.payloads import FakePayloads
 from linkspan.sdk.testing.host import FakeHost
 
 
@@ -99,6 +103,23 @@ class FakeOrchestrator:
         self.joined = False
         self.calls: list[str] = []
         self.stuck = False
+        self.payloads = FakePayloads(lambda: [each.spec for each in self.services.values()])
+
+    async def create_payload(self, kind: PayloadKind, spec: PayloadSpec) -> Payload:
+        await trio.lowlevel.checkpoint()
+        return self.payloads.create(kind, spec)
+
+    async def list_payloads(self, kind: PayloadKind) -> list[Payload]:
+        await trio.lowlevel.checkpoint()
+        return self.payloads.list(kind)
+
+    async def get_payload(self, kind: PayloadKind, ref: str) -> Payload:
+        await trio.lowlevel.checkpoint()
+        return self.payloads.get(kind, ref)
+
+    async def remove_payload(self, kind: PayloadKind, ref: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.payloads.remove(kind, ref)
 
     async def cluster(self) -> Cluster | None:
         await trio.lowlevel.checkpoint()

@@ -247,3 +247,69 @@ async def test_rollback_goes_back_once(host, orchestrator, intent, context, auto
     assert (await step.apply(wish, context))["image"] == "app@sha256:1"
     await step.undo(wish, context)
     assert (await orchestrator.get_service("web")).spec.container.image == "app@sha256:2"
+
+
+def secret_names(orchestrator):
+    return [each.spec.name for each in orchestrator.payloads.list("secret")]
+
+
+async def test_secrets_are_files_of_the_tasks_and_kept_by_the_cluster(
+    host, orchestrator, intent, context
+):
+    settings = {**FULL, "secrets": {"db_password": "hunter2"}}
+    step = DeployStep(host)
+    wish = intent("deploy", **settings)
+    planned = await step.plan(wish)
+    assert secret_names(orchestrator) == []
+    await step.apply(attrs.evolve(wish, undo=planned.undo), context)
+    (name,) = secret_names(orchestrator)
+    (file,) = (await orchestrator.get_service("web")).spec.files
+    assert (file.name, file.target) == (name, "/run/secrets/db_password")
+    (payload,) = orchestrator.payloads.known.values()
+    assert (payload.id, payload.spec.data) == (file.id, b"hunter2")
+    assert "hunter2" not in name
+    # The same value is the same wish; another one is not.
+    assert [c.action for c in (await step.plan(wish)).changes] == ["none"]
+    assert (await step.observe(wish)).applied
+    again = intent("deploy", **{**settings, "secrets": {"db_password": "hunter3"}})
+    planned = await step.plan(again)
+    assert [c.action for c in planned.changes] == ["change"]
+    assert "hunter" not in str(planned.undo)
+
+
+async def test_old_secrets_stay_for_one_way_back_and_go_then(host, orchestrator, intent, context):
+    step = DeployStep(host)
+    kept = []
+    for value in ("one", "two", "three"):
+        wish = intent("deploy", **{**FULL, "secrets": {"key": value}})
+        wish = attrs.evolve(wish, undo=(await step.plan(wish)).undo)
+        await step.apply(wish, context)
+        kept.append(len(secret_names(orchestrator)))
+    assert kept == [1, 2, 2]
+    await step.undo(wish, context)
+    (file,) = (await orchestrator.get_service("web")).spec.files
+    assert secret_names(orchestrator) == [file.name]
+    assert orchestrator.payloads.known[file.id].spec.data == b"two"
+
+
+async def test_a_first_deploy_that_is_taken_back_leaves_no_secret(
+    host, orchestrator, intent, context
+):
+    step = DeployStep(host)
+    wish = intent("deploy", **{**FULL, "secrets": {"key": "value"}})
+    wish = attrs.evolve(wish, undo=(await step.plan(wish)).undo)
+    await step.apply(wish, context)
+    await step.undo(wish, context)
+    assert (orchestrator.services, secret_names(orchestrator)) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("secrets", "words"),
+    [({"../etc": "x"}, "cannot be the name"), ({"": "x"}, "cannot be"), ({"a": ""}, "is empty")],
+)
+async def test_secrets_without_name_or_value_are_refused(
+    host, orchestrator, intent, context, secrets, words
+):
+    with pytest.raises(InvalidArgument, match=words):
+        await DeployStep(host).apply(intent("deploy", **{**FULL, "secrets": secrets}), context)
+    assert orchestrator.services == {}

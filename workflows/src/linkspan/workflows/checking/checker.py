@@ -184,8 +184,10 @@ class Checker:
         verb = self.verbs.get(name)
         for key, value in settings.items():
             if isinstance(value, (Template, tuple, dict)):
-                setting = verb.manifest.settings[key] if verb else VerbSetting(type="any")
-                self._setting(name, key, value, setting, contexts)
+                known = verb.manifest.settings if verb else {}
+                setting = known[key] if verb else VerbSetting(type="any")
+                taker = next((k for k, s in known.items() if s.secret and s.type == "map"), "")
+                self._setting(name, key, value, setting, contexts, taker)
 
     def _setting(
         self,
@@ -194,17 +196,18 @@ class Checker:
         value: Value,
         setting: VerbSetting,
         contexts: Mapping[str, Type],
+        taker: str,
     ) -> None:
         if isinstance(value, dict) and setting.keys:
             for name, item in value.items():
-                self._setting(verb, name, item, setting.keys[name], contexts)
+                self._setting(verb, name, item, setting.keys[name], contexts, taker)
             return
         sink = Sink(
             kind=KINDS[setting.type],
             what=f"'{key}'",
             secret=setting.secret,
             what_for=_what_for(verb, key),
-            verb=verb,
+            taker=taker,
         )
         self._value(value, contexts, sink)
 

@@ -18,7 +18,7 @@ class Sink:
         secret: Whether secrets may go there.
         code: Whether what goes there is read as code, so that no stranger may write it.
         what_for: Why it is no place for a secret.
-        verb: The verb whose setting it is; empty if it is none.
+        taker: The setting of the same verb that takes secrets by name; empty if there is none.
     """
 
     kind: Kind = Kind.TEXT
@@ -26,7 +26,7 @@ class Sink:
     secret: bool = False
     code: bool = False
     what_for: str = "it is shown and recorded with the run"
-    verb: str = ""
+    taker: str = ""
 
 
 PLAIN = Sink()
@@ -58,13 +58,10 @@ def flag_faults(reader: Reader, expression: Expression, found: Type, sink: Sink)
 def _leaks(reader: Reader, expression: Expression, name: str | None, sink: Sink) -> None:
     start, length = _whole(expression)
     index = reader.document.index_in(expression.node, start)
-    if sink.verb and name:
+    helps = ["read it in `env` of the step that needs it"]
+    if sink.taker and name:
         value = f'"{OPEN} secrets.{name} {CLOSE}"'
-        helps = [f"mount it instead:  with: {{secret-mounts: {{{name.lower()}: {value}}}}}"]
-        if "build" not in sink.what_for:
-            helps = [f"grant it to the step and let the verb read it:  secrets: [{name}]"]
-    else:
-        helps = ["read it in `env` of the step that needs it"]
+        helps = [f"mount it instead:  with: {{{sink.taker}: {{{name.lower()}: {value}}}}}"]
     reader.fault(
         "LS1303",
         f"secret '{name}' would end up in a plain, unmasked place"

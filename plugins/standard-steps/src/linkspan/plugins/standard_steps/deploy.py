@@ -5,6 +5,11 @@ from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
 from linkspan.plugins.standard_steps.rollout import running_image, wait_until_done
+from linkspan.plugins.standard_steps.service_secrets import (
+    forget_old,
+    kept_by_cluster,
+    wanted_files,
+)
 from linkspan.plugins.standard_steps.service_spec import (
     same_wish,
     spec_from_json,
@@ -38,7 +43,7 @@ class DeployStep(StandardStep):
         """What would change, and the service as it is now."""
         name = intent.settings["service"]
         before = await self._find(intent)
-        wanted = _wanted(intent, before.spec if before else None)
+        wanted = await _wanted(intent, before.spec if before else None)
         if before is None:
             change = StepChange(
                 action="create",
@@ -69,7 +74,11 @@ class DeployStep(StandardStep):
         await self._ensure_cluster(intent, context)
         name = intent.settings["service"]
         before = await self._find(intent)
-        wanted = _wanted(intent, before.spec if before else None)
+        wanted = await kept_by_cluster(
+            self.orchestrator(intent),
+            await _wanted(intent, before.spec if before else None),
+            intent.settings.get("secrets", {}),
+        )
         if before is None:
             context.log(f"creating service {name}: {wanted.container.image}")
             service = await self.orchestrator(intent).create_service(wanted)
@@ -91,6 +100,8 @@ class DeployStep(StandardStep):
             before=_ended(before),
         )
         context.log(f"{name}: {done.spec.replicas}/{done.spec.replicas} up")
+        # The old ones are needed to go back to what was before this step, and no further.
+        await forget_old(self.orchestrator(intent), name, wanted, _previous(intent))
         return self._outputs(done, intent)
 
     async def _ensure_cluster(self, intent: StepIntent, context: StepContext) -> None:
@@ -116,7 +127,7 @@ class DeployStep(StandardStep):
         if service is None:
             return StepOutcome(applied=False, detail="there is no such service yet")
         before = _previous(intent)
-        wanted = _wanted(intent, before)
+        wanted = await _wanted(intent, before)
         if not same_wish(service.spec, wanted):
             return StepOutcome(applied=False, detail="the service was not changed yet")
         if service.running_tasks < service.spec.replicas or _is_moving(service):
@@ -132,6 +143,7 @@ class DeployStep(StandardStep):
         if before is None:
             if service is not None:
                 await self.orchestrator(intent).remove_service(name)
+                await forget_old(self.orchestrator(intent), name)
             return {"detail": f"service {name} is removed: there was none before"}
         if service is None:
             service = await self.orchestrator(intent).create_service(before)
@@ -144,13 +156,16 @@ class DeployStep(StandardStep):
             timeout_s=intent.settings["timeout"],
             rolling_back=True,
         )
+        await forget_old(self.orchestrator(intent), name, before)
         count = done.spec.replicas
         return {"detail": f"{name} is back on {running_image(done)}, {count}/{count} up"}
 
 
-def _wanted(intent: StepIntent, before: ServiceSpec | None) -> ServiceSpec:
+async def _wanted(intent: StepIntent, before: ServiceSpec | None) -> ServiceSpec:
+    name: str = intent.settings["service"]
     return wanted_spec(
         intent.settings,
+        files=await wanted_files(name, intent.settings.get("secrets", {})),
         replicas=before.replicas if before else 1,
         volume_driver=intent.use.get("volume", ""),
     )

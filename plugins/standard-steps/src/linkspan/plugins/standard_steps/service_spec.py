@@ -11,6 +11,7 @@ import cattrs
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import ContainerSpec, Healthcheck, Mount
 from linkspan.sdk.model.service import (
+    FileReference,
     Placement,
     ServicePort,
     ServiceRestart,
@@ -26,7 +27,11 @@ _converter = cattrs.Converter(omit_if_default=True)
 
 
 def wanted_spec(
-    settings: Mapping[str, Any], *, replicas: int, volume_driver: str = ""
+    settings: Mapping[str, Any],
+    *,
+    replicas: int,
+    volume_driver: str = "",
+    files: tuple[FileReference, ...] = (),
 ) -> ServiceSpec:
     """The service that a step asks for.
 
@@ -34,6 +39,7 @@ def wanted_spec(
         settings: Checked by the manifest.
         replicas: Where ``settings`` names none.
         volume_driver: Of its volumes; empty for the usual one.
+        files: Secrets of its tasks.
 
     Raises:
         InvalidArgument: A port, volume or healthcheck cannot be read.
@@ -49,6 +55,7 @@ def wanted_spec(
         rollback=attrs.evolve(_update(settings.get("update", {})), failure_action="pause"),
         placement=Placement(constraints=tuple(settings.get("constraints", ()))),
         labels=settings.get("labels", {}),
+        files=files,
     )
     return attrs.evolve(spec, labels={**spec.labels, SPEC_LABEL: _digest(spec)})
 
