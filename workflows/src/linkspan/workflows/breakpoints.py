@@ -1,7 +1,7 @@
 """Where a run is to stop for whoever debugs it, and what they decide there."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, Literal, get_args
 
 import attrs
@@ -66,8 +66,10 @@ def check_breaks(breaks: Sequence[str], units: Iterable[Unit]) -> None:
         )
 
 
-def stops(breaks: Iterable[str], when: When, unit: Unit, step: str) -> bool:
+def stops(breaks: Collection[str], when: When, unit: Unit, step: str) -> bool:
     """Whether a run stops at a step."""
+    if not breaks:
+        return False
     if when == "on-failure":
         return ON_FAILURE in breaks
     names = {step, f"{unit.id}/{step}", f"{unit.name}/{step}"}

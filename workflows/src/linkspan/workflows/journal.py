@@ -6,8 +6,10 @@ and, last, ``crc``: CRC-32 of the line without it, seeded with the previous line
 """
 
 import errno
+import functools
 import json
 import os
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -42,9 +44,15 @@ Record: TypeAlias = Mapping[str, Json]
 """One record as it stands in its line: ``n``, ``t``, ``kind`` and its own fields."""
 
 
+@functools.lru_cache(maxsize=8)
+def _up_to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:-6]
+
+
 def now() -> str:
     """The time, RFC 3339 with milliseconds, UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_up_to_the_second(seconds)}.{rest // 1_000_000:03d}Z"
 
 
 def encode(record: Record, seed: int) -> tuple[bytes, int]:
@@ -128,10 +136,11 @@ class Journal:
         told: Called with each record once it is written, in their order.
     """
 
-    def __init__(self, path: Path, descriptor: int, count: int, seed: int) -> None:
+    def __init__(self, path: Path, descriptor: int, count: int, seed: int, size: int) -> None:
         self.path = path
         self.told: Callable[[Record], None] = _nobody
         self._descriptor = descriptor
+        self._size = size
         self.count = count
         self._seed = seed
         self._pending = _Pending()
@@ -164,7 +173,7 @@ class Journal:
                 raise
         except OSError as fault:
             raise _translated(fault, path) from fault
-        return cls(path, descriptor, len(bodies), seed)
+        return cls(path, descriptor, len(bodies), seed, good)
 
     async def append(self, kind: str, data: Mapping[str, Json], *, sync: bool = True) -> Record:
         """Write a record; when this returns it is in the file.
@@ -248,17 +257,17 @@ class Journal:
         return _parsed(_verified(data, str(self.path))[0][:count])
 
     def _write_now(self, data: bytes, sync: bool) -> None:
-        start = os.lseek(self._descriptor, 0, os.SEEK_CUR)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            written = os.write(self._descriptor, data)
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
             if sync:
                 os.fdatasync(self._descriptor)
         except OSError:
             # Half a batch must not look like records that were acted upon.
-            os.ftruncate(self._descriptor, start)
+            os.ftruncate(self._descriptor, self._size)
             raise
+        self._size += written
 
     def close(self) -> None:
         """Close the file; nothing is lost, every record is on disk already."""

@@ -444,7 +444,8 @@ def _step_started(run: RunState, record: Mapping[str, Any]) -> None:
 def _step_finished(run: RunState, record: Mapping[str, Any]) -> None:
     step = run.step(record)
     step.open = False
-    _let_go(run, _place(record))
+    if step.held:
+        _let_go(run, _place(record))
     if record.get("retry_in") is None:
         step.result = record["result"]
     step.outputs, step.error = record.get("outputs", {}), record.get("error", {})

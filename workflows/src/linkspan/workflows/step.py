@@ -674,9 +674,8 @@ class StepRunner:
         await self._write("step-started", **record)
         context = _Context(self._say, self._progress, self._secrets)
         hooks = self.run.host.hooks
-        intent = await hooks.intercept(
-            "linkspan_before_step", self._intent({"step": self.step.id, **record})
-        )
+        intent = self._intent({**before, **record}) if record["undo"] else wish
+        intent = await hooks.intercept("linkspan_before_step", intent)
         try:
             outputs = await driver.apply(intent, context)
         except (Exception, SystemExit):
