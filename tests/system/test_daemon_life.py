@@ -163,6 +163,18 @@ def test_a_second_daemon_on_the_same_socket_is_refused_and_named(
     second.forget()
 
 
+def test_a_daemon_in_another_network_namespace_than_its_containers_is_refused_in_words(
+    daemon: Daemon,
+) -> None:
+    daemon.cli("run", "-d", "--name", "stays", "busybox", "sleep", "1000")
+    before = daemon.state("stays")
+    daemon.kill9()
+    assert daemon.spawn("unshare", "--mount", "--net").wait(timeout=60) == 1
+    assert "belong to another network namespace" in daemon.tail()
+    daemon.start()
+    assert daemon.state("stays") == before
+
+
 def test_a_hangup_signal_has_the_config_read_again(new_daemon: Callable[..., Daemon]) -> None:
     daemon = new_daemon()
     daemon.start()

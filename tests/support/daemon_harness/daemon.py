@@ -124,12 +124,16 @@ class Daemon:
         self._traces = Traces(self.folder, self.short_id, self.cgroup)
         return self
 
-    def spawn(self) -> subprocess.Popen[bytes]:
-        """Start it, without waiting."""
+    def spawn(self, *before: str) -> subprocess.Popen[bytes]:
+        """Start it, without waiting.
+
+        Args:
+            before: A command that starts it, as ``unshare`` does.
+        """
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(str(LINKSPAN), "--config", str(self.config), "daemon", "run"),
+                    *(*before, str(LINKSPAN), "--config", str(self.config), "daemon", "run"),
                     *(word for host in self.hosts for word in ("--host", host)),
                     *("--bip", f"{self._net}.1/24"),
                     *("--data-root", str(self.data_root), "--exec-root", str(self.exec_root)),

@@ -43,13 +43,21 @@ class Table:
 
         Raises:
             NftablesError: The kernel refuses the table.
-            NotUsable: Another living program owns it.
+            NotUsable: Another living program owns it, or it is one of another network namespace.
         """
         if kept is not None:
             with kept:
                 self._nft.own_by(kept)
         owner = self._nft.owner
         self.owned = owner is not None and self._own(owner)
+        if self.owned and not self.is_there():
+            # A socket acts in the namespace in which it was made, whoever has it now.
+            raise NotUsable(
+                f"the firewall table {self.name} and the containers of this exec-root belong to another "
+                "network namespace",
+                help="start the daemon in the network namespace of the former one (nsenter --net), or "
+                "give it an exec-root and a data-root of its own",
+            )
         if not self.owned:
             log.info("other programs can flush the firewall table", extra={"table": self.name})
             self._nft.run(f"add table inet {self.name}\n")
