@@ -413,3 +413,14 @@ def test_a_limit_of_the_root_is_refused_as_a_disk_without_quotas_refuses_it(daem
         status, _ = daemon.request("POST", "/containers/create", body.encode())
         assert status == 500
     assert daemon.containers() == []
+
+
+def test_an_execs_terminal_has_the_size_that_its_start_says(daemon: Daemon) -> None:
+    daemon.docker("run", "-d", "--name", "one", "busybox", "sleep", "1000")
+    script = 'until [ "$(stty size)" = "33 77" ]; do sleep 0.1; done; touch /sized'
+    body = json.dumps({"Cmd": ["sh", "-c", script], "Tty": True})
+    _, text = daemon.request("POST", "/containers/one/exec", body.encode())
+    start = json.dumps({"Detach": True, "Tty": True, "ConsoleSize": [33, 77]})
+    made = json.loads(text)["Id"]
+    assert daemon.request("POST", f"/exec/{made}/start", start.encode())[0] == 200
+    until("it is sized", lambda: daemon.docker("exec", "one", "ls", "/").out.count("sized"))

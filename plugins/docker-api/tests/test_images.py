@@ -165,3 +165,31 @@ async def test_facts_of_another_platform_are_not_given(api) -> None:
         assert reply.message.endswith("does not provide the specified platform (linux/riscv64)")
         assert (await api.ask("GET", f"/images/tool:2/{what}?platform=a*")).status == 400
     assert (await api.ask("GET", "/images/tool:2/json")).status == 200
+
+
+async def test_what_is_of_another_platform_is_neither_pushed_nor_removed(api) -> None:
+    api.engine.images.remote["tool:2"] = make_image("tool:2")
+    await api.ask("POST", "/images/create?fromImage=tool&tag=2")
+    other = quote('{"os": "linux", "architecture": "riscv64"}')
+    mine = quote('{"os": "linux", "architecture": "amd64"}')
+    reply = await api.ask("POST", f"/images/tool/push?tag=2&platform={other}")
+    assert "does not provide the specified platform (linux/riscv64)" in reply.body.decode()
+    reply = await api.ask("DELETE", f"/images/tool:2?platforms={other}")
+    assert reply.status == 404
+    reply = await api.ask("DELETE", f"/images/tool:2?platforms={mine}&platforms={other}")
+    assert reply.status == 400
+    assert (await api.ask("DELETE", "/images/tool:2?platforms={")).status == 400
+    reply = await api.ask("POST", f"/images/tool/push?tag=2&platform={mine}")
+    assert b"platform" not in reply.body
+    assert (await api.ask("DELETE", f"/images/tool:2?platforms={mine}")).status == 200
+
+
+async def test_inspect_has_manifests_if_they_are_asked_for(api) -> None:
+    api.engine.images.remote["tool:2"] = make_image("tool:2")
+    await api.ask("POST", "/images/create?fromImage=tool&tag=2")
+    assert "Manifests" not in (await api.ask("GET", "/images/tool:2/json")).json
+    seen = (await api.ask("GET", "/images/tool:2/json?manifests=1")).json
+    assert all(manifest["Kind"] == "image" for manifest in seen["Manifests"])
+    assert "Manifests" not in (await api.ask("GET", "/v1.47/images/tool:2/json?manifests=1")).json
+    reply = await api.ask("GET", "/images/tool:2/json?manifests=1&platform=linux/amd64")
+    assert reply.status == 400

@@ -33,6 +33,7 @@ from linkspan.sdk.model.service import (
     Task,
     TaskState,
 )
+from linkspan.sdk.testing.fakes.engine import make_image
 from linkspan.sdk.testing.fakes.payloads import FakePayloads
 
 AT = "2026-11-24T08:00:00.000000000Z"
@@ -366,11 +367,11 @@ async def test_a_service_without_a_name_gets_one(api, books) -> None:
                 "TaskTemplate": {
                     "ContainerSpec": {
                         "Image": "x",
-                        "Privileges": {"Seccomp": {"Mode": "custom"}},
+                        "Privileges": {"Seccomp": {"Mode": "odd"}},
                     }
                 }
             },
-            "Seccomp in mode 'custom' are not supported",
+            "unknown seccomp mode: odd",
         ),
         (
             {
@@ -433,6 +434,47 @@ def test_jobs_files_and_endpoint_modes_are_the_same_after_a_round() -> None:
 
 def _data(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "privileges",
+    [
+        {
+            "NoNewPrivileges": True,
+            "Seccomp": {"Mode": "unconfined"},
+            "AppArmor": {"Mode": "disabled"},
+        },
+        {"Seccomp": {"Mode": "custom", "Profile": base64.b64encode(b'{"a": 1}').decode()}},
+        {"SELinuxContext": {"Disable": True}},
+        {"SELinuxContext": {"User": "u", "Role": "r", "Type": "t", "Level": "s0:c1"}},
+    ],
+)
+def test_privileges_are_the_same_after_a_round(privileges: dict[str, Any]) -> None:
+    container = {"Image": "web", "Privileges": privileges, "OomScoreAdj": 5}
+    spec = decode_service(Document({"Name": "a", "TaskTemplate": {"ContainerSpec": container}}))
+    assert len(spec.container.security_opt) == sum(
+        len(v) if k == "SELinuxContext" else 1 for k, v in privileges.items()
+    )
+    seen = encode_service_spec(spec)["TaskTemplate"]["ContainerSpec"]
+    assert (seen["Privileges"], seen["OomScoreAdj"]) == (privileges, 5)
+
+
+async def test_with_credentials_the_image_of_a_service_is_fetched_at_once(api, books) -> None:
+    login = {"username": "me", "password": "secret"}
+    headers = {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(login).encode()).decode()}
+    task = {"ContainerSpec": {"Image": "private:1"}}
+    body = {"Name": "first", "TaskTemplate": task}
+    made = (await api.ask("POST", "/services/create", body, **headers)).json
+    (warning,) = made["Warnings"]
+    assert warning.startswith("image private:1 could not be fetched with these credentials: ")
+    api.engine.images.remote["private:1"] = make_image("private:1")
+    made = (await api.ask("POST", "/services/create", {**body, "Name": "second"})).json
+    assert made["Warnings"] is None
+    assert (await api.ask("GET", "/images/private:1/json")).status == 404
+    body["Name"] = "third"
+    made = (await api.ask("POST", "/services/create", body, **headers)).json
+    assert made["Warnings"] is None
+    assert (await api.ask("GET", "/images/private:1/json")).status == 200
 
 
 async def test_secrets_are_kept_listed_relabelled_and_removed_and_never_told(api, books) -> None:

@@ -66,6 +66,11 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
             f"Invalid isolation: \"{host.text('Isolation')}\" - linux only supports 'default'"
         )
     _refuse_storage_options(host)
+    if host.text("Cgroup"):
+        raise Unsupported(
+            "HostConfig.Cgroup: a container cannot be put into another one's control group",
+            help="set CgroupParent",
+        )
     mode = host.text("NetworkMode") or "default"
     if body.flag("NetworkDisabled"):
         mode = "none"

@@ -16,6 +16,7 @@ from linkspan.plugins.docker_api.codec_health import (
 )
 from linkspan.plugins.docker_api.codec_mount import decode_mount, encode_mount
 from linkspan.plugins.docker_api.codec_payload import decode_files, encode_files
+from linkspan.plugins.docker_api.codec_privileges import decode_privileges, encode_privileges
 from linkspan.plugins.docker_api.codec_resources import decode_ulimits, encode_ulimits
 from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.timestamps import or_never
@@ -134,23 +135,6 @@ def _refuse_generic_resources(reservations: Document) -> None:
         raise Unsupported("generic resources are not supported: no node of this swarm offers any")
 
 
-def _decode_privileges(container: Document) -> tuple[str, ...]:
-    """ContainerSpec.Privileges as security options; what is Windows' is ignored, as Docker does here.
-
-    Raises:
-        Unsupported: Something of it that would protect, and does not here.
-    """
-    body = container.document("Privileges")
-    context = body.document("SELinuxContext")
-    if any(context.text(key) for key in ("User", "Role", "Type", "Level")):
-        raise Unsupported("services with an SELinux context are not supported")
-    for key, free in (("Seccomp", ("", "default")), ("AppArmor", ("", "default", "disabled"))):
-        mode = body.document(key).text("Mode")
-        if mode not in free:
-            raise Unsupported(f"services with {key} in mode '{mode}' are not supported")
-    return ("no-new-privileges",) if body.flag("NoNewPrivileges") else ()
-
-
 def _decode_mode(body: Document) -> tuple[ServiceMode, int, int]:
     """The mode, its number of tasks, and how many of a job run at a time."""
     given = [key for key in _MODE_NAMES if key in body]
@@ -249,9 +233,10 @@ def _decode_task(template: Document, attachments: list[Document]) -> ContainerSp
         dns_options=dns.texts("Options"),
         init=body.flag("Init") if "Init" in body else None,
         sysctls=body.text_map("Sysctls"),
-        security_opt=_decode_privileges(body),
         cap_add=body.texts("CapabilityAdd"),
         cap_drop=body.texts("CapabilityDrop"),
+        security_opt=decode_privileges(body.document("Privileges")),
+        oom_score_adj=body.number("OomScoreAdj"),
         resources=Resources(
             nano_cpus=limits.number("NanoCPUs"),
             memory_bytes=limits.number("MemoryBytes"),
@@ -414,6 +399,8 @@ def _encode_container(spec: ContainerSpec) -> dict[str, Any]:
             "Sysctls": dict(spec.sysctls),
             "CapabilityAdd": list(spec.cap_add),
             "CapabilityDrop": list(spec.cap_drop),
+            "Privileges": encode_privileges(spec.security_opt),
+            "OomScoreAdj": spec.oom_score_adj,
             "Ulimits": encode_ulimits(spec.resources.ulimits),
         }
     )
@@ -423,8 +410,6 @@ def _encode_container(spec: ContainerSpec) -> dict[str, Any]:
         out["Healthcheck"] = encode_healthcheck(spec.healthcheck)
     if spec.init is not None:
         out["Init"] = spec.init
-    if "no-new-privileges" in spec.security_opt:
-        out["Privileges"] = {"NoNewPrivileges": True}
     return {**out, "Isolation": "default"}
 
 

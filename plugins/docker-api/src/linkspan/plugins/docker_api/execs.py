@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import trio
 
-from linkspan.plugins.docker_api.codec_container import decode_exec
+from linkspan.plugins.docker_api.codec_container import decode_console_size, decode_exec
 from linkspan.plugins.docker_api.container_streams import read_size
 from linkspan.plugins.docker_api.detach_keys import parse_detach_keys
 from linkspan.plugins.docker_api.routing import read_document
@@ -56,11 +56,14 @@ class ExecRoutes:
         if session.running or session.exit_code is not None:
             state = "is already running" if session.running else "has already run"
             raise Conflict(f"Error: Exec command {session.id} {state}")
+        size = decode_console_size(body) if session.spec.tty else (0, 0)
         if body.flag("Detach"):
             held = _Session()
             held.left.set()
             process = await self._launch(session, held)
             await process.started()
+            if any(size):
+                await self._containers.exec_resize(session.id, *size)
             return Response()
 
         # Frames go by what is said here, as in Docker: docker-py begins sessions with a terminal and reads
@@ -68,7 +71,7 @@ class ExecRoutes:
         tty = body.flag("Tty")
 
         async def run(duplex: Duplex) -> None:
-            await self._converse(session, duplex, framed=not tty)
+            await self._converse(session, duplex, size, framed=not tty)
 
         return Hijack(run=run, content_type=stream_type(request, tty=tty))
 
@@ -103,7 +106,9 @@ class ExecRoutes:
         finally:
             held.ended.set()
 
-    async def _converse(self, session: Exec, duplex: Duplex, *, framed: bool) -> None:
+    async def _converse(
+        self, session: Exec, duplex: Duplex, size: tuple[int, int], *, framed: bool
+    ) -> None:
         spec = session.spec
         held = _Session()
         try:
@@ -117,6 +122,8 @@ class ExecRoutes:
             await duplex.send(*head, text)
             return
         try:
+            if any(size):
+                await self._containers.exec_resize(session.id, *size)
             await duplex.start()
             held.output_ended = await exchange(
                 duplex,

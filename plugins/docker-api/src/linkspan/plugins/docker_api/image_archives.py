@@ -93,7 +93,11 @@ def _changes(request: Request) -> tuple[str, ...]:
 
 def platform_of(request: Request) -> str:
     """The ``platform`` parameter: ``os/arch``, or JSON from API 1.48 on."""
-    text = request.query.get("platform", "")
+    return read_platform(request.query.get("platform", ""))
+
+
+def read_platform(text: str) -> str:
+    """``os/arch`` of that, or of its JSON. Raises InvalidArgument."""
     if not text.startswith("{"):
         return text
     import json

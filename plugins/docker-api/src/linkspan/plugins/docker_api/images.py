@@ -19,6 +19,7 @@ from linkspan.plugins.docker_api.image_archives import (
     join_tag,
     platform_of,
     progress_stream,
+    read_platform,
 )
 from linkspan.plugins.docker_api.image_usage import LayerUsage, encode_manifests
 from linkspan.plugins.docker_api.prune_events import tell_pruned
@@ -132,6 +133,7 @@ class ImageRoutes:
         name = request.params["name"]
         credentials = registry_auth(request, lenient=False)
         texts = [join_tag(name, request.query["tag"])] if request.query.get("tag") else []
+        platform = platform_of(request)
 
         async def work(progress: ProgressSink) -> None:
             # The client prints this before any error, also that there is no such image.
@@ -139,6 +141,8 @@ class ImageRoutes:
                 Progress(status=f"The push refers to repository [{parse_reference(name).name}]")
             )
             for text in texts or self._tags(name):
+                if platform:
+                    self._check_platform(text, platform)
                 await self._images.push(text, credentials=credentials, progress=progress)
 
         return progress_stream(work)
@@ -169,19 +173,32 @@ class ImageRoutes:
 
     async def inspect(self, request: Request) -> Response:
         """GET /images/{name}/json."""
+        manifests = request.flag("manifests") and request.api_version >= (1, 48)
+        if manifests and platform_of(request):
+            raise InvalidArgument(
+                "conflicting options: manifests and platform options cannot both be set"
+            )
         image = self._of_platform(request)
         stored = graph_driver(self._host, image.chain_ids[-1] if image.chain_ids else "")
         version = request.api_version
         if request.headers.get("user-agent", "").startswith("docker-compose/1."):
             # It speaks the newest version, but knows the fields of an old one only.
             version = min(version, (1, 44))
-        return json_response(encode_image(image, graph_driver=stored, api_version=version))
+        out = encode_image(image, graph_driver=stored, api_version=version)
+        if manifests:
+            everybody = self._containers.list(ContainerFilter(all=True))
+            out["Manifests"] = encode_manifests(
+                image, [c.id for c in everybody if c.image_id == image.id]
+            )
+        return json_response(out)
 
     def _of_platform(self, request: Request) -> Image:
         """The image that is named, if it is for the platform that is."""
-        name = request.params["name"]
+        return self._check_platform(request.params["name"], platform_of(request))
+
+    def _check_platform(self, name: str, text: str) -> Image:
+        """An image, which is for a platform if one is given. Raises NotFound."""
         image = self._images.inspect(name)
-        text = platform_of(request)
         if text and match_rank(parse_platform(text), image.config.platform) is None:
             raise NotFound(
                 f"image with reference {name} was found but does not provide the specified platform "
@@ -201,6 +218,11 @@ class ImageRoutes:
 
     async def remove(self, request: Request) -> Response:
         """DELETE /images/{name}."""
+        platforms = request.query_all.get("platforms", ())
+        if len(platforms) > 1:
+            raise InvalidArgument("an image here is for one platform: ask for one of them")
+        for text in platforms:
+            self._check_platform(request.params["name"], read_platform(text))
         removed = await self._images.remove(
             request.params["name"],
             force=request.flag("force"),

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 
+from linkspan.plugins.docker_api.codec_image import registry_auth
 from linkspan.plugins.docker_api.codec_service import decode_service, encode_service
 from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.service_logs import task_log_stream
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
-from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
-from linkspan.sdk.model.service import Task
+from linkspan.sdk.model.image import Credentials
+from linkspan.sdk.model.service import ServiceSpec, Task
 from linkspan.sdk.names import free_name
 
 
@@ -45,8 +47,32 @@ class ServiceRoutes:
         if not body.text("Name"):
             taken = {service.spec.name for service in await driver.list_services()}
             body = Document({**body.value, "Name": free_name(taken)})
-        service = await driver.create_service(decode_service(body))
-        return json_response({"ID": service.id, "Warnings": None}, status=201)
+        spec = decode_service(body)
+        warnings = await self._fetch(request, spec)
+        service = await driver.create_service(spec)
+        return json_response({"ID": service.id, "Warnings": [*warnings] or None}, status=201)
+
+    async def _fetch(self, request: Request, spec: ServiceSpec) -> Sequence[str]:
+        """With credentials (``--with-registry-auth``) the image is fetched now: they are not kept.
+
+        What went wrong is a warning, as in Docker: tasks may find the image later.
+        """
+        credentials = registry_auth(request, lenient=True)
+        image = spec.container.image
+        if credentials == Credentials() or self._has(image):
+            return ()
+        try:
+            await self._host.engine.images.pull(image, credentials=credentials)
+        except LinkspanError as error:
+            return (f"image {image} could not be fetched with these credentials: {error.message}",)
+        return ()
+
+    def _has(self, image: str) -> bool:
+        try:
+            self._host.engine.images.inspect(image)
+        except NotFound:
+            return False
+        return True
 
     async def inspect(self, request: Request) -> Response:
         """GET /services/{id}."""
@@ -68,11 +94,14 @@ class ServiceRoutes:
         rollback = request.query.get("rollback", "")
         if rollback not in ("", "none", "previous"):
             raise InvalidArgument(f"unrecognized rollback option {rollback}")
+        warnings: Sequence[str] = ()
         if rollback == "previous":
             await driver.rollback_service(request.params["id"])
         else:
-            await driver.update_service(request.params["id"], decode_service(body), version=version)
-        return json_response({"Warnings": None})
+            spec = decode_service(body)
+            warnings = await self._fetch(request, spec)
+            await driver.update_service(request.params["id"], spec, version=version)
+        return json_response({"Warnings": [*warnings] or None})
 
     async def logs(self, request: Request) -> Stream:
         """GET /services/{id}/logs: of all its tasks on this node."""

@@ -133,6 +133,11 @@ class SwarmRoutes:
         body = await read_document(request, required=False)
         spec = body.document("Spec")
         _refuse_several_nodes(spec)
+        if body.items("DefaultAddrPool"):
+            raise Unsupported(
+                "DefaultAddrPool: addresses of networks are chosen as the network driver's config says",
+                help="give the networks their subnets: docker network create --subnet …",
+            )
         address = _advertised(body.text("AdvertiseAddr"))
         history = spec.document("Orchestration").number("TaskHistoryRetentionLimit", -1)
         labels = spec.text_map("Labels")
@@ -195,6 +200,8 @@ def _refuse_several_nodes(spec: Document) -> None:
         raise Unsupported("autolock is not supported: the keys of this swarm are not locked")
     if spec.document("CAConfig").items("ExternalCAs"):
         raise Unsupported("external certificate authorities are not supported")
+    if spec.document("TaskDefaults").document("LogDriver").text("Name"):
+        raise Unsupported("TaskDefaults.LogDriver: give each service its log driver")
 
 
 def _advertised(text: str) -> str:
