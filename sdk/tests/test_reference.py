@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from linkspan.sdk.errors import InvalidArgument
-from linkspan.sdk.reference import parse_reference
+from linkspan.sdk.reference import is_host, parse_reference
 
 CASES = json.loads((Path(__file__).parent / "data/reference-parsing.json").read_text())["cases"]
 
@@ -26,3 +26,20 @@ def test_a_reference_parses_as_docker_parses_it(case: dict[str, Any]) -> None:
     assert found.familiar == case["familiar"]
     assert str(found) == case["canonical"]
     assert str(found.with_default_tag()) == case["with_default_tag"]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("registry.test", True),
+        ("localhost:5000", True),
+        ("[::1]:5000", True),
+        ("registry.test:65536", False),
+        ("::", False),
+        ("..", False),
+        ("", False),
+        ("a\nb", False),
+    ],
+)
+def test_hosts_of_registries(text: str, answer: bool) -> None:
+    assert is_host(text) is answer

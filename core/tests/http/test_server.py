@@ -44,6 +44,17 @@ async def facts(request: Request) -> Response:
     )
 
 
+async def test_a_name_that_is_no_text_is_told_all_the_same(served) -> None:
+    async def fail(_: Request) -> Response:
+        raise NotFound(b"no file a\xff".decode(errors="surrogateescape"))
+
+    served.add("GET", "/x", fail)
+    await served.start()
+    client = await served.client()
+    reply = await client.ask("GET", "/x")
+    assert (reply.status, reply.json()["message"]) == (404, "no file a?")
+
+
 async def test_a_request_has_path_parameters_query_version_and_user(served) -> None:
     served.add("GET", "/images/{name:path}/json", facts)
     await served.start()

@@ -565,6 +565,12 @@ async def test_login_returns_the_identity_token() -> None:
     assert await client_of(script).login(credentials) == "idt"
 
 
+@pytest.mark.parametrize("address", ["::/0", "\n", "../..", "r.test:99999"])
+async def test_login_somewhere_that_is_no_host_is_refused(address: str) -> None:
+    with pytest.raises(InvalidArgument, match="invalid server address"):
+        await client_of(Script([])).login(Credentials(username="a", server_address=address))
+
+
 async def test_login_with_a_wrong_password_fails() -> None:
     credentials = Credentials(username="me", password="wrong", server_address="r.test")
     with pytest.raises(Unauthenticated, match="failed with status: 401"):

@@ -34,6 +34,8 @@ def test_null_and_absent_are_the_default() -> None:
         (lambda d: d.number("T"), "T must be a whole number, not a string"),
         (lambda d: d.number("B"), "B must be a whole number, not a boolean"),
         (lambda d: d.number("F"), "F must be a whole number, not a number"),
+        (lambda d: d.number("H"), "H must fit into 64 bits"),
+        (lambda d: d.number("E"), "E must fit into 64 bits"),
         (lambda d: d.flag("N"), "N must be a boolean, not a number"),
         (lambda d: d.texts("T"), "T must be an array, not a string"),
         (lambda d: d.document("T"), "T must be an object, not a string"),
@@ -43,6 +45,7 @@ def test_null_and_absent_are_the_default() -> None:
 )
 def test_another_type_is_named_with_its_place(read, message) -> None:
     body = Document({"N": 1, "T": "x", "B": True, "F": 1.5, "L": ["x"], "M": {"k": 1}})
+    body = Document({**body.value, "H": 2**63, "E": 1e300})
     with pytest.raises(InvalidArgument, match=r"^invalid JSON: ") as caught:
         read(body)
     assert caught.value.message == f"invalid JSON: {message}"

@@ -193,3 +193,18 @@ async def test_inspect_has_manifests_if_they_are_asked_for(api) -> None:
     assert "Manifests" not in (await api.ask("GET", "/v1.47/images/tool:2/json?manifests=1")).json
     reply = await api.ask("GET", "/images/tool:2/json?manifests=1&platform=linux/amd64")
     assert reply.status == 400
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"Healthcheck": {"Test": ["CMD", "true"], "Retries": [[]]}},
+        {"Env": "A=1"},
+        {"Labels": {"a": 1}},
+        {"ExposedPorts": ["80"]},
+        [],
+    ],
+)
+async def test_a_commit_with_a_config_of_wrong_types_is_400(api, config) -> None:
+    reply = await api.ask("POST", "/commit?container=web", config)
+    assert (reply.status, "must be" in reply.message) == (400, True)

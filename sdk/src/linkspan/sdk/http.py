@@ -8,6 +8,7 @@ with its status.
 
 import abc
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -16,6 +17,37 @@ import attrs
 from linkspan.sdk.errors import InvalidArgument, LinkspanError
 
 JSON = "application/json"
+
+
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def parse_json(data: bytes | str) -> Any:
+    """JSON as Go's servers read it: what is no text, as half of a surrogate pair, becomes U+FFFD.
+
+    Nothing else could be written to a file, a database or another program afterwards.
+
+    Raises:
+        ValueError: It is no JSON.
+        RecursionError: It is nested too deeply.
+    """
+    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+    value = json.loads(text, parse_constant=_no_constant)
+    return _as_text(value) if _HALF_PAIR.search(text) else value
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(item) for key, item in value.items()}
+    return value
 
 
 class AnswerError(LinkspanError):
@@ -182,7 +214,7 @@ class Request(abc.ABC):
                 raise InvalidArgument("the request has no body; JSON is expected")
             return None
         try:
-            return json.loads(data)
+            return parse_json(data)
         except (ValueError, RecursionError) as error:
             raise InvalidArgument(f"invalid JSON in the request's body: {error}") from error
 
@@ -222,6 +254,10 @@ class Router(Protocol):
 def json_response(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """An answer in JSON, compact, with the newline that Docker's has."""
-    body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    """An answer in JSON, compact, with the newline that Docker's has.
+
+    Names of files may be no text; what is not is shown as ``?``.
+    """
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    body = text.encode("utf-8", "replace") + b"\n"
     return Response(status=status, headers={"Content-Type": JSON, **(headers or {})}, body=body)

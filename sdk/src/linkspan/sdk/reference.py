@@ -74,6 +74,12 @@ def _invalid(why: str) -> InvalidArgument:
     return InvalidArgument(why, code="invalid_reference")
 
 
+def is_host(text: str) -> bool:
+    """Whether this is a registry's host, with or without a port."""
+    port = text.rpartition(":")[2]
+    return _DOMAIN.fullmatch(text) is not None and not (port.isdecimal() and int(port) > 65535)
+
+
 def _split_domain(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     is_domain = slash and (

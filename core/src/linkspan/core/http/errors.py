@@ -1,6 +1,7 @@
 """What went wrong, as an HTTP answer: ``{"message": …}`` with one status for each error class."""
 
 import errno
+import json
 import logging
 import secrets
 from typing import Any
@@ -52,8 +53,9 @@ def error_response(error: LinkspanError) -> Response:
         body["details"] = dict(error.details)
     if error.help:
         body["help"] = error.help
-    return Response(
-        status=status,
-        headers={"Content-Type": JSON},
-        body=orjson.dumps(body, default=str) + b"\n",
-    )
+    try:
+        data = orjson.dumps(body, default=str)
+    except TypeError:
+        # The name of a file that is no text is in it.
+        data = json.dumps(body, default=str, ensure_ascii=False).encode("utf-8", "replace")
+    return Response(status=status, headers={"Content-Type": JSON}, body=data + b"\n")

@@ -35,7 +35,7 @@ from linkspan.sdk.errors import (
     Unavailable,
 )
 from linkspan.sdk.model.image import Credentials, Descriptor
-from linkspan.sdk.reference import Reference
+from linkspan.sdk.reference import Reference, is_host
 
 _THREAD_ABOVE_BYTES = 128 << 10
 _TAGS_LIMIT_BYTES = 8 << 20
@@ -269,6 +269,12 @@ class DistributionClient:
     async def login(self, credentials: Credentials) -> str:
         """Check credentials; an identity token if the registry gives one."""
         domain = server_domain(credentials.server_address) or "docker.io"
+        if not is_host(domain):
+            raise InvalidArgument(
+                f"invalid server address '{credentials.server_address}'",
+                code="invalid_server_address",
+                help="write a host and perhaps a port: registry.example.test:5000",
+            )
         session = self._session("docker.io" if domain == "index.docker.io" else domain)
         asked = Call(method="GET", target="/v2/")
         async with session.exchange(asked, credentials) as response:

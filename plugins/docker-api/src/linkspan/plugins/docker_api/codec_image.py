@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.timestamps import epoch_s
 from linkspan.plugins.docker_api.versions import IMAGE_CONFIG_OF_CONTAINERS, Version, fields_of
 from linkspan.sdk.errors import InvalidArgument
-from linkspan.sdk.http import Request
+from linkspan.sdk.http import Request, parse_json
 from linkspan.sdk.model.image import Credentials, Image, ImageConfig
 
 MISSING = "<missing>"
@@ -157,7 +156,7 @@ def _unpack_header(name: str, text: str) -> Document:
     """base64url JSON, with or without padding."""
     try:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        value = json.loads(data)
+        value = parse_json(data)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"header {name} is not base64url of JSON: {error}") from error
     return Document(value, name)

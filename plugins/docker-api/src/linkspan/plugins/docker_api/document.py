@@ -4,11 +4,11 @@ Docker's own server is written in Go, whose decoder ignores unknown fields, take
 given", and refuses a value of another type with 400. This does the same and names the field.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.http import parse_json
 
 _NAMES = {
     bool: "a boolean",
@@ -73,9 +73,13 @@ class Document:
         if value is None:
             return default
         if isinstance(value, float) and value.is_integer():
-            return int(value)
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise _wrong(self.at(key), "a whole number", value)
+        if not -(2**63) <= value < 2**63:
+            raise InvalidArgument(
+                f"invalid JSON: {self.at(key)} must fit into 64 bits", code="invalid_json"
+            )
         return value
 
     def ratio(self, key: str, default: float = 0.0) -> float:
@@ -152,7 +156,7 @@ class Document:
 def parse_parameter(name: str, text: str) -> Any:
     """JSON in a query parameter or header. Raises InvalidArgument."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"parameter '{name}' is not valid JSON: {error}") from error
 

@@ -3,11 +3,14 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from linkspan.plugins.docker_api.codec_health import decode_healthcheck, encode_healthcheck
+from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.download import as_url, download
+from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.streams import run_with_progress
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.host import CommitSpec, Host, Images
-from linkspan.sdk.http import JSON, Request, Response, Stream, Writer, json_response
+from linkspan.sdk.http import JSON, Request, Response, Stream, Writer, json_response, parse_json
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import parse_reference
 
@@ -48,9 +51,7 @@ class ImageArchiveRoutes:
 
     async def commit(self, request: Request) -> Response:
         """POST /commit."""
-        config = await request.json(required=False)
-        if config is not None and not isinstance(config, dict):
-            raise InvalidArgument("the request's body must be a JSON object")
+        config = await read_document(request, required=False)
         repository = request.query.get("repo", "")
         spec = CommitSpec(
             reference=join_tag(repository, request.query.get("tag", "")) if repository else "",
@@ -64,26 +65,28 @@ class ImageArchiveRoutes:
         return json_response({"Id": image.id}, status=201)
 
 
-_CONFIG_FIELDS = (
-    "User",
-    "ExposedPorts",
-    "Env",
-    "Entrypoint",
-    "Cmd",
-    "Volumes",
-    "WorkingDir",
-    "Labels",
-    "StopSignal",
-    "Healthcheck",
-    "OnBuild",
-    "Shell",
-)
+def _image_fields(config: Document) -> Mapping[str, Any]:
+    """What of a container's config belongs into an image's; what is not given is left out.
 
-
-def _image_fields(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    if config is None:
-        return None
-    return {key: config[key] for key in _CONFIG_FIELDS if key in config}
+    Raises:
+        InvalidArgument: A value has another type.
+    """
+    health = config.document("Healthcheck")
+    fields: dict[str, Any] = {
+        "User": config.text("User"),
+        "ExposedPorts": {port: {} for port in config.keys_of("ExposedPorts")},
+        "Env": list(config.texts("Env")),
+        "Entrypoint": list(config.words("Entrypoint") or ()),
+        "Cmd": list(config.words("Cmd") or ()),
+        "Volumes": {path: {} for path in config.keys_of("Volumes")},
+        "WorkingDir": config.text("WorkingDir"),
+        "Labels": config.text_map("Labels"),
+        "StopSignal": config.text("StopSignal"),
+        "Healthcheck": encode_healthcheck(decode_healthcheck(health)) if health else None,
+        "OnBuild": list(config.texts("OnBuild")),
+        "Shell": list(config.texts("Shell")),
+    }
+    return {key: value for key, value in fields.items() if value}
 
 
 def _changes(request: Request) -> tuple[str, ...]:
@@ -100,10 +103,8 @@ def read_platform(text: str) -> str:
     """``os/arch`` of that, or of its JSON. Raises InvalidArgument."""
     if not text.startswith("{"):
         return text
-    import json
-
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"parameter 'platform' is no JSON: {error}") from error
     names = (document.get(key) for key in ("os", "architecture", "variant"))
