@@ -49,3 +49,29 @@ def test_keys_show_logs_leave_the_run_and_cancel_it(
     again.see("asked the run to stop; Ctrl-C again kills")
     assert again.end() == 130
     assert daemon.get(f"/linkspan/v1/runs/{run['id']}")["state"] == "cancelled"
+
+
+def test_whoever_watches_a_run_that_asks_decides_there(
+    new_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = new_daemon()
+    daemon.start()
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "linkspan: v1\njobs: {a: {steps: ["
+        "{id: first, uses: approve, with: {message: Really?}},"
+        "{id: second, uses: approve, with: {message: 'Sure?'}}]}}\n"
+    )
+    typed = Typed(daemon, "workflow", "run", str(file))
+    typed.see("Really\\?")
+    typed.see("a/first: y approve   n reject   Enter leave it: ")
+    typed.type("y\n")
+    typed.see("a/second: y approve   n reject   Enter leave it: ")
+    typed.type("\n")
+    assert typed.end() == 75
+    assert daemon.get("/linkspan/v1/runs/last")["state"] == "suspended"
+    again = Typed(daemon, "workflow", "attach", "last")
+    again.see("a/second: y approve")
+    again.type("n\n")
+    assert again.end() == 3
+    assert daemon.get("/linkspan/v1/runs/last")["state"] == "rejected"

@@ -54,6 +54,10 @@ jobs:
     ]
     logs = await shell("logs", run_id, "a/bad")
     assert logs.stdout.splitlines() == ["oops", "the script ended with exit code 7"]
+    whole = json.loads((await shell("logs", run_id, "a/bad", "--format", "json")).stdout)
+    assert [line["line"] for line in whole] == logs.stdout.splitlines()
+    lines = (await shell("logs", run_id, "a/bad", "--format", "jsonl")).stdout.splitlines()
+    assert [json.loads(line) for line in lines] == whole
     resumed = await shell("resume", run_id)
     assert resumed.returncode == 1
     assert "attempt 2; kept: a/ok" in resumed.stderr

@@ -1,6 +1,6 @@
 """``linkspan workflow …``: parse, one call to the daemon, render."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -268,8 +268,11 @@ def logs(session: Session, run_ref: str, where: str, tail: int | None, timestamp
     query = {"job": job or None, "step": step or None, "tail": tail}
     several = not step
     with session.api.open("GET", f"{BASE}/{segment(run_ref)}/logs", query) as answer:
+        if session.format == "json":
+            _as_list(session, answer.json_lines())
+            return 0
         for line in answer.json_lines():
-            if session.format in ("json", "jsonl"):
+            if session.format == "jsonl":
                 session.document(line, default="jsonl")
                 continue
             place = "/".join(filter(None, (line["job"], line["step"])))
@@ -277,3 +280,14 @@ def logs(session: Session, run_ref: str, where: str, tail: int | None, timestamp
             time = f"{line['time']} " if timestamps else ""
             session.terminal.print(f"{prefix}{time}{line['line']}")
     return 0
+
+
+def _as_list(session: Session, records: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON document, written as it comes: a log may be larger than the memory."""
+    import json
+
+    before = "["
+    for record in records:
+        session.terminal.print(f"{before}{json.dumps(record, ensure_ascii=False)}")
+        before = ","
+    session.terminal.print("]" if before == "," else "[]")

@@ -116,7 +116,7 @@ def _missing_setting(
         helps.append(f"{name}: {setting.help}")
     reader.fault(
         "LS1403",
-        f"`{verb.name}` needs a '{name}'",
+        f"`{verb.name}` needs {'an' if name[0] in 'aeiou' else 'a'} '{name}'",
         uses if with_ is None else with_.key,
         f"'{name}' is missing here",
         helps=helps,

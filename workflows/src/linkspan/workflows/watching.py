@@ -1,6 +1,7 @@
 """A run is begun and watched: its events are shown, keys and Ctrl-C are passed on."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from linkspan.core.client.errors import ApiError, ConnectionLost
 from linkspan.core.client.short import Api, segment
 from linkspan.sdk.errors import LinkspanError
 from linkspan.workflows.commands.completing import BASE
+from linkspan.workflows.commands.shared import user_name
 from linkspan.workflows.keys import ESCAPE, Keys
 from linkspan.workflows.state import GOOD, RunState
 
@@ -140,7 +142,37 @@ def watch(
         _write_junit(junit, state)
     if lost:
         return UNREACHABLE
+    if state.suspended and not state.result and not session.format and _decided(session, state):
+        return watch(session, run_id, after=state.attempt, junit=junit)
     return INTERRUPTED if stopper.asked and state.result not in GOOD else status_of(state)
+
+
+def _decided(session: Session, state: RunState) -> bool:
+    """Let whoever watches decide what a run asks, if somebody can; whether it goes on."""
+    from linkspan.workflows import break_cli
+
+    if not break_cli.at_terminal(session):
+        return False
+    place = next(
+        f"{job.id}/{step.id}"
+        for job in state.jobs.values()
+        for step in job.steps.values()
+        if step.state == "suspended"
+    )
+    sys.stderr.write(f"  {place}: y approve   n reject   Enter leave it: ")
+    sys.stderr.flush()
+    vote = {"y": "approve", "n": "reject"}.get(sys.stdin.readline().strip().lower()[:1])
+    if vote is None:
+        return False
+    body = {"vote": vote, "place": place, "comment": "", "by": user_name()}
+    try:
+        said = session.api.post(f"{BASE}/{segment(state.id)}/decide", body=body)
+    except LinkspanError as error:
+        session.terminal.error(of_error(error).render())
+        return False
+    if not said["decision"]:
+        session.terminal.note(f"run {state.id} waits for others to approve, too")
+    return bool(said["decision"])
 
 
 def _held(

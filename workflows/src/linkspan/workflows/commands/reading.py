@@ -7,6 +7,7 @@ from typing import Final
 
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.plugins.registry import PluginRegistry
+from linkspan.sdk.diagnostics import did_you_mean
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.workflows import sources
 from linkspan.workflows.check import Checked, check
@@ -26,11 +27,12 @@ def find(name: str) -> Path:
     """The file of a pipeline, or a failure that says where they are looked for."""
     found = sources.find_file(name)
     if found is None:
-        raise Failure(
-            f"there is no pipeline '{name}'",
-            status=USAGE,
-            helps=[f"a file, or a name in {sources.FOLDER}/: linkspan workflow run release"],
-        )
+        known = [path.stem for path in sources.all_files()]
+        near = did_you_mean(name, known)
+        there = f"{', '.join(known)}" if known else "nothing"
+        helps = [f"did you mean '{near}'?"] if near else []
+        helps.append(f"a file, or a name in {sources.FOLDER}/, which has {there}")
+        raise Failure(f"there is no pipeline '{name}'", status=USAGE, helps=helps)
     return found
 
 
