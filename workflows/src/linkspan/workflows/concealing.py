@@ -95,7 +95,7 @@ def _conceal_made(masks: Masks, value: Value, scope: Scope, known: Collection[st
             found = True
             for text in _texts(evaluate(each.tree, scope)):
                 if len(text.strip()) >= MIN_LENGTH and not masks.holds(text):
-                    masks.add(each.source, text)
+                    masks.add(each.source, text, source=each.source)
     return found
 
 

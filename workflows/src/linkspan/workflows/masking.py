@@ -33,15 +33,23 @@ class Masks:
         self._values: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
         self._needles: tuple[str, ...] = ()
+        self.made: dict[str, str] = {}
+        """Texts that an expression has made of secrets, with it."""
         self.longest = 0
         """Characters of the longest form: as much of a text that goes on must be held back."""
 
-    def add(self, name: str, value: str) -> None:
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is masked."""
+        return self._pattern is None
+
+    def add(self, name: str, value: str, *, source: str = "") -> None:
         """Mask a value from now on.
 
         Args:
             name: For the message.
             value: The secret.
+            source: The expression that has made it.
 
         Raises:
             InvalidArgument: It is too short to be masked; code ``secret_short``.
@@ -55,6 +63,8 @@ class Masks:
         if value in self._values:
             return
         self._values.add(value)
+        if source:
+            self.made[value] = source
         forms = {form for each in self._values for form in _forms(each)}
         # The longest first: a form may begin with another one.
         patterns = [re.escape(form) for form in sorted(forms, key=len, reverse=True)]

@@ -41,6 +41,7 @@ from linkspan.workflows.memo import Memo
 from linkspan.workflows.model import OnFailure, Retry, Step
 from linkspan.workflows.outputs import check_recordable, plain_outputs, read_outputs
 from linkspan.workflows.place import Place, StepsSeen
+from linkspan.workflows.restoring import references, restored
 from linkspan.workflows.run_functions import RunFunctions
 from linkspan.workflows.running import Fault, Run, fault_of, truth
 from linkspan.workflows.script import exports
@@ -571,12 +572,13 @@ class StepRunner:
 
     async def _script(self, number: int) -> _Outcome:
         script = self._script_of(self._scope(own_env=True))
-        await self._write(
-            "step-started",
+        record: dict[str, Json] = {
             **{"try": number, "verb": "run", "provider": "", "changes": []},
             **self._way_back({}),
-            settings={"image": script.image},
-        )
+            "settings": {"image": script.image},
+        }
+        record |= references(self.run, self.place.unit.frame, record)
+        await self._write("step-started", **record)
         place = {"job": self.job.id, "step": self.step.id}
         image_id = await self.run.image(script.image, self._progress, **place)
         status = await run_script(
@@ -662,7 +664,7 @@ class StepRunner:
         if planned.undo:
             check_recordable(dict(planned.undo), "what it needs to undo it")
         # The first try saw the world before any change; a later one sees what a failed try left.
-        earlier = self._unspent_undo()
+        earlier = await self._unspent_undo()
         record: dict[str, Json] = {
             "try": number,
             "verb": verb.name,
@@ -671,6 +673,7 @@ class StepRunner:
             **self._way_back(planned.undo if earlier is None else earlier),
             "changes": [_change(change) for change in planned.changes],
         }
+        record |= references(self.run, self.place.unit.frame, record)
         await self._write("step-started", **record)
         context = _Context(self._say, self._progress, self._secrets)
         hooks = self.run.host.hooks
@@ -693,12 +696,16 @@ class StepRunner:
         settings = self._settings(self.run.verbs[own.verb], own.settings)
         return {"undo": {"uses": own.verb, "with": settings}, "undo_by": "step"}
 
-    def _unspent_undo(self) -> Mapping[str, Json] | None:
-        """What an earlier try recorded to undo it, if that was not used; None if there is none."""
+    async def _unspent_undo(self) -> Mapping[str, Json] | None:
+        """What an earlier try recorded to undo it, if that was not used; None if there is none.
+
+        Raises:
+            NotFound: A secret in it is not there any more.
+        """
         intent = self.state.intent
         if intent is None or self.state.undone or self.state.result in GOOD:
             return None
-        undo: Mapping[str, Json] = intent["undo"]
+        undo: Mapping[str, Json] = (await restored(self.run, intent))["undo"]
         return undo or None
 
     # failure
@@ -732,7 +739,8 @@ class StepRunner:
         outputs: Mapping[str, Json] = {}
         if self.step.verb and record["verb"] == self.step.verb:
             try:
-                driver, intent = self._driver(), self._intent(self._unmasked(record))
+                known = self._unmasked(await restored(self.run, record))
+                driver, intent = self._driver(), self._intent(known)
                 with trio.fail_after(self.step.timeout_s or _OBSERVE_LIMIT_S):
                     seen = await self._calls(lambda: driver.observe(intent))
                 verb = self.run.verbs[self.step.verb]

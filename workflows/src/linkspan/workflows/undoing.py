@@ -11,6 +11,7 @@ from linkspan.sdk.errors import Conflict, LinkspanError
 from linkspan.sdk.model.step import StepIntent
 from linkspan.workflows.calling import PluginCalls
 from linkspan.workflows.expressions.types import Json
+from linkspan.workflows.restoring import granted_again, restored
 from linkspan.workflows.running import Fault, Run, fault_of
 from linkspan.workflows.state import JobState, RunState, StepState
 from linkspan.workflows.steplog import StepLog
@@ -82,6 +83,7 @@ async def undo_step(
 
 async def _take_back(run: Run, record: Mapping[str, Json], context: StepContext) -> str:
     """Do what an intent says about the way back; what the driver says to that."""
+    record = await restored(run, record)
     calls = PluginCalls(workers=run.workers, say=context.log, on_stop=run.control.add_grace)
     if record.get("undo_by") != "step":
         driver: StepDriver[object] = run.host.driver("step", record["verb"])
@@ -121,16 +123,13 @@ class _LogContext:
     """Implements ``StepContext`` for an undo long after the step."""
 
     _log: StepLog
+    secrets: Mapping[str, str]
 
     def log(self, line: str) -> None:
         self._log.add(line)
 
     def progress(self, _: object) -> None:
         """Nobody watches."""
-
-    @property
-    def secrets(self) -> Mapping[str, str]:
-        return {}
 
 
 async def undo_run(run: Run, by: str) -> str:
@@ -157,7 +156,11 @@ async def undo_run(run: Run, by: str) -> str:
         path = run.folder_of(job.id) / f"{step.id}.log"
         told = StepLog(path, lambda stream, line: None, run.recorder.masks, run.logs)
         try:
-            well = await undo_step(run, job.id, step, _LogContext(told), because_of="")
+            granted = await granted_again(run, job.id, step.id)
+            for line in granted.missing:
+                told.add(line)
+            context = _LogContext(told, granted.values)
+            well = await undo_step(run, job.id, step, context, because_of="")
         finally:
             await told.flush()
         if not well:
