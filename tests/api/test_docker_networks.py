@@ -224,11 +224,14 @@ def test_modes_without_a_network_of_their_own(daemon: Daemon) -> None:
     said = daemon.docker("network", "connect", "host", "al", status=1).err
     assert "cannot be disconnected from host network or connected to host network" in said
     port = free_port()
-    daemon.docker(
-        "run", "-d", "--name", "web", "--network", "host", "busybox", "sh", "-c",
-        WEB.replace("-p 80", f"-p 127.0.0.1:{port}"),
+    # What is published there is left out, with a warning.
+    started = daemon.docker(
+        "run", "-d", "--name", "web", "--network", "host", "-p", f"{port}:81", "busybox", "sh",
+        "-c", WEB.replace("-p 80", f"-p 127.0.0.1:{port}"),
     )  # fmt: skip
+    assert "Published ports are discarded when using host network mode" in started.err
     assert fetch("127.0.0.1", port) == socket.gethostname()
+    assert daemon.docker("port", "web").out == ""
     lone = daemon.docker("run", "--rm", "--network", "none", "busybox", "ip", "-o", "link").out
     assert [line.split(":")[1].strip() for line in lone.splitlines()] == ["lo"]
     daemon.docker("stop", "al")

@@ -224,6 +224,11 @@ class Lab:
         with _inside(self.places[place]):
             return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 
+    def icmp6_socket(self, place: str) -> "socket.socket":
+        """For messages to neighbours."""
+        with _inside(self.places[place]):
+            return socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+
     def exec(self, place: str, command: str) -> str:
         return run(f"nsenter --net={self.places[place]} {command}")
 

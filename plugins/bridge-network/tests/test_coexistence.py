@@ -156,9 +156,14 @@ async def test_a_table_that_others_can_flush_is_loaded_again_at_once(
 
 
 async def test_containers_stay_apart_when_bridged_frames_begin_to_pass_the_firewall(lab, shell):
-    """Behaviours 23, 80: and a published port is reached before and after."""
-    switch = "net.bridge.bridge-nf-call-iptables"
-    shell(f"sysctl -qw {switch}=0")
+    """Behaviours 12, 23, 80: and a published port is reached before and after, by ``::1`` too."""
+    switches = [f"net.bridge.bridge-nf-call-{name}" for name in ("iptables", "ip6tables")]
+
+    def switch(value):
+        for name in switches:
+            shell(f"sysctl -qw {name}={value}")
+
+    switch("0")
     options = {"com.docker.network.bridge.enable_icc": "false"}
     net = await lab.network("net", subnet="10.201.0.0/24", options=options)
     await lab.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
@@ -168,10 +173,12 @@ async def test_containers_stay_apart_when_bridged_frames_begin_to_pass_the_firew
         assert await lab.ask("a2", lab.address("a1"), 80, wait_s=0.6) in ("timeout", NO_ROUTE)
         for place in ("a2", "a1"):
             assert (await lab.ask(place, lab.host_address, 8080)).startswith("a1")
+        for address in ("127.0.0.1", "::1"):
+            assert (await lab.ask("host", address, 8080)).startswith("a1")
 
     await check()
     await lab.driver._endpoints.keep_apart()
     for value in ("1", "0"):
-        shell(f"sysctl -qw {switch}={value}")
+        switch(value)
         await lab.driver._endpoints.keep_apart()
         await check()

@@ -1,6 +1,8 @@
 """IPv6: networks of both families, published ports on ``[::]``, and the relay where rules cannot lead."""
 
 import json
+import socket
+import struct
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -272,14 +274,37 @@ async def test_several_subnets_of_one_family_are_refused_and_overlaps_too(lab):
     assert caught.value.code == "pool_overlaps"
 
 
+def advertise_as_router(lab):
+    """Say to the host's wire that the neighbour is a router, for half an hour (RFC 4861, section 4.2)."""
+    index = json.loads(lab.exec("lan", "ip -j link show eth0"))[0]["ifindex"]
+    with lab.icmp6_socket("lan") as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+        advertisement = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+        sock.sendto(advertisement, ("ff02::1", 0, 0, index))
+
+
 async def test_a_host_that_listens_to_routers_goes_on_to_do_so(lab, shell):
     """Behaviour 75: the kernel would forget its default route when it begins to forward."""
-    before = shell("sysctl -n net.ipv6.conf.all.forwarding").strip()
+    shell("sysctl -qw net.ipv6.conf.all.forwarding=0")
     shell("sysctl -qw net.ipv6.conf.eth0.accept_ra=1")
+
+    def learned():
+        return "proto ra" in shell("ip -6 route show default dev eth0")
+
+    with trio.fail_after(30):
+        while not learned():
+            advertise_as_router(lab)
+            await trio.sleep(0.1)  # the link-local address of a new link takes a while
     await dual(lab)
     assert shell("sysctl -n net.ipv6.conf.all.forwarding").strip() == "1"
-    expected = "2" if before == "0" else "1"
-    assert shell("sysctl -n net.ipv6.conf.eth0.accept_ra").strip() == expected
+    assert shell("sysctl -n net.ipv6.conf.eth0.accept_ra").strip() == "2"
+    assert learned(), "the route is still there"
+    shell("ip -6 route flush proto ra")
+    with trio.fail_after(30):
+        while not learned():
+            advertise_as_router(lab)
+            await trio.sleep(0.1)
 
 
 async def test_a_balanced_port_answers_over_ipv6(lab):
