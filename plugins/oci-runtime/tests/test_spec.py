@@ -4,7 +4,7 @@ from typing import Any
 import attrs
 import pytest
 
-from linkspan.plugins.oci_runtime import capabilities, spec
+from linkspan.plugins.oci_runtime import capabilities, security, spec
 from linkspan.plugins.oci_runtime.cgroups import Hierarchies
 from linkspan.plugins.oci_runtime.users import Identity
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, ProcessSpec
@@ -41,7 +41,7 @@ def make(
         wanted,
         identity=identity,
         machine=machine,
-        security=spec.parse_security(wanted.security_opt),
+        security=security.parse_security(wanted.security_opt),
         namespaces=namespaces,
         cgroup_path="/linkspan/x",
         seccomp_section=None,
@@ -172,15 +172,19 @@ def test_the_bounding_set_is_read_from_the_kernels_mask() -> None:
 
 
 def test_security_options_in_both_spellings() -> None:
-    assert spec.parse_security(("no-new-privileges",)).no_new_privileges
-    assert spec.parse_security(("no-new-privileges:true",)).no_new_privileges
-    assert not spec.parse_security(
+    assert security.parse_security(("no-new-privileges",)).no_new_privileges
+    assert security.parse_security(("no-new-privileges:true",)).no_new_privileges
+    assert not security.parse_security(
         ("no-new-privileges=false",), no_new_privileges=True
     ).no_new_privileges
-    assert spec.parse_security(("seccomp=unconfined",)).seccomp == "unconfined"
+    assert not security.parse_security(("no-new-privileges=F",)).no_new_privileges
+    assert security.parse_security(("seccomp=unconfined",)).seccomp == "unconfined"
+    assert security.parse_security(("seccomp=",)).seccomp == "builtin"
     profile = '{"defaultAction": "SCMP_ACT_ALLOW", "x": "a=b"}'
-    assert spec.parse_security((f"seccomp={profile}",)).seccomp == profile
-    assert spec.parse_security(("apparmor=docker-default", "label=disable")) == spec.Security()
+    assert security.parse_security((f"seccomp={profile}",)).seccomp == profile
+    assert (
+        security.parse_security(("label=disable", "label:type:x", "disable")) == security.Security()
+    )
 
 
 def test_unconfined_system_paths_are_not_masked() -> None:
@@ -189,10 +193,32 @@ def test_unconfined_system_paths_are_not_masked() -> None:
     assert make(request(masked_paths=("/x",)))["linux"]["maskedPaths"] == ["/x"]
 
 
-@pytest.mark.parametrize("option", ["colour=blue", "no-new-privileges=maybe", "seccomp="])
-def test_an_unknown_security_option_is_named(option: str) -> None:
-    with pytest.raises(InvalidArgument, match=option):
-        spec.parse_security((option,))
+@pytest.mark.parametrize(
+    "option",
+    ["colour=blue", "no-new-privileges=maybe", "apparmor", "mask=/x", "systempaths=on", ""],
+)
+def test_an_unknown_security_option_is_named_in_dockers_words(option: str) -> None:
+    number = 2 if "=" in option else 1
+    with pytest.raises(InvalidArgument, match=f'^invalid --security-opt {number}: "{option}"'):
+        security.parse_security((option,))
+
+
+def test_a_profile_of_apparmor_is_set_where_the_kernel_has_it() -> None:
+    wanted = request(security_opt=("apparmor=strict",))
+    with_it = attrs.evolve(MACHINE, apparmor=True)
+    assert make(wanted, machine=with_it)["process"]["apparmorProfile"] == "strict"
+    assert "apparmorProfile" not in make(wanted)["process"]
+    assert "apparmorProfile" not in make(request(), machine=with_it)["process"]
+
+
+@pytest.mark.parametrize(("said", "there"), [("Y\n", True), ("N\n", False), (None, False)])
+def test_the_kernel_says_whether_it_has_apparmor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, there: bool
+) -> None:
+    if said is not None:
+        (tmp_path / "enabled").write_text(said)
+    monkeypatch.setattr(security, "_APPARMOR", tmp_path / "enabled")
+    assert security.apparmor_is_on() is there
 
 
 # --- limits

@@ -342,7 +342,7 @@ def encode_inspect(
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": _apparmor_profile(container.spec),
         "ExecIDs": list(exec_ids) or None,
         "HostConfig": encode_host_config(container, default_runtime=runtime),
         "GraphDriver": graph_driver,
@@ -472,6 +472,22 @@ def _rarely_given(spec: ContainerSpec) -> dict[str, Any]:
     if spec.init is not None:
         fields["Init"] = spec.init
     return {name: value for name, value in fields.items() if value or name == "Init"}
+
+
+@cache
+def _kernel_has_apparmor() -> bool:
+    try:
+        return Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
+    except OSError:
+        return False
+
+
+def _apparmor_profile(spec: ContainerSpec) -> str:
+    """Of its processes; empty on a kernel without AppArmor, as in Docker."""
+    if not _kernel_has_apparmor():
+        return ""
+    given = [o[9:] for o in spec.security_opt if o.startswith(("apparmor=", "apparmor:"))]
+    return (given[-1] if given else "") or "unconfined"
 
 
 def _security_options(spec: ContainerSpec) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from linkspan.plugins.oci_runtime import cgroups, seccomp, spec
+from linkspan.plugins.oci_runtime.security import parse_security
 from linkspan.plugins.oci_runtime.tools import Tools
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import ContainerSpec, Resources
@@ -21,7 +22,7 @@ def check(asked: ContainerSpec, tools: Tools) -> Sequence[str]:
     if asked.runtime not in (*_RUNTIMES, tools.runtime.name):
         raise InvalidArgument(f"unknown or invalid runtime name: {asked.runtime}")
     spec.check_capabilities(asked.cap_add, asked.cap_drop)
-    security = spec.parse_security(asked.security_opt)
+    security = parse_security(asked.security_opt)
     if security.seccomp not in ("builtin", "unconfined"):
         try:
             seccomp.resolve(seccomp.parse_profile(security.seccomp), ())

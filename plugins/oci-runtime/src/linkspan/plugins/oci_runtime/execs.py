@@ -25,6 +25,9 @@ from linkspan.sdk.errors import Internal, NotFound
 _EXPECTED_S: Final = 1.0
 _MOST_WAITING: Final = 16
 
+# What a session has of the container's first process.
+_OF_CONTAINER: Final = ("rlimits", "oomScoreAdj", "apparmorProfile")
+
 
 class Execs:
     """See the module."""
@@ -139,7 +142,7 @@ class Execs:
             if process.privileged
             else init["capabilities"]["bounding"],
         )
-        return {**{key: init[key] for key in ("rlimits", "oomScoreAdj") if key in init}, **made}
+        return {**{key: init[key] for key in _OF_CONTAINER if key in init}, **made}
 
     def end_old(self, container: HeldContainer) -> None:
         """End the sessions of an earlier daemon; blocks."""

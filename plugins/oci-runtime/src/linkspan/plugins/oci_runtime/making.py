@@ -26,6 +26,7 @@ from linkspan.plugins.oci_runtime import (
 from linkspan.plugins.oci_runtime.config import OciConfig
 from linkspan.plugins.oci_runtime.conmon import ConmonCommand, Making, start_conmon
 from linkspan.plugins.oci_runtime.layout import Layout
+from linkspan.plugins.oci_runtime.security import Security, parse_security, seccomp_of
 from linkspan.plugins.oci_runtime.tools import Tools
 from linkspan.sdk.drivers.runtime import CreateRequest, OciSpec
 from linkspan.sdk.errors import Internal
@@ -145,20 +146,18 @@ class Maker:
 
     # --- parts
 
-    def _security(self, request: CreateRequest) -> spec.Security:
-        return spec.parse_security(
+    def _security(self, request: CreateRequest) -> Security:
+        return parse_security(
             request.security_opt, no_new_privileges=self._config.no_new_privileges
         )
 
-    def _section(
-        self, request: CreateRequest, security: spec.Security, *, shared: bool
-    ) -> _Section:
+    def _section(self, request: CreateRequest, security: Security, *, shared: bool) -> _Section:
         """The seccomp section; a ``shared`` one is also other containers', and must not be changed."""
         caps = spec.container_capabilities(request, self._tools.machine)
         usual = shared and security.seccomp == "builtin" and not request.privileged
         found = self._usual_sections.get(caps) if usual else None
         if found is None:
-            content = spec.seccomp_of(security, request, caps, self._tools.default_profile)
+            content = seccomp_of(security, request, caps, self._tools.default_profile)
             found = _Section(content, self._key(content))
             if usual:
                 self._usual_sections[caps] = found
@@ -170,7 +169,7 @@ class Maker:
         return self._tools.filters.key(section)
 
     def _document(
-        self, request: CreateRequest, joined: Joined, security: spec.Security, section: _Section
+        self, request: CreateRequest, joined: Joined, security: Security, section: _Section
     ) -> OciSpec:
         try:
             identity = users.look_up(

@@ -16,6 +16,7 @@ import attrs
 from linkspan.plugins.oci_runtime import capabilities, seccomp
 from linkspan.plugins.oci_runtime.cgroups import Hierarchies
 from linkspan.plugins.oci_runtime.propagation import root_propagation
+from linkspan.plugins.oci_runtime.security import Security, apparmor_is_on
 from linkspan.plugins.oci_runtime.users import Identity
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, OciSpec, ProcessSpec
 from linkspan.sdk.errors import InvalidArgument, Unsupported
@@ -65,6 +66,7 @@ class Machine:
     realtime: bool = True
     below_read_only: bool = True
     soft_open_files: int | None = None
+    apparmor: bool = False
 
     def limits(self, asked: Sequence[Ulimit]) -> list[Ulimit]:
         """Limits of a container that asks for some, or for none."""
@@ -100,6 +102,7 @@ class Machine:
             realtime=groups.offers("cpu", "cpu.rt_runtime_us"),
             below_read_only=seccomp.kernel_version() >= (5, 12),
             soft_open_files=soft_open_files,
+            apparmor=apparmor_is_on(),
         )
 
 
@@ -111,62 +114,6 @@ _LIMITS: Final[Mapping[str, int]] = {
     for name in _LIMIT_NAMES.split()
     if hasattr(resource, f"RLIMIT_{name.upper()}")
 }
-
-
-@attrs.frozen(kw_only=True)
-class Security:
-    """What ``security_opt`` says.
-
-    Attributes:
-        seccomp: ``builtin``, ``unconfined``, or a profile's JSON text.
-    """
-
-    seccomp: str = "builtin"
-    no_new_privileges: bool = False
-    system_paths_unconfined: bool = False
-    writable_cgroups: bool = False
-
-
-def parse_security(options: Sequence[str], *, no_new_privileges: bool = False) -> Security:
-    """Read ``--security-opt``. AppArmor and SELinux options are ignored, as they are not used here.
-
-    Raises:
-        InvalidArgument: An unknown option.
-    """
-    found: dict[str, Any] = {"no_new_privileges": no_new_privileges}
-    for option in options:
-        # Docker still takes the old form with a colon.
-        key, sign, value = option.partition("=")
-        if not sign or ":" in key:
-            key, sign, value = option.partition(":")
-        match key:
-            case "no-new-privileges":
-                found["no_new_privileges"] = _boolean(option, value or "true")
-            case "seccomp" if value:
-                found["seccomp"] = value
-            case "systempaths" if value == "unconfined":
-                found["system_paths_unconfined"] = True
-            case "writable-cgroups":
-                found["writable_cgroups"] = _boolean(option, value or "true")
-            case "apparmor" | "label":
-                pass
-            case _:
-                raise InvalidArgument(
-                    f'invalid --security-opt: "{option}"',
-                    code="unknown_security_option",
-                    details={"option": option},
-                    help="known: seccomp=…, no-new-privileges, systempaths=unconfined, "
-                    "writable-cgroups, apparmor=…, label=…",
-                )
-    return Security(**found)
-
-
-def _boolean(option: str, text: str) -> bool:
-    if text not in ("true", "false"):
-        raise InvalidArgument(
-            f"security option '{option}' is neither true nor false", code="unknown_security_option"
-        )
-    return text == "true"
 
 
 @attrs.frozen(kw_only=True)
@@ -230,6 +177,8 @@ def make_spec(
         masked, readonly = request.masked_paths, request.readonly_paths
         linux["maskedPaths"] = list(DEFAULT_MASKED_PATHS if masked is None else masked)
         linux["readonlyPaths"] = list(DEFAULT_READONLY_PATHS if readonly is None else readonly)
+    if security.apparmor and machine.apparmor:
+        process["apparmorProfile"] = security.apparmor
     root = root_propagation(request.mounts)
     if root is not None:
         linux["rootfsPropagation"] = root
@@ -694,17 +643,3 @@ def _host_devices() -> list[dict[str, Any]]:
             if is_device and path != "/dev/console":
                 found.append(_device_of(path, info))
     return found
-
-
-def seccomp_of(
-    security: Security, request: CreateRequest, caps: Sequence[str], default: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """The container's ``linux.seccomp``; None for unconfined ones.
-
-    Raises:
-        InvalidArgument: A profile that cannot be read.
-    """
-    if request.privileged or security.seccomp == "unconfined":
-        return None
-    profile = default if security.seccomp == "builtin" else seccomp.parse_profile(security.seccomp)
-    return seccomp.resolve(profile, caps)
