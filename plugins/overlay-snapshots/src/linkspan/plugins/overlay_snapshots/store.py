@@ -28,6 +28,8 @@ import attrs
 
 from linkspan.plugins.overlay_snapshots.faults import dumps
 from linkspan.plugins.overlay_snapshots.kernel import sync_file_system
+from linkspan.sdk.drivers.snapshots import Layer
+from linkspan.sdk.errors import NotFound
 from linkspan.sdk.files import write_file
 
 _log = logging.getLogger(__name__)
@@ -119,6 +121,27 @@ class Store:
             "UpperDir": str(folder / own),
             "WorkDir": str(folder / "work"),
         }
+
+    def require(self, name: str) -> None:
+        """Raises NotFound if a layer, or one below it, is missing."""
+        if self.chain(name) is None:
+            raise _no_layer(name)
+
+    def top(self, name: str) -> LayerRecord:
+        """A layer whose chain is whole. Raises NotFound."""
+        chain = self.chain(name)
+        if not chain:
+            raise _no_layer(name)
+        return chain[0]
+
+    def snapshot(self, key: str) -> SnapshotRecord:
+        """A snapshot. Raises NotFound."""
+        snapshot = self.snapshots.get(key)
+        if snapshot is None:
+            raise NotFound(
+                f"no such snapshot: {key}", code="snapshot_not_found", details={"key": key}
+            )
+        return snapshot
 
     # Blocking
 
@@ -241,3 +264,17 @@ class Store:
             return time.time() - (folder / record.id / "meta.json").stat().st_mtime
         except FileNotFoundError:
             return 0.0
+
+
+def layer_of(record: LayerRecord) -> Layer:
+    """A record as the contract shows it."""
+    return Layer(
+        name=record.name,
+        parent=record.parent,
+        diff_id=record.diff_id,
+        size_bytes=record.size_bytes,
+    )
+
+
+def _no_layer(name: str) -> NotFound:
+    return NotFound(f"no such layer: {name}", code="layer_not_found", details={"layer": name})
