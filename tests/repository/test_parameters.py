@@ -49,25 +49,13 @@ def test_what_is_not_looked_at_is_listed_with_a_reason(
     rows: list[tuple[list[str], list[str]]],
 ) -> None:
     listed = [(r, n) for routes, names in rows for r in routes for n in names]
+    assert listed
     missing = [
         f"{operation}: {parameter}"
         for operation, parameter in unread()
         if not any(fnmatchcase(operation, r) and is_like(parameter, n) for r, n in listed)
     ]
     assert missing == []
-
-
-def test_what_is_listed_is_not_looked_at(rows: list[tuple[list[str], list[str]]]) -> None:
-    found = unread()
-    stale = [
-        f"{r}: {n}"
-        for routes, names in rows
-        for r in routes
-        for n in names
-        if not any(fnmatchcase(operation, r) and is_like(name, n) for operation, name in found)
-    ]
-    assert rows
-    assert stale == []
 
 
 def is_like(parameter: str, pattern: str) -> bool:
