@@ -18,12 +18,14 @@ from typing import Final, Literal
 
 import attrs
 
+from linkspan.sdk.values import frozen
+
 _MANY: Final = 100
 _SLIPS: Final = 2
 Severity = Literal["error", "warning"]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Span:
     """A stretch of one line of a text.
 
@@ -38,7 +40,7 @@ class Span:
     length: int = 1
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Label:
     """A span with a remark; secondary ones are underlined with dashes."""
 
@@ -46,7 +48,7 @@ class Label:
     text: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Edit:
     """A mechanical change of a text: what stands from ``start`` to ``end`` becomes ``text``.
 
@@ -58,7 +60,7 @@ class Edit:
     text: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Diagnostic:
     """One fault.
 

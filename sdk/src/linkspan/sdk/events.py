@@ -7,9 +7,10 @@ import attrs
 
 from linkspan.sdk.model.container import Container
 from linkspan.sdk.model.image import Image
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Event:
     """An event.
 

@@ -5,8 +5,6 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-import attrs
-
 from linkspan.sdk.events import Event
 from linkspan.sdk.manifest import PluginManifest
 from linkspan.sdk.model.container import (
@@ -25,12 +23,13 @@ from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network, NetworkS
 from linkspan.sdk.model.process import Chunk, LogQuery, LogRecord, ProcessStreams
 from linkspan.sdk.model.volume import Volume, VolumeSpec
 from linkspan.sdk.progress import ProgressSink
+from linkspan.sdk.values import frozen
 
 T = TypeVar("T")
 WaitCondition = Literal["not-running", "next-exit", "removed"]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CommitSpec:
     """How a container becomes an image.
 
@@ -214,7 +213,7 @@ class Containers(Protocol):
         """
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class NewImage:
     """An image that a builder (or commit, import, load) has made.
 
@@ -359,7 +358,7 @@ class Events(Protocol):
         """What is remembered, oldest first; from a time on if one is given."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class StepMount:
     """A mount for a process in a snapshot.
 
@@ -375,7 +374,7 @@ class StepMount:
     size_bytes: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class StepRun:
     """A process in a writable snapshot (a Dockerfile's RUN).
 
@@ -433,7 +432,7 @@ class Engine(Protocol):
         """Remove blobs, layers, sandboxes that nobody knows; what was removed → why."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DaemonInfo:
     """This daemon.
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import attrs
 
 from linkspan.sdk.errors import InvalidArgument, LinkspanError
+from linkspan.sdk.values import frozen
 
 JSON = "application/json"
 
@@ -66,7 +67,7 @@ class AnswerError(LinkspanError):
         self.status = status
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Response:
     """An answer whose body is at hand."""
 
@@ -112,7 +113,7 @@ async def write_all(writer: Writer, source: AsyncIterator[bytes]) -> None:
         await writer.write_from_pipe(source.pipe, count)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Stream:
     """A chunked answer; ``run`` is cancelled when the client goes.
 
@@ -151,7 +152,7 @@ class Duplex(abc.ABC):
         """Close our side for writing."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Hijack:
     """Answer 101 if the client asks to upgrade, else 200, and hand over the connection.
 

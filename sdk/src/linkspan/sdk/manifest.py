@@ -37,11 +37,13 @@ point group ``linkspan.manifest`` names the package. Example::
 
 import attrs
 
+from linkspan.sdk.values import frozen
+
 SettingType = str
 """One of ``string int float bool duration size list map port any``."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class VerbSetting:
     """One key of a verb's ``with``.
 
@@ -63,7 +65,7 @@ class VerbSetting:
     feature: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class VerbManifest:
     """A verb: what it takes and gives.
 
@@ -79,7 +81,7 @@ class VerbManifest:
     workspace: bool = True
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DriverManifest:
     """A driver that the plugin provides."""
 
@@ -89,7 +91,7 @@ class DriverManifest:
     features: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CommandManifest:
     """A command of the command line; ``run`` is ``module:attribute`` of a click command."""
 
@@ -98,7 +100,7 @@ class CommandManifest:
     summary: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ComponentManifest:
     """A component of the daemon with a config table of its name."""
 
@@ -106,7 +108,7 @@ class ComponentManifest:
     config: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PluginManifest:
     """A plugin as its manifest describes it.
 

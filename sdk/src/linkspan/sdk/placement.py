@@ -8,13 +8,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import attrs
-
 from linkspan.sdk.diagnostics import did_you_mean
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.image import Platform
 from linkspan.sdk.model.service import Node
 from linkspan.sdk.platform import normalize_platform
+from linkspan.sdk.values import frozen
 
 _CONSTRAINT = re.compile(r"\s*([^\s=!]+)\s*(==|!=)\s*(\S(?:.*\S)?)\s*")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.\-/]*[A-Za-z0-9])?")
@@ -36,7 +35,7 @@ def node_fact(node: Node, key: str) -> str:
     return _FACTS[key](node)
 
 
-@attrs.frozen
+@frozen
 class Constraint:
     """``node.labels.zone==a``, ``node.role!=manager``; values match without regard to case."""
 

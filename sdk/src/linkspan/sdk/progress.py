@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import attrs
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Progress:
     """One step forward of one part of a work.
 

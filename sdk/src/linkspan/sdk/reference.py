@@ -5,6 +5,7 @@ import re
 import attrs
 
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.values import frozen
 
 _ALNUM = r"[a-z0-9]+"
 _COMPONENT = rf"{_ALNUM}(?:(?:\.|_|__|-+){_ALNUM})*"
@@ -18,7 +19,7 @@ _HEX = {"sha256": 64, "sha384": 96, "sha512": 128}
 DOCKER_DOMAIN = "docker.io"
 
 
-@attrs.frozen
+@frozen
 class Reference:
     """A parsed reference; ``tag`` and ``digest`` are empty if not given.
 

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import attrs
+from linkspan.sdk.values import frozen
 
 C = TypeVar("C", bound=type[Any])
 
@@ -17,7 +17,7 @@ class Stage(enum.Enum):
     GA = "ga"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ContractInfo:
     """Role, major version and stage of a contract."""
 

@@ -5,17 +5,16 @@ import secrets
 import string
 from typing import Any, Final
 
-import attrs
-
 from linkspan.sdk.drivers.secrets import Secrets, SecretsCap
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
+from linkspan.sdk.values import frozen
 
 KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _ALPHABET: Final = string.ascii_letters + string.digits
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class SecretSource:
     """Where a secret of a pipeline comes from (``secrets.NAME``).
 

@@ -28,6 +28,7 @@ from linkspan.core.config.schema import (
 from linkspan.core.config.structure import Fault, FaultsError, describe, settings, structure
 from linkspan.sdk.diagnostics import Diagnostic, Label, Span, did_you_mean, render_all
 from linkspan.sdk.errors import InvalidArgument, NotFound
+from linkspan.sdk.values import frozen
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class ConfigError(InvalidArgument):
         self.diagnostics = tuple(diagnostics)
 
 
-@attrs.frozen
+@frozen
 class Origin:
     """Where a value came from.
 
@@ -69,7 +70,7 @@ class Origin:
         return self.file if self.key is None else f"{self.file}:{self.key.line}"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class LoadedConfig:
     """The merged configuration.
 

@@ -10,9 +10,8 @@ import re
 import tomllib
 from typing import Final
 
-import attrs
-
 from linkspan.sdk.diagnostics import Span
+from linkspan.sdk.values import frozen
 
 Path = tuple[str | int, ...]
 
@@ -22,7 +21,7 @@ _INLINE_BLANK: Final = re.compile(r"[ \t]*")
 _SCALAR: Final = re.compile(r"[^,\]}#\n]*")
 
 
-@attrs.frozen
+@frozen
 class Place:
     """Where one path of the document stands.
 

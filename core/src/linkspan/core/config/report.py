@@ -10,9 +10,10 @@ import attrs
 
 from linkspan.core.config.load import LoadedConfig, dotted
 from linkspan.core.config.structure import Setting, settings
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen
+@frozen
 class Entry:
     """One setting of a table.
 
@@ -29,7 +30,7 @@ class Entry:
     required: bool = False
 
 
-@attrs.frozen
+@frozen
 class Table:
     """One table of a config file.
 
@@ -158,7 +159,7 @@ def default_text(tables: list[Table]) -> str:
     return "\n".join(out) + "\n"
 
 
-@attrs.frozen
+@frozen
 class Shown:
     """One setting in force.
 

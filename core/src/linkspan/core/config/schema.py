@@ -11,6 +11,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from linkspan.sdk.values import frozen
+
 DEFAULT_CONFIG: Final = Path("/etc/linkspan.toml")
 DEFAULT_CONFIG_DIR: Final = Path("/etc/linkspan.d")
 DEFAULT_HOST: Final = "unix:///run/linkspan/linkspan.sock"
@@ -94,7 +96,7 @@ def _mirror_urls(_: object, __: object, value: tuple[str, ...]) -> None:
             raise ValueError(f"'{url}' is not of the form https://HOST[:PORT]")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DaemonConfig:
     """The daemon: where it listens, where it keeps things.
 
@@ -134,7 +136,7 @@ class DaemonConfig:
     shutdown_timeout_s: float = attrs.field(default=15.0, validator=_positive)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PluginsConfig:
     """Which plugins may take part.
 
@@ -154,7 +156,7 @@ class PluginsConfig:
     block_timeout_s: float = attrs.field(default=10.0, validator=_not_negative)
 
 
-@attrs.frozen
+@frozen
 class RoleConfig:
     """The choice for one role.
 

@@ -25,6 +25,7 @@ import cattrs
 from linkspan.core.config.positions import Path as KeyPath
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.units import parse_duration, parse_size
+from linkspan.sdk.values import frozen
 
 T = TypeVar("T")
 Kind = Literal["unknown", "type", "range", "missing"]
@@ -33,7 +34,7 @@ _DURATION_SUFFIX: Final = "_s"
 _SIZE_SUFFIX: Final = "_bytes"
 
 
-@attrs.frozen
+@frozen
 class Fault:
     """One thing that is wrong with a table.
 
@@ -75,7 +76,7 @@ def structure(value: object, config_type: type[T]) -> T:
     return result
 
 
-@attrs.frozen
+@frozen
 class Setting:
     """A field of a config class as a person meets it.
 

@@ -38,6 +38,7 @@ from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.host import DaemonInfo
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.memory import keep_buffers
+from linkspan.sdk.values import define
 
 if TYPE_CHECKING:
     import ssl
@@ -53,7 +54,7 @@ ESSENTIAL = ("runtime", "content", "snapshots")
 _START_LIMIT_S = 60.0
 
 
-@attrs.define
+@define
 class Daemon:
     """A daemon that is being put together.
 

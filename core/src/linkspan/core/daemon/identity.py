@@ -7,12 +7,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Self
 
-import attrs
-
 from linkspan.sdk.errors import Conflict, OutOfSpace, PermissionDenied
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Identity:
     """A data root that is ours for as long as this process lives.
 

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Final
 
-import attrs
 import trio
 
 from linkspan.core.plugins.blocking import (
@@ -31,6 +30,7 @@ from linkspan.core.plugins.blocking import (
     Owners,
     step_of,
 )
+from linkspan.sdk.values import define
 
 log: Final = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class _Pulse(trio.abc.Instrument):
             self.begun.set()
 
 
-@attrs.define
+@define
 class _Held:
     """What the thread has seen of one step."""
 

@@ -10,11 +10,12 @@ from linkspan.sdk.drivers.runtime import Runtime
 from linkspan.sdk.errors import Conflict, NotFound
 from linkspan.sdk.model.container import Container, ContainerStatus, ExitStatus
 from linkspan.sdk.model.process import ProcessStreams
+from linkspan.sdk.values import define
 
 ATTACH_TIMEOUT_S = 10.0
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Entry:
     """One container.
 

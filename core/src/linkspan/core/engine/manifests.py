@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.media_types import (
     DOCKER_CONFIG,
@@ -15,9 +13,10 @@ from linkspan.sdk.media_types import (
     OCI_CONFIG,
 )
 from linkspan.sdk.model.image import Descriptor, Platform
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ImageManifest:
     """One image: its config and layers, bottom first."""
 
@@ -25,7 +24,7 @@ class ImageManifest:
     layers: tuple[Descriptor, ...]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Index:
     """Several images; descriptors without a manifest's media type are left out."""
 

@@ -24,13 +24,14 @@ from linkspan.sdk.platform import host_platform, parse_platform, select_manifest
 from linkspan.sdk.pouring import Pourable
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import Reference, parse_reference
+from linkspan.sdk.values import frozen
 
 MOST_DOWNLOADS = 4
 CONFIG_LIMIT_BYTES = 8 << 20
 DEEPEST_INDEX = 4
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Target:
     """A resolved image: what the tag named, and the one manifest for our platform."""
 
@@ -334,7 +335,7 @@ class Puller:
         )
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Place:
     """Where a layer belongs; ``ready`` waits for its parent."""
 

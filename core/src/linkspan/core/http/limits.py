@@ -1,10 +1,11 @@
 """What clients of the HTTP server may do, and how it ends."""
 
-import attrs
 import trio
 
+from linkspan.sdk.values import frozen
 
-@attrs.frozen(kw_only=True)
+
+@frozen(kw_only=True)
 class Limits:
     """How much and how long a client may.
 
@@ -32,7 +33,7 @@ class Limits:
     connections: int = 4096
 
 
-@attrs.frozen
+@frozen
 class Stopping:
     """How serving ends before it is cancelled.
 

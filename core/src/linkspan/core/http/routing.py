@@ -12,6 +12,7 @@ import attrs
 
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.http import AnswerError, Handler
+from linkspan.sdk.values import define, frozen
 
 API_VERSION = (1, 50)
 MIN_API_VERSION = (1, 24)
@@ -58,7 +59,7 @@ def split_version(path: str) -> tuple[tuple[int, int], str]:
     return version, match[2]
 
 
-@attrs.define
+@define
 class _Route:
     method: str
     pattern: str
@@ -73,7 +74,7 @@ class _Route:
         return self._regex.fullmatch(path)
 
 
-@attrs.frozen
+@frozen
 class Match:
     """A route that was found; ``pattern`` names it in logs."""
 

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 from types import CodeType, FrameType
 from typing import Final
 
-import attrs
-
 from linkspan.sdk.manifest import PluginManifest
+from linkspan.sdk.values import frozen
 
 _HOUSE: Final = "linkspan"
 """Names of modules below it belong to this repository (docs/how-to/plugin.md)."""
@@ -33,7 +32,7 @@ class LoopStillBlocked(SystemExit):
     """The same for code that has swallowed it; whoever guards plugins takes ``sys.exit`` for a fault, too."""
 
 
-@attrs.frozen
+@frozen
 class Place:
     """A line that is being executed.
 
@@ -59,7 +58,7 @@ class Place:
         return f"{self.file}:{self.line} ({self.function})"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Holder:
     """Who is at work on a stack.
 

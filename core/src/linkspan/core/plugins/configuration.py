@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-import attrs
-
 from linkspan.core.config.load import ConfigError, LoadedConfig
 from linkspan.core.config.report import Table
 from linkspan.core.config.schema import (
@@ -15,6 +13,7 @@ from linkspan.core.config.schema import (
 from linkspan.core.plugins.registry import PluginRegistry
 from linkspan.sdk.diagnostics import Diagnostic, Label, did_you_mean
 from linkspan.sdk.errors import LinkspanError
+from linkspan.sdk.values import frozen
 
 DRIVER_TROUBLES: Final = ("LS2101", "LS2102", "LS2103")
 """Faults of what is installed, not of how the config is written."""
@@ -91,7 +90,7 @@ def _component(config: LoadedConfig, registry: PluginRegistry, name: str) -> Ite
         yield from exc.diagnostics
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _NoSettings:
     """A component without settings."""
 

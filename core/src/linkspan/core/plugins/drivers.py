@@ -14,6 +14,7 @@ from stevedore.extension import error_on_conflict
 from linkspan.sdk.diagnostics import did_you_mean
 from linkspan.sdk.drivers.base import Driver
 from linkspan.sdk.errors import DriverFault, NotFound
+from linkspan.sdk.values import frozen
 
 _GROUP: Final = re.compile(r"linkspan\.([a-z]+)\.v([0-9]+)")
 
@@ -24,7 +25,7 @@ class DriverUnloadable(DriverFault):
     default_code = "driver_unloadable"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DriverEntry:
     """An installed driver, not loaded yet.
 

@@ -13,15 +13,14 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-import attrs
-
 from linkspan.sdk.errors import DriverFault, LinkspanError, OutOfSpace
 from linkspan.sdk.pouring import Pourable
+from linkspan.sdk.values import define, frozen
 
 D = TypeVar("D")
 
 
-@attrs.define
+@define
 class CallStats:
     """What a plugin's driver has done so far.
 
@@ -36,7 +35,7 @@ class CallStats:
     last_fault: str = ""
 
 
-@attrs.frozen
+@frozen
 class _Owner:
     plugin: str
     version: str

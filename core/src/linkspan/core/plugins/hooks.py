@@ -11,13 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-import attrs
 import pluggy
 import trio
 
 from linkspan.sdk.diagnostics import did_you_mean
 from linkspan.sdk.errors import DriverFault, InvalidArgument, LinkspanError
 from linkspan.sdk.hooks import PROJECT, interceptors, listeners, registration
+from linkspan.sdk.values import define, frozen
 
 T = TypeVar("T")
 log = logging.getLogger("linkspan.hooks")
@@ -25,7 +25,7 @@ log = logging.getLogger("linkspan.hooks")
 _RECENT: Final = 50
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class HookFailure:
     """An implementation that failed."""
 
@@ -34,7 +34,7 @@ class HookFailure:
     reason: str
 
 
-@attrs.define
+@define
 class HookStats:
     """What one plugin's hooks have done.
 

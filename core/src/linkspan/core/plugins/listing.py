@@ -11,9 +11,10 @@ from linkspan.core.plugins.drivers import DriverEntry
 from linkspan.core.plugins.guard import CallStats
 from linkspan.core.plugins.hooks import HookStats
 from linkspan.sdk.manifest import PluginManifest
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PluginProblem:
     """Something of a plugin that does not work.
 
@@ -30,7 +31,7 @@ class PluginProblem:
     reason: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PluginRow:
     """One thing that a plugin provides.
 

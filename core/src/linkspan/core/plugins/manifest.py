@@ -21,6 +21,7 @@ from linkspan.sdk.manifest import (
     VerbManifest,
     VerbSetting,
 )
+from linkspan.sdk.values import frozen
 
 FILE_NAME: Final = "linkspan-plugin.toml"
 _MAX_BYTES: Final = 1 << 20
@@ -57,7 +58,7 @@ def _target(**kwargs: Any) -> Any:
     return attrs.field(validator=_matches(_TARGET, "module:attribute"), **kwargs)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Setting:
     type: Literal[
         "string", "int", "float", "bool", "duration", "size", "list", "map", "port", "any"
@@ -83,7 +84,7 @@ class _Setting:
         )
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Verb:
     name: str = _name()
     summary: str
@@ -92,7 +93,7 @@ class _Verb:
     workspace: bool = True
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Driver:
     role: str = _name()
     name: str = _name()
@@ -100,20 +101,20 @@ class _Driver:
     features: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Command:
     words: str
     run: str = _target()
     summary: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Component:
     name: str = _name()
     config: str = _target(default="")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Manifest:
     name: str = _name()
     version: str

@@ -6,15 +6,14 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
-import attrs
-
 from linkspan.sdk.host import Host
 from linkspan.sdk.stability import ContractInfo
+from linkspan.sdk.values import frozen
 
 Config = TypeVar("Config")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Health:
     """How a driver is; ``reason`` says why it is not ready."""
 
@@ -22,7 +21,7 @@ class Health:
     reason: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class NoConfig:
     """The config of a driver that has no settings."""
 

@@ -15,6 +15,7 @@ from linkspan.sdk.model.container import Resources
 from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.progress import ProgressSink
 from linkspan.sdk.stability import Stage, contract
+from linkspan.sdk.values import frozen
 
 
 class BuilderCap(enum.Flag):
@@ -26,7 +27,7 @@ class BuilderCap(enum.Flag):
     CHECK = enum.auto()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CacheImport:
     """An image that carries the steps of another build; ``fresh``: ask its registry even if it is here."""
 
@@ -34,7 +35,7 @@ class CacheImport:
     fresh: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CacheExport:
     """An image to make that carries the steps of this build.
 
@@ -48,7 +49,7 @@ class CacheExport:
     push: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BuildRequest:
     """Docker API /build, and the ``build`` verb.
 
@@ -92,7 +93,7 @@ class BuildRequest:
     details: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BuildResult:
     """The image; ``cached_steps`` of ``steps`` were taken from the cache."""
 
@@ -101,7 +102,7 @@ class BuildResult:
     cached_steps: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CacheEntry:
     """One thing that the builder keeps (Docker API BuildCache).
 
@@ -125,7 +126,7 @@ class CacheEntry:
     uses: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PruneRequest:
     """What may go, and when it is enough; without limits, all that may go does.
 
@@ -142,7 +143,7 @@ class PruneRequest:
     min_free_bytes: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PruneResult:
     """Ids of the entries that went, and the bytes that became free."""
 

@@ -10,11 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-import attrs
-
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.errors import Unsupported
 from linkspan.sdk.stability import Stage, contract
+from linkspan.sdk.values import frozen
 
 
 class ContentCap(enum.Flag):
@@ -24,7 +23,7 @@ class ContentCap(enum.Flag):
     LOCAL_PATH = enum.auto()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BlobInfo:
     """A stored blob."""
 

@@ -19,6 +19,7 @@ from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.errors import Unsupported
 from linkspan.sdk.model.network import Backend, Endpoint, EndpointSpec, Network, PortBinding
 from linkspan.sdk.stability import Stage, contract
+from linkspan.sdk.values import frozen
 
 
 class NetworkCap(enum.Flag):
@@ -31,7 +32,7 @@ class NetworkCap(enum.Flag):
     IPV6 = enum.auto()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class AttachRequest:
     """A container that wants to be in networks.
 
@@ -52,7 +53,7 @@ class AttachRequest:
     extra_hosts: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Sandbox:
     """A container's network view.
 

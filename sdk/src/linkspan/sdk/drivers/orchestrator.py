@@ -10,8 +10,6 @@ import enum
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 
-import attrs
-
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.model.service import (
     Cluster,
@@ -25,6 +23,7 @@ from linkspan.sdk.model.service import (
     Task,
 )
 from linkspan.sdk.stability import Stage, contract
+from linkspan.sdk.values import frozen
 
 
 class OrchestratorCap(enum.Flag):
@@ -37,7 +36,7 @@ class OrchestratorCap(enum.Flag):
     MULTI_NODE = enum.auto()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RolloutProgress:
     """A moment of a rollout.
 

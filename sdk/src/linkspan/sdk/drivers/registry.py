@@ -11,13 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Literal
 
-import attrs
-
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.errors import Unsupported
 from linkspan.sdk.model.image import Credentials, Descriptor
 from linkspan.sdk.reference import Reference
 from linkspan.sdk.stability import Stage, contract
+from linkspan.sdk.values import frozen
 
 
 class RegistryCap(enum.Flag):
@@ -28,7 +27,7 @@ class RegistryCap(enum.Flag):
     REFERRERS = enum.auto()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Manifest:
     """A manifest or index: its descriptor and its exact bytes (digest verified)."""
 
@@ -36,7 +35,7 @@ class Manifest:
     data: bytes
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class SearchResult:
     """A repository that a search has found (Docker API ImageSearchResponseItem).
 

@@ -22,6 +22,7 @@ from linkspan.sdk.errors import Unsupported
 from linkspan.sdk.model.container import ContainerSpec, ExitStatus, Resources
 from linkspan.sdk.model.process import LogQuery, LogRecord, ProcessStreams
 from linkspan.sdk.stability import Stage, contract
+from linkspan.sdk.values import frozen
 
 OciSpec = dict[str, Any]
 
@@ -36,7 +37,7 @@ class RuntimeCap(enum.Flag):
     CHECKPOINT = enum.auto()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BundleMount:
     """A mount inside the container, in order.
 
@@ -54,7 +55,7 @@ class BundleMount:
     read_only_below: Literal["try", "must", "never"] = "never"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ProcessSpec:
     """A process to run.
 
@@ -75,7 +76,7 @@ class ProcessSpec:
     console_size: tuple[int, int] = (0, 0)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CreateRequest:
     """All that a runtime needs to make a container.
 
@@ -124,7 +125,7 @@ class CreateRequest:
     modify_spec: Callable[[OciSpec], Awaitable[OciSpec]] | None = None
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Recovered:
     """A container found after a restart; ``exit`` is set when it ended meanwhile."""
 
@@ -134,7 +135,7 @@ class Recovered:
     exit: ExitStatus | None = None
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DeviceIo:
     """What went to and from one block device, by its numbers."""
 
@@ -146,7 +147,7 @@ class DeviceIo:
     writes: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RuntimeStats:
     """Counters of a container's cgroup; bytes and nanoseconds since its start.
 

@@ -9,6 +9,7 @@ import attrs
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.model.service import Node, Task
 from linkspan.sdk.stability import Stage, contract
+from linkspan.sdk.values import frozen
 
 
 class SchedulerCap(enum.Flag):
@@ -18,7 +19,7 @@ class SchedulerCap(enum.Flag):
     PREFERENCES = enum.auto()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class NodeView:
     """A node and what runs there."""
 
@@ -26,7 +27,7 @@ class NodeView:
     tasks: tuple[Task, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Decision:
     """Where a task goes.
 

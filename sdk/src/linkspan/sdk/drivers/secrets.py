@@ -3,11 +3,10 @@
 import abc
 import enum
 
-import attrs
-
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.stability import Stage, contract
+from linkspan.sdk.values import frozen
 
 SECRET_LIMIT_BYTES = 64 * 1024
 """The longest value, in UTF-8."""
@@ -20,7 +19,7 @@ class SecretsCap(enum.Flag):
     WRITE = enum.auto()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class SecretInfo:
     """A secret without its value; ``updated_at`` is RFC 3339, empty if unknown."""
 

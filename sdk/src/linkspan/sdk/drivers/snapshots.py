@@ -19,11 +19,10 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-import attrs
-
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.model.files import Change, PathStat, Tree
 from linkspan.sdk.stability import Stage, contract
+from linkspan.sdk.values import frozen
 
 
 class SnapshotsCap(enum.Flag):
@@ -33,7 +32,7 @@ class SnapshotsCap(enum.Flag):
     TEE = enum.auto()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ApplyRequest:
     """A layer to unpack.
 
@@ -59,7 +58,7 @@ class ApplyRequest:
     limit_bytes: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Applied:
     """An unpacked layer in its staging area, not named yet."""
 
@@ -70,7 +69,7 @@ class Applied:
     unpacked_bytes: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Layer:
     """A committed layer; ``diff_id`` is the digest of its uncompressed tar."""
 

@@ -10,10 +10,9 @@ import enum
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
-import attrs
-
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.stability import Stage, contract
+from linkspan.sdk.values import frozen
 
 
 class StateCap(enum.Flag):
@@ -23,7 +22,7 @@ class StateCap(enum.Flag):
     SHARED = enum.auto()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Entry:
     """A key, its value, and the revision that wrote it last."""
 
@@ -32,7 +31,7 @@ class Entry:
     revision: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Put:
     """Write a key. ``if_revision``: only if its revision is this; 0 means: only if it is absent."""
 
@@ -42,7 +41,7 @@ class Put:
     lease: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Delete:
     """Remove a key; silent if it is absent unless ``if_revision`` is given."""
 
@@ -53,7 +52,7 @@ class Delete:
 Operation = Put | Delete
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ChangeEvent:
     """A committed change; ``value`` None means deleted."""
 

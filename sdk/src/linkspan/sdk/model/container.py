@@ -7,6 +7,7 @@ from typing import Final, Literal
 import attrs
 
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, PortBinding
+from linkspan.sdk.values import frozen
 
 DEFAULT_MASKED_PATHS: Final = (
     "/proc/asound",
@@ -33,7 +34,7 @@ DEFAULT_READONLY_PATHS: Final = (
 """What a container may only read (moby, oci/defaults.go)."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Healthcheck:
     """How to ask a container whether it is well (Docker API HealthConfig).
 
@@ -64,7 +65,7 @@ class Healthcheck:
         )
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RestartPolicy:
     """Docker API RestartPolicy."""
 
@@ -72,7 +73,7 @@ class RestartPolicy:
     maximum_retry_count: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Ulimit:
     """A resource limit of the process, ``nofile`` and the like."""
 
@@ -81,7 +82,7 @@ class Ulimit:
     hard: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Device:
     """A host device inside the container."""
 
@@ -90,7 +91,7 @@ class Device:
     permissions: str = "rwm"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class WeightDevice:
     """The share of a block device that a container gets: 10 to 1000."""
 
@@ -98,7 +99,7 @@ class WeightDevice:
     weight: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ThrottleDevice:
     """A limit on a block device: bytes or operations a second."""
 
@@ -106,7 +107,7 @@ class ThrottleDevice:
     rate: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Resources:
     """Limits; None and 0 mean no limit (Docker API Resources).
 
@@ -143,7 +144,7 @@ class Resources:
     cgroup_parent: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Mount:
     """A mount asked for: ``-v``, ``--mount``, ``--tmpfs`` (Docker API Mount).
 
@@ -180,7 +181,7 @@ class Mount:
     mode_text: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ContainerSpec:
     """What a client asks for (Docker API ContainerConfig, HostConfig and NetworkingConfig in one).
 
@@ -278,7 +279,7 @@ class HealthStatus(enum.Enum):
     UNHEALTHY = "unhealthy"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class HealthProbe:
     """One finished probe; times are RFC 3339."""
 
@@ -288,7 +289,7 @@ class HealthProbe:
     output: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Health:
     """State of the health check; ``log`` holds the last five probes."""
 
@@ -297,7 +298,7 @@ class Health:
     log: tuple[HealthProbe, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ContainerState:
     """Docker API ContainerState. Times are RFC 3339; empty means never."""
 
@@ -317,7 +318,7 @@ class ContainerState:
         return self.status in (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class MountPoint:
     """A mount as it is (Docker API MountPoint).
 
@@ -340,7 +341,7 @@ class MountPoint:
     subpath: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Container:
     """A container as the engine knows it.
 
@@ -384,7 +385,7 @@ class Container:
         return self.id[:12]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ExecSpec:
     """A further process in a running container (Docker API ExecConfig)."""
 
@@ -401,7 +402,7 @@ class ExecSpec:
     console_size: tuple[int, int] = (0, 0)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Exec:
     """An exec session; ``exit_code`` is None until it ended."""
 
@@ -413,7 +414,7 @@ class Exec:
     pid: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ExitStatus:
     """How a process ended: 0–255, 128+n for a signal.
 
@@ -428,7 +429,7 @@ class ExitStatus:
     error: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ContainerFilter:
     """Which containers to list; every given part must match.
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import attrs
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PathStat:
     """What a path of a container is (Docker API, header X-Docker-Container-Path-Stat).
 
@@ -22,7 +22,7 @@ class PathStat:
     link_target: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Change:
     """A difference of a snapshot to its layer (Docker API ContainerChange)."""
 
@@ -31,7 +31,7 @@ class Change:
     """0 modified, 1 added, 2 deleted."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class TreeMount:
     """Something mounted in a root.
 
@@ -44,7 +44,7 @@ class TreeMount:
     read_only: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Tree:
     """A container's files as a process in it sees them, without what the kernel makes up (``/proc``).
 

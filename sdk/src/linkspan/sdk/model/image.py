@@ -6,9 +6,10 @@ from typing import Any
 import attrs
 
 from linkspan.sdk.model.container import Healthcheck
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Platform:
     """OCI image-spec, image-index.md, ``platform``."""
 
@@ -23,7 +24,7 @@ class Platform:
         return f"{self.os}{version}/{self.architecture}{tail}"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Descriptor:
     """OCI image-spec descriptor.md.
 
@@ -40,7 +41,7 @@ class Descriptor:
     platform: Platform | None = None
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ImageConfig:
     """What an image's config says about running it (OCI image-spec config.md).
 
@@ -67,7 +68,7 @@ class ImageConfig:
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Image:
     """A local image.
 
@@ -93,7 +94,7 @@ class Image:
     manifests: tuple[Descriptor, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Credentials:
     """Who we are for a registry (Docker API AuthConfig); everything empty is anonymous."""
 
@@ -104,7 +105,7 @@ class Credentials:
     server_address: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RemovedImage:
     """One effect of a removal; exactly one of the two is set (Docker API ImageDeleteResponseItem)."""
 
@@ -112,7 +113,7 @@ class RemovedImage:
     deleted: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PushResult:
     """What a push has put where; ``digest`` is the manifest's."""
 

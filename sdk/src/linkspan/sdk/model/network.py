@@ -5,10 +5,12 @@ from typing import Literal
 
 import attrs
 
+from linkspan.sdk.values import frozen
+
 Protocol = Literal["tcp", "udp", "sctp"]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PortBinding:
     """A container port and where it is reachable.
 
@@ -25,7 +27,7 @@ class PortBinding:
     host_port_end: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class AddressPool:
     """One subnet of a network (Docker API IPAMConfig); empty parts are chosen."""
 
@@ -35,7 +37,7 @@ class AddressPool:
     auxiliary: Mapping[str, str] = attrs.field(factory=dict)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class NetworkSpec:
     """A network asked for (Docker API NetworkCreateRequest).
 
@@ -60,7 +62,7 @@ class NetworkSpec:
     labels: Mapping[str, str] = attrs.field(factory=dict)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Network:
     """A network as it is; ``id`` is 64 hex digits, ``created_at`` RFC 3339."""
 
@@ -75,7 +77,7 @@ class Network:
         return self.spec.name
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class EndpointSpec:
     """How a container wants to be in a network (Docker API EndpointSettings).
 
@@ -93,7 +95,7 @@ class EndpointSpec:
     gateway_priority: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Endpoint:
     """A container in a network. Addresses are without prefix length; empty where there is none."""
 
@@ -112,7 +114,7 @@ class Endpoint:
     names: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Backend:
     """Where a balanced port leads."""
 

@@ -3,7 +3,7 @@
 import abc
 import enum
 
-import attrs
+from linkspan.sdk.values import frozen
 
 
 class StreamKind(enum.IntEnum):
@@ -14,7 +14,7 @@ class StreamKind(enum.IntEnum):
     STDERR = 2
 
 
-@attrs.frozen
+@frozen
 class Chunk:
     """Bytes of one stream; with a tty everything is STDOUT."""
 
@@ -22,7 +22,7 @@ class Chunk:
     data: bytes
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class LogRecord:
     """A line, or a part of one, as a process wrote it.
 
@@ -36,7 +36,7 @@ class LogRecord:
     data: bytes
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class LogQuery:
     """Which records of a log (Docker API /containers/{id}/logs).
 

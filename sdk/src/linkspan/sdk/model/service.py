@@ -8,9 +8,10 @@ import attrs
 
 from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.image import Platform
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ServiceRestart:
     """When a task is replaced (Docker API TaskSpec.RestartPolicy).
 
@@ -25,7 +26,7 @@ class ServiceRestart:
     window_s: float = 0.0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class UpdatePolicy:
     """How tasks are exchanged (Docker API ServiceSpec.UpdateConfig).
 
@@ -43,7 +44,7 @@ class UpdatePolicy:
     max_failure_ratio: float = 0.0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ServicePort:
     """A published port of a service; 0 means: choose one from 30000–32767."""
 
@@ -53,7 +54,7 @@ class ServicePort:
     mode: Literal["ingress", "host"] = "ingress"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Reservation:
     """Room a task needs on a node."""
 
@@ -61,7 +62,7 @@ class Reservation:
     memory_bytes: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Placement:
     """Where tasks may run: ``node.labels.zone==a``, ``node.role!=manager``."""
 
@@ -73,7 +74,7 @@ class Placement:
 PayloadKind = Literal["secret", "config"]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PayloadSpec:
     """A secret or a config: bytes that tasks are given as files.
 
@@ -87,7 +88,7 @@ class PayloadSpec:
     template: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Payload:
     """A secret or a config as the cluster knows it; ``version`` rises with every write.
 
@@ -103,7 +104,7 @@ class Payload:
     updated_at: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class FileReference:
     """A secret or config as a file of a service's tasks.
 
@@ -123,7 +124,7 @@ class FileReference:
 ServiceMode = Literal["replicated", "global", "replicated-job", "global-job"]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ServiceSpec:
     """Desired state of a service.
 
@@ -177,7 +178,7 @@ class RolloutState(enum.Enum):
     ROLLBACK_COMPLETED = "rollback_completed"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RolloutStatus:
     """How far the last change of a service is; times RFC 3339."""
 
@@ -187,7 +188,7 @@ class RolloutStatus:
     completed_at: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Service:
     """A service as the cluster knows it; ``version`` rises with every write."""
 
@@ -225,7 +226,7 @@ class TaskState(enum.IntEnum):
     ORPHANED = 832
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Task:
     """One slot's container at one time.
 
@@ -257,7 +258,7 @@ class Task:
     job_iteration: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Node:
     """A machine of the cluster."""
 
@@ -277,7 +278,7 @@ class Node:
     version: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Cluster:
     """The swarm this daemon is in.
 

@@ -6,6 +6,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from linkspan.sdk.values import frozen
+
 Outputs = Mapping[str, Any]
 """JSON types only."""
 
@@ -15,7 +17,7 @@ JOB_LABEL: Final = "linkspan.workflow.job"
 STEP_LABEL: Final = "linkspan.workflow.step"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class StepIntent:
     """What is about to happen, as the journal recorded it before it began.
 
@@ -41,7 +43,7 @@ class StepIntent:
     use: Mapping[str, str] = attrs.field(factory=dict)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class StepChange:
     """One thing that a step would create, change or destroy."""
 
@@ -50,7 +52,7 @@ class StepChange:
     detail: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class StepPlan:
     """What a step will do; ``undo`` goes into the journal before the step acts."""
 
@@ -58,7 +60,7 @@ class StepPlan:
     undo: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class StepOutcome:
     """What has become of an intent: done with outputs, or not (fully) applied."""
 
@@ -67,7 +69,7 @@ class StepOutcome:
     detail: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Question:
     """What a person is asked before a step is done.
 

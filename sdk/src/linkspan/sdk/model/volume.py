@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import attrs
 
+from linkspan.sdk.values import frozen
 
-@attrs.frozen(kw_only=True)
+
+@frozen(kw_only=True)
 class VolumeSpec:
     """A volume asked for; an empty name means: choose one (anonymous)."""
 
@@ -15,7 +17,7 @@ class VolumeSpec:
     labels: Mapping[str, str] = attrs.field(factory=dict)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Volume:
     """A volume as it is; ``mountpoint`` is a host path, ``created_at`` RFC 3339."""
 
@@ -29,7 +31,7 @@ class Volume:
     anonymous: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class VolumeUsage:
     """Size of the content in bytes."""
 

@@ -2,6 +2,8 @@
 
 import attrs
 
+from linkspan.sdk.values import frozen
+
 
 def parse_listen(text: str) -> tuple[str, int]:
     """``127.0.0.1:9000``, ``[::1]:9000`` or ``:9000`` as address and port. Raises ValueError."""
@@ -11,7 +13,7 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - as the text says
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class WebhooksConfig:
     """``[webhooks]``: where requests from elsewhere start pipelines.
 

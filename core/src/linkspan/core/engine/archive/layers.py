@@ -17,12 +17,13 @@ from linkspan.sdk.drivers.snapshots import Applied, ApplyRequest, SnapshotsCap
 from linkspan.sdk.errors import DataLoss, InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.media_types import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from linkspan.sdk.model.image import Descriptor
+from linkspan.sdk.values import define
 
 _MEDIA_TYPES: Final = {"": OCI_LAYER, "gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD}
 _BATCH_BYTES: Final = 1 << 20
 
 
-@attrs.define
+@define
 class ArrivedLayer:
     """A layer of an archive.
 

@@ -23,6 +23,7 @@ from linkspan.sdk.image_config import chain_ids, digest_of, parse_image_config
 from linkspan.sdk.model.image import Descriptor, Image, ImageConfig
 from linkspan.sdk.platform import host_platform, match_rank, parse_platform, select_manifest
 from linkspan.sdk.progress import Progress, ProgressSink
+from linkspan.sdk.values import frozen
 
 _DOCUMENT_LIMIT_BYTES: Final = 8 << 20
 _DOCUMENTS_LIMIT_BYTES: Final = 128 << 20
@@ -33,7 +34,7 @@ _NAME: Final = "io.containerd.image.name"
 _REF: Final = "org.opencontainers.image.ref.name"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Found:
     """An image as an archive describes it: paths of its parts, and its names.
 

@@ -20,12 +20,13 @@ from linkspan.sdk.image_config import digest_of
 from linkspan.sdk.model.image import Descriptor, Image
 from linkspan.sdk.platform import match_rank, parse_platform
 from linkspan.sdk.reference import parse_reference
+from linkspan.sdk.values import define
 
 _NAME = "io.containerd.image.name"
 _REF = "org.opencontainers.image.ref.name"
 
 
-@attrs.define
+@define
 class _Saved:
     """One image with the names under which it was asked for."""
 

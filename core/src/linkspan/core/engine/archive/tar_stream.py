@@ -8,10 +8,10 @@ import tarfile
 from collections.abc import AsyncIterator
 from typing import Final, Self
 
-import attrs
 import trio
 
 from linkspan.sdk.errors import DataLoss, InvalidArgument
+from linkspan.sdk.values import frozen
 
 BLOCK: Final = 512
 _EXTENDED_LIMIT_BYTES: Final = 1 << 20
@@ -33,7 +33,7 @@ def inside(name: str) -> str:
     return path
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Member:
     """An entry of a tar; ``link`` is the path that a link leads to, empty for others."""
 

@@ -11,6 +11,7 @@ from linkspan.plugins.bridge_network.names import Zone
 from linkspan.plugins.bridge_network.ruleset import BridgeRules, FamilyRules
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.network import AddressPool, Network
+from linkspan.sdk.values import define, frozen
 
 Interface = IPv4Interface | IPv6Interface
 
@@ -31,7 +32,7 @@ GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@+-]{1,15}")  # IFNAMSIZ without the final zero
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BridgeOptions:
     """The driver options of a network (Docker's ``com.docker.network.…``).
 
@@ -132,7 +133,7 @@ def mac_of(address: Address) -> str:
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed[-4:])
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class CarriedNetwork:
     """A network with what carries it.
 

@@ -5,9 +5,10 @@ import ipaddress
 import attrs
 
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PoolConfig:
     """Subnets to choose from.
 
@@ -58,7 +59,7 @@ def _address(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
             raise InvalidArgument(f"invalid {name}: '{value}' is not an IP address") from error
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BridgeConfig:
     """How the driver ``bridge`` works.
 

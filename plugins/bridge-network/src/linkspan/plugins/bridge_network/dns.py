@@ -7,9 +7,8 @@ import struct
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 
-import attrs
-
 from linkspan.plugins.bridge_network.ipam import Address
+from linkspan.sdk.values import frozen
 
 A, PTR, AAAA, OPT = 1, 12, 28, 41
 IN = 1
@@ -39,7 +38,7 @@ class Malformed(Exception):
         self.reply = reply
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Question:
     """A question with what an answer needs of it.
 

@@ -8,12 +8,12 @@ then an address of theirs would be there twice, so it is given back only when it
 import errno
 from collections.abc import Iterable
 
-import attrs
 import trio
 
 from linkspan.plugins.bridge_network import rtnetlink
 from linkspan.plugins.bridge_network.ipam import Address, Subnet
 from linkspan.plugins.bridge_network.namespaces import Namespaces
+from linkspan.sdk.values import define, frozen
 
 _REST_S = 1.0
 _LOOK_AGAIN_S = 0.2
@@ -21,7 +21,7 @@ _LOOK_AGAIN_SOON_S = 0.01
 _LONG_ENOUGH_S = 0.5
 
 
-@attrs.frozen
+@frozen
 class Lease:
     """An address of a subnet that somebody has."""
 
@@ -33,7 +33,7 @@ class Lease:
         self.subnet.release(self.address)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Grave:
     """A namespace (path empty: it is gone already) with the ports of its links and their addresses."""
 

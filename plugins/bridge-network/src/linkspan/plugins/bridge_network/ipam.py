@@ -10,11 +10,10 @@ from ipaddress import (
     ip_network,
 )
 
-import attrs
-
 from linkspan.plugins.bridge_network.config import PoolConfig
 from linkspan.sdk.errors import Conflict, InvalidArgument, PermissionDenied, Unavailable
 from linkspan.sdk.model.network import AddressPool
+from linkspan.sdk.values import frozen
 
 Address = IPv4Address | IPv6Address
 Range = IPv4Network | IPv6Network
@@ -148,7 +147,7 @@ class Subnet:
             self._hint = int(address)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Surroundings:
     """What a new subnet must not meet.
 

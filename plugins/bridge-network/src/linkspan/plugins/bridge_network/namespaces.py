@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-import attrs
 import trio
 
 from linkspan.plugins.bridge_network import rtnetlink, syscalls
@@ -22,6 +21,7 @@ from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.plugins.bridge_network.nftables import Nftables, NftablesCrashed
 from linkspan.plugins.bridge_network.rtnetlink import RtNetlink
 from linkspan.plugins.bridge_network.worker import ThreadSpoiled, Worker
+from linkspan.sdk.values import frozen
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ table ip linkspan_dns {{
 """
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class LinkPlan:
     """An interface of a container and its port on a bridge.
 
@@ -80,7 +80,7 @@ class LinkPlan:
     isolated: bool = False
 
 
-@attrs.frozen
+@frozen
 class DefaultRoute:
     """The default route of one family: interface and gateway."""
 
@@ -92,7 +92,7 @@ Routes = Mapping[int, DefaultRoute]
 """Family (4, 6) → its default route; a family without one leads nowhere."""
 
 
-@attrs.frozen
+@frozen
 class ResolverSockets:
     """Where a sandbox's names are asked for; made in its namespace, not blocking."""
 

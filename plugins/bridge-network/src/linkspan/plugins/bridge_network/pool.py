@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable
 from ipaddress import ip_interface
 
-import attrs
 import trio
 
 from linkspan.plugins.bridge_network.bridges import CarriedNetwork, mac_of
@@ -23,6 +22,7 @@ from linkspan.plugins.bridge_network.namespaces import (
     ResolverSockets,
 )
 from linkspan.sdk.errors import LinkspanError
+from linkspan.sdk.values import frozen
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ MOST_GROWTH = 4
 _REMEMBERED_S = 600.0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Prepared:
     """A namespace with its one link, not yet anybody's."""
 
@@ -108,7 +108,7 @@ async def isolates_ports(network: CarriedNetwork, namespaces: Namespaces) -> boo
     return await namespaces.sysctl(_BR_NETFILTER) != "1"
 
 
-@attrs.frozen
+@frozen
 class Bare:
     """A namespace with nothing but the sockets of the name service."""
 

@@ -20,6 +20,7 @@ import attrs
 from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.sdk.errors import Conflict, InvalidArgument
 from linkspan.sdk.model.network import PortBinding, Protocol
+from linkspan.sdk.values import define
 
 _SO_ATTACH_FILTER = 26
 _SO_MEMINFO = 55
@@ -33,7 +34,7 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 _DROP_ALL = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
 
 
-@attrs.define
+@define
 class Reservation:
     """A host port that is ours.
 

@@ -2,18 +2,17 @@
 
 from ipaddress import IPv4Address, IPv6Address
 
-import attrs
-
 from linkspan.plugins.bridge_network import ruleset
 from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.plugins.bridge_network.ports import Reservation
 from linkspan.plugins.bridge_network.ruleset import BalancedPort, Element
 from linkspan.sdk.model.network import PortBinding
+from linkspan.sdk.values import define, frozen
 
 _LOOPBACK = "127.0.0.1"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Target:
     """Where the published ports of a container lead.
 
@@ -35,7 +34,7 @@ class Target:
         return self.ipv4 if isinstance(host, IPv4Address) else self.ipv6
 
 
-@attrs.define
+@define
 class Publication:
     """The published ports of a container."""
 
@@ -85,7 +84,7 @@ class Publication:
         return found
 
 
-@attrs.define
+@define
 class Balance:
     """A balanced port."""
 
@@ -102,7 +101,7 @@ class Balance:
         ]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PublishedPorts:
     """Ports that a record says are published."""
 

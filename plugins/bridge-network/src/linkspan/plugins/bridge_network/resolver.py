@@ -19,6 +19,7 @@ from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.plugins.bridge_network.namespaces import Namespaces
 from linkspan.plugins.bridge_network.sandbox import LivingSandbox
 from linkspan.plugins.bridge_network.sandbox_files import host_settings
+from linkspan.sdk.values import define
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _HOST_SETTINGS_S = 5.0
 _PORT = 53
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Service:
     """The name service of one sandbox."""
 

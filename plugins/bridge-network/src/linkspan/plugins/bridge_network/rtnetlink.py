@@ -19,9 +19,8 @@ from ipaddress import (
 )
 from typing import Self
 
-import attrs
-
 from linkspan.plugins.bridge_network.ipam import Address, Range
+from linkspan.sdk.values import frozen
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _GETADDR = 20, 22
@@ -52,7 +51,7 @@ class RtNetlinkError(OSError):
     """The kernel refused a message; its own explanation is part of the text."""
 
 
-@attrs.frozen
+@frozen
 class Message:
     """A message; ``what`` names it in errors."""
 
@@ -62,7 +61,7 @@ class Message:
     what: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Link:
     """A network device. ``kind`` is ``bridge``, ``veth``, …; empty for hardware."""
 
@@ -75,7 +74,7 @@ class Link:
     up: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Route:
     """A route; ``device`` is the index of its link, 0 if it has none."""
 

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from operator import attrgetter
 
-import attrs
-
 from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.sdk.model.network import Backend
+from linkspan.sdk.values import frozen
 
 _PORT = "inet_proto . inet_service"
 _CONTAINERS: Mapping[str, str] = {
@@ -143,7 +142,7 @@ _CHAINS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """Chain → hook, and its rules. Chains that are jumped to come first."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Contents:
     """What is in the table already: names of its chains, and of its maps and sets."""
 
@@ -151,7 +150,7 @@ class Contents:
     containers: frozenset[str] = frozenset()
 
 
-@attrs.frozen
+@frozen
 class Element:
     """An element of a map or set; ``value`` is empty for a set. Deleted by its key alone."""
 
@@ -160,7 +159,7 @@ class Element:
     value: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class FamilyRules:
     """What the table knows of one address family of a network.
 
@@ -176,7 +175,7 @@ class FamilyRules:
     unprotected: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BridgeRules:
     """What the table knows of a network.
 
@@ -232,7 +231,7 @@ def opened(*, container: Address, protocol: str, port: int) -> Element:
     return Element(f"routed{container.version}", f"{container} . {protocol} . {port}")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BalancedPort:
     """A host port whose connections are spread; without backends they are refused at once."""
 

@@ -21,11 +21,12 @@ from linkspan.plugins.bridge_network.sandbox_files import SandboxFiles, own_name
 from linkspan.sdk.drivers.network import AttachRequest, Sandbox
 from linkspan.sdk.files import write_file
 from linkspan.sdk.model.network import Endpoint, PortBinding
+from linkspan.sdk.values import define, frozen
 
 _MEMORY = "sandbox.json"
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Join:
     """A sandbox in a network."""
 
@@ -43,7 +44,7 @@ class Join:
         return next((each for each in self.addresses if each.version == version), None)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class LivingSandbox:
     """See the module.
 
@@ -150,7 +151,7 @@ class LivingSandbox:
         new.replace(self.files.folder / _MEMORY)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Memory:
     """What was written down of a sandbox."""
 

@@ -15,6 +15,7 @@ import attrs
 
 from linkspan.sdk.errors import Internal, InvalidArgument, LinkspanError, OutOfSpace
 from linkspan.sdk.files import write_file
+from linkspan.sdk.values import frozen
 
 HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 _BEHIND_STUB = Path("/run/systemd/resolve/resolv.conf")
@@ -29,7 +30,7 @@ _IPV6_NAMES = (
 )
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ResolverSettings:
     """The parts of a resolv.conf (resolv.conf(5))."""
 

@@ -14,6 +14,8 @@ from typing import Any, TypeVar, TypeVarTuple
 import attrs
 import trio
 
+from linkspan.sdk.values import define
+
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
@@ -22,7 +24,7 @@ class ThreadSpoiled(Exception):
     """The thread is in a state that it cannot leave; it ends and the next job gets a fresh one."""
 
 
-@attrs.define
+@define
 class _Job:
     work: Callable[[], Any]
     token: trio.lowlevel.TrioToken

@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Iterable
 
-import attrs
+from linkspan.sdk.values import frozen
 
 DOCKER_DOMAIN = "docker.io"
 DOCKER_API_HOST = "registry-1.docker.io"
@@ -39,7 +39,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-@attrs.frozen
+@frozen
 class InsecureHosts:
     """Registries that may be talked to without verified TLS: ``host``, ``host:port``, or a CIDR.
 

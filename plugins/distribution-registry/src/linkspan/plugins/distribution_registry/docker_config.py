@@ -16,6 +16,7 @@ import trio
 from linkspan.plugins.distribution_registry.addresses import is_docker_hub
 from linkspan.sdk.errors import Unauthenticated
 from linkspan.sdk.model.image import Credentials
+from linkspan.sdk.values import frozen
 
 HUB_KEY = "https://index.docker.io/v1/"
 HELPER_TIMEOUT_S = 30.0
@@ -24,7 +25,7 @@ _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NOT_THERE = "credentials not found in native store"
 
 
-@attrs.frozen
+@frozen
 class DockerConfig:
     """Where credentials come from when a caller brings none.
 

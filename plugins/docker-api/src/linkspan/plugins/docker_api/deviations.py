@@ -19,6 +19,7 @@ from linkspan.sdk.errors import (
     Unavailable,
 )
 from linkspan.sdk.http import Answer, AnswerError, Duplex, Handler, Hijack, Request, Stream, Writer
+from linkspan.sdk.values import frozen
 
 NOT_IN_SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this '
@@ -30,7 +31,7 @@ ALREADY_IN_SWARM = (
 )
 
 
-@attrs.frozen
+@frozen
 class Deviation:
     """Docker's status, and its text if that differs, too.
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import attrs
 
+from linkspan.sdk.values import define, frozen
 
-@attrs.frozen(kw_only=True)
+
+@frozen(kw_only=True)
 class StepRecord:
     """The result of a step.
 
@@ -40,7 +42,7 @@ class StepRecord:
     made_at: float = 0.0
 
 
-@attrs.define
+@define
 class Use:
     """When a record was last used, seconds since the epoch, and how often."""
 

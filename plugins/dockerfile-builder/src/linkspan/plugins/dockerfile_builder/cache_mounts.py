@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
+
+from linkspan.sdk.values import frozen
 
 if TYPE_CHECKING:
     from linkspan.plugins.dockerfile_builder.mount_option import RunMount
@@ -27,7 +28,7 @@ Seed = Callable[[Path], Awaitable[None]]
 _PARTS = "data"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CacheFolder:
     """One folder, as ``docker system df -v`` shows it.
 

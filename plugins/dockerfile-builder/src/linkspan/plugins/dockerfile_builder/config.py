@@ -2,13 +2,13 @@
 
 from typing import Final
 
-import attrs
+from linkspan.sdk.values import frozen
 
 GIT_FOLDER: Final = "git-checkouts"
 """Below the builder's state; emptied when the daemon starts."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DockerfileBuilderConfig:
     """What an operator may set.
 

@@ -5,16 +5,15 @@ import heapq
 import os
 from collections.abc import Callable, Iterable, Sequence
 
-import attrs
-
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheFolder, CacheMounts
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
 from linkspan.sdk.drivers.builder import CacheEntry, PruneRequest, PruneResult
+from linkspan.sdk.values import frozen
 
 _MOUNT_KIND = "exec.cachemount"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Kept:
     """An entry, and what it is made of: the records of one layer, or the folder of a cache mount."""
 

@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
 
-import attrs
-
 from linkspan.sdk.drivers.secrets import SecretInfo, Secrets, SecretsCap
 from linkspan.sdk.errors import NotFound, Unsupported
 from linkspan.sdk.host import Host
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class EnvironmentConfig:
     """``[secrets.env]``.
 

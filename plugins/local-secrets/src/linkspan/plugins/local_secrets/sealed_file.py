@@ -16,6 +16,7 @@ from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.secrets import SecretInfo, Secrets, SecretsCap, check_value
 from linkspan.sdk.errors import DataLoss, NotFound, OutOfSpace
 from linkspan.sdk.host import Host
+from linkspan.sdk.values import frozen
 
 _MAGIC: Final = b"linkspan-secrets-1\n"
 _NONCE_BYTES: Final = 12
@@ -24,7 +25,7 @@ _KEY_BYTES: Final = 32
 T = TypeVar("T")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class SealedFileConfig:
     """``[secrets.file]``.
 
@@ -35,7 +36,7 @@ class SealedFileConfig:
     key_file: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Entry:
     value: str
     updated_at: str

@@ -6,9 +6,8 @@ import socket
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.values import frozen
 
 _MS_BIND: Final = 4096
 _MS_REC: Final = 1 << 14
@@ -45,7 +44,7 @@ _FROM_SERVERS: Final = ("nfs", "nfs4", "cifs", "smb3")
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DeviceMount:
     """What a volume mounts on its folder."""
 

@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from linkspan.sdk.drivers.runtime import DeviceIo, RuntimeStats
 from linkspan.sdk.errors import Timeout
+from linkspan.sdk.values import frozen
 
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
@@ -31,7 +30,7 @@ _REMOVE_EVERY_S: Final = 0.02
 _MOUNT_OPTIONS: Final = ("rw", "ro", "xattr", "clone_children", "noprefix", "cpuset_v2_mode")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Hierarchies:
     """The mounted hierarchies.
 

@@ -1,9 +1,9 @@
 """Settings of the driver: ``[runtime.oci]``."""
 
-import attrs
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class OciConfig:
     """Settings of the ``oci`` runtime.
 

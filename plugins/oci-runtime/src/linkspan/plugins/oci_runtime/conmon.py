@@ -8,12 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-import attrs
 import orjson
 import trio
 
 from linkspan.plugins.oci_runtime.spawning import spawn
 from linkspan.sdk.errors import Internal
+from linkspan.sdk.values import frozen
 
 _ENVIRONMENT: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -22,7 +22,7 @@ _ENVIRONMENT: Final = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ConmonCommand:
     """What one conmon is to do.
 
@@ -74,7 +74,7 @@ class CreateFailed(Exception):
     """The runtime made no container; the text is what it said."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Held:
     """A container that conmon holds now."""
 

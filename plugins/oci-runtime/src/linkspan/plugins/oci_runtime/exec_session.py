@@ -20,7 +20,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import orjson
 import trio
 
@@ -31,6 +30,7 @@ from linkspan.sdk.drivers.runtime import ExecProcess
 from linkspan.sdk.errors import Internal, LinkspanError
 from linkspan.sdk.files import write_file
 from linkspan.sdk.model.process import Chunk, StreamKind
+from linkspan.sdk.values import frozen
 
 _PIPE_BYTES: Final = 1 << 20
 _F_SETPIPE_SZ: Final = 1031
@@ -40,7 +40,7 @@ _PID_POLL_S: Final = 0.005
 _ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ExecCommand:
     """What to run.
 
@@ -59,7 +59,7 @@ class ExecCommand:
     console_size: tuple[int, int] = (0, 0)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Files:
     process: Path
     pid: Path

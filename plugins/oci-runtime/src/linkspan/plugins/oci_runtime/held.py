@@ -10,9 +10,10 @@ import trio
 from linkspan.plugins.oci_runtime.exec_session import Waiting
 from linkspan.plugins.oci_runtime.record import Record
 from linkspan.sdk.model.container import ExitStatus
+from linkspan.sdk.values import define
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Expectation:
     """An exec that is likely to come.
 
@@ -25,7 +26,7 @@ class Expectation:
     over: trio.Event = attrs.field(factory=trio.Event)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class HeldContainer:
     """A container of this driver, in memory.
 

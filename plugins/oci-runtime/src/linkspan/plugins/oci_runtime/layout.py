@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Self
 
-import attrs
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Layout:
     """Folders of one driver.
 

@@ -13,12 +13,12 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Final, Self
 
-import attrs
 import trio
 
 from linkspan.plugins.oci_runtime.inotify import FolderWatch
 from linkspan.plugins.oci_runtime.rotation import ages, older
 from linkspan.sdk.model.process import LogQuery, LogRecord, StreamKind
+from linkspan.sdk.values import define
 
 _TIME: Final = 29  # up to the nanoseconds, without the zone
 _STREAM: Final = slice(36, 42)
@@ -41,7 +41,7 @@ def time_text(time_ns: int) -> bytes:
     )
 
 
-@attrs.define
+@define
 class Selection:
     """Which lines of the file a query wants."""
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 import orjson
 
 from linkspan.plugins.oci_runtime import (
@@ -31,9 +30,10 @@ from linkspan.plugins.oci_runtime.tools import Tools
 from linkspan.sdk.drivers.runtime import CreateRequest, OciSpec
 from linkspan.sdk.errors import Internal
 from linkspan.sdk.files import write_file
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Joined:
     """What a container shares with others.
 
@@ -45,7 +45,7 @@ class Joined:
     memory_of: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Begun:
     """A container that the runtime makes now.
 
@@ -57,7 +57,7 @@ class Begun:
     filter_key: str | None
 
 
-@attrs.frozen
+@frozen
 class _Section:
     """``linux.seccomp`` and the key of its compiled filter."""
 

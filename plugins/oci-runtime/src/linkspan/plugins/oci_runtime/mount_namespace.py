@@ -16,15 +16,14 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from linkspan.plugins.oci_runtime import syscalls
+from linkspan.sdk.values import define
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 PIN_FOLDER: Final = "mnt"
 
 
-@attrs.define
+@define
 class _Entered:
     """What ``enter`` did to this process; there is one process, hence one of these."""
 

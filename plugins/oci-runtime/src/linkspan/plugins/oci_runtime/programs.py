@@ -7,14 +7,13 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from linkspan.sdk.errors import NotUsable
+from linkspan.sdk.values import frozen
 
 SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Program:
     """A program on this machine; ``version`` is what it says of itself, without its name."""
 

@@ -11,6 +11,7 @@ import orjson
 
 from linkspan.sdk.files import write_file
 from linkspan.sdk.model.container import ExitStatus
+from linkspan.sdk.values import frozen
 
 _NAME: Final = "container.json"
 
@@ -20,7 +21,7 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Record:
     """A container as written to disk.
 

@@ -19,8 +19,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-import attrs
 import trio
+
+from linkspan.sdk.values import frozen
 
 _log: Final = logging.getLogger(__name__)
 # conmon's ctl(8) command 2: open the log anew.
@@ -30,7 +31,7 @@ _BUSY_S: Final = 0.02
 _IDLE_S: Final = 0.5
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Rotated:
     """A log that is kept small; ``ctl`` is the pipe of its conmon, ``conmon`` its pid."""
 

@@ -23,6 +23,7 @@ import attrs
 import orjson
 
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.values import define
 
 ANNOTATION: Final = "run.oci.seccomp_bpf_data"
 
@@ -140,7 +141,7 @@ def _version(text: str) -> tuple[int, int]:
     return (int(parts[0]), int(parts[1])) if len(parts) == 2 else (0, 0)
 
 
-@attrs.define
+@define
 class FilterCache:
     """Compiled filters in a folder, and in memory as the text of the annotation.
 

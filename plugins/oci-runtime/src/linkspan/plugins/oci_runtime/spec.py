@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
-
 from linkspan.plugins.oci_runtime import capabilities, seccomp
 from linkspan.plugins.oci_runtime.cgroups import Hierarchies
 from linkspan.plugins.oci_runtime.propagation import root_propagation
@@ -27,6 +25,7 @@ from linkspan.sdk.model.container import (
     Resources,
     Ulimit,
 )
+from linkspan.sdk.values import frozen
 
 INIT_PATH: Final = "/sbin/docker-init"
 _CPU_PERIOD_US: Final = 100_000
@@ -34,7 +33,7 @@ _ALONE: Final = {"rprivate": "private", "rshared": "shared", "rslave": "slave", 
 _SAFE: Final = ("nosuid", "noexec", "nodev")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Machine:
     """Facts about this machine and this daemon.
 
@@ -116,7 +115,7 @@ _LIMITS: Final[Mapping[str, int]] = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Namespaces:
     """Paths of namespaces to join; "" is an own one, None is the host's."""
 

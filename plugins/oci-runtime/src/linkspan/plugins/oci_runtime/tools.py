@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import attrs
-
 from linkspan.plugins.oci_runtime import (
     cgroups,
     mount_namespace,
@@ -25,9 +23,10 @@ from linkspan.plugins.oci_runtime.config import OciConfig
 from linkspan.plugins.oci_runtime.layout import Layout
 from linkspan.plugins.oci_runtime.record import boot_id
 from linkspan.sdk.errors import InvalidArgument, NotUsable
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Tools:
     """See the module; made and closed in a worker thread.
 

@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from linkspan.plugins.oci_runtime.syscalls import open_in_root
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.values import frozen
 
 _MAX_FILE_BYTES: Final = 4 << 20
 _MAX_ID: Final = 2**31 - 1
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Identity:
     """``uid``, ``gid`` and further groups; ``home`` is the passwd entry's, or ``/``."""
 
@@ -30,7 +29,7 @@ class Identity:
     home: str = "/"
 
 
-@attrs.frozen
+@frozen
 class _User:
     name: str
     uid: int
@@ -38,7 +37,7 @@ class _User:
     home: str
 
 
-@attrs.frozen
+@frozen
 class _Group:
     name: str
     gid: int

@@ -4,8 +4,10 @@ import os
 
 import attrs
 
+from linkspan.sdk.values import frozen
 
-@attrs.frozen(kw_only=True)
+
+@frozen(kw_only=True)
 class OverlaySnapshotsConfig:
     """Table ``[snapshots.overlay]``.
 

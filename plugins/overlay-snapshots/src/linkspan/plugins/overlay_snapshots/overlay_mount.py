@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from linkspan.plugins.overlay_snapshots import kernel
 from linkspan.plugins.overlay_snapshots.trees import remove_tree
+from linkspan.sdk.values import frozen
 
 _PAGE_BYTES: Final = 4096
 _FEATURES: Final = {"index": "off", "redirect_dir": "nofollow", "metacopy": "off"}
@@ -21,7 +20,7 @@ empty file (kernel, Documentation/filesystems/overlayfs.rst)."""
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class MountedOverlay:
     """An overlay of this mount namespace; ``upper`` is empty if it is read-only."""
 

@@ -31,11 +31,12 @@ from linkspan.plugins.overlay_snapshots.kernel import sync_file_system
 from linkspan.sdk.drivers.snapshots import Layer
 from linkspan.sdk.errors import NotFound
 from linkspan.sdk.files import write_file
+from linkspan.sdk.values import frozen
 
 _log = logging.getLogger(__name__)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class LayerRecord:
     """A committed layer; ``id`` names its folder."""
 
@@ -46,7 +47,7 @@ class LayerRecord:
     size_bytes: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class SnapshotRecord:
     """A writable snapshot; ``id`` names its folder."""
 

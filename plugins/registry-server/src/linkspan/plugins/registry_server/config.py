@@ -5,6 +5,7 @@ import ipaddress
 import attrs
 
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.values import frozen
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -33,7 +34,7 @@ def parse_listen(text: str) -> tuple[str, int]:
     return address, int(port)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RegistryServerConfig:
     """A registry of this machine's own, plain HTTP on loopback only.
 

@@ -6,14 +6,13 @@ first reason counts.
 
 from collections.abc import Sequence
 
-import attrs
-
 from linkspan.plugins.spread_scheduler.load import NodeLoad
 from linkspan.sdk.model.service import ServicePort, Task
 from linkspan.sdk.placement import Constraint, parse_constraint
+from linkspan.sdk.values import frozen
 
 
-@attrs.frozen
+@frozen
 class Requirements:
     """What a task asks of its node, read once for all nodes."""
 

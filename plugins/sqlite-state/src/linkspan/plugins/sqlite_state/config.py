@@ -4,8 +4,10 @@ from pathlib import Path
 
 import attrs
 
+from linkspan.sdk.values import frozen
 
-@attrs.frozen(kw_only=True)
+
+@frozen(kw_only=True)
 class SqliteStateConfig:
     """Where the cluster's state lies.
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import attrs
-
 from linkspan.sdk.drivers.state import ChangeEvent, Delete, Entry, Operation, Put
 from linkspan.sdk.errors import (
     Conflict,
@@ -21,6 +19,7 @@ from linkspan.sdk.errors import (
     OutOfSpace,
     Unavailable,
 )
+from linkspan.sdk.values import frozen
 
 SCHEMA_VERSION = 1
 _LAST = "\U0010ffff"
@@ -66,7 +65,7 @@ def translated(path: Path) -> Iterator[None]:
         ) from error
 
 
-@attrs.frozen
+@frozen
 class Committed:
     """A transaction that holds."""
 
@@ -74,7 +73,7 @@ class Committed:
     events: tuple[ChangeEvent, ...]
 
 
-@attrs.frozen
+@frozen
 class DropLease:
     """Removes what a lease holds at the moment of its commit; alone in its transaction."""
 

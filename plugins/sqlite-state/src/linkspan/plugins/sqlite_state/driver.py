@@ -30,6 +30,7 @@ from linkspan.sdk.errors import (
     Unavailable,
 )
 from linkspan.sdk.host import Host
+from linkspan.sdk.values import define
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ _RECENT_BYTES = 8 << 20
 _READ_EVENTS = 500
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Job:
     """A transaction that waits for its turn.
 

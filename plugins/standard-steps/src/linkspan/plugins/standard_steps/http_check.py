@@ -11,6 +11,7 @@ from linkspan.plugins.standard_steps.base import StandardStep
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.model.step import StepIntent, StepOutcome
+from linkspan.sdk.values import frozen
 
 _MAX_BODY: Final = 64 * 1024
 _SHOWN: Final = 200
@@ -23,7 +24,7 @@ class CheckFailed(LinkspanError):
     default_code = "check_failed"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Answer:
     """What came back: a whole answer, or why there was none."""
 

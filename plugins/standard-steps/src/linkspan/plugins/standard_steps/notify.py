@@ -13,12 +13,13 @@ from linkspan.sdk.drivers.step import Step, StepContext
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound, Unavailable
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
+from linkspan.sdk.values import frozen
 
 _SHOWN: Final = 200
 """Characters of an answer that a message shows."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Channel:
     """Where messages go.
 
@@ -34,7 +35,7 @@ class Channel:
     headers: dict[str, str] = attrs.field(factory=dict)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class NotifyConfig:
     """``[step.notify]``.
 

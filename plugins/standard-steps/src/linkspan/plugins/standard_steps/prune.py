@@ -4,14 +4,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import attrs
-
 from linkspan.plugins.standard_steps.base import StandardStep
 from linkspan.sdk.clock import epoch_ns
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from linkspan.sdk.model.container import ContainerFilter
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
+from linkspan.sdk.values import frozen
 
 _KINDS: Final = ("containers", "networks", "images", "volumes")
 _DEFAULT: Final = ("containers", "networks", "images")
@@ -19,7 +18,7 @@ _DEFAULT: Final = ("containers", "networks", "images")
 _PREDEFINED: Final = ("bridge", "host", "none")
 
 
-@attrs.frozen
+@frozen
 class _Found:
     """Something that would go; ``ref`` is what the engine knows it by."""
 

@@ -15,6 +15,7 @@ from linkspan.plugins.standard_steps.places import inside
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.model.step import StepIntent, StepOutcome
+from linkspan.sdk.values import frozen
 
 _LINE_LIMIT: Final = 10_000
 """Characters of a line that are looked at: a minified file is one line of megabytes."""
@@ -37,7 +38,7 @@ class ScanFailed(LinkspanError):
     default_code = "scan_failed"
 
 
-@attrs.frozen
+@frozen
 class Finding:
     """What is wrong, and where; ``line`` from 1, 0 for a file as a whole."""
 
@@ -81,7 +82,7 @@ class ScanFileStep(StandardStep):
         return StepOutcome(applied=False, detail="it changes nothing; looked at again")
 
 
-@attrs.frozen
+@frozen
 class _Rules:
     forbidden: tuple[tuple[str, re.Pattern[str]], ...]
     required: tuple[re.Pattern[str], ...]

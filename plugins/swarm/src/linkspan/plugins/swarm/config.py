@@ -2,8 +2,10 @@
 
 import attrs
 
+from linkspan.sdk.values import frozen
 
-@attrs.frozen(kw_only=True)
+
+@frozen(kw_only=True)
 class SwarmConfig:
     """``[orchestrator.swarm]``.
 

@@ -27,6 +27,7 @@ from linkspan.sdk.model.service import (
     UpdatePolicy,
 )
 from linkspan.sdk.placement import parse_constraint
+from linkspan.sdk.values import define
 
 SHORT_RUN_S = 10.0
 FIRST_BACKOFF_S = 0.1
@@ -38,7 +39,7 @@ _ROLLING = (RolloutState.UPDATING, RolloutState.ROLLBACK_STARTED)
 _NEVER = float("inf")
 
 
-@attrs.define
+@define
 class Decisions:
     """What came out of one look.
 

@@ -17,6 +17,7 @@ from linkspan.sdk.model.service import (
     Task,
     TaskState,
 )
+from linkspan.sdk.values import frozen
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ _ALPHABET = string.ascii_lowercase + string.digits
 _converter = make_converter(omit_if_default=True)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ServiceRecord:
     """A service and where its last change stands.
 
@@ -62,7 +63,7 @@ class ServiceRecord:
         return self.service.spec
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class TaskRecord:
     """A task and its history. Times are seconds since the epoch; 0 means never.
 
@@ -126,7 +127,7 @@ class TaskRecord:
         return f"{name}: {self.task.error or 'task: ended (exit code 0)'}"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PayloadRecord:
     """A secret or config; its data is in ``sealed`` alone."""
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import attrs
 import trio
 
 from linkspan.plugins.swarm.records import (
@@ -28,12 +27,13 @@ from linkspan.plugins.swarm.records import (
 from linkspan.sdk.drivers.state import Delete, Operation, Put, State
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from linkspan.sdk.model.service import Cluster, Node
+from linkspan.sdk.values import frozen
 
 # A transaction of the role ``state`` has at most 1,000.
 MOST_OPERATIONS = 500
 
 
-@attrs.frozen
+@frozen
 class Change:
     """Records to write and records to remove.
 
