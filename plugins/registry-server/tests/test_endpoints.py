@@ -1,8 +1,8 @@
 """Every endpoint of the distribution-spec 1.1 with every status that its table gives it.
 
 In the table's order and by its names (end-1 … end-13); what is behind an answer is in the other files. 401 and 429
-are none of a registry without users or limits a client, nor is 404 where a push makes the repository: a manifest whose
-blobs are missing is 400, as Docker's registry has it.
+are none of a registry without users or limits a client, nor is 404 where a push makes the repository: a manifest
+whose blobs are missing is 400, as Docker's registry has it.
 """
 
 import hashlib
