@@ -196,3 +196,37 @@ def test_a_condition_that_also_holds_after_a_failure_is_warned_of(condition, col
     found = check(SKIPPED % condition, "f.yaml", VERBS).diagnostics
     places = [(d.id, d.severity, d.primary.span.column) for d in found]
     assert places == ([] if column is None else [("LS1505", "warning", column)])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("script: [make, 'echo a, b']", "steps: [{run: make}, {run: 'echo a, b'}]"),
+        ("script: make all", "steps: [{run: make all}]"),
+        (
+            "commands:\n      - make\n      - 'x: y'",
+            "steps:\n      - run: make\n      - run: 'x: y'",
+        ),
+        ("depends_on: [b, c]\n    steps: []", "needs: [b, c]\n    steps: []"),
+        ("depends_on: b\n    steps: []", "needs: b\n    steps: []"),
+        # A person has to think about these.
+        ("script: make [all]", "script: make [all]"),
+        ("script:\n      - |\n        a\n        b", "script:\n      - |\n        a\n        b"),
+        ("script: [a]\n    steps: []", "script: [a]\n    steps: []"),
+        (
+            "depends_on: {b: {condition: x}}\n    steps: []",
+            "depends_on: {b: {condition: x}}\n    steps: []",
+        ),
+    ],
+)
+def test_habits_of_other_tools_are_mended_where_nobody_has_to_think(theirs, ours):
+    def look(text: str):
+        return check(text, "f.yaml", Verbs([])).diagnostics
+
+    head = HEAD + "jobs:\n  a:\n    "
+    assert mend(head + theirs + "\n", "f.yaml", look).text == head + ours + "\n"
+
+
+def test_a_job_with_another_tools_script_is_not_told_that_it_has_no_steps():
+    found = check(HEAD + "jobs: {a: {script: [x]}}", "f.yaml", Verbs([])).diagnostics
+    assert [d.id for d in found] == ["LS1009"]

@@ -15,6 +15,7 @@ from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.units import parse_duration, parse_size
 from linkspan.workflows.expressions import ExpressionInvalid, parse
 from linkspan.workflows.expressions.faults import ExpressionFault
+from linkspan.workflows.foreign import foreign_edits
 from linkspan.workflows.parse import Document, Field, Mapping, Node, Scalar, Sequence
 from linkspan.workflows.values import (
     OPEN,
@@ -157,7 +158,10 @@ class Reader:
         self, name: str, field: Field, what: str, keys: Keys, found: Collection[str]
     ) -> None:
         if name in keys.foreign:
-            helps, edits = [keys.foreign[name]], foreign_edits(name, field, found)
+            helps, edits = (
+                [keys.foreign[name]],
+                foreign_edits(self.document, name, field, keys.names, found),
+            )
             if edits:
                 helps.append("apply with: linkspan workflow lint --fix")
             self.fault(
@@ -457,36 +461,6 @@ class Reader:
                 self.fault("LS1202", f"{what} must be the expression alone", node)
             return None
         return self.boolean(node, what)
-
-
-_RENAMED: Final = {
-    "timeout-minutes": "timeout",
-    "container": "image",
-    "depends_on": "needs",
-    "commands": "run",
-    "script": "run",
-    "env": "environment",
-    "environment": "env",
-    "variables": "env",
-    "description": "help",
-    "allow_failure": "continue-on-error",
-    "restore-keys": "restore",
-}
-
-
-def foreign_edits(name: str, field: Field, found: Collection[str]) -> list[Edit]:
-    """How a key of another tool is mended, where renaming it (and its unit) is all there is to it."""
-    new = _RENAMED.get(name, "")
-    value = field.value
-    if not new or new in found or not isinstance(value, Scalar) or not value.plain:
-        # A list or a mapping of another tool seldom has our shape.
-        return []
-    edits = [Edit(start=field.key.start, end=field.key.end, text=new)]
-    if name == "timeout-minutes":
-        if not value.text.isdecimal():
-            return []
-        edits.append(Edit(start=value.end, end=value.end, text="m"))
-    return edits
 
 
 def _is_bare(expression: str) -> bool:

@@ -48,7 +48,9 @@ def read_jobs(
 def _job(scene: Scene, name: str, field: Field, *, cleanup: bool) -> Job:
     r, what = scene.r, f"job '{name}'"
     fields = r.table(field.value, what, JOB)
-    if isinstance(field.value, Mapping) and "uses" not in fields:
+    written = r.quiet_entries(field.value)
+    # Who wrote another tool's script is told about that.
+    if isinstance(field.value, Mapping) and not {"uses", "script", "commands"} & written.keys():
         r.require(fields, "steps", what, field.key, "steps: [{run: COMMAND}]")
     if cleanup and "needs" in fields:
         r.fault(

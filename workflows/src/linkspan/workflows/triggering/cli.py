@@ -3,7 +3,7 @@
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,7 +89,8 @@ def _local(moment: str) -> str:
     from datetime import datetime
 
     here = datetime.fromisoformat(moment.replace("Z", "+00:00")).astimezone()
-    return here.isoformat(sep=" ", timespec="minutes").replace("+", " +")
+    text = here.isoformat(sep=" ", timespec="minutes")
+    return f"{text[:-6]} {text[-6:]}"
 
 
 # watch
@@ -134,6 +135,13 @@ def _begin(session: Session, body: Mapping[str, Any]) -> int:
     return watching.begin(session, lambda: session.api.post(RUNS, body=body))
 
 
+def _until_interrupted(changes: Iterable[Any]) -> Iterator[Any]:
+    try:
+        yield from changes
+    except KeyboardInterrupt:
+        return
+
+
 def _changes(path: Path, workspace: Path) -> Iterator[str]:
     """First at once, then for each set of changes that counts, also those of a run's time; ends at Ctrl-C."""
     import watchfiles
@@ -161,11 +169,11 @@ def _changes(path: Path, workspace: Path) -> Iterator[str]:
         step=quiet_ms,
         rust_timeout=200,
         yield_on_timeout=True,
-        raise_interrupt=False,
+        raise_interrupt=True,
     )
     next(all_changes, None)
     yield f"watching {workspace}"
-    for changes in all_changes:
+    for changes in _until_interrupted(all_changes):
         if not changes:
             continue
         names = sorted({Path(name).name for _, name in changes})
