@@ -82,6 +82,10 @@ def test_where_it_may_go_it_goes(jobs):
         ),
         ("jobs: {a: {image: 'x:${{ git.branch }}', steps: [{run: x}]}}", "LS1306"),
         (
+            "env: {B: '${{ git.tag }}'}\njobs: {a: {image: 'x:${{ env.B }}', steps: [{run: x}]}}",
+            "LS1306",
+        ),
+        (
             "jobs: {a: {env: {B: '${{ git.tag }}'}, steps: [{run: x, image: 'x:${{ env.B }}'}]}}",
             "LS1306",
         ),
@@ -186,3 +190,67 @@ jobs: {{a: {{image: "app:${{{{ inputs.version }}}}", steps: [{{run: x}}]}}}}
 """
     found = check(text, "f.yaml", VERBS)
     assert [d.id for d in found.errors] == (expected if provider == "generic" else [])
+
+
+def warned(text):
+    found = check(HEAD + text, "f.yaml", VERBS, fetch=SentFiles({"c.yaml": CALLED}))
+    assert found.errors == ()
+    return [(d.id, d.file) for d in found.diagnostics if d.id == "LS1306"]
+
+
+THEN = "{run: y, image: 'x:${{ steps.v.outputs.o }}'}"
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        # It is in the step's own variables, by whatever name.
+        "jobs: {a: {steps: [{id: v, run: x, env: {N: 'a-${{ inputs.title }}'}}, THEN]}}",
+        # Every script has these; this one reads them.
+        "jobs: {a: {steps: [{id: v, run: 'echo o=$GIT_BRANCH'}, THEN]}}",
+        "jobs: {a: {steps: [{id: v, run: 'echo o=${INPUT_TITLE#a}'}, THEN]}}",
+        "env: {B: '${{ git.tag }}'}\njobs: {a: {steps: [{id: v, run: 'echo o=$B'}, THEN]}}",
+        "jobs: {a: {env: {B: '${{ git.tag }}'}, steps: [{id: v, run: 'echo o=$B'}, THEN]}}",
+        # What a script has made is carried by the next one, by jobs and by called pipelines.
+        "jobs: {a: {steps: [{id: u-1, run: 'o=$GIT_TAG'}, {id: v, run: 'o=$STEPS_U_1_X'}, THEN]}}",
+        "jobs: {a: {steps: [{id: u, run: 'o=$GIT_TAG'},"
+        " {id: v, run: x, env: {N: '${{ steps.u.outputs.x }}'}}, THEN]}}",
+        "jobs: {a: {steps: [{id: u, run: 'o=$GIT_TAG'}], outputs: {o: '${{ steps.u.outputs.o }}'}},"
+        " b: {needs: a, image: 'x:${{ needs.a.outputs.o }}', steps: [{run: x}]}}",
+        "jobs: {a: {steps: [{id: u, run: 'o=$GIT_TAG'}], outputs: {o-o: '${{ steps.u.outputs.o }}'}},"
+        " b: {needs: a, steps: [{id: v, run: 'o=$NEEDS_A_O_O'}, THEN]}}",
+        "jobs: {a: {steps: [{parallel: [{id: v, run: 'o=$GIT_TAG'}, {run: x}]}, THEN]}}",
+    ],
+)
+def test_what_a_script_makes_of_untrusted_values_is_warned_of_where_it_is_code(jobs):
+    assert warned(jobs.replace("THEN", THEN)) == [("LS1306", "f.yaml")]
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        "jobs: {a: {steps: [{id: v, run: 'echo o=$GIT_SHA'}, THEN]}}",
+        "jobs: {a: {steps: [{id: v, run: 'echo o=$INPUT_FINE', env: {N: '${{ inputs.fine }}'}}, THEN]}}",
+        "env: {B: '${{ git.tag }}'}\njobs: {a: {steps: [{id: v, run: 'echo o=1'}, THEN]}}",
+        "jobs: {a: {steps: [{id: u, run: 'o=$GIT_TAG'}, {id: v, run: 'o=$STEPS_U_RESULT'}, THEN]}}",
+        "jobs: {a: {steps: [{id: v, run: 'o=$GIT_TAG'}, {run: y, env: {N: '${{ steps.v.outputs.o }}'}}]}}",
+        "jobs: {a: {steps: [{id: v, run: 'o=$GIT_TAG'}, {run: y, if: \"steps.v.outputs.o == 'x'\"}]}}",
+        "jobs:\n  a:\n    steps:\n      - {id: v, run: 'o=$GIT_TAG'}\n"
+        "      # linkspan: allow LS1306 it is one of two\n      - THEN\n",
+    ],
+)
+def test_what_a_script_makes_of_anything_else_goes_anywhere(jobs):
+    assert warned(jobs.replace("THEN", THEN)) == []
+
+
+def test_a_called_pipeline_is_warned_too_unless_its_input_has_a_pattern():
+    jobs = (
+        "jobs: {a: {steps: [{id: v, run: 'o=$GIT_TAG'}], outputs: {o: '${{ steps.v.outputs.o }}'}},"
+        " c: {needs: a, uses: ./c.yaml, with: {image: 'x:${{ needs.a.outputs.o }}'}}}"
+    )
+    assert warned(jobs) == [("LS1306", "c.yaml")]
+    checked = CALLED.replace(
+        "image: {type: string,", "image: {type: string, pattern: 'x(:[0-9]+)?',"
+    )
+    found = check(HEAD + jobs, "f.yaml", VERBS, fetch=SentFiles({"c.yaml": checked}))
+    assert found.diagnostics == ()

@@ -8,6 +8,7 @@ from linkspan.workflows.expressions import ExpressionFault, Kind, Type, infer
 from linkspan.workflows.expressions.types import (
     ANY,
     BOOL,
+    DERIVED,
     NO_FLAGS,
     NUMBER,
     SECRET,
@@ -20,6 +21,8 @@ from linkspan.workflows.expressions.types import (
 )
 from linkspan.workflows.matrix import Matrix
 from linkspan.workflows.model import Input, Job, Step, Text, Workflow
+from linkspan.workflows.script import variable
+from linkspan.workflows.tainting import derived, flags_given
 from linkspan.workflows.values import Template, Value, expressions_in
 from linkspan.workflows.verbs import Verbs
 
@@ -80,22 +83,24 @@ SERVICE = closed("a service", {"host": TEXT, "address": TEXT})
 JOB = closed("job", {"id": TEXT})
 
 
-def input_type(spec: Input, *, by_anybody: bool = False) -> Type:
+def input_type(spec: Input, given: frozenset[str] = NO_FLAGS) -> Type:
     """The type of an input.
 
     Args:
         spec: The input.
-        by_anybody: Its value may come with a request from elsewhere, or from something untrusted. Nobody can
-            write code into a number, a choice, or what must match a pattern.
+        given: Flags of its value, if whoever may have written it is known. Nobody can write code into a
+            number, a choice, or what must match a pattern.
     """
     kind = _INPUT_KINDS[spec.type]
     free = spec.type in ("string", "list") and not spec.pattern
-    untrusted = by_anybody and free if spec.untrusted is None else spec.untrusted
+    flags = given & (UNTRUSTED | DERIVED) if free else NO_FLAGS
+    if spec.untrusted is not None:
+        flags = UNTRUSTED if spec.untrusted else NO_FLAGS
     return Type(
         kind=kind,
         item=TEXT if kind is Kind.LIST else None,
         declared=spec.type_span,
-        flags=UNTRUSTED if untrusted else NO_FLAGS,
+        flags=flags,
     )
 
 
@@ -134,14 +139,17 @@ class Contexts:
     """Types of the contexts of one pipeline, place by place; every place costs the same."""
 
     def __init__(
-        self, workflow: Workflow, verbs: Verbs, untrusted: frozenset[str] = frozenset()
+        self,
+        workflow: Workflow,
+        verbs: Verbs,
+        given: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         """Make them.
 
         Args:
             workflow: The pipeline.
             verbs: What the installed plugins answer.
-            untrusted: Inputs whose values a stranger may have written.
+            given: Flags of the values that whoever calls it gives, by input.
         """
         self.workflow = workflow
         self.verbs = verbs
@@ -149,23 +157,24 @@ class Contexts:
         self.inputs = closed(
             "the inputs",
             {
-                name: input_type(spec, by_anybody=requests or name in untrusted)
+                name: input_type(spec, UNTRUSTED if requests else (given or {}).get(name, NO_FLAGS))
                 for name, spec in workflow.inputs.items()
             },
         )
         self._results: dict[str, Type] = {}
         self._steps_of: dict[int, dict[str, tuple[int, Type]]] = {}
+        self._variables_of: dict[int, dict[str, Type]] = {}
         self._job_env: dict[int, dict[str, Type]] = {}
         self._all_needs: Type | None = None
         self._running = self._run(ended=False)
         self._ended = self._run(ended=True)
-        self._env = self._env_of({}, workflow.env, {})
         self._top: dict[str, Type] = {
             "inputs": self.inputs,
             "git": GIT,
             "runner": RUNNER,
             "run": self._running,
         }
+        self._env = self._env_of({}, workflow.env, self.top())
 
     def top(self) -> dict[str, Type]:
         """Of the top-level ``env``."""
@@ -223,7 +232,7 @@ class Contexts:
         granted = () if step is None else (*job.secrets, *step.secrets)
         found = {
             **of_job,
-            "steps": self._steps(job, before),
+            "steps": self._steps(job, before, of_job),
             "services": closed("the services", dict.fromkeys(job.services, SERVICE)),
             "secrets": self.secrets(granted, "this step"),
         }
@@ -328,7 +337,7 @@ class Contexts:
             workflow = job.call.workflow
             if workflow is None:
                 return {}
-            given = untrusted_in(job.call.inputs, self.job(job, cleanup=False))
+            given = flags_in(job.call.inputs, self.job(job, cleanup=False))
             inner = Contexts(workflow, self.verbs, given)
             types = inner.outputs()
             outputs = workflow.outputs.items()
@@ -343,14 +352,20 @@ class Contexts:
             return infer(text.sole.tree, contexts, text.sole.source)[0]
         return self._text_type(text, contexts)
 
-    def _steps(self, job: Job, before: int) -> Type:
+    def _look_at_steps(self, job: Job, of_job: Mapping[str, Type]) -> None:
+        """The types of a job's steps, one after the other: a script sees those before it."""
+        places = self._steps_of[id(job)] = {}
+        variables = self._variables_of[id(job)] = {}
+        for index, outer in enumerate(job.steps):
+            side_by_side = [step for step in (outer, *outer.parallel) if step.named]
+            types = [self._step_type(job, step, index, of_job) for step in side_by_side]
+            for step, found in zip(side_by_side, types, strict=True):
+                places[step.id] = (index, found)
+                variables[variable(step.id)] = found
+
+    def _steps(self, job: Job, before: int, of_job: Mapping[str, Type]) -> Type:
         if id(job) not in self._steps_of:
-            self._steps_of[id(job)] = {
-                step.id: (index, self._step_type(step))
-                for index, outer in enumerate(job.steps)
-                for step in (outer, *outer.parallel)
-                if step.named
-            }
+            self._look_at_steps(job, of_job)
         places = self._steps_of[id(job)]
 
         def explain(name: str, start: int, end: int) -> ExpressionFault | None:
@@ -367,7 +382,7 @@ class Contexts:
         what = f"the steps of job '{job.id}' that have an id"
         return closed(what, _Upto(places, before), explain)
 
-    def _step_type(self, step: Step) -> Type:
+    def _step_type(self, job: Job, step: Step, index: int, of_job: Mapping[str, Type]) -> Type:
         what = f"the outputs of step '{step.id}'"
         verb = self.verbs.get(step.verb)
         if verb is not None:
@@ -376,7 +391,9 @@ class Contexts:
             outputs = Type(kind=Kind.MAP)
         else:
             # A script says what it gives only while it runs: any name, always a text.
-            outputs = Type(kind=Kind.MAP, what=what, item=TEXT)
+            seen = self.step(job, step, index, of_job)
+            flags = derived(flags_given(step, seen, self._variables_of[id(job)]))
+            outputs = Type(kind=Kind.MAP, what=what, item=flagged(TEXT, flags))
         return closed(f"step '{step.id}'", {"result": TEXT, "outputs": outputs})
 
 
@@ -395,14 +412,15 @@ def _about_cells(job: Job) -> Explain:
     return explain
 
 
-def untrusted_in(values: Mapping[str, Value], contexts: Mapping[str, Type]) -> frozenset[str]:
-    """Names of the values in which something is that a stranger may have written."""
-    return frozenset(
-        name
-        for name, value in values.items()
-        for each in expressions_in(value)
-        if infer(each.tree, contexts, each.source)[0].flags & UNTRUSTED
-    )
+def flags_in(
+    values: Mapping[str, Value], contexts: Mapping[str, Type]
+) -> dict[str, frozenset[str]]:
+    """Flags of each value, from all that it is made of."""
+    found = dict.fromkeys(values, NO_FLAGS)
+    for name, value in values.items():
+        for each in expressions_in(value):
+            found[name] |= infer(each.tree, contexts, each.source)[0].flags
+    return found
 
 
 def _at(span: Span | None, text: str) -> tuple[Label, ...]:

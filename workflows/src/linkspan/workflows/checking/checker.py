@@ -10,7 +10,7 @@ from linkspan.sdk.manifest import VerbSetting
 from linkspan.workflows.checking.graph import check_graph, listed
 from linkspan.workflows.checking.mistakes import check_mistakes
 from linkspan.workflows.checking.sinks import CODE, PLAIN, SECRET_TEXT, Sink, flag_faults
-from linkspan.workflows.contexts import Contexts, Later, untrusted_in
+from linkspan.workflows.contexts import Contexts, Later, flags_in
 from linkspan.workflows.expressions import Kind, Type, infer
 from linkspan.workflows.model import HealthcheckText, Job, JobService, Step, Text, Workflow
 from linkspan.workflows.reader import Reader
@@ -32,7 +32,7 @@ class Checker:
         workflow: Workflow,
         readers: Mapping[str, Reader],
         verbs: Verbs,
-        untrusted: frozenset[str] = frozenset(),
+        given: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         """Make a checker.
 
@@ -40,13 +40,13 @@ class Checker:
             workflow: As loaded.
             readers: By file; they get the faults.
             verbs: What the installed plugins answer.
-            untrusted: Inputs for which whoever calls it gives what a stranger may have written.
+            given: Flags of what whoever calls it gives, by input.
         """
         self.workflow = workflow
         self.readers = readers
         self.reader = readers[workflow.file]
         self.verbs = verbs
-        self.contexts = Contexts(workflow, verbs, untrusted)
+        self.contexts = Contexts(workflow, verbs, given)
 
     def check(self) -> None:
         """Note all that is wrong."""
@@ -107,8 +107,8 @@ class Checker:
             kind = Kind.NUMBER if spec.type == "int" else Kind.TEXT
             kind = {"bool": Kind.BOOL, "list": Kind.LIST}.get(spec.type, kind)
             self._value(value, contexts, attrs.evolve(_NOTED, kind=kind, what=f"'{name}'"))
-        untrusted = untrusted_in(call.inputs, contexts)
-        Checker(call.workflow, self.readers, self.verbs, untrusted).check()
+        given = flags_in(call.inputs, contexts)
+        Checker(call.workflow, self.readers, self.verbs, given).check()
 
     def _service(self, service: JobService, contexts: Mapping[str, Type]) -> None:
         if service.condition is not None:

@@ -4,6 +4,7 @@ import attrs
 
 from linkspan.workflows.expressions import Kind, Type
 from linkspan.workflows.expressions.syntax import Index, Literal, Member, Name, walk
+from linkspan.workflows.expressions.types import DERIVED, UNTRUSTED
 from linkspan.workflows.reader import Reader
 from linkspan.workflows.values import CLOSE, OPEN, Expression
 
@@ -41,18 +42,34 @@ def flag_faults(reader: Reader, expression: Expression, found: Type, sink: Sink)
         if name is not None or "secret" in found.flags:
             _leaks(reader, expression, name, sink)
             return True
-    if sink.code and "untrusted" in found.flags:
-        start, length = _whole(expression)
-        index = reader.document.index_in(expression.node, start)
+    if sink.code and found.flags & (UNTRUSTED | DERIVED):
+        _code(reader, expression, found, sink)
+        return True
+    return False
+
+
+def _code(reader: Reader, expression: Expression, found: Type, sink: Sink) -> None:
+    start, length = _whole(expression)
+    span = reader.document.span_at(reader.document.index_in(expression.node, start), length)
+    why = sink.what_for if sink.what_for != PLAIN.what_for else "a shell reads this"
+    if found.flags & UNTRUSTED:
         reader.fault(
             "LS1306",
             "what a stranger may have written would be read as code",
-            reader.document.span_at(index, length),
-            sink.what_for if sink.what_for != PLAIN.what_for else "a shell reads this",
+            span,
+            why,
             helps=["give it to the container as an environment variable, and quote it there"],
         )
-        return True
-    return False
+        return
+    reader.fault(
+        "LS1306",
+        "a script has made this of what a stranger may have written, and it would be read as code",
+        span,
+        why,
+        notes=["if the script lets nothing else through:  # linkspan: allow LS1306 <reason>"],
+        helps=["pass it through an input with a `pattern`, of a pipeline that this one calls"],
+        severity="warning",
+    )
 
 
 def _leaks(reader: Reader, expression: Expression, name: str | None, sink: Sink) -> None:

@@ -37,8 +37,8 @@ class Type:
         item: Of a list: the type of its items.
         what: The mapping in words, for "'x' does not exist in …".
         declared: Where the value's type was written.
-        flags: ``secret`` for what must not be shown, ``untrusted`` for what a stranger may have written;
-            whatever is made of a flagged value carries its flags.
+        flags: ``secret`` for what must not be shown, ``untrusted`` for what a stranger may have written,
+            ``derived`` for what a script has made of that; whatever is made of a flagged value carries its flags.
         explain: Asked about a name that is not in ``fields``, with the place of the whole path; a
             better fault than "does not exist", or None.
     """
@@ -55,6 +55,7 @@ class Type:
 NO_FLAGS: frozenset[str] = frozenset()
 SECRET = frozenset({"secret"})
 UNTRUSTED = frozenset({"untrusted"})
+DERIVED = frozenset({"derived"})
 
 ANY = Type(kind=Kind.ANY)
 TEXT = Type(kind=Kind.TEXT)
