@@ -365,6 +365,38 @@ async def test_a_body_that_stalls_is_408(served) -> None:
     assert (await client.reply()).status == 408
 
 
+async def test_a_poured_body_stalls_by_its_client_only(served, mock_clock) -> None:
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    async def pour(request: Request) -> Response:
+        body = request.body()
+        assert isinstance(body, Pourable)
+        while await body.pour(writing):
+            pass
+        return json_response({})
+
+    served.add("POST", "/x", pour)
+    await served.start(limits=Limits(body_idle_timeout_s=10, linger_s=1))
+    client = await served.client()
+    await client.send(b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 1000000\r\n\r\n")
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, b"z" * 500_000)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            # The pipe is full. However long that takes, it is not the client's fault.
+            mock_clock.jump(100)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            left = 500_000
+            while left:
+                await trio.lowlevel.wait_readable(reading)
+                left -= len(os.read(reading, 65536))
+        mock_clock.autojump_threshold = 0.05
+        assert (await client.reply()).status == 408
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 async def test_one_connection_too_many_is_503_and_room_is_made_by_leaving(served) -> None:
     served.add("GET", "/x", echo)
     await served.start(limits=Limits(connections=1))

@@ -26,19 +26,24 @@ async def write_all(fd: int, data: bytes | memoryview) -> None:
     await trio.lowlevel.checkpoint()
 
 
-async def write_pieces(fd: int, pieces: Sequence[memoryview]) -> int:
-    """As ``write_all``, several pieces without joining them; return their bytes."""
-    rest, first = list(pieces), 0
-    while first < len(rest):
-        try:
-            written = os.writev(fd, rest[first : first + _MAX_PIECES])
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(fd)
-            continue
-        while first < len(rest) and written >= len(rest[first]):
-            written -= len(rest[first])
-            first += 1
-        if written:
-            rest[first] = rest[first][written:]
-    await trio.lowlevel.checkpoint()
-    return sum(map(len, pieces))
+def put_pieces(fd: int, pieces: Sequence[memoryview]) -> Sequence[memoryview]:
+    """Write what a pipe that does not block takes now, without joining the pieces; return what is left.
+
+    Raises:
+        BrokenPipeError: Nobody reads any more.
+    """
+    try:
+        written = os.writev(fd, pieces[:_MAX_PIECES])
+    except BlockingIOError:
+        return pieces
+    for at, piece in enumerate(pieces):
+        if written < len(piece):
+            return [piece[written:], *pieces[at + 1 :]]
+        written -= len(piece)
+    return ()
+
+
+async def write_pieces(fd: int, pieces: Sequence[memoryview]) -> None:
+    """As ``write_all``, several pieces. No checkpoint where it need not wait."""
+    while pieces := put_pieces(fd, pieces):
+        await trio.lowlevel.wait_writable(fd)

@@ -88,15 +88,14 @@ class BodyReader:
         parts: list[memoryview] = []
         while not self.done:
             if self._left:
-                if at == here:
+                end = at + self._left
+                if end > here:
+                    if at < here:
+                        parts.append(view[at:])
+                        self._left, at = end - here, here
                     break
-                end = min(at + self._left, here)
                 parts.append(view[at:end])
-                self._left -= end - at
-                at = end
-                if self._left:
-                    break
-                self._chunk_ends = True
+                self._left, at, self._chunk_ends = 0, end, True
             if self._chunk_ends:
                 if here - at < 2:
                     break

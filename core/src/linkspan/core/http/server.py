@@ -30,13 +30,14 @@ from linkspan.core.http.streams import (
     RECEIVE_BYTES,
     ClientGone,
     SocketDuplex,
+    receive_waiting,
     run_for_client,
     send_from_pipe,
     send_parts,
 )
 from linkspan.sdk.errors import TooLarge
 from linkspan.sdk.http import JSON, AnswerError, Hijack, Request, Response, Stream
-from linkspan.sdk.pipes import write_pieces
+from linkspan.sdk.pipes import put_pieces, write_pieces
 
 if TYPE_CHECKING:
     import ssl
@@ -51,6 +52,8 @@ _NO_BODY_STATUS = frozenset({204, 304})
 _THIN_BYTES = 32 << 10
 _THIN_READS = 8
 _GATHER_S = 0.0005
+_POURED_BYTES = 8 << 20
+_OF_LIMIT = 1 / 16
 
 STANDARD_HEADERS: Mapping[str, str] = {
     "Api-Version": version_text(API_VERSION),
@@ -161,7 +164,11 @@ class _Body:
 
     async def pour(self, pipe: int) -> int:
         """See ``linkspan.sdk.pouring.Pourable``."""
-        return await write_pieces(pipe, await self._connection.receive_body_pieces())
+        return await self._connection.pour_body(pipe)
+
+
+def _stalled() -> AnswerError:
+    return AnswerError("the request's body stalled", status=408, code="timeout")
 
 
 def _too_large(limit_bytes: int) -> TooLarge:
@@ -373,9 +380,9 @@ class _Connection:
         target = event.target.decode("latin-1")
         return _Request(self, event.method.decode("latin-1"), target, headers)
 
-    async def _receive(self, most_bytes: int = RECEIVE_BYTES) -> bytes:
+    async def _receive(self) -> bytes:
         try:
-            return await self.socket.recv(most_bytes)
+            return await self.socket.recv(RECEIVE_BYTES)
         except OSError as error:
             raise ClientGone("the client has gone") from error
 
@@ -386,24 +393,48 @@ class _Connection:
             return data
         return await self._body.next(self._receive_for_body)
 
-    async def receive_body_pieces(self) -> Sequence[memoryview]:
-        """As ``receive_body``, in pieces that have not been joined."""
+    async def pour_body(self, pipe: int) -> int:
+        """Put the next megabytes of the body into a pipe; 0 at its end.
+
+        One time limit for all of them, seldom put off: each time costs as much as a piece.
+        """
         if self._ahead:
-            data, self._ahead = self._ahead, b""
-            return [memoryview(data)]
-        return await self._body.next_pieces(self._receive_for_body)
+            ahead, self._ahead = memoryview(self._ahead), b""
+            await write_pieces(pipe, [ahead])
+            return len(ahead)
+        body, limit_s, poured = self._body, self.limits.body_idle_timeout_s, 0
+        await self._go_on()
+        put_off = trio.current_time() + limit_s * _OF_LIMIT
+        with trio.move_on_after(limit_s) as waiting:
+            while poured < _POURED_BYTES and (pieces := await body.next_pieces(self._receive_some)):
+                poured += sum(map(len, pieces))
+                if left := put_pieces(pipe, pieces):
+                    waiting.deadline = math.inf  # it is not the client that we wait for
+                    await write_pieces(pipe, left)
+                    put_off = 0.0
+                if (now := trio.current_time()) > put_off:
+                    waiting.deadline, put_off = now + limit_s, now + limit_s * _OF_LIMIT
+            return poured
+        raise _stalled()
 
     async def _receive_for_body(self) -> bytes:
+        await self._go_on()
+        with trio.move_on_after(self.limits.body_idle_timeout_s):
+            return await self._receive_some()
+        raise _stalled()
+
+    async def _go_on(self) -> None:
+        """Tell a client that waits with its body to send it."""
         if self.h11.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[])
             await self.send([self.h11.send(go_on) or b""])
+
+    async def _receive_some(self) -> bytes:
         if self._thin_reads > _THIN_READS:
             await trio.sleep(_GATHER_S)
-        with trio.move_on_after(self.limits.body_idle_timeout_s):
-            data = await self._receive(BODY_RECEIVE_BYTES)
-            self._thin_reads = self._thin_reads + 1 if len(data) < _THIN_BYTES else 0
-            return data
-        raise AnswerError("the request's body stalled", status=408, code="timeout")
+        data = await receive_waiting(self.socket, BODY_RECEIVE_BYTES)
+        self._thin_reads = self._thin_reads + 1 if len(data) < _THIN_BYTES else 0
+        return data
 
     # Answers
 

@@ -31,6 +31,24 @@ class ClientGone(trio.BrokenResourceError):
     """The client has gone; told apart from a resource of the handler's own that broke."""
 
 
+async def receive_waiting(sock: trio.socket.SocketType, most_bytes: int) -> bytes:
+    """Receive what is there, as soon as something is; empty at the end.
+
+    ``recv`` goes twice around the loop where it has waited; for a large body that is a third of all the work.
+
+    Raises:
+        ClientGone: The connection broke.
+    """
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            return os.read(sock.fileno(), most_bytes)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            raise ClientGone("the client has gone") from error
+
+
 async def send_parts(sock: trio.socket.SocketType, parts: Iterable[bytes]) -> None:
     """Send all parts, in as few system calls as the kernel allows.
 
