@@ -1,15 +1,19 @@
 """What the runner of pipelines costs, beside programs that run graphs of tasks too.
 
-    .venv/bin/python benchmarks/pipelines.py [--steps 1000] [--graph 10000] [--scenarios 100] [--peers FOLDER]
+    .venv/bin/python benchmarks/pipelines.py [--steps 1000] [--graph 10000] [--scenarios 100] [--log 1000]
+                                           [--peers FOLDER]
 
 The runner works with the journal on disk. Its steps are a verb that does nothing and says so in its plan, as
 the tasks of its peers do nothing: no process is started on either side. Beside them: a verb of the sdk's
-fakes that changes something and logs a line, so that each step waits for a sync and has a log of its own.
+fakes that changes something and logs a line, so that each step waits for a sync and has a log of its own; and
+a verb that runs ``true`` as a process of this machine, as the recipes of make do. The language has no such step:
+its scripts run in containers (``benchmarks/steps.py``). The verb shows what the runner adds to a process.
 
 Peers run as many tasks in processes of their own, from their start to their end; less what they take for one
 task. ``--peers`` is a venv with ``doit``, ``invoke``, ``luigi`` and ``prefect``; GNU make is the machine's. Make
 does not start anything for ``:``. What was done doit writes down at its end, prefect into a database, the runner
-before and after each step, the others nowhere.
+before and after each step, the others nowhere. Each is measured twice: with tasks that do nothing, and with
+tasks that run ``true`` in the way that its documentation shows.
 
 Every line has the time on the clock and the CPU time of all threads and children: beside others on a machine
 only the latter says something.
@@ -68,6 +72,15 @@ class Nothing(Step[NoConfig]):
         return {}
 
 
+class Process(Nothing):
+    """A verb that runs ``true``, and says that nothing is to do."""
+
+    async def apply(self, intent: StepIntent, context: StepContext) -> Outputs:
+        """Run it."""
+        await trio.run_process(["true"])
+        return {}
+
+
 SETTINGS = {name: VerbSetting(type="string", required=True) for name in ("key", "value")}
 VERBS = Verbs(
     [
@@ -79,11 +92,13 @@ VERBS = Verbs(
                     name="set", summary="", settings=SETTINGS, outputs=("value", "before")
                 ),
                 VerbManifest(name="nothing", summary="", workspace=False),
+                VerbManifest(name="process", summary="", workspace=False),
             ),
         )
     ]
 )
 STEP = "{{uses: nothing}}"
+PROCESS = "{{uses: process}}"
 SAME = "{{uses: set, with: {{key: a, value: b}}}}"
 CHANGING = "{{uses: set, with: {{key: a, value: '{number}'}}}}"
 
@@ -109,6 +124,7 @@ async def manager(folder: Path) -> Any:
         host = FakeHost(root=folder, nursery=nursery, fake_engine=engine)
         host.drivers["step", "set"] = FakeStep()
         host.drivers["step", "nothing"] = Nothing()
+        host.drivers["step", "process"] = Process()
         made = RunManager(host, VERBS, nursery)
         spent = Spent()
         await made.recover()
@@ -232,26 +248,29 @@ def scenarios(count: int, folder: Path) -> tuple[float, float]:
 # peers
 
 
-def make(count: int, folder: Path) -> list[str]:
+def make(count: int, folder: Path, *, process: bool) -> list[str]:
     """GNU make."""
     names = " ".join(f"t{number}" for number in range(count))
-    rules = "".join(f"t{number}:\n\t@:\n" for number in range(count))
+    recipe = "@true" if process else "@:"
+    rules = "".join(f"t{number}:\n\t{recipe}\n" for number in range(count))
     (folder / "Makefile").write_text(f"all: {names}\n{rules}.PHONY: all {names}\n")
     return ["make", "-s", "-j2", "all"]
 
 
-def doit(count: int, folder: Path) -> list[str]:
+def doit(count: int, folder: Path, *, process: bool) -> list[str]:
     """doit."""
+    action = "'true'" if process else "nothing"
     (folder / "dodo.py").write_text(
         "def nothing():\n    pass\n\ndef task_t():\n"
-        f"    for i in range({count}):\n        yield {{'name': str(i), 'actions': [nothing]}}\n"
+        f"    for i in range({count}):\n        yield {{'name': str(i), 'actions': [{action}]}}\n"
     )
     return ["doit", "run"]
 
 
-def invoke(count: int, folder: Path) -> list[str]:
+def invoke(count: int, folder: Path, *, process: bool) -> list[str]:
     """invoke: all tasks in front of one."""
-    tasks = "".join(f"@task\ndef t{n}(c):\n    pass\n\n" for n in range(count))
+    body = "c.run('true')" if process else "pass"
+    tasks = "".join(f"@task\ndef t{n}(c):\n    {body}\n\n" for n in range(count))
     names = ", ".join(f"t{n}" for n in range(count))
     (folder / "tasks.py").write_text(
         f"from invoke import task\n\n{tasks}\n@task(pre=[{names}])\ndef all(c):\n    pass\n"
@@ -259,37 +278,35 @@ def invoke(count: int, folder: Path) -> list[str]:
     return ["invoke", "all"]
 
 
-def luigi(count: int, folder: Path) -> list[str]:
+_RUN_TRUE = "subprocess.run(['true'], check=True)"
+
+
+def luigi(count: int, folder: Path, *, process: bool) -> list[str]:
     """luigi with its local scheduler."""
+    body = _RUN_TRUE if process else "pass"
     (folder / "graph.py").write_text(
-        "import luigi\n\n\nclass T(luigi.Task):\n    n = luigi.IntParameter()\n    done = False\n"
-        "    def run(self):\n        self.done = True\n    def complete(self):\n        return self.done\n\n\n"
+        "import subprocess\nimport luigi\n\n\nclass T(luigi.Task):\n    n = luigi.IntParameter()\n"
+        f"    done = False\n    def run(self):\n        {body}\n        self.done = True\n"
+        "    def complete(self):\n        return self.done\n\n\n"
         "class All(luigi.WrapperTask):\n    count = luigi.IntParameter()\n"
         "    def requires(self):\n        return [T(n=i) for i in range(self.count)]\n"
     )
     return ["luigi", "--module", "graph", "All", "--count", str(count), "--local-scheduler"]
 
 
-def prefect(count: int, folder: Path) -> list[str]:
+def prefect(count: int, folder: Path, *, process: bool) -> list[str]:
     """prefect with its server of its own."""
+    body = _RUN_TRUE if process else "pass"
     (folder / "graph.py").write_text(
-        "from prefect import flow, task\n\n\n@task\ndef nothing():\n    pass\n\n\n@flow\ndef all_of_them():\n"
+        "import subprocess\nfrom prefect import flow, task\n\n\n"
+        f"@task\ndef nothing():\n    {body}\n\n\n@flow\ndef all_of_them():\n"
         f"    for _ in range({count}):\n        nothing()\n\n\nall_of_them()\n"
     )
     return ["python", "graph.py"]
 
 
-def make_true(count: int, folder: Path) -> list[str]:
-    """GNU make with a process for each task."""
-    words = make(count, folder)
-    file = folder / "Makefile"
-    file.write_text(file.read_text().replace("@:", "@true"))
-    return words
-
-
 PEERS = {
     "make": (make, 1),
-    "make, a process (`true`) a task": (make_true, 1),
     "doit": (doit, 1),
     "invoke": (invoke, 1),
     "luigi": (luigi, 1),
@@ -300,17 +317,17 @@ PEERS = {
 
 
 def peer(
-    name: str, prepare: Callable[[int, Path], list[str]], count: int, venv: Path | None
+    name: str, prepare: Callable[..., list[str]], count: int, venv: Path | None, *, process: bool
 ) -> tuple[float, float] | None:
     """What so many tasks take less what one takes; None if the peer is not installed."""
     path = os.pathsep.join(([str(venv / "bin")] if venv else []) + [os.environ["PATH"]])
-    if shutil.which(name.partition(",")[0], path=path) is None:
+    if shutil.which(name, path=path) is None:
         return None
     taken = []
     for size in (1, count):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            words = prepare(size, folder)
+            words = prepare(size, folder, process=process)
             env = {**os.environ, "PATH": path, "PYTHONPATH": place, "PREFECT_HOME": place}
             env["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "300"
             spent = Spent()
@@ -323,6 +340,8 @@ def own(options: argparse.Namespace, root: Path) -> None:
     """The runner's lines."""
     text = steps(options.steps)
     say("a step", trio.run(run, text, root / "steps"), options.steps, "step")
+    text = steps(options.steps, PROCESS)
+    say("a step that runs `true`", trio.run(run, text, root / "process"), options.steps, "step")
     text = steps(options.steps, CHANGING)
     say(
         "a step that changes something and logs a line",
@@ -340,8 +359,20 @@ def own(options: argparse.Namespace, root: Path) -> None:
     say(f"start and resume after {options.graph} steps", spent)
     spent = scenarios(options.scenarios, root / "scenarios")
     say(f"{options.scenarios} scenarios with a crash each", spent)
-    say("a log of 200 MB", trio.run(flood, 200, root), 200, "MB")
     print(f"peak of this process: {resource.getrusage(SELF).ru_maxrss / 1024:.0f} MiB")
+    log(options.log, root)
+
+
+def log(megabytes: int, root: Path) -> None:
+    """The log of a step, in a process of its own: its memory is that of the log."""
+    child = os.fork()
+    if not child:
+        before = resource.getrusage(SELF).ru_maxrss
+        say(f"a log of {megabytes} MB", trio.run(flood, megabytes, root), megabytes, "MB")
+        more = resource.getrusage(SELF).ru_maxrss - before
+        print(f"memory for it: {more / 1024:.1f} MiB", flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
 
 
 def main() -> None:
@@ -350,6 +381,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--graph", type=int, default=10_000)
     parser.add_argument("--scenarios", type=int, default=100)
+    parser.add_argument("--log", type=int, default=1000, metavar="MB")
     parser.add_argument("--peers", type=Path)
     options = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f}")
@@ -358,12 +390,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=place.resolve()) as name:
         own(options, Path(name))
     for name, (prepare, part) in PEERS.items():
-        count = options.steps // part
-        found = peer(name, prepare, count, options.peers)
-        if found is None:
-            print(f"{name}: not installed")
-        else:
-            say(name, found, count - 1, "task")
+        for process, what in ((False, name), (True, f"{name}, a process (`true`) a task")):
+            count = options.steps // part
+            found = peer(name, prepare, count, options.peers, process=process)
+            if found is None:
+                print(f"{name}: not installed")
+            else:
+                say(what, found, count - 1, "task")
     print(f"load after: {os.getloadavg()[0]:.1f}")
 
 

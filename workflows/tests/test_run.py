@@ -264,17 +264,17 @@ jobs: {a: {steps: [{id: s, uses: set, with: {name: x},
 async def test_a_step_beyond_its_timeout_is_stopped_and_undone(bench):
     bench.world.values["x"] = "old"
     run = await bench.run("""
-jobs: {a: {steps: [{id: s, uses: set, with: {name: x, value: new, takes: 1h}, timeout: 300ms}]}}
+jobs: {a: {steps: [{id: s, uses: set, with: {name: x, value: new, takes: 1h}, timeout: 2s}]}}
 """)
     step = run["jobs"][0]["steps"][0]
     assert (step["state"], step["error"]["cause"]) == ("timed-out", "timeout")
-    assert step["error"]["message"] == "it took longer than its timeout of 0.3s"
+    assert step["error"]["message"] == "it took longer than its timeout of 2s"
     assert bench.world.undone == ["s"]
 
 
 async def test_a_script_beyond_its_timeout_gets_a_signal_and_its_container_is_gone(bench):
     run = await bench.run("""
-jobs: {a: {steps: [{id: s, run: "trap 'echo bye; exit 0' TERM; sleep 60 & wait", timeout: 300ms, grace: 5s}]}}
+jobs: {a: {steps: [{id: s, run: "trap 'echo bye; exit 0' TERM; sleep 60 & wait", timeout: 3s, grace: 5s}]}}
 """)
     step = run["jobs"][0]["steps"][0]
     assert (step["state"], step["tail"]) == ("timed-out", ["bye"])
@@ -283,7 +283,7 @@ jobs: {a: {steps: [{id: s, run: "trap 'echo bye; exit 0' TERM; sleep 60 & wait",
 
 async def test_a_job_beyond_its_timeout_ends_timed_out(bench, summarise):
     run = await bench.run("""
-jobs: {a: {timeout: 500ms, steps: [{id: s, uses: set, with: {name: x, takes: 1h}},
+jobs: {a: {timeout: 2s, steps: [{id: s, uses: set, with: {name: x, takes: 1h}},
                                 {id: t, uses: set, with: {name: y}}]}}
 """)
     assert summarise(run) == {"a": "timed-out", "a/s": "timed-out", "a/t": "waiting"}

@@ -1,5 +1,6 @@
 """Scripts in containers: the container, its output, its end, and what remains when it is stopped."""
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,8 @@ from linkspan.sdk.model.container import (
 from linkspan.sdk.model.step import RUN_LABEL
 from linkspan.sdk.progress import ProgressSink
 from linkspan.workflows.steplog import StepLog
+
+log = logging.getLogger(__name__)
 
 WORKSPACE: Final = "/workspace"
 CONTROL: Final = "/run/linkspan-step"
@@ -228,3 +231,20 @@ async def remove_leftovers(engine: Engine, run_id: str) -> list[str]:
             await engine.networks.remove(network.id)
             removed.append(network.name)
     return removed
+
+
+async def remove_all_leftovers(engine: Engine) -> None:
+    """Remove the containers and networks of all runs: none is active when a daemon starts."""
+    for container in engine.containers.list(ContainerFilter(all=True, labels=(RUN_LABEL,))):
+        log.info("removing what a run left", extra={"container": container.name})
+        try:
+            await remove_container(engine, container.id)
+        except LinkspanError as error:
+            # One that cannot be removed is no reason to have no pipelines.
+            log.warning("leftover stays", extra={"container": container.name, "why": str(error)})
+    for network in engine.networks.list():
+        if RUN_LABEL in network.spec.labels:
+            try:
+                await engine.networks.remove(network.id)
+            except LinkspanError as error:
+                log.warning("leftover stays", extra={"network": network.name, "why": str(error)})

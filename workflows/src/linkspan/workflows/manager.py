@@ -19,11 +19,9 @@ import trio
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
-from linkspan.sdk.model.container import ContainerFilter
-from linkspan.sdk.model.step import RUN_LABEL
 from linkspan.workflows import again
 from linkspan.workflows.approvals import Voter, check_vote, find_question
-from linkspan.workflows.archive import JOURNAL, Archive, folder_name
+from linkspan.workflows.archive import JOURNAL, Archive
 from linkspan.workflows.breakpoints import (
     Decision,
     check_breaks,
@@ -32,35 +30,31 @@ from linkspan.workflows.breakpoints import (
     shown,
 )
 from linkspan.workflows.config import WorkflowsConfig
-from linkspan.workflows.containers import remove_container, remove_leftovers
+from linkspan.workflows.containers import remove_all_leftovers, remove_leftovers
 from linkspan.workflows.creating import (
     NewRun,
     Rerun,
     checked,
     creation,
-    prepare,
     recorded,
     refuse_not_open,
 )
 from linkspan.workflows.expiry import Expiry
-from linkspan.workflows.expressions import EvaluationFailed, Scope
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.inputs import read_inputs
 from linkspan.workflows.journal import Journal
 from linkspan.workflows.locks import Locks
+from linkspan.workflows.making import Predecessor, RunMaker
 from linkspan.workflows.model import Workflow
 from linkspan.workflows.planning.asking import plan_run, refuse_if_moved
 from linkspan.workflows.recorder import Gate, Recorder, Watcher
 from linkspan.workflows.retention import Retention
 from linkspan.workflows.run import RunRunner, group_of
-from linkspan.workflows.running import EMPTY_GIT, Run
+from linkspan.workflows.running import Run
 from linkspan.workflows.state import GOOD, RunState, fold
-from linkspan.workflows.trust import refuse_untrusted
 from linkspan.workflows.undoing import undo_run
-from linkspan.workflows.values import resolve_text
 from linkspan.workflows.verbs import Verbs
 from linkspan.workflows.why import differences, subjects_alike
-from linkspan.workflows.workspace import copy_tree, remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +99,15 @@ class RunManager:
             forgotten=lambda run_id: self._interruptions.pop(run_id, None),
             wall=wall,
         )
+        self._maker = RunMaker(
+            host=host,
+            verbs=verbs,
+            archive=self.archive,
+            groups=self._groups,
+            untrusted_verbs=self._config.untrusted_verbs,
+            gate=gate,
+            active=lambda: [active.run.recorder.state for active in self._active.values()],
+        )
         self._expiry = Expiry(self._questions, self._expired, wall, nursery)
 
     # start
@@ -116,24 +119,7 @@ class RunManager:
             LinkspanError: The folder of the runs cannot be read.
         """
         await trio.to_thread.run_sync(self.archive.load)
-        engine = self._host.engine
-        for container in engine.containers.list(ContainerFilter(all=True, labels=(RUN_LABEL,))):
-            log.info("removing what a run left", extra={"container": container.name})
-            try:
-                await remove_container(engine, container.id)
-            except LinkspanError as error:
-                # One that cannot be removed is no reason to have no pipelines.
-                log.warning(
-                    "leftover stays", extra={"container": container.name, "why": str(error)}
-                )
-        for network in engine.networks.list():
-            if RUN_LABEL in network.spec.labels:
-                try:
-                    await engine.networks.remove(network.id)
-                except LinkspanError as error:
-                    log.warning(
-                        "leftover stays", extra={"network": network.name, "why": str(error)}
-                    )
+        await remove_all_leftovers(self._host.engine)
         for state in list(self.archive.ended.values()):
             if state.suspended:
                 # Decided in the moment in which the daemon died.
@@ -273,7 +259,7 @@ class RunManager:
         """
         run_id = self._ended_run(ref)
         old = self.archive.ended[run_id]
-        new = await self._recorded(old, wish) if wish.fresh is None else wish.fresh
+        new = await self._maker.recorded(old, wish) if wish.fresh is None else wish.fresh
         use = {**old.created.get("use", {}), **wish.use}
         new = attrs.evolve(new, breaks=wish.breaks, use=use)
         workflow = await trio.to_thread.run_sync(
@@ -281,26 +267,9 @@ class RunManager:
         )
         inputs = read_inputs(workflow, wish.inputs, recorded=old.created["inputs"])
         kept = again.keep(old, wish.again, creation("", workflow, new, self._verbs)["jobs"])
-        extra = {"rerun_of": run_id, "images": {} if wish.fresh else dict(old.images)}
-        return await self._make(workflow, new, inputs, extra=extra, kept=kept, old=run_id)
-
-    async def _recorded(self, old: RunState, wish: Rerun) -> NewRun:
-        folder = self._folder / old.id
-        if not (folder / "source").is_dir():
-            raise Conflict(
-                f"the sources of run {old.id} are not kept any more",
-                code="sources_gone",
-                help=f"linkspan workflow rerun {old.id} --fresh",
-            )
-        text, others = await trio.to_thread.run_sync(recorded, folder, old.created["digest"])
-        return NewRun(
-            file=old.created["file"],
-            text=text,
-            others=others,
-            workspace=folder / "source",
-            git=old.created["git"],
-            by=wish.by,
-            untrusted=old.created.get("untrusted", False),
+        images = {} if wish.fresh else old.images
+        return await self._make(
+            workflow, new, inputs, Predecessor(state=old, kept=kept, images=images)
         )
 
     async def _make(
@@ -308,80 +277,12 @@ class RunManager:
         workflow: Workflow,
         new: NewRun,
         inputs: Mapping[str, Json],
-        *,
-        extra: Mapping[str, Json] | None = None,
-        kept: again.Kept | None = None,
-        old: str = "",
+        before: Predecessor | None = None,
     ) -> dict[str, Json]:
-        if new.untrusted:
-            refuse_untrusted(workflow, self._config.untrusted_verbs)
-        refuse_not_open(self._host, workflow)
-        self._refuse_conflict(workflow, new, inputs)
-        run_id = self.archive.new_id(self._active)
-        created = {**creation(run_id, workflow, new, self._verbs), "inputs": dict(inputs)}
-        created["serial"] = self._next_serial()
-        records = [] if kept is None else kept.records
-        if new.only:
-            records = again.only(new.only, created["jobs"], self.archive.green(workflow.name))
-        daemon = self._host.daemon
-        folder = self._folder / f".{run_id}.new"
-        try:
-            await trio.to_thread.run_sync(
-                prepare, folder, new, (daemon.data_root, daemon.exec_root)
-            )
-            for job in () if kept is None else kept.workspaces:
-                await trio.to_thread.run_sync(_take_workspace, self._folder / old, folder, job)
-            first = ("run-created", {**created, **(extra or {})})
-            recorder = await self._open_new(folder, (first, *records))
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(remove_tree, folder)
-            raise
-        # The journal's open file follows its folder; from here on the run is visible.
-        folder = folder.rename(self._folder / run_id)
+        folder, recorder = await self._maker.make(workflow, new, inputs, before)
+        # From here on it is visible.
         self._start(self._run(workflow, folder, recorder))
         return recorder.state.summary(active=True)
-
-    def _next_serial(self) -> int:
-        ids = (*self.archive.ended, *self._active)
-        return max((self._state(run_id).order[0] for run_id in ids), default=0) + 1
-
-    async def _open_new(
-        self, folder: Path, records: Sequence[tuple[str, Mapping[str, Json]]]
-    ) -> Recorder:
-        """A new journal with its first records."""
-        journal = await Journal.open(folder / JOURNAL)
-        recorder = Recorder(journal, RunState(), self._gate)
-        try:
-            for kind, fields in records:
-                await recorder.write(kind, **fields)
-        except BaseException:
-            recorder.close()
-            raise
-        return recorder
-
-    def _refuse_conflict(self, workflow: Workflow, new: NewRun, inputs: Mapping[str, Json]) -> None:
-        """``on-conflict: reject``.
-
-        Raises:
-            Conflict: A run of the group is active; code ``group_busy``.
-        """
-        concurrency = workflow.concurrency
-        if concurrency is None or concurrency.on_conflict != "reject":
-            return
-        git = {**EMPTY_GIT, **new.git}
-        scope = Scope(contexts={"inputs": dict(inputs), "git": git, "run": {"name": workflow.name}})
-        try:
-            group = resolve_text(concurrency.group, scope)
-        except EvaluationFailed as error:
-            raise InvalidArgument(f"the concurrency group has no value: {error.message}") from error
-        holder = self._groups.holder(group)
-        if holder:
-            raise Conflict(
-                f"run {holder} of the group '{group}' is active",
-                code="group_busy",
-                help=f"linkspan workflow attach {holder}",
-            )
 
     async def resume(self, ref: str, *, breaks: Sequence[str] = ()) -> dict[str, Json]:
         """Go on with a run that failed, was cancelled or was interrupted.
@@ -740,10 +641,3 @@ class RunManager:
             attributes={"name": run.workflow.name, **attributes},
         )
         self._host.engine.events.publish(event)
-
-
-def _take_workspace(old: Path, new: Path, job: str) -> None:
-    """Take over a job's files, as the old run left them. Blocks."""
-    source = old / "jobs" / folder_name(job) / "workspace"
-    if source.is_dir():
-        copy_tree(source, new / "jobs" / folder_name(job) / "workspace")
