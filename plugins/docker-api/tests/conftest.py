@@ -24,7 +24,8 @@ from linkspan.sdk.http import (
     Response,
     Stream,
 )
-from linkspan.sdk.testing.fakes.engine import FakeEngine, make_image
+from linkspan.sdk.testing.fakes.engine import FakeEngine
+from linkspan.sdk.testing.fakes.engine_images import make_image
 from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeRuntime
 from linkspan.sdk.testing.host import FakeHost
 

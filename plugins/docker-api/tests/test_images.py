@@ -8,7 +8,7 @@ from linkspan.plugins.docker_api.images import join_tag
 from linkspan.plugins.docker_api.streams import decimal_size, encode_progress, progress_bar
 from linkspan.sdk.errors import InvalidArgument, Unavailable
 from linkspan.sdk.progress import Progress
-from linkspan.sdk.testing.fakes.engine import make_image
+from linkspan.sdk.testing.fakes.engine_images import make_image
 from linkspan.sdk.testing.fakes.snapshots import FakeSnapshots, FakeStore
 
 

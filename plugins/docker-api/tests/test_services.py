@@ -33,7 +33,7 @@ from linkspan.sdk.model.service import (
     Task,
     TaskState,
 )
-from linkspan.sdk.testing.fakes.engine import make_image
+from linkspan.sdk.testing.fakes.engine_images import make_image
 from linkspan.sdk.testing.fakes.payloads import FakePayloads
 
 AT = "2026-11-24T08:00:00.000000000Z"

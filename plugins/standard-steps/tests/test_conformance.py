@@ -26,7 +26,8 @@ from linkspan.sdk.model.container import ContainerFilter, ContainerSpec
 from linkspan.sdk.model.service import ServiceSpec
 from linkspan.sdk.model.step import StepIntent
 from linkspan.sdk.testing.conformance.step import StepConformance
-from linkspan.sdk.testing.fakes.engine import FakeEngine, make_image
+from linkspan.sdk.testing.fakes.engine import FakeEngine
+from linkspan.sdk.testing.fakes.engine_images import make_image
 from linkspan.sdk.testing.fakes.orchestrator import FakeOrchestrator, FakeOrchestratorConfig
 from linkspan.sdk.testing.fakes.registry import FakeRegistry
 from linkspan.sdk.testing.fakes.runtime import FakeMachine

@@ -29,7 +29,8 @@ from linkspan.sdk.model.service import (
     TaskState,
     UpdatePolicy,
 )
-from linkspan.sdk.testing.fakes.engine import FakeEngine, make_image
+from linkspan.sdk.testing.fakes.engine import FakeEngine
+from linkspan.sdk.testing.fakes.engine_images import make_image
 from linkspan.sdk.testing.fakes.network import FakeNetwork
 from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeProcess
 from linkspan.sdk.testing.fakes.scheduler import FakeScheduler

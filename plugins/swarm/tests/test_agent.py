@@ -15,7 +15,7 @@ from linkspan.sdk.model.container import (
 )
 from linkspan.sdk.model.network import NetworkSpec
 from linkspan.sdk.model.service import Placement, ServiceRestart, TaskState
-from linkspan.sdk.testing.fakes.engine import make_image
+from linkspan.sdk.testing.fakes.engine_images import make_image
 
 
 def say_health(world, container, status: HealthStatus, output: str = "") -> None:

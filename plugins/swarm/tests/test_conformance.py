@@ -7,7 +7,8 @@ import pytest
 from linkspan.plugins.swarm.config import SwarmConfig
 from linkspan.plugins.swarm.driver import SwarmOrchestrator
 from linkspan.sdk.testing.conformance.orchestrator import OrchestratorConformance
-from linkspan.sdk.testing.fakes.engine import FakeEngine, make_image
+from linkspan.sdk.testing.fakes.engine import FakeEngine
+from linkspan.sdk.testing.fakes.engine_images import make_image
 from linkspan.sdk.testing.fakes.network import FakeNetwork
 from linkspan.sdk.testing.fakes.runtime import FakeMachine
 from linkspan.sdk.testing.fakes.scheduler import FakeScheduler

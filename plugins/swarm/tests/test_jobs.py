@@ -2,7 +2,7 @@
 
 from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.service import ServiceRestart, TaskState
-from linkspan.sdk.testing.fakes.engine import make_image
+from linkspan.sdk.testing.fakes.engine_images import make_image
 
 
 async def job(daemon, world, program: str = "done", **facts):

@@ -1,0 +1,547 @@
+"""Containers of the engine in memory, on a ``FakeMachine``."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
+from signal import SIGKILL, Signals
+from types import TracebackType
+from typing import Any
+
+import attrs
+import trio
+
+from linkspan.sdk.clock import rfc3339
+from linkspan.sdk.drivers.runtime import (
+    CreateRequest,
+    ExecProcess,
+    ProcessSpec,
+    RuntimeStats,
+)
+from linkspan.sdk.errors import (
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    NotModified,
+    Unsupported,
+)
+from linkspan.sdk.events import Event
+from linkspan.sdk.host import CommitSpec, WaitCondition
+from linkspan.sdk.model.container import (
+    Container,
+    ContainerFilter,
+    ContainerSpec,
+    ContainerStatus,
+    Exec,
+    ExecSpec,
+    ExitStatus,
+    MountPoint,
+    Resources,
+    RestartPolicy,
+)
+from linkspan.sdk.model.files import Change, PathStat
+from linkspan.sdk.model.image import Image
+from linkspan.sdk.model.network import EndpointSpec
+from linkspan.sdk.model.process import Chunk, LogQuery, LogRecord, ProcessStreams
+from linkspan.sdk.model.volume import VolumeSpec
+from linkspan.sdk.testing.fakes.engine_books import FakeNetworks, FakeVolumes
+from linkspan.sdk.testing.fakes.engine_events import FakeEvents
+from linkspan.sdk.testing.fakes.engine_images import FakeImages
+from linkspan.sdk.testing.fakes.runtime import FakeRuntime
+
+_ALL = ContainerFilter()
+_NO_SETTINGS = EndpointSpec()
+_NO_ROOT = Path("/nonexistent")
+_COMMIT = CommitSpec()
+_NO_FILES = "containers of the fake engine have no files"
+
+
+class _Entry:
+    """A container with the events of its life."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.exited = trio.Event()
+        self.removed = trio.Event()
+        self.last_exit = ExitStatus(exit_code=0)
+        self.waiting: list[FakeAttachment] = []
+
+
+class FakeAttachment:
+    """Known from the call on, entered when the process exists; leaving without entering is allowed."""
+
+    def __init__(self, entry: _Entry, runtime: FakeRuntime) -> None:
+        self._entry = entry
+        self._runtime = runtime
+        self._inner: Any = None
+        self.created, self.entered = trio.Event(), trio.Event()
+        if entry.container.state.running:
+            self.created.set()
+        else:
+            entry.waiting.append(self)
+
+    async def __aenter__(self) -> ProcessStreams:
+        await self.created.wait()
+        inner = self._runtime.attach(self._entry.container.id)
+        streams = await inner.__aenter__()
+        self._inner = inner
+        self.entered.set()
+        return streams
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.entered.set()
+        if self in self._entry.waiting:
+            self._entry.waiting.remove(self)
+        if self._inner is not None:
+            await self._inner.__aexit__(kind, error, trace)
+
+
+class _Waiter:
+    def __init__(self, entry: _Entry, condition: WaitCondition) -> None:
+        self._entry = entry
+        self._now = condition == "not-running" and not entry.container.state.running
+        self._event = entry.removed if condition == "removed" else entry.exited
+
+    async def result(self) -> ExitStatus:
+        if not self._now:
+            await self._event.wait()
+        return self._entry.last_exit
+
+
+class _NotedExec(ExecProcess):
+    """Passes everything on, and remembers the exit code."""
+
+    def __init__(self, inner: ExecProcess) -> None:
+        self._inner = inner
+        self.exit_code = 137
+
+    @property
+    def pid(self) -> int:
+        return self._inner.pid
+
+    async def receive(self) -> Chunk | None:
+        return await self._inner.receive()
+
+    async def send(self, data: bytes) -> None:
+        await self._inner.send(data)
+
+    async def close_stdin(self) -> None:
+        await self._inner.close_stdin()
+
+    async def started(self) -> None:
+        await self._inner.started()
+
+    async def resize(self, height: int, width: int) -> None:
+        await self._inner.resize(height, width)
+
+    async def wait(self) -> int:
+        self.exit_code = await self._inner.wait()
+        return self.exit_code
+
+
+class FakeContainers:
+    """Containers of a machine.
+
+    Attributes:
+        stats_now: What ``stats`` returns.
+    """
+
+    def __init__(self, runtime: FakeRuntime, events: FakeEvents) -> None:
+        self._runtime = runtime
+        self._events = events
+        self._entries: dict[str, _Entry] = {}
+        self._execs: dict[str, Exec] = {}
+        self._running_execs: dict[str, ExecProcess] = {}
+        self.stats_now = RuntimeStats(
+            cpu_usage_ns=10**9, memory_usage_bytes=1 << 20, pids_current=1
+        )
+        self.images: FakeImages
+        self.networks: FakeNetworks
+        self.volumes: FakeVolumes
+
+    def put(self, container: Container) -> None:
+        """Replace a record."""
+        self._entries[container.id].container = container
+
+    def _state(self, entry: _Entry, **changes: Any) -> None:
+        state = attrs.evolve(entry.container.state, **changes)
+        entry.container = attrs.evolve(entry.container, state=state)
+
+    def _entry(self, ref: str) -> _Entry:
+        for entry in self._entries.values():
+            container = entry.container
+            if ref.removeprefix("/") in (container.id, container.name):
+                return entry
+        found = [e for e in self._entries.values() if ref and e.container.id.startswith(ref)]
+        if len(found) != 1:
+            raise NotFound(f"No such container: {ref}", code="container_not_found")
+        return found[0]
+
+    def _tell(self, action: str, container: Container, **facts: str) -> None:
+        attributes = {"name": container.name, "image": container.spec.image, **container.labels}
+        self._events.publish(
+            Event(
+                type="container",
+                action=action,
+                actor_id=container.id,
+                attributes={**attributes, **facts},
+            )
+        )
+
+    async def create(self, spec: ContainerSpec, *, name: str = "") -> Container:
+        image = self.images.inspect(spec.image)
+        await trio.lowlevel.checkpoint()
+        chosen = name.removeprefix("/") or f"fake_{secrets.token_hex(4)}"
+        for entry in self._entries.values():
+            if entry.container.name == chosen:
+                raise Conflict(
+                    f'Conflict. The container name "/{chosen}" is already in use by container '
+                    f'"{entry.container.id}". You have to remove (or rename) that container to be able '
+                    "to reuse that name.",
+                    code="name_taken",
+                )
+        command = spec.command if spec.command is not None else image.config.command
+        if spec.entrypoint is not None:
+            command = spec.command or ()
+        entrypoint = image.config.entrypoint if spec.entrypoint is None else spec.entrypoint
+        container_id = secrets.token_hex(32)
+        container = Container(
+            id=container_id,
+            name=chosen,
+            created_at=rfc3339(),
+            spec=spec,
+            image_id=image.id,
+            args=tuple(part for part in (*entrypoint, *command) if part),
+            env=(*image.config.env, *spec.env),
+            working_dir=spec.working_dir or image.config.working_dir or "/",
+            user=spec.user or image.config.user,
+            stop_signal=spec.stop_signal or image.config.stop_signal or "SIGTERM",
+            healthcheck=spec.healthcheck or image.config.healthcheck,
+            hostname=spec.hostname or container_id[:12],
+            labels={**image.config.labels, **spec.labels},
+            exposed_ports=tuple(dict.fromkeys((*spec.exposed_ports, *image.config.exposed_ports))),
+            mounts=await self._mounts(spec),
+            runtime="fake",
+        )
+        if not container.args:
+            raise InvalidArgument("no command specified")
+        self._entries[container.id] = _Entry(container)
+        self._tell("create", container)
+        return container
+
+    async def _mounts(self, spec: ContainerSpec) -> tuple[MountPoint, ...]:
+        points = []
+        for mount in spec.mounts:
+            if mount.type != "volume":
+                points.append(
+                    MountPoint(type=mount.type, source=mount.source, destination=mount.target)
+                )
+                continue
+            volume = await self.volumes.create(VolumeSpec(name=mount.source))
+            points.append(
+                MountPoint(
+                    type="volume",
+                    name=volume.name,
+                    source=volume.mountpoint,
+                    destination=mount.target,
+                    driver=volume.driver,
+                )
+            )
+        return tuple(points)
+
+    async def start(self, ref: str) -> None:
+        entry = self._entry(ref)
+        container, spec = entry.container, entry.container.spec
+        if container.state.running:
+            raise NotModified(f"container {container.name} is running")
+        request = CreateRequest(
+            container_id=container.id,
+            name=container.name,
+            rootfs=_NO_ROOT,
+            process=ProcessSpec(
+                args=container.args, env=container.env, tty=spec.tty, stdin=spec.open_stdin
+            ),
+            stdin_once=spec.stdin_once,
+            log=spec.log_driver != "none",
+        )
+        await self._runtime.create(request)
+        for attachment in list(entry.waiting):
+            attachment.created.set()
+            await attachment.entered.wait()
+        entry.waiting.clear()
+        pid = await self._runtime.start(container.id)
+        names = dict.fromkeys((spec.network_mode.replace("default", "bridge"), *spec.networks))
+        endpoints = [
+            self.networks.endpoint(
+                self.networks.inspect(name), spec.networks.get(name, _NO_SETTINGS)
+            )
+            for name in names
+            if name not in ("none", "host")
+        ]
+        entry.container = attrs.evolve(
+            container, endpoints=tuple(endpoints), ports=spec.ports, sandbox_key="/run/netns/fake"
+        )
+        self._state(
+            entry, status=ContainerStatus.RUNNING, pid=pid, started_at=rfc3339(), exit_code=0
+        )
+        self._tell("start", entry.container)
+        self._runtime.machine.nursery.start_soon(self._watch, entry)
+
+    async def _watch(self, entry: _Entry) -> None:
+        status = await self._runtime.wait(entry.container.id)
+        entry.container = attrs.evolve(entry.container, endpoints=(), ports=(), sandbox_key="")
+        self._state(
+            entry,
+            status=ContainerStatus.EXITED,
+            pid=0,
+            exit_code=status.exit_code,
+            oom_killed=status.oom_killed,
+            finished_at=rfc3339(),
+        )
+        entry.last_exit = status
+        exited, entry.exited = entry.exited, trio.Event()
+        self._tell("die", entry.container, exitCode=str(status.exit_code))
+        exited.set()
+        if entry.container.spec.auto_remove:
+            await self.remove(entry.container.id)
+
+    async def stop(self, ref: str, *, timeout_s: float | None = None, signal: str = "") -> None:
+        entry = self._entry(ref)
+        if not entry.container.state.running:
+            raise NotModified(f"container {entry.container.name} is not running")
+        exited = entry.exited
+        await self.kill(ref, signal or entry.container.stop_signal)
+        with trio.move_on_after(10.0 if timeout_s is None else timeout_s):
+            await exited.wait()
+        if not exited.is_set():
+            with suppress(NotFound):
+                # It may end just before the signal.
+                await self._runtime.signal(entry.container.id, SIGKILL)
+            await exited.wait()
+        self._tell("stop", entry.container)
+
+    async def restart(self, ref: str, *, timeout_s: float | None = None, signal: str = "") -> None:
+        if self.inspect(ref).state.running:
+            await self.stop(ref, timeout_s=timeout_s, signal=signal)
+        await self.start(ref)
+
+    async def kill(self, ref: str, signal: str = "SIGKILL") -> None:
+        container = self.inspect(ref)
+        if not container.state.running:
+            raise Conflict(
+                f"Cannot kill container: {container.name}: container {container.id} is not running",
+                code="not_running",
+            )
+        word = signal.upper().removeprefix("SIG")
+        if word.isdecimal():
+            number = int(word)
+        else:
+            try:
+                number = Signals[f"SIG{word}"]
+            except KeyError:
+                raise InvalidArgument(f"Invalid signal: {signal}", code="invalid_signal") from None
+        await self._runtime.signal(container.id, number)
+        self._tell("kill", container, signal=str(int(number)))
+
+    async def pause(self, ref: str) -> None:
+        entry = self._entry(ref)
+        if entry.container.state.status is not ContainerStatus.RUNNING:
+            raise Conflict(f"Container {entry.container.id} is not running", code="not_running")
+        await self._runtime.pause(entry.container.id)
+        self._state(entry, status=ContainerStatus.PAUSED)
+
+    async def unpause(self, ref: str) -> None:
+        entry = self._entry(ref)
+        if entry.container.state.status is not ContainerStatus.PAUSED:
+            raise Conflict(f"Container {entry.container.id} is not paused")
+        await self._runtime.resume(entry.container.id)
+        self._state(entry, status=ContainerStatus.RUNNING)
+
+    async def rename(self, ref: str, name: str) -> None:
+        entry = self._entry(ref)
+        await trio.lowlevel.checkpoint()
+        entry.container = attrs.evolve(entry.container, name=name.removeprefix("/"))
+
+    async def update(
+        self, ref: str, *, resources: Resources | None = None, restart: RestartPolicy | None = None
+    ) -> list[str]:
+        entry = self._entry(ref)
+        await trio.lowlevel.checkpoint()
+        spec = entry.container.spec
+        changes: dict[str, Any] = {}
+        if resources is not None:
+            changes["resources"] = resources
+        if restart is not None:
+            changes["restart"] = restart
+        entry.container = attrs.evolve(entry.container, spec=attrs.evolve(spec, **changes))
+        return []
+
+    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        entry = self._entry(ref)
+        container = entry.container
+        if container.state.running:
+            if not force:
+                raise Conflict(
+                    f'cannot remove container "{container.name}": container is '
+                    f"{container.state.status.value}: stop the container before removing or force remove",
+                    code="container_running",
+                )
+            exited = entry.exited
+            await self._runtime.signal(container.id, SIGKILL)
+            await exited.wait()
+        await self._runtime.delete(container.id)
+        self._entries.pop(container.id, None)
+        entry.removed.set()
+        self._tell("destroy", container)
+
+    def waiter(self, ref: str, condition: WaitCondition = "not-running") -> _Waiter:
+        return _Waiter(self._entry(ref), condition)
+
+    def inspect(self, ref: str) -> Container:
+        return self._entry(ref).container
+
+    def list(self, query: ContainerFilter = _ALL) -> Sequence[Container]:
+        found = [e.container for e in reversed(self._entries.values())]
+        found = [c for c in found if self._matches(c, query)]
+        return found[: query.limit] if query.limit else found
+
+    def _matches(self, container: Container, query: ContainerFilter) -> bool:
+        wanted_state = query.all or query.statuses or query.limit or container.state.running
+        return bool(
+            wanted_state
+            and all(_has_label(container.labels, label) for label in query.labels)
+            and (not query.names or any(re.search(n, container.name) for n in query.names))
+            and (not query.ids or any(container.id.startswith(i) for i in query.ids))
+            and (not query.statuses or container.state.status.value in query.statuses)
+            and (not query.exited or container.state.exit_code in query.exited)
+        )
+
+    def attach(self, ref: str) -> FakeAttachment:
+        return FakeAttachment(self._entry(ref), self._runtime)
+
+    async def resize(self, ref: str, height: int, width: int) -> None:
+        container = self.inspect(ref)
+        if not container.state.running:
+            raise Conflict(f"container {container.id} is not running", code="not_running")
+        await self._runtime.resize(container.id, height, width)
+
+    @asynccontextmanager
+    async def logs(self, ref: str, query: LogQuery) -> AsyncIterator[AsyncIterator[LogRecord]]:
+        container = self.inspect(ref)
+        if not container.state.started_at:
+            yield _nothing()
+            return
+        async with self._runtime.logs(container.id, query) as records:
+            yield records
+
+    async def pids(self, ref: str) -> Sequence[int]:
+        container = self.inspect(ref)
+        if not container.state.running:
+            raise Conflict(f"container {container.id} is not running", code="not_running")
+        return await self._runtime.pids(container.id)
+
+    async def stats(self, ref: str) -> RuntimeStats:
+        self.inspect(ref)
+        await trio.lowlevel.checkpoint()
+        return self.stats_now
+
+    async def exec_create(self, ref: str, spec: ExecSpec) -> Exec:
+        container = self.inspect(ref)
+        await trio.lowlevel.checkpoint()
+        if container.state.status is not ContainerStatus.RUNNING:
+            raise Conflict(f"container {container.id} is not running", code="not_running")
+        made = Exec(id=secrets.token_hex(32), container_id=container.id, spec=spec)
+        self._execs[made.id] = made
+        return made
+
+    @asynccontextmanager
+    async def exec_start(self, exec_id: str) -> AsyncIterator[ExecProcess]:
+        session = self.exec_inspect(exec_id)
+        if session.running or session.exit_code is not None:
+            raise Conflict(f"Error: Exec command {exec_id} is already running")
+        spec = session.spec
+        process = ProcessSpec(
+            args=spec.command, env=spec.env, tty=spec.tty, stdin=spec.attach_stdin
+        )
+        code = 127
+        try:
+            async with self._runtime.exec(session.container_id, process) as running:
+                code = 137
+                self._running_execs[exec_id] = running
+                self._execs[exec_id] = attrs.evolve(session, running=True, pid=running.pid)
+                noted = _NotedExec(running)
+                try:
+                    yield noted
+                finally:
+                    code = noted.exit_code
+        finally:
+            self._running_execs.pop(exec_id, None)
+            self._execs[exec_id] = attrs.evolve(session, running=False, exit_code=code)
+
+    def exec_ids(self, ref: str) -> Sequence[str]:
+        container_id = self.inspect(ref).id
+        return [
+            session.id
+            for session in self._execs.values()
+            if session.container_id == container_id and session.exit_code is None
+        ]
+
+    def exec_inspect(self, exec_id: str) -> Exec:
+        if exec_id not in self._execs:
+            raise NotFound(f"No such exec instance: {exec_id}", code="exec_not_found")
+        return self._execs[exec_id]
+
+    async def exec_resize(self, exec_id: str, height: int, width: int) -> None:
+        self.exec_inspect(exec_id)
+        running = self._running_execs.get(exec_id)
+        if running is not None:
+            await running.resize(height, width)
+
+    async def size(self, ref: str) -> tuple[int, int]:
+        container = self.inspect(ref)
+        await trio.lowlevel.checkpoint()
+        return 100, 100 + self.images.inspect(container.image_id).size_bytes
+
+    async def stat_path(self, ref: str, path: str) -> PathStat:
+        raise Unsupported(_NO_FILES)
+
+    def read_path(
+        self, ref: str, path: str
+    ) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]:
+        raise Unsupported(_NO_FILES)
+
+    async def write_path(
+        self,
+        ref: str,
+        path: str,
+        source: AsyncIterator[bytes],
+        *,
+        keep_kind: bool = False,
+        copy_owner: bool = False,
+    ) -> None:
+        raise Unsupported(_NO_FILES)
+
+    def export(self, ref: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        raise Unsupported(_NO_FILES)
+
+    async def changes(self, ref: str) -> Sequence[Change]:
+        raise Unsupported(_NO_FILES)
+
+    async def commit(self, ref: str, spec: CommitSpec = _COMMIT) -> Image:
+        raise Unsupported(_NO_FILES)
+
+
+def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
+
+
+async def _nothing() -> AsyncIterator[LogRecord]:
+    for _ in ():
+        yield _
