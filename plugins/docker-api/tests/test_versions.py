@@ -46,3 +46,103 @@ async def test_docker_compose_1_gets_the_fields_that_it_knows(api) -> None:
     agent = {"user-agent": "docker-compose/1.29.2 docker-py/5.0.3 Linux/6.1"}
     seen = (await api.ask("GET", "/v1.50/images/app:1/json", **agent)).json
     assert seen["ContainerConfig"]["ExposedPorts"] == {"80/tcp": {}}
+
+
+_BIND = {"Type": "bind", "Source": "/tmp", "Target": "/t"}
+# HostConfig of a create, field of it in inspect, what that is before a version, and from then on.
+REQUESTS = (
+    ({"AutoRemove": True}, "AutoRemove", (1, 25), False, True),
+    ({}, "IpcMode", (1, 40), "shareable", "private"),
+    ({"IpcMode": "host"}, "IpcMode", (1, 40), "host", "host"),
+    ({"ConsoleSize": [3, 4]}, "ConsoleSize", (1, 42), [0, 0], [3, 4]),
+    (
+        {"Mounts": [{**_BIND, "BindOptions": {"NonRecursive": True}}]},
+        "Mounts",
+        (1, 40),
+        [_BIND],
+        [{**_BIND, "BindOptions": {"NonRecursive": True}}],
+    ),
+    (
+        {"Mounts": [{**_BIND, "BindOptions": {"CreateMountpoint": True}}]},
+        "Mounts",
+        (1, 42),
+        [_BIND],
+        [{**_BIND, "BindOptions": {"CreateMountpoint": True}}],
+    ),
+    ({"Annotations": {"a": "b"}}, "Annotations", (1, 43), None, {"a": "b"}),
+)
+
+
+@pytest.mark.parametrize(("host", "field", "since", "before", "then"), REQUESTS)
+async def test_a_field_of_a_request_counts_from_its_version_on(
+    api, host, field, since, before, then
+) -> None:
+    for minor in (24, since[1] - 1, since[1], NEWEST):
+        body = {"Image": "app:1", "HostConfig": host}
+        made = (await api.ask("POST", f"/v1.{minor}/containers/create", body)).json
+        seen = (await api.ask("GET", f"/containers/{made['Id']}/json")).json["HostConfig"]
+        assert seen.get(field) == (then if (1, minor) >= since else before), f"1.{minor}"
+
+
+@pytest.mark.parametrize(
+    ("change", "since", "said"),
+    [
+        (
+            {
+                "HostConfig": {
+                    "Mounts": [
+                        {
+                            **_BIND,
+                            "ReadOnly": True,
+                            "BindOptions": {"ReadOnlyForceRecursive": True},
+                        }
+                    ]
+                }
+            },
+            44,
+            "BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer",
+        ),
+        (
+            {"NetworkingConfig": {"EndpointsConfig": {"b": {}, "a": {}}}},
+            44,
+            "Container cannot be created with multiple network endpoints: a, b",
+        ),
+        (
+            {
+                "HostConfig": {
+                    "Mounts": [
+                        {
+                            "Type": "volume",
+                            "Source": "data",
+                            "Target": "/d",
+                            "VolumeOptions": {"Subpath": "a"},
+                        }
+                    ]
+                }
+            },
+            45,
+            "VolumeOptions.Subpath needs API v1.45 or newer",
+        ),
+    ],
+)
+async def test_what_must_not_be_ignored_is_refused_before_its_version(
+    api, change, since, said
+) -> None:
+    await api.ask("POST", "/networks/create", {"Name": "a"})
+    await api.ask("POST", "/networks/create", {"Name": "b"})
+    body = {"Image": "app:1", **change}
+    reply = await api.ask("POST", f"/v1.{since - 1}/containers/create", body)
+    assert (reply.status, reply.message) == (400, said)
+    assert (await api.ask("POST", f"/v1.{since}/containers/create", body)).status == 201
+
+
+async def test_a_start_interval_is_newer_than_other_times_of_a_healthcheck(api) -> None:
+    check = {"Test": ["CMD", "true"], "Interval": 10**9, "StartInterval": 10**9}
+    for version, interval in (("1.43", None), ("1.44", 10**9)):
+        body = {"Image": "app:1", "Healthcheck": check}
+        made = (await api.ask("POST", f"/v{version}/containers/create", body)).json
+        seen = (await api.ask("GET", f"/containers/{made['Id']}/json")).json["Config"][
+            "Healthcheck"
+        ]
+        assert seen.get("StartInterval") == interval
+        assert seen["Interval"] == 10**9

@@ -15,6 +15,7 @@ from linkspan.plugins.docker_api.codec_network import parse_port
 from linkspan.plugins.docker_api.codec_resources import decode_resources, decode_restart
 from linkspan.plugins.docker_api.filters import Filters, has_label, read_filters
 from linkspan.plugins.docker_api.graph_driver import graph_driver
+from linkspan.plugins.docker_api.old_requests import as_meant
 from linkspan.plugins.docker_api.processes import list_processes
 from linkspan.plugins.docker_api.prune_events import tell_pruned
 from linkspan.plugins.docker_api.routing import NO_CONTENT, read_document
@@ -105,6 +106,7 @@ class ContainerRoutes:
         """POST /containers/create."""
         body = await read_document(request)
         spec = decode_container(body, platform=request.query.get("platform", ""))
+        spec = as_meant(spec, request.api_version)
         self._check_links(body.document("HostConfig").texts("Links"))
         try:
             made = await self._containers.create(spec, name=request.query.get("name", ""))
