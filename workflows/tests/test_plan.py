@@ -240,6 +240,31 @@ async def test_where_images_are_pushed_to_must_let_us(desk):
     assert registry.repositories == {}
 
 
+async def test_images_of_verbs_must_be_there_or_be_made_by_a_step_of_the_run(desk):
+    deploy = VerbManifest(name="deploy", summary="", settings={"image": TEXT})
+    build = VerbManifest(name="build", summary="", settings={"tags": VerbSetting(type="list")})
+    verbs = Verbs([PluginManifest(name="p", version="1", verbs=(deploy, build))])
+    for name in ("deploy", "build"):
+        desk.host.drivers["step", name] = desk.roll
+    text = """linkspan: v1
+jobs:
+  go:
+    needs: [make]
+    steps:
+      - {uses: deploy, with: {image: "r.example.test/made:1"}}
+      - {uses: deploy, with: {image: "r.example.test/gone:1"}}
+      - {uses: deploy, with: {image: img}}
+      - {run: x, image: made}
+  make: {steps: [{uses: build, with: {tags: ["r.example.test/made:1", made]}}]}
+"""
+    checked = check(text, "p.yaml", verbs)
+    about = Circumstances(workspace=desk.workspace, given={}, inputs={}, git={}, digest="")
+    plan = await Planner(desk.host, verbs, checked, about, desk.calls).plan()
+    (problem,) = plan.problems
+    assert problem.headline.startswith("image 'r.example.test/gone:1': it is not here, and not in")
+    assert (problem.primary.span.line, problem.primary.span.column) == (7, 38)
+
+
 async def test_a_secret_that_is_made_on_first_use_need_not_be_there(desk):
     plan = await desk.plan(
         "secrets: {NEW: {from: vault, generate: {length: 24}}, OFF: {from: vault, required: false}}\n"

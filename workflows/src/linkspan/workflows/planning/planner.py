@@ -26,6 +26,7 @@ from linkspan.workflows.planning.known import Known
 from linkspan.workflows.planning.world import (
     Images,
     disk_fault,
+    full_name,
     missing_secret,
     port_taken,
     published,
@@ -38,6 +39,10 @@ PORTS: Final = "ports"
 """The setting, of any verb, whose entries publish ports of this machine."""
 PUSHES: Final = "push"
 """The verb whose images go to registries."""
+NAMES: Final = "tags"
+"""The setting, of any verb, whose entries name images that the step makes."""
+NEEDS_IMAGE: Final = frozenset({"deploy", "run-job", "pull"})
+"""Verbs whose setting ``image`` must be had from here or from its registry."""
 
 
 @attrs.frozen(kw_only=True)
@@ -90,6 +95,9 @@ class Planner:
         self._locks: dict[str, None] = {}
         self._secrets: set[str] = set()
         self._copies = 0
+        self._awaited: dict[str, str] = {}
+        """Headline of a problem → the image that is nowhere yet."""
+        self._made: set[str] = set()
         self._uses = {"": Frame(self._workflow).use}
         """Role → driver, by the prefix of a pipeline's jobs."""
 
@@ -125,7 +133,7 @@ class Planner:
             drivers={role: self._player(role, driver) for role, driver in use.items()},
             steps=tuple(self._steps),
             locks=tuple(self._locks),
-            problems=tuple(self._problems),
+            problems=self._real_problems(),
             warnings=tuple(d for d in self._checked.diagnostics if d.severity == "warning"),
         )
 
@@ -297,8 +305,13 @@ class Planner:
         except LinkspanError as error:
             self._problem(workflow, job.file, error.message, step.verb_span or step.span)
             return planned
+        self._makes(settings.get(NAMES))
         if step.verb == PUSHES:
             await self._destinations(workflow, job, step, settings)
+        image = settings.get("image")
+        if step.verb in NEEDS_IMAGE and isinstance(image, str) and "${{" not in image:
+            node = step.setting_nodes.get("image")
+            await self._image(workflow, job, image, node.value.span if node else step.span)
         return await self._ask(workflow, job, step, settings, planned)
 
     async def _destinations(
@@ -364,8 +377,23 @@ class Planner:
     async def _image(self, workflow: Workflow, job: Job, name: str, span: Span) -> str:
         fault, detail = await self._images.look(name)
         if fault:
-            self._problem(workflow, job.file, f"image '{name}': {fault}", span)
+            headline = f"image '{name}': {fault}"
+            self._problem(workflow, job.file, headline, span)
+            self._awaited[headline] = full_name(name)
         return detail
+
+    def _makes(self, names: Json) -> None:
+        """Images that a step of the run makes need not be here before it."""
+        if isinstance(names, list):
+            self._made |= {full_name(name) for name in names if isinstance(name, str)}
+
+    def _real_problems(self) -> tuple[Diagnostic, ...]:
+        """Those that the run does not mend itself, whatever the order in which they were found."""
+        return tuple(
+            problem
+            for problem in self._problems
+            if self._awaited.get(problem.headline) not in self._made
+        )
 
     async def _port(self, workflow: Workflow, job: Job, text: str, span: Span) -> None:
         place = published(text)

@@ -52,6 +52,14 @@ async def missing_secret(host: Host, secret: Secret) -> str:
     return f"secret '{secret.name}' has no value in '{secret.provider}'"
 
 
+def full_name(name: str) -> str:
+    """An image's name with what it leaves out; itself where it is none."""
+    try:
+        return parse_reference(name).with_default_tag().familiar
+    except LinkspanError:
+        return name
+
+
 class Images:
     """Which images are here, and which a registry has; each is asked for once."""
 
