@@ -215,18 +215,33 @@ def makers(bundles: Path) -> dict[str, list[int]]:
     """Pids of conmons, and of runtimes in the middle of a create, by the container that they name."""
     found: dict[str, list[int]] = {}
     prefix = os.fsencode(bundles) + b"/"
-    for process in Path("/proc").iterdir():
-        if not process.name.isdecimal():
+    for pid in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 - all processes, at each start
+        words = _words_of(pid)
+        if prefix not in words:
             continue
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        for option, value in pairwise(words):
+        for option, value in pairwise(words.split(b"\0")):
             if option == b"--bundle" and value.startswith(prefix):
                 name = os.fsdecode(value.removeprefix(prefix))
-                found.setdefault(name, []).append(int(process.name))
+                found.setdefault(name, []).append(int(pid))
     return found
+
+
+def _words_of(pid: str) -> bytes:
+    """The command line of a process; nothing if it has ended. With a third of ``Path``'s system calls."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        said = b""
+        while part := os.read(descriptor, 1 << 17):
+            said += part
+    except OSError:
+        return b""
+    else:
+        return said
+    finally:
+        os.close(descriptor)
 
 
 def read_exit(file: Path) -> tuple[int, int] | None:
