@@ -37,6 +37,8 @@ def test_a_reference_parses_as_docker_parses_it(case: dict[str, Any]) -> None:
         ("registry.test:65536", False),
         ("::", False),
         ("..", False),
+        ("a" * 64 + ".test", False),
+        ("a." * 127 + "test", False),
         ("", False),
         ("a\nb", False),
     ],

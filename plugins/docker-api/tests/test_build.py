@@ -50,7 +50,7 @@ async def test_all_parameters_reach_the_builder(api, builder) -> None:
         "&memswap=-1&cpushares=512&cpuperiod=100000&cpuquota=50000&cpusetcpus=0&cpusetmems=0"
         "&cgroupparent=/mine"
         f"&ulimits={quote(json.dumps([{'Name': 'nofile', 'Soft': 10, 'Hard': 20}]))}"
-        "&extrahosts=a:1.2.3.4,b:5.6.7.8&memory=1000&shmsize=2000&rm=1&version=1&cachefrom=[%22c:1%22]&outputs=null",
+        "&extrahosts=a:1.2.3.4&extrahosts=b:5.6.7.8,c:9.9.9.9&memory=1000&shmsize=2000&rm=1&version=1&cachefrom=[%22c:1%22]&outputs=null",
         context(Other="FROM scratch AS one\n"),
         **{"X-Registry-Config": header},
     )
@@ -61,7 +61,7 @@ async def test_all_parameters_reach_the_builder(api, builder) -> None:
     assert asked.labels == {"l": "x"}
     assert asked.cache_from == (CacheImport(reference="c:1"),)
     assert asked.network_mode == "none"
-    assert asked.extra_hosts == ("a:1.2.3.4", "b:5.6.7.8")
+    assert asked.extra_hosts == ("a:1.2.3.4", "b:5.6.7.8", "c:9.9.9.9")
     assert (asked.resources.memory_bytes, asked.shm_size_bytes) == (1000, 2000)
     assert asked.resources == Resources(
         memory_bytes=1000,

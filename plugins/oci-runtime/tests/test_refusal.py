@@ -65,4 +65,6 @@ def test_codes_of_errors() -> None:
     assert refusal.error_of(MESSAGES[3][0], "/x").code == "command_not_executable"
     assert refusal.error_of(MESSAGES[6][0], "sh").code == "runtime_refused"
     assert isinstance(refusal.error_of("write: No space left on device", "sh"), OutOfSpace)
+    group = "writing file `/sys/fs/cgroup/cpuset/x/cgroup.procs`: No space left on device"
+    assert refusal.error_of(group, "sh").code == "runtime_refused"
     assert refusal.error_of("something broke", "sh").code == "runtime_failed"

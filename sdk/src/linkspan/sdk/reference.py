@@ -76,9 +76,18 @@ def _invalid(why: str) -> InvalidArgument:
 
 
 def is_host(text: str) -> bool:
-    """Whether this is a registry's host, with or without a port."""
-    port = text.rpartition(":")[2]
-    return _DOMAIN.fullmatch(text) is not None and not (port.isdecimal() and int(port) > 65535)
+    """Whether this is a registry's host, with or without a port, that a name service may know."""
+    if _DOMAIN.fullmatch(text) is None:
+        return False
+    if text[0] == "[":
+        host, port = text.rpartition("]")[0], text.rpartition("]:")[2]
+    else:
+        host, _, port = text.partition(":")
+    return (
+        len(host) <= 253
+        and all(len(label) <= 63 for label in host.split("."))
+        and not (port.isdecimal() and int(port) > 65535)
+    )
 
 
 def _split_domain(name: str) -> tuple[str, str]:

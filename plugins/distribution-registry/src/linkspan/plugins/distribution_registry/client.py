@@ -74,6 +74,12 @@ class DistributionClient:
 
     def _session(self, domain: str) -> Session:
         if domain not in self._sessions:
+            if not is_host(domain):
+                raise InvalidArgument(
+                    f"invalid server address '{domain}'",
+                    code="invalid_server_address",
+                    help="write a host and perhaps a port: registry.example.test:5000",
+                )
             self._sessions[domain] = Session(domain, self._transport, self._docker_config)
         return self._sessions[domain]
 
@@ -269,12 +275,6 @@ class DistributionClient:
     async def login(self, credentials: Credentials) -> str:
         """Check credentials; an identity token if the registry gives one."""
         domain = server_domain(credentials.server_address) or "docker.io"
-        if not is_host(domain):
-            raise InvalidArgument(
-                f"invalid server address '{credentials.server_address}'",
-                code="invalid_server_address",
-                help="write a host and perhaps a port: registry.example.test:5000",
-            )
         session = self._session("docker.io" if domain == "index.docker.io" else domain)
         asked = Call(method="GET", target="/v2/")
         async with session.exchange(asked, credentials) as response:

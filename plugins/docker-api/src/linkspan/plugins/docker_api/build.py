@@ -111,7 +111,8 @@ def decode_build(request: Request) -> BuildRequest:
         raise Unsupported("build outputs (--output) are not supported; the result is an image")
     if request.flag("squash"):
         raise Unsupported("squashing (--squash) is not supported")
-    hosts = query.get("extrahosts", "")
+    # The CLI repeats the parameter; the specification says it is one list.
+    hosts = [host for text in request.query_all.get("extrahosts", ()) for host in text.split(",")]
     return BuildRequest(
         context=request.body(),
         remote=query.get("remote", ""),
@@ -126,7 +127,7 @@ def decode_build(request: Request) -> BuildRequest:
         quiet=request.flag("q"),
         network_mode=query.get("networkmode") or "default",
         cache_from=_cache_from(query.get("cachefrom")),
-        extra_hosts=tuple(hosts.split(",")) if hosts else (),
+        extra_hosts=tuple(host for host in hosts if host),
         credentials=registry_config(request),
         resources=_resources(request),
         shm_size_bytes=request.number("shmsize", 0) or 67108864,

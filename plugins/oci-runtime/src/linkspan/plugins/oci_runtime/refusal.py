@@ -91,6 +91,14 @@ def error_of(message: str, program: str) -> LinkspanError:
             details=details,
             help="check the file's mode and that it fits this machine's architecture",
         )
+    if "/cpuset/" in text:
+        # The kernel's word for a group without processors or memory is that of a full disk.
+        return InvalidArgument(
+            f"the runtime refused the container: {text}",
+            code="runtime_refused",
+            details=details,
+            help="check --cpuset-cpus and --cpuset-mems: one of them is empty or not this machine's",
+        )
     if "No space left on device" in text or "no space left on device" in text:
         return OutOfSpace(f"the runtime could not make the container: {text}", details=details)
     if re.search(r"invalid|unknown|not supported|no such file|not permitted|denied", text, re.I):
