@@ -1,5 +1,6 @@
 """What the kernel shows of a container: needs root, cgroups, namespaces, crun or runc, conmon, busybox."""
 
+import contextlib
 import json
 import os
 import signal
@@ -402,6 +403,33 @@ async def test_a_container_whose_conmon_was_killed_is_ended_and_told(
             break
         await trio.sleep(0.02)
     assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_output_of_a_container_that_is_over_before_conmon_looks_reaches_who_was_attached(
+    bench: RuntimeBench, fake_host: FakeHost
+) -> None:
+    for tty in (False, True):
+        container_id = await bench.create(shell("echo said", tty=tty))
+        folder = fake_host.state_dir / "containers" / container_id
+        record = json.loads((folder / "container.json").read_text())
+        conmon = os.pidfd_open(record["conmon_pid"])
+        signal.pidfd_send_signal(conmon, signal.SIGSTOP)
+        try:
+            async with bench.runtime.attach(container_id) as streams:
+                await bench.runtime.start(container_id)
+                with trio.fail_after(30):
+                    while not _is_over(record["pid"]):  # noqa: ASYNC110 - conmon, who is told, is stopped
+                        await trio.sleep(0.01)
+                signal.pidfd_send_signal(conmon, signal.SIGCONT)
+                assert b"".join((await drain(streams)).values()).rstrip() == b"said"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(conmon, signal.SIGCONT)
+            os.close(conmon)
+
+
+def _is_over(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 async def test_a_create_that_is_cancelled_leaves_nothing(

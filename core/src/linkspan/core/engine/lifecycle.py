@@ -13,15 +13,15 @@ from typing import Any
 import attrs
 import trio
 
-from linkspan.core.engine.checks import log_limits
 from linkspan.core.engine.container_mounts import ContainerMounts, owner_of, remove_folder
 from linkspan.core.engine.creation import wanted_ports
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Entry, open_attachments, refuse_if_removing
 from linkspan.core.engine.health import monitor
-from linkspan.core.engine.joining import joined, link_environment, shared, shared_ipc
+from linkspan.core.engine.joining import joined
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.pull import first_error
+from linkspan.core.engine.run_request import create_request
 from linkspan.core.engine.signal_names import signal_number
 from linkspan.core.engine.supervisor import Supervisor
 from linkspan.core.engine.volumes import VolumeStore
@@ -29,7 +29,7 @@ from linkspan.core.plugins.hooks import HookRunner
 from linkspan.core.store.records import Records
 from linkspan.sdk.clock import epoch_ns, rfc3339
 from linkspan.sdk.drivers.network import Sandbox
-from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, OciSpec, ProcessSpec, Recovered
+from linkspan.sdk.drivers.runtime import BundleMount, Recovered
 from linkspan.sdk.errors import (
     Conflict,
     LinkspanError,
@@ -145,7 +145,11 @@ class Lifecycle:
             inside = attrs.evolve(container, endpoints=sandbox.endpoints)
             self._networks.tell("connect", inside)
             self._volumes.tell_mounted(inside)
-            await self._drivers.runtime.create(self._request(container, sandbox, mounts))
+            rootfs = self.mounts.rootfs(container.id)
+            request = create_request(
+                container, sandbox, mounts, rootfs, entry_of=self.entry_of, hooks=self._hooks
+            )
+            await self._drivers.runtime.create(request)
             await open_attachments(entry)
             pid = await self._drivers.runtime.start(container.id)
         except BaseException as error:
@@ -207,67 +211,6 @@ class Lifecycle:
             container_id=container.id,
             namespace=other.sandbox_key or None,
             files=dict(other.files),
-        )
-
-    def _request(
-        self, container: Container, sandbox: Sandbox, mounts: tuple[BundleMount, ...]
-    ) -> CreateRequest:
-        spec = container.spec
-        files = tuple(
-            BundleMount(destination=path, type="bind", source=source, options=("rbind", "rprivate"))
-            for path, source in sandbox.files.items()
-            if path not in {m.destination for m in mounts}
-        )
-
-        log_bytes, log_files = log_limits(spec)
-
-        async def modify(oci: OciSpec) -> OciSpec:
-            changed: OciSpec = await self._hooks.intercept(
-                "linkspan_modify_oci_spec", oci, container=container
-            )
-            return changed
-
-        return CreateRequest(
-            container_id=container.id,
-            name=container.name,
-            rootfs=self.mounts.rootfs(container.id),
-            process=ProcessSpec(
-                args=container.args,
-                env=(*link_environment(self.entry_of, container), *container.env),
-                cwd=container.working_dir,
-                user=container.user,
-                group_add=spec.group_add,
-                tty=spec.tty,
-                stdin=spec.open_stdin,
-                privileged=spec.privileged,
-                console_size=spec.console_size,
-            ),
-            hostname="" if sandbox.namespace is None and not spec.hostname else container.hostname,
-            domainname=spec.domainname,
-            mounts=(*files, *mounts),
-            network_namespace=sandbox.namespace,
-            share_pid=shared(self.entry_of, spec.pid_mode),
-            share_ipc=shared_ipc(self.entry_of, spec.ipc_mode),
-            share_uts=shared(self.entry_of, spec.uts_mode),
-            cgroup_namespace=spec.cgroupns_mode,
-            resources=spec.resources,
-            cap_add=spec.cap_add,
-            cap_drop=spec.cap_drop,
-            privileged=spec.privileged,
-            security_opt=spec.security_opt,
-            read_only=spec.read_only,
-            sysctls=spec.sysctls,
-            init=bool(spec.init),
-            shm_size_bytes=spec.shm_size_bytes,
-            oom_score_adj=spec.oom_score_adj,
-            masked_paths=spec.masked_paths,
-            readonly_paths=spec.readonly_paths,
-            stdin_once=spec.stdin_once,
-            log=spec.log_driver != "none",
-            log_max_bytes=log_bytes,
-            log_max_files=log_files,
-            annotations=spec.annotations,
-            modify_spec=modify if self._hooks.has("linkspan_modify_oci_spec") else None,
         )
 
     async def _take_back(self, entry: Entry, error: BaseException, inside: Container) -> None:
