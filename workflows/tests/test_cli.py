@@ -139,6 +139,12 @@ async def test_a_plan_is_drawn_kept_and_followed(shell):
     assert (await shell("plan", "p.yaml", "--exit-code")).returncode == 10
     done = await shell("run", "--plan", "kept.plan")
     assert done.returncode == 0, done.stderr
+    (shell.folder / "source.txt").write_text("new")
+    other = await shell("run", "--plan", "kept.plan")
+    assert other.returncode == 3
+    assert "error[LS1409]: the world has moved since the plan" in other.stderr
+    assert "sources that no commit holds are others: source.txt\n" in other.stderr
+    (shell.folder / "source.txt").unlink()
     shell.write("jobs: {a: {steps: [{id: s, run: 'false'}]}}")
     moved = await shell("run", "--plan", "kept.plan")
     assert moved.returncode == 3

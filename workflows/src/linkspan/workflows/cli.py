@@ -96,7 +96,7 @@ def run(
 ) -> int:
     """Run a pipeline."""
     from linkspan.core.cli.common import key_values
-    from linkspan.workflows.commands.plan import read_plan
+    from linkspan.workflows.commands.plan import read_plan, refuse_other_sources
     from linkspan.workflows.commands.reading import find, read
 
     if (file is None) == (plan is None) or (plan is not None and (inputs or only or step or use)):
@@ -129,6 +129,8 @@ def run(
         "plan": kept or {},
         "breaks": list(breaks),
     }
+    if kept is not None:
+        refuse_other_sources(str(plan), kept, body)
     return begin(session, lambda: session.api.post(BASE, body=body), detach=detach, junit=junit)
 
 

@@ -1,14 +1,18 @@
 """What a client tells about its sources: the pipeline file, the folder around it, and git's view."""
 
+import hashlib
 import os
+import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 FOLDER: Final = ".linkspan"
 SUFFIXES: Final = (".yaml", ".yml")
 _GIT_LIMIT_S: Final = 30.0
+_READ_LIMIT_BYTES: Final = 64 << 20
+"""Larger files are told apart by size and time alone."""
 
 
 def find_file(name: str) -> Path | None:
@@ -64,6 +68,50 @@ def git_facts(folder: Path) -> dict[str, Any]:
         "tag": tag.strip(),
         "dirty": dirty,
     }
+
+
+def content_of(
+    folder: Path, files: Sequence[str] | None, without: Collection[Path]
+) -> dict[str, str]:
+    """Path → what tells one content of a file from another: of all that a run would work with.
+
+    Args:
+        folder: Of the sources.
+        files: Those that belong to a run, relative; None for all.
+        without: Those that do not count: the plan itself, and the pipeline.
+    """
+    names = _all_below(folder) if files is None else files
+    ours = {path.resolve() for path in without}
+    found: dict[str, str] = {}
+    for name in names:
+        path = folder / name
+        if path.resolve() not in ours and (mark := _mark(path)):
+            found[name] = mark
+    return found
+
+
+def _all_below(folder: Path) -> list[str]:
+    found = []
+    for above, folders, names in os.walk(folder):
+        if ".git" in folders:
+            folders.remove(".git")
+        found += [str(Path(above, name).relative_to(folder)) for name in names]
+    return sorted(found)
+
+
+def _mark(path: Path) -> str:
+    """Empty for what is no file, or has gone."""
+    try:
+        if path.is_symlink():
+            return f"-> {path.readlink()}"
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            return ""
+        if facts.st_size > _READ_LIMIT_BYTES:
+            return f"{facts.st_size} {facts.st_mtime_ns}"
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError:
+        return ""
 
 
 def git_files(folder: Path) -> list[str] | None:

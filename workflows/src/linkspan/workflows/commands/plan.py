@@ -9,11 +9,12 @@ import click
 
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import key_values
-from linkspan.core.cli.failure import USAGE, Failure, Rendered, of_error
+from linkspan.core.cli.failure import REFUSED, USAGE, Failure, Rendered, of_error
 from linkspan.core.cli.session import Session
 from linkspan.core.client.errors import ApiError
 from linkspan.sdk.diagnostics import Diagnostic, render_all
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.workflows import sources
 from linkspan.workflows.check import MAX_SHOWN
 from linkspan.workflows.commands.completing import complete_pipelines
 from linkspan.workflows.commands.reading import checked, find, installed, read
@@ -75,12 +76,43 @@ def plan(
     texts = {found.workflow.file: found.workflow.text, **found.workflow.others}
     problems = [from_json(each, texts) for each in document["problems"]]
     if out is not None and not problems:
-        _keep(Path(out), document)
+        _keep(Path(out), document | _moving_sources(body, Path(out)))
     if not session.document(document, default="table"):
         _print(session, document, problems, out)
     if problems:
         return USAGE
     return WOULD_CHANGE if exit_code and _changes(document["steps"]) else 0
+
+
+def _moving_sources(body: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """What the sources hold where no commit says it."""
+    if body["git"] and not body["git"]["dirty"]:
+        return {}
+    return {"sources": _content(body, out)}
+
+
+def _content(body: Mapping[str, Any], plan: Path) -> dict[str, str]:
+    # What becomes of the pipeline's own text is told by the daemon.
+    without = (plan, Path(body["file"]), *map(Path, body["others"]))
+    return sources.content_of(Path(body["workspace"]), body["files"], without)
+
+
+def refuse_other_sources(name: str, plan: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+    """Refuse (LS1409) to run a plan whose sources were others, and belonged to no commit."""
+    before = plan.get("sources")
+    if not isinstance(before, dict):
+        return
+    now = _content(body, Path(name))
+    changed = sorted(path for path in {*before, *now} if before.get(path) != now.get(path))
+    if not changed:
+        return
+    shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    raise Failure(
+        f"the world has moved since the plan\nsources that no commit holds are others: {shown}",
+        id="LS1409",
+        status=REFUSED,
+        helps=["plan again: linkspan workflow plan NAME --out FILE"],
+    )
 
 
 def _keep(path: Path, document: Mapping[str, Any]) -> None:
