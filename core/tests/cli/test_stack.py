@@ -29,6 +29,8 @@ services:
       - data:/data:ro
       - ./conf:/conf
       - {type: tmpfs, target: /tmp, tmpfs: {size: 1m}}
+      - {type: image, source: tools, target: /tools, image: {subpath: bin}}
+      - {type: volume, source: data, target: /part, volume: {subpath: a/b}}
     networks: {front: {aliases: [shop]}}
     secrets: [key, {source: key, target: /run/other, mode: 0400, uid: "7"}]
     configs: [conf]
@@ -137,6 +139,22 @@ def test_a_service_becomes_what_the_cluster_needs(file: Path) -> None:
             },
             {"Type": "bind", "Source": str(file.parent / "conf"), "Target": "/conf"},
             {"Type": "tmpfs", "Target": "/tmp", "TmpfsOptions": {"SizeBytes": 1 << 20}},
+            {
+                "Type": "image",
+                "Source": "tools",
+                "Target": "/tools",
+                "ImageOptions": {"Subpath": "bin"},
+            },
+            {
+                "Type": "volume",
+                "Source": "shop_data",
+                "Target": "/part",
+                "VolumeOptions": {
+                    "Subpath": "a/b",
+                    "DriverConfig": {"Name": "local"},
+                    "Labels": {"keep": "yes", **namespace},
+                },
+            },
         ],
         "Healthcheck": {
             "Test": ["CMD-SHELL", "wget -q localhost"],

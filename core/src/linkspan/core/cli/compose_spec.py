@@ -306,8 +306,12 @@ def _mount(item: Any, service: Reader, stack: Stack, base: Path) -> dict[str, An
             found["ReadOnly"] = True
     else:
         long = Reader(item, service.at("volumes"))
-        long.only("type", "source", "target", "read_only", "bind", "volume", "tmpfs", "consistency")
+        long.only(
+            *("type", "source", "target", "read_only", "consistency"),
+            *("bind", "volume", "tmpfs", "image"),
+        )
         size = long.below("tmpfs").size("size")
+        volume = long.below("volume")
         found = _given(
             {
                 "Type": long.text("type") or "volume",
@@ -315,7 +319,10 @@ def _mount(item: Any, service: Reader, stack: Stack, base: Path) -> dict[str, An
                 "Target": long.text("target"),
                 "ReadOnly": long.flag("read_only"),
                 "BindOptions": _given({"Propagation": long.below("bind").text("propagation")}),
-                "VolumeOptions": _given({"NoCopy": long.below("volume").flag("nocopy")}),
+                "VolumeOptions": _given(
+                    {"NoCopy": volume.flag("nocopy"), "Subpath": volume.text("subpath")}
+                ),
+                "ImageOptions": _given({"Subpath": long.below("image").text("subpath")}),
                 "TmpfsOptions": _given({"SizeBytes": size}),
             }
         )
