@@ -10,6 +10,10 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 LATER = (
     "click",
+    "linkspan.core.config.report",
+    "linkspan.core.engine.archive.layers",
+    "linkspan.core.engine.manifests",
+    "linkspan.core.engine.pull",
     "linkspan.workflows.graph",
     "linkspan.workflows.manager",
     "linkspan.workflows.parse",

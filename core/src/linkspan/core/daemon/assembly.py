@@ -23,7 +23,7 @@ from linkspan.core.daemon.loop_watch import LoopWatch
 from linkspan.core.daemon.reloading import Read, reload_when_told
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.engine import Engine
-from linkspan.core.engine.pull import first_error
+from linkspan.core.engine.groups import first_error
 from linkspan.core.engine.supervisor import Supervisor
 from linkspan.core.events.bus import EventBus
 from linkspan.core.http.limits import Stopping

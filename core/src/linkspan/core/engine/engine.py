@@ -3,22 +3,18 @@
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
-from linkspan.core.engine.archive.imports import Importer
-from linkspan.core.engine.archive.load import Loader
-from linkspan.core.engine.archive.save import Saver
-from linkspan.core.engine.blobs import LayerBlobs
 from linkspan.core.engine.container_mounts import ContainerMounts
 from linkspan.core.engine.containers import ContainerStore
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.images import ImageStore, tag_names
 from linkspan.core.engine.lifecycle import Lifecycle
 from linkspan.core.engine.networks import NetworkStore
-from linkspan.core.engine.pull import Puller
-from linkspan.core.engine.push import Pusher
 from linkspan.core.engine.snapshot_run import SnapshotRunner
 from linkspan.core.engine.supervisor import Supervisor
 from linkspan.core.engine.volumes import VolumeStore
@@ -33,6 +29,14 @@ from linkspan.sdk.model.process import Chunk
 from linkspan.sdk.model.volume import VolumeSpec
 from linkspan.sdk.progress import ProgressSink, ignore_progress
 from linkspan.sdk.reference import parse_reference
+
+if TYPE_CHECKING:  # imported with the first image that comes or goes
+    from linkspan.core.engine.archive.imports import Importer
+    from linkspan.core.engine.archive.load import Loader
+    from linkspan.core.engine.archive.save import Saver
+    from linkspan.core.engine.blobs import LayerBlobs
+    from linkspan.core.engine.pull import Puller
+    from linkspan.core.engine.push import Pusher
 
 log = logging.getLogger("linkspan.engine")
 
@@ -81,22 +85,53 @@ class EngineImages:
         work_dir: Path,
     ) -> None:
         self._store = store
+        self._drivers = drivers
         self._hooks = hooks
         self._publish = publish
         self._notify = notify
-
-        async def verify(image: Image) -> None:
-            await hooks.intercept("linkspan_verify_image", image)
-
-        blobs = LayerBlobs(store, drivers, work_dir)
-        self._puller = Puller(store, drivers, verify)
-        self._pusher = Pusher(store, drivers, blobs)
-        self._saver = Saver(store, drivers, blobs)
-        self._loader = Loader(store, drivers)
-        self._importer = Importer(store, drivers)
+        self._work_dir = work_dir
         self.inspect = store.inspect
         self.list = store.list
         self.tag = store.tag
+
+    async def _verify(self, image: Image) -> None:
+        await self._hooks.intercept("linkspan_verify_image", image)
+
+    @cached_property
+    def _blobs(self) -> "LayerBlobs":
+        from linkspan.core.engine.blobs import LayerBlobs
+
+        return LayerBlobs(self._store, self._drivers, self._work_dir)
+
+    @cached_property
+    def _puller(self) -> "Puller":
+        from linkspan.core.engine.pull import Puller
+
+        return Puller(self._store, self._drivers, self._verify)
+
+    @cached_property
+    def _pusher(self) -> "Pusher":
+        from linkspan.core.engine.push import Pusher
+
+        return Pusher(self._store, self._drivers, self._blobs)
+
+    @cached_property
+    def _saver(self) -> "Saver":
+        from linkspan.core.engine.archive.save import Saver
+
+        return Saver(self._store, self._drivers, self._blobs)
+
+    @cached_property
+    def _loader(self) -> "Loader":
+        from linkspan.core.engine.archive.load import Loader
+
+        return Loader(self._store, self._drivers)
+
+    @cached_property
+    def _importer(self) -> "Importer":
+        from linkspan.core.engine.archive.imports import Importer
+
+        return Importer(self._store, self._drivers)
 
     async def pull(
         self,

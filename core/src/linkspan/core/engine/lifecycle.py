@@ -17,10 +17,10 @@ from linkspan.core.engine.container_mounts import ContainerMounts, owner_of, rem
 from linkspan.core.engine.creation import wanted_ports
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Entry, open_attachments, refuse_if_removing
+from linkspan.core.engine.groups import first_error
 from linkspan.core.engine.health import monitor
 from linkspan.core.engine.joining import joined
 from linkspan.core.engine.networks import NetworkStore
-from linkspan.core.engine.pull import first_error
 from linkspan.core.engine.run_request import create_request
 from linkspan.core.engine.signal_names import signal_number
 from linkspan.core.engine.supervisor import Supervisor

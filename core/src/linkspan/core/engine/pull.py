@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from linkspan.core.engine.drivers import Drivers
+from linkspan.core.engine.groups import first_error
 from linkspan.core.engine.images import ImageStore
 from linkspan.core.engine.manifests import ImageManifest, Index, parse_manifest
 from linkspan.sdk.drivers.content import ContentCap, Ingest
@@ -445,12 +446,3 @@ async def _nothing() -> AsyncIterator[bytes]:
 def short_digest(digest: str) -> str:
     """The twelve hex digits that progress lines show."""
     return digest.removeprefix("sha256:")[:12]
-
-
-def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error that a caller should see: the first that is no consequence of a cancellation."""
-    for error in group.exceptions:
-        found = first_error(error) if isinstance(error, BaseExceptionGroup) else error
-        if not isinstance(found, trio.Cancelled):
-            return found
-    return group.exceptions[0]

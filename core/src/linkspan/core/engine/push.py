@@ -8,8 +8,9 @@ import trio
 
 from linkspan.core.engine.blobs import LayerBlobs
 from linkspan.core.engine.drivers import Drivers
+from linkspan.core.engine.groups import first_error
 from linkspan.core.engine.images import ImageStore
-from linkspan.core.engine.pull import first_error, short_digest
+from linkspan.core.engine.pull import short_digest
 from linkspan.sdk.drivers.registry import BlobSource
 from linkspan.sdk.errors import NotFound
 from linkspan.sdk.image_config import digest_of

@@ -1,10 +1,9 @@
 """Checks a whole configuration against the installed plugins, and prints the default one."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from linkspan.core.config.load import ConfigError, LoadedConfig
-from linkspan.core.config.report import Table
 from linkspan.core.config.schema import (
     DEFAULT_DRIVERS,
     DaemonConfig,
@@ -14,6 +13,9 @@ from linkspan.core.plugins.registry import PluginRegistry
 from linkspan.sdk.diagnostics import Diagnostic, Label, did_you_mean
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.values import frozen
+
+if TYPE_CHECKING:
+    from linkspan.core.config.report import Table
 
 DRIVER_TROUBLES: Final = ("LS2101", "LS2102", "LS2103")
 """Faults of what is installed, not of how the config is written."""
@@ -116,11 +118,13 @@ def _diagnostic(
     )
 
 
-def tables(registry: PluginRegistry) -> list[Table]:
+def tables(registry: PluginRegistry) -> "list[Table]":
     """Every table that a config may hold, in the order of ``config default``.
 
     A driver that cannot be loaded is a remark in its place.
     """
+    from linkspan.core.config.report import Table
+
     found = [Table.of(("daemon",), DaemonConfig), Table.of(("plugins",), PluginsConfig)]
     roles = [*DEFAULT_DRIVERS, *sorted({r for r, _ in registry.drivers} - set(DEFAULT_DRIVERS))]
     for role in roles:

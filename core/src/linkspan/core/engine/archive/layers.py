@@ -9,9 +9,9 @@ import trio
 
 from linkspan.core.engine.archive.compression import kind_of
 from linkspan.core.engine.drivers import Drivers
+from linkspan.core.engine.groups import first_error
 from linkspan.core.engine.images import ImageStore
 from linkspan.core.engine.names import new_id
-from linkspan.core.engine.pull import first_error
 from linkspan.sdk.drivers.content import ContentCap
 from linkspan.sdk.drivers.snapshots import Applied, ApplyRequest, SnapshotsCap
 from linkspan.sdk.errors import DataLoss, InvalidArgument, LinkspanError, NotFound
