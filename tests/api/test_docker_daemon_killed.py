@@ -1,6 +1,7 @@
 """The daemon is killed under running containers whose clients are attached."""
 
 import subprocess
+from typing import Any
 
 import pytest
 from daemon_harness.daemon import Daemon, until
@@ -97,7 +98,8 @@ def test_restarts_and_removals_go_on_after_the_daemon(daemon: Daemon) -> None:
     daemon.docker("run", "-d", "--rm", "--name", "short", "-v", "sign:/sign", "busybox", "sh", "-c",
                   "until test -e /sign/go; do sleep 0.05; done")  # fmt: skip
     mountpoint = daemon.get("/volumes/sign")["Mountpoint"]
-    until("it is in its back-off", lambda: daemon.state("again")["Status"] == "restarting")
+    # The fifth back-off is long enough that the daemon is not killed in the middle of a start.
+    until("it is in its back-off", lambda: in_back_off(daemon.get("/containers/again/json")))
     daemon.kill9()
     subprocess.run(["touch", f"{mountpoint}/go"], check=True, timeout=30)
     until("the short one has ended", lambda: not holders(daemon))
@@ -106,6 +108,10 @@ def test_restarts_and_removals_go_on_after_the_daemon(daemon: Daemon) -> None:
     until("the short one is gone", lambda: len(daemon.containers()) == 1)
     daemon.docker("stop", "-t", "0", "again")
     assert daemon.state("again")["Status"] == "exited"
+
+
+def in_back_off(container: dict[str, Any]) -> bool:
+    return container["RestartCount"] >= 4 and container["State"]["Status"] == "restarting"
 
 
 def holders(daemon: Daemon) -> list[str]:

@@ -205,7 +205,7 @@ async def test_a_bridge_that_somebody_has_put_into_a_zone_stays_there(world, fak
 def ufw(wire, tmp_path):
     """ufw with configuration of its own, in a mount namespace in which it takes the place of the machine's."""
     for name in ("etc/ufw", "etc/default"):
-        shutil.copytree(f"/{name}", tmp_path / name)
+        shutil.copytree(f"/{name}", tmp_path / name, symlinks=True)
     binds = "; ".join(
         f"mount --bind {tmp_path}/{name} /{name}" for name in ("etc/ufw", "etc/default")
     )
