@@ -111,7 +111,7 @@ def test_restarts_and_removals_go_on_after_the_daemon(daemon: Daemon) -> None:
 
 
 def in_back_off(container: dict[str, Any]) -> bool:
-    return container["RestartCount"] >= 4 and container["State"]["Status"] == "restarting"
+    return bool(container["RestartCount"] >= 4 and container["State"]["Status"] == "restarting")
 
 
 def holders(daemon: Daemon) -> list[str]:
