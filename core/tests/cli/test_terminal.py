@@ -131,3 +131,24 @@ def test_progress_is_live_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) ->
     assert terminal(monkeypatch, tty=True, environ={"CI": "1"})[0].progress == "plain"
     assert terminal(monkeypatch, tty=False)[0].progress == "plain"
     assert terminal(monkeypatch, tty=True, quiet=True)[0].progress == "none"
+
+
+def test_a_line_of_the_live_view_is_cut_and_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from linkspan.core.cli.progress import Display
+    from linkspan.core.cli.session import Session
+
+    out = Tty()
+    monkeypatch.setattr("sys.stderr", out)
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TERM", "xterm")
+    session = Session()
+    session.progress = "live"
+    display = Display(session, lambda: ["构建" * 20, "x" * 80], "it")
+    display.began -= 1
+    with display:
+        display.update()
+    shown = out.getvalue()
+    assert "…" in shown
+    assert "构建" * 7 in shown
+    assert "构建" * 8 not in shown
+    assert "x" * 30 not in shown

@@ -14,7 +14,8 @@ from linkspan.core.client.short import segment
 from linkspan.sdk.errors import LinkspanError
 from linkspan.workflows.commands.completing import BASE
 from linkspan.workflows.commands.shared import run_argument, user_name, where_argument
-from linkspan.workflows.view import WHEN, sign
+from linkspan.workflows.live_jobs import WHEN
+from linkspan.workflows.view import sign
 
 _KEYS: Final = {"r": "retry", "k": "skip", "c": "continue", "a": "abort"}
 _PROMPT: Final = "  s shell   r retry   e edit and retry   k skip   c continue   a abort: "

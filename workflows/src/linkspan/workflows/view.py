@@ -10,7 +10,8 @@ from linkspan.core.cli.terminal import paint
 from linkspan.core.client.short import segment
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.units import format_duration
-from linkspan.workflows.state import BAD, GOOD, JobState, RunState, StepState, kept
+from linkspan.workflows.live_jobs import WHEN, job_rows
+from linkspan.workflows.state import BAD, GOOD, RunState, StepState, kept
 
 _SIGNS: Final = {
     "success": "done",
@@ -38,13 +39,6 @@ _WORDS: Final = {
     "skipped": "skipped",
 }
 
-
-WHEN: Final = {
-    "before": "before it runs",
-    "after": "after it has run",
-    "on-failure": "because it failed",
-}
-"""Where a step is held."""
 
 _VOTES: Final = {"approve": "approved", "reject": "rejected"}
 
@@ -206,14 +200,14 @@ class RunView:
     def lines(self) -> list[str]:
         """The present state, for the live view."""
         session, state = self._session, self.state
-        width = max([8, *(len(name) for name in state.jobs)])
+        rows = list(job_rows(state, self._doing))
+        width = max([8, *(len(row.label) for row in rows)])
         head = f"{state.workflow}  run {self._run_id}  {self.display.elapsed}"
         drawn = [head]
-        for job in state.jobs.values():
-            if job.cleanup and not job.started:
-                continue
-            words = self._job_words(job)[: max(8, session.terminal.width - width - 5)]
-            drawn.append(f"{sign(session, job.state)} {job.id:<{width}}  {words}")
+        for row in rows:
+            mark = sign(session, row.state) if row.state else "│"
+            words = row.words[: max(8, session.terminal.width - width - 5)]
+            drawn.append(f"{mark} {row.label:<{width}}  {words}")
         done = sum(bool(job.result) for job in state.jobs.values())
         color = session.terminal.err_color
         words = f"{done} of {len(state.jobs)} jobs   {self._offers()}"
@@ -229,24 +223,6 @@ class RunView:
         if self.keys:
             return f"esc leave it running   l {'no ' * self._logged}logs   c cancel…"
         return "Ctrl-C asks it to stop"
-
-    def _job_words(self, job: JobState) -> str:
-        if job.result:
-            words = format_duration(job.duration) if job.result != "skipped" else "skipped"
-            return f"{words}  {job.reason}" if job.reason else words
-        if job.waits:
-            return f"waits for the lock '{job.waits}'"
-        held = next((step for step in job.steps.values() if step.held), None)
-        if held is not None:
-            return f"{held.title}  held {WHEN[held.held['when']]}"
-        asked = next((step for step in job.steps.values() if step.state == "suspended"), None)
-        if asked is not None:
-            return f"asks: {asked.question['message']}"
-        running = next((step for step in job.steps.values() if step.open), None)
-        if running is None:
-            return "starting" if job.started else ""
-        doing = self._doing.get(job.id, "")
-        return f"{running.title}  {doing}"
 
 
 def _progress_words(event: Mapping[str, Any]) -> str:

@@ -115,9 +115,7 @@ class Display:
         room = max(1, self._live.console.height - 2)
         if len(lines) > room:
             lines = [*lines[: room - 1], f"  and {len(lines) - room + 1} more"]
-        text = Text("\n").join(
-            Text.from_ansi(line, no_wrap=True, overflow="ellipsis") for line in lines
-        )
+        text = Text("\n", no_wrap=True, overflow="ellipsis").join(map(Text.from_ansi, lines))
         self._live.update(text, refresh=True)
 
 
