@@ -32,6 +32,7 @@ two runs for one lock, the daemon killed | workflows/tests/test_hostile_world.py
 a plugin that raises | workflows/tests/test_plugin_faults.py | test_whatever_a_plugin_raises, test_a_plugin_that_raises_while_it_undoes
 a plugin that hangs | workflows/tests/test_plugin_faults.py | test_a_verb_that_never_returns, test_a_plugin_that_does_not_say_what_became, test_a_plan_of_a_plugin_that_hangs
 a plugin that hangs and takes no notice | workflows/tests/test_plugin_faults.py | test_a_verb_that_ignores_its_timeout, test_a_verb_that_ignores_a_cancel, test_what_was_left_behind
+a plugin that hangs in the event loop itself | tests/system/test_blocking_plugins.py | test_code_that_blocks, test_a_hook_that_blocks, test_code_that_cannot_be_interrupted
 a plugin that vanishes | workflows/tests/test_plugin_faults.py | test_a_plugin_that_vanishes_between_plan_and_run, test_a_plugin_that_vanishes_during_a_run, test_a_plugin_that_vanishes_while_a_person_decides
 Ctrl-C once and twice at every stage | workflows/tests/test_stopped_anywhere.py | test_stopped_once, test_stopped_twice, test_what_was_stopped_can_be_gone_on_with
 a client that leaves before its run begins | workflows/tests/test_stopped_anywhere.py | test_a_client_that_leaves_while_its_run_is_made
