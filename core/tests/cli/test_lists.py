@@ -139,6 +139,7 @@ def daemon(fake: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     fake.on("GET", "/services/web", SERVICES[0])
     fake.on("GET", "/tasks", TASKS)
     fake.on("GET", "/nodes", NODES)
+    fake.on("GET", "/info", {"Swarm": {"NodeID": "n1"}})
     with fake.running():
         yield fake
 
@@ -168,6 +169,46 @@ def test_templates_use_dockers_names(daemon: Any, linkspan: Any) -> None:
     assert first == f"00f3a9c04b7e web running {ports} app=shop bridge"
     table = linkspan("ps", "--format", "table {{.Names}}\t{{.Status}}").out
     assert table.splitlines()[0] == "NAMES  STATUS"
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (
+            ["ps", "-a"],
+            "ID Names Image Command CreatedAt RunningFor Ports State Status Labels LocalVolumes Mounts"
+            " Networks Platform Size",
+        ),
+        (
+            ["images"],
+            "ID Repository Tag Digest Size CreatedAt CreatedSince Containers SharedSize UniqueSize"
+            " VirtualSize",
+        ),
+        (["network", "ls"], "ID Name Driver Scope IPv4 IPv6 Internal Labels CreatedAt"),
+        (
+            ["volume", "ls"],
+            "Name Driver Mountpoint Scope Labels Links Size Group Availability Status",
+        ),
+        (["service", "ls"], "ID Name Mode Replicas Image Ports"),
+        (["service", "ps", "web"], "ID Name Image Node DesiredState CurrentState Error Ports"),
+        (
+            ["node", "ls"],
+            "ID Hostname Status Availability ManagerStatus Self TLSStatus EngineVersion",
+        ),
+    ],
+)
+def test_every_name_of_dockers_columns_is_known(
+    daemon: Any, linkspan: Any, words: list[str], names: str
+) -> None:
+    template = "|".join(f"{{{{.{name}}}}}" for name in names.split())
+    result = linkspan(*words, "--format", template)
+    assert (result.status, "<no value>" in result.out, bool(result.out)) == (0, False, True)
+
+
+def test_a_slip_of_the_pen_in_a_template_is_told(daemon: Any, linkspan: Any) -> None:
+    result = linkspan("ps", "--format", "{{.Nmaes}}")
+    assert result.status == 2
+    assert "there is no field .Nmaes: did you mean .Names?" in result.err
 
 
 def test_an_unknown_format_is_wrong_usage(daemon: Any, linkspan: Any) -> None:

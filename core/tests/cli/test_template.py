@@ -24,7 +24,8 @@ DATA = {
         ("{{.Name}}", "web"),
         ("{{ .ID }}-{{.Count}}", "abc-3"),
         ("{{.State.Status}}", "running"),
-        ("{{.Absent}}", "<no value>"),
+        ("{{.State.Absent}}", "<no value>"),
+        ("{{with .State}}{{.Absent}}{{end}}", "<no value>"),
         ("{{.State.Absent.Deeper}}", "<no value>"),
         ("{{json .Env}}", '["A=1","B=2"]'),
         ("{{json .State}}", '{"Status":"running","Health":null}'),
@@ -127,4 +128,16 @@ def test_templates(template: str, expected: str) -> None:
 )
 def test_what_cannot_be_read_is_a_template_error(template: str) -> None:
     with pytest.raises(TemplateError):
+        Template(template).render(DATA)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{.Nmae}}", r"there is no field \.Nmae: did you mean \.Name\?"),
+        ("{{.Zzz.Deeper}}", r"there is no field \.Zzz$"),
+    ],
+)
+def test_a_field_that_is_not_there_is_told(template: str, message: str) -> None:
+    with pytest.raises(TemplateError, match=message):
         Template(template).render(DATA)

@@ -327,6 +327,7 @@ async def test_a_bug_is_500_with_an_id_that_the_log_has_too(served, caplog) -> N
         b"GET /x HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"POST /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GET /x HTTP/1.1\r\nHost: d\r\nA: b\x00c\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
 async def test_a_request_that_is_no_http_is_400_and_closed(served, bad) -> None:
@@ -336,6 +337,18 @@ async def test_a_request_that_is_no_http_is_400_and_closed(served, bad) -> None:
     client = await served.client()
     await client.send(bad)
     assert (await client.reply()).status == 400
+    assert await client.closed()
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /x HTTP/9.9\r\nHost: d\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+)
+async def test_another_version_of_http_is_505_and_closed(served, head) -> None:
+    await served.start()
+    client = await served.client()
+    await client.send(head)
+    reply = await client.reply()
+    assert (reply.status, "use HTTP/1.1" in reply.json()["message"]) == (505, True)
     assert await client.closed()
 
 

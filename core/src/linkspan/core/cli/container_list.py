@@ -81,8 +81,15 @@ def docker_fields(record: Any, now: float, *, trunc: bool = True) -> dict[str, A
         "LocalVolumes": str(len(mounts)),
         "Mounts": ",".join(mounts),
         "Networks": ",".join(networks),
+        "Platform": _platform(record),
         "Size": _size(record) if "SizeRw" in record else "N/A",
     }
+
+
+def _platform(record: Any) -> str:
+    """Of the image's manifest, where the daemon tells it."""
+    found = (record.get("ImageManifestDescriptor") or {}).get("platform") or {}
+    return "/".join(found[key] for key in ("os", "architecture", "variant") if found.get(key))
 
 
 def show(

@@ -90,4 +90,16 @@ def _fields(row: Any, now: float, whole: bool) -> dict[str, Any]:
         "CreatedAt": words.local_time(row.get("Created")),
         "CreatedSince": f"{words.age_of(row.get('Created'), now)} ago",
         "Containers": str(row.get("Containers", "N/A")),
+        **_shared(row),
+    }
+
+
+def _shared(row: Any) -> dict[str, str]:
+    """How much of an image others have, too; -1 where nobody has counted."""
+    size, shared = row.get("Size") or 0, row.get("SharedSize", -1)
+    counted = shared >= 0
+    return {
+        "SharedSize": format_size(shared) if counted else "N/A",
+        "UniqueSize": format_size(size - shared) if counted else "N/A",
+        "VirtualSize": format_size(size),
     }

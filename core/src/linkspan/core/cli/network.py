@@ -25,6 +25,8 @@ def _fields(record: Any) -> dict[str, Any]:
         "Name": record.get("Name", ""),
         "Driver": record.get("Driver", ""),
         "Scope": record.get("Scope", ""),
+        "IPv4": "true" if record.get("EnableIPv4", True) else "false",
+        "IPv6": "true" if record.get("EnableIPv6") else "false",
         "Internal": "true" if record.get("Internal") else "false",
         "Labels": words.labels(record.get("Labels")),
         "CreatedAt": record.get("Created", ""),

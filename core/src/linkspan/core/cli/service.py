@@ -200,6 +200,10 @@ def show_tasks(
             "DesiredState": task.get("DesiredState", "").title(),
             "CurrentState": status.get("State", "").title(),
             "Error": status.get("Err", ""),
+            "Ports": ",".join(
+                f"*:{port.get('PublishedPort')}->{port.get('TargetPort')}/{port.get('Protocol')}"
+                for port in (status.get("PortStatus") or {}).get("Ports") or ()
+            ),
         }
 
     headers = ["TASK", "ID", "NODE", "STATE", "DESIRED", "IMAGE", "AGE", "ERROR"]

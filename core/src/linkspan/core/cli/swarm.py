@@ -1,6 +1,7 @@
 """``linkspan swarm`` and ``linkspan node``."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 import click
@@ -152,10 +153,20 @@ def node_ls(session: Session, filter_: tuple[str, ...]) -> None:
             words.age_of(record.get("CreatedAt", ""), now),
         ]
 
+    @cache
+    def own_id() -> str:
+        """The node of this daemon; asked for by templates alone."""
+        return str((session.api.get("/info").get("Swarm") or {}).get("NodeID", ""))
+
+    def fields(record: Any) -> dict[str, Any]:
+        own = record.get("ID") == own_id()
+        found = _node_fields(record)
+        return {**found, "Self": "true" if own else "false", "TLSStatus": "Unknown"}
+
     headers = ["NODE", "ID", "ROLE", "STATE", "LABELS", "AGE"]
     session.rows(
         records,
-        _node_fields,
+        fields,
         cells,
         headers,
         drop=["LABELS", "ID"],

@@ -264,6 +264,8 @@ class _Run:
             case "value":
                 value = self._value(node.content, dot)
                 if not node.content.names:
+                    if value is None and dot is self._scopes[0]["$"]:
+                        _refuse_unknown(node.content, dot)
                     self._out.append(text_of(value))
             case "break":
                 raise _Break
@@ -385,6 +387,22 @@ def _items(found: Any) -> Iterator[tuple[Any, Any]]:
         yield from enumerate(found)
     else:
         raise TemplateError(f"cannot range over {text_of(found)}")
+
+
+def _refuse_unknown(pipe: Pipe, data: object) -> None:
+    """A field that what is shown has not is a slip of the pen. Raises TemplateError."""
+    (first, *more), *others = (call.words for call in pipe.calls)
+    if others or more or first.kind != "field" or not first.path or not isinstance(data, Mapping):
+        return
+    name = first.path[0]
+    known = {str(key).lower(): str(key) for key in data}
+    if name.lower() not in known:
+        from linkspan.sdk.diagnostics import did_you_mean
+
+        near = did_you_mean(name, known.values())
+        raise TemplateError(
+            f"there is no field .{name}" + (f": did you mean .{near}?" if near else "")
+        )
 
 
 def _field(value: Any, name: str) -> Any:

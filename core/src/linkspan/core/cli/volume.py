@@ -18,6 +18,8 @@ def _fields(record: Any) -> dict[str, Any]:
         "Mountpoint": record.get("Mountpoint", ""),
         "Scope": record.get("Scope", ""),
         "Labels": words.labels(record.get("Labels")),
+        # Counted by `system df`; groups and the like are those of a cluster's volumes.
+        **dict.fromkeys(("Links", "Size", "Group", "Availability", "Status"), "N/A"),
     }
 
 

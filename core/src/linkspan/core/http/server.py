@@ -333,7 +333,9 @@ class _Connection:
                     return
                 self.h11 = self._new_cycle(self._body.rest)
         except h11.RemoteProtocolError as error:
-            await self.refuse(error.error_status_hint, f"bad request: {error}")
+            # h11 shows the bytes of a bad line as Python writes them: nobody's help.
+            why = str(error).partition(": bytearray(")[0]
+            await self.refuse(error.error_status_hint, f"bad request: {why}")
         except AnswerError as error:
             await self.refuse(error.status, error.message)
 
@@ -370,6 +372,9 @@ class _Connection:
                 break
             else:  # ConnectionClosed
                 return None
+        if event.http_version not in (b"1.1", b"1.0"):
+            version = event.http_version.decode("latin-1")
+            raise AnswerError(f"HTTP/{version} is not spoken here: use HTTP/1.1", status=505)
         headers: dict[str, str] = {}
         for name, value in event.headers:
             key, text = name.decode("latin-1"), value.decode("latin-1")
@@ -609,8 +614,15 @@ def _until(deadline: float = math.inf) -> trio.CancelScope:
 
 
 def _body_length(headers: Mapping[str, str]) -> int | None:
-    """Of a request's body, None if it comes in chunks; h11 has checked the two fields."""
+    """Of a request's body, None if it comes in chunks; h11 has checked each of the two fields.
+
+    Raises:
+        AnswerError: It has both: whoever passed it on may have read another end than we would (RFC 9112,
+            section 6.1).
+    """
     if "transfer-encoding" in headers:
+        if "content-length" in headers:
+            raise AnswerError("bad request: Content-Length beside Transfer-Encoding", status=400)
         return None
     return int(headers.get("content-length", "0"))
 
