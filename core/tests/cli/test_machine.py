@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import tomllib
 from pathlib import Path
 from textwrap import dedent
@@ -105,6 +106,39 @@ def test_doctor_finds_what_the_daemon_cannot_use(fake: Any, linkspan: Any) -> No
 def test_completion_prints_a_script(linkspan: Any, shell: str) -> None:
     result = linkspan("completion", shell)
     assert "_LINKSPAN_COMPLETE" in result.out
+
+
+@pytest.mark.parametrize(
+    ("line", "asked", "replies", "offered"),
+    [
+        ("linkspan workflow ", "linkspan workflow |2", "plain,run\nplain,lint", ["run", "lint"]),
+        ("linkspan  stop w", "linkspan  stop w|2", "plain,web", ["web"]),
+        ("linkspan r --in lev", "linkspan r --in lev|3", "plain,level=", ["level="]),
+        ("linkspan r --in level=", "linkspan r --in level=|3", "plain,level=low", ["low"]),
+        ("linkspan r --b before:t", "linkspan r --b before:t|3", "plain,before:test/a", ["test/a"]),
+        ("linkspan build ./x", "linkspan build ./x|2", "file,./x", []),
+    ],
+)
+def test_bash_asks_for_whole_words_and_gets_the_rest_of_them(
+    linkspan: Any, tmp_path: Path, line: str, asked: str, replies: str, offered: list[str]
+) -> None:
+    script = linkspan("completion", "bash").out
+    stub = tmp_path / "stub"
+    stub.write_text(
+        f"#!/bin/sh\necho \"$COMP_WORDS|$COMP_CWORD\" > {tmp_path}/asked\ncat <<'E'\n{replies}\nE\n"
+    )
+    stub.chmod(0o755)
+    call = f"COMP_LINE='{line}' COMP_POINT={len(line)}; _linkspan_completion {stub}"
+    done = subprocess.run(
+        ["bash", "-c", f'{script}\n{call}\nprintf "%s\\n" "${{COMPREPLY[@]}}"'],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert (tmp_path / "asked").read_text().strip("\n") == asked
+    assert done.stdout.split() == offered
+    assert done.stderr == ""
 
 
 def test_names_are_completed_from_the_daemon_and_its_absence_is_silent(
