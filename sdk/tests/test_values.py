@@ -101,3 +101,11 @@ def test_a_frozen_one_stays_as_it_is_and_evolves() -> None:
         Point(1).x = 2  # type: ignore[misc]
     assert attrs.evolve(Point(1), y=2) == Point(1, 2)
     assert attrs.asdict(Point(1)) == {"x": 1, "y": 0}
+
+
+def test_a_field_that_is_compared_by_a_key_is_refused() -> None:
+    with pytest.raises(TypeError, match="Point: fields are compared by a key"):
+
+        @frozen
+        class Point:
+            x: str = attrs.field(eq=str.lower)

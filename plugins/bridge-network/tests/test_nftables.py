@@ -221,3 +221,18 @@ async def test_a_daemon_that_cannot_make_its_table_says_why(world, fake_host, nf
     assert "which a newer nft" not in caught.value.message
     assert "a newer nft has written" in caught.value.message
     assert "remove them" in caught.value.help
+
+
+async def test_the_child_that_was_started_before_the_loop_is_the_one_that_is_used(
+    own_network, fake_host
+):
+    BridgeNetwork.prepare_process(BridgeConfig(), fake_host.run_dir)
+    (early,) = BridgeNetwork._started
+    child = child_of(early)
+    async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+        assert BridgeNetwork._started == []
+        assert driver._nft is early
+        assert child_of(early) == child
+        assert "table inet" in early.run("list tables\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)

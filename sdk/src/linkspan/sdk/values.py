@@ -30,6 +30,10 @@ else:
             if _ASKED & options.keys() or _OWN & vars(cls).keys() or issubclass(cls, BaseException):
                 return make(**options)(cls)
             made = make(eq=False, repr=False, **options)(cls)
+            if any(field.eq_key for field in made.__attrs_attrs__):
+                raise TypeError(
+                    f"{cls.__name__}: fields are compared by a key: take attrs' own decorator"
+                )
             names = [field.name for field in made.__attrs_attrs__ if field.eq]
             # With its class, there are always several: of one name attrgetter gives the bare value.
             made.__compared__ = attrgetter("__class__", "__class__", *names)
