@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import urllib.request
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -402,6 +404,38 @@ def test_a_service_lives_in_an_overlay_network_and_answers_on_both_families(
     )
     daemon.docker("network", "rm", "span")
     daemon.docker("swarm", "leave", "--force")
+
+
+def test_a_crash_of_nftables_is_none_of_the_daemon_or_of_containers(daemon: Daemon) -> None:
+    def child() -> int:
+        """The process in which libnftables runs."""
+        (found,) = [pid for pid in children_of(daemon.pid) if "nft_child" in words_of(pid)]
+        return found
+
+    ports = [free_port(), free_port()]
+    web = ("busybox", "sh", "-c", WEB)
+    daemon.docker("run", "-d", "--hostname", "one", "-p", f"{ports[0]}:80", *web)
+    before, crashed = daemon.pid, child()
+    os.kill(crashed, signal.SIGSEGV)
+    assert fetch("127.0.0.1", ports[0]) == "one"
+    daemon.docker("run", "-d", "--hostname", "two", "-p", f"{ports[1]}:80", *web)
+    assert [fetch("127.0.0.1", port) for port in ports] == ["one", "two"]
+    assert child() != crashed
+    assert daemon.pid == before
+    assert "nftables has crashed (Segmentation fault)" in daemon.log.read_text()
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in tasks for child in path.read_text().split()]
+
+
+def words_of(pid: int) -> str:
+    """Of a process; nothing once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 def test_networking_goes_on_when_the_daemon_was_killed(daemon: Daemon) -> None:
