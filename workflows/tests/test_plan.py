@@ -263,6 +263,10 @@ jobs:
     (problem,) = plan.problems
     assert problem.headline.startswith("image 'r.example.test/gone:1': it is not here, and not in")
     assert (problem.primary.span.line, problem.primary.span.column) == (7, 38)
+    # A tag may move: what it means now is part of the plan.
+    assert [c for c in plan.steps[2].changes if c["what"] == "image img"] == [
+        {"action": "none", "what": "image img", "detail": "sha256:0"}
+    ]
 
 
 async def test_a_secret_that_is_made_on_first_use_need_not_be_there(desk):

@@ -308,11 +308,22 @@ class Planner:
         self._makes(settings.get(NAMES))
         if step.verb == PUSHES:
             await self._destinations(workflow, job, step, settings)
+        means = await self._meant(workflow, job, step, settings)
+        planned = await self._ask(workflow, job, step, settings, planned)
+        return attrs.evolve(planned, changes=(*planned.changes, *means))
+
+    async def _meant(
+        self, workflow: Workflow, job: Job, step: Step, settings: Mapping[str, Json]
+    ) -> tuple[Mapping[str, Json], ...]:
+        """Which image a verb's name means now: a tag may be another's by the time of the run."""
         image = settings.get("image")
-        if step.verb in NEEDS_IMAGE and isinstance(image, str) and "${{" not in image:
-            node = step.setting_nodes.get("image")
-            await self._image(workflow, job, image, node.value.span if node else step.span)
-        return await self._ask(workflow, job, step, settings, planned)
+        if step.verb not in NEEDS_IMAGE or not isinstance(image, str) or "${{" in image:
+            return ()
+        node = step.setting_nodes.get("image")
+        detail = await self._image(workflow, job, image, node.value.span if node else step.span)
+        if not detail or "@" in image:
+            return ()
+        return ({"action": "none", "what": f"image {image}", "detail": detail},)
 
     async def _destinations(
         self, workflow: Workflow, job: Job, step: Step, settings: Mapping[str, Json]
