@@ -16,7 +16,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
+from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
 from linkspan.workflows import again
@@ -54,7 +54,7 @@ from linkspan.workflows.running import Run
 from linkspan.workflows.state import GOOD, RunState, fold
 from linkspan.workflows.undoing import undo_run
 from linkspan.workflows.verbs import Verbs
-from linkspan.workflows.why import differences, subjects_alike
+from linkspan.workflows.why import why
 
 log = logging.getLogger(__name__)
 
@@ -194,25 +194,9 @@ class RunManager:
             NotFound: No run has this id or prefix; code ``no_green_run``: none has succeeded.
             Conflict: It has not ended; code ``run_active``.
         """
-        run_id = self._ended_run(ref)
-        state = self.archive.ended[run_id]
+        state = self.archive.ended[self._ended_run(ref)]
         green = self.archive.green(state.workflow, before=state)
-        if green is None:
-            raise NotFound(
-                f"no run of '{state.workflow}' has succeeded before run {run_id}",
-                code="no_green_run",
-                help=f"linkspan workflow show {run_id}",
-            )
-        found = await trio.to_thread.run_sync(
-            differences, green, self._folder / green.id, state, self._folder / run_id
-        )
-        return {
-            "run": run_id,
-            "against": green.id,
-            "against_at": green.created_at,
-            "differences": [attrs.asdict(each) for each in found],
-            "same": subjects_alike(found),
-        }
+        return await trio.to_thread.run_sync(why, self._folder, green, state)
 
     def _ended_run(self, ref: str) -> str:
         run_id = self.resolve(ref)

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import attrs
 
+from linkspan.sdk.errors import NotFound
 from linkspan.workflows.archive import PIPELINE, folder_name
+from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.state import BAD, RunState
 
 _MAX_SHOWN: Final = 20
@@ -33,6 +35,33 @@ class Difference:
     before: str = ""
     after: str = ""
     likely: bool = False
+
+
+def why(folder: Path, green: RunState | None, run: RunState) -> dict[str, Json]:
+    """A run that has ended against one that succeeded before it, for the API. Blocks.
+
+    Args:
+        folder: Where the runs are.
+        green: The last run of the pipeline that succeeded before; None if none has.
+        run: The run.
+
+    Raises:
+        NotFound: None has succeeded; code ``no_green_run``.
+    """
+    if green is None:
+        raise NotFound(
+            f"no run of '{run.workflow}' has succeeded before run {run.id}",
+            code="no_green_run",
+            help=f"linkspan workflow show {run.id}",
+        )
+    found = differences(green, folder / green.id, run, folder / run.id)
+    return {
+        "run": run.id,
+        "against": green.id,
+        "against_at": green.created_at,
+        "differences": [attrs.asdict(each) for each in found],
+        "same": subjects_alike(found),
+    }
 
 
 def differences(
