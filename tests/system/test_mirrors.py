@@ -73,15 +73,21 @@ def image() -> Picture:
 
 @asynccontextmanager
 async def sea(
-    make: Callable[..., Daemon], image: Picture, tmp_path: Path, *mirrors: str
+    make: Callable[..., Daemon],
+    image: Picture,
+    tmp_path: Path,
+    *mirrors: str,
+    by_options: bool = False,
 ) -> AsyncIterator[Sea]:
-    """A daemon that is started with mirrors, whose user has logged in to Docker Hub."""
+    """A daemon with mirrors, of its configuration or of its options, whose user has logged in to Docker Hub."""
     async with scripted_registry(image, hub_answers) as hub, docker_hub(hub, tmp_path) as way:
         daemon = make()
-        named = (
-            f"autostart = false\nregistry-mirrors = {json.dumps([f'http://{m}' for m in mirrors])}"
-        )
-        daemon.config.write_text(daemon.config.read_text().replace("autostart = false", named))
+        urls = [f"http://{mirror}" for mirror in mirrors]
+        if by_options:
+            daemon.options = tuple(word for url in urls for word in ("--registry-mirror", url))
+        else:
+            named = f"autostart = false\nregistry-mirrors = {json.dumps(urls)}"
+            daemon.config.write_text(daemon.config.read_text().replace("autostart = false", named))
         auth = USER.removeprefix("Basic ")
         login = {"auths": {"https://index.docker.io/v1/": {"auth": auth}}}
         (daemon.folder / "config.json").write_text(json.dumps(login))
@@ -137,7 +143,7 @@ async def test_mirrors_that_are_down_or_have_nothing_cost_nothing_but_the_questi
     down = f"127.0.0.1:{free_port()}"
     async with (
         scripted_registry(image, nothing) as empty,
-        sea(new_daemon, image, tmp_path, down, empty.address) as here,
+        sea(new_daemon, image, tmp_path, down, empty.address, by_options=True) as here,
     ):
         await here.docker("pull", "good:1")
         assert await here.is_whole("good:1")

@@ -67,6 +67,7 @@ class Daemon:
         folder: All of it lies here; short, since a socket's path may have 107 bytes at most.
         url: Of its socket.
         hosts: Where it listens when it is started.
+        options: More words for ``linkspan daemon run``.
         registry: ``HOST:PORT`` of its own registry.
     """
 
@@ -76,6 +77,7 @@ class Daemon:
         self.exec_root = self.folder / "run"
         self.url = f"unix://{self.folder}/s"
         self.hosts: tuple[str, ...] = (self.url,)
+        self.options: tuple[str, ...] = ()
         self.registry = f"127.0.0.1:{free_port()}"
         self.log = self.folder / "log"
         self.config = self.folder / "linkspan.toml"
@@ -136,6 +138,7 @@ class Daemon:
                     *(*before, str(LINKSPAN), "--config", str(self.config), "daemon", "run"),
                     *(word for host in self.hosts for word in ("--host", host)),
                     *("--bip", f"{self._net}.1/24"),
+                    *self.options,
                     *("--data-root", str(self.data_root), "--exec-root", str(self.exec_root)),
                 ],
                 stdin=subprocess.DEVNULL,
