@@ -349,7 +349,7 @@ def test_a_compose_file_is_built_and_deployed_in_the_order_of_its_needs(folder):
     assert web.settings["replicas"] == 3
     assert web.settings["update"] == {"parallelism": 1, "order": "start-first"}
     lost = {loss.what for loss in result.losses}
-    assert lost >= {"build.cache_from", "web.logging", "deploy.resources", "secrets"}
+    assert lost >= {"build.cache_from", "web.logging", "deploy.resources"}
     assert workflow.inputs["HOME"].default == ""
     assert web.settings["env"]["HOME_DIR"].parts[0].source == "inputs.HOME"
 

@@ -283,3 +283,28 @@ def test_what_gitlab_files_cannot_give_is_listed(folder, capsys, text, words):
     Path(".gitlab-ci.yml").write_text(text)
     assert run(["workflow", "adopt", ".gitlab-ci.yml"]) == 0
     assert words in capsys.readouterr().err
+
+
+def test_secrets_of_compose_are_files_of_the_deployed_service(folder, capsys):
+    Path("compose.yaml").write_text("""\
+services:
+  web:
+    image: app
+    secrets: [db-password, {source: key, target: /run/secrets/tls.key}, {source: key, target: /etc/x}]
+secrets:
+  db-password: {file: ./db.txt}
+  key: {environment: KEY}
+""")
+    assert run(["workflow", "adopt", "compose.yaml", "--out", "c.yaml"]) == 0
+    said = capsys.readouterr().err
+    made = yaml.safe_load(Path("c.yaml").read_text())
+    (step,) = made["jobs"]["deploy"]["steps"]
+    assert step["secrets"] == ["DB_PASSWORD", "KEY"]
+    assert step["with"]["secrets"] == {
+        "db-password": "${{ secrets.DB_PASSWORD }}",
+        "tls.key": "${{ secrets.KEY }}",
+    }
+    assert made["secrets"].keys() == {"DB_PASSWORD", "KEY"}
+    assert "linkspan workflow secret set DB_PASSWORD --from-file ./db.txt" in said
+    assert "secrets: key: secrets are files below /run/secrets" in said
+    assert run(["workflow", "lint", "c.yaml"]) == 0

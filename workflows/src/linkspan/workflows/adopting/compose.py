@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from linkspan.workflows.adopting.compose_values import ports, value, volume, words
 from linkspan.workflows.adopting.draft import Draft, fields, items, job_id, pairs, plain, text
+from linkspan.workflows.adopting.expressions import secrets_in
 from linkspan.workflows.parse import Field, Mapping, Node, Sequence
 
 _SAME: Final = {
@@ -23,7 +24,6 @@ _ELSEWHERE: Final = {
     "network_mode": "services join networks by name",
     "extends": "there is no `extends`",
     "profiles": "everything in the file is deployed; give the job an `if`",
-    "secrets": "declare `secrets` at the top and grant them to the step",
     "configs": "copy the file into the image, or mount a volume",
 }
 
@@ -34,7 +34,9 @@ def adopt_compose(draft: Draft) -> None:
     for name, field in top.items():
         if name in ("services", "name", "version") or name.startswith("x-"):
             continue
-        if name in ("volumes", "networks"):
+        if name == "secrets":
+            _values_of(draft, field.value)
+        elif name in ("volumes", "networks"):
             draft.notes.append(f"`{name}` are made when a service names them")
         else:
             draft.lose(field.key, name, _ELSEWHERE.get(name, "it has no counterpart"))
@@ -52,11 +54,47 @@ def adopt_compose(draft: Draft) -> None:
                 {"id": id_, "uses": "build", "with": _build(draft, name, own["build"].value)}
             )
             outputs[id_] = f"${{{{ steps.{id_}.outputs.id }}}}"
-        deploys.append({"id": id_, "uses": "deploy", "with": _deploy(draft, name, own, id_)})
+        settings = _deploy(draft, name, own, id_)
+        granted = [
+            each for text in settings.get("secrets", {}).values() for each in secrets_in(text)
+        ]
+        draft.secrets |= dict.fromkeys(granted)
+        grant = {"secrets": list(dict.fromkeys(granted))} if granted else {}
+        deploys.append({"id": id_, "uses": "deploy", **grant, "with": settings})
     if builds:
         draft.jobs["build"] = {"outputs": outputs, "steps": builds}
     deploy: dict[str, Any] = {"needs": ["build"]} if builds else {}
     draft.jobs["deploy"] = {**deploy, "steps": deploys}
+
+
+def _secret(name: str) -> str:
+    """A secret's name here: the variable that it could be."""
+    return job_id(name).replace("-", "_").upper()
+
+
+def _values_of(draft: Draft, node: Node) -> None:
+    """Where the values of the file's secrets are now, and where they belong."""
+    for name, field in fields(node).items():
+        file = fields(field.value).get("file")
+        origin = f" --from-file {text(file.value)}" if file else ""
+        draft.notes.append(f"keep it first: linkspan workflow secret set {_secret(name)}{origin}")
+
+
+def _files_of(draft: Draft, node: Node) -> dict[str, str]:
+    """``secrets`` of a service: file below ``/run/secrets`` → value."""
+    found: dict[str, str] = {}
+    for item in items(node):
+        own = fields(item)
+        source = text(own["source"].value) if "source" in own else text(item)
+        target = text(own["target"].value) if "target" in own else source
+        target = target.removeprefix("/run/secrets/")
+        if not source or "/" in target:
+            draft.lose(item, f"secrets: {source or '?'}", "secrets are files below /run/secrets")
+            continue
+        for key in own.keys() - {"source", "target"}:
+            draft.lose(own[key].key, f"secrets.{key}", "it has no counterpart")
+        found[target] = f"${{{{ secrets.{_secret(source)} }}}}"
+    return found
 
 
 def _in_order(services: dict[str, Field]) -> dict[str, Field]:
@@ -137,6 +175,8 @@ def _known(draft: Draft, key: str, node: Node, put: Callable[..., None]) -> bool
             put(key, [entry for item in items(node) for entry in read(draft, item)])
         case "networks":
             put("networks", list(fields(node)) or [text(item) for item in items(node)])
+        case "secrets":
+            put("secrets", _files_of(draft, node))
         case "healthcheck":
             _healthcheck(draft, node, put)
         case "deploy":
