@@ -535,3 +535,21 @@ async def test_the_setgid_bit_of_a_folder_does_not_spread(snapshots: OverlaySnap
         for name in ("mail/sub", "mail/f"):
             assert (root / name).stat().st_gid == 0
         assert (root / "mail/sub").stat().st_mode & 0o7777 == 0o755
+
+
+async def test_a_mount_is_tried_once_a_boot(
+    fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = ["it is no good", "", ""]
+    monkeypatch.setattr(
+        "linkspan.plugins.overlay_snapshots.driver.check_usable", lambda _: answers.pop(0)
+    )
+    with pytest.raises(NotUsable, match="it is no good"):
+        async with OverlaySnapshots.open(OverlaySnapshotsConfig(), fake_host):
+            pass
+    for left in (1, 1):  # tried; remembered
+        async with OverlaySnapshots.open(OverlaySnapshotsConfig(), fake_host):
+            assert len(answers) == left
+    (fake_host.run_dir / "usable").write_text("of another boot")
+    async with OverlaySnapshots.open(OverlaySnapshotsConfig(), fake_host):
+        assert answers == []

@@ -81,7 +81,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             NotUsable: Not root, no overlayfs, or the state folder cannot carry one.
             OutOfSpace: The disk is full.
         """
-        await in_thread(_check_machine, host.state_dir.resolve())
+        await in_thread(_check_machine, host.state_dir.resolve(), host.run_dir / "usable")
         async with JobServer.open() as jobs:
             self = cls(config, host, jobs)
             await in_thread(self._store.load)
@@ -474,13 +474,23 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
                 self._mounts[key] = overlay.target
 
 
-def _check_machine(state_dir: Path) -> None:
+def _check_machine(state_dir: Path, mark: Path) -> None:
+    """A mount is tried once a boot and file system: to undo it waits for the kernel.
+
+    Args:
+        mark: The file that remembers a try that went well.
+    """
     if os.geteuid() != 0:
         raise NotUsable("overlay snapshots need root", help="run the daemon with sudo")
     if set(str(state_dir)) & set(",:\\"):
         raise NotUsable(f"overlayfs cannot have a folder named {state_dir}")
     if "\toverlay\n" not in Path("/proc/filesystems").read_text():
         raise NotUsable("this kernel has no overlayfs", help="modprobe overlay")
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    tried = f"{boot} {state_dir.stat().st_dev}"
+    if mark.exists() and mark.read_text() == tried:
+        return
     reason = check_usable(state_dir / "probe")
     if reason:
         raise NotUsable(reason, help="put data-root on a disk with ext4, xfs or btrfs")
+    mark.write_text(tried)
