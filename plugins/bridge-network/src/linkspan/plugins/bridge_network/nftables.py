@@ -21,6 +21,7 @@ from linkspan.sdk.errors import Internal, NotUsable
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 60.0
+_FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 _HEAD = 5
 
 
@@ -32,12 +33,24 @@ class NftablesCrashed(NftablesError):
     """nftables ended in the middle of a transaction, which may be done or not."""
 
 
-def _crashed(how: str) -> NftablesCrashed:
+def _crashed(status: int) -> NftablesCrashed:
+    """The error for a child that has ended so (negative: by a signal)."""
+    how = (
+        (signal.strsignal(-status) or f"signal {-status}")
+        if status < 0
+        else f"exit status {status}"
+    )
+    if -status in _FAULTS:
+        return NftablesCrashed(
+            f"nftables has crashed ({how}); rules that a newer nft has written do that to this machine's",
+            code="nftables_crashed",
+            help="look for them with that newer nft (in a container with the machine's network, say) and remove"
+            " them, or bring a newer libnftables1 and nftables. Running containers are not affected.",
+        )
     return NftablesCrashed(
-        f"nftables has crashed ({how}); rules that a newer nft has written do that to this machine's",
+        f"nftables was ended in the middle of its work ({how})",
         code="nftables_crashed",
-        help="look for them with that newer nft (in a container with the machine's network, say) and remove them,"
-        " or bring a newer libnftables1 and nftables. Running containers are not affected.",
+        help="did somebody kill it, or is the machine out of memory (dmesg)? Running containers are not affected.",
     )
 
 
@@ -197,10 +210,9 @@ class Nftables:
 
     def _fallen(self, error: OSError | None) -> NftablesCrashed:
         """Bury the child, and say what became of it."""
-        silent = isinstance(error, TimeoutError)
-        status = self._end(kill=silent)
-        how = f"no answer within {_PATIENCE_S:.0f} s" if silent else _how_it_ended(status)
-        crashed = _crashed(how)
+        if isinstance(error, TimeoutError):
+            log.error("nftables has not answered for %d s and is ended", _PATIENCE_S)
+        crashed = _crashed(self._end(kill=isinstance(error, TimeoutError)))
         log.error("%s", crashed.message)
         return crashed
 
@@ -234,16 +246,10 @@ def _run_program(text: str) -> str:
         [found, "-f", "-"], input=text, capture_output=True, text=True, check=False
     )
     if done.returncode < 0:
-        raise _crashed(_how_it_ended(done.returncode))
+        raise _crashed(done.returncode)
     if done.returncode != 0:
         raise NftablesError(_first_line(done.stderr))
     return done.stdout
-
-
-def _how_it_ended(status: int) -> str:
-    if status < 0:
-        return signal.strsignal(-status) or f"signal {-status}"
-    return f"exit status {status}"
 
 
 def _first_line(said: str) -> str:
