@@ -67,4 +67,6 @@ def test_codes_of_errors() -> None:
     assert isinstance(refusal.error_of("write: No space left on device", "sh"), OutOfSpace)
     group = "writing file `/sys/fs/cgroup/cpuset/x/cgroup.procs`: No space left on device"
     assert refusal.error_of(group, "sh").code == "runtime_refused"
+    device = "write `blkio.throttle.read_bps_device`: No such device"
+    assert refusal.error_of(device, "sh").code == "runtime_refused"
     assert refusal.error_of("something broke", "sh").code == "runtime_failed"

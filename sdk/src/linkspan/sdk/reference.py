@@ -12,6 +12,7 @@ _COMPONENT = rf"{_ALNUM}(?:(?:\.|_|__|-+){_ALNUM})*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?:[a-fA-F0-9:]+)\])(?::[0-9]+)?")
+_FOUR_NUMBERS = re.compile(r"\d+(?:\.\d+){3}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}")
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
@@ -79,10 +80,16 @@ def is_host(text: str) -> bool:
     """Whether this is a registry's host, with or without a port, that a name service may know."""
     if _DOMAIN.fullmatch(text) is None:
         return False
-    if text[0] == "[":
-        host, port = text.rpartition("]")[0], text.rpartition("]:")[2]
-    else:
-        host, _, port = text.partition(":")
+    bracketed = text[0] == "["
+    host, _, port = text.removeprefix("[").partition("]:" if bracketed else ":")
+    host = host.removesuffix("]")
+    if bracketed or _FOUR_NUMBERS.fullmatch(host):
+        import ipaddress  # commands parse references, and few ask for this
+
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return False
     return (
         len(host) <= 253
         and all(len(label) <= 63 for label in host.split("."))

@@ -97,11 +97,13 @@ def error_of(message: str, program: str) -> LinkspanError:
             f"the runtime refused the container: {text}",
             code="runtime_refused",
             details=details,
-            help="check --cpuset-cpus and --cpuset-mems: one of them is empty or not this machine's",
+            help="check --cpuset-cpus and --cpuset-mems; a very low --ulimit nofile ends here, too",
         )
     if "No space left on device" in text or "no space left on device" in text:
         return OutOfSpace(f"the runtime could not make the container: {text}", details=details)
-    if re.search(r"invalid|unknown|not supported|no such file|not permitted|denied", text, re.I):
+    if re.search(
+        r"invalid|unknown|not supported|no such (file|device)|not permitted|denied", text, re.I
+    ):
         return InvalidArgument(
             f"the runtime refused the container: {text}", code="runtime_refused", details=details
         )
