@@ -106,6 +106,7 @@ async def linkspan(fake_host, store, nursery, tmp_path):
 async def test_a_secret_is_set_from_a_pipe_listed_and_removed(linkspan, store):
     done = await linkspan("workflow", "secret", "set", "TOKEN", stdin=b"abc def\n")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "a pipeline gets it by `secrets: {TOKEN: {from: fake}}`" in done.stderr
     assert store.values["TOKEN"] == "abc def"
     listed = await linkspan("workflow", "secret", "ls")
     assert [line.split() for line in listed.stdout.splitlines()] == [

@@ -47,7 +47,10 @@ def set_secret(session: Session, key: str, from_file: str | None, driver: str) -
     with session.api.open("PUT", f"{BASE}/{segment(key)}", query, {"value": value}):
         pass
     if not session.quiet:
-        session.terminal.note(f"{key} is kept; a pipeline gets it by `secrets: {{{key}: {{}}}}`")
+        keepers = [row["driver"] for row in session.api.get(BASE) if row["key"] == key]
+        place = driver or next(iter(keepers), "NAME")
+        how = f"secrets: {{{key}: {{from: {place}}}}}"
+        session.terminal.note(f"{key} is kept; a pipeline gets it by `{how}`")
     return 0
 
 
