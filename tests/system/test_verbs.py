@@ -154,3 +154,46 @@ def test_a_login_is_kept_for_pushes_that_follow(daemon: Daemon, tmp_path: Path) 
     daemon.cli("workflow", "run", str(tmp_path / "p.yaml"))
     kept = json.loads((daemon.folder / "config.json").read_text())
     assert list(kept["auths"]) == [daemon.registry]
+
+
+def test_a_secret_reaches_a_build_and_a_service_and_stays_nowhere(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nRUN --mount=type=secret,id=token wc -c < /run/secrets/token > /length\n"
+    )
+    (tmp_path / "p.yaml").write_text("""linkspan: v1
+secrets: {BUILD_TOKEN: {from: file}}
+jobs:
+  a:
+    steps:
+      - id: make
+        uses: build
+        secrets: [BUILD_TOKEN]
+        with:
+          tags: ["of-a-secret:1"]
+          secret-mounts: {token: "${{ secrets.BUILD_TOKEN }}"}
+      - id: roll
+        uses: deploy
+        secrets: [BUILD_TOKEN]
+        with:
+          service: keeper
+          image: ${{ steps.make.outputs.id }}
+          command: [sleep, "1000"]
+          stop-grace: 0s
+          secrets: {token: "${{ secrets.BUILD_TOKEN }}"}
+      - id: look
+        uses: exec
+        with: {service: keeper, command: [sh, -c, "cat /length; wc -c < /run/secrets/token"]}
+""")
+    daemon.cli("workflow", "secret", "set", "BUILD_TOKEN", stdin="sesame-of-19-letter")
+    daemon.cli("workflow", "run", str(tmp_path / "p.yaml"))
+    assert daemon.cli("workflow", "logs", "last", "a/look").out.split() == ["19", "19"]
+    layers = daemon.get("/images/of-a-secret:1/history")
+    assert "sesame" not in json.dumps(layers)
+    shown = json.dumps([daemon.json("workflow", "show", "last"), daemon.get("/secrets")])
+    assert "sesame" not in shown
+    # Taken back, neither service nor secret is left.
+    daemon.cli("workflow", "undo", "last", "--yes")
+    assert daemon.get("/services") == daemon.get("/secrets") == []
+    daemon.cli("swarm", "leave", "--force")
