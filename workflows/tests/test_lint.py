@@ -230,3 +230,9 @@ def test_habits_of_other_tools_are_mended_where_nobody_has_to_think(theirs, ours
 def test_a_job_with_another_tools_script_is_not_told_that_it_has_no_steps():
     found = check(HEAD + "jobs: {a: {script: [x]}}", "f.yaml", Verbs([])).diagnostics
     assert [d.id for d in found] == ["LS1009"]
+
+
+def test_a_pipeline_without_jobs_is_shown_how_one_is_written():
+    (found,) = check(HEAD + "jobs: {}", "f.yaml", Verbs([])).diagnostics
+    assert found.headline == "'jobs' holds no job"
+    assert found.helps == ("write one:  {NAME: {steps: [{run: COMMAND}]}}",)

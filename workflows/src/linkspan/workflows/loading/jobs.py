@@ -41,7 +41,8 @@ def read_jobs(
         else:
             jobs[name] = _job(scene, name, each, cleanup=cleanup)
     if not jobs and isinstance(field.value, Mapping) and not field.value.entries:
-        scene.r.fault("LS1008", f"{what} holds no job", field.value)
+        helps = ["write one:  {NAME: {steps: [{run: COMMAND}]}}"]
+        scene.r.fault("LS1008", f"{what} holds no job", field.value, helps=helps)
     return jobs
 
 
