@@ -136,3 +136,46 @@ def test_what_is_unchanged_stays_and_what_is_changed_is_made_anew(
     (config,) = json.loads(daemon.docker("inspect", "demo_two_1").out)
     assert config["Config"]["Labels"]["com.docker.compose.service"] == "two"
     compose("down")
+
+
+WIDE = """\
+version: "2.4"
+services:
+  one:
+    extends: {file: base.yml, service: base}
+    env_file: one.env
+    environment: {OVER: compose}
+    volumes: ["/anonymous"]
+    networks: {back: {ipv4_address: 10.231.77.10, aliases: [first]}}
+  two: {image: busybox, command: sleep 1000, stop_grace_period: 1s, network_mode: "service:one"}
+  extra: {image: busybox, command: sleep 1000, profiles: [more], stop_grace_period: 1s}
+networks: {back: {ipam: {config: [{subnet: 10.231.77.0/24}]}}}
+"""
+
+
+def test_a_project_with_profiles_extends_and_addresses_keeps_its_anonymous_volumes(
+    compose: Compose, daemon: Daemon, tmp_path: Path
+) -> None:
+    (tmp_path / "docker-compose.yml").write_text(WIDE)
+    (tmp_path / "base.yml").write_text(
+        "version: '2.4'\nservices:\n  base: {image: busybox, command: sleep 1000, labels: {base: 'yes'},"
+        " stop_grace_period: 1s}\n"
+    )
+    (tmp_path / "one.env").write_text("FILE=file\nOVER=file\n")
+    compose("up", "-d")
+    assert {c["Names"][0] for c in daemon.containers()} == {"/demo_one_1", "/demo_two_1"}
+    script = "echo kept > /anonymous/note; echo $FILE $OVER; hostname -i"
+    said = compose("exec", "-T", "one", "sh", "-c", script)
+    assert said.splitlines()[-2:] == ["file compose", "10.231.77.10"]
+    assert daemon.get("/containers/demo_one_1/json")["Config"]["Labels"]["base"] == "yes"
+
+    compose("up", "-d", "--force-recreate", "one")
+    assert compose("exec", "-T", "one", "cat", "/anonymous/note").endswith("kept\n")
+    compose("up", "-d", "--force-recreate", "--renew-anon-volumes", "one")
+    assert compose("exec", "-T", "one", "ls", "/anonymous") == ""
+
+    compose("--profile", "more", "up", "-d", "extra")
+    assert daemon.state("demo_extra_1")["Running"] is True
+    assert compose("ps", "-q", "extra").strip()
+    compose("down", "-v", "--remove-orphans")
+    assert daemon.containers() == []
