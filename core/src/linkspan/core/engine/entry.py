@@ -1,6 +1,5 @@
 """A container in memory: its record, its lock, and who waits for it."""
 
-from collections.abc import Callable
 from types import TracebackType
 
 import attrs
@@ -21,7 +20,7 @@ class Entry:
 
     Attributes:
         lock: Held by what changes the state: start, the handling of an exit, removal.
-        exited: Set at the next exit, then replaced by a fresh one.
+        exited: Set at the next exit, then replaced by a fresh one; also set by the removal.
         removed: Set when the record is gone.
         run_scope: Cancelled when the process has ended: health checks.
         pause_scope: Cancelled to give up a restart that waits for its time.
@@ -53,6 +52,13 @@ class Entry:
         event, self.exited = self.exited, trio.Event()
         event.set()
 
+    def tell_removed(self) -> None:
+        """Wake those who wait for the removal, for an exit, or for a start."""
+        self.removed.set()
+        self.exited.set()
+        for attachment in self.attachments:
+            attachment.created.set()
+
 
 class Attachment:
     """Streams of a container, from its very first byte if it does not run yet.
@@ -67,15 +73,14 @@ class Attachment:
         self.created = trio.Event()
         self.attached = trio.Event()
         self._inner: object = None
-        if entry.container.state.running:
+        if entry.container.state.running or entry.removed.is_set():
             self.created.set()
         else:
             entry.attachments.append(self)
 
     async def __aenter__(self) -> ProcessStreams:
         entry = self._entry
-        if not self.created.is_set():
-            await _first_of(self.created.wait, entry.removed.wait)
+        await self.created.wait()
         if entry.removed.is_set():
             raise NotFound(f"No such container: {entry.container.id}")
         manager = self._runtime.attach(entry.container.id)
@@ -115,17 +120,6 @@ async def open_attachments(entry: Entry) -> None:
             entry.attachments.remove(attachment)
 
 
-async def _first_of(*waits: Callable[[], object]) -> None:
-    async with trio.open_nursery() as nursery:
-
-        async def one(wait: Callable[[], object]) -> None:
-            await wait()  # type: ignore[misc]
-            nursery.cancel_scope.cancel()
-
-        for wait in waits:
-            nursery.start_soon(one, wait)
-
-
 class Waiter:
     """Waits for an exit or a removal; made before it happens, so that nothing is missed."""
 
@@ -146,7 +140,7 @@ class Waiter:
             await trio.lowlevel.checkpoint()
             return self._now
         # A container that never ran and is removed answers, too.
-        await _first_of(self._event.wait, self._entry.removed.wait)
+        await self._event.wait()
         return self._entry.last_exit
 
 

@@ -49,6 +49,7 @@ from linkspan.sdk.model.container import (
     RestartPolicy,
 )
 from linkspan.sdk.model.image import Image
+from linkspan.sdk.threads import in_thread
 
 log = logging.getLogger("linkspan.containers")
 
@@ -557,7 +558,7 @@ class Lifecycle:
         # Who hears that it is gone may remove its volumes.
         await self.mounts.unmount(container)
         self.forget(entry)
-        entry.removed.set()
+        entry.tell_removed()
         self.tell("destroy", container)
         self.notify("linkspan_container_removed", container=container)
         self._supervisor.spawn(self._scrub, container, volumes, name=f"scrub {container.short_id}")
@@ -565,7 +566,7 @@ class Lifecycle:
     async def _scrub(self, container: Container, volumes: bool) -> None:
         await self._drivers.runtime.delete(container.id)
         await self._drivers.snapshots.remove(container.id)
-        await trio.to_thread.run_sync(remove_folder, self.mounts.rootfs(container.id))
+        await in_thread(remove_folder, self.mounts.rootfs(container.id))
         await self.mounts.remove(container)
         await self.mounts.unmount(container)
         if not volumes:

@@ -109,7 +109,8 @@ class Subscription(AsyncIterator[Event]):
 
     async def __anext__(self) -> Event:
         """The next event, in the order of publishing."""
-        await trio.lowlevel.checkpoint()
+        if self._replay or self._buffer or self._dropped or self._closed:
+            await trio.lowlevel.checkpoint()
         while True:
             if self._replay:
                 return self._replay.popleft()

@@ -220,6 +220,7 @@ class _ChunkWriter:
         self.torn = True
         await self._connection.send([*before, *parts, *after])
         self.torn = False
+        await trio.lowlevel.checkpoint()
 
     async def write_from_pipe(self, pipe: int, count: int) -> None:
         """See ``Writer.write_from_pipe``."""

@@ -52,6 +52,8 @@ async def receive_waiting(sock: trio.socket.SocketType, most_bytes: int) -> byte
 async def send_parts(sock: trio.socket.SocketType, parts: Iterable[bytes]) -> None:
     """Send all parts, in as few system calls as the kernel allows.
 
+    No checkpoint where it need not wait.
+
     Raises:
         ClientGone: It takes nothing any more.
     If cancelled: some of it may have been sent.
@@ -60,7 +62,11 @@ async def send_parts(sock: trio.socket.SocketType, parts: Iterable[bytes]) -> No
     first = 0
     try:
         while first < len(rest):
-            sent = await sock.sendmsg(rest[first : first + MAX_PARTS])
+            try:
+                sent = os.writev(sock.fileno(), rest[first : first + MAX_PARTS])
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(sock)
+                continue
             while first < len(rest) and sent >= len(rest[first]):
                 sent -= len(rest[first])
                 first += 1
@@ -205,6 +211,8 @@ class SocketDuplex(Duplex):
                 await until_read(self._socket)
                 self._head_was_read = True
             await send_parts(self._socket, parts)
+        if parts:
+            await trio.lowlevel.checkpoint()
 
     async def send_eof(self) -> None:
         """See ``Duplex.send_eof``; nothing if the client has gone."""

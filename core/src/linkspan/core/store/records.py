@@ -18,6 +18,7 @@ from cattrs.preconf.orjson import make_converter
 
 from linkspan.core.store.reserve import Reserve
 from linkspan.sdk.errors import DataLoss, Internal, OutOfSpace
+from linkspan.sdk.threads import in_thread
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,7 +55,7 @@ class Records:
     async def _run(self, work: Callable[[], R]) -> R:
         try:
             # Not abandoned on cancel: a half-awaited commit would leave the caller not knowing.
-            return await trio.to_thread.run_sync(work, limiter=self._turn)
+            return await in_thread(work, limiter=self._turn)
         except sqlite3.OperationalError as error:
             if _is_full(error):
                 raise _out_of_space(self._path) from error

@@ -47,6 +47,7 @@ from linkspan.sdk.model.network import (
     Network,
     PortBinding,
 )
+from linkspan.sdk.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -348,7 +349,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             sandbox.files.write(hosts=hosts, resolv_conf=sandbox.resolv_conf, hostname=hostname)
             sandbox.remember()
 
-        await trio.to_thread.run_sync(write)
+        await in_thread(write)
 
     def _extra_hosts(self, request: AttachRequest) -> list[tuple[str, str]]:
         default = self._networks.default()
@@ -397,9 +398,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
             self._graveyard.bury(Grave(sandbox.path, ports, leases))
         else:
             end(lease for join in joins for lease in join.leases)
-        await trio.to_thread.run_sync(
-            lambda: shutil.rmtree(sandbox.files.folder, ignore_errors=True)
-        )
+        await in_thread(lambda: shutil.rmtree(sandbox.files.folder, ignore_errors=True))
         del self._sandboxes[sandbox.id]
 
     async def connect(self, container_id: str, network: Network, spec: EndpointSpec) -> Endpoint:
@@ -471,7 +470,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
                 sandbox.resolv_conf = wanted
             sandbox.remember()
 
-        await trio.to_thread.run_sync(write)
+        await in_thread(write)
 
     async def _move_ports(self, sandbox: LivingSandbox) -> None:
         target = sandbox.target()

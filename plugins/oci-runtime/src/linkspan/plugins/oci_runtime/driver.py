@@ -60,6 +60,7 @@ from linkspan.sdk.errors import Conflict, Internal, LinkspanError, NotFound, Not
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.container import ContainerSpec, ExitStatus, Resources
 from linkspan.sdk.model.process import LogQuery, LogRecord, ProcessStreams
+from linkspan.sdk.threads import in_thread
 
 _log: Final = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ class OciRuntime(Runtime[OciConfig]):
             if request.modify_spec is not None:
                 planned = await trio.to_thread.run_sync(self._maker.plan, request, joined)
                 planned = await request.modify_spec(planned)
-            begun = await trio.to_thread.run_sync(self._maker.begin, request, joined, planned)
+            begun = await in_thread(self._maker.begin, request, joined, planned)
             held = await begun.making.made()
         except BaseException as exc:
             with trio.CancelScope(shield=True):
@@ -236,7 +237,7 @@ class OciRuntime(Runtime[OciConfig]):
         container = self._hold(request, held)
         with trio.CancelScope(shield=True):
             try:
-                await trio.to_thread.run_sync(self._record_created, container, begun.filter_key)
+                await in_thread(self._record_created, container, begun.filter_key)
             except OSError as exc:
                 await self.delete(container.id)
                 raise _disk_error(exc, self._layout.containers) from exc
@@ -394,7 +395,7 @@ class OciRuntime(Runtime[OciConfig]):
     async def _discard(self, container: HeldContainer, gone: trio.Event) -> None:
         await container.scrubbed.wait()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._leftovers.remove_files, container.id)
+            await in_thread(self._leftovers.remove_files, container.id)
         if self._discarding.get(container.id) is gone:
             del self._discarding[container.id]
         gone.set()
@@ -410,13 +411,13 @@ class OciRuntime(Runtime[OciConfig]):
                 reap(conmon)
         self._rotation.remove(container.id)
         with trio.CancelScope(shield=True):
-            container.status = await trio.to_thread.run_sync(self._read_status, container)
+            container.status = await in_thread(self._read_status, container)
             container.ended.set()
             if container.init >= 0:
                 os.close(container.init)
                 container.init = -1
             async with container.state_in_use:
-                await trio.to_thread.run_sync(self._scrub, container)
+                await in_thread(self._scrub, container)
             container.scrubbed.set()
 
     def _read_status(self, container: HeldContainer) -> ExitStatus:

@@ -80,6 +80,8 @@ class Agent:
     async def _listen(self) -> None:
         """Wake those who watch a container when something happened to it."""
         while True:
+            while self._store.cluster is None:
+                await self._store.changed.wait()
             async with self._host.engine.events.subscribe() as events:
                 async for event in events:
                     if event.type == "container":
