@@ -1,8 +1,11 @@
 """Another firewall on the host drops what it does not know."""
 
+import io
 import shutil
 import subprocess
+import tarfile
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import trio
 from linkspan.plugins.bridge_network.config import BridgeConfig
 from linkspan.plugins.bridge_network.driver import BridgeNetwork
 from linkspan.plugins.bridge_network.table import Table
+from linkspan.sdk.errors import Conflict
 from linkspan.sdk.model.network import AddressPool, PortBinding
 
 pytestmark = pytest.mark.system
@@ -39,7 +43,7 @@ async def test_our_packets_pass_and_nothing_is_left_behind(chain, world, fake_ho
         await lab.attach("a2", net)
         await lab.attach("b1", other)
         lab.listen("lan", lab.lan_address, 7000)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while shell(f"iptables -S {chain}").count("devgroup") < 2:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert (await lab.ask("lan", lab.host_address, 8080)) == f"a1 {lab.lan_address}"
@@ -51,8 +55,15 @@ async def test_our_packets_pass_and_nothing_is_left_behind(chain, world, fake_ho
     assert shell("iptables -S") == before
 
 
+async def until_async(look, *, for_s):
+    """Wait for what blocks, in a thread."""
+    with trio.fail_after(for_s):
+        while not await trio.to_thread.run_sync(look):  # noqa: ASYNC110 - a program tells nobody
+            await trio.sleep(0.1)
+
+
 async def until(look):
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not await look():  # noqa: ASYNC110 - other programs tell nobody
             await trio.sleep(0.02)
 
@@ -93,7 +104,18 @@ def dockerd(wire):
         running[-1].terminate()
         assert running.pop().wait(30) == 0, Path(folder, "log").read_text()
 
-    yield start, stop
+    def docker(*words, check=True):
+        done = subprocess.run(
+            ["docker", "-H", f"unix://{folder}/s", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0 or not check, done.stderr
+        return done
+
+    yield start, stop, docker
     for each in running:
         each.terminate()
         each.wait(30)
@@ -102,7 +124,7 @@ def dockerd(wire):
 
 async def test_a_docker_daemon_comes_and_goes_and_published_ports_go_on(lab, dockerd, shell):
     """Behaviours 26, 27."""
-    start, stop = dockerd
+    start, stop, _ = dockerd
     net = await lab.network("net", subnet="10.201.0.0/24")
     other = await lab.network("other", subnet="10.202.0.0/24")
     await lab.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
@@ -121,7 +143,7 @@ async def test_a_docker_daemon_comes_and_goes_and_published_ports_go_on(lab, doc
     shell("sysctl -qw net.ipv4.ip_forward=0")  # Docker drops what it forwards if it has begun to
     for _ in range(2):
         start()
-        with trio.fail_after(40):
+        with trio.fail_after(60):
             while not await is_up():  # noqa: ASYNC110
                 await trio.sleep(0.05)
         await until(all_is_well)
@@ -129,6 +151,63 @@ async def test_a_docker_daemon_comes_and_goes_and_published_ports_go_on(lab, doc
         assert await lab.ask("b1", lab.address("a1"), 81, wait_s=0.6) == "timeout"
         await trio.to_thread.run_sync(stop)
         await until(all_is_well)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A root file system that is busybox alone."""
+    path = tmp_path / "root.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add("/bin/busybox", "bin/busybox")
+        page = tarfile.TarInfo("www/index.html")
+        page.size = 4
+        tar.addfile(page, io.BytesIO(b"dock"))
+    return path
+
+
+async def test_what_docker_has_published_goes_on_when_we_come_and_go(
+    world, fake_host, dockerd, archive, shell
+):
+    """Behaviour 27, the other way round: and the port is refused to our containers."""
+    start, _, docker = dockerd
+    shell(
+        "sysctl -qw net.ipv4.ip_forward=1"
+    )  # as a host that forwards already, which we leave alone
+    start()
+    await until_async(lambda: docker("version", check=False).returncode == 0, for_s=60)
+    await trio.to_thread.run_sync(docker, "import", str(archive), "web")
+    words = ("/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/www")
+    run = ("run", "-d", "--name", "web", "-p", "9090:80", "web", *words)
+    done = await trio.to_thread.run_sync(lambda: docker(*run, check=False))
+    if done.returncode:
+        pytest.skip(f"Docker runs no containers here: {done.stderr}")
+
+    async def answers():
+        with trio.move_on_after(15):
+            with suppress(OSError):
+                async with await world.connect("lan", world.host_address, 9090) as stream:
+                    await stream.send_all(b"GET / HTTP/1.0\r\n\r\n")
+                    return b"200 OK" in await stream.receive_some()
+        return False
+
+    await until(answers)
+    async with BridgeNetwork.open(BridgeConfig(pool_size=0), fake_host) as driver:
+        world.driver = driver
+        net = await world.network("net", subnet="10.201.0.0/24")
+        await world.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
+        for _ in range(3):
+            assert await answers()
+        with pytest.raises(Conflict, match="9090"):
+            await world.attach("a2", net, ports=(PortBinding(container_port=80, host_port=9090),))
+        await until(lambda: passes(world))
+        await world.detach("a1")
+    assert await answers()
+    await trio.to_thread.run_sync(docker, "rm", "-f", "web")
+
+
+async def passes(lab):
+    answer = await lab.ask("lan", lab.host_address, 8080, wait_s=0.5)
+    return answer == f"a1 {lab.lan_address}"
 
 
 async def test_a_table_that_others_can_flush_is_loaded_again_at_once(
