@@ -1,4 +1,4 @@
-"""An installed plugin whose code blocks the event loop: it is broken off and named, the daemon goes on."""
+"""An installed plugin that blocks the event loop, or fails in its background: it is named, the daemon goes on."""
 
 import json
 from collections.abc import Iterator
@@ -44,6 +44,7 @@ help = "In which way"
     "acme_block/steps.py": '''
 """Each way to block the loop is a function of its own."""
 import ctypes, re, time
+import trio
 from contextlib import asynccontextmanager
 from linkspan.sdk.drivers.step import Step
 
@@ -81,11 +82,22 @@ class Block(Step):
     @classmethod
     @asynccontextmanager
     async def open(cls, config, host):
-        yield cls()
+        async with trio.open_nursery() as nursery:
+            yield cls(nursery)
+            nursery.cancel_scope.cancel()
+
+    def __init__(self, nursery):
+        self.nursery = nursery
 
     async def apply(self, intent, context):
-        globals()[intent.settings["how"]]()
+        if intent.settings["how"] == "background":
+            self.nursery.start_soon(self.fail)
+        else:
+            globals()[intent.settings["how"]]()
         return {}
+
+    async def fail(self):
+        raise RuntimeError("the background has failed")
 ''',
     "acme_block/hooks.py": """
 import time
@@ -189,3 +201,21 @@ def test_code_that_cannot_be_interrupted_is_named_in_the_log(
         assert f"steps.py:{line_of('lock') + 3} (lock)" in entry["at"]
     blocked.kill9()
     blocked.start()
+
+
+def test_a_driver_whose_background_fails_is_given_up_and_the_daemon_goes_on(
+    blocked: Daemon, tmp_path: Path
+) -> None:
+    path = pipeline(tmp_path, "background")
+    blocked.cli("workflow", "run", path, status=None)
+    entry = told(blocked, "driver broke; the daemon goes on without it")
+    assert (entry["role"], entry["driver"]) == ("step", "acme/block")
+    assert "RuntimeError: the background has failed" in entry["reason"]
+    blocked.cli("create", "busybox")
+    again = blocked.cli("workflow", "run", path, status=None)
+    assert again.status not in (0, None)
+    assert "the background has failed" in again.said
+    assert "it broke" in blocked.cli("plugin", "show", "acme-block").said
+    blocked.kill9()
+    blocked.start()
+    blocked.cli("workflow", "run", path)

@@ -20,6 +20,7 @@ from linkspan.core.config.schema import DaemonConfig
 from linkspan.core.daemon.identity import Identity
 from linkspan.core.daemon.lending import Lent, LentHooks, PluginHost
 from linkspan.core.daemon.loop_watch import LoopWatch
+from linkspan.core.daemon.own_task import in_own_task
 from linkspan.core.daemon.reloading import Read, reload_when_told
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.engine import Engine
@@ -106,6 +107,15 @@ class Daemon:
         self.drivers.reasons[role, name] = str(error)
         log.error("driver not usable", extra={"role": role, "driver": name, "reason": str(error)})
 
+    def _broke(self, role: str, name: str, raised: BaseException) -> None:
+        error = first_error(raised) if isinstance(raised, BaseExceptionGroup) else raised
+        self.drivers.drop(role, name, f"it broke: {error}")
+        log.error(
+            "driver broke; the daemon goes on without it",
+            exc_info=raised,
+            extra={"role": role, "driver": name, "reason": str(error)},
+        )
+
     def _run_dir(self, role: str, name: str) -> Path:
         folder = self.config.daemon.exec_root / f"{role}-{name}"
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -133,11 +143,12 @@ class Daemon:
         """Run until cancelled, SIGTERM or SIGINT (see ``Stopping``); containers go on."""
         async with AsyncExitStack() as stack:
             watch = self._watch_loop(stack)
-            supervisor = Supervisor(await stack.enter_async_context(_cancelled_at_end()))
+            nursery = await stack.enter_async_context(_cancelled_at_end())
+            supervisor = Supervisor(nursery)
             hooks = self.registry.hook_runner()
             lent = Lent(self.drivers, self.info(), LentHooks(hooks, supervisor))
             for role in ENGINE_ROLES:
-                await self._open_role(role, lent, stack)
+                await self._open_role(role, lent, stack, nursery)
             lent.info = self.info()
             records = await stack.enter_async_context(
                 open_records(self.config.daemon.data_root / "linkspan.db")
@@ -154,7 +165,7 @@ class Daemon:
             lent.engine = engine
             self.repaired += await engine.recover()
             for role in LATER_ROLES:
-                await self._open_role(role, lent, stack)
+                await self._open_role(role, lent, stack, nursery)
             await engine.remove_old_folders()
             lent.info = self.info()
             host = PluginHost(
@@ -180,12 +191,17 @@ class Daemon:
         stack.enter_context(watch.watching())
         return watch
 
-    async def _open_role(self, role: str, lent: Lent, stack: AsyncExitStack) -> None:
+    async def _open_role(
+        self, role: str, lent: Lent, stack: AsyncExitStack, nursery: trio.Nursery
+    ) -> None:
         for name in self.wanted(role):
             if (role, name) in self.drivers.reasons:
                 continue
+            opening = self._opened(role, name, lent)
+            if role not in ESSENTIAL:
+                opening = in_own_task(opening, nursery, partial(self._broke, role, name))
             try:
-                driver = await stack.enter_async_context(self._opened(role, name, lent))
+                driver = await stack.enter_async_context(opening)
                 await driver.recover()
             except (LinkspanError, BaseExceptionGroup) as raised:
                 # The driver's nursery wraps what its opening raises.

@@ -23,6 +23,11 @@ class Drivers:
         """Make an open driver known."""
         self._open.setdefault(role, {})[name] = driver
 
+    def drop(self, role: str, name: str, why: str) -> None:
+        """Forget a driver that has broken; whoever asks for it is told why."""
+        self._open.get(role, {}).pop(name, None)
+        self.reasons[role, name] = why
+
     def names(self, role: str) -> list[str]:
         """Open drivers of a role."""
         return list(self._open.get(role, {}))

@@ -47,7 +47,7 @@ class _Owner:
         if isinstance(exc, LinkspanError):
             return exc
         single = _only_error(exc)
-        if single is not None:
+        if isinstance(single, LinkspanError):
             return single
         name = f"{self.role}.{operation}" if self.role else operation
         if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -58,7 +58,7 @@ class _Owner:
                 help="free some space, then try again",
             )
         self.stats.faults += 1
-        cause = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+        cause = f"{type(single).__name__}: {single}" if str(single) else type(single).__name__
         self.stats.last_fault = f"{name}: {cause}"
         return DriverFault(
             f"plugin '{self.plugin}' {self.version} failed in {name}: {cause}",
@@ -67,13 +67,11 @@ class _Owner:
         )
 
 
-def _only_error(exc: BaseException) -> LinkspanError | None:
-    """The LinkspanError inside a group of one, which a nursery makes of it."""
-    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
+def _only_error(exc: BaseException) -> BaseException:
+    """The error inside a group of one, which a nursery makes of it; anything else as it is."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
-        if isinstance(exc, LinkspanError):
-            return exc
-    return None
+    return exc
 
 
 class _Guard:
