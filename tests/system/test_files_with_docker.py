@@ -31,6 +31,12 @@ def members(tar: bytes) -> dict[str, tarfile.TarInfo]:
         return {info.name: info for info in archive}
 
 
+def is_missing(container: str, path: str, said: str) -> bool:
+    """Whether the client says that there is no such file; an old one does so in its own words."""
+    new = f"Could not find the file {path} in container {container}"
+    return new in said or f"No such container:path: {container}:{path}" in said
+
+
 def test_a_folder_goes_in_and_out_unchanged(daemon: Daemon, tmp_path: Path) -> None:
     source = tmp_path / "tree"
     (source / "deep/er").mkdir(parents=True)
@@ -96,7 +102,7 @@ def test_links_lead_nowhere_but_inside(daemon: Daemon, tmp_path: Path) -> None:
     daemon.docker("exec", "box", "ln", "-s", str(outside), "/out")
     daemon.docker("exec", "box", "ln", "-s", "../../../../../../etc", "/tmp/etc")
     said = daemon.docker("cp", "box:/out/secret", tmp_path / "stolen", status=1).err
-    assert "Could not find the file /out/secret in container box" in said
+    assert is_missing("box", "/out/secret", said)
     (tmp_path / "evil").write_text("x")
     daemon.docker("cp", tmp_path / "evil", "box:/out/evil", status=1)
     assert sorted(p.name for p in outside.iterdir()) == ["secret"]
@@ -130,7 +136,7 @@ def test_what_may_not_be_written_is_refused(daemon: Daemon, tmp_path: Path) -> N
     said = daemon.docker("cp", tmp_path / "etc", "other:/", status=1).err
     assert "cannot overwrite directory" in said
     said = daemon.docker("cp", tmp_path / "f", "other:/none/f", status=1).err
-    assert "Could not find the file /none in container other" in said
+    assert is_missing("other", "/none", said)
 
 
 def test_diff_names_what_changed(daemon: Daemon) -> None:
