@@ -10,6 +10,7 @@ import trio
 from linkspan.core.engine.lifecycle import should_restart
 from linkspan.core.engine.signal_names import signal_number
 from linkspan.core.store.records import Records
+from linkspan.sdk.drivers.network import AttachRequest, Sandbox
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, NotModified, OutOfSpace
 from linkspan.sdk.hooks import hookimpl
 from linkspan.sdk.host import NewImage
@@ -24,7 +25,7 @@ from linkspan.sdk.model.container import (
     Resources,
     RestartPolicy,
 )
-from linkspan.sdk.model.network import PortBinding
+from linkspan.sdk.model.network import NetworkSpec, PortBinding
 from linkspan.sdk.model.process import LogQuery
 from linkspan.sdk.testing.fakes.runtime import FakeProcess
 
@@ -138,6 +139,27 @@ async def test_a_missing_program_leaves_exit_code_127_and_no_network(world: Worl
     state = world.engine.containers.inspect(made.id).state
     assert state.exit_code == 127
     assert "nope" in state.error
+    assert world.network.sandboxes == {}
+
+
+async def test_a_sandbox_ends_though_its_network_went_while_it_was_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = world.engine.networks
+    await networks.create(NetworkSpec(name="back"))
+    made = await world.engine.containers.create(
+        ContainerSpec(image=IMAGE, command=("nonsense",), network_mode="back")
+    )
+    attach = world.network.attach
+
+    async def attach_and_lose(request: AttachRequest) -> Sandbox:
+        sandbox = await attach(request)
+        await networks.remove("back")
+        return sandbox
+
+    monkeypatch.setattr(world.network, "attach", attach_and_lose)
+    with pytest.raises(InvalidArgument):
+        await world.engine.containers.start(made.id)
     assert world.network.sandboxes == {}
 
 

@@ -300,8 +300,10 @@ class NetworkStore:
             for e in container.endpoints
             if e.network_id in self._networks
         ]
-        wanted = networks or [network for network, _ in self.of_container(container)]
-        drivers = [self._driver(n.spec) for n in wanted if not n.spec.config_only]
+        drivers = [self._driver(n.spec) for n in networks if not n.spec.config_only]
+        if not drivers:
+            # Its start failed, or its networks went meanwhile: whoever has its sandbox ends it.
+            drivers = [self._drivers.network(name) for name in self._drivers.names("network")]
         for driver in {id(driver): driver for driver in drivers}.values():
             await driver.detach(container.id)
 
