@@ -1,7 +1,7 @@
 """An engine with images only, a registry that remembers manifests, and an orchestrator without tasks."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -58,11 +58,19 @@ class FakeImages:
         self.names: dict[str, str] = {}
         self.used = False
 
+    def list(self) -> Sequence[Image]:
+        return [self.inspect(found) for found in sorted(set(self.names.values()))]
+
     def inspect(self, ref: str) -> Image:
         found = ref if ref in self.names.values() else self.names.get(ref)
         if found is None:
             raise NotFound(f"No such image: {ref}", code="image_not_found")
-        return Image(id=found, config=ImageConfig(), repo_digests=("app@sha256:dd",))
+        return Image(
+            id=found,
+            config=ImageConfig(),
+            repo_tags=tuple(name for name, value in self.names.items() if value == found),
+            repo_digests=("app@sha256:dd",),
+        )
 
     async def tag(self, ref: str, reference: str) -> None:
         self.names[reference] = self.inspect(ref).id
@@ -79,7 +87,7 @@ class FakeImages:
         await trio.lowlevel.checkpoint()
         return self.inspect(reference)
 
-    async def remove(self, ref: str, *, force: bool = False) -> list[RemovedImage]:
+    async def remove(self, ref: str, *, force: bool = False) -> Sequence[RemovedImage]:
         await trio.lowlevel.checkpoint()
         image = self.inspect(ref).id
         if self.used:

@@ -7,6 +7,7 @@ import attrs
 import pytest
 import trio
 
+from linkspan.plugins.standard_steps.build import BuildStep
 from linkspan.plugins.standard_steps.deploy import DeployStep
 from linkspan.plugins.standard_steps.execute import ExecStep
 from linkspan.plugins.standard_steps.http_check import HttpCheckStep
@@ -22,6 +23,7 @@ from linkspan.plugins.standard_steps.scale import ScaleStep
 from linkspan.plugins.standard_steps.scan_file import ScanFileStep
 from linkspan.plugins.standard_steps.tag import TagStep
 from linkspan.plugins.standard_steps.wait_for import WaitForStep
+from linkspan.sdk.drivers.builder import BuildResult
 from linkspan.sdk.model.container import ContainerFilter, ContainerSpec
 from linkspan.sdk.model.service import ServiceSpec
 from linkspan.sdk.model.step import StepIntent
@@ -152,6 +154,7 @@ class OnEngine(StepConformance):
 
 class TestPull(OnEngine):
     kind = PullStep
+    undoes = True
 
     @pytest.fixture
     def intent(self, tmp_path: Path) -> StepIntent:
@@ -170,6 +173,45 @@ class TestRemoveImage(OnEngine):
     @pytest.fixture
     def intent(self, tmp_path: Path) -> StepIntent:
         return an_intent("remove-image", tmp_path, image="app:1")
+
+
+class TestRemoveOneNameOfAnImage(OnEngine):
+    kind = RemoveImageStep
+    observes = True
+    undoes = True
+    same_outputs = False
+
+    @pytest.fixture
+    async def intent(self, step: RemoveImageStep, tmp_path: Path) -> StepIntent:
+        await step.host.engine.images.tag("app:1", "app:other")
+        return an_intent("remove-image", tmp_path, image="app:other")
+
+
+class TestBuild(OnEngine):
+    """A new image takes one name from ``app:1`` and has a new one."""
+
+    kind = BuildStep
+    undoes = True
+
+    async def picture(self, step):
+        return sorted((i.id, i.repo_tags) for i in step.host.engine.images.list())
+
+    @pytest.fixture
+    def intent(self, step: BuildStep, fake_host: FakeHost, tmp_path: Path) -> StepIntent:
+        class Builder:
+            async def build(self, request, progress):
+                made = make_image("made")
+                known = {tag for i in step.host.engine.images.list() for tag in i.repo_tags}
+                if made.id not in [i.id for i in step.host.engine.images.list()]:
+                    step.host.engine.images.put(attrs.evolve(made, repo_tags=()))
+                for tag in request.tags:
+                    if tag not in known or step.host.engine.images.inspect(tag).id != made.id:
+                        await step.host.engine.images.tag(made.id, tag)
+                await trio.lowlevel.checkpoint()
+                return BuildResult(image_id=made.id, steps=1, cached_steps=0)
+
+        fake_host.drivers["builder", ""] = Builder()
+        return an_intent("build", tmp_path, context=".", file="Dockerfile", tags=["app:1", "app:2"])
 
 
 class TestPush(StepConformance):

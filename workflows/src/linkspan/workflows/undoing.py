@@ -13,7 +13,7 @@ from linkspan.workflows.calling import PluginCalls
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.restoring import granted_again, restored
 from linkspan.workflows.running import Fault, Run, fault_of
-from linkspan.workflows.state import JobState, RunState, StepState
+from linkspan.workflows.state import GOOD, JobState, RunState, StepState
 from linkspan.workflows.steplog import StepLog
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,9 @@ async def undo_step(
     fault: Fault | None = None
     detail = ""
     try:
-        detail = await _take_back(run, record, context)
+        # A try that was cut off has those of an earlier one still.
+        outputs = state.outputs if state.result in GOOD else {}
+        detail = await _take_back(run, record, outputs, context)
     except Exception as error:
         if not isinstance(error, LinkspanError):
             log.exception("undo failed", extra={"run": run.id, "step": state.id})
@@ -81,13 +83,16 @@ async def undo_step(
     return fault is None
 
 
-async def _take_back(run: Run, record: Mapping[str, Json], context: StepContext) -> str:
+async def _take_back(
+    run: Run, record: Mapping[str, Json], outputs: Mapping[str, Json], context: StepContext
+) -> str:
     """Do what an intent says about the way back; what the driver says to that."""
     record = await restored(run, record)
     calls = PluginCalls(workers=run.workers, say=context.log, on_stop=run.control.add_grace)
     if record.get("undo_by") != "step":
         driver: StepDriver[object] = run.host.driver("step", record["verb"])
-        done = await calls(lambda: driver.undo(intent_of(run, record), context))
+        wish = attrs.evolve(intent_of(run, record), outputs=outputs)
+        done = await calls(lambda: driver.undo(wish, context))
         return str(done.get("detail", ""))
     verb = record["undo"]["uses"]
     own: StepDriver[object] = run.host.driver("step", verb)

@@ -77,5 +77,8 @@ class Step(Driver[Config], abc.ABC):
         return StepOutcome(applied=False, detail="cannot be observed; done again")
 
     async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
-        """Take back what ``apply`` did, from ``intent.undo``; idempotent."""
+        """Take back what ``apply`` did, from ``intent.undo`` and ``intent.outputs``; idempotent.
+
+        What cannot be taken back is named in ``detail`` of what is returned.
+        """
         return {}

@@ -27,6 +27,7 @@ class StepIntent:
         verb: ``deploy``.
         settings: The step's ``with``, evaluated.
         undo: What the driver recorded before it acted (from ``plan``), JSON types.
+        outputs: What the step gave, when it is taken back; empty before, and if it has no result.
         workspace: Folder of the pipeline's sources on the host; it need not be there if the verb's manifest
             says ``workspace = false``.
         use: Role → driver that the pipeline has chosen; for all other roles it is the daemon's choice.
@@ -40,6 +41,7 @@ class StepIntent:
     settings: Mapping[str, Any]
     workspace: Path
     undo: Mapping[str, Any] = attrs.field(factory=dict)
+    outputs: Outputs = attrs.field(factory=dict)
     use: Mapping[str, str] = attrs.field(factory=dict)
 
 

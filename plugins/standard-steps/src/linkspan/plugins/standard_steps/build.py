@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
+from linkspan.plugins.standard_steps.image_names import drop_if_new, give_back, names_now
 from linkspan.plugins.standard_steps.places import inside
 from linkspan.sdk.drivers.builder import Builder, BuildRequest, CacheExport, CacheImport
 from linkspan.sdk.drivers.step import StepContext
@@ -24,7 +25,10 @@ class BuildStep(StandardStep):
             StepChange(action="change", what=f"{export.reference} in its registry", detail="cache")
             for export in _cache_to(intent)
         )
-        return StepPlan(changes=(made or (StepChange(action="create", what="image"),)) + kept)
+        return StepPlan(
+            changes=(made or (StepChange(action="create", what="image"),)) + kept,
+            undo=names_now(self.host, tags),
+        )
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Build and tag.
@@ -65,6 +69,13 @@ class BuildStep(StandardStep):
     async def observe(self, intent: StepIntent) -> StepOutcome:
         """Nothing says of which sources an image was made; the cache makes a second build short."""
         return StepOutcome(applied=False, detail="built again; finished layers are in the cache")
+
+    async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
+        """Give the tags back; an image that was not here before goes, what it gave to a cache stays."""
+        made: str = intent.outputs.get("id", "")
+        told = await give_back(self.host, intent.undo, made)
+        told += await drop_if_new(self.host, intent.undo, made)
+        return {"detail": "; ".join(told) or "nothing to take back"}
 
 
 def _tags(intent: StepIntent) -> tuple[str, ...]:

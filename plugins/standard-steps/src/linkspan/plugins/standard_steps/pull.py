@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
 from linkspan.plugins.standard_steps.base import StandardStep
+from linkspan.plugins.standard_steps.image_names import drop_if_new, give_back, names_now
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
+from linkspan.sdk.reference import parse_reference
 
 
 class PullStep(StandardStep):
@@ -14,7 +18,8 @@ class PullStep(StandardStep):
     async def plan(self, intent: StepIntent) -> StepPlan:
         """The image that will be here."""
         return StepPlan(
-            changes=(StepChange(action="create", what=f"image {intent.settings['image']}"),)
+            changes=(StepChange(action="create", what=f"image {intent.settings['image']}"),),
+            undo=names_now(self.host, _names(intent.settings["image"])),
         )
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
@@ -36,3 +41,17 @@ class PullStep(StandardStep):
     async def observe(self, intent: StepIntent) -> StepOutcome:
         """A tag may have moved: only another pull tells. What is here is not sent again."""
         return StepOutcome(applied=False, detail="pulled again; layers that are here are kept")
+
+    async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
+        """Give the reference back to the image that had it; an image that was not here before goes."""
+        made: str = intent.outputs.get("id", "")
+        told = await give_back(self.host, intent.undo, made)
+        told += await drop_if_new(self.host, intent.undo, made)
+        return {"detail": "; ".join(told) or "nothing to take back"}
+
+
+def _names(text: str) -> list[str]:
+    """What a pull may give: the tag, and the digest if one is asked for."""
+    reference = parse_reference(text).with_default_tag()
+    names = [attrs.evolve(reference, digest="").familiar] if reference.tag else []
+    return [*names, f"{reference.familiar_name}@{reference.digest}"] if reference.digest else names

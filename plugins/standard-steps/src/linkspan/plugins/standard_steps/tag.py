@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
+from linkspan.plugins.standard_steps.image_names import give_back, id_of, names_now
 from linkspan.sdk.drivers.step import StepContext
-from linkspan.sdk.errors import InvalidArgument, NotFound
+from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.reference import parse_reference
 
@@ -13,24 +14,17 @@ from linkspan.sdk.reference import parse_reference
 class TagStep(StandardStep):
     """Gives an image names; a name that another image had is taken from it, and given back by undo."""
 
-    def _id(self, ref: str) -> str:
-        """The id of an image of this machine; empty if there is none."""
-        try:
-            return self.host.engine.images.inspect(ref).id
-        except NotFound:
-            return ""
-
     async def plan(self, intent: StepIntent) -> StepPlan:
         """Which names are new and which move."""
-        image = self._id(intent.settings["image"])
-        before = {tag: self._id(tag) for tag in _tags(intent)}
+        image = id_of(self.host, intent.settings["image"])
+        undo = names_now(self.host, _tags(intent))
         changes = []
-        for tag, holder in before.items():
+        for tag, holder in undo["before"].items():
             same = holder != "" and holder == image
             detail = "" if same or not holder else f"{holder[:19]} → {image[:19] or 'new image'}"
             action: Any = "none" if same else "change" if holder else "create"
             changes.append(StepChange(action=action, what=f"name {tag}", detail=detail))
-        return StepPlan(changes=tuple(changes), undo={"before": before})
+        return StepPlan(changes=tuple(changes), undo=undo)
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Tag.
@@ -42,7 +36,7 @@ class TagStep(StandardStep):
         """
         image = self.host.engine.images.inspect(intent.settings["image"])
         for tag in _tags(intent):
-            if self._id(tag) != image.id:
+            if id_of(self.host, tag) != image.id:
                 await self.host.engine.images.tag(image.id, tag)
                 context.log(f"{tag} is {image.id}")
         return self._outputs(intent, image.id)
@@ -52,11 +46,11 @@ class TagStep(StandardStep):
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
         """Look whether every name is the image's."""
-        image = self._id(intent.settings["image"])
+        image = id_of(self.host, intent.settings["image"])
         if not image:
             return StepOutcome(applied=False, detail="the image is not here")
         for tag in _tags(intent):
-            if self._id(tag) != image:
+            if id_of(self.host, tag) != image:
                 return StepOutcome(applied=False, detail=f"{tag} is not this image's name yet")
         return StepOutcome(
             applied=True, outputs=self._outputs(intent, image), detail="every name is there"
@@ -64,19 +58,8 @@ class TagStep(StandardStep):
 
     async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Give each name back to the image that had it; a name that was new goes."""
-        image = self._id(intent.settings["image"])
-        told = []
-        for tag, before in intent.undo["before"].items():
-            holder = self._id(tag)
-            if holder in ("", before) or (image and holder != image):
-                # Not there, as it was, or moved on by somebody else since.
-                continue
-            if before and self._id(before):
-                await self.host.engine.images.tag(before, tag)
-                told.append(f"{tag} is {before[:19]} again")
-            else:
-                await self.host.engine.images.remove(tag)
-                told.append(f"{tag} is gone")
+        made = intent.outputs.get("id") or id_of(self.host, intent.settings["image"])
+        told = await give_back(self.host, intent.undo, made)
         return {"detail": "; ".join(told) or "nothing to take back"}
 
 

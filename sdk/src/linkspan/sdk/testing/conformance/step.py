@@ -133,7 +133,7 @@ class StepConformance:
             pytest.skip("it has nothing to take back")
         before = await self.picture(step)
         wish = await self.planned(step, intent)
-        await self.applied(step, wish, context)
+        wish = attrs.evolve(wish, outputs=await self.applied(step, wish, context))
         assert await self.picture(step) != before
         with trio.fail_after(self.patience_s):
             await step.undo(wish, context)
@@ -143,7 +143,7 @@ class StepConformance:
         self, step: Step[Any], intent: StepIntent, context: FakeStepContext
     ) -> None:
         wish = await self.planned(step, intent)
-        await self.applied(step, wish, context)
+        wish = attrs.evolve(wish, outputs=await self.applied(step, wish, context))
         with trio.fail_after(self.patience_s):
             await step.undo(wish, context)
             after = await self.picture(step)
