@@ -170,6 +170,13 @@ class Registry:
         self.server.start()
 
 
+def _mount_memory(folder: Path) -> Path:
+    """Mount a file system in memory, as ``/run`` is, where an engine keeps what ends with the machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=711", "bench", str(folder)], check=True)
+    return folder
+
+
 @dataclass
 class Engine:
     """A daemon and how to talk to it.
@@ -276,7 +283,8 @@ def linkspan(folder: Path) -> Engine:
     config.write_text("")
     host = f"unix://{folder.with_suffix('.sock')}"
     command = [LINKSPAN, "--config", str(config), "daemon", "run", "--host", host]
-    command += ["--data-root", str(folder), "--exec-root", f"{folder}-run"]
+    exec_root = _mount_memory(Path(f"{folder}-run"))
+    command += ["--data-root", str(folder), "--exec-root", str(exec_root)]
     command += ["--bip", "172.31.250.1/24"]
     build = [LINKSPAN, "--config", str(config), "--host", host, "build"]
     return Engine("linkspan", folder, command, (build, {}))
@@ -284,7 +292,8 @@ def linkspan(folder: Path) -> Engine:
 
 def docker(folder: Path) -> Engine:
     """Debian's dockerd with everything of its own; it starts its own containerd."""
-    command = ["/usr/sbin/dockerd", "--data-root", str(folder), "--exec-root", f"{folder}-run"]
+    exec_root = _mount_memory(Path(f"{folder}-run"))
+    command = ["/usr/sbin/dockerd", "--data-root", str(folder), "--exec-root", str(exec_root)]
     command += ["-p", str(folder.with_suffix(".pid")), "--bip", "172.31.251.1/24"]
     host = f"unix://{folder.with_suffix('.sock')}"
     command += ["-H", host]
@@ -295,7 +304,7 @@ def docker(folder: Path) -> Engine:
 
 def podman(folder: Path) -> Engine:
     """Podman, which has no daemon, with storage, networks and state of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
+    run_root = _mount_memory(folder / "run")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = {
         "containers.conf": (
@@ -304,7 +313,7 @@ def podman(folder: Path) -> Engine:
             f'image_copy_tmp_dir = "{folder}"\n[network]\nnetwork_config_dir = "{folder}/net"\n'
         ),
         "storage.conf": (
-            f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/root"\nrunroot = "{folder}/run"\n'
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/root"\nrunroot = "{run_root}"\n'
         ),
         "registries.conf": "".join(
             f'[[registry]]\nlocation = "127.0.0.1:{port}"\ninsecure = true\n'
