@@ -34,6 +34,7 @@ USER = "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
 
 class TestDebianRegistry(RegistryConformance):
     driver: type[Registry[Any]] = DistributionRegistry
+    deletes_tags = False
 
     @pytest.fixture
     def config(self, tmp_path: Path) -> DistributionConfig:

@@ -268,6 +268,28 @@ async def test_a_push_is_denied_in_the_same_words() -> None:
         await client_of(script).push_manifest(APP, OCI_MANIFEST, MANIFEST, ANONYMOUS)
 
 
+async def test_a_tag_is_taken_away_and_one_that_is_not_there_is_no_failure() -> None:
+    script = Script([httpx.Response(202), error_answer(404, "MANIFEST_UNKNOWN", "unknown")])
+    client = client_of(script)
+    await client.remove_tag(APP, ANONYMOUS)
+    await client.remove_tag(APP, ANONYMOUS)
+    assert script.asked == [f"DELETE /v2/team/app/manifests/{APP.tag}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(405, "UNSUPPORTED"), (400, "DIGEST_INVALID"), (404, "PAGE_NOT_FOUND")],
+)
+async def test_a_registry_that_takes_no_tag_away_is_told_from_one_that_refuses_us(
+    status: int, code: str
+) -> None:
+    with pytest.raises(Unsupported, match=r"r\.test/team/app") as caught:
+        await client_of(Script([error_answer(status, code, "no")])).remove_tag(APP, ANONYMOUS)
+    assert caught.value.code == "delete_not_offered"
+    with pytest.raises(PermissionDenied, match=r"^delete access denied for r\.test/team/app, "):
+        await client_of(Script([error_answer(403, "DENIED", "no")])).remove_tag(APP, ANONYMOUS)
+
+
 async def test_a_push_is_asked_for_and_taken_back() -> None:
     begun = httpx.Response(202, headers={"Location": "/v2/team/app/blobs/uploads/7?state=x"})
     script = Script([begun, httpx.Response(204)])

@@ -35,9 +35,13 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.manifests: dict[str, Manifest] = {}
+        self.by_digest: dict[str, Manifest] = {}
+        self.refuses: Exception | None = None
 
     async def manifest(self, reference: Reference, credentials: object) -> Manifest:
         await trio.lowlevel.checkpoint()
+        if reference.digest:
+            return self.by_digest[reference.digest]
         if str(reference) not in self.manifests:
             raise NotFound("manifest unknown")
         return self.manifests[str(reference)]
@@ -46,8 +50,21 @@ class FakeRegistry:
         data = json.dumps({"config": {"digest": image_id}}).encode()
         digest = f"sha256:{abs(hash(data)):064x}"
         descriptor = Descriptor(media_type="m", digest=digest, size_bytes=len(data))
-        self.manifests[str(parse_reference(reference))] = Manifest(descriptor=descriptor, data=data)
+        self.by_digest[digest] = Manifest(descriptor=descriptor, data=data)
+        self.manifests[str(parse_reference(reference))] = self.by_digest[digest]
         return digest
+
+    async def push_manifest(
+        self, reference: Reference, media_type: str, data: bytes, credentials: object
+    ) -> str:
+        await trio.lowlevel.checkpoint()
+        return self.put(str(reference), json.loads(data)["config"]["digest"])
+
+    async def remove_tag(self, reference: Reference, credentials: object) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.refuses is not None:
+            raise self.refuses
+        self.manifests.pop(str(reference), None)
 
 
 class FakeImages:
@@ -92,6 +109,9 @@ class FakeImages:
         image = self.inspect(ref).id
         if self.used:
             raise Conflict("the image is used")
+        if ref != image and list(self.names.values()).count(image) > 1:
+            del self.names[ref]
+            return [RemovedImage(untagged=ref)]
         gone = [name for name, value in self.names.items() if value == image]
         for name in gone:
             del self.names[name]

@@ -216,6 +216,7 @@ class TestBuild(OnEngine):
 
 class TestPush(StepConformance):
     observes = True
+    undoes = True
 
     @pytest.fixture
     def step(self, host, images) -> PushStep:
@@ -231,7 +232,16 @@ class TestPush(StepConformance):
         return an_intent("push", tmp_path, image="gone:1", tags=["127.0.0.1:5000/gone:1"])
 
     async def picture(self, step):
-        return dict(step.host.driver("registry").manifests)
+        return dict(step.host.driver("registry").manifests), dict(step.host.engine.images.names)
+
+
+class TestPushOverAnother(TestPush):
+    @pytest.fixture
+    def step(self, host, images, registry) -> PushStep:
+        images.names["app:1"] = "sha256:a"
+        images.names["127.0.0.1:5000/app:1"] = images.names["app:0"] = "sha256:b"
+        registry.put("127.0.0.1:5000/app:1", "sha256:b")
+        return PushStep(host)
 
 
 async def answer(stream: trio.SocketStream) -> None:

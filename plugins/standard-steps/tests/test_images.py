@@ -1,5 +1,6 @@
 """``build``, ``push``, ``pull``, ``remove-image``."""
 
+import attrs
 import pytest
 
 from linkspan.plugins.standard_steps.build import BuildStep
@@ -7,7 +8,7 @@ from linkspan.plugins.standard_steps.pull import PullStep
 from linkspan.plugins.standard_steps.push import PushStep
 from linkspan.plugins.standard_steps.remove_image import RemoveImageStep
 from linkspan.sdk.drivers.builder import BuildResult, CacheImport
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unsupported
 from linkspan.sdk.progress import Progress
 
 
@@ -105,6 +106,43 @@ async def test_push_asks_the_registry_what_became_of_it(host, images, registry, 
     outputs = await step.apply(wish, context)
     seen = await step.observe(wish)
     assert (seen.applied, seen.outputs) == (True, outputs)
+
+
+@pytest.fixture
+async def pushed(host, images, intent, context):
+    """A step that has pushed a new tag, and its intent as undo gets it."""
+    images.names["app:1"] = "sha256:a"
+    step, wish = PushStep(host), intent("push", image="app:1", tags=["127.0.0.1:5000/app:1"])
+    wish = attrs.evolve(wish, undo=dict((await step.plan(wish)).undo))
+    return step, attrs.evolve(wish, outputs=await step.apply(wish, context))
+
+
+async def test_a_registry_that_deletes_nothing_is_an_error_that_names_what_stays(
+    pushed, registry, images, context
+):
+    step, wish = pushed
+    registry.refuses = Unsupported("it deletes nothing", code="delete_not_offered")
+    with pytest.raises(Conflict, match=r"127\.0\.0\.1:5000/app:1 \(it deletes nothing\)") as caught:
+        await step.undo(wish, context)
+    assert (caught.value.code, "by hand" in caught.value.help) == ("push_remains", True)
+    # The names here are given back all the same, and what was removed by hand is no failure.
+    assert list(images.names) == ["app:1"]
+    registry.manifests.clear()
+    assert (await step.undo(wish, context))["detail"] == "nothing to take back"
+
+
+async def test_what_somebody_has_pushed_since_stays_in_the_registry(pushed, registry, context):
+    step, wish = pushed
+    registry.put("127.0.0.1:5000/app:1", "sha256:later")
+    assert "another image was pushed since" in (await step.undo(wish, context))["detail"]
+    assert list(registry.manifests) == ["127.0.0.1:5000/app:1"]
+
+
+async def test_a_tag_of_which_the_registry_told_nothing_before_stays(pushed, registry, context):
+    step, wish = pushed
+    blind = attrs.evolve(wish, undo={**wish.undo, "held": {"127.0.0.1:5000/app:1": None}})
+    assert "did not say what was there" in (await step.undo(blind, context))["detail"]
+    assert list(registry.manifests) == ["127.0.0.1:5000/app:1"]
 
 
 async def test_an_id_without_tags_cannot_be_pushed(host, intent, context):

@@ -122,6 +122,14 @@ class Registry(Driver[Config], abc.ABC):
     async def tags(self, reference: Reference, credentials: Credentials) -> list[str]:
         """All tags of the repository."""
 
+    async def remove_tag(self, reference: Reference, credentials: Credentials) -> None:
+        """Take a tag away; what it names stays under its digest and other tags. Silent if it is not there.
+
+        Raises also:
+            Unsupported: Nothing is deleted there, or only whole manifests; code ``delete_not_offered``.
+        """
+        raise Unsupported("this registry client deletes nothing", code="delete_not_offered")
+
     @abc.abstractmethod
     async def login(self, credentials: Credentials) -> str:
         """Check credentials with ``server_address``; return an identity token or ``""``."""

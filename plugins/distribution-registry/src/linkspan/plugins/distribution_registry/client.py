@@ -16,7 +16,13 @@ from linkspan.plugins.distribution_registry.faults import read_answer, refusal
 from linkspan.plugins.distribution_registry.manifests import ACCEPT, digest_of, read_manifest
 from linkspan.plugins.distribution_registry.mirrors import MirroredBlob, Mirrors, Source
 from linkspan.plugins.distribution_registry.search import SEARCH_HOST, search, split_term
-from linkspan.plugins.distribution_registry.session import Call, Session, pull_scope, push_scope
+from linkspan.plugins.distribution_registry.session import (
+    Call,
+    Session,
+    delete_scope,
+    pull_scope,
+    push_scope,
+)
 from linkspan.plugins.distribution_registry.tokens import server_domain
 from linkspan.plugins.distribution_registry.transport import (
     ConnectionLostError,
@@ -33,6 +39,7 @@ from linkspan.sdk.errors import (
     TooLarge,
     Unauthenticated,
     Unavailable,
+    Unsupported,
 )
 from linkspan.sdk.model.image import Credentials, Descriptor
 from linkspan.sdk.reference import Reference, is_host
@@ -231,6 +238,28 @@ class DistributionClient:
                 code="digest_mismatch",
             )
         return digest
+
+    async def remove_tag(self, reference: Reference, credentials: Credentials) -> None:
+        """Take a tag away."""
+        reference = reference.with_default_tag()
+        call = Call(
+            method="DELETE",
+            target=f"/v2/{reference.path}/manifests/{reference.tag}",
+            repository=reference.path,
+            scopes=delete_scope(reference),
+        )
+        response = await self._session(reference.domain).send(call, credentials)
+        if response.status_code in (200, 202, 204):
+            await close_response(response)
+            return
+        answer = await read_answer(response)
+        if answer.status == 404 and answer.code in ("MANIFEST_UNKNOWN", "NAME_UNKNOWN"):
+            return
+        error = refusal(answer, reference, "delete")
+        # Older registries delete whole manifests only, and say that a tag is no digest.
+        if answer.status in (400, 404, 405, 501):
+            raise Unsupported(error.message, code="delete_not_offered", details=error.details)
+        raise error
 
     async def tags(self, reference: Reference, credentials: Credentials) -> list[str]:
         """All tags, over all pages."""

@@ -134,6 +134,10 @@ class DistributionRegistry(Registry[DistributionConfig]):
         digest: str = await client.push_manifest(reference, media_type, data, credentials)
         return digest
 
+    async def remove_tag(self, reference: Reference, credentials: Credentials) -> None:
+        """See ``Registry.remove_tag``."""
+        await (await self._client()).remove_tag(reference, credentials)
+
     async def tags(self, reference: Reference, credentials: Credentials) -> list[str]:
         """See ``Registry.tags``."""
         client = await self._client()

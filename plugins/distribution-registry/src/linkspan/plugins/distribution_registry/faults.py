@@ -25,7 +25,7 @@ from linkspan.sdk.reference import Reference
 
 _BODY_LIMIT_BYTES = 64 << 10
 _TEXT_LIMIT = 500
-Action = Literal["pull", "push", "login"]
+Action = Literal["pull", "push", "delete", "login"]
 
 
 @attrs.frozen(kw_only=True)

@@ -240,6 +240,11 @@ def pull_scope(reference: Reference) -> frozenset[str]:
     return frozenset({f"repository:{reference.path}:pull"})
 
 
+def delete_scope(reference: Reference) -> frozenset[str]:
+    """Token scope for taking something out of a repository."""
+    return frozenset({f"repository:{reference.path}:delete"})
+
+
 def push_scope(reference: Reference, *mount_from: str) -> frozenset[str]:
     """Token scope for writing a repository, and for reading those that blobs are mounted from."""
     mounts = {f"repository:{name}:pull" for name in mount_from}

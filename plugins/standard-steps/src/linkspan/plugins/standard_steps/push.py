@@ -2,30 +2,56 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
+import trio
 
 from linkspan.plugins.standard_steps.base import StandardStep
+from linkspan.plugins.standard_steps.image_names import give_back, id_of, names_now
 from linkspan.sdk.drivers.registry import Registry
 from linkspan.sdk.drivers.step import StepContext
-from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
+from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.reference import Reference, parse_reference
+
+_ASK_WITHIN_S: Final = 10.0
+"""How long a plan waits for the registry: it must not hang where the registry cannot be reached."""
 
 
 class PushStep(StandardStep):
     """Tags the image as asked and sends it; a registry that has it already gets nothing."""
 
     async def plan(self, intent: StepIntent) -> StepPlan:
-        """The references that will be pushed."""
+        """The references that will be pushed, and what the registry has there now."""
+        references = _references(intent)
+        names = [reference.familiar for reference in references]
+        held: dict[str, str | None] = {}
+        with trio.move_on_after(_ASK_WITHIN_S):
+            for reference in references:
+                held[reference.familiar] = await self._held(intent, reference)
         return StepPlan(
             changes=tuple(
-                StepChange(action="change", what=f"{reference.familiar} in its registry")
-                for reference in _references(intent)
-            )
+                StepChange(action="change", what=f"{name} in its registry") for name in names
+            ),
+            undo={
+                "held": {name: held.get(name) for name in names},
+                "image": id_of(self.host, intent.settings["image"]),
+                **names_now(self.host, names),
+            },
         )
+
+    async def _held(self, intent: StepIntent, reference: Reference) -> str | None:
+        """The digest that a tag has in its registry: empty if it is not there, None if nobody can say."""
+        registry: Registry[Any] = self.driver("registry", intent)
+        try:
+            return (await registry.manifest(reference, Credentials())).descriptor.digest
+        except NotFound:
+            return ""
+        except LinkspanError:
+            # Whether it can be pushed is found out by pushing.
+            return None
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Push.
@@ -74,6 +100,53 @@ class PushStep(StandardStep):
             outputs={"image": f"{name}@{first}", "digest": first},
             detail="registry asked: it was pushed",
         )
+
+    async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
+        """Put back what each tag named in the registry; a tag that was new there goes, names here as well.
+
+        Raises:
+            Conflict: Something stays in the registry, which is named; code ``push_remains``.
+        """
+        told, remains = [], []
+        for reference in _references(intent):
+            try:
+                told += await self._take_back(intent, reference)
+            except LinkspanError as error:
+                remains.append(f"{reference.familiar} ({error.message})")
+        told += await give_back(self.host, intent.undo, intent.undo["image"])
+        if remains:
+            raise Conflict(
+                f"pushed images stay in their registry: {'; '.join(remains)}",
+                code="push_remains",
+                help="remove the tags there by hand; undoing again goes on from here",
+            )
+        return {"detail": "; ".join(told) or "nothing to take back"}
+
+    async def _take_back(self, intent: StepIntent, reference: Reference) -> list[str]:
+        """Put one tag of a registry back; what was done, or why it stays."""
+        registry: Registry[Any] = self.driver("registry", intent)
+        name, before = reference.familiar, intent.undo["held"][reference.familiar]
+        try:
+            now = await registry.manifest(reference, Credentials())
+        except NotFound:
+            return []
+        digest = now.descriptor.digest
+        if digest == before:
+            return []
+        if (
+            digest != intent.outputs.get("digest")
+            and _config_digest(now.data) != intent.undo["image"]
+        ):
+            return [f"{name} stays in its registry: another image was pushed since"]
+        if before is None:
+            return [f"{name} stays in its registry: it did not say what was there before"]
+        if not before:
+            await registry.remove_tag(reference, Credentials())
+            return [f"{name} is gone from its registry"]
+        former = attrs.evolve(reference, tag="", digest=before)
+        old = await registry.manifest(former, Credentials())
+        await registry.push_manifest(reference, old.descriptor.media_type, old.data, Credentials())
+        return [f"{name} is {before[:19]} in its registry again"]
 
 
 def _references(intent: StepIntent) -> list[Reference]:

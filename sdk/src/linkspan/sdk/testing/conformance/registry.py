@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from linkspan.sdk.drivers.registry import BlobSource, Registry
-from linkspan.sdk.errors import DataLoss, InvalidArgument, LinkspanError, NotFound
+from linkspan.sdk.errors import DataLoss, InvalidArgument, LinkspanError, NotFound, Unsupported
 from linkspan.sdk.media_types import (
     DOCKER_CONFIG,
     DOCKER_INDEX,
@@ -181,9 +181,15 @@ def index_of(manifest: bytes, *, docker: bool = False) -> bytes:
 
 
 class RegistryConformance:
-    """What every registry driver must do."""
+    """What every registry driver must do.
+
+    Attributes:
+        driver: It.
+        deletes_tags: Whether the other end takes a single tag away.
+    """
 
     driver: type[Registry[Any]]
+    deletes_tags = True
 
     @pytest.fixture
     def config(self) -> Any:
@@ -440,6 +446,26 @@ class RegistryConformance:
         reference = self.reference(remote, "app:1")
         await registry.push_manifest(reference, OCI_MANIFEST, other, ANONYMOUS)
         assert (await registry.manifest(reference, ANONYMOUS)).data == other
+
+    async def test_a_tag_that_is_taken_away_takes_nothing_else_along(
+        self, registry: Registry[Any], remote: Remote
+    ) -> None:
+        data = await self.fill(remote, "app")
+        await remote.put_manifest("app", "other", OCI_MANIFEST, data)
+        reference = self.reference(remote, "app:1")
+        if not self.deletes_tags:
+            with pytest.raises(Unsupported) as caught:
+                await registry.remove_tag(reference, ANONYMOUS)
+            assert caught.value.code == "delete_not_offered"
+            assert (await registry.manifest(reference, ANONYMOUS)).data == data
+            return
+        await registry.remove_tag(reference, ANONYMOUS)
+        await registry.remove_tag(self.reference(remote, "none/such:1"), ANONYMOUS)
+        with pytest.raises(NotFound):
+            await registry.manifest(reference, ANONYMOUS)
+        for left in ("app:other", f"app@{sha256(data)}"):
+            found = await registry.manifest(self.reference(remote, left), ANONYMOUS)
+            assert found.data == data
 
     async def test_all_tags_are_listed(self, registry: Registry[Any], remote: Remote) -> None:
         data = await self.fill(remote, "app")

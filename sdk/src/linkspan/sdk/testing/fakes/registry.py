@@ -185,6 +185,13 @@ class FakeRegistry(Registry[NoConfig]):
                 f"push access denied for {reference.familiar_name}", code="registry_access_denied"
             )
 
+    async def remove_tag(self, reference: Reference, credentials: Credentials) -> None:
+        await self._admit(credentials)
+        self._allow_push(reference)
+        found = self.repositories.get(reference.name)
+        if found is not None:
+            found.tags.pop(reference.with_default_tag().tag, None)
+
     async def tags(self, reference: Reference, credentials: Credentials) -> list[str]:
         await self._admit(credentials)
         return sorted(self._known(reference).tags)
