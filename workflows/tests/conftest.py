@@ -339,6 +339,20 @@ class AskVerb(Step[NoConfig]):
         )
 
 
+class TellVerb(Step[NoConfig]):
+    """``tell``: does what cannot be taken back."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config, host):
+        raise NotImplementedError
+        yield
+
+    async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, object]:
+        await trio.lowlevel.checkpoint()
+        return {}
+
+
 @attrs.define
 class World:
     """What verbs change."""
@@ -394,7 +408,9 @@ VERBS = Verbs(
                         "on-timeout": VerbSetting(type="string"),
                     },
                     outputs=("by", "comment"),
+                    undo="needless",
                 ),
+                VerbManifest(name="tell", summary="", undo="impossible", workspace=False),
             ),
         )
     ]
@@ -480,6 +496,7 @@ def make_bench(tmp_path):
         host.drivers["step", "set"] = WorldVerb(world)
         host.drivers["step", "note"] = WorldVerb(world)
         host.drivers["step", "ask"] = AskVerb()
+        host.drivers["step", "tell"] = TellVerb()
         host.drivers["secrets", ""] = host.drivers["secrets", "file"] = secrets
         manager = RunManager(
             host,

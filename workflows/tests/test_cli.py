@@ -342,6 +342,28 @@ async def test_rerun_undo_why_and_prune_from_the_command_line(shell):
     assert len((await shell("ls", "-q")).stdout.split()) == 1
 
 
+async def test_undo_names_the_steps_that_have_no_way_back(shell):
+    await shell.bench.run("""
+jobs:
+  a:
+    steps:
+      - {id: s, uses: set, with: {name: x, value: '1'}}
+      - {id: t, uses: tell}
+      - {id: r, run: 'true'}
+      - {id: q, uses: ask, with: {message: "go on?"}}
+      - {id: never, uses: tell}
+""")
+    await shell("reject", "last", "--yes")
+    undone = await shell("undo", "last", "--yes")
+    assert undone.stderr.splitlines() == [
+        "  cannot be taken back: a/t (tell)",
+        "  nothing recorded: a/r (run)",
+        "  nothing to take back: a/q (ask)",
+        "↺ a/s  back to None",
+    ]
+    assert undone.returncode == 0
+
+
 async def test_one_job_or_one_step_is_run_alone(shell):
     shell.write("""
 jobs:

@@ -107,6 +107,13 @@ def test_the_file_is_found_without_importing_the_package_or_its_parents(
     assert ManifestFinder().find("acme_absent.inner") is None
 
 
+def test_a_verb_says_whether_there_is_a_way_back() -> None:
+    told = WHOLE.replace('outputs = ["service"', 'undo = "needless"\noutputs = ["service"')
+    assert [parse_manifest(text).verbs[0].undo for text in (WHOLE, told)] == ["records", "needless"]
+    with pytest.raises(ManifestError, match="needles"):
+        parse_manifest(told.replace('"needless"', '"needles"'))
+
+
 def test_a_verb_may_need_no_files_of_the_workspace() -> None:
     told = WHOLE.replace('outputs = ["service"', 'workspace = false\noutputs = ["service"')
     assert [parse_manifest(text).verbs[0].workspace for text in (WHOLE, told)] == [True, False]

@@ -35,12 +35,15 @@ point group ``linkspan.manifest`` names the package. Example::
     config = "linkspan.plugins.registry_server.config:RegistryServerConfig"
 """
 
+from typing import Literal
+
 import attrs
 
 from linkspan.sdk.values import frozen
 
 SettingType = str
 """One of ``string int float bool duration size list map port any``."""
+VerbUndo = Literal["records", "needless", "impossible"]
 
 
 @frozen(kw_only=True)
@@ -72,6 +75,8 @@ class VerbManifest:
     Attributes:
         workspace: Whether it reads or writes files of the workspace. A job in which nothing does gets no
             copy of the sources.
+        undo: ``records`` how to take back what it does, as far as there is a way; ``needless``: it changes
+            nothing; ``impossible``: what it does stays done.
     """
 
     name: str
@@ -79,6 +84,7 @@ class VerbManifest:
     settings: dict[str, VerbSetting] = attrs.field(factory=dict)
     outputs: tuple[str, ...] = ()
     workspace: bool = True
+    undo: VerbUndo = "records"
 
 
 @frozen(kw_only=True)

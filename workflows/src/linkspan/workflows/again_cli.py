@@ -195,10 +195,12 @@ def reject(session: Session, run_ref: str, where: str, comment: str, yes: bool) 
 def undo(session: Session, run_ref: str, yes: bool) -> int:
     """Take back what a run has changed."""
     from linkspan.workflows.state import fold
-    from linkspan.workflows.undoing import undoable
+    from linkspan.workflows.undoing import not_undoable, undoable
 
     state = fold(records(session, id_of(session, run_ref)))
     changes = list(undoable(state))
+    for why, places in not_undoable(state).items():
+        session.terminal.note(f"  {why}: {', '.join(places)}")
     # Where nothing can be taken back, the daemon says why.
     if changes and not yes:
         for job, step in changes:

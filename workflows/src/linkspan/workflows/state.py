@@ -16,7 +16,7 @@ Kinds of records, with their fields:
 ``job-waits``          ``job lock behind`` (another job holds its lock)
 ``step-kept``          ``job step result outputs source excluded``
 ``image-used``         ``job step image id`` (what a name meant; a rerun takes the same)
-``step-started``       ``job step try verb provider settings undo changes secrets`` (the intent)
+``step-started``       ``job step try verb provider settings undo undo_by changes secrets`` (the intent)
 ``step-finished``      ``job step result outputs duration error tail retry_in held reason tests``
 ``step-settled``       ``job step applied outputs detail`` (an intent without a result, after a crash)
 ``step-suspended``     ``job step question until`` (a person decides; ``until`` is a POSIX time)

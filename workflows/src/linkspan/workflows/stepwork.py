@@ -288,7 +288,9 @@ class StepWork:
         """What the intent says about taking it back: the step's own ``undo``, or its verb's."""
         own = self.step.undo
         if own is None:
-            return {"undo": dict(planned)}
+            verb = self.run.verbs[self.step.verb].manifest if self.step.verb else None
+            none = {"undo_by": verb.undo} if verb and not planned and verb.undo != "records" else {}
+            return {"undo": dict(planned), **none}
         settings = self._settings(self.run.verbs[own.verb], own.settings)
         return {"undo": {"uses": own.verb, "with": settings}, "undo_by": "step"}
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -17,6 +18,11 @@ from linkspan.workflows.state import GOOD, JobState, RunState, StepState
 from linkspan.workflows.steplog import StepLog
 
 log = logging.getLogger(__name__)
+
+_NO_WAY_BACK: Final = {
+    "impossible": "cannot be taken back",
+    "needless": "nothing to take back",
+}
 
 
 def intent_of(run: Run, record: Mapping[str, Json], workspace: Path | None = None) -> StepIntent:
@@ -116,6 +122,17 @@ def undoable(state: RunState) -> list[tuple[JobState, StepState]]:
         and not (step.undone and step.undo_result == "success")
     ]
     return sorted(found, key=lambda pair: _number(pair[1]), reverse=True)
+
+
+def not_undoable(state: RunState) -> dict[str, list[str]]:
+    """The steps that began and have no way back, by the reason: ``PLACE (VERB)`` each."""
+    found: dict[str, list[str]] = {}
+    for job in state.jobs.values():
+        for step in job.steps.values():
+            if step.intent is not None and not step.intent["undo"]:
+                why = _NO_WAY_BACK.get(step.intent.get("undo_by", ""), "nothing recorded")
+                found.setdefault(why, []).append(f"{job.id}/{step.id} ({step.intent['verb']})")
+    return found
 
 
 def _number(step: StepState) -> int:

@@ -20,6 +20,7 @@ from linkspan.sdk.manifest import (
     PluginManifest,
     VerbManifest,
     VerbSetting,
+    VerbUndo,
 )
 from linkspan.sdk.values import frozen
 
@@ -91,6 +92,7 @@ class _Verb:
     with_: dict[str, _Setting] = attrs.field(factory=dict)
     outputs: tuple[str, ...] = ()
     workspace: bool = True
+    undo: VerbUndo = "records"
 
 
 @frozen(kw_only=True)
@@ -173,6 +175,7 @@ def parse_manifest(
                 settings={name: setting.public() for name, setting in v.with_.items()},
                 outputs=v.outputs,
                 workspace=v.workspace,
+                undo=v.undo,
             )
             for v in raw.verb
         ),
