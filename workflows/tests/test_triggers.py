@@ -17,6 +17,7 @@ from linkspan.sdk.testing.fakes.secrets import FakeSecrets
 from linkspan.workflows.creating import NewRun
 from linkspan.workflows.cron import parse_cron
 from linkspan.workflows.triggering.config import WebhooksConfig, parse_listen
+from linkspan.workflows.triggering.deliveries import Deliveries
 from linkspan.workflows.triggering.due import next_due
 from linkspan.workflows.triggering.matching import (
     Selection,
@@ -27,7 +28,6 @@ from linkspan.workflows.triggering.matching import (
 )
 from linkspan.workflows.triggering.served import Served
 from linkspan.workflows.triggering.webhooks import (
-    Deliveries,
     Webhooks,
     proves,
     serve_webhooks,
@@ -186,6 +186,56 @@ def test_what_was_taken_is_remembered_for_a_while():
     assert deliveries.is_new("b")
     assert deliveries.is_new("c")
     assert deliveries.is_new("a")
+
+
+async def test_what_was_taken_outlives_the_daemon_for_as_long_as_it_is_remembered(tmp_path):
+    file, time = tmp_path / "deliveries.jsonl", [1_000_000.0]
+
+    async def begun(limit=2):
+        made = Deliveries(file, limit=limit, now=lambda: time[0])
+        await made.load()
+        return made
+
+    deliveries = await begun()
+    for name in ("a", "b", "came to nothing"):
+        assert deliveries.is_new(name)
+    deliveries.forget("came to nothing")
+    await deliveries.keep("a")
+    await deliveries.keep("b")
+    # Killed while it wrote the next one.
+    with file.open("ab") as opened:
+        opened.write(b"[10000")
+    deliveries = await begun()
+    assert [deliveries.is_new(name) for name in ("a", "b")] == [False, False]
+    assert deliveries.is_new("c")
+    await deliveries.keep("c")
+    deliveries = await begun()
+    assert [deliveries.is_new(name) for name in ("b", "c", "a")] == [False, False, True]
+    time[0] += 91 * 24 * 3600
+    deliveries = await begun()
+    assert deliveries.is_new("c")
+
+
+async def test_the_file_of_deliveries_does_not_grow_for_ever(tmp_path):
+    file = tmp_path / "deliveries.jsonl"
+    deliveries = Deliveries(file, limit=3)
+    for number in range(50):
+        assert deliveries.is_new(str(number))
+        await deliveries.keep(str(number))
+        assert len(file.read_text().splitlines()) <= 6
+    later = Deliveries(file, limit=3)
+    await later.load()
+    assert [later.is_new(str(number)) for number in (47, 48, 49)] == [False] * 3
+
+
+async def test_a_disk_that_takes_no_delivery_is_logged_and_no_failure(tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    deliveries = Deliveries(tmp_path / "file" / "deliveries.jsonl")
+    await deliveries.load()
+    assert deliveries.is_new("a")
+    await deliveries.keep("a")
+    assert not deliveries.is_new("a")
+    assert "not remembered on disk" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "9000", "a:b", "127.0.0.1:99999", "[::1]", ":"])
@@ -351,6 +401,7 @@ async def hooks(served, project, bench, nursery, clock):
         served=lambda: served,
         manager=lambda: bench.manager,
         now=lambda: 1000.0,
+        deliveries=Deliveries(bench.host.state_dir / "deliveries.jsonl"),
     )
     where = await nursery.start(serve_webhooks, WebhooksConfig(listen="127.0.0.1:0"), webhooks)
     async with httpx.AsyncClient(base_url=f"http://{where}", trust_env=False) as client:
@@ -385,6 +436,10 @@ async def test_a_signed_request_starts_a_run_once(hooks, bench):
     assert replayed.json() == {"started": False, "reason": "taken before"}
     assert len(bench.manager.list_runs()) == 1
     await bench.manager.wait(run["id"])
+    # A daemon that is started anew knows it still.
+    later = Deliveries(bench.host.state_dir / "deliveries.jsonl")
+    await later.load()
+    assert not later.is_new(f"shop/release {signature('s3', body)}")
 
 
 async def test_other_events_and_branches_start_nothing(hooks, bench):

@@ -152,12 +152,16 @@ async def run_webhooks(
         task_status.started("")
         await trio.sleep_forever()
     await _pipelines(host).parts()
+    from linkspan.workflows.triggering.deliveries import Deliveries
     from linkspan.workflows.triggering.webhooks import Webhooks, serve_webhooks
 
+    deliveries = Deliveries(host.state_dir / "deliveries.jsonl")
+    await deliveries.load()
     webhooks = Webhooks(
         host=host,
         served=lambda: _pipelines(host).loaded().served,
         manager=lambda: _pipelines(host).loaded().manager,
+        deliveries=deliveries,
     )
     await serve_webhooks(config, webhooks, task_status=task_status)
 

@@ -21,7 +21,6 @@ import hmac
 import json
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -42,6 +41,7 @@ from linkspan.sdk.http import Answer, Request, json_response
 from linkspan.workflows.manager import RunManager
 from linkspan.workflows.secret_values import SecretSource, value_of
 from linkspan.workflows.triggering.config import WebhooksConfig, parse_listen
+from linkspan.workflows.triggering.deliveries import Deliveries
 from linkspan.workflows.triggering.matching import branch_of, webhook_starts
 from linkspan.workflows.triggering.served import Served, ServedPipeline
 from linkspan.workflows.triggers import Webhook
@@ -50,29 +50,7 @@ log = logging.getLogger(__name__)
 
 _BODY_LIMIT_BYTES: Final = 8 << 20
 _MAX_AGE_S: Final = 300.0
-_REMEMBERED: Final = 10_000
 _DELIVERY_LIMIT: Final = 200
-
-
-class Deliveries:
-    """Those that were taken lately, so that one that is sent again starts nothing."""
-
-    def __init__(self, limit: int = _REMEMBERED) -> None:
-        self._limit = limit
-        self._seen: OrderedDict[str, None] = OrderedDict()
-
-    def is_new(self, name: str) -> bool:
-        """Whether it was not seen; it is from now on."""
-        if name in self._seen:
-            return False
-        self._seen[name] = None
-        while len(self._seen) > self._limit:
-            self._seen.popitem(last=False)
-        return True
-
-    def forget(self, name: str) -> None:
-        """It came to nothing, and may be sent again."""
-        self._seen.pop(name, None)
 
 
 @attrs.define(kw_only=True)
@@ -81,13 +59,14 @@ class Webhooks:
 
     Attributes:
         now: Seconds since the epoch; tests have their own.
+        deliveries: What was taken before.
     """
 
     host: Host
     served: Callable[[], Served]
     manager: Callable[[], RunManager]
     now: Callable[[], float] = time.time
-    _deliveries: Deliveries = attrs.field(factory=Deliveries, init=False)
+    deliveries: Deliveries = attrs.field(factory=Deliveries)
 
     def register(self, routes: RouteTable) -> None:
         """Add the route."""
@@ -113,7 +92,7 @@ class Webhooks:
         if not webhook_starts(webhook, event, branch_of(payload)):
             return json_response({"started": False, "reason": "not what the pipeline waits for"})
         delivery = _delivery(name, webhook, request.headers)
-        if not self._deliveries.is_new(delivery):
+        if not self.deliveries.is_new(delivery):
             return json_response({"started": False, "reason": "taken before"})
         try:
             run = await pipeline.start(
@@ -123,8 +102,11 @@ class Webhooks:
                 _inputs(webhook, payload),
             )
         except BaseException:
-            self._deliveries.forget(delivery)
+            self.deliveries.forget(delivery)
             raise
+        # Whoever sent it may be gone by now.
+        with trio.CancelScope(shield=True):
+            await self.deliveries.keep(delivery)
         log.info("started", extra={"pipeline": name, "run": run, "why": "webhook"})
         return json_response({"started": True, "run": run}, 202)
 
