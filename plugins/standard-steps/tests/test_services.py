@@ -14,9 +14,12 @@ from linkspan.plugins.standard_steps.service_spec import (
     spec_to_json,
     wanted_spec,
 )
-from linkspan.sdk.errors import InvalidArgument, Timeout
+from linkspan.sdk.errors import InvalidArgument, NotFound, Timeout
 from linkspan.sdk.model.container import Healthcheck, Mount
+from linkspan.sdk.model.network import NetworkSpec
 from linkspan.sdk.model.service import ServicePort, ServiceRestart, UpdatePolicy
+from linkspan.sdk.testing.fakes.engine import FakeEngine
+from linkspan.sdk.testing.fakes.runtime import FakeMachine
 
 FULL = {
     "service": "web",
@@ -102,6 +105,19 @@ async def deploy(host, intent, context, **changes):
     wish = attrs.evolve(wish, settings={**FULL, **changes})
     wish = attrs.evolve(wish, undo=(await step.plan(wish)).undo)
     return wish, await step.apply(wish, context)
+
+
+async def test_a_plan_misses_a_network_that_is_not_here(fake_host, orchestrator, nursery, intent):
+    engine = FakeEngine(FakeMachine(nursery))
+    fake_host.fake_engine = engine
+    fake_host.drivers["orchestrator", ""] = orchestrator
+    step, wish = DeployStep(fake_host), intent("deploy", **FULL)
+    wish = attrs.evolve(wish, settings={**FULL, "networks": ["front"]})
+    with pytest.raises(NotFound, match="network front not found") as caught:
+        await step.plan(wish)
+    assert caught.value.help == "linkspan network create front"
+    await engine.networks.create(NetworkSpec(name="front"))
+    assert (await step.plan(wish)).changes[0].action == "create"
 
 
 async def test_deploy_creates_a_cluster_and_the_service(

@@ -40,10 +40,15 @@ class DeployStep(StandardStep):
             raise
 
     async def plan(self, intent: StepIntent) -> StepPlan:
-        """What would change, and the service as it is now."""
+        """What would change, and the service as it is now.
+
+        Raises:
+            NotFound: It names a network that is not here; code ``network_not_found``.
+        """
         name = intent.settings["service"]
         before = await self._find(intent)
         wanted = await _wanted(intent, before.spec if before else None)
+        self._check_networks(wanted)
         if before is None:
             change = StepChange(
                 action="create",
@@ -60,6 +65,17 @@ class DeployStep(StandardStep):
         )
         change = StepChange(action="change", what=f"service {name}", detail=detail)
         return StepPlan(changes=(change,), undo=undo)
+
+    def _check_networks(self, wanted: ServiceSpec) -> None:
+        for name in wanted.networks:
+            try:
+                self.host.engine.networks.inspect(name)
+            except NotFound as error:
+                raise NotFound(
+                    f"service {wanted.name}: network {name} not found",
+                    code="network_not_found",
+                    help=f"linkspan network create {name}",
+                ) from error
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Create or update, and wait.
