@@ -259,7 +259,7 @@ def test_the_default_network_has_links_and_no_names(daemon: Daemon) -> None:
         "busybox",
         "sh",
         "-c",
-        "ping -c1 -W2 base; echo $BASE_NAME",
+        "ping -c1 -W2 base && echo $BASE_NAME",
     ).out
     assert said.endswith("/base\n")
     unknown = daemon.docker("run", "--rm", "busybox", "ping", "-c1", "-W1", "db", status=1)
