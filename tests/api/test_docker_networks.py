@@ -6,11 +6,11 @@ import signal
 import socket
 import urllib.request
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 from daemon_harness.daemon import Daemon, until
+from daemon_harness.leftovers import children_of, command_line
 from daemon_harness.ports import free_port
 from daemon_harness.transcripts import CLI_VERSION, client_version
 
@@ -412,7 +412,7 @@ def test_a_service_lives_in_an_overlay_network_and_answers_on_both_families(
 def test_a_crash_of_nftables_is_none_of_the_daemon_or_of_containers(daemon: Daemon) -> None:
     def child() -> int:
         """The process in which libnftables runs."""
-        (found,) = [pid for pid in children_of(daemon.pid) if "nft_child" in words_of(pid)]
+        (found,) = [pid for pid in children_of(daemon.pid) if "nft_child" in command_line(pid)]
         return found
 
     ports = [free_port(), free_port()]
@@ -426,19 +426,6 @@ def test_a_crash_of_nftables_is_none_of_the_daemon_or_of_containers(daemon: Daem
     assert child() != crashed
     assert daemon.pid == before
     assert "nftables has crashed (Segmentation fault)" in daemon.log.read_text()
-
-
-def children_of(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for path in tasks for child in path.read_text().split()]
-
-
-def words_of(pid: int) -> str:
-    """Of a process; nothing once it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
 
 
 def test_networking_goes_on_when_the_daemon_was_killed(daemon: Daemon) -> None:

@@ -25,7 +25,7 @@ import attrs
 import pytest
 import trio
 from daemon_harness.daemon import PATIENCE_S, Daemon, until
-from daemon_harness.leftovers import processes_of
+from daemon_harness.leftovers import children_of, command_line, processes_of
 from daemon_harness.scripted import Answer, Question, picture, scripted_registry, sha256, tar_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
@@ -56,8 +56,11 @@ def held(daemon: Daemon) -> Held:
         if name != "half"
     ]
     processes = {
-        pid: words or _words(pid)
-        for pid, words in [*processes_of(str(daemon.folder)), *_children(daemon.pid)]
+        pid: words or command_line(pid)
+        for pid, words in [
+            *processes_of(str(daemon.folder)),
+            *((child, "") for child in children_of(daemon.pid)),
+        ]
     }
     return {
         "descriptors": _descriptors(daemon.pid),
@@ -73,26 +76,11 @@ def _roots(daemon: Daemon) -> tuple[Path, Path]:
     return daemon.data_root, daemon.exec_root
 
 
-def _words(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
 def _descriptors(pid: int) -> list[str]:
     found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
             found.append(str(entry.readlink()))
-    return found
-
-
-def _children(pid: int) -> list[tuple[int, str]]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):
-            found += [(int(child), "") for child in (task / "children").read_text().split()]
     return found
 
 

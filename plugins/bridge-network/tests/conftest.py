@@ -11,7 +11,7 @@ import secrets
 import socket
 import subprocess
 import threading  # noqa: TID251 - only its barrier
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -267,6 +267,20 @@ class Lab:
                 return "refused"
             except OSError as error:
                 return error.strerror or str(error)
+
+    async def check(self, rows: Iterable[tuple[str, str, int, str, str]]) -> None:
+        """Ask all at once; each row is (from, address, port, protocol, answer)."""
+        answers = {}
+
+        async def ask(place: str, address: str, port: int, protocol: str, expected: str) -> None:
+            wait_s = 0.6 if expected == "timeout" else 15
+            answer = await self.ask(place, address, port, protocol, wait_s=wait_s)
+            answers[place, address, port, protocol] = answer
+
+        async with trio.open_nursery() as nursery:
+            for row in rows:
+                nursery.start_soon(ask, *row)
+        assert answers == {row[:4]: row[4] for row in rows}
 
     def _listen(
         self, place: str, address: str, port: int, protocol: str = "tcp"

@@ -33,21 +33,6 @@ async def until_refused(lab, port):
             await trio.sleep(0.01)
 
 
-async def check(lab, rows):
-    """Ask all at once; each row is (from, address, port, protocol, answer)."""
-    answers = {}
-
-    async def ask(row):
-        place, address, port, protocol, expected = row
-        wait_s = 0.6 if expected == "timeout" else 15
-        answers[row] = await lab.ask(place, address, port, protocol, wait_s=wait_s)
-
-    async with trio.open_nursery() as nursery:
-        for row in rows:
-            nursery.start_soon(ask, row)
-    assert {row[:4]: answers[row] for row in rows} == {row[:4]: row[4] for row in rows}
-
-
 async def test_a_published_port_answers_on_both_families_and_sees_the_client(lab):
     """Behaviours 1, 2, 3, 4, 13, 14: with a network of both families no relay is met from outside."""
     net = await dual(lab)
@@ -67,7 +52,7 @@ async def test_a_published_port_answers_on_both_families_and_sees_the_client(lab
             ("a1", lab.host_address6, 8080, protocol, "a1 fd55:1::1"),
             ("b1", lab.host_address6, 8080, protocol, "a1 fd55:1::1"),
         ]
-    await check(lab, rows)
+    await lab.check(rows)
 
 
 async def test_an_ipv4_only_container_is_reached_over_ipv6_by_the_relay(lab):
@@ -83,7 +68,7 @@ async def test_an_ipv4_only_container_is_reached_over_ipv6_by_the_relay(lab):
             ("lan", lab.host_address6),
         )
     ]
-    await check(lab, rows)
+    await lab.check(rows)
     assert "inet6" not in lab.exec("a1", "ip addr show eth0"), "behaviour 54"
     await lab.driver.detach(sandbox.container_id)
     del lab.sandboxes["a1"]
@@ -95,8 +80,7 @@ async def test_an_ipv6_only_container_is_reached_over_ipv4_by_the_relay(lab):
     net = await lab.network("six", enable_ipv4=False, enable_ipv6=True, pools=pools)
     sandbox = await lab.attach("a1", net, ports=WEB)
     assert sandbox.endpoints[0].ipv4_address == ""
-    await check(
-        lab,
+    await lab.check(
         [
             ("lan", lab.host_address, 8080, "tcp", "a1 fd55:1::1"),
             ("host", "127.0.0.1", 8080, "tcp", "a1 fd55:1::1"),
@@ -110,8 +94,7 @@ async def test_a_port_on_one_ipv6_address_is_reached_there_only(lab):
     loopback = PortBinding(container_port=80, host_port=8081, host_ip="::1")
     address = PortBinding(container_port=80, host_port=8082, host_ip=lab.host_address6)
     await lab.attach("a1", net, ports=(loopback, address))
-    await check(
-        lab,
+    await lab.check(
         [
             ("host", "::1", 8081, "tcp", "a1 fd55:1::1"),
             ("host", "127.0.0.1", 8081, "tcp", "refused"),
@@ -135,8 +118,7 @@ async def test_networks_are_isolated_over_ipv6_and_lead_out_with_the_hosts_addre
     lab.exec("i1", "ip -6 route add default via fd55:3::1")
     lab.listen("lan", "::", 7000)
     six = {name: each.endpoints[0].ipv6_address for name, each in lab.sandboxes.items()}
-    await check(
-        lab,
+    await lab.check(
         [
             ("a2", six["a1"], 81, "tcp", f"a1 {six['a2']}"),
             ("b1", six["a1"], 81, "tcp", "timeout"),
@@ -162,8 +144,7 @@ async def test_a_routed_network_opens_published_ports_at_the_containers_address(
     six = sandbox.endpoints[0].ipv6_address
     lab.listen("lan", "::", 7000)
     lab.listen("host", "", 8081)
-    await check(
-        lab,
+    await lab.check(
         [
             ("lan", lab.address("a1"), 81, "tcp", f"a1 {lab.lan_address}"),
             ("lan", lab.address("a1"), 80, "tcp", "timeout"),
@@ -183,8 +164,7 @@ async def test_trusted_interfaces_and_unprotected_networks_are_reached_directly(
     )
     one = await lab.attach("a1", trusting)
     await lab.attach("b1", open4)
-    await check(
-        lab,
+    await lab.check(
         [
             ("lan", lab.address("a1"), 80, "tcp", f"a1 {lab.lan_address}"),
             ("lan", one.endpoints[0].ipv6_address, 80, "tcp", f"a1 {lab.lan_address6}"),

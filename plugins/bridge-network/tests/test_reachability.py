@@ -3,7 +3,6 @@
 import subprocess
 
 import pytest
-import trio
 
 from linkspan.sdk.errors import Conflict
 from linkspan.sdk.model.network import EndpointSpec, PortBinding
@@ -18,21 +17,6 @@ def br_netfilter(request, wire):
     done = subprocess.run(["sysctl", "-qw", f"net.bridge.bridge-nf-call-iptables={value}"])
     if done.returncode != 0 and value == "1":
         pytest.skip("the kernel has no br_netfilter")
-
-
-async def check(lab, rows):
-    """Ask all at once; each row is (from, address, port, protocol, answer)."""
-    answers = {}
-
-    async def ask(row):
-        place, address, port, protocol, expected = row
-        wait_s = 0.6 if expected == "timeout" else 15
-        answers[row] = await lab.ask(place, address, port, protocol, wait_s=wait_s)
-
-    async with trio.open_nursery() as nursery:
-        for row in rows:
-            nursery.start_soon(ask, row)
-    assert {row[:4]: answers[row] for row in rows} == {row[:4]: row[4] for row in rows}
 
 
 async def test_a_published_port_is_reached_from_everywhere_and_sees_outside_clients(lab):
@@ -60,7 +44,7 @@ async def test_a_published_port_is_reached_from_everywhere_and_sees_outside_clie
             ("a2", "10.201.0.1", 8080, protocol, "a1 10.201.0.1"),
             ("b1", host, 8080, protocol, "a1 10.201.0.1"),
         ]
-    await check(lab, rows)
+    await lab.check(rows)
 
 
 async def test_a_port_on_one_address_is_reached_there_only(lab):
@@ -74,8 +58,7 @@ async def test_a_port_on_one_address_is_reached_there_only(lab):
     await lab.attach(
         "a2", net, ports=(PortBinding(container_port=80, host_port=8081, host_ip=host),)
     )
-    await check(
-        lab,
+    await lab.check(
         [
             ("host", "127.0.0.1", 8081, "tcp", "a1 10.201.0.1"),
             ("host", host, 8081, "tcp", "a2 10.201.0.1"),
@@ -91,7 +74,7 @@ async def test_a_loopback_port_is_refused_to_neighbours(lab):
     port = PortBinding(container_port=80, host_port=8081, host_ip="127.0.0.1")
     await lab.attach("a1", net, ports=(port,))
     lab.exec("lan", "ip route add 127.0.0.1/32 via 198.51.100.2 table 100")
-    await check(lab, [("lan", lab.host_address, 8081, "tcp", "refused")])
+    await lab.check([("lan", lab.host_address, 8081, "tcp", "refused")])
 
 
 async def test_networks_are_isolated_and_only_published_ports_lead_in(lab):
@@ -103,8 +86,7 @@ async def test_networks_are_isolated_and_only_published_ports_lead_in(lab):
     await lab.attach("b1", other)
     lab.listen("lan", lab.lan_address, 7000)
     lab.listen("host", "", 9998)
-    await check(
-        lab,
+    await lab.check(
         [
             ("a2", lab.address("a1"), 81, "tcp", f"a1 {lab.address('a2')}"),
             ("a1", "10.202.0.2", 81, "tcp", "timeout"),
@@ -130,8 +112,7 @@ async def test_an_internal_network_is_reached_from_within_and_from_the_host_only
     # As a container with NET_ADMIN could.
     lab.exec("i1", "ip route add default via 10.203.0.1")
     lab.listen("lan", lab.lan_address, 7000)
-    await check(
-        lab,
+    await lab.check(
         [
             ("i1", "10.203.0.3", 80, "tcp", "i2 10.203.0.2"),
             ("i1", lab.lan_address, 7000, "tcp", "timeout"),
@@ -151,8 +132,7 @@ async def test_a_container_on_an_internal_and_another_network_goes_out_by_the_ot
     port = PortBinding(container_port=80, host_port=8080)
     await lab.attach("c", inner, net, ports=(port,))
     lab.listen("lan", lab.lan_address, 7000)
-    await check(
-        lab,
+    await lab.check(
         [
             ("c", lab.lan_address, 7000, "tcp", f"lan {lab.host_address}"),
             ("lan", lab.host_address, 8080, "tcp", f"c {lab.lan_address}"),
@@ -166,8 +146,7 @@ async def test_without_icc_peers_meet_over_published_ports_only(lab):
     net = await lab.network("quiet", subnet="10.201.0.0/24", options=options)
     await lab.attach("a1", net, ports=(PortBinding(container_port=80, host_port=8080),))
     await lab.attach("a2", net)
-    await check(
-        lab,
+    await lab.check(
         [
             ("a2", lab.host_address, 8080, "tcp", "a1 10.201.0.1"),
             ("host", "10.201.0.2", 81, "tcp", "a1 10.201.0.1"),
@@ -184,7 +163,7 @@ async def test_without_masquerade_the_containers_address_is_seen(lab):
     await lab.attach("a1", net)
     lab.listen("lan", lab.lan_address, 7000)
     # The neighbour has a route to the container; only replies come back through the host.
-    await check(lab, [("a1", lab.lan_address, 7000, "tcp", "lan 10.201.0.2")])
+    await lab.check([("a1", lab.lan_address, 7000, "tcp", "lan 10.201.0.2")])
 
 
 async def test_the_loopback_of_the_host_is_no_way_in_from_a_container(lab):

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -242,9 +242,6 @@ class Api:
         container = await self.create(*command, name=name, **fields)
         assert (await self.ask("POST", f"/containers/{container}/start")).status == 204
         return container
-
-
-MakeApi = Callable[[], Awaitable[Api]]
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ pytestmark = pytest.mark.system
 DATA = json.loads((Path(__file__).parent / "data" / "copy-rules.json").read_text())
 CASES = DATA["cases"]
 OLD = 1_000_000_000
-ARCHIVE = 1_100_000_000
 
 # Where docs/reference/dockerfile.md chooses the classic builder's answer over BuildKit's.
 CLASSIC = {

@@ -82,10 +82,28 @@ def processes_of(text: str) -> list[tuple[int, str]]:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
+        words = command_line(int(entry.name))
+        if text in words:
+            found.append((int(entry.name), words.strip()))
+    return found
+
+
+def command_line(pid: int) -> str:
+    """Of a process, its words with spaces between; nothing once it has ended."""
+    try:
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
+    except OSError:
+        return ""
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that any thread of a process has started, and that have not been reaped."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if text in words:
-                found.append((int(entry.name), words.strip()))
+            found += [int(child) for child in (task / "children").read_text().split()]
     return found
 
 

@@ -1,4 +1,4 @@
-"""How stable a contract is, and which entry-point group its drivers use."""
+"""How stable a contract is."""
 
 import enum
 from collections.abc import Callable
@@ -25,11 +25,6 @@ class ContractInfo:
     version: int
     stage: Stage
     since: str
-
-    @property
-    def entry_point_group(self) -> str:
-        """``linkspan.<role>.v<version>``."""
-        return f"linkspan.{self.role}.v{self.version}"
 
 
 def contract(*, role: str, version: int, stage: Stage, since: str) -> Callable[[C], C]:

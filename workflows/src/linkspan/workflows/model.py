@@ -434,7 +434,6 @@ class Job:
     call: Call | None = None
     span: Span = _span()
     lock_span: Span | None = _maybe_span()
-    environment_span: Span | None = _maybe_span()
 
     @property
     def needed(self) -> tuple[str, ...]:

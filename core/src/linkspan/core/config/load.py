@@ -25,7 +25,7 @@ from linkspan.core.config.schema import (
     PluginsConfig,
     RoleConfig,
 )
-from linkspan.core.config.structure import Fault, FaultsError, describe, settings, structure
+from linkspan.core.config.structure import Fault, FaultsError, describe, structure
 from linkspan.sdk.diagnostics import Diagnostic, Label, Span, did_you_mean, render_all
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.values import frozen
@@ -414,8 +414,3 @@ def _override(
         origins.update({(*path, i): Origin(COMMAND_LINE) for i in range(len(value))})
     else:
         table[last] = str(value) if isinstance(value, Path) else value
-
-
-def setting_values(config: attrs.AttrsInstance) -> dict[str, Any]:
-    """A config object's settings by their TOML names, for showing."""
-    return {s.key: getattr(config, s.field.name) for s in settings(type(config))}

@@ -22,7 +22,6 @@ class Entry:
         lock: Held by what changes the state: start, the handling of an exit, removal.
         exited: Set at the next exit, then replaced by a fresh one; also set by the removal.
         removed: Set when the record is gone.
-        run_scope: Cancelled when the process has ended: health checks.
         pause_scope: Cancelled to give up a restart that waits for its time.
         removing: A removal is under way; nothing may start.
         readers: How many look into its files; its root stays mounted for them.
@@ -34,7 +33,6 @@ class Entry:
     removed: trio.Event = attrs.field(factory=trio.Event)
     last_exit: ExitStatus = ExitStatus(exit_code=0)
     attachments: list["Attachment"] = attrs.field(factory=list)
-    run_scope: trio.CancelScope | None = None
     pause_scope: trio.CancelScope | None = None
     backoff_s: float = 0.0
     started_at: float = 0.0

@@ -12,7 +12,7 @@ from linkspan.core.plugins.hooks import HookRunner
 from linkspan.sdk.drivers.runtime import ExecProcess, ProcessSpec
 from linkspan.sdk.errors import Conflict
 from linkspan.sdk.model.container import Container, ContainerStatus, Exec, ExecSpec
-from linkspan.sdk.model.process import Chunk
+from linkspan.sdk.noted_exec import NotedExec
 
 MOST_KEPT = 1000
 
@@ -75,11 +75,11 @@ class Execs:
                 self._sessions[exec_id] = attrs.evolve(session, running=True, pid=running.pid)
                 self._tell(f"exec_start: {' '.join(spec.command)}", container, execID=exec_id)
                 code = 137
-                noted = _Noted(running)
+                noted = NotedExec(running)
                 try:
                     yield noted
                 finally:
-                    code = noted.exit_code if noted.exit_code is not None else 137
+                    code = noted.exit_code
         finally:
             self._running.pop(exec_id, None)
             self._sessions[exec_id] = attrs.evolve(
@@ -93,37 +93,6 @@ class Execs:
         running = self._running.get(exec_id)
         if running is not None:
             await running.resize(height, width)
-
-
-class _Noted(ExecProcess):
-    """Passes everything on, and remembers the exit code."""
-
-    def __init__(self, inner: ExecProcess) -> None:
-        self._inner = inner
-        self.exit_code: int | None = None
-
-    @property
-    def pid(self) -> int:
-        return self._inner.pid
-
-    async def receive(self) -> Chunk | None:
-        return await self._inner.receive()
-
-    async def send(self, data: bytes) -> None:
-        await self._inner.send(data)
-
-    async def close_stdin(self) -> None:
-        await self._inner.close_stdin()
-
-    async def started(self) -> None:
-        await self._inner.started()
-
-    async def resize(self, height: int, width: int) -> None:
-        await self._inner.resize(height, width)
-
-    async def wait(self) -> int:
-        self.exit_code = await self._inner.wait()
-        return self.exit_code
 
 
 def _process(container: Container, spec: ExecSpec) -> ProcessSpec:

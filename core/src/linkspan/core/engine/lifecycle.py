@@ -254,7 +254,6 @@ class Lifecycle:
     def watch(self, entry: Entry) -> None:
         """From now on, notice when it ends, and check its health."""
         scope = trio.CancelScope()
-        entry.run_scope = scope
         self._supervisor.spawn(self._watch, entry, scope, name=f"watch {entry.container.short_id}")
         if entry.container.healthcheck is not None:
             self._supervisor.spawn(

@@ -417,9 +417,3 @@ def _event(action: str, network: Network, **facts: str) -> Event:
         # Who joins it does so here.
         scope="local" if facts else network.scope,
     )
-
-
-def with_endpoint(container: Container, endpoint: Endpoint | None, network_id: str) -> Container:
-    """A container with an endpoint added, or with the one of a network taken away."""
-    rest = tuple(e for e in container.endpoints if e.network_id != network_id)
-    return attrs.evolve(container, endpoints=(*rest, endpoint) if endpoint else rest)

@@ -7,7 +7,6 @@ import attrs
 
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.names import NAME
-from linkspan.sdk.drivers.volume import VolumeDriver
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
 from linkspan.sdk.events import Event
 from linkspan.sdk.model.container import Container
@@ -134,10 +133,6 @@ class VolumeStore:
             if point.type == "volume":
                 facts = {"container": container.id, "driver": point.driver}
                 self._publish(_volume_event("unmount", point.name, facts))
-
-    def driver_of(self, volume: Volume) -> VolumeDriver[object]:
-        """The driver that has it."""
-        return self._drivers.volume(volume.driver)
 
 
 def _event(action: str, volume: Volume) -> Event:

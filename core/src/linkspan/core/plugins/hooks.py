@@ -7,7 +7,6 @@ rest, and with ``firstresult`` a coroutine is never None. So implementations are
 
 import inspect
 import logging
-import time
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
@@ -46,7 +45,6 @@ class HookStats:
     """
 
     calls: int = 0
-    total_s: float = 0.0
     failures: int = 0
     failures_in_a_row: int = 0
     muted: bool = False
@@ -236,15 +234,10 @@ class HookRunner:
             self._of(impl.plugin_name).failures_in_a_row = 0
 
     async def _await(self, impl: pluggy.HookImpl, kwargs: Mapping[str, object]) -> Any:
-        stats = self._of(impl.plugin_name)
-        stats.calls += 1
-        began = time.perf_counter()
-        try:
-            with trio.fail_after(self.timeout_s):
-                result = impl.function(*[kwargs[a] for a in impl.argnames])
-                return await result if inspect.isawaitable(result) else result
-        finally:
-            stats.total_s += time.perf_counter() - began
+        self._of(impl.plugin_name).calls += 1
+        with trio.fail_after(self.timeout_s):
+            result = impl.function(*[kwargs[a] for a in impl.argnames])
+            return await result if inspect.isawaitable(result) else result
 
     def _of(self, plugin: str) -> HookStats:
         return self._stats.setdefault(plugin, HookStats())

@@ -177,16 +177,6 @@ class RuntimeStats:
     pids_limit: int = 0
     io: tuple[DeviceIo, ...] = ()
 
-    @property
-    def io_read_bytes(self) -> int:
-        """From all devices."""
-        return sum(device.read_bytes for device in self.io)
-
-    @property
-    def io_write_bytes(self) -> int:
-        """To all devices."""
-        return sum(device.write_bytes for device in self.io)
-
 
 class ExecProcess(ProcessStreams):
     """A further process; it ends with the daemon."""

@@ -90,7 +90,6 @@ def _job(scene: Scene, name: str, field: Field, *, cleanup: bool) -> Job:
         load_artifacts=_loads(scene, fields.get("load-artifacts")),
         outputs=scene.texts(fields.get("outputs"), "'outputs'"),
         environment=scene.template(fields, "environment"),
-        environment_span=fields["environment"].value.span if "environment" in fields else None,
         lock=scene.template(fields, "lock"),
         lock_span=fields["lock"].value.span if "lock" in fields else None,
         labels=scene.labels(fields.get("labels"), "'labels'"),

@@ -318,11 +318,6 @@ def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | N
     return next((e for e in _chain(error) if isinstance(e, kind)), None)
 
 
-def is_tls_failure(error: BaseException) -> bool:
-    """Whether the other side does not speak TLS, or not such that we trust it."""
-    return _cause(error, ssl.SSLError) is not None
-
-
 def describe_failure(error: httpx.TransportError) -> str:
     """Why a request got no answer, in Docker's words where Docker has them."""
     for one in _chain(error):

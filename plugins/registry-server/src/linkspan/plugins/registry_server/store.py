@@ -173,10 +173,6 @@ class Store:
         if not (self._repositories / name / "_manifests").is_dir():
             raise name_unknown(name)
 
-    def has_manifest(self, name: str, digest: str) -> bool:
-        """Whether a repository has a manifest."""
-        return self._link(name, "_manifests", digest).exists()
-
     def manifest(self, name: str, reference: str) -> StoredManifest:
         """A manifest by tag or digest. MANIFEST_UNKNOWN, NAME_UNKNOWN."""
         digest = self.resolve(name, reference)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
-from linkspan.plugins.standard_steps.image_names import drop_if_new, give_back, names_now
+from linkspan.plugins.standard_steps.image_names import names_now, take_back
 from linkspan.plugins.standard_steps.places import inside
 from linkspan.sdk.drivers.builder import Builder, BuildRequest, CacheExport, CacheImport
 from linkspan.sdk.drivers.step import StepContext
@@ -72,10 +72,7 @@ class BuildStep(StandardStep):
 
     async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Give the tags back; an image that was not here before goes, what it gave to a cache stays."""
-        made: str = intent.outputs.get("id", "")
-        told = await give_back(self.host, intent.undo, made)
-        told += await drop_if_new(self.host, intent.undo, made)
-        return {"detail": "; ".join(told) or "nothing to take back"}
+        return await take_back(self.host, intent)
 
 
 def _tags(intent: StepIntent) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from linkspan.sdk.errors import Conflict, NotFound
 from linkspan.sdk.host import Host
+from linkspan.sdk.model.step import StepIntent
 
 
 def id_of(host: Host, ref: str) -> str:
@@ -80,3 +81,11 @@ async def drop_if_new(host: Host, undo: Mapping[str, Any], image_id: str) -> lis
     except Conflict as conflict:
         return [f"image {image_id[:19]} stays: {conflict.message}"]
     return [f"image {image_id[:19]} is gone"]
+
+
+async def take_back(host: Host, intent: StepIntent) -> dict[str, Any]:
+    """Undo a step that got or made the image of its output ``id``: what was done, in words."""
+    made: str = intent.outputs.get("id", "")
+    told = await give_back(host, intent.undo, made)
+    told += await drop_if_new(host, intent.undo, made)
+    return {"detail": "; ".join(told) or "nothing to take back"}

@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 
 from linkspan.plugins.standard_steps.base import StandardStep
-from linkspan.plugins.standard_steps.image_names import drop_if_new, give_back, names_now
+from linkspan.plugins.standard_steps.image_names import names_now, take_back
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.reference import parse_reference
@@ -44,10 +44,7 @@ class PullStep(StandardStep):
 
     async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Give the reference back to the image that had it; an image that was not here before goes."""
-        made: str = intent.outputs.get("id", "")
-        told = await give_back(self.host, intent.undo, made)
-        told += await drop_if_new(self.host, intent.undo, made)
-        return {"detail": "; ".join(told) or "nothing to take back"}
+        return await take_back(self.host, intent)
 
 
 def _names(text: str) -> list[str]:

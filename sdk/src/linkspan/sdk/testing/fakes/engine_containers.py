@@ -43,8 +43,9 @@ from linkspan.sdk.model.container import (
 from linkspan.sdk.model.files import Change, PathStat
 from linkspan.sdk.model.image import Image
 from linkspan.sdk.model.network import EndpointSpec
-from linkspan.sdk.model.process import Chunk, LogQuery, LogRecord, ProcessStreams
+from linkspan.sdk.model.process import LogQuery, LogRecord, ProcessStreams
 from linkspan.sdk.model.volume import VolumeSpec
+from linkspan.sdk.noted_exec import NotedExec
 from linkspan.sdk.testing.fakes.engine_books import FakeNetworks, FakeVolumes
 from linkspan.sdk.testing.fakes.engine_events import FakeEvents
 from linkspan.sdk.testing.fakes.engine_images import FakeImages
@@ -112,37 +113,6 @@ class _Waiter:
         if not self._now:
             await self._event.wait()
         return self._entry.last_exit
-
-
-class _NotedExec(ExecProcess):
-    """Passes everything on, and remembers the exit code."""
-
-    def __init__(self, inner: ExecProcess) -> None:
-        self._inner = inner
-        self.exit_code = 137
-
-    @property
-    def pid(self) -> int:
-        return self._inner.pid
-
-    async def receive(self) -> Chunk | None:
-        return await self._inner.receive()
-
-    async def send(self, data: bytes) -> None:
-        await self._inner.send(data)
-
-    async def close_stdin(self) -> None:
-        await self._inner.close_stdin()
-
-    async def started(self) -> None:
-        await self._inner.started()
-
-    async def resize(self, height: int, width: int) -> None:
-        await self._inner.resize(height, width)
-
-    async def wait(self) -> int:
-        self.exit_code = await self._inner.wait()
-        return self.exit_code
 
 
 class FakeContainers:
@@ -475,7 +445,7 @@ class FakeContainers:
                 code = 137
                 self._running_execs[exec_id] = running
                 self._execs[exec_id] = attrs.evolve(session, running=True, pid=running.pid)
-                noted = _NotedExec(running)
+                noted = NotedExec(running)
                 try:
                     yield noted
                 finally:
