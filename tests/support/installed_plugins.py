@@ -27,7 +27,7 @@ OCI = PluginManifest(
             ("id", "image"),
             context=TEXT,
             args=VerbSetting(type="map"),
-            secret_mounts=VerbSetting(type="map", secret=True),
+            secret_mounts=VerbSetting(type="secrets"),
         ),
         verb(
             "push",

@@ -384,6 +384,7 @@ VERBS = Verbs(
                         "number": VerbSetting(type="int"),
                         "plain": VerbSetting(type="bool"),
                         "token": VerbSetting(type="string", secret=True),
+                        "secrets": VerbSetting(type="secrets"),
                     },
                     outputs=("value", "settings"),
                 ),

@@ -42,7 +42,11 @@ import attrs
 from linkspan.sdk.values import frozen
 
 SettingType = str
-"""One of ``string int float bool duration size list map port any``."""
+"""One of ``string int float bool duration size list map port any secrets``.
+
+``secrets``, of a verb's own setting: secrets of the pipeline by name, ``[TOKEN]`` or ``{token: TOKEN}``, or texts
+made of them. Naming one grants it to the step; the driver gets a map with the values.
+"""
 VerbUndo = Literal["records", "needless", "impossible"]
 
 
@@ -52,7 +56,7 @@ class VerbSetting:
 
     Attributes:
         options: The allowed values; empty means any.
-        secret: The value may come from ``secrets``.
+        secret: The value may come from ``secrets``; that of type ``secrets`` does.
         keys: For type ``map``: the allowed keys with their types; empty means any.
         feature: ``role.feature`` that the chosen driver must have if the setting is used;
             ``{value}`` stands for what is written: ``orchestrator.{value}``.
@@ -66,6 +70,11 @@ class VerbSetting:
     secret: bool = False
     keys: dict[str, "VerbSetting"] = attrs.field(factory=dict)
     feature: str = ""
+
+    @property
+    def takes_secrets(self) -> bool:
+        """Whether what is secret may stand here."""
+        return self.secret or self.type == "secrets"
 
 
 @frozen(kw_only=True)

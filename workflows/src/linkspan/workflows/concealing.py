@@ -67,9 +67,9 @@ def conceal_settings(
     """
     for name, value in values.items():
         setting = manifest[name]
-        if setting.secret and name in written:
+        if setting.takes_secrets and name in written:
             _conceal_made(masks, written[name], scope, known)
-        _conceal_called(masks, name, value, MIN_LENGTH if setting.secret else MIN_WRITTEN)
+        _conceal_called(masks, name, value, MIN_LENGTH if setting.takes_secrets else MIN_WRITTEN)
 
 
 def _conceal_called(masks: Masks, name: str, value: Json, least: int) -> None:

@@ -174,10 +174,15 @@ class OnFailure:
 
 @attrs.frozen(kw_only=True)
 class Undo:
-    """A step's own way back, in place of its verb's."""
+    """A step's own way back, in place of its verb's.
+
+    Attributes:
+        granted: Secrets that its settings name.
+    """
 
     verb: str
     settings: dict[str, Value] = attrs.field(factory=dict)
+    granted: tuple[str, ...] = ()
     span: Span = _span()
 
 

@@ -393,6 +393,7 @@ def _setting(setting: VerbSetting) -> Schema:
         "list": {"type": "array"},
         "map": {"type": "object"},
         "any": {},
+        "secrets": _WORDS_OR_TABLE,
     }[setting.type]
     if setting.options:
         kind = enum_of(*setting.options)

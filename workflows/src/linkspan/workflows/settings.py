@@ -1,15 +1,17 @@
 """A step's ``with``, typed by the verb's manifest: literals before the run, expressions in it."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from linkspan.sdk.diagnostics import Edit, did_you_mean
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.manifest import VerbSetting
 from linkspan.sdk.units import parse_duration, parse_size
+from linkspan.workflows.expressions import parse
 from linkspan.workflows.expressions.types import Json, Kind
 from linkspan.workflows.parse import Field, Mapping as MappingNode, Node, Scalar, Sequence
 from linkspan.workflows.reader import Reader, core_value, one_of
-from linkspan.workflows.values import OPEN, Template, Value
+from linkspan.workflows.values import OPEN, Expression, Template, Value
 from linkspan.workflows.verbs import Verb
 
 _TEXT = VerbSetting(type="string")
@@ -25,6 +27,7 @@ KINDS: Mapping[str, Kind] = {
     "list": Kind.LIST,
     "map": Kind.MAP,
     "any": Kind.ANY,
+    "secrets": Kind.MAP,
 }
 """What an expression must give where a setting of this type stands."""
 
@@ -32,6 +35,8 @@ KINDS: Mapping[str, Kind] = {
 OnFeature = Callable[[str, str, str, Node, str], None]
 """Gets a role, the feature of it that a setting needs, the setting in words, its value's place, and the
 key if another value of it may need another feature."""
+OnSecret = Callable[[str, Node], bool]
+"""Gets the name of a secret that a setting asks for, and where it is written; answers whether there is one."""
 
 
 def read_settings(
@@ -40,6 +45,7 @@ def read_settings(
     uses: Scalar,
     with_: Field | None,
     on_feature: OnFeature | None = None,
+    on_secret: OnSecret = lambda *_: False,
 ) -> tuple[dict[str, Value], dict[str, Field]]:
     """The settings as written, with everything that is wrong noted (LS1402, LS1403, types); and where
     each was written, also one that is unknown."""
@@ -51,7 +57,10 @@ def read_settings(
         if setting is None:
             _unknown_setting(reader, verb, field, found)
         else:
-            settings[name] = read_value(reader, field.value, f"'{name}'", setting)
+            read = read_value
+            if setting.type == "secrets":
+                read = partial(_read_secrets, on_secret=on_secret)
+            settings[name] = read(reader, field.value, f"'{name}'", setting)
             if on_feature is not None:
                 _features(name, field.value, setting, on_feature)
     for name, setting in schema.items():
@@ -192,6 +201,31 @@ def _read_map(reader: Reader, node: Node, what: str, setting: VerbSetting) -> Va
     return values
 
 
+def _read_secrets(
+    reader: Reader, node: Node, what: str, setting: VerbSetting, *, on_secret: OnSecret
+) -> Value:
+    """Secrets by name, as a list or under other names; or texts with expressions in place of a name."""
+    if isinstance(node, Scalar) and OPEN in node.text:
+        return _read_template(reader, node, what, setting)
+    if isinstance(node, Sequence):
+        items = [(reader.text(item, f"a name in {what}"), item) for item in node.items]
+    else:
+        items = [(name, field.value) for name, field in reader.entries(node, what).items()]
+    values: dict[str, Value] = {}
+    for key, item in items:
+        if key is None:
+            continue
+        if isinstance(item, Scalar) and OPEN in item.text:
+            values[key] = reader.template(item, f"'{key}'")
+            continue
+        text = reader.text(item, "the name of a secret")
+        if text is not None and isinstance(item, Scalar) and on_secret(text, item):
+            source = f"secrets.{text}"
+            read = Expression(source=source, tree=parse(source), node=item, offset=0)
+            values[key] = Template(parts=(read,))
+    return values
+
+
 def _read_any(reader: Reader, node: Node, what: str) -> Value:
     match node:
         case Scalar():
@@ -286,6 +320,7 @@ def _from_expression(path: str, value: Json, setting: VerbSetting) -> Json:
         "size": str,
         "list": list,
         "map": Mapping,
+        "secrets": Mapping,
         "any": object,
     }[setting.type]
     if setting.type == "string" and isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -57,9 +57,10 @@ class Verbs(Mapping[str, Verb]):
         self._verbs: dict[str, Verb] = {}
         self._drivers: dict[tuple[str, str], InstalledDriver] = {}
         self.plugins: dict[str, str] = {}
-        """Version of each installed plugin."""
+        """Version of each installed plugin, by its own name and by that of what it was installed from."""
         for manifest in manifests:
-            self.plugins[manifest.name] = manifest.version
+            package = manifest.distribution.partition(" ")[0]
+            self.plugins |= dict.fromkeys(filter(None, (manifest.name, package)), manifest.version)
             for verb in manifest.verbs:
                 self._verbs.setdefault(
                     verb.name, Verb(manifest=verb, plugin=manifest.name, version=manifest.version)

@@ -59,17 +59,32 @@ def _target(**kwargs: Any) -> Any:
     return attrs.field(validator=_matches(_TARGET, "module:attribute"), **kwargs)
 
 
+def _no_secrets_inside(_: object, __: object, keys: "dict[str, _Setting]") -> None:
+    if any(setting.type == "secrets" for setting in keys.values()):
+        raise ValueError("type 'secrets' is for a verb's own settings, not for keys of one")
+
+
 @frozen(kw_only=True)
 class _Setting:
     type: Literal[
-        "string", "int", "float", "bool", "duration", "size", "list", "map", "port", "any"
+        "string",
+        "int",
+        "float",
+        "bool",
+        "duration",
+        "size",
+        "list",
+        "map",
+        "port",
+        "any",
+        "secrets",
     ]
     required: bool = False
     help: str = ""
     default: Any = None
     options: tuple[str, ...] = ()
     secret: bool = False
-    keys: dict[str, "_Setting"] = attrs.field(factory=dict)
+    keys: dict[str, "_Setting"] = attrs.field(factory=dict, validator=_no_secrets_inside)
     feature: str = attrs.field(default="", validator=_matches(_FEATURE, "role.feature"))
 
     def public(self) -> VerbSetting:

@@ -186,7 +186,7 @@ class Checker:
             if isinstance(value, (Template, tuple, dict)):
                 known = verb.manifest.settings if verb else {}
                 setting = known[key] if verb else VerbSetting(type="any")
-                taker = next((k for k, s in known.items() if s.secret and s.type == "map"), "")
+                taker = next((k for k, s in known.items() if s.type == "secrets"), "")
                 self._setting(name, key, value, setting, contexts, taker)
 
     def _setting(
@@ -205,7 +205,7 @@ class Checker:
         sink = Sink(
             kind=KINDS[setting.type],
             what=f"'{key}'",
-            secret=setting.secret,
+            secret=setting.takes_secrets,
             what_for=_what_for(verb, key),
             taker=taker,
         )

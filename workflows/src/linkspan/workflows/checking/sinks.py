@@ -77,8 +77,7 @@ def _leaks(reader: Reader, expression: Expression, name: str | None, sink: Sink)
     index = reader.document.index_in(expression.node, start)
     helps = ["read it in `env` of the step that needs it"]
     if sink.taker and name:
-        value = f'"{OPEN} secrets.{name} {CLOSE}"'
-        helps = [f"mount it instead:  with: {{{sink.taker}: {{{name.lower()}: {value}}}}}"]
+        helps = [f"mount it instead:  with: {{{sink.taker}: {{{name.lower()}: {name}}}}}"]
     reader.fault(
         "LS1303",
         f"secret '{name}' would end up in a plain, unmasked place"

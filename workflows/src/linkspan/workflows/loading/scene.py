@@ -192,10 +192,10 @@ class Scene:
             names.append(name)
         return tuple(dict.fromkeys(names))
 
-    def declared(self, name: str, node: Node) -> None:
-        """A fault (LS1302) if there is no such secret."""
+    def declared(self, name: str, node: Node) -> bool:
+        """Whether there is such a secret; a fault (LS1302) if not."""
         if not name or name in self.secrets:
-            return
+            return bool(name)
         near = did_you_mean(name, self.secrets)
         self.r.fault(
             "LS1302",
@@ -205,6 +205,7 @@ class Scene:
                 f"did you mean '{near}'?" if near else f"secrets: {{{name}: {{from: keyring}}}}"
             ],
         )
+        return False
 
     def check_requirement(self, wanted: Requirement) -> None:
         """Faults if nothing installed can meet an entry of ``requires``."""
@@ -212,7 +213,11 @@ class Scene:
         if wanted.plugin:
             version = verbs.plugins.get(wanted.plugin)
             if version is None:
-                helps = [f"pip install {wanted.plugin}"]
+                bounds = Range(wanted.version).as_specifier() if wanted.version else ""
+                package = f"{wanted.plugin}{bounds}"
+                helps = [f"pip install '{package}'" if bounds else f"pip install {package}"]
+                near = did_you_mean(wanted.plugin, verbs.plugins)
+                helps = [f"did you mean '{near}'?", *helps] if near else helps
                 r.fault(
                     "LS1407", f"no plugin '{wanted.plugin}' is installed", wanted.span, helps=helps
                 )

@@ -69,6 +69,11 @@ def _step(scene: Scene, node: Node, number: str, job: str, taken: dict[str, Step
     inner: list[Step] = []
     if "parallel" in fields:
         inner = _parallel(scene, fields["parallel"], number, job, taken)
+    parts = _parts(scene, fields)
+    undo = parts.get("undo")
+    named = (*used.granted, *(undo.granted if undo else ()))
+    if named:
+        parts["secrets"] = tuple(dict.fromkeys((*parts.get("secrets", ()), *named)))
     verb_part = (used.verb or kind or "run").replace("/", "-")
     return Step(
         id=written or f"{verb_part}-{number.replace('.', '-')}",
@@ -80,7 +85,7 @@ def _step(scene: Scene, node: Node, number: str, job: str, taken: dict[str, Step
         parallel=tuple(inner),
         span=(fields["id"].value if "id" in fields else node).span,
         verb_span=used.span,
-        **_parts(scene, fields),
+        **parts,
     )
 
 
@@ -237,7 +242,7 @@ def _undo(scene: Scene, node: Node) -> Undo | None:
     if not scene.r.require(fields, "uses", "'undo'", node, "uses: VERB"):
         return None
     used = read_uses(scene, fields["uses"].value, fields)
-    return Undo(verb=used.verb, settings=used.settings, span=node.span)
+    return Undo(verb=used.verb, settings=used.settings, granted=used.granted, span=node.span)
 
 
 def _reports(scene: Scene, field: Field | None) -> dict[str, str]:

@@ -38,12 +38,14 @@ class Used:
     Attributes:
         verb: Named even if nobody answers it.
         nodes: Where each setting was written, also one that is wrong.
+        granted: Secrets that the settings name.
     """
 
     verb: str = ""
     version: str = ""
     settings: dict[str, Value] = attrs.field(factory=dict)
     nodes: dict[str, Field] = attrs.field(factory=dict)
+    granted: tuple[str, ...] = ()
     span: Span | None = None
 
 
@@ -70,8 +72,23 @@ def read_uses(scene: Scene, node: Node, fields: Mapping[str, Field]) -> Used:
                 fields[key].key,
             )
     given = fields.get("with")
-    settings, nodes = read_settings(r, verb, node, given, scene.check_feature)
-    return Used(verb=name, version=version, settings=settings, nodes=nodes, span=span)
+    granted: list[str] = []
+
+    def on_secret(secret: str, place: Node) -> bool:
+        there = scene.declared(secret, place)
+        if there:
+            granted.append(secret)
+        return there
+
+    settings, nodes = read_settings(r, verb, node, given, scene.check_feature, on_secret)
+    return Used(
+        verb=name,
+        version=version,
+        settings=settings,
+        nodes=nodes,
+        granted=tuple(granted),
+        span=span,
+    )
 
 
 def _is_foreign(scene: Scene, name: str, node: Scalar) -> bool:
