@@ -35,6 +35,20 @@ async def test_what_was_appended_is_read_back(tmp_path):
     assert [r["n"] for r in read(tmp_path / "j")] == [1, 2, 3]
 
 
+async def test_what_is_large_or_deep_or_no_text_is_read_back(tmp_path):
+    deep = "bottom"
+    for _ in range(400):
+        deep = [deep]
+    values = {"large": 10**40, "negative": -(2**63) - 1, "deep": deep, "line": "a\u2028b\x00\n"}
+    journal = await Journal.open(tmp_path / "j")
+    for name, value in values.items():
+        await journal.append(name, {"value": value})
+    await journal.append("half", {"value": "x\udc80"})
+    journal.close()
+    found = {record["kind"]: record["value"] for record in read(tmp_path / "j")}
+    assert found == {**values, "half": "x?"}
+
+
 @given(st.integers(0, 4), st.integers(1, 200))
 def test_a_torn_last_line_is_dropped(whole, cut):
     lines = lines_of(whole + 1)

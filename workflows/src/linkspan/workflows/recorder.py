@@ -1,7 +1,7 @@
 """One run's journal, its state folded from it, and those who watch."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -81,7 +81,10 @@ def _acts(intent: Mapping[str, Json]) -> bool:
     done after a power cut: it is asked again then.
     """
     changes = intent["changes"]
-    return not changes or any(change["action"] != "none" for change in changes)
+    for change in changes:
+        if change["action"] != "none":
+            return True
+    return not changes
 
 
 class Recorder:
@@ -105,7 +108,11 @@ class Recorder:
         self._watchers: set[Watcher] = set()
         self._recent: deque[Mapping[str, Json]] = deque(maxlen=_RECENT)
 
-    async def write(self, kind: str, **data: Json) -> None:
+    def write(self, kind: str, **data: Json) -> Awaitable[None]:
+        """``record`` with the fields as keywords."""
+        return self.record(kind, data)
+
+    async def record(self, kind: str, data: Mapping[str, Json]) -> None:
         """Append a record; when this returns it is written, folded, and told.
 
         A record that announces something (``SYNCED``) is on disk then. No checkpoint if it need not be.
@@ -123,9 +130,9 @@ class Recorder:
 
     def _take(self, record: Record) -> None:
         self.state.take(record)
-        if record["kind"] == "step-finished":
+        if not self._owes and record["kind"] == "step-finished":
             intent = self.state.step(record).intent
-            self._owes = self._owes or (intent is not None and _acts(intent))
+            self._owes = intent is not None and _acts(intent)
         for watcher in self._watchers:
             watcher.offer(record, passing=False)
 

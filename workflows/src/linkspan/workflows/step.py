@@ -88,8 +88,9 @@ class StepRunner:
         try:
             if not self.wanted():
                 return await self.finish_alone("skipped")
-            own = await grant(self.run, self.place.unit.frame, self.step.secrets)
-            self.scene.secrets = {**self.place.secrets, **own}
+            if self.step.secrets:
+                own = await grant(self.run, self.place.unit.frame, self.step.secrets)
+                self.scene.secrets = {**self.place.secrets, **own}
         except (EvaluationFailed, LinkspanError) as error:
             if isinstance(error, JournalFailed):
                 raise
@@ -130,12 +131,14 @@ class StepRunner:
         """Put the step's result into the journal."""
         if fields["result"] in BAD and fields.get("retry_in") is None:
             self.place.failed.add(self.step.id)
-        await self.scene.write("step-finished", **fields)
+        await self.scene.write("step-finished", fields)
 
     # held for whoever debugs
 
     async def _held_tries(self) -> str:
         """The tries of the step, held before and after them where the run is told to."""
+        if not self._breaks:
+            return await self._tries()
         if self._stops("before") and await self._break("before") in ("skip", "abort"):
             return await self._skip()
         again = False
@@ -164,8 +167,7 @@ class StepRunner:
         return "skipped"
 
     async def _tries(self, *, remembered: bool = True) -> str:
-        settled = await self._work.settle()
-        if settled:
+        if self.state.open and await self._work.settle():
             return "success"
         key = ""
         if self.step.sources:
@@ -318,11 +320,9 @@ class StepRunner:
         limit = question.timeout_s
         scope = self.scene.scope(own_env=False)
         shown = await evidence(self.run, self.place.unit, scope, self.step, question)
-        await self.scene.write(
-            "step-suspended",
-            question={**record_of(question, shown), "kind": kind},
-            until=None if limit is None else self.run.wall() + limit,
-        )
+        asked = {**record_of(question, shown), "kind": kind}
+        until = None if limit is None else self.run.wall() + limit
+        await self.scene.write("step-suspended", {"question": asked, "until": until})
         return SUSPENDED
 
     async def _decided(self) -> str:

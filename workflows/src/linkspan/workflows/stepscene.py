@@ -1,6 +1,6 @@
 """What a step sees, and where it speaks: its contexts, its log, its records in the journal."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 import attrs
 
@@ -84,9 +84,9 @@ class StepScene:
             total=progress.total,
         )
 
-    async def write(self, kind: str, **data: Json) -> None:
+    def write(self, kind: str, fields: Mapping[str, Json]) -> Awaitable[None]:
         """Put a record about the step into the journal."""
-        await self.run.recorder.write(kind, job=self.job.id, step=self.step.id, **data)
+        return self.run.recorder.record(kind, {"job": self.job.id, "step": self.step.id, **fields})
 
     def scope(self, *, own_env: bool) -> Scope:
         """What the step's expressions see, with its own variables or without."""
@@ -114,13 +114,15 @@ class StepScene:
 
     def status(self, name: str) -> bool:
         """``success()``, ``failure()`` …: how the steps before it have ended."""
+        if name in ("always", "cancelled"):
+            return name == "always"
         failed = bool(self.place.failed)
         if failed and self.state.group:
             # What runs side by side does not know of each other.
             group = self.state.group
             states = self.run.job_state(self.job).steps
             failed = any(states[each].group != group for each in self.place.failed)
-        return {"success": not failed, "failure": failed, "always": True, "cancelled": False}[name]
+        return failed == (name == "failure")
 
     def softened(self, result: str, scope: Scope) -> str:
         """``continue-on-error`` turns a failure into a warning."""

@@ -41,7 +41,13 @@ from linkspan.workflows.state import GOOD, StepState
 from linkspan.workflows.stepscene import StepScene
 from linkspan.workflows.testreports import count_tests
 from linkspan.workflows.undoing import intent_of, undo_step
-from linkspan.workflows.values import Value, expressions_in, resolve, resolve_text, resolve_texts
+from linkspan.workflows.values import (
+    Value,
+    expressions_in,
+    resolve_each,
+    resolve_text,
+    resolve_texts,
+)
 from linkspan.workflows.verbs import Verb
 
 log = logging.getLogger(__name__)
@@ -174,7 +180,7 @@ class StepWork:
             "settings": {"image": script.image},
         }
         record |= references(self.run, self.place.unit.frame, record)
-        await self.scene.write("step-started", **record)
+        await self.scene.write("step-started", record)
         place = {"job": self.job.id, "step": self.step.id}
         image_id = await self.run.image(script.image, self.scene.progress, **place)
         status = await run_script(
@@ -231,8 +237,7 @@ class StepWork:
         verb = self.run.verbs[self.step.verb]
         settings = self._settings(verb, self.step.settings)
         driver = self._driver()
-        before = {"step": self.step.id, "try": number, "verb": verb.name, "undo": {}}
-        wish = self._intent({**before, "settings": settings})
+        wish = self._intent(number, settings, {})
         planned = await driver.plan(wish)
         # What was left behind goes no further, however late it comes back.
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -249,10 +254,10 @@ class StepWork:
             "changes": [_change(change) for change in planned.changes],
         }
         record |= references(self.run, self.place.unit.frame, record)
-        await self.scene.write("step-started", **record)
+        await self.scene.write("step-started", record)
         context = _Context(self.scene.say, self.scene.progress, self.scene.secrets)
         hooks = self.run.host.hooks
-        intent = self._intent({**before, **record}) if record["undo"] else wish
+        intent = self._intent(number, settings, record["undo"]) if record["undo"] else wish
         intent = await hooks.intercept("linkspan_before_step", intent)
         try:
             outputs = await driver.apply(intent, context)
@@ -267,22 +272,35 @@ class StepWork:
         driver: StepDriver[object] = self.run.host.driver("step", self.step.verb)
         return driver
 
-    def _settings(self, verb: Verb, written: Mapping[str, Value]) -> dict[str, Json]:
+    def _settings(self, verb: Verb, written: dict[str, Value]) -> dict[str, Json]:
         """A verb's ``with`` as its driver gets it; what is secret in it is masked from now on.
 
         Raises:
             EvaluationFailed: An expression in it has no value.
             InvalidArgument: One is of the wrong type.
         """
-        literal = not any(True for _ in expressions_in(dict(written)))
+        literal = next(expressions_in(written), None) is None
         scope = _NOTHING if literal else self.scene.scope(own_env=True)
-        settings = typed_settings(verb, written, resolve(dict(written), scope))
+        settings = typed_settings(verb, written, resolve_each(written, scope))
         masks, known = self.run.recorder.masks, self.scene.secret_env
         conceal_settings(masks, verb.manifest.settings, written, settings, scope, known)
         return settings
 
-    def _intent(self, record: Mapping[str, Json]) -> StepIntent:
-        return intent_of(self.run, {"job": self.job.id, **record}, self.place.workspace)
+    def _intent(
+        self, number: int, settings: Mapping[str, Json], undo: Mapping[str, Json]
+    ) -> StepIntent:
+        """The step as its driver sees it: as ``intent_of`` its record, which is not written yet."""
+        return StepIntent(
+            run_id=self.run.id,
+            job=self.job.id,
+            step=self.step.id,
+            attempt=number,
+            verb=self.step.verb,
+            settings=settings,
+            workspace=self.place.workspace,
+            undo=undo,
+            use=self.place.unit.frame.use,
+        )
 
     def _way_back(self, planned: Mapping[str, Json]) -> dict[str, Json]:
         """What the intent says about taking it back: the step's own ``undo``, or its verb's."""
@@ -320,16 +338,15 @@ class StepWork:
         await undo_step(self.run, self.job.id, state, context, because_of=self.step.id)
 
     async def settle(self) -> bool:
-        """Find out what became of an intent without a result; whether it was applied."""
+        """Find out what became of the intent, which has no result; whether it was applied."""
         record = self.state.intent
-        if record is None or not self.state.open:
-            return False
+        assert record is not None
         applied, detail = False, "a script cannot be observed; it runs again"
         outputs: Mapping[str, Json] = {}
         if self.step.verb and record["verb"] == self.step.verb:
             try:
                 known = self._unmasked(await restored(self.run, record))
-                driver, intent = self._driver(), self._intent(known)
+                driver, intent = self._driver(), intent_of(self.run, known, self.place.workspace)
                 with trio.fail_after(self.step.timeout_s or _OBSERVE_LIMIT_S):
                     seen = await self.calls(lambda: driver.observe(intent))
                 verb = self.run.verbs[self.step.verb]
@@ -343,9 +360,8 @@ class StepWork:
                 log.exception("observe failed", extra={"run": self.run.id, "step": self.step.id})
                 detail = f"cannot be observed ({fault_of(error).message}); done again"
         self.scene.log.add(f"after an interruption: {'done' if applied else 'not done'}: {detail}")
-        await self.scene.write(
-            "step-settled", applied=applied, outputs=dict(outputs), detail=detail
-        )
+        fields = {"applied": applied, "outputs": dict(outputs), "detail": detail}
+        await self.scene.write("step-settled", fields)
         return applied
 
     def _unmasked(self, record: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -359,9 +375,8 @@ class StepWork:
         """Whether the verb sees that what the step is to do is done."""
         verb = self.run.verbs[self.step.verb]
         settings = self._settings(verb, self.step.settings)
-        record = {"step": self.step.id, "try": 1, "verb": verb.name, "undo": {}}
         try:
-            driver, intent = self._driver(), self._intent({**record, "settings": settings})
+            driver, intent = self._driver(), self._intent(1, settings, {})
             seen = await self.calls(lambda: driver.observe(intent))
         except LinkspanError:
             return False

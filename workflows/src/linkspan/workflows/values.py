@@ -184,9 +184,14 @@ def resolve(value: Value, scope: Scope) -> Json:
         case tuple():
             return [resolve(item, scope) for item in value]
         case dict():
-            return {key: resolve(item, scope) for key, item in value.items()}
+            return resolve_each(value, scope)
         case _:
             return value
+
+
+def resolve_each(values: Mapping[str, Value], scope: Scope) -> dict[str, Json]:
+    """``resolve`` of each value."""
+    return {name: resolve(value, scope) for name, value in values.items()}
 
 
 def resolve_text(value: Template | str, scope: Scope) -> str:
