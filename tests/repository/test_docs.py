@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import linkspan.sdk
 from linkspan.sdk import diagnostic_ids, drivers
 from linkspan.sdk.drivers.base import Driver
 from linkspan.sdk.hooks import interceptors, listeners, registration
@@ -146,3 +147,11 @@ def test_every_function_and_trigger_of_the_language_is_on_the_page() -> None:
     text = (REFERENCE / "pipelines.md").read_text()
     assert [name for name in FUNCTIONS if f"{name}(" not in text] == []
     assert [name for name in NAMES if f"`on.{name}`" not in text] == []
+
+
+def test_every_module_of_the_sdk_is_in_its_table() -> None:
+    page = (REFERENCE / "plugins.md").read_text().partition("## What the sdk brings")[2]
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = [name for names in rows for name in re.findall(r"`(\w+)`", names)]
+    there = [item.name for item in pkgutil.iter_modules(linkspan.sdk.__path__) if not item.ispkg]
+    assert sorted(named) == sorted(there)

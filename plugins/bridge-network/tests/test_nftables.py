@@ -12,10 +12,10 @@ import pytest
 import trio
 
 from linkspan.plugins.bridge_network.config import BridgeConfig
+from linkspan.plugins.bridge_network.descriptors import opened
 from linkspan.plugins.bridge_network.driver import BridgeNetwork
 from linkspan.plugins.bridge_network.nfnetlink import attribute
 from linkspan.plugins.bridge_network.nftables import Nftables, NftablesCrashed, NftablesError
-from linkspan.plugins.bridge_network.syscalls import opened
 from linkspan.sdk.errors import NotUsable
 from linkspan.sdk.model.network import AddressPool, Network, NetworkSpec, PortBinding
 

@@ -7,6 +7,7 @@ import pytest
 from linkspan.plugins.oci_runtime import cgroups
 from linkspan.sdk.drivers.runtime import DeviceIo, RuntimeStats
 from linkspan.sdk.errors import Timeout
+from linkspan.sdk.mountinfo import parse
 
 V1 = """\
 30 25 0:26 / /sys/fs/cgroup ro,nosuid,nodev,noexec shared:9 - tmpfs tmpfs ro,mode=755
@@ -21,7 +22,7 @@ V2 = "30 25 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec shared:9 - cgroup2 cgro
 
 
 def test_v1_is_recognised() -> None:
-    groups = cgroups.detect(V1)
+    groups = cgroups.detect(parse(V1))
     assert groups.version == 1
     assert groups.unified is None
     assert groups.folder("cpuacct", "/a/b") == Path("/sys/fs/cgroup/cpu,cpuacct/a/b")
@@ -33,18 +34,18 @@ def test_v1_is_recognised() -> None:
 
 
 def test_hybrid_has_its_controllers_in_v1() -> None:
-    groups = cgroups.detect(HYBRID)
+    groups = cgroups.detect(parse(HYBRID))
     assert groups.version == 1
     assert groups.unified == Path("/sys/fs/cgroup/unified")
     assert Path("/sys/fs/cgroup/unified") in groups.mounts
 
 
 def test_v2_is_recognised_also_beside_a_named_v1_hierarchy() -> None:
-    assert cgroups.detect(V2) == cgroups.Hierarchies(
+    assert cgroups.detect(parse(V2)) == cgroups.Hierarchies(
         version=2, controllers={}, unified=Path("/sys/fs/cgroup")
     )
     named = "33 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n"
-    assert cgroups.detect(V2 + named).version == 2
+    assert cgroups.detect(parse(V2 + named)).version == 2
 
 
 def write(folder: Path, files: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ import pytest
 from linkspan.plugins.oci_runtime import propagation
 from linkspan.sdk.drivers.runtime import BundleMount
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.mountinfo import parse
 
 MOUNTINFO = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -32,7 +33,7 @@ def bind(source: str, *options: str) -> BundleMount:
     ],
 )
 def test_what_can_have_an_effect_is_accepted(source: str, option: str) -> None:
-    propagation.check([bind(source, option)], MOUNTINFO)
+    propagation.check([bind(source, option)], list(parse(MOUNTINFO)))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_what_can_have_an_effect_is_accepted(source: str, option: str) -> None:
 )
 def test_what_would_silently_have_none_is_refused(source: str, option: str, text: str) -> None:
     with pytest.raises(InvalidArgument, match=text):
-        propagation.check([bind(source, option)], MOUNTINFO)
+        propagation.check([bind(source, option)], list(parse(MOUNTINFO)))
 
 
 def test_the_root_lets_it_through() -> None:

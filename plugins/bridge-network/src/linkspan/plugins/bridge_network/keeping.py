@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from linkspan.plugins.bridge_network import keeper as program
+from linkspan.plugins.bridge_network.descriptors import opened_folder
 from linkspan.plugins.bridge_network.keeper import (
     MOST_DESCRIPTORS,
     receive_with_descriptors,
     send_with_descriptors,
 )
-from linkspan.plugins.bridge_network.syscalls import opened_folder
 
 log = logging.getLogger(__name__)
 

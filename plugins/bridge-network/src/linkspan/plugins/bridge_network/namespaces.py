@@ -15,12 +15,18 @@ from typing import TypeVar
 
 import trio
 
-from linkspan.plugins.bridge_network import rtnetlink, syscalls
+from linkspan.plugins.bridge_network import rtnetlink
 from linkspan.plugins.bridge_network.bridges import Interface
+from linkspan.plugins.bridge_network.descriptors import (
+    THREAD_NAMESPACE,
+    open_thread_namespace,
+    opened,
+)
 from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.plugins.bridge_network.nftables import Nftables, NftablesCrashed
 from linkspan.plugins.bridge_network.rtnetlink import RtNetlink
 from linkspan.plugins.bridge_network.worker import ThreadSpoiled, Worker
+from linkspan.sdk import syscalls
 from linkspan.sdk.values import frozen
 
 T = TypeVar("T")
@@ -216,7 +222,7 @@ class Namespaces:
 
     def _home_descriptor(self) -> int:
         if self._home is None:
-            self._home = syscalls.open_thread_namespace()
+            self._home = open_thread_namespace()
         return self._home
 
     def _close(self) -> None:
@@ -232,13 +238,13 @@ class Namespaces:
             yield
         finally:
             try:
-                syscalls.enter_network(home)
+                syscalls.setns(home, syscalls.CLONE_NEWNET)
             except OSError as error:
                 raise ThreadSpoiled("cannot leave a network namespace") from error
 
     def _inside(self, path: str, work: Callable[[], T]) -> T:
-        with syscalls.opened(path) as descriptor, self._elsewhere():
-            syscalls.enter_network(descriptor)
+        with opened(path) as descriptor, self._elsewhere():
+            syscalls.setns(descriptor, syscalls.CLONE_NEWNET)
             return work()
 
     def _create(
@@ -262,9 +268,9 @@ class Namespaces:
 
     def _create_bare(self, path: str, resolver: bool) -> ResolverSockets | None:
         with self._elsewhere():
-            syscalls.unshare_network()
+            syscalls.unshare(syscalls.CLONE_NEWNET)
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            syscalls.bind_mount(syscalls.THREAD_NAMESPACE, path)
+            syscalls.mount(THREAD_NAMESPACE, path, "", syscalls.MS_BIND)
             for sysctl, value in _SYSCTLS.items():
                 with suppress(FileNotFoundError):  # no IPv6 in this kernel
                     _write_sysctl(sysctl, value)
@@ -282,7 +288,7 @@ class Namespaces:
             rules = _RESOLVER_RULES.format(
                 address=RESOLVER_ADDRESS, udp=udp.getsockname()[1], tcp=tcp.getsockname()[1]
             )
-            with syscalls.opened(syscalls.THREAD_NAMESPACE) as here:
+            with opened(THREAD_NAMESPACE) as here:
                 try:
                     self._nft.run(_NO_RESOLVER_RULES + rules if anew else rules, namespace=here)
                 except NftablesCrashed:  # at somebody else's rules, it may be: here are none
@@ -296,7 +302,7 @@ class Namespaces:
     def _furnish(self, path: str, links: tuple[LinkPlan, ...], routes: Routes) -> None:
         if not links:
             return
-        with self._inside(path, RtNetlink) as inner, syscalls.opened(path) as descriptor:
+        with self._inside(path, RtNetlink) as inner, opened(path) as descriptor:
             for link in links:
                 self._join(inner, descriptor, link)
             for route in routes.values():
@@ -319,7 +325,7 @@ class Namespaces:
         index = inner.link(link.name).index
         if any(interface.version == 6 for interface in link.interfaces):
             with self._elsewhere():
-                syscalls.enter_network(namespace)
+                syscalls.setns(namespace, syscalls.CLONE_NEWNET)
                 _set_sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "0")
         addresses = [rtnetlink.address(index, interface) for interface in link.interfaces]
         inner.send(*addresses, rtnetlink.link_up(index))
@@ -353,7 +359,7 @@ class Namespaces:
     def _drop(self, paths: tuple[str, ...]) -> None:
         for path in paths:
             try:
-                syscalls.unmount(path)
+                syscalls.unmount(path, syscalls.MNT_DETACH)
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOENT):  # not a mount; gone
                     raise

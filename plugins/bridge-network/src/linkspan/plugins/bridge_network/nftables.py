@@ -15,7 +15,8 @@ import subprocess
 import sys
 import threading
 
-from linkspan.plugins.bridge_network import nft_child as program, syscalls
+from linkspan.plugins.bridge_network import nft_child as program
+from linkspan.plugins.bridge_network.descriptors import open_thread_namespace
 from linkspan.sdk.errors import Internal, NotUsable
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class Nftables:
         if self._child is not None or self._missing:
             return
         if self._home is None:
-            self._home = syscalls.open_thread_namespace()
+            self._home = open_thread_namespace()
         ours, theirs = socket.socketpair()
         ours.settimeout(_PATIENCE_S)
         with theirs:

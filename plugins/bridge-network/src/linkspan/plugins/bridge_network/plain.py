@@ -12,7 +12,7 @@ from typing import Self
 import attrs
 import trio
 
-from linkspan.plugins.bridge_network import syscalls
+from linkspan.plugins.bridge_network.descriptors import is_network_namespace
 from linkspan.plugins.bridge_network.namespaces import Namespaces
 from linkspan.plugins.bridge_network.nftables import Nftables
 from linkspan.plugins.bridge_network.pool import new_endpoint_id
@@ -111,7 +111,7 @@ class PlainNetwork(NetworkDriver[NoConfig]):
             self._network_id = network.id
         for sandbox in sandboxes:
             path = sandbox.namespace
-            if path is not None and not syscalls.is_network_namespace(path):
+            if path is not None and not is_network_namespace(path):
                 notes.append(
                     f"the network namespace of container {sandbox.container_id[:12]} is gone"
                 )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import trio
 
-from linkspan.plugins.bridge_network import rtnetlink, syscalls
+from linkspan.plugins.bridge_network import rtnetlink
+from linkspan.plugins.bridge_network.descriptors import is_network_namespace
 from linkspan.plugins.bridge_network.graveyard import Graveyard, Lease
 from linkspan.plugins.bridge_network.namespaces import Namespaces
 from linkspan.plugins.bridge_network.networks import BridgeNetworks
@@ -48,7 +49,7 @@ class Restoring:
             if record.namespace is None:
                 continue
             memory = await trio.to_thread.run_sync(recall, self._folder / record.container_id)
-            if not syscalls.is_network_namespace(record.namespace) or memory is None:
+            if not is_network_namespace(record.namespace) or memory is None:
                 name = memory.request.name if memory else record.container_id[:12]
                 notes.append(f"the network namespace of container {name} is gone")
                 continue

@@ -1,7 +1,6 @@
 """Where secrets lie while a RUN step may read them: a tmpfs of the step's own, never the disk."""
 
 import contextlib
-import ctypes
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from linkspan.sdk import syscalls
+
 if TYPE_CHECKING:
     from linkspan.plugins.dockerfile_builder.mount_option import RunMount
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
-_MNT_DETACH = 2
+_FLAGS: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 
 @contextlib.asynccontextmanager
@@ -36,10 +35,7 @@ async def secret_files(
 
 def _mount(folder: Path, secrets: "Sequence[tuple[RunMount, bytes]]") -> list[Path]:
     folder.mkdir(mode=0o700, parents=True)
-    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-    if _libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", flags, b"mode=0700"):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(folder))
+    syscalls.mount("tmpfs", folder, "tmpfs", _FLAGS, "mode=0700")
     paths = []
     for number, (mount, data) in enumerate(secrets):
         path = folder / str(number)
@@ -54,6 +50,7 @@ def _mount(folder: Path, secrets: "Sequence[tuple[RunMount, bytes]]") -> list[Pa
 
 def remove_secrets(folder: Path) -> None:
     """Unmount and remove it, also what a crash left; silent if it is not there. Blocking."""
-    _libc.umount2(os.fsencode(folder), _MNT_DETACH)
-    with contextlib.suppress(FileNotFoundError, OSError):
+    with contextlib.suppress(OSError):
+        syscalls.unmount(folder, syscalls.MNT_DETACH)
+    with contextlib.suppress(OSError):
         folder.rmdir()

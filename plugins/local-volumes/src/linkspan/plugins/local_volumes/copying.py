@@ -6,21 +6,16 @@ holes are kept; sockets are left out, as nobody listens at a copied one.
 """
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
-import struct
 from pathlib import Path
 from typing import Final
 
-_OPENAT2: Final = 437
-_RESOLVE_IN_ROOT: Final = 0x10
-_RESOLVE_NO_MAGICLINKS: Final = 0x02
-_RESOLVE_BENEATH: Final = 0x08
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+from linkspan.sdk.syscalls import open_beneath, open_in_root
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
+_PLACE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_folder_in_root(root: Path, path: str) -> int | None:
@@ -29,21 +24,15 @@ def open_folder_in_root(root: Path, path: str) -> int | None:
     Returns:
         A descriptor; None if there is no such path or it is no folder.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    how = struct.pack("=QQQ", flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root_fd = os.open(root, _PLACE)
     try:
-        fd: int = _libc.syscall(
-            _OPENAT2, root_fd, os.fsencode(path), how, ctypes.c_size_t(len(how))
-        )
+        return open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
     finally:
         os.close(root_fd)
-    if fd >= 0:
-        return fd
-    number = ctypes.get_errno()
-    if number in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-        return None
-    raise OSError(number, os.strerror(number), path)
 
 
 def open_within(folder: Path, path: str) -> int:
@@ -52,20 +41,11 @@ def open_within(folder: Path, path: str) -> int:
     Raises:
         OSError: ENOENT, or EXDEV if it leads out.
     """
-    how = struct.pack(
-        "=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
-    )
-    folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder_fd = os.open(folder, _PLACE)
     try:
-        fd: int = _libc.syscall(
-            _OPENAT2, folder_fd, os.fsencode(path), how, ctypes.c_size_t(len(how))
-        )
+        return open_beneath(folder_fd, path, os.O_PATH)
     finally:
         os.close(folder_fd)
-    if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
-    return fd
 
 
 class FolderCopy:

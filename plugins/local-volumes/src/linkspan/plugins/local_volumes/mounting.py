@@ -1,29 +1,31 @@
 """Mounts of volumes with a device of their own: mount(2) and the options of mount(8)."""
 
-import ctypes
-import os
 import socket
 from pathlib import Path
 from typing import Final
 
+from linkspan.sdk import mountinfo, syscalls
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.syscalls import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+)
 from linkspan.sdk.values import frozen
-
-_MS_BIND: Final = 4096
-_MS_REC: Final = 1 << 14
-_MS_RDONLY: Final = 1
-_MS_REMOUNT: Final = 32
-_MNT_DETACH: Final = 2
 
 # sys/mount.h; a name that clears what is the default anyway has 0
 _FLAGS: Final = {
-    "ro": _MS_RDONLY,
+    "ro": MS_RDONLY,
     "rw": 0,
-    "nosuid": 2,
+    "nosuid": MS_NOSUID,
     "suid": 0,
-    "nodev": 4,
+    "nodev": MS_NODEV,
     "dev": 0,
-    "noexec": 8,
+    "noexec": MS_NOEXEC,
     "exec": 0,
     "sync": 16,
     "async": 0,
@@ -32,16 +34,14 @@ _FLAGS: Final = {
     "nodiratime": 2048,
     "relatime": 1 << 21,
     "strictatime": 1 << 24,
-    "bind": _MS_BIND,
-    "rbind": _MS_BIND | _MS_REC,
+    "bind": MS_BIND,
+    "rbind": MS_BIND | MS_REC,
     "defaults": 0,
 }
 
 _NEEDS: Final = {"type": ("device",), "device": ("type",), "o": ("device", "type")}
 """Option → those that must stand with it, as in Docker."""
 _FROM_SERVERS: Final = ("nfs", "nfs4", "cifs", "smb3")
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 @frozen(kw_only=True)
@@ -78,7 +78,7 @@ def parse_options(options: dict[str, str]) -> DeviceMount | None:
         return None
     fstype, device, words = (options.get(name, "") for name in ("type", "device", "o"))
     flags, data = _split_words(words)
-    binds = bool(flags & _MS_BIND)
+    binds = bool(flags & MS_BIND)
     for name, needed in _NEEDS.items():
         for other in needed:
             # A bind says with its ``o`` of which type it is.
@@ -91,7 +91,7 @@ def parse_options(options: dict[str, str]) -> DeviceMount | None:
                 )
     if binds or fstype in ("none", "bind"):
         if not binds:
-            flags |= _MS_BIND
+            flags |= MS_BIND
         if not device.startswith("/"):
             raise InvalidArgument(
                 f"device '{device}' of a bind volume is not an absolute path",
@@ -135,13 +135,8 @@ def _split_words(words: str) -> tuple[int, str]:
 
 def is_mounted(folder: Path) -> bool:
     """Whether something is mounted exactly there."""
-    wanted = os.fsencode(folder.resolve())
-    with Path("/proc/self/mountinfo").open("rb") as file:
-        return any(_unescape(line.split()[4]) == wanted for line in file)
-
-
-def _unescape(path: bytes) -> bytes:
-    return path.replace(b"\\040", b" ").replace(b"\\011", b"\t").replace(b"\\134", b"\\")
+    wanted = str(folder.resolve())
+    return any(mount.target == wanted for mount in mountinfo.mounts())
 
 
 def mount(what: DeviceMount, target: Path) -> None:
@@ -153,23 +148,10 @@ def mount(what: DeviceMount, target: Path) -> None:
     data = what.data
     if what.fstype in _FROM_SERVERS:
         data = _with_numeric_address(data)
-    _mount(what.device, target, what.fstype, what.flags, data)
-    if what.flags & _MS_BIND and what.flags & ~(_MS_BIND | _MS_REC):
+    syscalls.mount(what.device, target, what.fstype, what.flags, data)
+    if what.flags & MS_BIND and what.flags & ~(MS_BIND | MS_REC):
         # A bind takes no other flags; they need a second call.
-        _mount("none", target, "", (what.flags & ~_MS_REC) | _MS_REMOUNT, "")
-
-
-def _mount(source: str, target: Path, fstype: str, flags: int, data: str) -> None:
-    result = _libc.mount(
-        os.fsencode(source),
-        os.fsencode(target),
-        fstype.encode() or None,
-        ctypes.c_ulong(flags),
-        data.encode() or None,
-    )
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), source)
+        syscalls.mount("none", target, "", (what.flags & ~MS_REC) | MS_REMOUNT)
 
 
 def bind(source: str, target: Path) -> None:
@@ -178,7 +160,7 @@ def bind(source: str, target: Path) -> None:
     Raises:
         OSError: As mount(2).
     """
-    _mount(source, target, "", _MS_BIND | _MS_REC, "")
+    syscalls.mount(source, target, "", MS_BIND | MS_REC)
 
 
 def unmount(target: Path) -> None:
@@ -187,6 +169,4 @@ def unmount(target: Path) -> None:
     Raises:
         OSError: As umount(2).
     """
-    if _libc.umount2(os.fsencode(target), _MNT_DETACH) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(target))
+    syscalls.unmount(target, syscalls.MNT_DETACH)

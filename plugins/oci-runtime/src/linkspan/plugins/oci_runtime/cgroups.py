@@ -10,15 +10,15 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from linkspan.sdk.drivers.runtime import DeviceIo, RuntimeStats
 from linkspan.sdk.errors import Timeout
+from linkspan.sdk.mountinfo import Mount, mounts
 from linkspan.sdk.values import frozen
 
-MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 # v1 says "no limit" by the biggest multiple of a page.
 _V1_UNLIMITED: Final = 1 << 62
@@ -77,30 +77,22 @@ class Hierarchies:
         return any((folder / name).exists() for folder in (mount, below))
 
 
-def detect(mountinfo: str | None = None) -> Hierarchies:
-    """Read the mounts (proc(5), mountinfo)."""
-    text = mountinfo if mountinfo is not None else MOUNTINFO.read_text()
+def detect(mounted: Iterable[Mount] | None = None) -> Hierarchies:
+    """Look for them in what is mounted; blocking."""
     controllers: dict[str, Path] = {}
     unified: Path | None = None
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        target = Path(unescape(before.split()[4]))
-        fstype, _, options = [*after.split(" ", 2), "", ""][:3]
-        if fstype == "cgroup2" and unified is None:
+    for mount in mounts() if mounted is None else mounted:
+        target = Path(mount.target)
+        if mount.file_system == "cgroup2" and unified is None:
             unified = target
-        elif fstype == "cgroup":
-            for option in options.split(","):
+        elif mount.file_system == "cgroup":
+            for option in mount.options:
                 if option not in _MOUNT_OPTIONS and not option.startswith("release_agent="):
                     controllers.setdefault(option, target)
     named = {name for name in controllers if not name.startswith("name=")}
     if named:
         return Hierarchies(version=1, controllers=controllers, unified=unified)
     return Hierarchies(version=2, controllers={}, unified=unified or Path("/sys/fs/cgroup"))
-
-
-def unescape(path: str) -> str:
-    """A path as it is, of one in mountinfo."""
-    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
 
 
 def _below(mount: Path, path: str) -> Path:

@@ -19,7 +19,6 @@ from linkspan.plugins.oci_runtime import (
     seccomp,
     shared_memory,
     spec,
-    syscalls,
     users,
 )
 from linkspan.plugins.oci_runtime.config import OciConfig
@@ -27,6 +26,7 @@ from linkspan.plugins.oci_runtime.conmon import ConmonCommand, Making, start_con
 from linkspan.plugins.oci_runtime.layout import Layout
 from linkspan.plugins.oci_runtime.security import Security, parse_security, seccomp_of
 from linkspan.plugins.oci_runtime.tools import Tools
+from linkspan.sdk import syscalls
 from linkspan.sdk.drivers.runtime import CreateRequest, OciSpec
 from linkspan.sdk.errors import Internal
 from linkspan.sdk.files import write_file
@@ -124,7 +124,7 @@ class Maker:
         """Take a lent mount away: the container has its own copy, or was not made."""
         target = self._layout.lent_memory(container_id)
         with contextlib.suppress(OSError):
-            syscalls.umount(str(target), syscalls.MNT_DETACH)
+            syscalls.unmount(target, syscalls.MNT_DETACH)
         with contextlib.suppress(OSError):
             target.rmdir()
 

@@ -16,7 +16,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from linkspan.plugins.oci_runtime import syscalls
+from linkspan.sdk import syscalls
 from linkspan.sdk.values import define
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
@@ -77,8 +77,8 @@ def enter(run_dir: Path) -> None:
 def _make(folder: Path, pin: Path, host: int) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _unpin_stale(folder, pin)
-    syscalls.mount(str(folder), str(folder), "", syscalls.MS_BIND)
-    syscalls.mount("none", str(folder), "", syscalls.MS_PRIVATE)
+    syscalls.mount(folder, folder, "", syscalls.MS_BIND)
+    syscalls.mount("none", folder, "", syscalls.MS_PRIVATE)
     pin.touch(mode=0o600)
     cpus = os.sched_getaffinity(0)
     try:
@@ -102,12 +102,12 @@ def _unshare_and_pin(pin: Path, host: int) -> None:
     # Slave, not private: what the host mounts later must arrive here.
     syscalls.mount("none", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
     if is_hybrid():
-        syscalls.umount(str(CGROUP_ROOT / "unified"), syscalls.MNT_DETACH)
+        syscalls.unmount(CGROUP_ROOT / "unified", syscalls.MNT_DETACH)
     ours = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         # A namespace can only be bound from outside of it.
         syscalls.setns(host, syscalls.CLONE_NEWNS)
-        syscalls.mount(f"/proc/self/fd/{ours}", str(pin), "", syscalls.MS_BIND)
+        syscalls.mount(f"/proc/self/fd/{ours}", pin, "", syscalls.MS_BIND)
         syscalls.setns(ours, syscalls.CLONE_NEWNS)
     finally:
         os.close(ours)
@@ -116,7 +116,7 @@ def _unshare_and_pin(pin: Path, host: int) -> None:
 def _unpin_stale(folder: Path, pin: Path) -> None:
     for mounted in (pin, folder):
         with contextlib.suppress(OSError):
-            syscalls.umount(str(mounted), syscalls.MNT_DETACH)
+            syscalls.unmount(mounted, syscalls.MNT_DETACH)
 
 
 def is_entered() -> bool:
@@ -141,7 +141,7 @@ def release() -> None:
             check=False,
         )
     with contextlib.suppress(OSError):  # our own view of the pin's folder
-        syscalls.umount(str(_entered.pin.parent), syscalls.MNT_DETACH)
+        syscalls.unmount(_entered.pin.parent, syscalls.MNT_DETACH)
 
 
 def spawn_prefix(run_dir: Path) -> tuple["subprocess.Popen[bytes] | None", tuple[str, ...]]:

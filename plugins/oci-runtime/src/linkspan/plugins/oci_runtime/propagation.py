@@ -1,13 +1,14 @@
 """Mount propagation (mount_namespaces(7)) between the host and a container: ``-v SRC:DST:rshared``."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from linkspan.plugins.oci_runtime.cgroups import MOUNTINFO, unescape
+from linkspan.sdk import mountinfo
 from linkspan.sdk.drivers.runtime import BundleMount
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.mountinfo import Mount
 
 _SHARED: Final = frozenset({"shared", "rshared"})
 _SLAVE: Final = frozenset({"slave", "rslave"})
@@ -21,19 +22,18 @@ def root_propagation(mounts: Iterable[BundleMount]) -> str | None:
     return "rslave" if asked & _SLAVE else None
 
 
-def check(mounts: Iterable[BundleMount], mountinfo: str | None = None) -> None:
+def check(mounts: Iterable[BundleMount], mounted: Sequence[Mount] | None = None) -> None:
     """Refuse what would silently have no effect: a source that lies on a private mount; blocking.
 
     Raises:
         InvalidArgument: Docker's text.
     """
-    text = mountinfo
     for mount in mounts:
         options = set(mount.options)
         if mount.type != "bind" or not options & (_SHARED | _SLAVE):
             continue
-        text = MOUNTINFO.read_text() if text is None else text
-        point, groups = _mount_of(os.path.realpath(mount.source), text)
+        mounted = mountinfo.mounts() if mounted is None else mounted
+        point, groups = _mount_of(os.path.realpath(mount.source), mounted)
         shared = any(group.startswith("shared:") for group in groups)
         slave = any(group.startswith("master:") for group in groups)
         if options & _SHARED and not shared:
@@ -50,16 +50,11 @@ def _refused(source: str, point: str, kind: str) -> InvalidArgument:
     )
 
 
-def _mount_of(path: str, mountinfo: str) -> tuple[str, list[str]]:
-    """The mount point that a path lies on, and the optional fields of its mount (proc(5))."""
-    best, groups = "", list[str]()
-    for line in mountinfo.splitlines():
-        fields, _, _ = line.partition(" - ")
-        words = fields.split()
-        if len(words) < 6:
-            continue
-        point = unescape(words[4])
+def _mount_of(path: str, mounted: Iterable[Mount]) -> tuple[str, tuple[str, ...]]:
+    """The mount point that a path lies on, and how its mount spreads."""
+    best, groups = "", tuple[str, ...]()
+    for mount in mounted:
         # Of two on one point the later covers the earlier.
-        if Path(path).is_relative_to(point) and len(point) >= len(best):
-            best, groups = point, words[6:]
+        if Path(path).is_relative_to(mount.target) and len(mount.target) >= len(best):
+            best, groups = mount.target, mount.groups
     return best, groups

@@ -5,7 +5,7 @@ import errno
 import os
 from pathlib import Path, PurePosixPath
 
-from linkspan.plugins.oci_runtime.syscalls import open_in_root
+from linkspan.sdk.syscalls import open_in_root
 
 
 def make_folder(root: Path, path: str) -> None:

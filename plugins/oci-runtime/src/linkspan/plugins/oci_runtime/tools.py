@@ -17,11 +17,11 @@ from linkspan.plugins.oci_runtime import (
     programs,
     seccomp,
     spec,
-    syscalls,
 )
 from linkspan.plugins.oci_runtime.config import OciConfig
 from linkspan.plugins.oci_runtime.layout import Layout
 from linkspan.plugins.oci_runtime.record import boot_id
+from linkspan.sdk import syscalls
 from linkspan.sdk.errors import InvalidArgument, NotUsable
 from linkspan.sdk.values import frozen
 
@@ -125,7 +125,7 @@ class Tools:
             return
         if self.runtime_path == str(self.layout.runtime_copy):
             with contextlib.suppress(OSError):
-                syscalls.umount(self.runtime_path, syscalls.MNT_DETACH)
+                syscalls.unmount(self.runtime_path, syscalls.MNT_DETACH)
         # Newer versions of crun keep compiled filters there.
         shutil.rmtree(self.layout.runtime_state / ".cache", ignore_errors=True)
         cgroups.remove_parent(self.groups, self.parent)
@@ -155,12 +155,12 @@ def _bind_read_only(program: str, copy: Path) -> str:
     if copy.exists() and copy.samefile(program) and _is_read_only(copy):
         return str(copy)  # an earlier daemon's
     with contextlib.suppress(OSError):
-        syscalls.umount(str(copy), syscalls.MNT_DETACH)
+        syscalls.unmount(copy, syscalls.MNT_DETACH)
     try:
         copy.touch(mode=0o700)
-        syscalls.mount(program, str(copy), "", syscalls.MS_BIND)
+        syscalls.mount(program, copy, "", syscalls.MS_BIND)
         flags = syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_REMOUNT
-        syscalls.mount("", str(copy), "", flags)
+        syscalls.mount("", copy, "", flags)
     except OSError:
         return program
     return str(copy)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from linkspan.plugins.oci_runtime.syscalls import open_in_root
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.syscalls import open_in_root
 from linkspan.sdk.values import frozen
 
 _MAX_FILE_BYTES: Final = 4 << 20

@@ -5,8 +5,8 @@ import stat
 from typing import Final
 
 from linkspan.plugins.overlay_snapshots.attributes import is_opaque
-from linkspan.plugins.overlay_snapshots.kernel import open_in_root
 from linkspan.plugins.overlay_snapshots.trees import is_stub
+from linkspan.sdk.syscalls import open_in_root
 
 MODIFIED: Final = 0
 ADDED: Final = 1

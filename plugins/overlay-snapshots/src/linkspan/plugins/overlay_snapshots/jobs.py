@@ -11,12 +11,12 @@ from isal import isal_zlib
 
 from linkspan.plugins.overlay_snapshots.changes import changes
 from linkspan.plugins.overlay_snapshots.faults import from_os_error
-from linkspan.plugins.overlay_snapshots.kernel import open_in_root
 from linkspan.plugins.overlay_snapshots.settle import Settle
 from linkspan.plugins.overlay_snapshots.tar_writer import TarWriter
 from linkspan.plugins.overlay_snapshots.tree_jobs import TREE_JOBS
 from linkspan.plugins.overlay_snapshots.trees import own_size, remove_tree
 from linkspan.plugins.overlay_snapshots.unpack import Unpack
+from linkspan.sdk.syscalls import open_in_root
 
 Job = Callable[[Mapping[str, Any], Sequence[int]], Any]
 

@@ -3,21 +3,21 @@
 import contextlib
 import errno
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from linkspan.plugins.overlay_snapshots import kernel
 from linkspan.plugins.overlay_snapshots.trees import remove_tree
+from linkspan.sdk import syscalls
+from linkspan.sdk.mountinfo import mounts, unescape
+from linkspan.sdk.syscalls import MNT_DETACH, MS_NODEV, MS_NOSUID, MS_RDONLY
 from linkspan.sdk.values import frozen
 
 _PAGE_BYTES: Final = 4096
 _FEATURES: Final = {"index": "off", "redirect_dir": "nofollow", "metacopy": "off"}
 """Off, since upper folders are read directly: a renamed folder would be a reference, a changed mode an
 empty file (kernel, Documentation/filesystems/overlayfs.rst)."""
-
-_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
 
 @frozen(kw_only=True)
@@ -56,9 +56,9 @@ def mount_overlay(
     flags = ["volatile"] if volatile else []
     tail = [f"{key}={value}" for key, value in strings] + flags
     options = ",".join(["lowerdir=" + ":".join(map(str, lowers)), *tail])
-    mount_flags = 0 if upper is not None else kernel.MS_RDONLY | kernel.MS_NODEV | kernel.MS_NOSUID
+    mount_flags = 0 if upper is not None else MS_RDONLY | MS_NODEV | MS_NOSUID
     if len(os.fsencode(options)) < _PAGE_BYTES:
-        kernel.mount("overlay", target, "overlay", mount_flags, options)
+        syscalls.mount("overlay", target, "overlay", mount_flags, options)
         return
     try:
         kernel.mount_by_steps(
@@ -82,7 +82,7 @@ def _mount_by_descriptor(
     try:
         short = [f"/proc/self/fd/{fd}/{path.relative_to(common)}" for path in lowers]
         options = ",".join(["lowerdir=" + ":".join(short), *tail])
-        kernel.mount("overlay", target, "overlay", mount_flags, options)
+        syscalls.mount("overlay", target, "overlay", mount_flags, options)
     finally:
         os.close(fd)
 
@@ -94,7 +94,7 @@ def unmount(target: Path, *, lazily: bool = True) -> bool:
         OSError: EBUSY, if not ``lazily``.
     """
     try:
-        kernel.unmount(target, kernel.MNT_DETACH if lazily else 0)
+        syscalls.unmount(target, MNT_DETACH if lazily else 0)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOENT):
             raise
@@ -113,18 +113,15 @@ def is_mount_point(path: Path) -> bool:
 def mounted_overlays() -> list[MountedOverlay]:
     """Overlays of this mount namespace, in the order of mounting (proc(5) mountinfo)."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        mount, _, super_block = line.partition(" - ")
-        kind, _, options = super_block.split(" ", 2)
-        if kind != "overlay":
+    for mount in mounts():
+        if mount.file_system != "overlay":
             continue
-        target = _unescape(mount.split(" ")[4])
-        values = dict(part.partition("=")[::2] for part in options.split(","))
+        values = dict(option.partition("=")[::2] for option in mount.options)
         found.append(
             MountedOverlay(
-                target=Path(target),
-                upper=_unescape(values.get("upperdir", "")),
-                lowers=_unescape(values.get("lowerdir", values.get("lowerdir+", ""))),
+                target=Path(mount.target),
+                upper=unescape(values.get("upperdir", "")),
+                lowers=unescape(values.get("lowerdir", values.get("lowerdir+", ""))),
             )
         )
     return found
@@ -145,7 +142,3 @@ def check_usable(folder: Path) -> str:
     finally:
         with contextlib.suppress(OSError):
             remove_tree(folder)
-
-
-def _unescape(text: str) -> str:
-    return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)

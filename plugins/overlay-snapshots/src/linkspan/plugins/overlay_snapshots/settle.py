@@ -18,8 +18,8 @@ from typing import Any
 
 from linkspan.plugins.overlay_snapshots.attributes import is_opaque
 from linkspan.plugins.overlay_snapshots.faults import from_os_error, hostile
-from linkspan.plugins.overlay_snapshots.kernel import open_in_root
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.syscalls import open_in_root
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -9,13 +9,11 @@ import contextlib
 import errno
 import os
 import posixpath
-import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from linkspan.plugins.overlay_snapshots import kernel
 from linkspan.plugins.overlay_snapshots.compression import (
     MAGIC_BYTES,
     decompressed,
@@ -24,11 +22,12 @@ from linkspan.plugins.overlay_snapshots.compression import (
 from linkspan.plugins.overlay_snapshots.faults import dumps, from_os_error, hostile
 from linkspan.plugins.overlay_snapshots.tar_writer import TarWriter
 from linkspan.plugins.overlay_snapshots.untar import LayerLimits, Untar
+from linkspan.sdk import syscalls
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound, PermissionDenied
+from linkspan.sdk.mountinfo import Mount, mounts
 
 _BLOCK_BYTES: Final = 1 << 20
 _NO_LIMITS: Final = LayerLimits(1 << 62, 1 << 62, 1 << 62)
-_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 _NO_PATH: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
@@ -50,33 +49,39 @@ def _enter_process(task: Mapping[str, Any]) -> bool:
     """Take over what a process sees; False if it has ended, or is another one by now."""
     expected = os.stat(task["folder"])
     try:
-        mounted = Path(f"/proc/{task['pid']}/mountinfo").read_bytes()
+        mounted = mounts(task["pid"])
         namespace = os.open(f"/proc/{task['pid']}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     before = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        kernel.enter_mounts(namespace)
+        syscalls.setns(namespace, syscalls.CLONE_NEWNS)
         if not os.path.samestat(os.stat("/"), expected):
-            kernel.enter_mounts(before)
+            syscalls.setns(before, syscalls.CLONE_NEWNS)
             return False
     finally:
         os.close(namespace)
         os.close(before)
-    kernel.own_mounts()
+    _own_mounts()
     _leave_out(mounted, {os.fsencode(mount[0]) for mount in task["mounts"]})
     return True
 
 
-def _leave_out(mounted: bytes, wanted: set[bytes]) -> None:
+def _own_mounts() -> None:
+    """From now on mounts of this process are seen by nobody else, and it sees no new ones."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+
+
+def _leave_out(mounted: Sequence[Mount], wanted: set[bytes]) -> None:
     """Unmount what the kernel makes up (``/proc``, ``/sys``, ``/dev``) and all that is not wanted."""
     gone: list[bytes] = []
-    for line in mounted.splitlines():
-        target = _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
+    for mount in mounted:
+        target = os.fsencode(mount.target)
         if target == b"/" or any(_is_below(target, path) for path in (*wanted, *gone)):
             continue
         with contextlib.suppress(OSError):
-            kernel.unmount(Path(os.fsdecode(target)), kernel.MNT_DETACH)
+            syscalls.unmount(mount.target, syscalls.MNT_DETACH)
         gone.append(target)
 
 
@@ -85,7 +90,7 @@ def _is_below(path: bytes, folder: bytes) -> bool:
 
 
 def _make_view(task: Mapping[str, Any]) -> None:
-    kernel.own_mounts()
+    _own_mounts()
     root = os.open(task["folder"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for destination, source, read_only in task["mounts"]:
@@ -98,12 +103,12 @@ def _make_view(task: Mapping[str, Any]) -> None:
 
 def _bind(root: int, destination: bytes, source: str, *, read_only: bool) -> None:
     is_folder = stat.S_ISDIR(os.stat(source).st_mode)
-    flags = kernel.MS_BIND | kernel.MS_REC
-    for options in (flags, flags | kernel.MS_REMOUNT | kernel.MS_RDONLY if read_only else 0):
+    flags = syscalls.MS_BIND | syscalls.MS_REC
+    for options in (flags, flags | syscalls.MS_REMOUNT | syscalls.MS_RDONLY if read_only else 0):
         if options:
             fd = _mount_point(root, destination, is_folder=is_folder)
             try:
-                kernel.mount(source, Path(f"/proc/self/fd/{fd}"), "", options, "")
+                syscalls.mount(source, f"/proc/self/fd/{fd}", "", options)
             finally:
                 os.close(fd)
 
@@ -111,18 +116,18 @@ def _bind(root: int, destination: bytes, source: str, *, read_only: bool) -> Non
 def _mount_point(root: int, path: bytes, *, is_folder: bool) -> int:
     """Open a path inside the root, made if it is missing."""
     parts = [part for part in path.split(b"/") if part]
-    current = kernel.open_in_root(root, b".", os.O_PATH)
+    current = syscalls.open_in_root(root, b".", os.O_PATH)
     for count, part in enumerate(parts, 1):
         place = b"/".join(parts[:count])
         try:
-            following = kernel.open_in_root(root, place, os.O_PATH)
+            following = syscalls.open_in_root(root, place, os.O_PATH)
         except FileNotFoundError:
             if count < len(parts) or is_folder:
                 os.mkdir(part, 0o755, dir_fd=current)
             else:
                 new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 os.close(os.open(part, new, 0o644, dir_fd=current))
-            following = kernel.open_in_root(root, place, os.O_PATH)
+            following = syscalls.open_in_root(root, place, os.O_PATH)
         os.close(current)
         current = following
     return current

@@ -39,6 +39,7 @@ from linkspan.sdk.payloads import (
     name_taken,
     out_of_sequence,
 )
+from linkspan.sdk.syscalls import RAMFS_MAGIC, TMPFS_MAGIC, file_system_type
 
 
 class Payloads:
@@ -238,11 +239,5 @@ def _write_file(path: Path, file: FileReference, content: bytes) -> None:
 
 
 def _is_in_memory(folder: Path) -> bool:
-    """Whether a folder lies on a tmpfs (proc(5), mountinfo)."""
-    device = folder.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, rest = line.partition(" - ")
-        if fields.split()[2] == number:
-            return rest.split()[0] in ("tmpfs", "ramfs")
-    return False
+    """Whether a folder lies on a tmpfs."""
+    return file_system_type(folder) in (TMPFS_MAGIC, RAMFS_MAGIC)
