@@ -22,6 +22,26 @@ _PATHS: Final = {
     "secret": "/secrets/{}",
     "config": "/configs/{}",
 }
+_LEFT_OUT: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "container": {
+        "": ("ImageManifestDescriptor", "SizeRw", "SizeRootFs"),
+        "State": ("Health",),
+        "Config": (
+            *("ExposedPorts", "Healthcheck", "Shell", "StopSignal", "StopTimeout"),
+            *("ArgsEscaped", "NetworkDisabled", "MacAddress", "OnBuild", "Volumes"),
+        ),
+        "HostConfig": ("Annotations", "Init", "Mounts", "StorageOpt", "Sysctls", "Tmpfs"),
+    },
+    "image": {
+        "": ("Comment", "Author", "Config", "Container", "ContainerConfig", "Descriptor", "Manifests"),
+        "Config": ("ExposedPorts", "Healthcheck", "Labels", "OnBuild", "Shell", "StopSignal", "Volumes"),
+    },
+    "volume": {"": ("ClusterVolume", "CreatedAt", "Status", "UsageData")},
+    "network": {"": ("Peers", "Services", "ConfigFrom")},
+    "service": {"": ("PreviousSpec", "UpdateStatus", "ServiceStatus", "JobStatus")},
+    "node": {"": ("ManagerStatus",), "Status": ("Message",)},
+}
+"""Kind → part → what the API leaves out of it where there is none: to a template it is empty, no slip."""
 _NOT_THERE: Final = (404, 501, 503)
 
 
@@ -36,14 +56,14 @@ def _show(
     found: list[Any] = []
     status = 0
     for name in names:
-        record = _find(session, name, kinds, query)
+        kind, record = _find(session, name, kinds, query)
         if record is None:
             what = "object" if len(kinds) > 1 else kinds[0]
             failure = of_error(ApiError(404, f"no such {what}: {name}"))
             session.terminal.error(failure.render())
             status = failure.status
         else:
-            found.append(record)
+            found.append(_whole(record, kind) if "{{" in session.format else record)
     if pretty and not session.format:
         for record in found:
             for line in outline(record):
@@ -73,17 +93,45 @@ def outline(value: Any, indent: int = 0) -> Iterator[str]:
             yield f"{pad}{key}: {shown}"
 
 
-def _find(session: Session, name: str, kinds: tuple[str, ...], query: dict[str, Any] | None) -> Any:
+class _Whole(dict[str, Any]):
+    """A part of a record that knows what else it might have; that is None, and not among its items."""
+
+    def __init__(self, sent: dict[str, Any], left_out: tuple[str, ...]) -> None:
+        super().__init__(sent)
+        self._left_out = left_out
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or key in self._left_out
+
+    def __missing__(self, key: str) -> None:
+        if key not in self._left_out:
+            raise KeyError(key)
+
+
+def _whole(record: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A record that a template may ask for what the API has left out of it."""
+    parts = _LEFT_OUT.get(kind, {})
+    found = dict(record)
+    for name, left_out in parts.items():
+        if name and isinstance(record.get(name), dict):
+            found[name] = _Whole(record[name], left_out)
+    return _Whole(found, parts.get("", ()))
+
+
+def _find(
+    session: Session, name: str, kinds: tuple[str, ...], query: dict[str, Any] | None
+) -> tuple[str, Any]:
+    """The kind and the record of what has this name; None if nothing has."""
     for kind in kinds:
         try:
-            return session.api.get(_PATHS[kind].format(segment(name)), query)
+            return kind, session.api.get(_PATHS[kind].format(segment(name)), query)
         except ApiError as exc:
             # 503: not in a cluster; the next kind may be there all the same.
             if exc.status not in _NOT_THERE and not (len(kinds) > 1 and exc.status == 400):
                 raise
             if len(kinds) == 1 and exc.status != 404:
                 raise
-    return None
+    return "", None
 
 
 def _keep_format(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:

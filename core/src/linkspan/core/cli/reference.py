@@ -49,10 +49,12 @@ colours, escape sequences or carriage returns. Colours follow `--color`, `NO_COL
 
 `--format` takes `table` (the default), `docker` (Docker's own columns), `json` (one document; lists are an
 array), `jsonl` (a document a line), a Go template (`'{{.Names}}'`), or a table of one
-(`'table {{.Names}}\\t{{.Status}}'`). Field names and headers are Docker's. A template may have fields and
-variables (`.A.b`, `$x := …`), pipes, `if`/`else if`/`else`, `with`, `range` with `break` and `continue`, and the
-functions `json`, `join`, `split`, `upper`, `lower`, `title`, `pad`, `truncate`, `len`, `index`, `slice`, `print`,
-`printf`, `println`, `html`, `js`, `urlquery`, `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or`, `not`.
+(`'table {{.Names}}\\t{{.Status}}'`). Field names and headers are Docker's. A template has all that Go's
+`text/template` has: fields and variables (`.A.b`, `$x := …`), pipes, `if`/`else if`/`else`, `with`, `range` with
+`break` and `continue`, `define`, `template` and `block`, remarks and trimming (`{{-`, `-}}`), and the functions
+`json`, `join`, `split`, `upper`, `lower`, `title`, `pad`, `truncate`, `len`, `index`, `slice`, `call`, `print`,
+`printf`, `println`, `html`, `js`, `urlquery`, `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or`, `not`. What is wrong
+with it is told in Go's words, with its line and column.
 
 ## Which daemon
 

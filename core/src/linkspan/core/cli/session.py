@@ -126,20 +126,16 @@ class Session:
         titles: Mapping[str, str],
     ) -> None:
         table = text.startswith("table ")
-        template = compile_template(text.removeprefix("table ").strip())
-        lines = []
-        for record in records:
-            labels = record.get("Labels") or (record.get("Spec") or {}).get("Labels")
-            found = {**record, **fields(record)}
-            found.setdefault("Label", lambda name, of=labels: _label(of, name))
-            lines.append(render_template(template, found))
+        text = text.removeprefix("table ").strip(" ")
+        template = compile_template(text)
+        from linkspan.core.cli.records import Record, header_template
+
+        lines = [render_template(template, Record(fields(each), each)) for each in records]
         if not table:
             for line in lines:
                 self.terminal.print(line)
             return
-        from linkspan.core.cli.titles import Titles
-
-        headers = render_template(template, Titles(titles)).split("\t")
+        headers = header_template(text, titles).split("\t")
         cells = [line.split("\t") for line in lines]
         count = len(headers)
         self.terminal.table(headers, [(row + [""] * count)[:count] for row in cells])
@@ -166,13 +162,9 @@ class Session:
         return time.time()
 
 
-def _label(labels: object, name: str) -> str:
-    return str(labels.get(name, "")) if isinstance(labels, dict) else ""
-
-
 def compile_template(text: str) -> Any:
     """Compile a ``--format`` template, or fail as wrong usage."""
-    from linkspan.core.cli.template import Template, TemplateError
+    from linkspan.sdk.templates import Template, TemplateError
 
     if "{{" not in text:
         from difflib import get_close_matches
@@ -185,7 +177,7 @@ def compile_template(text: str) -> Any:
     try:
         return Template(text)
     except TemplateError as exc:
-        raise Failure(f"the format cannot be read: {exc}", id="LS0004", status=USAGE) from exc
+        raise Failure(f"template parsing error: {exc}", id="LS0004", status=USAGE) from exc
 
 
 def render_template(template: Any, record: Any) -> str:
@@ -193,7 +185,7 @@ def render_template(template: Any, record: Any) -> str:
     try:
         return str(template.render(record))
     except ValueError as exc:
-        raise Failure(f"the format does not fit: {exc}", id="LS0004", status=USAGE) from exc
+        raise Failure(f"template parsing error: {exc}", id="LS0004", status=USAGE) from exc
 
 
 def print_json(terminal: Terminal, record: Any) -> None:
