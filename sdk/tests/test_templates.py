@@ -78,7 +78,10 @@ def test_what_is_shown(template: str, expected: str) -> None:
         ("{{upper .State.Health}}", "invalid value; expected string"),
         ("x\n{{if true}}\n  {{.Zzz}}{{end}}", 'template: :3:4: executing "" at <.Zzz>'),
         ('{{define "a"}}{{.Zzz}}{{end}}{{template "a" .}}', 'executing "a" at <.Zzz>'),
-        ('{{define "a"}}{{template "a"}}{{end}}{{template "a"}}', "exceeded maximum template depth"),
+        (
+            '{{define "a"}}{{template "a"}}{{end}}{{template "a"}}',
+            "exceeded maximum template depth",
+        ),
         ("{{" + "(" * 5000 + "1" + ")" * 5000 + "}}", "too deep"),
         ("{{range 3}}x", "unexpected EOF"),
         ("{{.Name\n", "unclosed action"),

@@ -35,7 +35,9 @@ def test_a_table_has_dockers_headers(daemon: Any, linkspan: Any) -> None:
     assert out == "VOLUME NAME  DRIVER\ndata         local\n"
 
 
-def test_headers_stay_in_capitals_whatever_their_column_goes_through(daemon: Any, linkspan: Any) -> None:
+def test_headers_stay_in_capitals_whatever_their_column_goes_through(
+    daemon: Any, linkspan: Any
+) -> None:
     out = linkspan("ps", "--format", "table {{.Names | lower}}: {{.CreatedAt | len}}").out
     assert out.splitlines()[0] == "NAMES: 10"
 
@@ -71,11 +73,14 @@ def test_a_format_that_is_no_format_is_wrong_usage(daemon: Any, linkspan: Any) -
 
 
 def test_what_the_api_leaves_out_is_empty_and_a_slip_is_a_fault(fake: Any, linkspan: Any) -> None:
-    fake.on("GET", "/containers/web/json", {"Id": "c", "State": {"Status": "running"}, "Config": {}})
+    fake.on(
+        "GET", "/containers/web/json", {"Id": "c", "State": {"Status": "running"}, "Config": {}}
+    )
     with fake.running():
         health = "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{json .State}}"
         result = linkspan("container", "inspect", "-f", health, "web")
         assert result.out == 'none {"Status":"running"}\n'
         result = linkspan("container", "inspect", "-f", "{{.State.Statsu}}", "web")
         assert (result.status, result.out) == (2, "")
-        assert "template: :1:8" in result.err and "did you mean .Status?" in result.err
+        assert "template: :1:8" in result.err
+        assert "did you mean .Status?" in result.err

@@ -53,8 +53,8 @@ array), `jsonl` (a document a line), a Go template (`'{{.Names}}'`), or a table 
 `text/template` has: fields and variables (`.A.b`, `$x := …`), pipes, `if`/`else if`/`else`, `with`, `range` with
 `break` and `continue`, `define`, `template` and `block`, remarks and trimming (`{{-`, `-}}`), and the functions
 `json`, `join`, `split`, `upper`, `lower`, `title`, `pad`, `truncate`, `len`, `index`, `slice`, `call`, `print`,
-`printf`, `println`, `html`, `js`, `urlquery`, `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or`, `not`. What is wrong
-with it is told in Go's words, with its line and column.
+`printf`, `println`, `html`, `js`, `urlquery`, `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or`, `not`. What is
+wrong with it is told in Go's words, with its line and column.
 
 ## Which daemon
 
