@@ -1,10 +1,12 @@
 """What a run has built, pushed and untagged, taken back on a real daemon and its registry."""
 
+import signal
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
-from daemon_harness.daemon import Daemon
+from daemon_harness.daemon import Daemon, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -54,3 +56,65 @@ jobs:
     assert f"{app}:new is gone from its registry" in said.err
     assert (digest_in_registry(daemon, "1"), digest_in_registry(daemon, "new")) == (former, "")
     assert names(daemon) == before
+
+
+SLOW = """linkspan: v1
+jobs:
+  a:
+    steps:
+      - {id: first, uses: tag, with: {image: busybox, tags: ["slow:1"]}}
+      - id: slow
+        uses: tag
+        with: {image: busybox, tags: ["slow:2"]}
+        undo: {uses: wait-for, with: {path: go, timeout: 1h}}
+      - {id: tell, uses: notify, with: {url: "http://%(registry)s/v2/", text: hi}, continue-on-error: true}
+      - {id: look, uses: http-check, with: {url: "http://%(registry)s/v2/"}}
+      - {id: script, image: busybox, run: exit 1}
+"""
+
+
+def test_what_has_no_way_back_is_named_first_and_whoever_undoes_may_stop(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    (tmp_path / "p.yaml").write_text(SLOW % {"registry": daemon.registry})
+    daemon.cli("workflow", "run", tmp_path / "p.yaml", status=1)
+    run = daemon.get("/linkspan/v1/runs/last")["id"]
+    folder = daemon.data_root / "workflows/runs" / run
+    journal, workspace = folder / "journal.jsonl", folder / "jobs/a/workspace"
+
+    def inspect() -> dict[str, Any]:
+        found: dict[str, Any] = daemon.get(f"/linkspan/v1/runs/{run}")
+        return found
+
+    def undo_until_slow(times: int) -> Any:
+        process = daemon.begin("workflow", "undo", run, "--yes")
+        until("it has begun", lambda: journal.read_text().count("undo-started") == times)
+        process.send_signal(signal.SIGINT)
+        until("it was asked", lambda: inspect()["state"] == "cancelling")
+        return process
+
+    # Nobody is there to confirm it: it is said, and nothing is done.
+    said = daemon.cli("workflow", "undo", run, status=2).err
+    assert "cannot be taken back: a/tell (notify)" in said
+    assert "nothing to take back: a/look (http-check)" in said
+    assert "nothing recorded: a/script (run)" in said
+    assert inspect()["undone"] == ""
+    # Twice: at once.
+    process = undo_until_slow(1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, inspect()["undone"]) == (130, "cancelled"), told
+    assert {"slow:1", "slow:2"} <= daemon.images()
+    # Once: after the step that is being taken back.
+    process = undo_until_slow(2)
+    (workspace / "go").touch()
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, inspect()["undone"]) == (130, "cancelled"), told
+    assert "asked to stop after the step" in told
+    assert f"linkspan workflow undo {run} goes on" in told
+    assert [step["undo"].get("result") for step in inspect()["jobs"][0]["steps"][:2]] == [
+        None,
+        "success",
+    ]
+    daemon.cli("workflow", "undo", run, "--yes")
+    assert (inspect()["undone"], "slow:1" in daemon.images()) == ("success", False)

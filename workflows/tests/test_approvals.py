@@ -2,9 +2,11 @@
 
 import pytest
 import trio
+import trio.testing
 
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, PermissionDenied
 from linkspan.workflows.approvals import Voter, voter_of
+from linkspan.workflows.creating import NewRun
 from linkspan.workflows.undoing import undoable
 
 ANA = Voter(name="ana", groups=frozenset({"release"}))
@@ -241,3 +243,21 @@ def test_root_decides_in_the_name_that_is_given():
     assert voter_of(0).name == "root"
     assert voter_of(987654).name == "uid 987654"
     assert voter_of(None, "eve") == Voter(name="eve")
+
+
+async def test_a_time_limit_begins_anew_after_a_person_was_waited_for(bench, mock_clock):
+    slow = (PIPELINE % "").replace("name: web, value: new", "name: web, value: new, takes: 1h")
+    text = f"linkspan: v1\ndefaults: {{image: img}}\n{slow}"
+    new = NewRun(file="p.yaml", text=text, workspace=bench.sources, timeout_s=60)
+    run = (await bench.manager.create(new))["id"]
+    assert await bench.manager.wait(run) == "suspended"
+    mock_clock.jump(3600)
+    await bench.manager.decide(run, "approve", ANA)
+    while "d" not in bench.world.applied:
+        await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(59)
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.manager.inspect(run)["state"] == "running"
+    mock_clock.jump(2)
+    assert await bench.manager.wait(run) == "timed-out"
+    assert (bench.world.values["end"], bench.manager.inspect(run)["attempt"]) == ("timed-out", 1)

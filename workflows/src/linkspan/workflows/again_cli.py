@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from linkspan.core.cli.command import command
-from linkspan.core.cli.failure import FAILED, USAGE, Failure
+from linkspan.core.cli.failure import FAILED, INTERRUPTED, USAGE, Failure
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
 from linkspan.workflows.commands.completing import BASE, complete_steps_of_run
@@ -20,13 +20,15 @@ from linkspan.workflows.commands.shared import (
     detach_option,
     id_of,
     junit_option,
+    limit,
     records,
     run_argument,
+    timeout_option,
     use_option,
     user_name,
     where_argument,
 )
-from linkspan.workflows.watching import begin
+from linkspan.workflows.watching import Stopper, begin
 
 _DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
 """People compare its first digits; ``--format json`` has all of them."""
@@ -57,6 +59,7 @@ _DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
 @click.option("--fresh", is_flag=True, help="With the pipeline and the sources as they are now")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="Another value")
 @break_option
+@timeout_option
 @use_option
 @junit_option
 @detach_option
@@ -68,6 +71,7 @@ def rerun(
     fresh: bool,
     inputs: tuple[str, ...],
     breaks: tuple[str, ...],
+    timeout_s: float | None,
     use: tuple[str, ...],
     junit: str | None,
     detach: bool,
@@ -82,6 +86,7 @@ def rerun(
         "use": key_values(use, "--use"),
         "by": user_name(),
         "breaks": list(breaks),
+        **limit(timeout_s, breaks),
     }
     if fresh:
         body["fresh"] = _fresh(session, run_ref)
@@ -207,9 +212,17 @@ def undo(session: Session, run_ref: str, yes: bool) -> int:
             verb = "" if step.intent is None else step.intent["verb"]
             session.terminal.note(f"  {job.id}/{step.id}  {verb}")
         _confirm(f"Take back these changes of run {state.id}?")
-    said = session.api.post(f"{BASE}/{segment(run_ref)}/undo")
+    stopper = Stopper(
+        session,
+        state.id,
+        once="asked to stop after the step that is being taken back; Ctrl-C again stops at once",
+        twice="stopping at once",
+    )
+    with stopper:
+        said = session.api.post(f"{BASE}/{segment(state.id)}/undo")
+    failed = INTERRUPTED if said["undone"] == "cancelled" else FAILED
     if session.document(said, default="table"):
-        return 0 if said["undone"] == "success" else FAILED
+        return 0 if said["undone"] == "success" else failed
     after = fold(records(session, said["id"]))
     for job, step in _undone(after, state):
         back = session.terminal.painted_sign(
@@ -217,13 +230,15 @@ def undo(session: Session, run_ref: str, yes: bool) -> int:
         )
         session.terminal.note(f"{back} {job.id}/{step.id}  {step.undo_detail}")
     session.terminal.print(said["id"])
-    return 0 if said["undone"] == "success" else FAILED
+    if said["undone"] == "cancelled":
+        session.terminal.note(f"the rest stays: linkspan workflow undo {said['id']} goes on")
+    return 0 if said["undone"] == "success" else failed
 
 
 def _undone(after: Any, before: Any) -> Iterable[tuple[Any, Any]]:
     for job in after.jobs.values():
         for step in job.steps.values():
-            if step.undone and before.jobs[job.id].steps[step.id].undo_result != "success":
+            if step.undo_result and before.jobs[job.id].steps[step.id].undo_result != "success":
                 yield job, step
 
 

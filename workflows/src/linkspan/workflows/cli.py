@@ -22,9 +22,11 @@ from linkspan.workflows.commands.shared import (
     id_of,
     input_option,
     junit_option,
+    limit,
     records,
     refuse_faults,
     run_argument,
+    timeout_option,
     use_option,
     where_argument,
 )
@@ -73,6 +75,7 @@ from linkspan.workflows.watching import begin, cancel_run, watch
     shell_complete=complete_steps,
 )
 @break_option
+@timeout_option
 @click.option(
     "--untrusted", is_flag=True, help="Scripts only: no secrets, verbs, mounts or network"
 )
@@ -89,6 +92,7 @@ def run(
     only: str,
     step: str,
     breaks: tuple[str, ...],
+    timeout_s: float | None,
     untrusted: bool,
     use: tuple[str, ...],
     junit: str | None,
@@ -128,6 +132,7 @@ def run(
         "untrusted": untrusted,
         "plan": kept or {},
         "breaks": list(breaks),
+        **limit(timeout_s, breaks),
     }
     if kept is not None:
         refuse_other_sources(str(plan), kept, body)
@@ -158,14 +163,20 @@ def attach(session: Session, run_ref: str, junit: str | None) -> int:
 )
 @run_argument
 @break_option
+@timeout_option
 @junit_option
 @detach_option
 def resume(
-    session: Session, run_ref: str, breaks: tuple[str, ...], junit: str | None, detach: bool
+    session: Session,
+    run_ref: str,
+    breaks: tuple[str, ...],
+    timeout_s: float | None,
+    junit: str | None,
+    detach: bool,
 ) -> int:
     """Go on with a run."""
     path = f"{BASE}/{segment(run_ref)}/resume"
-    body = {"breaks": list(breaks)}
+    body = {"breaks": list(breaks), **limit(timeout_s, breaks)}
     return begin(session, lambda: session.api.post(path, body=body), detach=detach, junit=junit)
 
 

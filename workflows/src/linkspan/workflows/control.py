@@ -77,6 +77,7 @@ class Control:
         cancelling: The run was asked to stop: no job begins, running steps are stopped in order, then
             the jobs of ``finally`` run.
         killed: It was asked again: graces end at once, and ``finally`` with them.
+        out_of_time: It was asked to stop because its time limit is over.
         suspending: All that is left of it waits for a person: it leaves memory.
         main: Around the run's jobs.
         cleanup: Around the jobs of ``finally``.
@@ -86,6 +87,7 @@ class Control:
 
     cancelling: bool = False
     killed: bool = False
+    out_of_time: bool = False
     suspending: bool = False
     ending: bool = False
     main: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -97,6 +99,11 @@ class Control:
         """Ask to stop."""
         self.cancelling = True
         self.main.cancel()
+
+    @property
+    def reason(self) -> str:
+        """Why it was asked to stop, for those that were stopped."""
+        return "the run's time is over" if self.out_of_time else "the run was cancelled"
 
     def kill(self) -> None:
         """Ask to stop at once."""

@@ -60,6 +60,7 @@ class NewRun:
         plan: A kept plan that the run must follow; None for a run without one.
         use: Role → driver, before what the pipeline says.
         breaks: Where it is held for whoever debugs it: ``on-failure``, ``before:STEP``, ``after:STEP``.
+        timeout_s: How long its first attempt may run; None for as long as it takes.
     """
 
     file: str
@@ -76,6 +77,7 @@ class NewRun:
     plan: Mapping[str, Json] | None = None
     breaks: tuple[str, ...] = ()
     use: Mapping[str, str] = attrs.field(factory=dict)
+    timeout_s: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -89,6 +91,7 @@ class Rerun:
         by: Who asks.
         breaks: Where it is held for whoever debugs it.
         use: Drivers for roles, in addition to those that the run was given.
+        timeout_s: How long it may run; None for as long as it takes.
     """
 
     again: Again = Again()
@@ -97,6 +100,7 @@ class Rerun:
     by: str = ""
     breaks: tuple[str, ...] = ()
     use: Mapping[str, str] = attrs.field(factory=dict)
+    timeout_s: float | None = None
 
 
 def checked(

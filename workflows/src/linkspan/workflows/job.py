@@ -95,7 +95,7 @@ class JobRunner:
             told = self.run.job_state(self.job).result
             if not ended and not told and self._told_to_stop():
                 with trio.CancelScope(shield=True):
-                    await self._stopped("cancelled", "the run was cancelled")
+                    await self._stopped("cancelled", self.run.control.reason)
                     await self.finish("cancelled")
 
     async def _in_time(

@@ -19,6 +19,7 @@ import trio
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
+from linkspan.sdk.units import format_duration
 from linkspan.workflows import again
 from linkspan.workflows.approvals import Voter, check_vote, find_question
 from linkspan.workflows.archive import JOURNAL, Archive
@@ -245,7 +246,7 @@ class RunManager:
         old = self.archive.ended[run_id]
         new = await self._maker.recorded(old, wish) if wish.fresh is None else wish.fresh
         use = {**old.created.get("use", {}), **wish.use}
-        new = attrs.evolve(new, breaks=wish.breaks, use=use)
+        new = attrs.evolve(new, breaks=wish.breaks, use=use, timeout_s=wish.timeout_s)
         workflow = await trio.to_thread.run_sync(
             checked, new.text, new.others, new.file, self._verbs, new.use
         )
@@ -265,10 +266,12 @@ class RunManager:
     ) -> dict[str, Json]:
         folder, recorder = await self._maker.make(workflow, new, inputs, before)
         # From here on it is visible.
-        self._start(self._run(workflow, folder, recorder))
+        self._start(self._run(workflow, folder, recorder), timeout_s=new.timeout_s)
         return recorder.state.summary(active=True)
 
-    async def resume(self, ref: str, *, breaks: Sequence[str] = ()) -> dict[str, Json]:
+    async def resume(
+        self, ref: str, *, breaks: Sequence[str] = (), timeout_s: float | None = None
+    ) -> dict[str, Json]:
         """Go on with a run that failed, was cancelled or was interrupted.
 
         It uses the recorded text and inputs. Steps that are done are not done again.
@@ -276,6 +279,7 @@ class RunManager:
         Args:
             ref: The run.
             breaks: Where it is held from now on; empty for where it was held before.
+            timeout_s: How long this attempt may run; None for as long as it takes.
 
         Raises:
             NotFound: No run has this id or prefix.
@@ -286,9 +290,11 @@ class RunManager:
             InvalidArgument: A breakpoint names no step; code ``breakpoint``.
         """
         async with self._reopening[self._ended_run(ref)]:
-            return await self._resume(self._ended_run(ref), breaks)
+            return await self._resume(self._ended_run(ref), breaks, timeout_s)
 
-    async def _resume(self, run_id: str, breaks: Sequence[str]) -> dict[str, Json]:
+    async def _resume(
+        self, run_id: str, breaks: Sequence[str], timeout_s: float | None
+    ) -> dict[str, Json]:
         state = self.archive.ended[run_id]
         if state.result in GOOD:
             raise Conflict(
@@ -308,7 +314,7 @@ class RunManager:
         except InvalidArgument:
             run.recorder.close()
             raise
-        self._start(run, breaks=breaks)
+        self._start(run, breaks=breaks, timeout_s=timeout_s)
         return run.recorder.state.summary(active=True)
 
     async def _reopen(self, state: RunState) -> Run:
@@ -451,7 +457,7 @@ class RunManager:
         """Take back everything that a run has changed, the last change first.
 
         Returns:
-            Its summary, with ``undone``: ``success`` or ``failed``.
+            Its summary, with ``undone``: ``success``, ``failed`` or, if it was asked to stop, ``cancelled``.
 
         Raises:
             NotFound: No run has this id or prefix.
@@ -544,26 +550,49 @@ class RunManager:
             if run.id == run_id or run.workflow.concurrency is None or run.control.cancelling:
                 continue
             if group_of(run, run.workflow.concurrency) == group and not self._newer(run.id, run_id):
-                self._nursery.start_soon(self._cancel_quietly, run.id, run_id)
+                self._nursery.start_soon(self._cancel_quietly, run.id, f"run {run_id}")
 
     def _newer(self, run_id: str, other: str) -> bool:
         return self._state(run_id).order > self._state(other).order
 
     async def _cancel_quietly(self, run_id: str, by: str) -> None:
         try:
-            await self.cancel(run_id, kill=False, by=f"run {by}")
+            await self.cancel(run_id, kill=False, by=by)
         except LinkspanError as error:
             log.info("run not cancelled", extra={"run": run_id, "reason": error.message})
 
     def _start(
-        self, run: Run, *, continued_by: str | None = None, breaks: Sequence[str] = ()
+        self,
+        run: Run,
+        *,
+        continued_by: str | None = None,
+        breaks: Sequence[str] = (),
+        timeout_s: float | None = None,
     ) -> None:
         self.archive.ended.pop(run.id, None)
         self._interruptions.pop(run.id, None)
         active = _Active(run=run)
         self._active[run.id] = active
-        runner = functools.partial(RunRunner(run), continued_by=continued_by, breaks=breaks)
+        runner = functools.partial(
+            RunRunner(run), continued_by=continued_by, breaks=breaks, timeout_s=timeout_s
+        )
         self._nursery.start_soon(self._supervise, active, runner, name=f"run {run.id}")
+        # Waiting for a person has left memory, and does not count.
+        limit_s = timeout_s if continued_by is None else run.recorder.state.timeout_s
+        if limit_s is not None:
+            self._nursery.start_soon(self._limit, active, limit_s)
+
+    async def _limit(self, active: _Active, limit_s: float) -> None:
+        """Ask a run to stop when its time is over; what cleans up has limits of its own."""
+        with trio.move_on_after(limit_s):
+            await active.ended.wait()
+            return
+        control = active.run.control
+        if control.ending or control.cancelling:
+            return
+        control.out_of_time = True
+        limit = f"the time limit of {format_duration(limit_s)}"
+        await self._cancel_quietly(active.run.id, limit)
 
     async def _supervise(self, active: _Active, runner: Callable[[], Awaitable[str]]) -> None:
         """Run a run; no fault of one reaches another."""

@@ -136,7 +136,8 @@ class Routes:
         body = await request.json(required=False) or {}
         if not isinstance(body, dict):
             raise InvalidArgument("the body must be an object")
-        said = await self._manager().resume(request.params["run"], breaks=_breaks(body))
+        run, breaks = request.params["run"], _breaks(body)
+        said = await self._manager().resume(run, breaks=breaks, timeout_s=_timeout(body))
         return json_response(said)
 
     async def rerun(self, request: Request) -> Response:
@@ -214,6 +215,7 @@ def _rerun(body: Mapping[str, Json]) -> Rerun:
         by=_field(body, "by", str, ""),
         breaks=_breaks(body),
         use=_texts(body, "use"),
+        timeout_s=_timeout(body),
     )
 
 
@@ -272,6 +274,7 @@ def new_run(body: Json) -> NewRun:
         plan=_field(body, "plan", dict, {}) or None,
         breaks=_breaks(body),
         use=_texts(body, "use"),
+        timeout_s=_timeout(body),
         trigger=_trigger(_field(body, "trigger", str, "manual")),
     )
 
@@ -295,6 +298,18 @@ def _breaks(body: Mapping[str, Json]) -> tuple[str, ...]:
     if not all(isinstance(each, str) for each in found):
         raise InvalidArgument("'breaks' must be a list of texts")
     return tuple(dict.fromkeys(found))
+
+
+def _timeout(body: Mapping[str, Json]) -> float | None:
+    limit_s = body.get("timeout_s")
+    if limit_s is None:
+        return None
+    # The upper end keeps what is no number, and more than a clock can count, out.
+    if isinstance(limit_s, bool) or not isinstance(limit_s, int | float) or not 0 < limit_s < 1e9:
+        raise InvalidArgument("'timeout_s' must be a number of seconds, more than 0")
+    if _breaks(body):
+        raise InvalidArgument("a run with breakpoints waits for people and has no 'timeout_s'")
+    return float(limit_s)
 
 
 def _trigger(name: str) -> str:

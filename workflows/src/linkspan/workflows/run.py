@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
 from linkspan.workflows.expressions import Scope
+from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.model import Concurrency
 from linkspan.workflows.running import Run
 from linkspan.workflows.scheduler import Scheduler
@@ -23,13 +24,20 @@ class RunRunner:
         self.run = run
         self.jobs = Scheduler(run, run.frame)
 
-    async def __call__(self, *, continued_by: str | None = None, breaks: Sequence[str] = ()) -> str:
+    async def __call__(
+        self,
+        *,
+        continued_by: str | None = None,
+        breaks: Sequence[str] = (),
+        timeout_s: float | None = None,
+    ) -> str:
         """Run to the end; return the result, which is in the journal then, or ``suspended``.
 
         Args:
             continued_by: Who has decided about a suspended run, which goes on in the same attempt; None
                 for a new attempt.
             breaks: Where a new attempt is held; empty for where the run was held before.
+            timeout_s: The time limit of a new attempt, for the journal.
 
         Raises:
             JournalFailed: The journal cannot be written; the run counts as interrupted.
@@ -37,7 +45,9 @@ class RunRunner:
         """
         run = self.run
         if continued_by is None:
-            others = {"breaks": list(breaks)} if breaks else {}
+            others: dict[str, Json] = {"breaks": list(breaks)} if breaks else {}
+            if timeout_s is not None:
+                others["timeout"] = timeout_s
             attempt = run.recorder.state.attempt + 1
             await run.recorder.write("attempt-started", attempt=attempt, **others)
         else:
@@ -89,7 +99,7 @@ class RunRunner:
 
     def _result(self) -> str:
         if self.run.control.cancelling and self._cut_off(self.run.frame.units):
-            return "cancelled"
+            return "timed-out" if self.run.control.out_of_time else "cancelled"
         return self.jobs.result(cleanup=False)
 
     def _cut_off(self, units: Iterable[Unit]) -> bool:

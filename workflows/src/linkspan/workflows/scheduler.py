@@ -193,7 +193,7 @@ class Scheduler:
             if not self.run.job_state(unit.job).result:
                 if unit.inner is not None:
                     await Scheduler(self.run, unit.inner).cancel_rest()
-                await self._write_cancelled(unit, "the run was cancelled")
+                await self._write_cancelled(unit, self.run.control.reason)
 
     async def _write_cancelled(self, unit: Unit, reason: str) -> None:
         await self.run.recorder.write(

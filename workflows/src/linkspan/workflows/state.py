@@ -9,7 +9,7 @@ Kinds of records, with their fields:
 =====================  =========================================================================
 ``run-created``        ``version run workflow file digest inputs git plugins jobs by workspace``
                        ``rerun_of only images untrusted breaks``
-``attempt-started``    ``attempt breaks`` (from 1; each resume is one more)
+``attempt-started``    ``attempt breaks timeout`` (from 1; each resume is one more)
 ``run-queued``         ``group behind`` (waits for another run of its concurrency group)
 ``job-started``        ``job``
 ``job-kept``           ``job result outputs source`` (taken over from another run)
@@ -251,10 +251,11 @@ class RunState:
         result: Empty while it has none.
         suspended: It waits for a person, with nothing of it in memory.
         images: Name of an image → id of what it meant when it was first used.
-        undone: ``success`` or ``failed`` once the whole run was taken back.
+        undone: ``success``, ``failed`` or ``cancelled`` once the whole run was taken back, or that was tried.
         behind: The run that it waits for; empty if none.
         held: Steps that wait at a breakpoint, by ``JOB/STEP``.
         breaks: Where this attempt is held for whoever debugs it.
+        timeout_s: How long this attempt may run; None for as long as it takes.
         records: How many it is folded from.
     """
 
@@ -274,6 +275,7 @@ class RunState:
         self.jobs: dict[str, JobState] = {}
         self.held: dict[str, StepState] = {}
         self.breaks: tuple[str, ...] = ()
+        self.timeout_s: float | None = None
 
     @property
     def id(self) -> str:
@@ -373,7 +375,7 @@ def _created(run: RunState, record: Mapping[str, Any]) -> None:
 
 def _attempt(run: RunState, record: Mapping[str, Any]) -> None:
     run.attempt, run.result, run.cancelling = record["attempt"], "", False
-    run.suspended, run.behind = False, ""
+    run.suspended, run.behind, run.timeout_s = False, "", record.get("timeout")
     run.breaks = tuple(record.get("breaks") or run.breaks or run.created.get("breaks", ()))
     for place in list(run.held):
         _let_go(run, place)
@@ -521,7 +523,7 @@ def _finished(run: RunState, record: Mapping[str, Any]) -> None:
 
 
 def _undone(run: RunState, record: Mapping[str, Any]) -> None:
-    run.undone = record["result"]
+    run.undone, run.cancelling = record["result"], False
 
 
 _HANDLERS: Final = {

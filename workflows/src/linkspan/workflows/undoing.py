@@ -1,11 +1,12 @@
 """Taking back what a step did: after its failure, or a whole run later."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import attrs
+import trio
 
 from linkspan.sdk.drivers.step import Step as StepDriver, StepContext
 from linkspan.sdk.errors import Conflict, LinkspanError
@@ -157,10 +158,11 @@ class _LogContext:
 async def undo_run(run: Run, by: str) -> str:
     """Walk back through everything a run has changed; what is taken back already stays so.
 
-    The first failure ends it: what came before is the ground that it stands on.
+    The first failure ends it: what came before is the ground that it stands on. Asked to stop, it ends after the
+    step that is being taken back, and asked again at once.
 
     Returns:
-        ``success`` or ``failed``, which is in the journal then.
+        ``success``, ``failed`` or ``cancelled``, which is in the journal then.
 
     Raises:
         Conflict: Nothing is left to take back; code ``nothing_to_undo``.
@@ -173,8 +175,17 @@ async def undo_run(run: Run, by: str) -> str:
             code="nothing_to_undo",
             help="only changes of verbs that know their way back can be undone",
         )
-    result = "success"
+    result = "cancelled"
+    with run.control.cleanup:
+        result = await _walk_back(run, todo)
+    await run.recorder.write("run-undone", result=result, by=by)
+    return result
+
+
+async def _walk_back(run: Run, todo: Sequence[tuple[JobState, StepState]]) -> str:
     for job, step in todo:
+        if run.control.cancelling:
+            return "cancelled"
         path = run.folder_of(job.id) / f"{step.id}.log"
         told = StepLog(path, lambda stream, line: None, run.recorder.masks, run.logs)
         try:
@@ -184,9 +195,8 @@ async def undo_run(run: Run, by: str) -> str:
             context = _LogContext(told, granted.values)
             well = await undo_step(run, job.id, step, context, because_of="")
         finally:
-            await told.flush()
+            with trio.CancelScope(shield=True):
+                await told.flush()
         if not well:
-            result = "failed"
-            break
-    await run.recorder.write("run-undone", result=result, by=by)
-    return result
+            return "failed"
+    return "success"

@@ -169,7 +169,9 @@ class RunView:
                 words = _WORDS.get(record["result"], record["result"])
                 return f"{record['job']}  {words}{': ' + reason if reason else ''}"
             case "cancel-requested":
-                return f"{self.state.workflow}  is being cancelled"
+                by = record.get("by", "")
+                whose = "" if by.startswith("uid ") or not by else f" by {by}"
+                return f"{self.state.workflow}  is being cancelled{whose}"
             case _:
                 return ""
 

@@ -11,6 +11,7 @@ from linkspan.core.cli.failure import (
     INTERRUPTED,
     LOCKED,
     REFUSED,
+    TIMED_OUT,
     UNREACHABLE,
     USAGE,
     Failure,
@@ -100,7 +101,7 @@ def watch(
         asked: It was asked to stop before there was anything to see.
     """
     lost = left = False
-    with _Stopper(session, run_id) as stopper:
+    with Stopper(session, run_id) as stopper:
         # Loaded only now: it takes a while, in which Ctrl-C already means the run.
         from linkspan.workflows.view import RunView, blame, ending, summary
 
@@ -180,7 +181,7 @@ def _held(
     run_id: str,
     record: Mapping[str, Any],
     display: "Display",
-    stopper: "_Stopper",
+    stopper: "Stopper",
 ) -> None:
     """Ask at a breakpoint what is to happen; without a terminal say how it can be told."""
     from linkspan.workflows import break_cli
@@ -209,7 +210,7 @@ def status_of(state: RunState) -> int:
         return 0
     if state.suspended and not state.result:
         return LOCKED
-    return REFUSED if state.result == "rejected" else FAILED
+    return {"rejected": REFUSED, "timed-out": TIMED_OUT}.get(state.result, FAILED)
 
 
 def _write_junit(path: str, state: RunState) -> None:
@@ -221,7 +222,7 @@ def _write_junit(path: str, state: RunState) -> None:
         raise Failure(f"'{path}' cannot be written: {error.strerror}") from error
 
 
-def _typed(view: "RunView", stopper: "_Stopper", key: str) -> bool:
+def _typed(view: "RunView", stopper: "Stopper", key: str) -> bool:
     """Do what a key says; whether it is to leave the run to itself."""
     if view.asks:
         view.asks = False
@@ -264,22 +265,31 @@ def _events(
                     yield json.loads(line)
 
 
-class _Stopper:
+class Stopper:
     """Turns Ctrl-C into a request to the daemon: once to stop, twice to kill, then to leave.
 
     Attributes:
+        asked: How often.
         say: Tells what was done.
     """
 
-    def __init__(self, session: Session, run_id: str) -> None:
+    def __init__(
+        self,
+        session: Session,
+        run_id: str,
+        *,
+        once: str = "asked the run to stop; Ctrl-C again kills, and skips `finally`",
+        twice: str = "killing what runs",
+    ) -> None:
         self.asked = 0
+        self._words = (once, twice)
         # A terminal shows ^C where the cursor is; the words begin on a line of their own.
         self.say: Callable[[str], None] = lambda words: session.terminal.note(f"\n{words}")
         self._session = session
         self._run_id = run_id
         self._before: Any = None
 
-    def __enter__(self) -> "_Stopper":
+    def __enter__(self) -> "Stopper":
         self._before = signal.signal(signal.SIGINT, self.interrupted)
         return self
 
@@ -292,12 +302,7 @@ class _Stopper:
         if self.asked > 2:
             raise KeyboardInterrupt
         kill = self.asked == 2
-        words = (
-            "killing what runs"
-            if kill
-            else "asked the run to stop; Ctrl-C again kills, and skips `finally`"
-        )
-        self.say(words)
+        self.say(self._words[kill])
         try:
             cancel_run(self._session.api, self._run_id, kill=kill)
         except LinkspanError as error:

@@ -1,13 +1,14 @@
 """What several commands about pipelines and runs take, and what they send."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 import click
 
+from linkspan.core.cli.command import Seconds
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
@@ -51,6 +52,13 @@ break_option = click.option(
     help="Hold it there for you to look around: on-failure, before:STEP, after:STEP",
     shell_complete=complete_breaks,
 )
+timeout_option = click.option(
+    "--timeout",
+    "timeout_s",
+    type=Seconds(),
+    metavar="TIME",
+    help="Ask the run to stop after 30s, 10m, 1h; exit status 124",
+)
 use_option = click.option(
     "--use",
     "use",
@@ -75,6 +83,17 @@ def body_of(path: Path, workflow: Any, workspace: str | None, *, all_files: bool
         "git": sources.git_facts(folder),
         "by": user_name(),
     }
+
+
+def limit(timeout_s: float | None, breaks: Sequence[str]) -> dict[str, Any]:
+    """What the daemon is told about ``--timeout``."""
+    if timeout_s is None:
+        return {}
+    if breaks:
+        raise Failure("--timeout and --break exclude each other", id="LS0004", status=USAGE)
+    if not 0 < timeout_s < 1e9:
+        raise Failure("--timeout must be more than 0", id="LS0004", status=USAGE)
+    return {"timeout_s": timeout_s}
 
 
 def user_name() -> str:
