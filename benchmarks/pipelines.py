@@ -3,17 +3,24 @@
     .venv/bin/python benchmarks/pipelines.py [--steps 1000] [--graph 10000] [--scenarios 100] [--log 1000]
                                            [--peers FOLDER]
 
-The runner works with the journal on disk. Its steps are a verb that does nothing and says so in its plan, as
-the tasks of its peers do nothing: no process is started on either side. Beside them: a verb of the sdk's
-fakes that changes something and logs a line, so that each step waits for a sync and has a log of its own; and
-a verb that runs ``true`` as a process of this machine, as the recipes of make do. The language has no such step:
-its scripts run in containers (``benchmarks/steps.py``). The verb shows what the runner adds to a process.
+The runner works with the journal on disk. Its steps are a verb that does nothing and says so in its plan: no
+process is started. Its pipeline is read and checked before (``benchmarks/lint.py``). Beside them: a verb of the
+sdk's fakes that changes something and logs a line, so that each step waits for a sync and has a log of its own;
+and a verb that runs ``true`` as a process of this machine with the sdk's ``run_program``. The language has no
+such step: its scripts run in containers (``benchmarks/steps.py``). The verb shows what the runner adds to a
+process.
 
 Peers run as many tasks in processes of their own, from their start to their end; less what they take for one
-task. ``--peers`` is a venv with ``doit``, ``invoke``, ``luigi`` and ``prefect``; GNU make is the machine's. Make
-does not start anything for ``:``. What was done doit writes down at its end, prefect into a database, the runner
-before and after each step, the others nowhere. Each is measured twice: with tasks that do nothing, and with
-tasks that run ``true`` in the way that its documentation shows.
+task. Reading their tasks is part of it: an iteration of a generator for doit, a line of text for make. ``--peers``
+is a venv with ``doit``, ``invoke``, ``luigi`` and ``prefect``; GNU make is the machine's. What was done doit
+writes down at its end, prefect into a database, the runner before and after each step, the others nowhere. Each
+is measured twice:
+
+- with tasks that do nothing. In doit, invoke, luigi and prefect that is a call of an empty function. In make it is
+  the recipe ``:``, which make knows to be empty and does not run: what is measured is that it looks at a target.
+- with tasks that run ``true``, in the way that the documentation shows. That is the cheapest recipe that make runs
+  at all. Make starts it without a shell, two at a time; doit and invoke start a shell, whose own ``true`` it is, one
+  after the other; luigi and prefect start the program, as the runner does.
 
 Every line has the time on the clock and the CPU time of all threads and children: beside others on a machine
 only the latter says something.
@@ -40,6 +47,7 @@ from linkspan.sdk.host import Host
 from linkspan.sdk.manifest import PluginManifest, VerbManifest, VerbSetting
 from linkspan.sdk.model.process import StreamKind
 from linkspan.sdk.model.step import Outputs, StepChange, StepIntent, StepPlan
+from linkspan.sdk.programs import run_program
 from linkspan.sdk.testing.fakes.step import FakeStep
 from linkspan.sdk.testing.host import FakeHost
 from linkspan.workflows.creating import NewRun
@@ -77,7 +85,7 @@ class Process(Nothing):
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Outputs:
         """Run it."""
-        await trio.run_process(["true"])
+        await run_program(["true"])
         return {}
 
 

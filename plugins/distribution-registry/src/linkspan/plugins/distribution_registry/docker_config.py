@@ -5,7 +5,6 @@ import binascii
 import json
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import trio
 from linkspan.plugins.distribution_registry.addresses import is_docker_hub
 from linkspan.sdk.errors import Unauthenticated
 from linkspan.sdk.model.image import Credentials
+from linkspan.sdk.programs import Ended, run_program
 from linkspan.sdk.values import frozen
 
 HUB_KEY = "https://index.docker.io/v1/"
@@ -67,7 +67,7 @@ class DockerConfig:
         if helper:
             entry = {"ServerURL": key, "Username": user, "Secret": secret}
             done = await _run_helper(helper, "store", json.dumps(entry))
-            if done.returncode != 0:
+            if done.status != 0:
                 raise _helper_failed(helper, _said(done))
             return
         entry = {
@@ -153,7 +153,7 @@ def _host_keys(domain: str) -> tuple[str, ...]:
 async def _ask_helper(name: str, server: str) -> Credentials | None:
     done = await _run_helper(name, "get", server)
     text = _said(done)
-    if done.returncode != 0:
+    if done.status != 0:
         if _NOT_THERE in text:
             return None
         raise _helper_failed(name, text)
@@ -167,30 +167,22 @@ async def _ask_helper(name: str, server: str) -> Credentials | None:
     return Credentials(username=user, password=secret)
 
 
-async def _run_helper(name: str, verb: str, text: str) -> subprocess.CompletedProcess[bytes]:
+async def _run_helper(name: str, verb: str, text: str) -> Ended:
     """Ask ``docker-credential-NAME``, whatever it answers."""
     if _HELPER_NAME.fullmatch(name) is None:
         raise _helper_failed(name, "its name is not valid")
     try:
         with trio.fail_after(HELPER_TIMEOUT_S):
-            return await trio.run_process(
-                [f"docker-credential-{name}", verb],
-                stdin=text.encode(),
-                capture_stdout=True,
-                stderr=subprocess.DEVNULL,
-                check=False,
-            )
+            return await run_program([f"docker-credential-{name}", verb], given=text.encode())
     except OSError as error:
         raise _helper_failed(name, f"it cannot be run: {error}") from error
     except trio.TooSlowError as error:
         raise _helper_failed(name, f"it gave no answer in {HELPER_TIMEOUT_S:g} s") from error
 
 
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    text: str = done.stdout.decode(errors="replace").strip()
-    if done.returncode == 0:
-        return text
-    return text[:200] or f"exit code {done.returncode}"
+def _said(done: Ended) -> str:
+    text = done.output.decode(errors="replace").strip()
+    return text if done.status == 0 else text[:200] or f"exit code {done.status}"
 
 
 def _helper_failed(name: str, why: str) -> Unauthenticated:

@@ -2,9 +2,8 @@
 
 import shlex
 
-import trio
-
 from linkspan.sdk.errors import Internal, InvalidArgument, Unsupported
+from linkspan.sdk.programs import run_program
 
 
 async def list_processes(arguments: str, pids: frozenset[int]) -> tuple[list[str], list[list[str]]]:
@@ -22,15 +21,13 @@ async def list_processes(arguments: str, pids: frozenset[int]) -> tuple[list[str
     except ValueError as error:
         raise InvalidArgument(f"invalid ps arguments: {error}") from error
     try:
-        done = await trio.run_process(
-            ["ps", *words], capture_stdout=True, capture_stderr=True, check=False
-        )
+        done = await run_program(["ps", *words])
     except FileNotFoundError as error:
         raise Unsupported("there is no program 'ps'", help="apt-get install procps") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip() or "no reason given"
+    if done.status:
+        said = done.errors.decode(errors="replace").strip() or "no reason given"
         raise InvalidArgument(f"ps: {said.splitlines()[0]}")
-    return parse_ps(done.stdout.decode(errors="replace"), pids)
+    return parse_ps(done.output.decode(errors="replace"), pids)
 
 
 def parse_ps(output: str, pids: frozenset[int]) -> tuple[list[str], list[list[str]]]:

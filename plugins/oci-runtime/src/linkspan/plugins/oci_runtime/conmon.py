@@ -11,8 +11,8 @@ from typing import Final
 import orjson
 import trio
 
-from linkspan.plugins.oci_runtime.spawning import spawn
 from linkspan.sdk.errors import Internal
+from linkspan.sdk.spawning import spawn
 from linkspan.sdk.values import frozen
 
 _ENVIRONMENT: Final = {

@@ -60,6 +60,7 @@ from linkspan.sdk.errors import Conflict, Internal, LinkspanError, NotFound, Not
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.container import ContainerSpec, ExitStatus, Resources
 from linkspan.sdk.model.process import LogQuery, LogRecord, ProcessStreams
+from linkspan.sdk.programs import run_program
 from linkspan.sdk.threads import in_thread
 
 _log: Final = logging.getLogger(__name__)
@@ -343,13 +344,9 @@ class OciRuntime(Runtime[OciConfig]):
 
     async def _call_runtime(self, *words: str) -> None:
         """Run a verb of the runtime to its end."""
-        argv = [*self._tools.runtime_words, *words]
-        result = await trio.run_process(
-            argv, capture_stdout=True, capture_stderr=True, check=False, stdin=b""
-        )
-        if result.returncode:
-            message = result.stderr.decode(errors="replace")
-            raise refusal.error_of(message, words[-1])
+        ended = await run_program([*self._tools.runtime_words, *words])
+        if ended.status:
+            raise refusal.error_of(ended.errors.decode(errors="replace"), words[-1])
 
     async def wait(self, container_id: str) -> ExitStatus:
         """See the contract."""

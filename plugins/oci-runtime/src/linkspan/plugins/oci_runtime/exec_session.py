@@ -25,11 +25,11 @@ import trio
 
 from linkspan.plugins.oci_runtime import refusal
 from linkspan.plugins.oci_runtime.conmon import reap
-from linkspan.plugins.oci_runtime.spawning import spawn
 from linkspan.sdk.drivers.runtime import ExecProcess
 from linkspan.sdk.errors import Internal, LinkspanError
 from linkspan.sdk.files import write_file
 from linkspan.sdk.model.process import Chunk, StreamKind
+from linkspan.sdk.spawning import spawn
 from linkspan.sdk.values import frozen
 
 _PIPE_BYTES: Final = 1 << 20

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 _libc: Final = ctypes.CDLL(None)
+_ours: Final = ctypes.c_void_p.in_dll(_libc, "environ")
 _SETSIGDEF: Final = 0x04
 _SETSID: Final = 0x80
 # Larger than any libc's posix_spawn_file_actions_t and posix_spawnattr_t.
@@ -28,36 +29,44 @@ _SIGNALS: Final = frozenset(range(1, 65)) - {signal.SIGKILL, signal.SIGSTOP}
 def spawn(
     argv: Sequence[str],
     *,
-    environment: Mapping[str, str],
-    cwd: str,
     descriptors: Sequence[int],
+    environment: Mapping[str, str] | None = None,
+    cwd: str = "",
     new_session: bool = True,
 ) -> int:
     """Start a program; return its pid, which the caller has to wait for. Blocks until it is loaded.
 
     Args:
         argv: The first word is the program, looked for in the environment's PATH.
-        environment: All of it.
         descriptors: What are its 0, 1, 2 and so on. It gets no others.
+        environment: All of it; None: as ours.
+        cwd: Its working directory; empty: as ours.
+        new_session: It is the first of a session of its own, without a terminal.
 
     Raises:
         OSError: It cannot be started.
     """
-    program = argv[0] if "/" in argv[0] else shutil.which(argv[0], path=environment.get("PATH"))
-    if program is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
+    program = argv[0] if environment is None else _found(argv[0], environment.get("PATH"))
     pid = ctypes.c_int()
     with _out_of_the_way(descriptors) as sources, _actions(sources, cwd) as actions:
-        code = _libc.posix_spawn(
+        # It looks for a program in our own PATH, and for one with a slash nowhere.
+        code = _libc.posix_spawnp(
             ctypes.byref(pid),
             os.fsencode(program),
             actions,
             _attributes(new_session),
             _words(argv),
-            _words([f"{name}={value}" for name, value in environment.items()]),
+            _ours if environment is None else _words([f"{k}={v}" for k, v in environment.items()]),
         )
     _check(code, argv[0])
     return pid.value
+
+
+def _found(program: str, path: str | None) -> str:
+    found = program if "/" in program else shutil.which(program, path=path)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
+    return found
 
 
 def _check(code: int, what: str) -> None:
@@ -91,8 +100,9 @@ def _actions(sources: Sequence[int], cwd: str) -> Iterator[ctypes.Array[ctypes.c
         for number, source in enumerate(sources):
             _check(_libc.posix_spawn_file_actions_adddup2(made, source, number), "posix_spawn")
         _close_others(made, len(sources))
-        code = _libc.posix_spawn_file_actions_addchdir_np(made, os.fsencode(cwd))
-        _check(code, "posix_spawn")
+        if cwd:
+            code = _libc.posix_spawn_file_actions_addchdir_np(made, os.fsencode(cwd))
+            _check(code, "posix_spawn")
         yield made
     finally:
         _libc.posix_spawn_file_actions_destroy(made)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from linkspan.plugins.oci_runtime import spawning
-from linkspan.plugins.oci_runtime.spawning import spawn
+from linkspan.sdk import spawning
+from linkspan.sdk.spawning import spawn
 
 _PATH = {"PATH": "/usr/bin:/bin"}
 
