@@ -17,10 +17,10 @@ writes down at its end, prefect into a database, the runner before and after eac
 is measured twice:
 
 - with tasks that do nothing. In doit, invoke, luigi and prefect that is a call of an empty function. In make it is
-  the recipe ``:``, which make knows to be empty and does not run: what is measured is that it looks at a target.
-- with tasks that run ``true``, in the way that the documentation shows. That is the cheapest recipe that make runs
-  at all. Make starts it without a shell, two at a time; doit and invoke start a shell, whose own ``true`` it is, one
-  after the other; luigi and prefect start the program, as the runner does.
+  the recipe ``:``, which make knows to be empty and does not run: measured is that it looks at a target.
+- with tasks that run ``true``, in the way that the documentation shows. It is the cheapest recipe that make runs
+  at all. Make starts it without a shell, two at a time; doit and invoke start a shell, whose own ``true`` it is,
+  one after the other; luigi and prefect start the program, as the runner does.
 
 Every line has the time on the clock and the CPU time of all threads and children: beside others on a machine
 only the latter says something.
