@@ -108,6 +108,8 @@ def test_an_update_changes_only_what_is_named(linkspan: Any) -> None:
         ["create", "far", "--docker", "host"],
         ["create", "far", "--docker", "colour=red"],
         ["create", "default", "--docker", "host=ssh://h"],
+        ["create", "far", "--docker", "host=far.example.test"],
+        ["rm", "default"],
         ["use", "absent"],
         ["rm", "absent"],
         ["update", "absent"],
@@ -139,3 +141,16 @@ def test_dockers_daemon_is_neither_started_nor_stopped(
     )
     assert linkspan(*words).status == 0
     assert asked == [f"unix://{home}/usual.sock"]
+
+
+def test_an_address_of_the_environment_goes_before_contexts_and_is_the_default_one(
+    linkspan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linkspan("context", "create", "far", "--docker", "host=ssh://h")
+    linkspan("context", "use", "far")
+    assert linkspan("context", "show").out == "far\n"
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    assert linkspan("context", "show").out == "default\n"
+    listed = linkspan("context", "ls", "--format", "{{.Name}} {{.Current}} {{.DockerEndpoint}}").out
+    assert listed.splitlines() == ["default true tcp://127.0.0.1:1", "far false ssh://h"]
+    assert linkspan("--context", "far", "context", "show").out == "far\n"

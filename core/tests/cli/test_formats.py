@@ -84,3 +84,21 @@ def test_what_the_api_leaves_out_is_empty_and_a_slip_is_a_fault(fake: Any, links
         assert (result.status, result.out) == (2, "")
         assert "template: :1:8" in result.err
         assert "did you mean .Status?" in result.err
+
+
+def test_fields_read_as_dockers_do(fake: Any, linkspan: Any) -> None:
+    volume = {"Driver": "local", "Name": "a" * 64, "Type": "volume"}
+    container = {**CONTAINER, "Mounts": [volume, {"Type": "bind", "Source": "/srv"}]}
+    fake.on("GET", "/containers/json", [container])
+    fake.on("GET", "/networks", [{"Name": n, "Id": "d" * 64} for n in ("web10", "web2", "app")])
+    template = "{{.LocalVolumes}}|{{.Mounts}}|{{.RunningFor}}|{{.Size}}|{{json .Platform}}"
+    with fake.running():
+        shown = linkspan("ps", "--format", template).out
+        assert shown.split("|")[:2] == ["1", f"{'a' * 14}…,/srv"]
+        assert shown.split("|")[2].endswith(" years ago")
+        assert shown.split("|")[3:] == ["10B (virtual 1kB)", '""\n']
+        assert '"Platform":null' in linkspan("ps", "--format", "{{json .}}").out
+        names = linkspan("network", "ls", "--no-trunc", "--format", "{{.Name}} {{.ID}}").out
+        assert [line.split()[0] for line in names.splitlines()] == ["app", "web2", "web10"]
+        assert names.split()[1] == "d" * 64
+    assert fake.asked("GET", "/containers/json").query == {"size": "1"}

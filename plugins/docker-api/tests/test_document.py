@@ -2,8 +2,9 @@ import pytest
 
 from linkspan.plugins.docker_api.document import Document, map_parameter
 from linkspan.plugins.docker_api.filters import parse_nanoseconds, parse_time
-from linkspan.plugins.docker_api.timestamps import epoch_s, human_duration
+from linkspan.plugins.docker_api.timestamps import epoch_s
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.units import human_duration
 
 
 def test_names_match_in_any_case_and_their_own_first() -> None:

@@ -74,11 +74,40 @@ def format_duration(seconds: float) -> str:
     return f"{int(seconds // 86400)}d"
 
 
-def format_size(count: float) -> str:
+def human_duration(seconds: float) -> str:
+    """``About an hour``, ``3 days``: the words of go-units' HumanDuration, which clients parse."""
+    whole = int(seconds)
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    minutes = whole // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{hours // 24 // 365} years"
+
+
+def format_size(count: float, digits: int = 3) -> str:
     """Decimal, three digits as in Docker: ``141MB``, ``1.02kB``, ``0B``."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
         if value < 1000 or unit == "PB":
-            return f"{value:.3g}{unit}" if value < 999.5 else f"{value:.0f}{unit}"
+            whole = value >= 1000 - 5 * 10.0 ** (2 - digits)
+            return f"{value:.0f}{unit}" if whole else f"{value:.{digits}g}{unit}"
         value /= 1000
     raise AssertionError

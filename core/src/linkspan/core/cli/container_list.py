@@ -23,6 +23,7 @@ SETTINGS: Final = (
     Setting("watch", ("-w", "--watch"), "Redraw it every second, until Ctrl-C"),
 )
 _COMMAND_WIDTH: Final = 20
+_MOUNT_WIDTH: Final = 15
 _DOCKER: Final = (
     "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 )
@@ -62,10 +63,13 @@ def docker_fields(record: Any, now: float, *, trunc: bool = True) -> dict[str, A
     """Docker's names of what ``ps`` shows, for templates."""
     identifier = record.get("Id", "")
     command_text = record.get("Command", "")
-    if trunc and len(command_text) > _COMMAND_WIDTH:
-        command_text = f"{command_text[: _COMMAND_WIDTH - 1]}…"
+    if trunc:
+        command_text = words.shortened(command_text, _COMMAND_WIDTH)
     networks = (record.get("NetworkSettings") or {}).get("Networks") or {}
-    mounts = [m.get("Name") or m.get("Source", "") for m in record.get("Mounts") or ()]
+    mounted = record.get("Mounts") or ()
+    mounts = [m.get("Name") or m.get("Source", "") for m in mounted]
+    if trunc:
+        mounts = [words.shortened(mount, _MOUNT_WIDTH) for mount in mounts]
     created = record.get("Created")
     return {
         "ID": words.short_id(identifier) if trunc else identifier,
@@ -73,23 +77,23 @@ def docker_fields(record: Any, now: float, *, trunc: bool = True) -> dict[str, A
         "Image": record.get("Image", ""),
         "Command": f'"{command_text}"',
         "CreatedAt": words.local_time(created),
-        "RunningFor": f"{words.age_of(created, now)} ago",
+        "RunningFor": words.ago(created, now),
         "Ports": words.docker_ports(record.get("Ports") or ()),
         "State": record.get("State", ""),
         "Status": record.get("Status", ""),
         "Labels": words.labels(record.get("Labels")),
-        "LocalVolumes": str(len(mounts)),
+        "LocalVolumes": str(sum(m.get("Driver") == "local" for m in mounted)),
         "Mounts": ",".join(mounts),
         "Networks": ",".join(networks),
         "Platform": _platform(record),
-        "Size": _size(record) if "SizeRw" in record else "N/A",
+        "Size": _size(record),
     }
 
 
 def _platform(record: Any) -> str:
     """Of the image's manifest, where the daemon tells it."""
     found = (record.get("ImageManifestDescriptor") or {}).get("platform") or {}
-    return "/".join(found[key] for key in ("os", "architecture", "variant") if found.get(key))
+    return "/".join(found[k] for k in ("os", "architecture", "variant") if found.get(k))
 
 
 def show(
@@ -107,7 +111,7 @@ def show(
     query = {
         "all": every or None,
         "limit": 1 if latest else last if last > 0 else None,
-        "size": size or None,
+        "size": size or _asks_size(session.format) or None,
         "filters": filters(filter_),
     }
     terminal = session.terminal
@@ -148,8 +152,13 @@ def show(
     )
 
 
+def _asks_size(template: str) -> bool:
+    """Whether a template shows sizes, which the daemon counts only for those who ask."""
+    return ".Size" in template or ("{{" in template and "json ." in template)
+
+
 def _size(record: Any) -> str:
     from linkspan.sdk.units import format_size
 
-    own, whole = record.get("SizeRw") or 0, record.get("SizeRootFs") or 0
-    return f"{format_size(own)} (virtual {format_size(whole)})"
+    own, whole = format_size(record.get("SizeRw") or 0), record.get("SizeRootFs") or 0
+    return f"{own} (virtual {format_size(whole)})" if whole else own

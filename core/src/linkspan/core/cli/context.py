@@ -19,10 +19,16 @@ from linkspan.core.cli.session import Session
 from linkspan.core.client import contexts
 from linkspan.core.client.address import DEFAULT_CONTEXT
 from linkspan.core.client.contexts import Context
-from linkspan.core.client.resolve import current_context, current_file, resolve_address
+from linkspan.core.client.resolve import (
+    current_context,
+    current_file,
+    of_environment,
+    resolve_address,
+)
 from linkspan.sdk.errors import Conflict, LinkspanError
 
 _KEYS: Final = ("host", "ca", "cert", "key", "skip-tls-verify")
+_SCHEMES: Final = ("unix://", "tcp://", "ssh://", "http://", "https://")
 _LIMIT: Final = 10 << 20
 _ENDPOINT: Final = "host=URL,ca=FILE,…"
 
@@ -31,10 +37,12 @@ def _complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> 
     return [c.name for c in contexts.read_all() if c.name.startswith(incomplete)]
 
 
-def in_use() -> str:
-    """The context that a command without ``--context`` and ``--host`` takes."""
-    named = os.environ.get("LINKSPAN_CONTEXT") or os.environ.get("DOCKER_CONTEXT")
-    return named or current_context(os.environ) or DEFAULT_CONTEXT
+def in_use(session: Session) -> str:
+    """The context of this command; an address goes before contexts, and is the default one's."""
+    if session.host or session.context:
+        return session.context or DEFAULT_CONTEXT
+    host, named = of_environment(os.environ)
+    return DEFAULT_CONTEXT if host else named or current_context(os.environ) or DEFAULT_CONTEXT
 
 
 def _document(context: Context) -> dict[str, Any]:
@@ -48,8 +56,8 @@ def _document(context: Context) -> dict[str, Any]:
 
 
 def _default() -> Context:
-    environ = {k: v for k, v in os.environ.items() if not k.endswith("_CONTEXT")}
-    url = resolve_address(environ=environ, context=DEFAULT_CONTEXT).url
+    host, _ = of_environment(os.environ)
+    url = resolve_address(host, context=DEFAULT_CONTEXT).url
     return Context(DEFAULT_CONTEXT, url, "What the config or the environment says")
 
 
@@ -61,7 +69,7 @@ def _default() -> Context:
 )
 def ls(session: Session) -> None:
     """List contexts."""
-    used = in_use()
+    used = in_use(session)
 
     def fields(context: Context) -> dict[str, Any]:
         return {
@@ -107,6 +115,12 @@ def _with(context: Context, endpoint: dict[str, str], description: str | None) -
     files = dict(context.files)
     files |= {key: Path(endpoint[key]) for key in ("ca", "cert", "key") if endpoint.get(key)}
     skip = endpoint.get("skip-tls-verify")
+    host = endpoint.get("host", "unix://")
+    if not host.startswith(_SCHEMES):
+        raise click.BadParameter(
+            f"'{host}' is no address; write one of {', '.join(f'{s}…' for s in _SCHEMES)}",
+            param_hint="--docker",
+        )
     return Context(
         context.name,
         endpoint.get("host", context.host),
@@ -197,7 +211,7 @@ def use(session: Session, name: str) -> None:
 @command("show", "Print the name of the context in use.", examples=["linkspan context show"])
 def show(session: Session) -> None:
     """Print which one."""
-    session.terminal.print(in_use())
+    session.terminal.print(in_use(session))
 
 
 @command(
@@ -212,7 +226,7 @@ def inspect(session: Session, names: tuple[str, ...]) -> None:
     session.document(
         [
             _document(_default() if name == DEFAULT_CONTEXT else contexts.read(name))
-            for name in names or (in_use(),)
+            for name in names or (in_use(session),)
         ]
     )
 
@@ -230,6 +244,8 @@ def rm(session: Session, names: tuple[str, ...], force: bool) -> int:
     """Forget contexts."""
 
     def remove(name: str) -> None:
+        if name == DEFAULT_CONTEXT:
+            raise Conflict(f"context '{name}' is always there: it cannot be removed")
         if name == current_context(os.environ):
             if not force:
                 raise Conflict(

@@ -4,9 +4,11 @@ from typing import Any
 
 import click
 
-from linkspan.core.cli import words
+from linkspan.core.cli import image_list, words
 from linkspan.core.cli.command import command
+from linkspan.core.cli.container_list import docker_fields
 from linkspan.core.cli.session import Session
+from linkspan.core.cli.volume import fields as volume_fields
 from linkspan.sdk.units import format_size
 
 
@@ -25,8 +27,11 @@ def df(session: Session, details: bool) -> None:
     """Show what takes how much room."""
     with session.api.open("GET", "/system/df", silence_s=None) as answer:
         found = answer.json() or {}
-    if details and not session.format:
+    if details and session.format in ("", "table"):
         _details(session, found)
+        return
+    if details:
+        session.document(_document(found, session.now))
         return
     session.rows(
         [_images(found), _containers(found), _volumes(found), _cache(found)],
@@ -43,8 +48,8 @@ def _row(kind: str, total: int, active: int, size: int, free: int) -> dict[str, 
         "Type": kind,
         "TotalCount": str(total),
         "Active": str(active),
-        "Size": format_size(size),
-        "Reclaimable": f"{format_size(free)}{share}",
+        "Size": format_size(size, 4),
+        "Reclaimable": f"{format_size(free, 4)}{share}",
     }
 
 
@@ -78,6 +83,47 @@ def _cache(found: Any) -> dict[str, str]:
     size = sum(e.get("Size") or 0 for e in entries if not e.get("Shared"))
     kept = sum(e.get("Size") or 0 for e in used if not e.get("Shared"))
     return _row("Build Cache", len(entries), len(used), size, size - kept)
+
+
+def _document(found: Any, now: float) -> dict[str, Any]:
+    """Each object by Docker's names, for templates and JSON."""
+    images = [row for image in found.get("Images") or [] for row in image_list.by_tag(image)]
+    return {
+        "Images": [image_list.docker_fields(row, now, whole=True) for row in images],
+        "Containers": [
+            docker_fields(container, now, trunc=False)
+            for container in found.get("Containers") or []
+        ],
+        "Volumes": [_volume_fields(volume) for volume in found.get("Volumes") or []],
+        "BuildCache": [_cache_fields(entry, now) for entry in found.get("BuildCache") or []],
+    }
+
+
+def _volume_fields(volume: Any) -> dict[str, Any]:
+    used = volume.get("UsageData") or {}
+    return {
+        **volume_fields(volume),
+        "Links": str(used.get("RefCount", 0)),
+        "Size": format_size(max(0, used.get("Size") or 0)),
+    }
+
+
+def _cache_fields(entry: Any, now: float) -> dict[str, Any]:
+    made, used = entry.get("CreatedAt", ""), entry.get("LastUsedAt") or ""
+    return {
+        "ID": entry.get("ID", ""),
+        "Parent": entry.get("Parent", ""),
+        "CacheType": entry.get("Type", ""),
+        "Description": entry.get("Description", ""),
+        "Size": format_size(entry.get("Size") or 0),
+        "CreatedAt": words.go_time(made),
+        "CreatedSince": words.ago(made, now),
+        "LastUsedAt": words.go_time(used),
+        "LastUsedSince": words.ago(used, now) if used else "",
+        "UsageCount": str(entry.get("UsageCount", 0)),
+        "InUse": "true" if entry.get("InUse") else "false",
+        "Shared": "true" if entry.get("Shared") else "false",
+    }
 
 
 def _details(session: Session, found: Any) -> None:

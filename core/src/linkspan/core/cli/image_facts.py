@@ -34,14 +34,13 @@ def history(session: Session, image: str, no_trunc: bool, human: bool, platform:
         if identifier != "<missing>" and not no_trunc:
             identifier = words.short_id(identifier)
         made = str(record.get("CreatedBy") or "").replace("\t", " ")
-        if not no_trunc and len(made) > 45:
-            made = f"{made[:44]}…"
+        if not no_trunc:
+            made = words.shortened(made, 45)
         size = record.get("Size") or 0
-        age = words.age_of(record.get("Created"), now)
         return {
             "ID": identifier,
-            "CreatedSince": f"{age} ago" if age else "N/A",
-            "CreatedAt": words.local_time(record.get("Created")),
+            "CreatedSince": words.ago(record.get("Created"), now),
+            "CreatedAt": words.rfc3339(record.get("Created")),
             "CreatedBy": made,
             "Size": format_size(size) if human else str(size),
             "Comment": record.get("Comment") or "",
@@ -88,7 +87,7 @@ def search(
         text = " ".join(str(record.get("description") or "").split())
         return {
             "Name": record.get("name", ""),
-            "Description": text if no_trunc or len(text) <= 45 else f"{text[:44]}…",
+            "Description": text if no_trunc else words.shortened(text, 45),
             "StarCount": str(record.get("star_count", 0)),
             "IsOfficial": "[OK]" if record.get("is_official") else "",
         }

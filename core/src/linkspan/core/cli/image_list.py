@@ -36,24 +36,24 @@ def show(
     if session.format in ("json", "jsonl"):
         session.document(found)
         return
-    records = [row for record in found for row in _by_tag(record)]
+    records = [row for record in found for row in by_tag(record)]
     if session.quiet and not session.format:
         for identifier in dict.fromkeys(
-            _fields(row, session.now, no_trunc)["ID"] for row in records
+            docker_fields(row, session.now, whole=no_trunc)["ID"] for row in records
         ):
             session.terminal.print(identifier)
         return
     now = session.now
 
     def cells(row: Any) -> list[str]:
-        fields = _fields(row, now, no_trunc)
+        fields = docker_fields(row, now, whole=no_trunc)
         digest = [fields["Digest"]] if digests else []
         age = words.age_of(row.get("Created"), now)
         return [fields["Repository"], fields["Tag"], *digest, fields["ID"], fields["Size"], age]
 
     session.rows(
         records,
-        lambda row: _fields(row, now, no_trunc),
+        lambda row: docker_fields(row, now, whole=no_trunc),
         cells,
         ["IMAGE", "TAG", *(["DIGEST"] if digests else []), "ID", "SIZE", "AGE"],
         drop=["DIGEST", "AGE", "ID"],
@@ -64,7 +64,7 @@ def show(
     )
 
 
-def _by_tag(record: Any) -> list[Any]:
+def by_tag(record: Any) -> list[Any]:
     """One row a tag, as Docker lists them."""
     tags = [t for t in record.get("RepoTags") or () if t != "<none>:<none>"]
     if not tags:
@@ -78,7 +78,8 @@ def _by_tag(record: Any) -> list[Any]:
     return rows
 
 
-def _fields(row: Any, now: float, whole: bool) -> dict[str, Any]:
+def docker_fields(row: Any, now: float, *, whole: bool) -> dict[str, Any]:
+    """Docker's names of what ``images`` shows of a row of ``by_tag``, for templates."""
     digests = [d for d in row.get("RepoDigests") or () if d.startswith(f"{row['_repository']}@")]
     digest = digests[0].partition("@")[2] if digests else "<none>"
     return {
@@ -88,8 +89,8 @@ def _fields(row: Any, now: float, whole: bool) -> dict[str, Any]:
         "Digest": digest if whole or digest == "<none>" else words.short_digest(digest),
         "Size": format_size(row.get("Size") or 0),
         "CreatedAt": words.local_time(row.get("Created")),
-        "CreatedSince": f"{words.age_of(row.get('Created'), now)} ago",
-        "Containers": str(row.get("Containers", "N/A")),
+        "CreatedSince": words.ago(row.get("Created"), now),
+        "Containers": "N/A" if row.get("Containers", -1) < 0 else str(row["Containers"]),
         **_shared(row),
     }
 
@@ -99,7 +100,7 @@ def _shared(row: Any) -> dict[str, str]:
     size, shared = row.get("Size") or 0, row.get("SharedSize", -1)
     counted = shared >= 0
     return {
-        "SharedSize": format_size(shared) if counted else "N/A",
-        "UniqueSize": format_size(size - shared) if counted else "N/A",
-        "VirtualSize": format_size(size),
+        "SharedSize": format_size(shared, 4) if counted else "N/A",
+        "UniqueSize": format_size(size - shared, 4) if counted else "N/A",
+        "VirtualSize": format_size(size, 4),
     }

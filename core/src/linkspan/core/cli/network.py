@@ -19,9 +19,10 @@ from linkspan.core.client.errors import ApiError
 from linkspan.core.client.short import segment
 
 
-def _fields(record: Any) -> dict[str, Any]:
+def _fields(record: Any, *, trunc: bool = True) -> dict[str, Any]:
+    identifier = record.get("Id", "")
     return {
-        "ID": words.short_id(record.get("Id", "")),
+        "ID": words.short_id(identifier) if trunc else identifier,
         "Name": record.get("Name", ""),
         "Driver": record.get("Driver", ""),
         "Scope": record.get("Scope", ""),
@@ -29,12 +30,12 @@ def _fields(record: Any) -> dict[str, Any]:
         "IPv6": "true" if record.get("EnableIPv6") else "false",
         "Internal": "true" if record.get("Internal") else "false",
         "Labels": words.labels(record.get("Labels")),
-        "CreatedAt": record.get("Created", ""),
+        "CreatedAt": words.go_time(record.get("Created", "")),
     }
 
 
-def _cells(record: Any) -> list[str]:
-    fields = _fields(record)
+def _cells(record: Any, *, trunc: bool) -> list[str]:
+    fields = _fields(record, trunc=trunc)
     subnets = [c.get("Subnet", "") for c in (record.get("IPAM") or {}).get("Config") or ()]
     return [fields["Name"], fields["ID"], fields["Driver"], fields["Scope"], ", ".join(subnets)]
 
@@ -45,11 +46,12 @@ def _cells(record: Any) -> list[str]:
 def ls(session: Session, filter_: tuple[str, ...], no_trunc: bool) -> None:
     """List networks."""
     records = session.api.get("/networks", {"filters": filters(filter_)})
+    records.sort(key=lambda record: words.natural(record.get("Name", "")))
     headers = ["NAME", "ID", "DRIVER", "SCOPE", "SUBNETS"]
     session.rows(
         records,
-        _fields,
-        _cells,
+        lambda record: _fields(record, trunc=not no_trunc),
+        lambda record: _cells(record, trunc=not no_trunc),
         headers,
         drop=["SCOPE", "ID"],
         keep=["NAME"],

@@ -31,8 +31,8 @@ def _fields(record: Any, now: float) -> dict[str, Any]:
         "ID": record.get("ID", ""),
         "Name": spec.get("Name", ""),
         "Driver": (spec.get("Driver") or {}).get("Name", ""),
-        "CreatedAt": f"{words.age_of(record.get('CreatedAt', ''), now)} ago",
-        "UpdatedAt": f"{words.age_of(record.get('UpdatedAt', ''), now)} ago",
+        "CreatedAt": words.ago(record.get("CreatedAt", ""), now),
+        "UpdatedAt": words.ago(record.get("UpdatedAt", ""), now),
         "Labels": words.labels(spec.get("Labels")),
     }
 
@@ -45,6 +45,7 @@ def _ls(noun: str) -> Command:
     def ls(session: Session, filter_: tuple[str, ...]) -> None:
         """List them."""
         records = session.api.get(f"/{noun}s", {"filters": filters(filter_)})
+        records.sort(key=lambda record: words.natural(_names(record)[0]))
         now = session.now
 
         def cells(record: Any) -> list[str]:

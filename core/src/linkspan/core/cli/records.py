@@ -26,6 +26,7 @@ _KNOWN: Final = {
 _WORD: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 
 
+_NULL_IF_EMPTY: Final = ("Platform",)
 _UNCHANGED: Final = {
     name: Function(lambda value, *_: value, FUNCTIONS[name].takes)
     for name in ("json", "title", "lower", "upper", "truncate")
@@ -53,7 +54,11 @@ class Record(Mapping[str, Any]):
 
     def as_json(self) -> str:
         """Docker's fields in the order of their names, written as Go writes them."""
-        known = {key: item for key, item in self._fields.items() if not callable(item)}
+        known = {
+            key: None if key in _NULL_IF_EMPTY and not item else item
+            for key, item in self._fields.items()
+            if not callable(item)
+        }
         text = json.dumps(known, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

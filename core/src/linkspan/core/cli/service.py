@@ -81,6 +81,7 @@ def ls(session: Session, filter_: tuple[str, ...]) -> None:
 def show_services(session: Session, records: list[Any]) -> None:
     """Print services as the API has sent them."""
     terminal, now = session.terminal, session.now
+    records.sort(key=lambda record: words.natural((record.get("Spec") or {}).get("Name", "")))
 
     def cells(record: Any) -> list[str]:
         fields = _fields(record)

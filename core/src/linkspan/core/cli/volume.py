@@ -11,7 +11,8 @@ from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
 
 
-def _fields(record: Any) -> dict[str, Any]:
+def fields(record: Any) -> dict[str, Any]:
+    """Docker's names of what ``volume ls`` shows, for templates."""
     return {
         "Name": record.get("Name", ""),
         "Driver": record.get("Driver", ""),
@@ -28,6 +29,8 @@ def _fields(record: Any) -> dict[str, Any]:
 def ls(session: Session, filter_: tuple[str, ...]) -> None:
     """List volumes."""
     answer = session.api.get("/volumes", {"filters": filters(filter_)})
+    records = answer.get("Volumes") or []
+    records.sort(key=lambda record: words.natural(record.get("Name", "")))
     now = session.now
 
     def cells(record: Any) -> list[str]:
@@ -40,8 +43,8 @@ def ls(session: Session, filter_: tuple[str, ...]) -> None:
         ]
 
     session.rows(
-        answer.get("Volumes") or [],
-        _fields,
+        records,
+        fields,
         cells,
         ["NAME", "DRIVER", "AGE", "MOUNTPOINT"],
         ids="Name",

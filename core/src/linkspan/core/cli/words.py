@@ -21,6 +21,11 @@ def short_digest(text: str) -> str:
     return f"{algorithm}:{value[:12]}" if colon else text[:12]
 
 
+def shortened(text: str, width: int) -> str:
+    """A text that fits, with an ellipsis for what is left out."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def parse_time(text: str) -> float | None:
     """Seconds since the epoch of an RFC 3339 time with any number of digits; None for "never"."""
     if not text or text.startswith("0001-"):
@@ -55,12 +60,49 @@ def age_of(value: object, now: float) -> str:
     return age(now - then) if isinstance(then, (int, float)) and then else ""
 
 
+def ago(value: object, now: float) -> str:
+    """``14 minutes ago``, as Docker writes it; ``N/A`` for "never"."""
+    from linkspan.sdk.units import human_duration
+
+    then = parse_time(value) if isinstance(value, str) else value
+    if not isinstance(then, (int, float)) or not then:
+        return "N/A"
+    return f"{human_duration(max(0.0, now - then))} ago"
+
+
 def local_time(value: object) -> str:
-    """``2026-11-24 08:44:27 +0000``, as Docker writes CreatedAt."""
+    """``2026-11-24 08:44:27 +0000 UTC``, as Docker writes CreatedAt."""
     then = parse_time(value) if isinstance(value, str) else value
     if not isinstance(then, (int, float)):
         return ""
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(then))
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(then))
+
+
+def go_time(text: str) -> str:
+    """An RFC 3339 time as Go prints one: ``2026-11-29 15:11:54.031992578 +0000 UTC``."""
+    date, _, rest = text.partition("T")
+    if not rest:
+        return text
+    if rest.endswith("Z"):
+        return f"{date} {rest[:-1]} +0000 UTC"
+    zone = rest[-6:].replace(":", "")
+    return f"{date} {rest[:-6]} {zone} {zone}"
+
+
+def rfc3339(value: object) -> str:
+    """Seconds since the epoch as ``2026-11-29T15:11:54Z``, in the local zone."""
+    if not isinstance(value, (int, float)):
+        return ""
+    text = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(value))
+    return f"{text[:-5]}Z" if text.endswith("+0000") else f"{text[:-2]}:{text[-2:]}"
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """A key that sorts ``web2`` before ``web10``, as Docker's lists are sorted."""
+    import re
+
+    parts = re.split(r"(\d+)", text)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def ports(published: Sequence[Mapping[str, Any]]) -> str:

@@ -42,7 +42,7 @@ def resolve_address(
     """
     config = config or environ.get("LINKSPAN_CONFIG", "")
     if not host and not context:
-        host, context = _of_environment(environ, docker=not config and not own)
+        host, context = of_environment(environ, docker=not config and not own)
     if not host and not context and not config and not own:
         context = current_context(environ)
     if context and context != DEFAULT_CONTEXT and not host:
@@ -57,8 +57,8 @@ def resolve_address(
     return Address(str(url), config, table.get("autostart") is not False)
 
 
-def _of_environment(environ: Mapping[str, str], *, docker: bool) -> tuple[str, str]:
-    """The address or context that the environment names, ours before Docker's."""
+def of_environment(environ: Mapping[str, str], *, docker: bool = True) -> tuple[str, str]:
+    """The address, or else the context, that the environment names; ours before Docker's."""
     for name in ("LINKSPAN", "DOCKER") if docker else ("LINKSPAN",):
         host, context = environ.get(f"{name}_HOST", ""), environ.get(f"{name}_CONTEXT", "")
         if host or context:

@@ -44,7 +44,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
         return int(value)
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if not callable(item)}
+        items = [(key, _plain(item)) for key, item in value.items() if not callable(item)]
+        # Go sorts its maps; the fields of a struct stay as they are.
+        return dict(items if any(key[:1].isupper() for key, _ in items) else sorted(items))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(item) for item in value]
     return value

@@ -29,7 +29,7 @@ from linkspan.plugins.docker_api.codec_resources import (
     encode_restart,
 )
 from linkspan.plugins.docker_api.document import Document
-from linkspan.plugins.docker_api.timestamps import epoch_s, human_duration, now_s, or_never
+from linkspan.plugins.docker_api.timestamps import epoch_s, now_s, or_never
 from linkspan.sdk.errors import InvalidArgument, Unsupported
 from linkspan.sdk.model.container import (
     DEFAULT_MASKED_PATHS,
@@ -43,6 +43,7 @@ from linkspan.sdk.model.container import (
 )
 from linkspan.sdk.model.image import ImageConfig
 from linkspan.sdk.model.network import EndpointSpec
+from linkspan.sdk.units import human_duration
 
 
 def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
