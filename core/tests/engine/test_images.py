@@ -4,7 +4,9 @@ import pytest
 import trio
 
 from linkspan.sdk.errors import Conflict, DataLoss, InvalidArgument, NotFound
+from linkspan.sdk.image_config import digest_of
 from linkspan.sdk.model.container import ContainerSpec
+from linkspan.sdk.model.image import Attachment
 from linkspan.sdk.progress import Progress
 
 from .conftest import IMAGE, World, layer, serve_image
@@ -116,6 +118,33 @@ async def test_images_are_there_again_after_a_restart(open_world) -> None:
         found = second.engine.images.inspect(IMAGE)
         assert found.id == pulled.id
         assert found.config == pulled.config
+
+
+async def test_a_document_stays_with_its_image_until_another_takes_its_place(open_world) -> None:
+    old, new, other = (
+        Attachment(media_type=kind, data=data)
+        for kind, data in (("a/b", b"old"), ("a/b", b"new"), ("c/d", b"other"))
+    )
+
+    async def blobs(world: World) -> set[str]:
+        return {blob.digest for blob in await world.content.list()}
+
+    async with open_world() as world:
+        await world.engine.images.pull(IMAGE)
+        before = await blobs(world)
+        for each in (old, other, new):
+            await world.engine.images.attach(IMAGE, each)
+        assert digest_of(b"old") not in await blobs(world)
+        with pytest.raises(NotFound):
+            await world.engine.images.attach("no/such", old)
+    async with open_world() as world:
+        await world.engine.images.pull(IMAGE)
+        await world.engine.gc()
+        found = await world.engine.images.attachments(IMAGE)
+        assert sorted(each.data for each in found) == [b"new", b"other"]
+        assert await blobs(world) >= before
+        await world.engine.images.remove(IMAGE)
+        assert await blobs(world) == set()
 
 
 async def test_gc_takes_what_a_failed_pull_left(open_world) -> None:

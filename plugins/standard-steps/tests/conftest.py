@@ -12,7 +12,14 @@ import trio
 from linkspan.sdk.drivers.orchestrator import RolloutProgress
 from linkspan.sdk.drivers.registry import Manifest
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
-from linkspan.sdk.model.image import Descriptor, Image, ImageConfig, PushResult, RemovedImage
+from linkspan.sdk.model.image import (
+    Attachment,
+    Descriptor,
+    Image,
+    ImageConfig,
+    PushResult,
+    RemovedImage,
+)
 from linkspan.sdk.model.service import (
     Cluster,
     Payload,
@@ -74,6 +81,15 @@ class FakeImages:
         self.registry = registry
         self.names: dict[str, str] = {}
         self.used = False
+        self.attached: dict[str, dict[str, Attachment]] = {}
+
+    async def attach(self, ref: str, attachment: Attachment) -> None:
+        self.attached.setdefault(ref, {})[attachment.media_type] = attachment
+        await trio.lowlevel.checkpoint()
+
+    async def attachments(self, ref: str) -> Sequence[Attachment]:
+        await trio.lowlevel.checkpoint()
+        return list(self.attached.get(ref, {}).values())
 
     def list(self) -> Sequence[Image]:
         return [self.inspect(found) for found in sorted(set(self.names.values()))]

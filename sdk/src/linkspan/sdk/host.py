@@ -18,7 +18,7 @@ from linkspan.sdk.model.container import (
     RestartPolicy,
 )
 from linkspan.sdk.model.files import Change, PathStat
-from linkspan.sdk.model.image import Credentials, Image, PushResult, RemovedImage
+from linkspan.sdk.model.image import Attachment, Credentials, Image, PushResult, RemovedImage
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network, NetworkSpec
 from linkspan.sdk.model.process import Chunk, LogQuery, LogRecord, ProcessStreams
 from linkspan.sdk.model.volume import Volume, VolumeSpec
@@ -261,6 +261,12 @@ class Images(Protocol):
 
     async def add(self, new: NewImage, *, tags: Sequence[str] = ()) -> Image:
         """Store an image made here; the same config twice is the same image."""
+
+    async def attach(self, ref: str, attachment: Attachment) -> None:
+        """Keep a document with an image, in place of the one of its media type. It goes with the image."""
+
+    async def attachments(self, ref: str) -> Sequence[Attachment]:
+        """What is attached to an image, in no order."""
 
     def save(
         self, refs: Sequence[str], *, platform: str = ""

@@ -45,6 +45,7 @@ def intent_of(run: Run, record: Mapping[str, Json], workspace: Path | None = Non
         workspace=workspace or run.folder_of(job) / "workspace",
         undo=record["undo"],
         use=run.frame.by_id[job].frame.use,
+        git=run.git,
     )
 
 

@@ -93,6 +93,8 @@ class EngineImages:
         self.inspect = store.inspect
         self.list = store.list
         self.tag = store.tag
+        self.attach = store.attach
+        self.attachments = store.attachments
 
     async def _verify(self, image: Image) -> None:
         await self._hooks.intercept("linkspan_verify_image", image)

@@ -21,7 +21,7 @@ from linkspan.sdk.events import Event, image_event
 from linkspan.sdk.host import NewImage
 from linkspan.sdk.image_config import chain_ids, digest_of, parse_image_config
 from linkspan.sdk.model.container import Container
-from linkspan.sdk.model.image import Descriptor, Image, ImageConfig, RemovedImage
+from linkspan.sdk.model.image import Attachment, Descriptor, Image, ImageConfig, RemovedImage
 from linkspan.sdk.reference import Reference, parse_reference
 
 log = logging.getLogger("linkspan.images")
@@ -169,6 +169,7 @@ class ImageStore:
                     manifests=tuple(
                         {m.digest: m for m in (*before.manifests, *image.manifests)}.values()
                     ),
+                    attachments=before.attachments,
                     parent=before.parent or image.parent,
                     last_tagged_at=before.last_tagged_at,
                 )
@@ -250,6 +251,33 @@ class ImageStore:
                     current, layers=image.layers, manifests=image.manifests, repo_digests=digests
                 )
             )
+
+    async def attach(self, ref: str, attachment: Attachment) -> None:
+        """Keep a document with an image, in place of the one of its media type."""
+        kind, digest = attachment.media_type, digest_of(attachment.data)
+        with self.lease((digest,)):
+            await self._drivers.content.put(attachment.data)
+            async with self._turn:
+                image = self.inspect(ref)
+                before = {each.media_type: each for each in image.attachments}
+                after = {
+                    **before,
+                    kind: Descriptor(
+                        media_type=kind, digest=digest, size_bytes=len(attachment.data)
+                    ),
+                }
+                await self._write(attrs.evolve(image, attachments=tuple(after.values())))
+        if kind in before:
+            await self.drop((), [before[kind].digest])
+
+    async def attachments(self, ref: str) -> Sequence[Attachment]:
+        """What is attached to an image."""
+        return [
+            Attachment(
+                media_type=each.media_type, data=await self._drivers.content.get(each.digest)
+            )
+            for each in self.inspect(ref).attachments
+        ]
 
     async def remove(
         self, ref: str, *, force: bool = False, prune_parents: bool = True
@@ -368,7 +396,7 @@ class ImageStore:
         mine = {
             image.id,
             *(b.digest for b in image.layers if b),
-            *(m.digest for m in image.manifests),
+            *(m.digest for m in (*image.manifests, *image.attachments)),
         }
         for digest in mine - blobs:
             await self._drivers.content.delete(digest)
@@ -379,7 +407,7 @@ class ImageStore:
         blobs = set(self._images)
         for image in self._images.values():
             blobs.update(blob.digest for blob in image.layers if blob)
-            blobs.update(manifest.digest for manifest in image.manifests)
+            blobs.update(each.digest for each in (*image.manifests, *image.attachments))
         layers.update(self._leases)
         blobs.update(self._leases)
         for name in self._drivers.names("builder"):

@@ -12,19 +12,20 @@ from linkspan.sdk.diagnostics import Diagnostic
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.errors import Unsupported
 from linkspan.sdk.model.container import Resources
-from linkspan.sdk.model.image import Credentials
+from linkspan.sdk.model.image import Credentials, Package, Platform
 from linkspan.sdk.progress import ProgressSink
 from linkspan.sdk.stability import Stage, contract
 from linkspan.sdk.values import frozen
 
 
 class BuilderCap(enum.Flag):
-    """What this builder can. CHECK: :meth:`Builder.check`."""
+    """What this builder can. CHECK: :meth:`Builder.check`; PACKAGES: ``BuildRequest.packages``."""
 
     NONE = 0
     TARGET = enum.auto()
     CACHE = enum.auto()
     CHECK = enum.auto()
+    PACKAGES = enum.auto()
 
 
 @frozen(kw_only=True)
@@ -66,6 +67,7 @@ class BuildRequest:
         details: Tell programs more in ``aux`` of the progress: ``warnings`` (rule, message, file, line), and
             ``step`` and ``log`` at once, while stages run side by side.
         secrets: Id → value, for commands that ask; in no image, cache, history or message.
+        packages: Look into the result for what is installed there (cap PACKAGES).
     """
 
     context: Path | AsyncIterator[bytes]
@@ -91,15 +93,40 @@ class BuildRequest:
     cache_from: tuple[CacheImport, ...] = ()
     cache_to: tuple[CacheExport, ...] = ()
     details: bool = False
+    packages: bool = False
+
+
+@frozen(kw_only=True)
+class BaseImage:
+    """An image that a build began with, or copied from.
+
+    Attributes:
+        name: As the build file names it, arguments put in.
+        digest: Of its manifest; empty if it never was in a registry.
+    """
+
+    name: str
+    image_id: str
+    digest: str = ""
+    platform: Platform = Platform()
 
 
 @frozen(kw_only=True)
 class BuildResult:
-    """The image; ``cached_steps`` of ``steps`` were taken from the cache."""
+    """The image; ``cached_steps`` of ``steps`` were taken from the cache.
+
+    Attributes:
+        bases: Images that went into it.
+        packages: What is installed in it, if that was asked.
+        unread: Databases of packages in it that this builder cannot read; a sentence each.
+    """
 
     image_id: str
     steps: int
     cached_steps: int
+    bases: tuple[BaseImage, ...] = ()
+    packages: tuple[Package, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

@@ -105,7 +105,18 @@ class Registry(Driver[Config], abc.ABC):
     async def push_manifest(
         self, reference: Reference, media_type: str, data: bytes, credentials: Credentials
     ) -> str:
-        """Put a manifest under the reference's tag (or its digest); return its digest."""
+        """Put a manifest under the reference's tag (or its digest); return its digest.
+
+        One with a ``subject`` is among ``referrers`` of that from then on (cap REFERRERS).
+        """
+
+    async def referrers(self, reference: Reference, credentials: Credentials) -> list[Descriptor]:
+        """Manifests that refer to the reference's digest; none if nothing of it is there.
+
+        Raises also:
+            Unsupported: This client cannot ask (cap REFERRERS).
+        """
+        raise Unsupported("this registry client knows no referrers")
 
     async def check_push(self, reference: Reference, credentials: Credentials) -> None:
         """Ask whether an image may be pushed to the reference's repository; nothing of it stays there.

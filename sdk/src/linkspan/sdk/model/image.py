@@ -31,6 +31,7 @@ class Descriptor:
     Attributes:
         digest: ``sha256:`` and 64 lower hex digits.
         size_bytes: Of the content as it travels.
+        artifact_type: What a manifest that is no image holds; empty for images.
     """
 
     media_type: str
@@ -39,6 +40,7 @@ class Descriptor:
     urls: tuple[str, ...] = ()
     annotations: Mapping[str, str] = attrs.field(factory=dict)
     platform: Platform | None = None
+    artifact_type: str = ""
 
 
 @frozen(kw_only=True)
@@ -80,6 +82,7 @@ class Image:
         layers: Blobs of the layers as pulled or pushed, bottom first; None where no blob was made yet.
         size_bytes: Unpacked size of all layers.
         manifests: Manifest digest → stored manifest's descriptor, for pushing the same bytes again.
+        attachments: Stored documents about it; one of each media type.
     """
 
     id: str
@@ -92,6 +95,37 @@ class Image:
     parent: str = ""
     last_tagged_at: str = ""
     manifests: tuple[Descriptor, ...] = ()
+    attachments: tuple[Descriptor, ...] = ()
+
+
+@frozen(kw_only=True)
+class Attachment:
+    """A document about an image that is kept as long as the image: its packages, how it was made."""
+
+    media_type: str
+    data: bytes = attrs.field(repr=False)
+
+
+@frozen(kw_only=True)
+class Package:
+    """Something that is installed in an image.
+
+    Attributes:
+        kind: Of its package URL: ``deb``, ``apk``, ``rpm``, ``pypi``.
+        namespace: Who distributes it: ``debian``; empty for ``pypi``.
+        distro: With version: ``debian-12``.
+        source: The source package that it was made of, if that is called otherwise.
+        license: As it says itself, in whatever words.
+    """
+
+    kind: str
+    name: str
+    version: str
+    architecture: str = ""
+    namespace: str = ""
+    distro: str = ""
+    source: str = ""
+    license: str = ""
 
 
 @frozen(kw_only=True)

@@ -31,6 +31,7 @@ class StepIntent:
         workspace: Folder of the pipeline's sources on the host; it need not be there if the verb's manifest
             says ``workspace = false``.
         use: Role → driver that the pipeline has chosen; for all other roles it is the daemon's choice.
+        git: ``sha``, ``branch``, ``tag``, ``dirty`` of the sources, as far as they are known.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class StepIntent:
     undo: Mapping[str, Any] = attrs.field(factory=dict)
     outputs: Outputs = attrs.field(factory=dict)
     use: Mapping[str, str] = attrs.field(factory=dict)
+    git: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @frozen(kw_only=True)

@@ -353,6 +353,7 @@ class Planner:
             settings=settings,
             workspace=self._given.workspace,
             use=self._uses[planned.job.removesuffix(job.id)],
+            git=self._given.git,
         )
         try:
             driver: StepDriver[object] = self._host.driver("step", step.verb)

@@ -2,9 +2,10 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Literal
 
+import attrs
 import httpx
 import trio
 
@@ -15,6 +16,13 @@ from linkspan.plugins.distribution_registry.download import BlobDownload
 from linkspan.plugins.distribution_registry.faults import read_answer, refusal
 from linkspan.plugins.distribution_registry.manifests import ACCEPT, digest_of, read_manifest
 from linkspan.plugins.distribution_registry.mirrors import MirroredBlob, Mirrors, Source
+from linkspan.plugins.distribution_registry.referring import (
+    described,
+    read_referrers,
+    referrers_tag,
+    subject_of,
+    with_referrer,
+)
 from linkspan.plugins.distribution_registry.search import SEARCH_HOST, search, split_term
 from linkspan.plugins.distribution_registry.session import (
     Call,
@@ -41,6 +49,7 @@ from linkspan.sdk.errors import (
     Unavailable,
     Unsupported,
 )
+from linkspan.sdk.media_types import OCI_INDEX
 from linkspan.sdk.model.image import Credentials, Descriptor
 from linkspan.sdk.reference import Reference, is_host
 
@@ -237,7 +246,41 @@ class DistributionClient:
                 f"the registry stored {reference.familiar} as {stored}, not as {digest}",
                 code="digest_mismatch",
             )
+        subject = subject_of(data)
+        if subject and "oci-subject" not in response.headers:
+            tag = attrs.evolve(reference, tag=referrers_tag(subject), digest="")
+            await self._add_referrer(tag, described(media_type, digest, data), credentials)
         return digest
+
+    async def _add_referrer(
+        self, tag: Reference, added: Mapping[str, object], credentials: Credentials
+    ) -> None:
+        """Keep the list of referrers for a registry that does not."""
+        try:
+            before = (await self.manifest(tag, credentials)).data
+        except NotFound:
+            before = b""
+        await self.push_manifest(tag, OCI_INDEX, with_referrer(before, added), credentials)
+
+    async def referrers(self, reference: Reference, credentials: Credentials) -> list[Descriptor]:
+        """What refers to a digest: the registry's own list, else the tag that stands for it."""
+        call = Call(
+            method="GET",
+            target=f"/v2/{reference.path}/referrers/{reference.digest}",
+            repository=reference.path,
+            scopes=pull_scope(reference),
+            headers={"Accept": OCI_INDEX},
+        )
+        try:
+            session = self._session(reference.domain)
+            _, data = await self._get_whole(session, call, reference, credentials)
+        except NotFound:
+            tag = attrs.evolve(reference, tag=referrers_tag(reference.digest), digest="")
+            try:
+                return read_referrers((await self.manifest(tag, credentials)).data)
+            except NotFound:
+                return []
+        return read_referrers(data)
 
     async def remove_tag(self, reference: Reference, credentials: Credentials) -> None:
         """Take a tag away."""

@@ -55,8 +55,8 @@ class DistributionRegistry(Registry[DistributionConfig]):
 
     @property
     def capabilities(self) -> RegistryCap:
-        """Push works; referrers do not yet."""
-        return RegistryCap.PUSH
+        """Everything that the contract names."""
+        return RegistryCap.PUSH | RegistryCap.REFERRERS
 
     async def _client(self) -> Any:
         """httpx takes 80 ms to import, which a daemon that pulls nothing never pays."""
@@ -133,6 +133,11 @@ class DistributionRegistry(Registry[DistributionConfig]):
         client = await self._client()
         digest: str = await client.push_manifest(reference, media_type, data, credentials)
         return digest
+
+    async def referrers(self, reference: Reference, credentials: Credentials) -> list[Descriptor]:
+        """See ``Registry.referrers``; registries without that list have a tag for it, as the protocol says."""
+        found: list[Descriptor] = await (await self._client()).referrers(reference, credentials)
+        return found
 
     async def remove_tag(self, reference: Reference, credentials: Credentials) -> None:
         """See ``Registry.remove_tag``."""

@@ -15,8 +15,9 @@ from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.contexts import Contexts
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.plugins.dockerfile_builder.image_config import CACHE_KEY, ImageState
-from linkspan.plugins.dockerfile_builder.layers import LayerMaker
+from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
 from linkspan.plugins.dockerfile_builder.lint import CheckSettings, Finding, diagnostic, lint
+from linkspan.plugins.dockerfile_builder.packages import Found, find_packages
 from linkspan.plugins.dockerfile_builder.solver import SCRATCH, Build, global_scope
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
 from linkspan.plugins.dockerfile_builder.stream import BuildStream
@@ -86,6 +87,7 @@ class Builds:
                     carried = {}
                     if request.args.get("BUILDKIT_INLINE_CACHE") in ("1", "true"):
                         carried[CACHE_KEY] = cache_document(build.used, result.chain)
+                    found = await self._packages(result.top) if request.packages else Found((), ())
                     image = await self._host.engine.images.add(
                         NewImage(config=result.state.serialize(carried), chain_ids=result.chain),
                         tags=[str(tag) for tag in tags],
@@ -101,7 +103,18 @@ class Builds:
                 raise
         await self._after()
         stream.finish(image.id, tuple(tag.familiar for tag in tags))
-        return BuildResult(image_id=image.id, steps=build.steps, cached_steps=build.cached_steps)
+        return BuildResult(
+            image_id=image.id,
+            steps=build.steps,
+            cached_steps=build.cached_steps,
+            bases=build.bases(),
+            packages=found.packages,
+            unread=found.unread,
+        )
+
+    async def _packages(self, top: str) -> Found:
+        async with self._layers.tree(top) as tree:
+            return await in_thread(find_packages, tree)
 
     async def _import_caches(self, request: BuildRequest, stream: BuildStream) -> None:
         """Take over what other machines have done; what cannot be had is but a warning."""

@@ -61,7 +61,7 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
     @property
     def capabilities(self) -> BuilderCap:
         """Everything that the contract names."""
-        return BuilderCap.TARGET | BuilderCap.CACHE | BuilderCap.CHECK
+        return BuilderCap.TARGET | BuilderCap.CACHE | BuilderCap.CHECK | BuilderCap.PACKAGES
 
     async def recover(self) -> None:
         """Remove what builds left that a crash cut off; their finished steps stay in the cache."""

@@ -21,7 +21,7 @@ from linkspan.plugins.dockerfile_builder.variables import (
     expanded,
     platform_args,
 )
-from linkspan.sdk.drivers.builder import BuildRequest
+from linkspan.sdk.drivers.builder import BaseImage, BuildRequest
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.image_config import digest_of
@@ -375,10 +375,32 @@ class Build:
             progress=self.stream.send,
         )
 
+    def bases(self) -> tuple[BaseImage, ...]:
+        """The images that went into it, as far as they were needed."""
+        return tuple(
+            BaseImage(
+                name=name,
+                image_id=image.id,
+                digest=_manifest_digest(name, image),
+                platform=image.config.platform,
+            )
+            for (name, _), image in self._images.items()
+        )
+
     def count_step(self, *, cached: bool) -> None:
         """One more step is done."""
         self.steps += 1
         self.cached_steps += cached
+
+
+def _manifest_digest(name: str, image: Image) -> str:
+    """That under which a registry has an image; empty if it never was in one."""
+    found = {text.partition("@")[0]: text.partition("@")[2] for text in image.repo_digests}
+    try:
+        named = found.get(parse_reference(name).familiar_name, "")
+    except InvalidArgument:
+        named = ""  # it is named by its id
+    return named or next(iter(found.values()), "")
 
 
 def global_scope(request: BuildRequest, dockerfile: Dockerfile) -> GlobalScope:

@@ -1,15 +1,27 @@
 """``build``: an image from a context in the workspace."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
 from linkspan.plugins.standard_steps.image_names import names_now, take_back
 from linkspan.plugins.standard_steps.places import inside
-from linkspan.sdk.drivers.builder import Builder, BuildRequest, CacheExport, CacheImport
+from linkspan.plugins.standard_steps.provenance import PREDICATE, predicate
+from linkspan.plugins.standard_steps.spdx import SPDX, created_of, sbom
+from linkspan.sdk.clock import rfc3339
+from linkspan.sdk.drivers.builder import (
+    Builder,
+    BuilderCap,
+    BuildRequest,
+    BuildResult,
+    CacheExport,
+    CacheImport,
+)
 from linkspan.sdk.drivers.step import StepContext
-from linkspan.sdk.errors import NotFound
+from linkspan.sdk.errors import NotFound, Unsupported
+from linkspan.sdk.model.image import Attachment
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.reference import parse_reference
 
@@ -39,32 +51,58 @@ class BuildStep(StandardStep):
             LinkspanError: A command of the file failed; code ``build_failed``.
         If cancelled: no image is left; finished layers stay in the cache.
         """
-        settings, tags = intent.settings, _tags(intent)
-        request = BuildRequest(
-            context=_context(intent),
-            file=settings["file"],
-            tags=tags,
-            args=settings.get("args", {}),
-            labels=settings.get("labels", {}),
-            target=settings.get("target", ""),
-            no_cache=settings.get("no-cache", False),
-            pull=settings.get("pull", False),
-            platform=settings.get("platform", ""),
-            cache_from=tuple(
-                # Whoever else builds may have pushed a newer one since.
-                CacheImport(reference=_reference(name), fresh=True)
-                for name in settings.get("cache-from", [])
-            ),
-            cache_to=_cache_to(intent),
-            secrets={
-                name: str(value).encode()
-                for name, value in settings.get("secret-mounts", {}).items()
-            },
-        )
+        tags = _tags(intent)
+        request = _request(intent)
         builder: Builder[Any] = self.driver("builder", intent)
+        if request.packages and BuilderCap.PACKAGES not in builder.capabilities:
+            raise Unsupported("the builder cannot look for packages", help="sbom: false")
+        started = rfc3339()
         result = await builder.build(request, context.progress)
         context.log(f"{result.steps} steps, {result.cached_steps} of them cached")
+        await self._tell_how(intent, request, result, started)
+        if request.packages:
+            await self._list_packages(result, tags, context)
         return {"id": result.image_id, "image": tags[0] if tags else result.image_id}
+
+    async def _tell_how(
+        self, intent: StepIntent, request: BuildRequest, result: BuildResult, started: str
+    ) -> None:
+        """Keep with the image how it was made, for whoever pushes it with its provenance."""
+        daemon = self.host.daemon
+        data = predicate(
+            intent,
+            request,
+            result.bases,
+            daemon=daemon.id,
+            version=daemon.version,
+            started=started,
+            finished=rfc3339(),
+        )
+        known = Attachment(media_type=PREDICATE, data=data)
+        await self.host.engine.images.attach(result.image_id, known)
+
+    async def _list_packages(
+        self, result: BuildResult, tags: Sequence[str], context: StepContext
+    ) -> None:
+        """Keep with the image what is installed in it; ``push`` sends it along."""
+        for fault in result.unread:
+            context.log(f"not in the SBOM: {fault}")
+        images = self.host.engine.images
+        write = partial(
+            sbom,
+            result.image_id,
+            tags[0] if tags else result.image_id,
+            result.packages,
+            tool=f"linkspan-{self.host.daemon.version}",
+            comment="; ".join(result.unread),
+        )
+        before = [a for a in await images.attachments(result.image_id) if a.media_type == SPDX]
+        # One that says the same stays: a registry that has it need not keep it twice.
+        if not any(write(created=created_of(each.data)) == each.data for each in before):
+            data = write(created=f"{rfc3339()[:19]}Z")
+            await images.attach(result.image_id, Attachment(media_type=SPDX, data=data))
+        count = len(result.packages)
+        context.log(f"SBOM: {count} package{'' if count == 1 else 's'}")
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
         """Nothing says of which sources an image was made; the cache makes a second build short."""
@@ -73,6 +111,31 @@ class BuildStep(StandardStep):
     async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Give the tags back; an image that was not here before goes, what it gave to a cache stays."""
         return await take_back(self.host, intent)
+
+
+def _request(intent: StepIntent) -> BuildRequest:
+    settings = intent.settings
+    return BuildRequest(
+        context=_context(intent),
+        file=settings["file"],
+        tags=_tags(intent),
+        args=settings.get("args", {}),
+        labels=settings.get("labels", {}),
+        target=settings.get("target", ""),
+        no_cache=settings.get("no-cache", False),
+        pull=settings.get("pull", False),
+        platform=settings.get("platform", ""),
+        cache_from=tuple(
+            # Whoever else builds may have pushed a newer one since.
+            CacheImport(reference=_reference(name), fresh=True)
+            for name in settings.get("cache-from", [])
+        ),
+        cache_to=_cache_to(intent),
+        secrets={
+            name: str(value).encode() for name, value in settings.get("secret-mounts", {}).items()
+        },
+        packages=settings.get("sbom", False),
+    )
 
 
 def _tags(intent: StepIntent) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from linkspan.plugins.standard_steps.attestations import Artifact, artifacts_of, refer
 from linkspan.plugins.standard_steps.base import StandardStep
 from linkspan.plugins.standard_steps.image_names import give_back, id_of, names_now
 from linkspan.sdk.drivers.registry import Registry
@@ -16,6 +17,7 @@ from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.reference import Reference, parse_reference
 
+_WE: Final = Credentials()
 _ASK_WITHIN_S: Final = 10.0
 """How long a plan waits for the registry: it must not hang where the registry cannot be reached."""
 
@@ -24,8 +26,15 @@ class PushStep(StandardStep):
     """Tags the image as asked and sends it; a registry that has it already gets nothing."""
 
     async def plan(self, intent: StepIntent) -> StepPlan:
-        """The references that will be pushed, and what the registry has there now."""
+        """The references that will be pushed, and what the registry has there now.
+
+        Raises:
+            NotFound: The image is here, but not how it was made, which is to be said; code ``no_provenance``.
+        """
         references = _references(intent)
+        image_id = id_of(self.host, intent.settings["image"])
+        if image_id:
+            await self._artifacts(intent, image_id, references[0], "")
         names = [reference.familiar for reference in references]
         held: dict[str, str | None] = {}
         with trio.move_on_after(_ASK_WITHIN_S):
@@ -37,7 +46,7 @@ class PushStep(StandardStep):
             ),
             undo={
                 "held": {name: held.get(name) for name in names},
-                "image": id_of(self.host, intent.settings["image"]),
+                "image": image_id,
                 **names_now(self.host, names),
             },
         )
@@ -46,7 +55,7 @@ class PushStep(StandardStep):
         """The digest that a tag has in its registry: empty if it is not there, None if nobody can say."""
         registry: Registry[Any] = self.driver("registry", intent)
         try:
-            return (await registry.manifest(reference, Credentials())).descriptor.digest
+            return (await registry.manifest(reference, _WE)).descriptor.digest
         except NotFound:
             return ""
         except LinkspanError:
@@ -57,13 +66,16 @@ class PushStep(StandardStep):
         """Push.
 
         Raises:
-            NotFound: The image is not here.
+            NotFound: The image is not here; or its provenance is asked for and not known (code
+                ``no_provenance``), and nothing is pushed.
             Unavailable: The registry cannot be reached.
             Unauthenticated, PermissionDenied: It wants other credentials.
         If cancelled: what is in the registry is whole; tags not reached are as they were.
         """
         image = self.host.engine.images.inspect(intent.settings["image"])
         digest, pushed = "", ""
+        # Asked before anything is sent: what is missing then is missing now.
+        await self._artifacts(intent, image.id, _references(intent)[0], "")
         for reference in _references(intent):
             await self.host.engine.images.tag(image.id, reference.familiar)
             result = await self.host.engine.images.push(
@@ -73,7 +85,33 @@ class PushStep(StandardStep):
             if not pushed:
                 digest = result.digest
                 pushed = f"{reference.familiar_name}@{digest}"
+        for reference in {each.name: each for each in _references(intent)}.values():
+            await self._attest(intent, image.id, reference, digest, context)
         return {"image": pushed, "digest": digest}
+
+    async def _artifacts(
+        self, intent: StepIntent, image_id: str, reference: Reference, digest: str
+    ) -> list[Artifact]:
+        provenance = intent.settings.get("provenance", False)
+        return await artifacts_of(self.host, image_id, reference, digest, provenance=provenance)
+
+    async def _attest(
+        self,
+        intent: StepIntent,
+        image_id: str,
+        reference: Reference,
+        digest: str,
+        context: StepContext,
+    ) -> None:
+        """Send along what is known about the image."""
+        registry: Registry[Any] = self.driver("registry", intent)
+        found = await self._artifacts(intent, image_id, reference, digest)
+        if not found:
+            return
+        pushed = await registry.manifest(attrs.evolve(reference, tag="", digest=digest), _WE)
+        for artifact in found:
+            name = await refer(registry, reference, pushed.descriptor, artifact)
+            context.log(f"pushed {artifact.kind} of {digest[:19]} as {name}")
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
         """Ask the registry whether every tag names this very image."""
@@ -85,7 +123,7 @@ class PushStep(StandardStep):
         first = ""
         for reference in _references(intent):
             try:
-                manifest = await registry.manifest(reference, Credentials())
+                manifest = await registry.manifest(reference, _WE)
             except LinkspanError as error:
                 detail = f"registry asked: {reference.familiar} is not there ({error.message})"
                 return StepOutcome(applied=False, detail=detail)
@@ -94,12 +132,28 @@ class PushStep(StandardStep):
                     applied=False, detail=f"registry asked: {reference.familiar} is another image"
                 )
             first = first or manifest.descriptor.digest
+            missing = await self._unattested(intent, image.id, reference, first)
+            if missing:
+                detail = f"registry asked: {reference.familiar} has no {missing}"
+                return StepOutcome(applied=False, detail=detail)
         name = _references(intent)[0].familiar_name
         return StepOutcome(
             applied=True,
             outputs={"image": f"{name}@{first}", "digest": first},
             detail="registry asked: it was pushed",
         )
+
+    async def _unattested(
+        self, intent: StepIntent, image_id: str, reference: Reference, digest: str
+    ) -> str:
+        """The kind of a document that the registry misses; empty if it has all."""
+        wanted = await self._artifacts(intent, image_id, reference, digest)
+        if not wanted:
+            return ""
+        registry: Registry[Any] = self.driver("registry", intent)
+        place = attrs.evolve(reference, tag="", digest=digest)
+        there = {each.artifact_type for each in await registry.referrers(place, _WE)}
+        return next((each.kind for each in wanted if each.kind not in there), "")
 
     async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Put back what each tag named in the registry; a tag that was new there goes, names here as well.
@@ -127,7 +181,7 @@ class PushStep(StandardStep):
         registry: Registry[Any] = self.driver("registry", intent)
         name, before = reference.familiar, intent.undo["held"][reference.familiar]
         try:
-            now = await registry.manifest(reference, Credentials())
+            now = await registry.manifest(reference, _WE)
         except NotFound:
             return []
         digest = now.descriptor.digest
@@ -141,11 +195,11 @@ class PushStep(StandardStep):
         if before is None:
             return [f"{name} stays in its registry: it did not say what was there before"]
         if not before:
-            await registry.remove_tag(reference, Credentials())
+            await registry.remove_tag(reference, _WE)
             return [f"{name} is gone from its registry"]
         former = attrs.evolve(reference, tag="", digest=before)
-        old = await registry.manifest(former, Credentials())
-        await registry.push_manifest(reference, old.descriptor.media_type, old.data, Credentials())
+        old = await registry.manifest(former, _WE)
+        await registry.push_manifest(reference, old.descriptor.media_type, old.data, _WE)
         return [f"{name} is {before[:19]} in its registry again"]
 
 

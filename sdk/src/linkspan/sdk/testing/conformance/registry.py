@@ -16,7 +16,7 @@ import attrs
 import pytest
 import trio
 
-from linkspan.sdk.drivers.registry import BlobSource, Registry
+from linkspan.sdk.drivers.registry import BlobSource, Registry, RegistryCap
 from linkspan.sdk.errors import DataLoss, InvalidArgument, LinkspanError, NotFound, Unsupported
 from linkspan.sdk.media_types import (
     DOCKER_CONFIG,
@@ -128,6 +128,10 @@ class FakeRemote:
 
 def sha256(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _described(data: bytes, media_type: str) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": sha256(data), "size": len(data)}
 
 
 def describe(data: bytes, media_type: str = OCI_LAYER_GZIP) -> Descriptor:
@@ -437,6 +441,37 @@ class RegistryConformance:
         assert await remote.manifest("app", sha256(other)) == (OCI_MANIFEST, other)
         with pytest.raises(DataLoss):
             await registry.push_manifest(reference, OCI_MANIFEST, data, ANONYMOUS)
+
+    async def test_what_refers_to_a_manifest_is_listed(
+        self, registry: Registry[Any], remote: Remote
+    ) -> None:
+        if RegistryCap.REFERRERS not in registry.capabilities:
+            pytest.skip("this client knows no referrers")
+        data = await self.fill(remote, "app")
+        subject = self.reference(remote, f"app@{sha256(data)}")
+        assert await registry.referrers(subject, ANONYMOUS) == []
+        await remote.put_blob("app", b"{}")
+        for number in range(2):
+            document = {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "artifactType": f"application/vnd.test.{number}+json",
+                "config": _described(b"{}", "application/vnd.oci.empty.v1+json"),
+                "layers": [_described(b"{}", "application/vnd.oci.empty.v1+json")],
+                "subject": _described(data, OCI_MANIFEST),
+                "annotations": {"about": "this"},
+            }
+            referrer = json.dumps(document).encode()
+            reference = self.reference(remote, f"app@{sha256(referrer)}")
+            for _ in range(2):
+                await registry.push_manifest(reference, OCI_MANIFEST, referrer, ANONYMOUS)
+        found = await registry.referrers(subject, ANONYMOUS)
+        kinds = sorted(each.artifact_type for each in found)
+        assert kinds == ["application/vnd.test.0+json", "application/vnd.test.1+json"]
+        assert {each.annotations["about"] for each in found} == {"this"}
+        assert sha256(referrer) in {each.digest for each in found}
+        nothing = self.reference(remote, f"none/such@{sha256(data)}")
+        assert await registry.referrers(nothing, ANONYMOUS) == []
 
     async def test_a_tag_moves_to_what_is_pushed_last(
         self, registry: Registry[Any], remote: Remote

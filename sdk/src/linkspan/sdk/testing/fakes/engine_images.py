@@ -22,7 +22,14 @@ from linkspan.sdk.image_config import parse_image_config
 from linkspan.sdk.model.container import (
     Container,
 )
-from linkspan.sdk.model.image import Credentials, Image, ImageConfig, PushResult, RemovedImage
+from linkspan.sdk.model.image import (
+    Attachment,
+    Credentials,
+    Image,
+    ImageConfig,
+    PushResult,
+    RemovedImage,
+)
 from linkspan.sdk.progress import Progress, ProgressSink, ignore_progress
 from linkspan.sdk.reference import parse_reference
 from linkspan.sdk.testing.fakes.engine_events import FakeEvents
@@ -62,6 +69,7 @@ class FakeImages:
         self._events = events
         self._users = users
         self._local: dict[str, Image] = {}
+        self._attached: dict[str, dict[str, Attachment]] = {}
         self.remote: dict[str, Image] = {}
         self.failure: Exception | None = None
 
@@ -205,6 +213,15 @@ class FakeImages:
                 parent=new.parent,
             )
         )
+
+    async def attach(self, ref: str, attachment: Attachment) -> None:
+        kept = self._attached.setdefault(self.inspect(ref).id, {})
+        kept[attachment.media_type] = attachment
+        await trio.lowlevel.checkpoint()
+
+    async def attachments(self, ref: str) -> Sequence[Attachment]:
+        await trio.lowlevel.checkpoint()
+        return list(self._attached.get(self.inspect(ref).id, {}).values())
 
     def save(
         self, refs: Sequence[str], *, platform: str = ""

@@ -1,6 +1,7 @@
 """Registries in memory."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal, Self
@@ -78,7 +79,7 @@ class FakeRegistry(Registry[NoConfig]):
 
     @property
     def capabilities(self) -> RegistryCap:
-        return RegistryCap.PUSH
+        return RegistryCap.PUSH | RegistryCap.REFERRERS
 
     def repository(self, name: str) -> FakeRepository:
         """The repository ``domain/path``, made if it is missing."""
@@ -174,6 +175,24 @@ class FakeRegistry(Registry[NoConfig]):
             raise DataLoss("the manifest has another digest", code="digest_mismatch")
         tag = "" if reference.digest and not reference.tag else reference.tag or "latest"
         return self.repository(reference.name).put_manifest(tag, media_type, data)
+
+    async def referrers(self, reference: Reference, credentials: Credentials) -> list[Descriptor]:
+        await self._admit(credentials)
+        repository = self.repositories.get(reference.name, FakeRepository())
+        found = []
+        for digest, (media_type, data) in repository.manifests.items():
+            document = json.loads(data)
+            if (document.get("subject") or {}).get("digest") == reference.digest:
+                found.append(
+                    Descriptor(
+                        media_type=media_type,
+                        digest=digest,
+                        size_bytes=len(data),
+                        annotations=document.get("annotations") or {},
+                        artifact_type=document.get("artifactType", ""),
+                    )
+                )
+        return found
 
     async def check_push(self, reference: Reference, credentials: Credentials) -> None:
         await self._admit(credentials)
