@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 from daemon_harness.daemon import Daemon
-from daemon_harness.fixtures import daemon, shared_daemon
+from daemon_harness.fixtures import daemon, new_daemon, shared_daemon
 
-__all__ = ["daemon", "docker_environment", "fresh", "shared_daemon"]
+__all__ = ["daemon", "docker_environment", "fresh", "new_daemon", "shared_daemon"]
 
 
 @pytest.fixture

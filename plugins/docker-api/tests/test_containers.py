@@ -253,7 +253,7 @@ async def test_wait_knows_three_conditions(api) -> None:
 async def test_update_changes_what_is_given_and_keeps_the_rest(api) -> None:
     await api.create(HostConfig={"Memory": 64 << 20, "CpuShares": 10})
     body = {"Memory": 128 << 20, "RestartPolicy": {"Name": "always"}}
-    assert (await api.ask("POST", "/containers/web/update", body)).json == {"Warnings": []}
+    assert (await api.ask("POST", "/containers/web/update", body)).json == {"Warnings": None}
     host = (await api.ask("GET", "/containers/web/json")).json["HostConfig"]
     assert (host["Memory"], host["CpuShares"]) == (128 << 20, 10)
     assert host["RestartPolicy"]["Name"] == "always"

@@ -3,7 +3,6 @@
 DOCKER_HOST=unix://... python tests/clients/shapes/record_shapes.py
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,16 +10,16 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "support"))
 from daemon_harness import shapes  # noqa: E402 - after the path is set
-from daemon_harness.recorded_image import build_busybox  # noqa: E402
+from daemon_harness.recorded_image import load_archive  # noqa: E402
 
 
 def main() -> int:
     """Record."""
-    build_busybox()
-    socket = os.environ["DOCKER_HOST"].removeprefix("unix://")
     environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
+    load_archive(environment)
+    socket = os.environ["DOCKER_HOST"].removeprefix("unix://")
     found = shapes.record(HERE / "script.txt", socket, environment)
-    (HERE / "docker.json").write_text(json.dumps(found, indent=1) + "\n")
+    shapes.write(found, HERE / "docker.json")
     print(f"{len(found)} answers")
     return 0
 

@@ -25,8 +25,8 @@ from linkspan.sdk.reference import parse_reference
 EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 """Of a tar without entries: 1024 zero bytes."""
 
-# What Docker's classic builder wrote about its own containers.
-_DROPPED = ("container", "container_config", "docker_version", "id", "parent", "throwaway")
+# What Docker's classic builder wrote about its own containers, and who made the base.
+_DROPPED = ("container", "container_config", "docker_version", "id", "parent", "throwaway", "author")
 
 
 class Committer:
@@ -102,7 +102,7 @@ def _section(container: Container, config: ImageConfig) -> dict[str, Any]:
     section: dict[str, Any] = copy.deepcopy(dict(config.raw.get("config") or {}))
     section.pop("OnBuild", None)
     section["User"] = container.user
-    section["WorkingDir"] = container.working_dir
+    section["WorkingDir"] = container.working_dir if spec.working_dir or config.working_dir else ""
     section["Env"] = _environment(config.env, spec.env)
     if spec.entrypoint is not None:
         section["Entrypoint"] = list(spec.entrypoint) or None

@@ -1,6 +1,7 @@
 """From what is asked, and what the image says, to a container record."""
 
 import posixpath
+import socket
 from collections.abc import Sequence
 
 import attrs
@@ -29,7 +30,8 @@ def resolve(spec: ContainerSpec, image: Image, name: str) -> Container:
     check_spec(spec)
     container_id = new_id()
     config = image.config
-    hostname = spec.hostname or container_id[:12]
+    on_host = spec.network_mode == "host"
+    hostname = spec.hostname or (socket.gethostname() if on_host else container_id[:12])
     return Container(
         id=container_id,
         name=name,

@@ -194,6 +194,7 @@ class ContainerSpec:
         volume_driver: Of the volumes that ``binds`` name; empty is the usual one.
         log_driver: ``json-file`` (kept as the runtime's own file), ``local`` or ``none``.
         console_size: Rows and columns that a terminal begins with; (0, 0) leaves it to the client.
+        left_out: Lists of HostConfig that the client did not send, not even as empty ones.
     """
 
     image: str
@@ -256,6 +257,7 @@ class ContainerSpec:
     readonly_paths: tuple[str, ...] | None = None
     annotations: Mapping[str, str] = attrs.field(factory=dict)
     console_size: tuple[int, int] = (0, 0)
+    left_out: tuple[str, ...] = ()
 
 
 class ContainerStatus(enum.Enum):

@@ -1,12 +1,17 @@
 """Containers between JSON (ContainerConfig, HostConfig, NetworkingConfig, inspect, list) and the model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from linkspan.plugins.docker_api.codec_endpoint import (
+    decode_endpoint,
+    encode_container_networks,
+    encode_network_settings,
+)
 from linkspan.plugins.docker_api.codec_health import (
     decode_healthcheck,
     encode_health,
@@ -14,12 +19,9 @@ from linkspan.plugins.docker_api.codec_health import (
 )
 from linkspan.plugins.docker_api.codec_mount import decode_mount, encode_mount, encode_mount_points
 from linkspan.plugins.docker_api.codec_network import (
-    decode_endpoint,
     decode_port_bindings,
-    encode_container_networks,
     encode_port_bindings,
     encode_port_list,
-    encode_ports,
     parse_port,
 )
 from linkspan.plugins.docker_api.codec_resources import (
@@ -30,6 +32,7 @@ from linkspan.plugins.docker_api.codec_resources import (
 )
 from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.timestamps import epoch_s, now_s, or_never
+from linkspan.plugins.docker_api.versions import NEWEST, Version
 from linkspan.sdk.errors import InvalidArgument, Unsupported
 from linkspan.sdk.model.container import (
     DEFAULT_MASKED_PATHS,
@@ -44,6 +47,21 @@ from linkspan.sdk.model.container import (
 from linkspan.sdk.model.image import ImageConfig
 from linkspan.sdk.model.network import EndpointSpec
 from linkspan.sdk.units import human_duration
+
+_LISTS = (
+    "BlkioDeviceReadBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceWriteIOps",
+    "BlkioWeightDevice",
+    "Devices",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "PortBindings",
+    "Ulimits",
+)
+"""Of HostConfig: what inspect shows as null if the client left it out, and empty if it said so."""
 
 
 def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
@@ -137,6 +155,7 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
         readonly_paths=host.texts("ReadonlyPaths") if "ReadonlyPaths" in host else None,
         annotations=host.text_map("Annotations"),
         console_size=decode_console_size(host),
+        left_out=tuple(name for name in _LISTS if name not in host),
     )
 
 
@@ -243,12 +262,21 @@ def command_text(args: tuple[str, ...]) -> str:
 
 
 def encode_summary(
-    container: Container, *, size: tuple[int, int] | None = None, status: str = ""
+    container: Container,
+    *,
+    size: tuple[int, int] | None = None,
+    status: str = "",
+    links: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """An entry of GET /containers/json; ``status`` instead of the one of now."""
+    """An entry of GET /containers/json.
+
+    Args:
+        status: Instead of the one of now.
+        links: Its names for others: ``other/alias``.
+    """
     out: dict[str, Any] = {
         "Id": container.id,
-        "Names": [f"/{container.name}"],
+        "Names": [f"/{name}" for name in (container.name, *links)],
         "Image": container.spec.image,
         "ImageID": container.image_id,
         "Command": command_text(container.args),
@@ -264,6 +292,15 @@ def encode_summary(
     if size is not None:
         out |= shown_sizes(*size)
     return out
+
+
+def link_names(containers: Iterable[Container]) -> dict[str, list[str]]:
+    """A container's name → what others call it by their links: ``other/alias``."""
+    found: dict[str, list[str]] = {}
+    for container in containers:
+        for alias, name in links_of(container).items():
+            found.setdefault(name, []).append(f"{container.name}/{alias}")
+    return found
 
 
 def shown_sizes(own_bytes: int, whole_bytes: int) -> dict[str, int]:
@@ -316,6 +353,8 @@ def encode_inspect(
     runtime: str = "",
     exec_ids: tuple[str, ...] = (),
     size: tuple[int, int] | None = None,
+    version: Version = NEWEST,
+    network_ids: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """GET /containers/{id}/json.
 
@@ -325,6 +364,8 @@ def encode_inspect(
             is gone.
         runtime: Name of the usual runtime.
         exec_ids: Sessions in it that have not ended.
+        version: Of the API that the client speaks.
+        network_ids: Ids by name, of networks that it has left by ending.
     """
     out: dict[str, Any] = {
         "Id": container.id,
@@ -354,7 +395,9 @@ def encode_inspect(
         **out,
         "Mounts": encode_mount_points(container),
         "Config": encode_config(container, image),
-        "NetworkSettings": encode_network_settings(container),
+        "NetworkSettings": encode_network_settings(
+            container, version=version, network_ids=network_ids
+        ),
     }
 
 
@@ -418,8 +461,7 @@ def usual_cgroup_namespace() -> str:
 def encode_host_config(container: Container, *, default_runtime: str = "") -> dict[str, Any]:
     """HostConfig; ``default_runtime`` is the name of what runs it if it asked for none."""
     spec = container.spec
-    own = spec.networks.get(_network_mode(container))
-    return {
+    fields: dict[str, Any] = {
         "Binds": list(spec.binds) or None,
         "ContainerIDFile": "",
         "LogConfig": {
@@ -443,7 +485,7 @@ def encode_host_config(container: Container, *, default_runtime: str = "") -> di
         "GroupAdd": list(spec.group_add) or None,
         "IpcMode": spec.ipc_mode or "private",
         "Cgroup": "",
-        "Links": list(own.links) if own and own.links else None,
+        "Links": _encode_links(container) or None,
         "OomScoreAdj": spec.oom_score_adj,
         "PidMode": spec.pid_mode,
         "Privileged": spec.privileged,
@@ -460,6 +502,23 @@ def encode_host_config(container: Container, *, default_runtime: str = "") -> di
         "ReadonlyPaths": _paths(spec, spec.readonly_paths, DEFAULT_READONLY_PATHS),
         **_rarely_given(spec),
     }
+    return {name: _as_given(spec, name, value) for name, value in fields.items()}
+
+
+def _as_given(spec: ContainerSpec, name: str, value: Any) -> Any:
+    return None if not value and name in spec.left_out else value
+
+
+def links_of(container: Container) -> dict[str, str]:
+    """Links of its own network's endpoint: alias → name of the container that it leads to."""
+    own = container.spec.networks.get(_network_mode(container))
+    pairs = (link.partition(":") for link in own.links) if own else ()
+    return {alias or name: name.removeprefix("/") for name, _, alias in pairs}
+
+
+def _encode_links(container: Container) -> list[str]:
+    """As Docker keeps them: ``/other:/own/alias``."""
+    return [f"/{other}:/{container.name}/{alias}" for alias, other in links_of(container).items()]
 
 
 def _rarely_given(spec: ContainerSpec) -> dict[str, Any]:
@@ -508,29 +567,3 @@ def _paths(
         return list(paths)
     open_wide = spec.privileged or "systempaths=unconfined" in spec.security_opt
     return None if open_wide else list(usual)
-
-
-def encode_network_settings(container: Container) -> dict[str, Any]:
-    """NetworkSettings, with the old copies of the default bridge's addresses at the top."""
-    networks = encode_container_networks(container)
-    first: Mapping[str, Any] = networks.get("bridge") or {}
-    return {
-        "Bridge": "",
-        "SandboxID": container.id if container.sandbox_key else "",
-        "SandboxKey": container.sandbox_key,
-        "Ports": encode_ports(container),
-        "HairpinMode": False,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "SecondaryIPAddresses": None,
-        "SecondaryIPv6Addresses": None,
-        "EndpointID": first.get("EndpointID", ""),
-        "Gateway": first.get("Gateway", ""),
-        "GlobalIPv6Address": first.get("GlobalIPv6Address", ""),
-        "GlobalIPv6PrefixLen": first.get("GlobalIPv6PrefixLen", 0),
-        "IPAddress": first.get("IPAddress", ""),
-        "IPPrefixLen": first.get("IPPrefixLen", 0),
-        "IPv6Gateway": first.get("IPv6Gateway", ""),
-        "MacAddress": first.get("MacAddress", ""),
-        "Networks": networks,
-    }

@@ -17,14 +17,14 @@ MISSING = "<missing>"
 
 
 def encode_image_summary(
-    image: Image, *, containers: int, old: bool, shared_bytes: int = -1
+    image: Image, *, containers: int, version: Version, shared_bytes: int = -1
 ) -> dict[str, Any]:
     """An entry of GET /images/json.
 
     Args:
         containers: How many use it; -1 if it was not counted.
         shared_bytes: Of its size, what other images have, too; -1 if it was not counted.
-        old: The client speaks an API before 1.43: it wants ``<none>:<none>`` and VirtualSize.
+        version: Of the API that the client speaks: an old one wants ``<none>:<none>`` and VirtualSize.
     """
     out: dict[str, Any] = {
         "Id": image.id,
@@ -37,11 +37,12 @@ def encode_image_summary(
         "Labels": dict(image.config.labels),
         "Containers": containers,
     }
-    if old:
+    if version < (1, 44):
         out["VirtualSize"] = image.size_bytes
-        if not image.repo_tags:
-            out["RepoTags"] = ["<none>:<none>"]
-            out["RepoDigests"] = out["RepoDigests"] or ["<none>@<none>"]
+    if version < (1, 43):
+        unnamed = not image.repo_tags
+        out["RepoTags"] = out["RepoTags"] or ["<none>:<none>"]
+        out["RepoDigests"] = out["RepoDigests"] or (["<none>@<none>"] if unnamed else None)
     return out
 
 
@@ -97,7 +98,7 @@ def encode_image(
         out["VirtualSize"] = image.size_bytes
     if api_version < (1, 45):
         # docker-compose 1.29 looks here for the image's volumes.
-        out |= {"Container": "", "ContainerConfig": encode_image_config(config, api_version)}
+        out |= {"ContainerConfig": encode_image_config(config, api_version)}
     return out
 
 

@@ -119,7 +119,8 @@ def _tmpfs_words(tmpfs: Document) -> tuple[str, ...]:
 
 def encode_mount(mount: Mount) -> dict[str, Any]:
     """A Mount, with the options that were given."""
-    out: dict[str, Any] = {"Type": mount.type, "Source": mount.source, "Target": mount.target}
+    source = {"Source": mount.source} if mount.source else {}
+    out: dict[str, Any] = {"Type": mount.type, **source, "Target": mount.target}
     if mount.read_only:
         out["ReadOnly"] = True
     if mount.type == "bind" and (options := _bind_options(mount)):

@@ -10,7 +10,6 @@ from linkspan.sdk.model.container import Container
 from linkspan.sdk.model.network import (
     AddressPool,
     Endpoint,
-    EndpointSpec,
     Network,
     NetworkSpec,
     PortBinding,
@@ -132,91 +131,6 @@ def encode_port_list(container: Container) -> list[dict[str, Any]]:
     return sorted(out, key=lambda p: (p["PrivatePort"], p["Type"], p.get("IP", "")))
 
 
-def decode_endpoint(body: Document) -> EndpointSpec:
-    """EndpointSettings: how a container wants to be in a network."""
-    ipam = body.document("IPAMConfig")
-    return EndpointSpec(
-        ipv4_address=ipam.text("IPv4Address"),
-        ipv6_address=ipam.text("IPv6Address"),
-        link_local_addresses=ipam.texts("LinkLocalIPs"),
-        mac_address=body.text("MacAddress"),
-        aliases=body.texts("Aliases"),
-        links=body.texts("Links"),
-        driver_options=body.text_map("DriverOpts"),
-        gateway_priority=body.number("GwPriority"),
-    )
-
-
-def encode_endpoint(spec: EndpointSpec, endpoint: Endpoint | None) -> dict[str, Any]:
-    """EndpointSettings; without addresses while the container does not run."""
-    ipam: dict[str, Any] = {}
-    if spec.ipv4_address:
-        ipam["IPv4Address"] = spec.ipv4_address
-    if spec.ipv6_address:
-        ipam["IPv6Address"] = spec.ipv6_address
-    if spec.link_local_addresses:
-        ipam["LinkLocalIPs"] = list(spec.link_local_addresses)
-    asked = {
-        "IPAMConfig": ipam or None,
-        "Links": list(spec.links) or None,
-        "Aliases": list(spec.aliases) or None,
-        "DriverOpts": dict(spec.driver_options) or None,
-        "GwPriority": spec.gateway_priority,
-    }
-    if endpoint is None:
-        return {
-            **asked,
-            "MacAddress": spec.mac_address,
-            "NetworkID": "",
-            "EndpointID": "",
-            "Gateway": "",
-            "IPAddress": "",
-            "IPPrefixLen": 0,
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "DNSNames": None,
-        }
-    return {
-        **asked,
-        "MacAddress": endpoint.mac_address,
-        "NetworkID": endpoint.network_id,
-        "EndpointID": endpoint.id,
-        "Gateway": endpoint.gateway,
-        "IPAddress": endpoint.ipv4_address,
-        "IPPrefixLen": endpoint.ipv4_prefix,
-        "IPv6Gateway": endpoint.ipv6_gateway,
-        "GlobalIPv6Address": endpoint.ipv6_address,
-        "GlobalIPv6PrefixLen": endpoint.ipv6_prefix,
-        "DNSNames": list(endpoint.names) or None,
-    }
-
-
-def encode_container_networks(container: Container) -> dict[str, Any]:
-    """NetworkSettings.Networks: those it is in, and those it will be in when it starts."""
-    found = _container_networks(container)
-    if "bridge" in found:
-        # The links of the default network are the container's own (HostConfig.Links).
-        found["bridge"]["Links"] = None
-    return found
-
-
-def _container_networks(container: Container) -> dict[str, Any]:
-    spec = container.spec
-    out: dict[str, Any] = {}
-    for endpoint in container.endpoints:
-        wanted = spec.networks.get(endpoint.network_name, endpoint.spec)
-        out[endpoint.network_name] = encode_endpoint(wanted, endpoint)
-    if spec.network_mode.startswith("container:") or container.state.running:
-        return out
-    mode = "bridge" if spec.network_mode in ("", "default") else spec.network_mode
-    for name in (mode, *spec.networks):
-        known = name in out or any(e.network_id == name for e in container.endpoints)
-        if not known:
-            out[name] = encode_endpoint(spec.networks.get(name, EndpointSpec()), None)
-    return out
-
-
 def decode_network(body: Document) -> NetworkSpec:
     """NetworkCreateRequest."""
     ipam = body.document("IPAM")
@@ -269,7 +183,7 @@ def encode_network(
         "IPAM": {
             "Driver": spec.ipam_driver,
             "Options": None if spec.name in PREDEFINED else dict(spec.ipam_options),
-            "Config": [_encode_pool(pool) for pool in spec.pools],
+            "Config": [_encode_pool(pool) for pool in spec.pools] or _no_pools(spec),
         },
         "Internal": spec.internal,
         "Attachable": spec.attachable,
@@ -286,9 +200,23 @@ def encode_network(
             }
             for container_id, endpoint in endpoints.items()
         },
-        "Options": dict(spec.options),
+        "Options": {**(_OPTIONS_OF_DEFAULT if spec.name == "bridge" else {}), **spec.options},
         "Labels": dict(spec.labels),
     }
+
+
+_OPTIONS_OF_DEFAULT = {
+    "com.docker.network.bridge.default_bridge": "true",
+    "com.docker.network.bridge.enable_icc": "true",
+    "com.docker.network.bridge.enable_ip_masquerade": "true",
+    "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",  # noqa: S104 - shown, not bound
+    "com.docker.network.driver.mtu": "1500",
+}
+"""What the default network is like without any options: Docker says it there."""
+
+
+def _no_pools(spec: NetworkSpec) -> list[Any] | None:
+    return None if spec.name in PREDEFINED else []
 
 
 def _with_prefix(address: str, prefix: int) -> str:

@@ -19,12 +19,20 @@ def decode_volume(body: Document) -> VolumeSpec:
     )
 
 
+_ANONYMOUS = "com.docker.volume.anonymous"
+
+
+def shown_labels(volume: Volume) -> dict[str, str]:
+    """Its labels; Docker marks with one that nobody named it."""
+    return {**({_ANONYMOUS: ""} if volume.anonymous else {}), **volume.labels}
+
+
 def encode_volume(volume: Volume) -> dict[str, Any]:
     """A Volume."""
     return {
         "CreatedAt": volume.created_at,
         "Driver": volume.driver,
-        "Labels": dict(volume.labels) or None,
+        "Labels": shown_labels(volume) or None,
         "Mountpoint": volume.mountpoint,
         "Name": volume.name,
         "Options": dict(volume.options) or None,

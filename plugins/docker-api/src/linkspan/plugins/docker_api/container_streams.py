@@ -134,7 +134,7 @@ class ContainerStreamRoutes:
         """GET /containers/{id}/stats: one object a second, or one in all."""
         container = self._containers.inspect(request.params["id"])
         stream = request.flag("stream", default=True)
-        one_shot = request.flag("one-shot")
+        one_shot = request.flag("one-shot") and request.api_version >= (1, 41)
         if stream and one_shot:
             raise InvalidArgument("cannot have stream=true and one-shot=true")
 

@@ -1,6 +1,6 @@
 """/containers: list, make, run, look at, remove."""
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import attrs
@@ -10,7 +10,9 @@ import trio
 from linkspan.plugins.docker_api.codec_container import (
     decode_container,
     encode_inspect,
+    link_names,
 )
+from linkspan.plugins.docker_api.codec_endpoint import wanted_networks
 from linkspan.plugins.docker_api.codec_network import parse_port
 from linkspan.plugins.docker_api.codec_resources import decode_resources, decode_restart
 from linkspan.plugins.docker_api.filters import Filters, has_label, read_filters
@@ -87,7 +89,8 @@ class ContainerRoutes:
         sizes = None
         if request.flag("size"):
             sizes = {c.id: await self._containers.size(c.id) for c in found}
-        body = self._summaries.encode(found, sizes)
+        links = link_names(self._containers.list(ContainerFilter(all=True)))
+        body = self._summaries.encode(found, sizes, links)
         if query.all:
             self._summaries.forget_others(found, len(found))
         return Response(headers={"Content-Type": JSON}, body=body)
@@ -137,10 +140,11 @@ class ContainerRoutes:
         image = self._image_config(container.image_id)
         exec_ids = tuple(self._containers.exec_ids(container.id))
         drivers = self._host.daemon.drivers
+        network_ids = self._left_networks(container)
         body = self._inspections.encode(
             container,
             # An image's config never changes under its id.
-            (image is None, exec_ids, size),
+            (image is None, exec_ids, size, request.api_version < (1, 45), network_ids),
             lambda: encode_inspect(
                 container,
                 image=image,
@@ -148,9 +152,23 @@ class ContainerRoutes:
                 runtime=drivers.get("runtime", ""),
                 exec_ids=exec_ids,
                 size=size,
+                version=request.api_version,
+                network_ids=network_ids,
             ),
         )
         return Response(headers={"Content-Type": JSON}, body=body)
+
+    def _left_networks(self, container: Container) -> Mapping[str, str]:
+        """Ids by name, of the networks that a container was in until it ended."""
+        if container.state.running or not container.state.started_at:
+            return {}
+        found = {}
+        for name in wanted_networks(container):
+            try:
+                found[name] = self._host.engine.networks.inspect(name).id
+            except NotFound:
+                continue
+        return found
 
     def _image_config(self, image_id: str) -> ImageConfig | None:
         try:
@@ -240,7 +258,7 @@ class ContainerRoutes:
             resources=attrs.evolve(resources, **changes) if changes else None,
             restart=restart,
         )
-        return json_response({"Warnings": list(warnings)})
+        return json_response({"Warnings": list(warnings) or None})
 
     async def wait(self, request: Request) -> Stream:
         """POST /containers/{id}/wait: the CLI starts the container when it has our headers."""

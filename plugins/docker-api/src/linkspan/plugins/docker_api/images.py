@@ -66,7 +66,7 @@ class ImageRoutes:
         self, request: Request, found: Sequence[Image], everything: Sequence[Image]
     ) -> Sequence[Mapping[str, Any]]:
         usage = None
-        if request.flag("shared-size"):
+        if request.flag("shared-size") and request.api_version >= (1, 42):
             usage = await LayerUsage.of(self._host, everything)
         with_manifests = request.flag("manifests")
         users = self._containers.list(ContainerFilter(all=True)) if with_manifests else ()
@@ -75,7 +75,7 @@ class ImageRoutes:
             item = encode_image_summary(
                 image,
                 containers=-1,
-                old=request.api_version < (1, 43),
+                version=request.api_version,
                 shared_bytes=usage.shared_bytes(image) if usage is not None else -1,
             )
             if with_manifests:

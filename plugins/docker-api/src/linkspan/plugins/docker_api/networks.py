@@ -4,9 +4,9 @@ from typing import Any
 
 import trio
 
+from linkspan.plugins.docker_api.codec_endpoint import decode_endpoint
 from linkspan.plugins.docker_api.codec_network import (
     PREDEFINED,
-    decode_endpoint,
     decode_network,
     driver_shown,
     encode_network,
@@ -50,6 +50,8 @@ class NetworkRoutes:
             if kind not in ("custom", "builtin"):
                 raise InvalidArgument(f"invalid filter: 'type'='{kind}'", code="invalid_filter")
         found = [n for n in self._networks.list() if self._passes(n, filters)]
+        if request.api_version < (1, 28):
+            return json_response([self._encode(network) for network in found])
         # As in Docker, who is in it is told by inspect alone.
         return json_response([encode_network(network, {}, {}) for network in found])
 

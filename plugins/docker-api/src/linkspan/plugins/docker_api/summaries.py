@@ -5,7 +5,7 @@ replaced at each change, so an entry holds as long as the record is the same obj
 (``Up 3 minutes``) depends on the time; it is put in between.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -32,6 +32,7 @@ class _Summary:
     Attributes:
         head, tail: What comes before and behind its status.
         entry: With the status that holds until ``until_s``.
+        links: Further names that it was encoded with.
     """
 
     container: Container
@@ -40,13 +41,14 @@ class _Summary:
     since_s: float
     entry: bytes = b""
     until_s: float = 0.0
+    links: Sequence[str] = ()
 
     @classmethod
-    def of(cls, container: Container) -> "_Summary":
+    def of(cls, container: Container, links: Sequence[str]) -> "_Summary":
         """Encode a container."""
-        encoded = orjson.dumps(encode_summary(container, status=_MARK))
+        encoded = orjson.dumps(encode_summary(container, status=_MARK, links=links))
         head, _, tail = encoded.partition(_ENCODED_MARK)
-        return cls(container, head, tail, status_since_s(container.state))
+        return cls(container, head, tail, status_since_s(container.state), links=links)
 
     def renew(self, now: float) -> None:
         """Put the status of now in between."""
@@ -65,19 +67,24 @@ class Summaries:
         self._kept: dict[str, _Summary] = {}
 
     def encode(
-        self, containers: Iterable[Container], sizes: Mapping[str, tuple[int, int]] | None = None
+        self,
+        containers: Iterable[Container],
+        sizes: Mapping[str, tuple[int, int]] | None = None,
+        links: Mapping[str, Sequence[str]] | None = None,
     ) -> bytes:
         """The whole list as JSON.
 
         Args:
             sizes: Container's id → bytes of its own and in all; None if nobody asked.
+            links: Container's name → what others call it.
         """
         now = now_s()
         parts = []
         for container in containers:
             found = self._kept.get(container.id)
-            if found is None or found.container is not container:
-                found = self._kept[container.id] = _Summary.of(container)
+            names = links.get(container.name, ()) if links else ()
+            if found is None or found.container is not container or found.links != names:
+                found = self._kept[container.id] = _Summary.of(container, names)
             if now >= found.until_s:
                 found.renew(now)
             entry = found.entry

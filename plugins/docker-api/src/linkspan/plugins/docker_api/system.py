@@ -9,16 +9,17 @@ from typing import Any
 import trio
 
 from linkspan.plugins.docker_api.build_cache import encode_entry
-from linkspan.plugins.docker_api.codec_container import encode_summary
+from linkspan.plugins.docker_api.codec_container import encode_summary, link_names
 from linkspan.plugins.docker_api.codec_image import encode_image_summary
+from linkspan.plugins.docker_api.codec_network import driver_shown
 from linkspan.plugins.docker_api.codec_volume import encode_volume
 from linkspan.plugins.docker_api.image_usage import LayerUsage
 from linkspan.plugins.docker_api.swarm import swarm_state
 from linkspan.plugins.docker_api.versions import (
-    COMMIT,
-    DISK_USAGE,
     INFO,
+    NEWEST,
     REGISTRY_CONFIG,
+    Version,
     fields_of,
 )
 from linkspan.plugins.docker_api.volumes import volume_size
@@ -29,7 +30,7 @@ from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.container import ContainerFilter, ContainerStatus
 from linkspan.sdk.platform import host_platform
 
-API_VERSION = "1.50"
+API_VERSION = "{}.{}".format(*NEWEST)
 MIN_API_VERSION = "1.24"
 _OBJECT_TYPES = ("container", "image", "volume", "build-cache")
 
@@ -99,7 +100,10 @@ class SystemRoutes:
                 "DriverStatus": [["Role", "snapshots"]],
                 "Plugins": {
                     "Volume": sorted({daemon.drivers.get("volume", "local")}),
-                    "Network": sorted({n.spec.driver for n in self._engine.networks.list()}),
+                    "Network": sorted(
+                        {driver_shown(n.spec.driver) for n in self._engine.networks.list()}
+                        | {"overlay"}
+                    ),
                     "Authorization": None,
                     "Log": ["json-file", "local", "none"],
                 },
@@ -148,34 +152,39 @@ class SystemRoutes:
                 "LiveRestoreEnabled": True,
                 "Isolation": "",
                 "InitBinary": "",
-                **{
-                    name: {"ID": "", **fields_of(version, COMMIT)}
-                    for name in ("ContainerdCommit", "RuncCommit", "InitCommit")
-                },
-                "SecurityOptions": ["name=seccomp,profile=builtin"],
+                **{name: {"ID": ""} for name in ("ContainerdCommit", "RuncCommit", "InitCommit")},
+                "SecurityOptions": _security_options(version),
                 "CDISpecDirs": None,
                 "Warnings": None,
+                **({"KernelMemoryTCP": True} if facts["cgroup_version"] == "1" else {}),
                 **fields_of(version, INFO),
             }
         )
 
     async def disk_usage(self, request: Request) -> Response:
         """GET /system/df."""
-        wanted = request.query_all.get("type", ())
+        version = request.api_version
+        wanted = request.query_all.get("type", ()) if version >= (1, 42) else ()
         for kind in wanted:
             if kind not in _OBJECT_TYPES:
                 raise InvalidArgument(f"unknown object type: {kind}")
         wanted = wanted or _OBJECT_TYPES
-        out: dict[str, Any] = {}
+        out: dict[str, Any] = {
+            "LayersSize": 0,
+            **dict.fromkeys(("Images", "Containers", "Volumes", "BuildCache")),
+        }
         if "image" in wanted:
-            out |= await self._image_usage(old=request.api_version < (1, 43))
+            out |= await self._image_usage(version)
         if "container" in wanted:
             out["Containers"] = await self._container_usage()
         if "volume" in wanted:
             out["Volumes"] = await self._volume_usage()
         if "build-cache" in wanted:
             out["BuildCache"] = await self._build_cache()
-        return json_response({**out, **fields_of(request.api_version, DISK_USAGE)})
+        size = sum(entry["Size"] for entry in out["BuildCache"] or () if not entry["Shared"])
+        if size and version < (1, 42):
+            out["BuilderSize"] = size
+        return json_response(out)
 
     async def _build_cache(self) -> list[dict[str, Any]]:
         try:
@@ -184,7 +193,7 @@ class SystemRoutes:
             return []
         return [encode_entry(entry) for entry in await builder.cache_entries()]
 
-    async def _image_usage(self, *, old: bool) -> dict[str, Any]:
+    async def _image_usage(self, version: Version) -> dict[str, Any]:
         images = self._engine.images.list()
         users = [c.image_id for c in self._engine.containers.list(ContainerFilter(all=True))]
         usage = await LayerUsage.of(self._host, images)
@@ -192,18 +201,22 @@ class SystemRoutes:
             encode_image_summary(
                 image,
                 containers=users.count(image.id),
-                old=old,
+                version=version,
                 shared_bytes=usage.shared_bytes(image),
             )
             for image in images
         ]
+        for item in items:
+            item["RepoDigests"] = item["RepoDigests"] or None
         return {"LayersSize": usage.total_bytes, "Images": items}
 
     async def _container_usage(self) -> list[dict[str, Any]]:
         containers = self._engine.containers
+        everybody = containers.list(ContainerFilter(all=True))
+        links = link_names(everybody)
         return [
-            encode_summary(c, size=await containers.size(c.id))
-            for c in containers.list(ContainerFilter(all=True))
+            encode_summary(c, size=await containers.size(c.id), links=links.get(c.name, ()))
+            for c in everybody
         ]
 
     async def _volume_usage(self) -> list[dict[str, Any]]:
@@ -215,6 +228,11 @@ class SystemRoutes:
             }
             out.append({**encode_volume(volume), "UsageData": usage})
         return out
+
+
+def _security_options(version: Version) -> list[str]:
+    """What guards containers, as a version says it."""
+    return ["seccomp"] if version < (1, 25) else ["name=seccomp,profile=builtin"]
 
 
 def _machine_facts() -> dict[str, Any]:
@@ -239,5 +257,5 @@ def _registries(insecure: tuple[str, ...], mirrors: tuple[str, ...]) -> dict[str
         # A registry on the machine itself may always be without TLS.
         "InsecureRegistryCIDRs": sorted({"::1/128", "127.0.0.0/8", *insecure} - set(hosts)),
         "IndexConfigs": {**index, "docker.io": hub},
-        "Mirrors": list(mirrors),
+        "Mirrors": list(mirrors) or None,
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 Version = tuple[int, int]
 
+NEWEST: Version = (1, 50)
 NEVER: Version = (9, 99)
 
 
@@ -21,24 +22,17 @@ def fields_of(
 
 INFO = (
     ("KernelMemory", (1, 24), (1, 42), True),
-    ("KernelMemoryTCP", (1, 40), (1, 42), True),
     ("BridgeNfIptables", (1, 24), (1, 50), False),
     ("BridgeNfIp6tables", (1, 24), (1, 50), False),
     ("FirewallBackend", (1, 49), NEVER, {"Driver": "nftables"}),
 )
 """Of GET /info."""
 
-COMMIT = (("Expected", (1, 24), (1, 49), ""),)
-"""Of GET /info, ContainerdCommit and its like."""
-
 REGISTRY_CONFIG = (
     ("AllowNondistributableArtifactsCIDRs", (1, 24), (1, 47), None),
     ("AllowNondistributableArtifactsHostnames", (1, 24), (1, 47), None),
 )
 """Of GET /info, RegistryConfig."""
-
-DISK_USAGE = (("BuilderSize", (1, 31), (1, 42), 0),)
-"""Of GET /system/df."""
 
 IMAGE_CONFIG_OF_CONTAINERS = (
     ("Hostname", (1, 24), (1, 50), ""),

@@ -2,7 +2,7 @@
 
 import trio
 
-from linkspan.plugins.docker_api.codec_volume import decode_volume, encode_volume
+from linkspan.plugins.docker_api.codec_volume import decode_volume, encode_volume, shown_labels
 from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.prune_events import tell_pruned
 from linkspan.plugins.docker_api.routing import NO_CONTENT, read_document
@@ -32,7 +32,7 @@ class VolumeRoutes:
             (dangling is None or dangling is not bool(self._volumes.users(volume.name)))
             and filters.among("driver", volume.driver)
             and filters.pattern("name", volume.name)
-            and filters.labels(volume.labels)
+            and filters.labels(shown_labels(volume))
         )
 
     async def create(self, request: Request) -> Response:
@@ -61,7 +61,7 @@ class VolumeRoutes:
         deleted, reclaimed = [], 0
         async with self._pruning:
             for volume in list(await self._volumes.list()):
-                if not (everything or volume.anonymous) or not filters.labels(volume.labels):
+                if not (everything or volume.anonymous) or not filters.labels(shown_labels(volume)):
                     continue
                 if self._volumes.users(volume.name):
                     continue
