@@ -65,7 +65,7 @@ _RICH: dict[str, Any] = {
 
 
 def write_archive(path: Path) -> None:
-    """Write what ``docker save`` would of ``busybox`` and ``rich``, which are the same wherever they are loaded."""
+    """Write what ``docker save`` would of ``busybox`` and ``rich``, the same on each machine."""
     base = _layer({"bin/busybox": Path("/bin/busybox").read_bytes()}, applets=True)
     above = _layer({"w/file": b"hello\n"}, applets=False)
     entries = []
