@@ -141,7 +141,9 @@ def packed(shapes: Mapping[str, Shape]) -> dict[str, dict[str, list[str] | None]
     out: dict[str, dict[str, list[str] | None]] = {}
     before: Shape = {}
     for version, shape in shapes.items():
-        changed: dict[str, list[str] | None] = {p: k for p, k in shape.items() if before.get(p) != k}
+        changed: dict[str, list[str] | None] = {
+            p: k for p, k in shape.items() if before.get(p) != k
+        }
         changed |= dict.fromkeys(before.keys() - shape.keys())
         if changed:
             out[version] = dict(sorted(changed.items()))

@@ -26,7 +26,15 @@ EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10
 """Of a tar without entries: 1024 zero bytes."""
 
 # What Docker's classic builder wrote about its own containers, and who made the base.
-_DROPPED = ("container", "container_config", "docker_version", "id", "parent", "throwaway", "author")
+_DROPPED = (
+    "container",
+    "container_config",
+    "docker_version",
+    "id",
+    "parent",
+    "throwaway",
+    "author",
+)
 
 
 class Committer:
