@@ -6,20 +6,17 @@ import pytest
 
 # Path, field (dots go into objects and first entries), first version with it, first without it again.
 HISTORY = (
-    ("/images/json", "VirtualSize", (1, 24), (1, 43)),
+    ("/images/json", "VirtualSize", (1, 24), (1, 44)),
     ("/images/app:1/json", "VirtualSize", (1, 24), (1, 44)),
     ("/images/app:1/json", "ContainerConfig", (1, 24), (1, 45)),
-    ("/images/app:1/json", "Container", (1, 24), (1, 45)),
     ("/images/app:1/json", "Config.Hostname", (1, 24), (1, 50)),
     ("/images/app:1/json", "Config.AttachStdin", (1, 24), (1, 50)),
     ("/images/app:1/json", "Config.Env", (1, 24), None),
     ("/info", "KernelMemory", (1, 24), (1, 42)),
-    ("/info", "KernelMemoryTCP", (1, 40), (1, 42)),
     ("/info", "BridgeNfIptables", (1, 24), (1, 50)),
     ("/info", "FirewallBackend.Driver", (1, 49), None),
     ("/info", "RegistryConfig.AllowNondistributableArtifactsCIDRs", (1, 24), (1, 47)),
     ("/info", "RegistryConfig.InsecureRegistryCIDRs", (1, 24), None),
-    ("/system/df?type=container", "BuilderSize", (1, 31), (1, 42)),
     ("/version", "Components", (1, 24), None),
 )
 NEWEST = 50
