@@ -118,3 +118,39 @@ def test_what_has_no_way_back_is_named_first_and_whoever_undoes_may_stop(
     ]
     daemon.cli("workflow", "undo", run, "--yes")
     assert (inspect()["undone"], "slow:1" in daemon.images()) == ("success", False)
+
+
+def test_files_that_were_copied_over_are_put_back(daemon: Daemon, tmp_path: Path) -> None:
+    see = "cd /srv && ls -lRn && cat kept old"
+    daemon.cli("workflow", "secret", "set", "TOKEN", stdin="sesame-7")
+    make = (
+        "mkdir /srv; cd /srv; echo sesame-7 > old; chmod 640 old; chown 5:6 old; echo kept > kept"
+    )
+    daemon.docker(
+        "run", "-d", "--name", "box", "busybox", "sh", "-c", f"{make}; touch /up; sleep 1000"
+    )
+    until(
+        "its files are there",
+        lambda: daemon.cli("exec", "box", "ls", "/up", status=None).status == 0,
+    )
+    before = daemon.cli("exec", "box", "sh", "-c", see).out
+    (tmp_path / "dist/sub").mkdir(parents=True)
+    (tmp_path / "dist/old").write_text("new")
+    (tmp_path / "dist/sub/new").write_text("new")
+    (tmp_path / "p.yaml").write_text("""linkspan: v1
+secrets: {TOKEN: {from: file}}
+jobs:
+  a:
+    image: busybox
+    steps:
+      - {id: know, run: "test -n $TOKEN", secrets: [TOKEN]}
+      - {id: in, uses: copy, with: {from: dist/., to: "box:/srv"}}
+""")
+    daemon.cli("workflow", "run", tmp_path / "p.yaml")
+    assert daemon.cli("exec", "box", "cat", "/srv/old", "/srv/sub/new").out == "newnew"
+    run = daemon.get("/linkspan/v1/runs/last")["id"]
+    # What lay there was a secret: it is recorded as what it is.
+    assert "sesame" not in (daemon.data_root / f"workflows/runs/{run}/journal.jsonl").read_text()
+    said = daemon.cli("workflow", "undo", run, "--yes").err
+    assert "files put back: 1, removed: 2 in /srv" in said
+    assert daemon.cli("exec", "box", "sh", "-c", see).out == before

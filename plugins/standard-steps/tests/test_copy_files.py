@@ -1,13 +1,17 @@
 """``copy``: what is written where, in and out of a container whose files are a folder here."""
 
 import io
+import json
+import os
 import stat
 import tarfile
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import attrs
 import pytest
 
+from linkspan.plugins.standard_steps.copied_before import MAX_BYTES
 from linkspan.plugins.standard_steps.copy_files import CopyStep
 from linkspan.sdk.errors import DataLoss, InvalidArgument, NotFound
 from linkspan.sdk.model.files import PathStat
@@ -30,13 +34,13 @@ class Containers:
 
     def at(self, path):
         place = self.root / path.lstrip("/")
-        if not place.exists():
+        if not os.path.lexists(place):
             raise NotFound("no such path", code="path_not_found")
         return place
 
     async def stat_path(self, ref, path):
         place = self.at(path)
-        return PathStat(name=place.name, size_bytes=0, mode=place.stat().st_mode, mtime_ns=0)
+        return PathStat(name=place.name, size_bytes=0, mode=place.lstat().st_mode, mtime_ns=0)
 
     @asynccontextmanager
     async def read_path(self, ref, path):
@@ -56,6 +60,16 @@ class Containers:
             # Not all the Pythons that run this know the argument ``filter``.
             archive.extraction_filter = lambda member, _: member
             archive.extractall(self.at(path))
+
+    async def remove_paths(self, ref, path, names):
+        left = []
+        for name in names:
+            place = self.at(path) / name
+            try:
+                place.rmdir() if place.is_dir() and not place.is_symlink() else place.unlink()
+            except OSError:
+                left.append(name)
+        return left
 
 
 @pytest.fixture
@@ -130,7 +144,13 @@ async def test_what_makes_no_sense_is_refused(
 
 @pytest.mark.parametrize(
     ("source", "target"),
-    [("gone", "web:/srv"), ("web:/gone", "x"), ("dist/a", "web:/new/"), ("web:/etc/conf", "x/")],
+    [
+        ("gone", "web:/srv"),
+        ("dist/a/.", "web:/srv"),
+        ("web:/gone", "x"),
+        ("dist/a", "web:/new/"),
+        ("web:/etc/conf", "x/"),
+    ],
 )
 async def test_what_is_not_there_is_named(fake_host, containers, intent, context, source, target):
     with pytest.raises(NotFound):
@@ -173,3 +193,89 @@ async def test_the_mode_of_a_file_is_kept(fake_host, containers, intent, context
     (containers.root / "etc/conf").chmod(0o755)
     workspace, _ = await copy(fake_host, intent, context, "web:/etc/conf", "new")
     assert stat.S_IMODE((workspace / "new").stat().st_mode) == 0o755
+
+
+def content(folder):
+    """Of every file, link and folder."""
+    return {
+        path.relative_to(folder).as_posix(): (
+            str(path.readlink()) if path.is_symlink() else path.is_file() and path.read_bytes(),
+            path.lstat().st_mode,
+        )
+        for path in folder.rglob("*")
+    }
+
+
+async def there_and_back(fake_host, intent, context, source, target):
+    wish = intent("copy", **{"from": source, "to": target})
+    dist = wish.workspace / "dist"
+    (dist / "sub/deep").mkdir(parents=True)
+    (dist / "a").write_text("new a")
+    (dist / "sub/b").write_text("new b")
+    (dist / "sub/deep/c").write_text("new c")
+    (dist / "link").symlink_to("a")
+    step = CopyStep(fake_host)
+    planned = await step.plan(wish)
+    wish = attrs.evolve(wish, undo=json.loads(json.dumps(planned.undo)))
+    await step.apply(wish, context)
+    return step, wish
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("dist", "web:/srv/www"),
+        ("dist/.", "web:/srv/www"),
+        ("dist", "web:/srv/new"),
+        ("dist/a", "web:/srv/www/a"),
+        ("dist/a", "web:/srv/www/"),
+        ("dist/sub/.", "web:/srv/www/sub"),
+    ],
+)
+async def test_what_lay_in_a_container_is_put_back(
+    fake_host, containers, intent, context, source, target
+):
+    www = containers.root / "srv/www"
+    (www / "sub").mkdir(mode=0o700)
+    (www / "a").write_text("old a: \u00e4")
+    (www / "a").chmod(0o600)
+    (www / "link").symlink_to("elsewhere")
+    (www / "sub/b").write_bytes(b"\xff\x00old b")
+    (www / "sub/other").write_text("not touched")
+    before = content(containers.root)
+    step, wish = await there_and_back(fake_host, intent, context, source, target)
+    assert content(containers.root) != before
+    said = await step.undo(wish, context)
+    assert content(containers.root) == before
+    # Twice is once.
+    await step.undo(wish, context)
+    assert content(containers.root) == before
+    assert "in /srv" in said["detail"]
+
+
+async def test_what_others_have_put_into_a_new_folder_stays(fake_host, containers, intent, context):
+    step, wish = await there_and_back(fake_host, intent, context, "dist", "web:/srv/new")
+    (containers.root / "srv/new/sub/theirs").write_text("x")
+    said = await step.undo(wish, context)
+    assert tree(containers.root / "srv") == ["new/sub/theirs"]
+    assert "new/sub stays: something else is in it" in said["detail"]
+
+
+async def test_more_than_a_journal_takes_is_copied_without_a_way_back(
+    fake_host, containers, intent, context
+):
+    (containers.root / "srv/www/a").write_bytes(bytes(MAX_BYTES))
+    wish = intent("copy", **{"from": "a", "to": "web:/srv/www/"})
+    (wish.workspace / "a").write_text("a")
+    planned = await CopyStep(fake_host).plan(wish)
+    assert planned.undo == {}
+    assert "no way back" in planned.changes[0].detail
+    await CopyStep(fake_host).apply(wish, context)
+    assert any("no way back" in line for line in context.lines)
+    assert (containers.root / "srv/www/a").read_text() == "a"
+
+
+async def test_a_container_that_is_gone_needs_no_undo(fake_host, containers, intent, context):
+    step, wish = await there_and_back(fake_host, intent, context, "dist", "web:/srv/www")
+    gone = attrs.evolve(wish, undo={**wish.undo, "container": "gone"})
+    assert (await step.undo(gone, context))["detail"] == "the container is gone"

@@ -200,6 +200,12 @@ class Containers(Protocol):
             DataLoss: The tar is truncated or corrupt.
         """
 
+    async def remove_paths(self, ref: str, path: str, names: Sequence[str]) -> Sequence[str]:
+        """Remove files and empty folders below a folder, in this order; what stays, as it is not empty.
+
+        NotFound (code ``path_not_found``: no such folder), PermissionDenied (``read_only``).
+        """
+
     def export(self, ref: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Its root as a plain tar, without volumes."""
 

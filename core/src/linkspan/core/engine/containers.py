@@ -430,6 +430,10 @@ class ContainerStore:
             self._entry(ref), ref, path, source, keep_kind=keep_kind, copy_owner=copy_owner
         )
 
+    async def remove_paths(self, ref: str, path: str, names: Sequence[str]) -> Sequence[str]:
+        """Remove files and empty folders below a folder; what stays."""
+        return await self._files.remove(self._entry(ref), ref, path, names)
+
     def export(self, ref: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """The root as a tar."""
         return self._files.export(self._entry(ref))

@@ -79,6 +79,16 @@ class ContainerFiles:
                 raise _not_there(error, ref, path) from error
         self._life.tell("extract-to-dir", entry.container)
 
+    async def remove(
+        self, entry: Entry, ref: str, path: str, names: Sequence[str]
+    ) -> Sequence[str]:
+        """Remove files and empty folders below a folder; what stays."""
+        async with self._tree(entry) as tree:
+            try:
+                return await self._drivers.snapshots.remove_paths(tree, path, names)
+            except NotFound as error:
+                raise _not_there(error, ref, path) from error
+
     @asynccontextmanager
     async def export(self, entry: Entry) -> AsyncIterator[AsyncIterator[bytes]]:
         """The whole root, without what is mounted in it."""

@@ -15,11 +15,12 @@ followed inside.
 
 import abc
 import enum
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from linkspan.sdk.drivers.base import Config, Driver
+from linkspan.sdk.errors import Unsupported
 from linkspan.sdk.model.files import Change, PathStat, Tree
 from linkspan.sdk.stability import Stage, contract
 from linkspan.sdk.values import frozen
@@ -264,6 +265,24 @@ class Snapshots(Driver[Config], abc.ABC):
             OutOfSpace: The disk is full.
         If cancelled or failed: what was unpacked so far stays.
         """
+
+    async def remove_paths(self, tree: Tree, path: str, names: Sequence[str]) -> Sequence[str]:
+        """Remove files, links and empty folders below a folder, one after the other; links are not followed.
+
+        Args:
+            names: Relative to the folder.
+
+        Returns:
+            What stays: folders with something in them, and what is mounted there.
+
+        Raises:
+            NotFound: code ``path_not_found``: there is no such folder.
+            InvalidArgument: A name leads out of the folder; code ``hostile_path``.
+            PermissionDenied: code ``read_only``: the root or the mount there.
+            Unsupported: The driver cannot do it.
+        If cancelled or failed: what was removed so far is gone.
+        """
+        raise Unsupported("this driver of snapshots removes no files of containers")
 
     @abc.abstractmethod
     async def keys(self) -> list[str]:

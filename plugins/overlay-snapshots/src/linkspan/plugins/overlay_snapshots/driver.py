@@ -4,7 +4,7 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -397,6 +397,15 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         If cancelled or failed: what was unpacked so far stays.
         """
         await self._files.write(tree, path, source, keep_kind=keep_kind, owner=owner)
+
+    async def remove_paths(self, tree: Tree, path: str, names: Sequence[str]) -> Sequence[str]:
+        """Remove files and empty folders below a folder; see the contract.
+
+        Raises:
+            NotFound, InvalidArgument, PermissionDenied: As the contract says.
+        If cancelled or failed: what was removed so far is gone.
+        """
+        return await self._files.remove(tree, path, names)
 
     # Reading layers
 

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
@@ -57,6 +57,11 @@ class TreeFiles:
         """Unpack a tar into a folder."""
         task = {**_task(tree, path), "keep_kind": keep_kind, "owner": owner}
         await self._jobs.fed("write-path", task, source)
+
+    async def remove(self, tree: Tree, path: str, names: Sequence[str]) -> list[str]:
+        """Remove files and empty folders; what stays."""
+        left = await self._jobs.run("remove-paths", {**_task(tree, path), "names": list(names)})
+        return list(left)
 
 
 def _task(tree: Tree, path: str) -> dict[str, Any]:

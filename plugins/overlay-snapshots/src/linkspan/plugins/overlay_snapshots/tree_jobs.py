@@ -326,6 +326,16 @@ def _other_kind(before: str, path: bytes, after: str) -> InvalidArgument:
 
 def write_path(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
     """Unpack the pipe's tar into the folder ``path``. Task: also ``keep_kind``, ``owner``, ``read_only``."""
+    _enter_folder(task)
+    owner = _owner(task["owner"]) if task["owner"] else None
+    untar = _FilesUntar(keep_kind=task["keep_kind"], owner=owner)
+    _unpack(fds[0], untar)
+    untar.finish()
+    return None
+
+
+def _enter_folder(task: Mapping[str, Any]) -> None:
+    """Go to the folder ``path``, in which something is to be changed."""
     enter(task)
     asked = task["path"]
     try:
@@ -337,11 +347,24 @@ def write_path(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
     if not is_folder:
         raise InvalidArgument("extraction point is not a directory", code="not_a_folder")
     _refuse_if_read_only(os.fsencode(os.getcwd()), task)
-    owner = _owner(task["owner"]) if task["owner"] else None
-    untar = _FilesUntar(keep_kind=task["keep_kind"], owner=owner)
-    _unpack(fds[0], untar)
-    untar.finish()
-    return None
+
+
+def remove_paths(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
+    """Remove the files and empty folders ``names`` of the folder ``path``; those that stay."""
+    _enter_folder(task)
+    left = []
+    for name in task["names"]:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise InvalidArgument(f"'{name}' leads out of the folder", code="hostile_path")
+        path = os.fsencode(name)
+        try:
+            os.rmdir(path) if stat.S_ISDIR(os.lstat(path).st_mode) else os.unlink(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                left.append(name)
+            elif error.errno not in _NO_PATH:
+                raise from_os_error(error) from error
+    return left
 
 
 def _refuse_if_read_only(path: bytes, task: Mapping[str, Any]) -> None:
@@ -405,4 +428,5 @@ TREE_JOBS: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[int]], Any]]
     "stat-path": stat_path,
     "read-path": read_path,
     "write-path": write_path,
+    "remove-paths": remove_paths,
 }

@@ -5,13 +5,15 @@ import stat
 import tarfile
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
+import attrs
 import trio
 
 from linkspan.plugins.standard_steps.base import StandardStep
+from linkspan.plugins.standard_steps.copied_before import lying_there, names_below, put_back
 from linkspan.plugins.standard_steps.lookup import service_container
 from linkspan.plugins.standard_steps.places import inside
 from linkspan.sdk.drivers.step import StepContext
@@ -19,16 +21,44 @@ from linkspan.sdk.errors import DataLoss, InvalidArgument, NotFound
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 
 _PIECE_BYTES: Final = 1 << 20
+_NO_WAY_BACK: Final = "what lies there is too much to be kept: no way back"
 
 
 class CopyStep(StandardStep):
-    """One side is in the workspace, the other ``CONTAINER:/PATH``; what was there is replaced, without undo."""
+    """One side is in the workspace, the other ``CONTAINER:/PATH``; what was there is replaced.
+
+    Undo puts a container's files back; the workspace is the run's own.
+    """
 
     async def plan(self, intent: StepIntent) -> StepPlan:
-        """What will be written."""
+        """What will be written, and what lies there now."""
         into, container, path = _sides(intent)
         where = f"{container}:{path}" if into else intent.settings["to"]
-        return StepPlan(changes=(StepChange(action="change", what=f"files at {where}"),))
+        change = StepChange(action="change", what=f"files at {where}")
+        undo: Mapping[str, Any] = {}
+        if into:
+            with suppress(NotFound):
+                # Whether it can be copied is found out by copying.
+                undo, change = await self._way_back(intent, container, path, change)
+        return StepPlan(changes=(change,), undo=undo)
+
+    async def _way_back(
+        self, intent: StepIntent, name: str, path: str, change: StepChange
+    ) -> tuple[Mapping[str, Any], StepChange]:
+        ref = await self._container(intent, name)
+        source = inside(intent.workspace, intent.settings["from"], "the path")
+        folder, called = await self._place(intent, ref, path, source)
+        names = await trio.to_thread.run_sync(names_below, source, called)
+        undo = await lying_there(self.host.engine.containers, ref, folder, names)
+        if undo is None:
+            return {}, attrs.evolve(change, detail=_NO_WAY_BACK)
+        return undo, change
+
+    async def _container(self, intent: StepIntent, name: str) -> str:
+        try:
+            return self.host.engine.containers.inspect(name).id
+        except NotFound:
+            return (await service_container(self.host, intent, name)).id
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Copy, as ``docker cp`` names things: into a folder that is there, else under the new name.
@@ -39,10 +69,9 @@ class CopyStep(StandardStep):
         If cancelled: a part may have been written; each file is whole or not there.
         """
         into, name, path = _sides(intent)
-        try:
-            ref = self.host.engine.containers.inspect(name).id
-        except NotFound:
-            ref = (await service_container(self.host, intent, name)).id
+        ref = await self._container(intent, name)
+        if into and not intent.undo:
+            context.log(_NO_WAY_BACK)
         with tempfile.TemporaryFile() as spool:
             if into:
                 count = await self._in(intent, ref, path, spool)
@@ -52,8 +81,18 @@ class CopyStep(StandardStep):
         return {"files": count}
 
     async def _in(self, intent: StepIntent, ref: str, path: str, spool: IO[bytes]) -> int:
+        source = inside(intent.workspace, intent.settings["from"], "the path")
+        folder, name = await self._place(intent, ref, path, source)
+        count = await trio.to_thread.run_sync(_pack, source, name, spool)
+        async with aclosing(_pieces(spool)) as pieces:
+            await self.host.engine.containers.write_path(ref, folder, pieces, keep_kind=True)
+        return count
+
+    async def _place(
+        self, intent: StepIntent, ref: str, path: str, source: Path
+    ) -> tuple[str, str]:
+        """The folder in the container, and what the source is called in it; ``.`` for its content."""
         text: str = intent.settings["from"]
-        source = inside(intent.workspace, text, "the path")
         contents = text.endswith("/.") or text == "."
         containers = self.host.engine.containers
         try:
@@ -62,16 +101,11 @@ class CopyStep(StandardStep):
         except NotFound:
             is_folder = False
         if is_folder:
-            folder, name = path, "." if contents else source.name
-        else:
-            if path.endswith("/") and not source.is_dir():
-                raise NotFound(f"there is no folder {path} in the container", code="path_not_found")
-            parts = PurePosixPath(path)
-            folder, name = str(parts.parent), parts.name
-        count = await trio.to_thread.run_sync(_pack, source, name, spool)
-        async with aclosing(_pieces(spool)) as pieces:
-            await containers.write_path(ref, folder, pieces)
-        return count
+            return path, "." if contents else source.name
+        if path.endswith("/") and not await trio.to_thread.run_sync(source.is_dir):
+            raise NotFound(f"there is no folder {path} in the container", code="path_not_found")
+        parts = PurePosixPath(path)
+        return str(parts.parent), parts.name
 
     async def _out(self, intent: StepIntent, ref: str, path: str, spool: IO[bytes]) -> int:
         text: str = intent.settings["to"]
@@ -90,6 +124,10 @@ class CopyStep(StandardStep):
     async def observe(self, intent: StepIntent) -> StepOutcome:
         """Copied again."""
         return StepOutcome(applied=False, detail="copied again")
+
+    async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
+        """Put back what lay in the container; what was new there goes, unless something else is in it."""
+        return {"detail": await put_back(self.host.engine.containers, intent.undo)}
 
 
 def _sides(intent: StepIntent) -> tuple[bool, str, str]:
@@ -115,6 +153,8 @@ def _split(text: str) -> tuple[str, str] | None:
 def _pack(source: Path, name: str, spool: IO[bytes]) -> int:
     if not source.exists():
         raise NotFound(f"there is no '{source.name}' in the workspace")
+    if name == "." and not source.is_dir():
+        raise NotFound(f"'{source.name}' is no folder of the workspace, and has no content to copy")
     count = 0
     with tarfile.open(fileobj=spool, mode="w", format=tarfile.PAX_FORMAT) as archive:
 
@@ -128,7 +168,10 @@ def _pack(source: Path, name: str, spool: IO[bytes]) -> int:
             entry.uname = entry.gname = ""
             return entry
 
-        archive.add(source, name, filter=plain)
+        # The folder that gets another's content stays whose it is.
+        parts = sorted(source.iterdir()) if name == "." else [source]
+        for part in parts:
+            archive.add(part, part.name if name == "." else name, filter=plain)
     spool.seek(0)
     return count
 

@@ -631,8 +631,36 @@ class SnapshotsConformance:
             with pytest.raises(PermissionDenied) as caught:
                 await snapshots.write_path(closed, path, stream(tar_of(("f", b"x"))))
             assert caught.value.code == "read_only"
+            with pytest.raises(PermissionDenied):
+                await snapshots.remove_paths(closed, path, ["f"])
         await snapshots.write_path(closed, "/etc", stream(tar_of(("f", b"x"))))
         assert (volume / "f").read_bytes() == b"x"
+
+    async def test_files_and_empty_folders_are_removed(
+        self, snapshots: Snapshots[Any], tree: tuple[Tree, Path]
+    ) -> None:
+        root, volume = tree
+        entries = (
+            ("sub", None),
+            ("sub/a", b"a"),
+            ("sub/b", b"b"),
+            ("full", None),
+            ("full/x", b"x"),
+        )
+        await snapshots.write_path(root, "/etc", stream(tar_of(*entries)))
+        (root.folder / "etc/link").symlink_to("/etc/full")
+        names = ["sub/b", "sub/a", "sub", "full", "link", "none", "name/below"]
+        assert list(await snapshots.remove_paths(root, "/etc", names)) == ["full"]
+        assert sorted(each.name for each in (root.folder / "etc").iterdir()) == ["full", "name"]
+        assert (root.folder / "etc/full/x").read_bytes() == b"x"
+        (volume / "f").write_bytes(b"v")
+        assert not await snapshots.remove_paths(root, "/data", ["f"])
+        assert not (volume / "f").exists()
+        with pytest.raises(InvalidArgument) as caught:
+            await snapshots.remove_paths(root, "/etc", ["../data"])
+        assert caught.value.code == "hostile_path"
+        with pytest.raises(NotFound):
+            await snapshots.remove_paths(root, "/none", ["x"])
 
     async def test_kinds_are_kept_if_asked(
         self, snapshots: Snapshots[Any], tree: tuple[Tree, Path]

@@ -497,6 +497,9 @@ class FakeContainers:
     ) -> None:
         raise Unsupported(_NO_FILES)
 
+    async def remove_paths(self, ref: str, path: str, names: Sequence[str]) -> Sequence[str]:
+        raise Unsupported(_NO_FILES)
+
     def export(self, ref: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         raise Unsupported(_NO_FILES)
 

@@ -13,7 +13,7 @@ import stat
 import tarfile
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -33,7 +33,12 @@ from linkspan.sdk.errors import Conflict, DataLoss, InvalidArgument, NotFound, T
 from linkspan.sdk.host import Host
 from linkspan.sdk.image_config import chain_ids
 from linkspan.sdk.model.files import Change, PathStat, Tree
-from linkspan.sdk.testing.fakes.tree_files import read_path, stat_path, write_path
+from linkspan.sdk.testing.fakes.tree_files import (
+    read_path,
+    remove_paths,
+    stat_path,
+    write_path,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -260,6 +265,10 @@ class FakeSnapshots(Snapshots[NoConfig]):
     ) -> None:
         data = b"".join([piece async for piece in source])
         write_path(tree, path, data, keep_kind=keep_kind)
+
+    async def remove_paths(self, tree: Tree, path: str, names: Sequence[str]) -> Sequence[str]:
+        await trio.lowlevel.checkpoint()
+        return remove_paths(tree, path, names)
 
     async def keys(self) -> list[str]:
         await trio.lowlevel.checkpoint()

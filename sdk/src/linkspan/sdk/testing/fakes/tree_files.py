@@ -11,6 +11,7 @@ import posixpath
 import shutil
 import stat
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from linkspan.sdk.errors import DataLoss, InvalidArgument, NotFound, PermissionDenied
@@ -109,7 +110,8 @@ def read_path(tree: Tree, path: str) -> bytes:
     return buffer.getvalue()
 
 
-def write_path(tree: Tree, path: str, data: bytes, *, keep_kind: bool) -> None:
+def _writable(tree: Tree, path: str) -> Path:
+    """The folder that a path means."""
     resolved = _resolve(tree, _absolute(path), last=True)
     folder = _place(tree, resolved)
     if not folder.exists():
@@ -120,6 +122,27 @@ def write_path(tree: Tree, path: str, data: bytes, *, keep_kind: bool) -> None:
     if mount.read_only if mount is not None else tree.read_only:
         what = "mounted volume" if mount is not None else "container rootfs"
         raise PermissionDenied(f"{what} is marked read-only", code="read_only")
+    return folder
+
+
+def remove_paths(tree: Tree, path: str, names: Sequence[str]) -> list[str]:
+    folder = _writable(tree, path)
+    left = []
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise InvalidArgument(f"'{name}' leads out of the folder", code="hostile_path")
+        place = _place(Tree(folder=folder), _resolve(Tree(folder=folder), name, last=False))
+        try:
+            place.rmdir() if place.is_dir() and not place.is_symlink() else place.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError:
+            left.append(name)
+    return left
+
+
+def write_path(tree: Tree, path: str, data: bytes, *, keep_kind: bool) -> None:
+    folder = _writable(tree, path)
     try:
         plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
         with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
