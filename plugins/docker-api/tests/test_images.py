@@ -86,6 +86,18 @@ async def test_images_are_listed_and_filtered(api) -> None:
     assert {"<none>:<none>"} < {i["RepoTags"][0] for i in old}
 
 
+async def test_the_oldest_clients_ask_for_a_name_with_a_parameter_of_its_own(api) -> None:
+    api.engine.images.put(make_image("other/tool:1", command=("x",)))
+
+    async def names(version: str, word: str) -> list[list[str]]:
+        found = (await api.ask("GET", f"/v{version}/images/json?filter={word}")).json
+        return sorted(image["RepoTags"] for image in found)
+
+    assert await names("1.24", "app") == [["app:1"]]
+    assert await names("1.24", "nosuch") == []
+    assert await names("1.41", "app") == [["app:1"], ["other/tool:1"]], "as Docker since then"
+
+
 async def test_inspect_and_history(api) -> None:
     seen = (await api.ask("GET", "/images/app:1/json")).json
     assert seen["RepoTags"] == ["app:1"]

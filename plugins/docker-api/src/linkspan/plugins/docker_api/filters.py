@@ -29,6 +29,10 @@ class Filters:
         """All values of a key."""
         return self._values.get(key, ())
 
+    def also(self, key: str, value: str) -> "Filters":
+        """These filters, and one value more of a key."""
+        return Filters({**self._values, key: (*self.all(key), value)})
+
     def flag(self, key: str) -> bool | None:
         """A boolean filter; None if it is not given. Raises InvalidArgument."""
         values = {value.lower() for value in self.all(key)}

@@ -49,6 +49,9 @@ class ImageRoutes:
     async def list(self, request: Request) -> Response:
         """GET /images/json."""
         filters = read_filters(request, _FILTERS)
+        if request.api_version < (1, 41) and request.query.get("filter"):
+            # How clients of API 1.24 asked for a name.
+            filters = filters.also("reference", request.query["filter"])
         everything = self._images.list()
         found = [i for i in everything if self._passes(i, filters, everything)]
         if not request.flag("all") and "dangling" not in filters:
