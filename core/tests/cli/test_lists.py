@@ -284,7 +284,7 @@ def test_rmi_says_what_was_untagged_and_deleted(fake: Any, linkspan: Any) -> Non
     done = [{"Untagged": "web:1"}, {"Deleted": "sha256:abc"}]
     fake.on("DELETE", "/images/web", done)
     with fake.running():
-        assert linkspan("rmi", "web").out == "untagged web:1\ndeleted sha256:abc\n"
+        assert linkspan("rmi", "web").out == "Untagged: web:1\nDeleted: sha256:abc\n"
         assert linkspan("rmi", "-q", "web").out == "web\n"
 
 

@@ -26,7 +26,7 @@ def test_without_a_terminal_nothing_is_removed_unless_forced(linkspan: Any, fake
             "image",
             "/images/prune",
             {"ImagesDeleted": [{"Untagged": "a:1"}, {"Deleted": "sha256:x"}]},
-            "untagged a:1\ndeleted sha256:x\n",
+            "untagged: a:1\ndeleted: sha256:x\n",
         ),
     ],
 )

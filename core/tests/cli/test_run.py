@@ -279,7 +279,7 @@ def test_it_without_a_terminal_is_wrong_usage(
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: PTH123, SIM115
     result = linkspan("run", "-it", "alpine")
     sys.stdin.close()
-    assert result.status == 2
+    assert result.status == 125
     assert "-it needs a terminal" in result.err
 
 
@@ -429,7 +429,7 @@ def test_what_cannot_be_read_is_wrong_usage_and_sends_nothing(
 ) -> None:
     with fake.running():
         result = linkspan("run", *words, "alpine")
-    assert result.status == 2
+    assert result.status == 125
     assert result.err.startswith("error[LS0004]: ")
     assert fake.requests == []
 

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
+from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.quick import Setting, initial
 from linkspan.core.cli.session import Session
 
@@ -46,7 +47,9 @@ def session_of(ctx: click.Context) -> Session:
 pass_session = click.make_pass_decorator(Session, ensure=True)
 
 
-def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+def keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """The callback of an option that stores itself in the session."""
+
     def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
         if value is not None and value is not False and not ctx.resilient_parsing:
             setattr(session_of(ctx), name, value)
@@ -124,7 +127,7 @@ def global_options() -> list[click.Option]:
             [*names, f"_{store}"],
             expose_value=False,
             hidden=True,
-            callback=_keep(store),
+            callback=keep(store),
             **settings,
         )
 
@@ -155,6 +158,7 @@ class Command(click.Command):
     Attributes:
         examples: Command lines, without the prompt; shown before the options.
         formats: What ``--format`` may be here and nowhere else.
+        usage_status: The exit status of wrong usage; 125 where any other may be that of a program.
     """
 
     def __init__(
@@ -163,6 +167,7 @@ class Command(click.Command):
         examples: Sequence[str] = (),
         more: Sequence[str] = (),
         formats: Sequence[str] = (),
+        usage_status: int = USAGE,
         context_settings: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -172,6 +177,7 @@ class Command(click.Command):
         self.examples = tuple(examples)
         self.more = tuple(more)
         self.formats = tuple(formats)
+        self.usage_status = usage_status
         self._all: list[click.Parameter] | None = None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -181,6 +187,21 @@ class Command(click.Command):
             taken = {name for param in own for name in param.opts}
             self._all = [*own, *_free(global_options(), taken)]
         return self._all
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """``--rm=true`` and ``-d=false`` are flags, too, as in Docker."""
+        from linkspan.core.cli.booleans import plain_flags
+
+        return super().parse_args(ctx, plain_flags(self.get_params(ctx), args, ctx))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; what it finds wrong with its words has the status of wrong usage."""
+        try:
+            return super().invoke(ctx)
+        except Failure as failure:
+            if failure.status == USAGE:
+                failure.status = self.usage_status
+            raise
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Usage, summary, examples, options, one line for the rest."""
@@ -272,6 +293,10 @@ def _type_of(setting: Setting) -> Any:
     return int if setting.kind == "number" else None
 
 
+_ALIASES: Final = {"list": "ls", "ps": "ls", "remove": "rm", "up": "deploy", "down": "rm"}
+"""Docker's other words for the verbs of a noun; they are understood, and not listed."""
+
+
 class Group(click.Group):
     """A noun, or the root: finds its commands in a table and imports only the one that is called."""
 
@@ -312,7 +337,11 @@ class Group(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command, or make the group of a noun."""
-        rows = self.below().get(cmd_name)
+        known = self.below()
+        alias = _ALIASES.get(cmd_name, "") if self._prefix else ""
+        if cmd_name not in known and alias in known:
+            cmd_name = alias
+        rows = known.get(cmd_name)
         if not rows:
             return None
         path = (*self._prefix, cmd_name)

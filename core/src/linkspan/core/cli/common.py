@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from linkspan.core.cli.failure import FAILED, USAGE, Failure, of_error
+from linkspan.core.client.errors import ApiError
 from linkspan.sdk.errors import LinkspanError
 
 TYPE_CHECKING = False
@@ -46,13 +47,20 @@ def key_values(pairs: Iterable[str], hint: str) -> dict[str, str]:
     return found
 
 
-def each(session: Session, names: Sequence[str], act: Callable[[str], Any]) -> int:
+def each(
+    session: Session,
+    names: Sequence[str],
+    act: Callable[[str], Any],
+    *,
+    missing_ok: bool = False,
+) -> int:
     """Do the same for several objects and print each name; go on after an error.
 
     Args:
         session: Of the command.
         names: The objects.
         act: Does it; may return lines to print instead of the name.
+        missing_ok: What does not exist is told, but is no error (as with Docker's ``--force``).
 
     Returns:
         The exit status: of the last error, 0 if all went well.
@@ -66,7 +74,8 @@ def each(session: Session, names: Sequence[str], act: Callable[[str], Any]) -> i
             if failure.id == "LS0101":  # nobody answers: the others will fare alike
                 raise
             session.terminal.error(failure.render())
-            status = failure.status or FAILED
+            if not (missing_ok and isinstance(exc, ApiError) and exc.status == 404):
+                status = failure.status or FAILED
         else:
             for line in said if isinstance(said, list) and not session.quiet else [name]:
                 session.terminal.print(line)

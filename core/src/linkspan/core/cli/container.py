@@ -121,4 +121,5 @@ def rm(
         session,
         containers,
         lambda name: session.api.delete(f"/containers/{segment(name)}", query),
+        missing_ok=force,
     )

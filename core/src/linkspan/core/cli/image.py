@@ -178,9 +178,9 @@ def rm(
 
     def remove(image: str) -> list[str]:
         done = session.api.delete(f"/images/{segment(image)}", query)
-        return [f"{verb.lower()} {name}" for item in done or () for verb, name in item.items()]
+        return [f"{verb}: {name}" for item in done or () for verb, name in item.items()]
 
-    return each(session, images, remove)
+    return each(session, images, remove, missing_ok=force)
 
 
 def split_reference(reference: str) -> tuple[str, str]:

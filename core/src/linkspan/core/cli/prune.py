@@ -52,7 +52,7 @@ def _names(found: dict[str, Any]) -> list[str]:
     for key in ("ContainersDeleted", "NetworksDeleted", "VolumesDeleted", "CachesDeleted"):
         names.extend(found.get(key) or ())
     for item in found.get("ImagesDeleted") or ():
-        names.extend(f"{verb.lower()} {name}" for verb, name in item.items() if name)
+        names.extend(f"{verb.lower()}: {name}" for verb, name in item.items() if name)
     return names
 
 

@@ -1,12 +1,12 @@
 """``linkspan`` as a tree of click commands, and what click finds wrong in our words."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import click
 from click.exceptions import Abort, Exit, NoArgsIsHelpError
 
-from linkspan.core.cli.command import EVERYWHERE, Group, Row, session_of
+from linkspan.core.cli.command import EVERYWHERE, Command, Group, Row, keep, session_of
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.session import COMPLETE_VARIABLE, Session
 from linkspan.core.cli.table import ROWS
@@ -79,13 +79,15 @@ def _of_usage(exc: click.ClickException, words: list[str]) -> Failure:
     line = " ".join([_PROGRAM, *words])
     path = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else _PROGRAM
     help_line = f"{path} --help"
+    command = exc.ctx.command if isinstance(exc, click.UsageError) and exc.ctx else None
+    status = command.usage_status if isinstance(command, Command) else USAGE
     if isinstance(exc, click.NoSuchOption):
         choices = _options(exc.ctx)
         hint = _nearest(exc.option_name, choices)
         return Failure(
             f"`{path}` has no option {exc.option_name}",
             id="LS0003",
-            status=USAGE,
+            status=status,
             line=line,
             mark=_mark(line, exc.option_name),
             helps=[hint or help_line],
@@ -106,7 +108,7 @@ def _of_usage(exc: click.ClickException, words: list[str]) -> Failure:
     return Failure(
         f"{message[:1].lower()}{message[1:]}".rstrip("."),
         id="LS0004",
-        status=USAGE,
+        status=status,
         helps=[help_line],
     )
 
@@ -142,12 +144,30 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
         ctx.exit()
 
 
+def _keep_tls(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value and not ctx.resilient_parsing:
+        session_of(ctx).tls[str(param.name).removeprefix("_")] = str(value)
+
+
+def _as_docker() -> list[click.Option]:
+    """Options that Docker's command line has in front of its commands."""
+
+    def option(*names: str, **settings: Any) -> click.Option:
+        return click.Option(list(names), expose_value=False, hidden=True, **settings)
+
+    files = {"--tlscacert": "_ca", "--tlscert": "_cert", "--tlskey": "_key"}
+    return [
+        option("-v", "--version", is_flag=True, is_eager=True, callback=_print_version),
+        option("-c", "--context", "_context", callback=keep("context"), metavar="NAME"),
+        option("-D", "--debug", "--verbose", "_verbose", is_flag=True, callback=keep("verbose")),
+        option("--tls", "_tls", is_flag=True, callback=_keep_tls),
+        option("--tlsverify", "_verify", is_flag=True, callback=_keep_tls),
+        *(option(name, to, callback=_keep_tls, metavar="FILE") for name, to in files.items()),
+    ]
+
+
 cli = Root()
-cli.params.append(
-    click.Option(
-        ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_print_version
-    )
-)
+cli.params.extend(_as_docker())
 
 
 def invoke(words: Sequence[str], session: Session) -> int:
@@ -160,6 +180,8 @@ def invoke(words: Sequence[str], session: Session) -> int:
         Failure: The words are wrong, or the command failed.
         LinkspanError: The command failed.
     """
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     try:
         with cli.make_context(_PROGRAM, list(words), obj=session) as ctx:
             result = cli.invoke(ctx)

@@ -50,6 +50,7 @@ _detach_keys = click.option(
     ],
     more=["linkspan create", "linkspan exec", "linkspan logs"],
     context_settings=_SETTINGS,
+    usage_status=DAEMON_FAILED,
 )
 @click.argument("image", shell_complete=complete_image)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND [ARG]...]")
@@ -70,6 +71,8 @@ def run(
     keys = _keys(detach_keys)
     if options["interactive"] and options["tty"] and not detach:
         _need_terminal()
+    if detach and options["attach"]:
+        raise click.UsageError("--detach and --attach contradict each other")
     try:
         identifier = _create(session, image, arguments, options, attach=not detach)
     except LinkspanError as exc:
@@ -105,6 +108,7 @@ def create(session: Session, image: str, arguments: tuple[str, ...], **options: 
     "Start containers.",
     examples=["linkspan start web db", "linkspan start --attach job"],
     more=["linkspan run", "linkspan stop"],
+    usage_status=DAEMON_FAILED,
 )
 @click.argument("containers", nargs=-1, required=True, shell_complete=complete_container)
 @click.option(
@@ -143,6 +147,7 @@ def start(
     "Join the streams of a running container.",
     examples=["linkspan attach web        (ctrl-p ctrl-q leaves it running)"],
     more=["linkspan exec", "linkspan logs --follow"],
+    usage_status=DAEMON_FAILED,
 )
 @click.argument("container", shell_complete=complete_running)
 @click.option("--no-stdin", is_flag=True, help="Only watch")
@@ -176,6 +181,7 @@ def attach(
     examples=["linkspan exec web ls /", "linkspan exec -it -u root web sh"],
     more=["linkspan attach", "linkspan run"],
     context_settings={"allow_interspersed_args": False},
+    usage_status=DAEMON_FAILED,
 )
 @click.argument("container", shell_complete=complete_running)
 @click.argument(

@@ -15,13 +15,7 @@ def environment(pairs: Iterable[str], files: Iterable[str]) -> list[str]:
     """``NAME=value`` lines: files first, then single ones; a bare name takes this process's value."""
     found: list[str] = []
     for file in files:
-        try:
-            text = Path(file).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise click.BadParameter(
-                f"cannot read '{file}': {exc}", param_hint="--env-file"
-            ) from exc
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(_text_of(file, "--env-file").splitlines(), 1):
             entry = line.lstrip()
             if not entry or entry.startswith("#"):
                 continue
@@ -334,14 +328,20 @@ def endpoint(text: str) -> tuple[str, dict[str, Any]]:
     return name, found
 
 
+def _text_of(file: str, option: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8-sig")
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+    except UnicodeDecodeError:
+        reason = "it is no text in UTF-8"
+    raise click.BadParameter(f"cannot read '{file}': {reason}", param_hint=option)
+
+
 def lines_of(files: Iterable[str], option: str) -> list[str]:
     """The lines of files, without empty ones and remarks."""
     found: list[str] = []
     for file in files:
-        try:
-            text = Path(file).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise click.BadParameter(f"cannot read '{file}': {exc}", param_hint=option) from exc
-        lines = (line.lstrip() for line in text.splitlines())
+        lines = (line.lstrip() for line in _text_of(file, option).splitlines())
         found.extend(line for line in lines if line and not line.startswith("#"))
     return found

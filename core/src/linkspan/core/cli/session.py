@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.terminal import Terminal
-from linkspan.core.client.resolve import resolve_address
+from linkspan.core.client.resolve import resolve_address, tls_of
 from linkspan.core.client.short import Api
 
 TYPE_CHECKING = False
@@ -34,6 +35,7 @@ class Session:
         progress: ``auto``, ``live``, ``plain``, ``json``, ``none``.
         verbose: Show tracebacks and details.
         timeout_s: How long the daemon may stay silent; None for the client's own.
+        tls: What Docker's options for it say: ``tls``, ``verify``, ``ca``, ``cert``, ``key``.
     """
 
     def __init__(self) -> None:
@@ -46,6 +48,7 @@ class Session:
         self.progress = "auto"
         self.verbose = False
         self.timeout_s: float | None = None
+        self.tls: dict[str, str] = {}
         self._terminal: Terminal | None = None
         self._address: Address | None = None
         self._api: Api | None = None
@@ -62,6 +65,8 @@ class Session:
         """Which daemon."""
         if self._address is None:
             self._address = resolve_address(self.host, self.config, context=self.context)
+            if self.tls:
+                self._address.tls = tls_of(os.environ, self.tls)
         return self._address
 
     @property

@@ -50,7 +50,7 @@ def resolve_address(
 
         return address_of(context, environ)
     if host:
-        return Address(_as_url(host), config, False, _tls_of(environ))
+        return Address(_as_url(host), config, False, tls_of(environ))
     table = read_table("daemon", config)
     hosts = table.get("host")
     url = hosts[0] if isinstance(hosts, list) and hosts else DEFAULT_HOST
@@ -72,16 +72,22 @@ def _as_url(host: str) -> str:
     return f"unix://{os.path.abspath(host)}"  # noqa: PTH100 - pathlib is slow to import
 
 
-def _tls_of(environ: Mapping[str, str]) -> Tls | None:
-    """What ``DOCKER_TLS_VERIFY``, ``DOCKER_TLS`` and ``DOCKER_CERT_PATH`` say."""
-    verify = bool(environ.get("DOCKER_TLS_VERIFY"))
-    if not verify and not environ.get("DOCKER_TLS"):
+def tls_of(environ: Mapping[str, str], options: Mapping[str, str] | None = None) -> Tls | None:
+    """What ``DOCKER_TLS_VERIFY``, ``DOCKER_TLS`` and ``DOCKER_CERT_PATH`` say; None for no TLS.
+
+    Args:
+        environ: The environment.
+        options: ``tls`` and ``verify`` if they are on, and the files ``ca``, ``cert`` and ``key``.
+    """
+    options = options or {}
+    verify = bool(environ.get("DOCKER_TLS_VERIFY") or options.get("verify"))
+    if not verify and not environ.get("DOCKER_TLS") and not options:
         return None
     folder = environ.get("DOCKER_CERT_PATH") or environ.get("DOCKER_CONFIG") or "~/.docker"
     base = os.path.expanduser(folder)  # noqa: PTH111 - pathlib is slow to import
     files = [os.path.join(base, f"{name}.pem") for name in ("ca", "cert", "key")]  # noqa: PTH118
     ca, cert, key = (file if os.path.exists(file) else "" for file in files)  # noqa: PTH110
-    return Tls(ca, cert, key, verify)
+    return Tls(options.get("ca", ca), options.get("cert", cert), options.get("key", key), verify)
 
 
 def current_file(environ: Mapping[str, str]) -> str:
