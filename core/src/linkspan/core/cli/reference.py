@@ -24,8 +24,8 @@ Plugins add commands of their own (`linkspan workflow …`); `linkspan --help` l
 
 _STATUS = """
 In front of a command stand, as with Docker, `-c` for `--context`, `-D` for `--verbose`, `-v` for `--version`, and
-`--tls`, `--tlsverify`, `--tlscacert`, `--tlscert` and `--tlskey`. A flag may be given its value (`--rm=false`), Docker's
-other words (`list`, `remove`, `container ps`) are understood, and `linkspan help COMMAND` shows its help.
+`--tls`, `--tlsverify`, `--tlscacert`, `--tlscert` and `--tlskey`. A flag may be given its value (`--rm=false`),
+Docker's other words (`list`, `remove`, `container ps`) are understood, and `linkspan help COMMAND` shows its help.
 
 ## Exit status
 
@@ -42,8 +42,8 @@ other words (`list`, `remove`, `container ps`) are understood, and `linkspan hel
 | 141 | the reader of our output has gone; silent |
 | 125, 126, 127 | the daemon failed; the program cannot be run; there is no such program |
 
-`run`, `exec`, `attach` and `start` end with the program's own status, or one of the last
-three; 125 is for wrong usage, too.
+`run`, `exec`, `attach` and `start` end with the program's own status, or one of the last three; 125 is for
+wrong usage, too.
 
 ## Output
 
