@@ -5,7 +5,6 @@ and, last, ``crc``: CRC-32 of the line without it, seeded with the previous line
 (the machine died while it was written) is dropped; any other damage is an error.
 """
 
-import errno
 import functools
 import json
 import os
@@ -21,6 +20,7 @@ import orjson
 import trio
 
 from linkspan.sdk.errors import DataLoss, LinkspanError
+from linkspan.sdk.files import is_full, sync
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.garbage import no_collection
 
@@ -169,7 +169,7 @@ class Journal:
                 if good < len(data):
                     os.ftruncate(descriptor, good)
                 os.lseek(descriptor, good, os.SEEK_SET)
-                _sync_folder(path.parent)
+                sync(path.parent)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -300,17 +300,9 @@ def _encodable(value: Json) -> Json:
             return value
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _translated(fault: OSError, path: Path) -> JournalFailed:
 
-    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(fault):
         return JournalFailed(
             f"no room for the journal '{path}': {fault.strerror}",
             help="free some space, then `linkspan workflow resume` goes on",

@@ -4,7 +4,6 @@ A job works in its own copy, so jobs that run side by side cannot disturb each o
 finds a job's files as they were. All functions block; the runner calls them in a worker thread.
 """
 
-import errno
 import os
 import shutil
 import stat
@@ -12,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound, OutOfSpace
+from linkspan.sdk.files import is_full
 
 
 def copy_tree(
@@ -104,7 +104,7 @@ def _copy_file(source: Path, target: Path) -> None:
 
 def _translated(fault: OSError, source: Path) -> LinkspanError:
 
-    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(fault):
         return OutOfSpace(
             f"no space left for a copy of '{source}'", help="free some space on the data root"
         )

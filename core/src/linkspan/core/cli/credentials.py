@@ -54,20 +54,14 @@ def write_config(document: dict[str, Any]) -> None:
     """
     import json
 
+    from linkspan.sdk.files import replace_file
+
     file = config_file()
-    temporary = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            json.dump(document, stream, indent="\t")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file.resolve())
+        replace_file(file.resolve(), json.dumps(document, indent="\t").encode(), durable=True)
     except OSError as exc:
         raise Failure(f"cannot write '{file}': {exc.strerror}") from exc
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def registry_of(reference: str) -> str:

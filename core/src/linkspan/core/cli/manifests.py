@@ -5,6 +5,7 @@ JSON file an environment, valid while the folders of packages and the manifests 
 modification times.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from linkspan.core.cli.command import Row
 from linkspan.core.client.resolve import read_table
+from linkspan.sdk.files import replace_file
 
 _FORMAT: Final = 2
 
@@ -100,12 +102,6 @@ def _scan() -> tuple[Rows, dict[str, int]]:
 def _write(file: Path, folders: dict[str, int], manifests: dict[str, int], rows: Rows) -> None:
     """Keep the result for the next call; a cache that cannot be written is no fault."""
     document = {"format": _FORMAT, "folders": folders, "manifests": manifests, "rows": rows}
-    temporary = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            json.dump(document, stream)
-        temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        replace_file(file, json.dumps(document).encode())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from linkspan.sdk.errors import Conflict, OutOfSpace, PermissionDenied
+from linkspan.sdk.files import replace_file
 from linkspan.sdk.values import frozen
 
 
@@ -69,9 +70,7 @@ def _stable_id(path: Path) -> str:
 def _make_id(path: Path) -> str:
     made = secrets.token_hex(16)
     try:
-        fresh = path.with_suffix(".new")
-        fresh.write_text(made + "\n")
-        fresh.replace(path)
+        replace_file(path, f"{made}\n".encode(), 0o644)
     except OSError as error:
         raise OutOfSpace(f"cannot write {path}: {error.strerror}") from error
     return made

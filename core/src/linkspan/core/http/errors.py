@@ -1,6 +1,5 @@
 """What went wrong, as an HTTP answer: ``{"message": …}`` with one status for each error class."""
 
-import errno
 import json
 import logging
 import secrets
@@ -9,11 +8,10 @@ from typing import Any
 import orjson
 
 from linkspan.sdk.errors import Internal, LinkspanError, OutOfSpace
+from linkspan.sdk.files import is_full
 from linkspan.sdk.http import JSON, AnswerError, Response
 
 log = logging.getLogger(__name__)
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def single_cause(error: BaseException) -> BaseException:
@@ -32,7 +30,7 @@ def as_linkspan_error(error: BaseException, what: str) -> LinkspanError:
     cause = single_cause(error)
     if isinstance(cause, LinkspanError):
         return cause
-    if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
+    if isinstance(cause, OSError) and is_full(cause):
         place = f" ({cause.filename})" if cause.filename else ""
         return OutOfSpace(f"no space left on device{place}", help="free space under the data root")
     fault_id = secrets.token_hex(4)

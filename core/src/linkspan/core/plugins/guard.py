@@ -5,7 +5,6 @@ The engine sees LinkspanErrors only, and every fault names the plugin, its versi
 untouched.
 """
 
-import errno
 import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from linkspan.sdk.errors import DriverFault, LinkspanError, OutOfSpace
+from linkspan.sdk.files import is_full
 from linkspan.sdk.pouring import Pourable
 from linkspan.sdk.values import define, frozen
 
@@ -50,7 +50,7 @@ class _Owner:
         if isinstance(single, LinkspanError):
             return single
         name = f"{self.role}.{operation}" if self.role else operation
-        if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(exc, OSError) and is_full(exc):
             place = f": {exc.filename}" if exc.filename else ""
             return OutOfSpace(
                 f"{exc.strerror}{place} (plugin '{self.plugin}' in {name})",

@@ -1,8 +1,6 @@
 """``linkspan workflow lint``."""
 
 import gc
-import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -16,6 +14,7 @@ from linkspan.core.cli.common import key_values
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.session import Session, print_json
 from linkspan.sdk.diagnostics import Diagnostic, render_all
+from linkspan.sdk.files import replace_file
 from linkspan.sdk.units import format_duration
 from linkspan.workflows.check import MAX_SHOWN
 from linkspan.workflows.commands.completing import complete_pipelines
@@ -120,15 +119,6 @@ def _replace(path: Path, data: bytes) -> None:
     target = path.resolve()
     try:
         mode = target.stat().st_mode & 0o7777
-        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-            try:
-                file.write(data)
-                file.flush()
-                os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
-                Path(file.name).replace(target)
-            except BaseException:
-                Path(file.name).unlink()
-                raise
+        replace_file(target, data, mode, durable=True)
     except OSError as error:
         raise Failure(f"'{path}' cannot be written: {error.strerror}") from error

@@ -6,10 +6,13 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
+
+from linkspan.sdk.files import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +106,7 @@ class Deliveries:
     async def _write_anew(self, file: Path) -> None:
         self._kept &= self._seen.keys()
         lines = [_line(at, name) for name, at in self._seen.items() if name in self._kept]
-        await trio.to_thread.run_sync(_replace, file, b"".join(lines))
+        await trio.to_thread.run_sync(partial(replace_file, file, b"".join(lines), durable=True))
         self._lines = len(lines)
 
 
@@ -113,13 +116,6 @@ def _line(at: float, name: str) -> bytes:
 
 def _complain(error: OSError) -> None:
     log.error("webhook deliveries are not remembered on disk", extra={"reason": str(error)})
-
-
-def _replace(file: Path, data: bytes) -> None:
-    part = file.with_name(f"{file.name}.part")
-    part.unlink(missing_ok=True)
-    _append(part, data)
-    part.replace(file)
 
 
 def _append(file: Path, line: bytes) -> None:

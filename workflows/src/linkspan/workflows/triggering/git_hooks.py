@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import stat
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Final
 import attrs
 
 from linkspan.sdk.errors import Conflict, InvalidArgument, Unavailable
+from linkspan.sdk.files import replace_file
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.sources import FOLDER
 
@@ -73,10 +73,7 @@ def install(folder: Path, command: Sequence[str]) -> Path:
             help=f"add this line to it: {call}",
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{kind}.part")
-    part.write_text(f"#!/bin/sh\n{MARK}\nexec {call}\n")
-    part.chmod(stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
-    part.rename(path)
+    replace_file(path, f"#!/bin/sh\n{MARK}\nexec {call}\n".encode(), 0o755)
     return path
 
 

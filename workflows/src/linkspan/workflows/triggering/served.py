@@ -6,7 +6,6 @@ change; a file that is wrong starts nothing, and ``workflow serve --ls`` says wh
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ import attrs
 import trio
 
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
+from linkspan.sdk.files import replace_file
 from linkspan.workflows import sources
 from linkspan.workflows.check import Checked, check
 from linkspan.workflows.creating import NewRun
@@ -124,13 +124,8 @@ class Served:
 
     def _write_state(self) -> None:
         self.state.parent.mkdir(parents=True, exist_ok=True)
-        part = self.state.with_suffix(".part")
         document = {name: str(folder) for name, folder in self._folders.items()}
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(self.state)
+        replace_file(self.state, json.dumps(document).encode(), 0o644, durable=True)
 
     async def add(self, folder: Path, name: str = "") -> dict[str, Json]:
         """Serve a folder from now on, or again.

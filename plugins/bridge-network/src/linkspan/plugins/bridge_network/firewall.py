@@ -35,6 +35,7 @@ from linkspan.plugins.bridge_network.table import Table
 from linkspan.plugins.bridge_network.watching import RuleWatch, open_watch
 from linkspan.plugins.bridge_network.worker import Worker
 from linkspan.sdk.errors import InvalidArgument, LinkspanError
+from linkspan.sdk.files import replace_file
 from linkspan.sdk.model.network import Backend, PortBinding
 
 log = logging.getLogger(__name__)
@@ -524,9 +525,7 @@ class Firewall:
             }
             for balance in self._balanced.values()
         ]
-        new = self._memory.with_suffix(".new")
-        new.write_text(json.dumps(records))
-        new.replace(self._memory)
+        replace_file(self._memory, json.dumps(records).encode())
 
     def _remembered(self) -> list[tuple[PortBinding, list[Backend]]]:
         try:

@@ -19,7 +19,7 @@ from linkspan.plugins.bridge_network.namespaces import DefaultRoute, ResolverSoc
 from linkspan.plugins.bridge_network.publications import Target
 from linkspan.plugins.bridge_network.sandbox_files import SandboxFiles, own_names
 from linkspan.sdk.drivers.network import AttachRequest, Sandbox
-from linkspan.sdk.files import write_file
+from linkspan.sdk.files import replace_file
 from linkspan.sdk.model.network import Endpoint, PortBinding
 from linkspan.sdk.values import define, frozen
 
@@ -146,9 +146,7 @@ class LivingSandbox:
             "request": attrs.asdict(attrs.evolve(self.request, networks=())),
             "resolv_conf": self.resolv_conf,
         }
-        new = self.files.folder / f"{_MEMORY}.new"
-        write_file(new, json.dumps(memory).encode())
-        new.replace(self.files.folder / _MEMORY)
+        replace_file(self.files.folder / _MEMORY, json.dumps(memory).encode())
 
 
 @frozen(kw_only=True)

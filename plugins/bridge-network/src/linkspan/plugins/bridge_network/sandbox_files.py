@@ -4,7 +4,6 @@ They are bind mounted into the container, so they are written *in place*: a rena
 seen. Users may edit them, so a change touches only lines (or a file) that are as we wrote them.
 """
 
-import errno
 import ipaddress
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -14,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from linkspan.sdk.errors import Internal, InvalidArgument, LinkspanError, OutOfSpace
-from linkspan.sdk.files import write_file
+from linkspan.sdk.files import is_full, write_file
 from linkspan.sdk.values import frozen
 
 HOST_RESOLV_CONF = Path("/etc/resolv.conf")
@@ -145,7 +144,7 @@ def parse_extra_hosts(
 
 def failure(error: OSError, container: str) -> LinkspanError:
     """What to raise when the kernel or the disk refused something a sandbox needs."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return OutOfSpace(f"network of container {container}: {error}", help="free some disk space")
     return Internal(f"network of container {container}: {error}")
 

@@ -14,6 +14,7 @@ import trio
 
 from linkspan.plugins.distribution_registry.addresses import is_docker_hub
 from linkspan.sdk.errors import Unauthenticated
+from linkspan.sdk.files import replace_file
 from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.programs import Ended, run_program
 from linkspan.sdk.values import frozen
@@ -100,18 +101,10 @@ class DockerConfig:
         if entry is not None:
             auths[key] = entry
         document["auths"] = auths
-        part = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part.unlink(missing_ok=True)
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(document, file, indent="\t")
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(path)
+            replace_file(path, json.dumps(document, indent="\t").encode(), durable=True)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise Unauthenticated(
                 f"cannot keep the credentials in {path}: {error.strerror}", code="docker_config"
             ) from error

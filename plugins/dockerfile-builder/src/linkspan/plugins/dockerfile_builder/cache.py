@@ -14,6 +14,7 @@ from pathlib import Path
 
 import attrs
 
+from linkspan.sdk.files import replace_file
 from linkspan.sdk.values import define, frozen
 
 
@@ -168,7 +169,6 @@ class StepCache:
             lines.append({"key": key, **attrs.asdict(record)})
             if use := self._uses.get(key):
                 lines.append({"key": key, "used": [round(use.at, 3), use.count]})
-        fresh = self._path.with_suffix(".new")
-        fresh.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
-        fresh.replace(self._path)
+        text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+        replace_file(self._path, text.encode())
         self._lines = len(lines)

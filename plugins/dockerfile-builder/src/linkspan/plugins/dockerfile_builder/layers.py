@@ -1,7 +1,6 @@
 """Makes layers: a writable snapshot, some work in it, a commit; or the same out of the cache."""
 
 import contextlib
-import errno
 import functools
 import os
 import time
@@ -18,6 +17,7 @@ from linkspan.plugins.dockerfile_builder.secret_files import remove_secrets
 from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.snapshots import Layer, Snapshots
 from linkspan.sdk.errors import Conflict, NotFound, OutOfSpace
+from linkspan.sdk.files import is_full
 from linkspan.sdk.host import Host
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ async def in_thread(function: Callable[..., T], *args: object, **named: object) 
     try:
         return await trio.to_thread.run_sync(functools.partial(function, *args, **named))
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise OutOfSpace(
                 "no space left on the disk while building",
                 help="remove images with linkspan rmi, or empty the build cache: docker builder prune",

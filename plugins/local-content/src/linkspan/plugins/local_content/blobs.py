@@ -10,8 +10,10 @@ import os
 from pathlib import Path
 
 from linkspan.plugins.local_content.digests import split_digest
-from linkspan.plugins.local_content.files import boot_id, digest_of_file, full_disk_named, sync
+from linkspan.plugins.local_content.files import digest_of_file, full_disk_named
 from linkspan.sdk.drivers.content import BlobInfo
+from linkspan.sdk.files import sync
+from linkspan.sdk.machine import boot_id
 
 
 class BlobFolder:

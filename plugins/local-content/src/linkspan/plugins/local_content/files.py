@@ -1,7 +1,6 @@
 """File work of the store. Everything here blocks and is called in worker threads."""
 
 import contextlib
-import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from linkspan.sdk.errors import OutOfSpace
+from linkspan.sdk.files import is_full
 
 _PIECE: Final = 1 << 20
 
@@ -19,7 +19,7 @@ def full_disk_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         raise OutOfSpace(
             f"the disk that holds {path} is full",
@@ -55,17 +55,3 @@ def digest_of_file(path: Path, algorithm: str) -> str:
     """``algorithm:hex`` of a file."""
     with path.open("rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
-
-
-def sync(path: Path) -> None:
-    """Write a file or a folder's entries to the disk itself."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def boot_id() -> str:
-    """Differs after every start of the machine."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,8 +1,6 @@
 """The driver ``file``: all secrets in one sealed file."""
 
-import errno
 import json
-import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +13,7 @@ import trio
 from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.secrets import SecretInfo, Secrets, SecretsCap, check_value
 from linkspan.sdk.errors import DataLoss, NotFound, OutOfSpace
+from linkspan.sdk.files import is_full, replace_file
 from linkspan.sdk.host import Host
 from linkspan.sdk.values import frozen
 
@@ -158,23 +157,10 @@ class SealedFile(Secrets[SealedFileConfig]):
         )
 
     def _replace(self, path: Path, data: bytes) -> None:
-        """Write beside and rename: a crash leaves the old content or the new one."""
-        part = path.with_name(path.name + ".part")
+        """A crash leaves the old content or the new one."""
         try:
-            part.unlink(missing_ok=True)
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(path)
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            replace_file(path, data, durable=True)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(error):
                 raise OutOfSpace(f"no space left for {path}") from error
             raise

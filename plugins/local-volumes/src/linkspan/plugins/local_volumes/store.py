@@ -29,6 +29,7 @@ from linkspan.sdk.errors import (
     NotFound,
     OutOfSpace,
 )
+from linkspan.sdk.files import is_full
 from linkspan.sdk.model.volume import Volume, VolumeSpec, VolumeUsage
 
 DRIVER: Final = "local"
@@ -274,6 +275,6 @@ class VolumeFolders:
 
 def disk_error(exc: OSError, what: str) -> LinkspanError:
     """An error of the file system, as the sdk has it."""
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(exc):
         return OutOfSpace(f"{what}: no space left", help="linkspan volume ls; free some space")
     return Internal(f"{what}: {exc.strerror or exc}", code="volume_io")

@@ -57,6 +57,7 @@ from linkspan.sdk.drivers.runtime import (
     RuntimeStats,
 )
 from linkspan.sdk.errors import Conflict, Internal, LinkspanError, NotFound, NotUsable, OutOfSpace
+from linkspan.sdk.files import is_full
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.container import ContainerSpec, ExitStatus, Resources
 from linkspan.sdk.model.process import LogQuery, LogRecord, ProcessStreams
@@ -628,7 +629,7 @@ class OciRuntime(Runtime[OciConfig]):
 
 def _disk_error(exc: OSError, folder: Path) -> LinkspanError:
     """A write does not say which file it was; the folder tells which disk."""
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(exc):
         return OutOfSpace(f"no space for the container's files in {folder}: {exc}")
     return Internal(f"cannot write the container's files in {folder}: {exc}", code="bundle_failed")
 

@@ -9,16 +9,11 @@ from typing import Final, Self
 import attrs
 import orjson
 
-from linkspan.sdk.files import write_file
+from linkspan.sdk.files import replace_file
 from linkspan.sdk.model.container import ExitStatus
 from linkspan.sdk.values import frozen
 
 _NAME: Final = "container.json"
-
-
-def boot_id() -> str:
-    """Names this boot of the machine; pids of another one mean nothing."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @frozen(kw_only=True)
@@ -47,9 +42,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Replace the file."""
-        temporary = folder / f".{_NAME}"
-        write_file(temporary, orjson.dumps(attrs.asdict(self)))
-        temporary.rename(folder / _NAME)
+        replace_file(folder / _NAME, orjson.dumps(attrs.asdict(self)))
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:

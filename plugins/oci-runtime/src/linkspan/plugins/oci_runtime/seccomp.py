@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import platform
-import secrets
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -23,6 +22,7 @@ import attrs
 import orjson
 
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.files import replace_file
 from linkspan.sdk.values import define
 
 ANNOTATION: Final = "run.oci.seccomp_bpf_data"
@@ -178,7 +178,5 @@ class FilterCache:
             if not data or len(data) % 8:  # struct sock_filter has 8 bytes
                 return
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = self.folder / f".{secrets.token_hex(8)}"
-            temporary.write_bytes(data)
-            temporary.rename(self.folder / key)
+            replace_file(self.folder / key, data)
             self._texts[key] = base64.b64encode(data).decode()

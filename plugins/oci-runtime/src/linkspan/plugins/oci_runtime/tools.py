@@ -20,9 +20,9 @@ from linkspan.plugins.oci_runtime import (
 )
 from linkspan.plugins.oci_runtime.config import OciConfig
 from linkspan.plugins.oci_runtime.layout import Layout
-from linkspan.plugins.oci_runtime.record import boot_id
 from linkspan.sdk import syscalls
 from linkspan.sdk.errors import InvalidArgument, NotUsable
+from linkspan.sdk.machine import boot_id
 from linkspan.sdk.values import frozen
 
 

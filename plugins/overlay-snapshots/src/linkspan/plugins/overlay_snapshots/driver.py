@@ -39,6 +39,7 @@ from linkspan.sdk.drivers.snapshots import (
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotUsable
 from linkspan.sdk.host import Host
 from linkspan.sdk.image_config import chain_ids
+from linkspan.sdk.machine import boot_id
 from linkspan.sdk.model.files import Change, PathStat, Tree
 
 _log = logging.getLogger(__name__)
@@ -495,7 +496,7 @@ def _check_machine(state_dir: Path, mark: Path) -> None:
         raise NotUsable(f"overlayfs cannot have a folder named {state_dir}")
     if "\toverlay\n" not in Path("/proc/filesystems").read_text():
         raise NotUsable("this kernel has no overlayfs", help="modprobe overlay")
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = boot_id()
     tried = f"{boot} {state_dir.stat().st_dev}"
     if mark.exists() and mark.read_text() == tried:
         return

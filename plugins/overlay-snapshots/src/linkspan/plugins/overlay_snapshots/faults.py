@@ -16,6 +16,7 @@ from linkspan.sdk.errors import (
     PermissionDenied,
     TooLarge,
 )
+from linkspan.sdk.files import is_full
 
 _CLASSES: Final = {
     cls.__name__: cls
@@ -81,7 +82,7 @@ def disk_full(what: str) -> OutOfSpace:
 
 def from_os_error(error: OSError, entry: bytes | None = None) -> LinkspanError:
     """An error of the kernel while an entry was made, or while doing something else."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         where = f"while unpacking '{shown(entry)}'" if entry is not None else str(error)
         return disk_full(where)
     if error.errno == errno.EROFS:

@@ -31,6 +31,7 @@ from linkspan.plugins.overlay_snapshots.kernel import sync_file_system
 from linkspan.sdk.drivers.snapshots import Layer
 from linkspan.sdk.errors import NotFound
 from linkspan.sdk.files import write_file
+from linkspan.sdk.machine import boot_id
 from linkspan.sdk.values import frozen
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Store:
         self._snapshots = root / "snapshots"
         self._staging = root / "staging"
         self._trash = root / "trash"
-        self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._boot_id = boot_id()
 
     # Paths
 

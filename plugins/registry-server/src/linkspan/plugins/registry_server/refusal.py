@@ -1,10 +1,11 @@
 """Refusals with the codes of the distribution-spec ("Error Codes")."""
 
 import contextlib
-import errno
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from linkspan.sdk.files import is_full
 
 
 class RefusalError(Exception):
@@ -76,6 +77,6 @@ def full_disk_refused() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise RefusalError(507, "UNAVAILABLE", "no space left on device", close=True) from error
         raise

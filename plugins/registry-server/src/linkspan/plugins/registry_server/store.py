@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from linkspan.plugins.registry_server.refusal import (
     manifest_unknown,
     name_unknown,
 )
+from linkspan.sdk.files import DRAFT_SUFFIX, replace_file, sync
 
 
 @attrs.frozen(kw_only=True)
@@ -45,30 +45,6 @@ class StoredManifest:
 def digest_of(data: bytes, algorithm: str = "sha256") -> str:
     """``sha256:…``."""
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
-
-
-def _fsync_dir(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """The file appears whole and on disk, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync_dir(path.parent)
 
 
 class Store:
@@ -92,7 +68,7 @@ class Store:
         named: set[tuple[str, str]] = set()
         for folder, _, files in os.walk(self._repositories):
             for name in files:
-                if name.endswith(".tmp"):
+                if name.endswith(DRAFT_SUFFIX):
                     (Path(folder) / name).unlink(missing_ok=True)
             path = Path(folder)
             if path.parent.name in ("_blobs", "_manifests"):
@@ -103,6 +79,10 @@ class Store:
                     blob.unlink(missing_ok=True)
 
     # --- blobs
+
+    def _write(self, path: Path, data: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data, 0o644, durable=True)
 
     def _blob(self, digest: str) -> Path:
         algorithm, digits = check_digest(digest)
@@ -133,14 +113,14 @@ class Store:
             upload.unlink(missing_ok=True)
         else:
             upload.rename(target)
-            _fsync_dir(target.parent)
+            sync(target.parent)
         self.link_blob(name, digest)
 
     def link_blob(self, name: str, digest: str) -> None:
         """Let a repository hand out a stored blob."""
         link = self._link(name, "_blobs", digest)
         if not link.exists():
-            write_atomically(link, b"")
+            self._write(link, b"")
 
     def delete_blob(self, name: str, digest: str) -> None:
         """Take a blob from a repository; its bytes go when no repository names them. BLOB_UNKNOWN."""
@@ -188,12 +168,10 @@ class Store:
         """Store a manifest and point tags at it."""
         blob = self._blob(manifest.digest)
         if not blob.exists():
-            write_atomically(blob, manifest.data)
-        write_atomically(
-            self._link(name, "_manifests", manifest.digest), manifest.media_type.encode()
-        )
+            self._write(blob, manifest.data)
+        self._write(self._link(name, "_manifests", manifest.digest), manifest.media_type.encode())
         for tag in tags:
-            write_atomically(self._repositories / name / "_tags" / tag, manifest.digest.encode())
+            self._write(self._repositories / name / "_tags" / tag, manifest.digest.encode())
 
     def delete_tag(self, name: str, tag: str) -> None:
         """Forget a tag; the manifest stays. MANIFEST_UNKNOWN, NAME_UNKNOWN."""
@@ -216,7 +194,7 @@ class Store:
     def _tag_files(self, name: str) -> Iterator[Path]:
         folder = self._repositories / name / "_tags"
         if folder.is_dir():
-            yield from (p for p in folder.iterdir() if not p.name.endswith(".tmp"))
+            yield from (p for p in folder.iterdir() if not p.name.endswith(DRAFT_SUFFIX))
 
     def tags(self, name: str) -> list[str]:
         """All tags, sorted. NAME_UNKNOWN."""
@@ -246,7 +224,7 @@ class Store:
 
     def add_referrer(self, name: str, subject: str, descriptor: dict[str, Any]) -> None:
         """Remember that a manifest refers to another."""
-        write_atomically(
+        self._write(
             self._referrer(name, subject, descriptor["digest"]), json.dumps(descriptor).encode()
         )
 
@@ -255,7 +233,7 @@ class Store:
         folder = self._referrer(name, subject, "x").parent
         if not folder.is_dir():
             return []
-        files = sorted(path for path in folder.iterdir() if not path.name.endswith(".tmp"))
+        files = sorted(path for path in folder.iterdir() if not path.name.endswith(DRAFT_SUFFIX))
         return [json.loads(path.read_bytes()) for path in files]
 
 

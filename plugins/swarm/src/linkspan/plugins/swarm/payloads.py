@@ -19,6 +19,7 @@ from linkspan.plugins.swarm.seal import Seal
 from linkspan.plugins.swarm.store import Change, ClusterStore
 from linkspan.plugins.swarm.templates import fill, values_of
 from linkspan.sdk.errors import Internal, InvalidArgument
+from linkspan.sdk.files import replace_file
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.container import Mount
 from linkspan.sdk.model.service import (
@@ -174,7 +175,7 @@ class Payloads:
             for number, (file, content) in enumerate(zip(files, contents, strict=True)):
                 path = folder / str(number)
                 if not path.exists():
-                    _write_file(path, file, content)
+                    replace_file(path, content, file.mode, owner=(file.uid, file.gid))
                 mounts.append(
                     Mount(type="bind", source=str(path), target=file.target, read_only=True)
                 )
@@ -225,17 +226,6 @@ class Payloads:
 
 def _purpose(payload: Payload) -> str:
     return f"{payload.kind} {payload.id}"
-
-
-def _write_file(path: Path, file: FileReference, content: bytes) -> None:
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as out:
-        out.write(content)
-        os.fchown(fd, file.uid, file.gid)
-        os.fchmod(fd, file.mode)
-    draft.rename(path)
 
 
 def _is_in_memory(folder: Path) -> bool:
