@@ -12,6 +12,7 @@ import trio
 from linkspan.sdk.drivers.orchestrator import RolloutProgress
 from linkspan.sdk.drivers.registry import Manifest
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
+from linkspan.sdk.media_types import OCI_INDEX
 from linkspan.sdk.model.image import (
     Attachment,
     Descriptor,
@@ -82,6 +83,9 @@ class FakeImages:
         self.names: dict[str, str] = {}
         self.used = False
         self.attached: dict[str, dict[str, Attachment]] = {}
+        self.unnamed: set[str] = set()
+        self.indexes: dict[str, tuple[str, ...]] = {}
+        self.dropped: list[str] = []
 
     async def attach(self, ref: str, attachment: Attachment) -> None:
         self.attached.setdefault(ref, {})[attachment.media_type] = attachment
@@ -95,7 +99,8 @@ class FakeImages:
         return [self.inspect(found) for found in sorted(set(self.names.values()))]
 
     def inspect(self, ref: str) -> Image:
-        found = ref if ref in self.names.values() else self.names.get(ref)
+        known = ref in self.names.values() or ref in self.unnamed
+        found = ref if known else self.names.get(ref)
         if found is None:
             raise NotFound(f"No such image: {ref}", code="image_not_found")
         return Image(
@@ -115,6 +120,20 @@ class FakeImages:
         await trio.lowlevel.checkpoint()
         return PushResult(reference=reference, digest=digest, size_bytes=1)
 
+    async def push_index(self, reference: str, refs, *, progress) -> PushResult:
+        self.indexes[reference] = tuple(refs)
+        data = [
+            {"mediaType": "m", "digest": self.registry.put(f"member/{number}:1", ref), "size": 1}
+            for number, ref in enumerate(refs)
+        ]
+        document = json.dumps({"manifests": data}).encode()
+        digest = f"sha256:{abs(hash(document)):064x}"
+        descriptor = Descriptor(media_type=OCI_INDEX, digest=digest, size_bytes=len(document))
+        self.registry.by_digest[digest] = Manifest(descriptor=descriptor, data=document)
+        self.registry.manifests[reference] = self.registry.by_digest[digest]
+        await trio.lowlevel.checkpoint()
+        return PushResult(reference=reference, digest=digest, size_bytes=len(document))
+
     async def pull(self, reference: str, *, platform: str, progress) -> Image:
         self.names[reference] = "sha256:pulled"
         await trio.lowlevel.checkpoint()
@@ -123,6 +142,10 @@ class FakeImages:
     async def remove(self, ref: str, *, force: bool = False) -> Sequence[RemovedImage]:
         await trio.lowlevel.checkpoint()
         image = self.inspect(ref).id
+        if image in self.unnamed:
+            self.unnamed.remove(image)
+            self.dropped.append(image)
+            return [RemovedImage(deleted=image)]
         if self.used:
             raise Conflict("the image is used")
         if ref != image and list(self.names.values()).count(image) > 1:

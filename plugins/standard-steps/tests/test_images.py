@@ -3,18 +3,25 @@
 import attrs
 import pytest
 
+from linkspan.plugins.standard_steps import platforms
 from linkspan.plugins.standard_steps.build import BuildStep
 from linkspan.plugins.standard_steps.pull import PullStep
 from linkspan.plugins.standard_steps.push import PushStep
 from linkspan.plugins.standard_steps.remove_image import RemoveImageStep
-from linkspan.sdk.drivers.builder import BuildResult, CacheImport
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from linkspan.sdk.drivers.builder import BuilderCap, BuildResult, CacheImport
+from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound, Unsupported
+from linkspan.sdk.model.image import Platform
 from linkspan.sdk.progress import Progress
 
 
 class Builder:
+    capabilities = BuilderCap.NONE
+
     def __init__(self) -> None:
         self.requests = []
+
+    async def preflight(self, request):
+        """Nothing is wrong."""
 
     async def build(self, request, progress):
         self.requests.append(request)
@@ -35,7 +42,7 @@ async def test_build_hands_the_context_of_the_workspace_to_the_builder(
     wish = intent("build", context="app", file="Dockerfile", tags=["app:1"], args={"V": "1"})
     (wish.workspace / "app").mkdir()
     outputs = await BuildStep(host).apply(wish, context)
-    assert outputs == {"id": "sha256:made", "image": "app:1"}
+    assert outputs == {"id": "sha256:made", "image": "app:1", "images": {}}
     (request,) = builder.requests
     assert request.context == (wish.workspace / "app").resolve()
     assert (request.tags, request.args) == (("app:1",), {"V": "1"})
@@ -174,3 +181,100 @@ async def test_an_image_in_use_is_a_conflict(host, images, intent, context):
     kept = intent("remove-image", image="app:1", unless_used=True)
     assert await RemoveImageStep(host).apply(kept, context) == {"removed": []}
     assert context.lines == ["app:1 stays: the image is used"]
+
+
+class Platforms(Builder):
+    """Makes an image for each platform; it cannot run commands of ``refuses``."""
+
+    def __init__(self, host, refuses="", fails="") -> None:
+        super().__init__()
+        self.host, self.refuses, self.fails = host, refuses, fails
+        self.asked = []
+
+    async def preflight(self, request):
+        self.asked.append(request.platform)
+        if request.platform == self.refuses:
+            raise InvalidArgument("no emulator")
+
+    async def build(self, request, progress):
+        self.requests.append(request)
+        if request.platform == self.fails:
+            raise LinkspanError("it failed")
+        made = f"sha256:{request.platform or 'made'}"
+        self.host.engine.images.unnamed.add(made)
+        return BuildResult(image_id=made, steps=1, cached_steps=0)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    monkeypatch.setattr(platforms, "host_platform", lambda: Platform(architecture="amd64"))
+
+
+async def test_each_platform_is_built_and_this_machines_gets_the_tags(
+    host, machine, registry, intent, context
+):
+    builder = host.drivers["builder", ""] = Platforms(host)
+    wish = intent(
+        "build",
+        context=".",
+        file="Dockerfile",
+        tags=["r.example.test/app:1"],
+        platforms=["linux/amd64", "linux/arm64/v8", "s390x"],
+    )
+    (wish.workspace / "Dockerfile").write_text("FROM scratch")
+    plan = await BuildStep(host).plan(wish)
+    assert plan.changes[0].detail == "linux/arm64, linux/s390x, linux/amd64"
+    assert builder.asked == ["linux/arm64", "linux/s390x", "linux/amd64"]
+    outputs = await BuildStep(host).apply(attrs.evolve(wish, undo=plan.undo), context)
+    assert [(r.platform, r.tags) for r in builder.requests] == [
+        ("linux/arm64", ()),
+        ("linux/s390x", ()),
+        ("linux/amd64", ()),
+    ]
+    assert outputs["id"] == "sha256:linux/amd64"
+    assert host.engine.images.names["r.example.test/app:1"] == outputs["id"]
+    assert list(outputs["images"]) == ["linux/arm64", "linux/s390x", "linux/amd64"]
+    pushed = await PushStep(host).apply(intent("push", image=outputs["image"]), context)
+    assert host.engine.images.indexes == {"r.example.test/app:1": tuple(outputs["images"].values())}
+    assert pushed["digest"] == registry.manifests["r.example.test/app:1"].descriptor.digest
+    # Built for itself again, it stands for itself.
+    alone = attrs.evolve(wish, settings={**wish.settings, "platforms": ["linux/amd64"]})
+    await BuildStep(host).apply(alone, context)
+    await PushStep(host).apply(intent("push", image=outputs["image"]), context)
+    assert len(host.engine.images.indexes) == 1
+
+
+async def test_a_platform_whose_commands_nobody_can_run_is_told_before_anything_is_built(
+    host, machine, intent
+):
+    builder = host.drivers["builder", ""] = Platforms(host, refuses="linux/arm64")
+    wish = intent("build", context=".", file="Dockerfile", platforms=["arm64", "amd64"])
+    await BuildStep(host).plan(wish)
+    assert builder.asked == [], "another step may write the file"
+    (wish.workspace / "Dockerfile").write_text("FROM scratch")
+    with pytest.raises(InvalidArgument, match="no emulator"):
+        await BuildStep(host).plan(wish)
+
+
+async def test_a_build_that_fails_for_one_platform_leaves_none_of_the_others(
+    host, machine, intent, context
+):
+    host.drivers["builder", ""] = Platforms(host, fails="linux/amd64")
+    wish = intent("build", context=".", file="Dockerfile", platforms=["arm64", "amd64"])
+    wish = attrs.evolve(wish, undo=(await BuildStep(host).plan(wish)).undo)
+    with pytest.raises(LinkspanError, match="it failed"):
+        await BuildStep(host).apply(wish, context)
+    assert host.engine.images.dropped == ["sha256:linux/arm64"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"platforms": ["linux/arm64", "linux/arm64/v8"]},
+        {"platforms": ["linux/arm64"], "platform": "linux/arm64"},
+        {"platforms": ["linux/arm64/v8/x/y"]},
+    ],
+)
+async def test_platforms_that_say_nothing_sensible_are_refused(host, builder, intent, more):
+    with pytest.raises(InvalidArgument):
+        await BuildStep(host).plan(intent("build", context=".", file="Dockerfile", **more))

@@ -257,6 +257,19 @@ class Images(Protocol):
     ) -> PushResult:
         """Send an image to its registry."""
 
+    async def push_index(
+        self,
+        reference: str,
+        refs: Sequence[str],
+        *,
+        credentials: Credentials = ...,
+        progress: ProgressSink = ...,
+    ) -> PushResult:
+        """Send images of several platforms to a registry as one (OCI image index), in this order.
+
+        If cancelled or failed: images may be there by their digests, the reference is as it was.
+        """
+
     async def tag(self, ref: str, reference: str) -> None:
         """Give it one more name; taken from the image that had it."""
 

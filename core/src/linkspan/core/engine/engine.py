@@ -164,6 +164,21 @@ class EngineImages:
         self._tell_of_registry("push", self._store.inspect(reference), reference)
         return result
 
+    async def push_index(
+        self,
+        reference: str,
+        refs: Sequence[str],
+        *,
+        credentials: Credentials = ANONYMOUS,
+        progress: ProgressSink = ignore_progress,
+    ) -> PushResult:
+        """Send images of several platforms under one name."""
+        result = await self._pusher.push_index(
+            reference, refs, credentials=credentials, progress=progress
+        )
+        self._tell_of_registry("push", self._store.inspect(refs[0]), reference)
+        return result
+
     async def remove(
         self, ref: str, *, force: bool = False, prune_parents: bool = True
     ) -> Sequence[RemovedImage]:

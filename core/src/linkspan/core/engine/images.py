@@ -252,6 +252,14 @@ class ImageStore:
                 )
             )
 
+    async def add_digest(self, image_id: str, name: str) -> None:
+        """Know an image by the digest of an index that it is in, too."""
+        async with self._turn:
+            current = self._images.get(image_id)
+            if current is not None and name not in current.repo_digests:
+                digests = (*current.repo_digests, name)
+                await self._write(attrs.evolve(current, repo_digests=digests))
+
     async def attach(self, ref: str, attachment: Attachment) -> None:
         """Keep a document with an image, in place of the one of its media type."""
         kind, digest = attachment.media_type, digest_of(attachment.data)

@@ -11,6 +11,7 @@ from linkspan.sdk.media_types import (
     INDEXES,
     MANIFESTS,
     OCI_CONFIG,
+    OCI_INDEX,
 )
 from linkspan.sdk.model.image import Descriptor, Platform
 from linkspan.sdk.values import frozen
@@ -115,6 +116,24 @@ def write_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
         },
         indent=3,
     ).encode()
+
+
+def write_index(manifests: Sequence[Descriptor]) -> bytes:
+    """An OCI index of manifests, each with its platform."""
+    entries = [{**_document(each), "platform": _platform_document(each)} for each in manifests]
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    return json.dumps(document, indent=3).encode()
+
+
+def _platform_document(descriptor: Descriptor) -> dict[str, str]:
+    platform = descriptor.platform or Platform()
+    found = {
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "os.version": platform.os_version,
+        "variant": platform.variant,
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _document(descriptor: Descriptor) -> dict[str, Any]:

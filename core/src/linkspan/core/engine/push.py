@@ -1,6 +1,6 @@
 """Pushing: blobs as they are stored, a few at a time; then the manifest, by the same bytes if known."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import attrs
@@ -10,10 +10,12 @@ from linkspan.core.engine.blobs import LayerBlobs
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.groups import first_error
 from linkspan.core.engine.images import ImageStore
+from linkspan.core.engine.manifests import write_index
 from linkspan.core.engine.pull import short_digest
 from linkspan.sdk.drivers.registry import BlobSource
 from linkspan.sdk.errors import NotFound
 from linkspan.sdk.image_config import digest_of
+from linkspan.sdk.media_types import OCI_INDEX
 from linkspan.sdk.model.image import Credentials, Descriptor, Image, PushResult
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import Reference, parse_reference
@@ -41,16 +43,43 @@ class Pusher:
                 code="image_not_found",
             )
         with self._images.lease((image.id, *image.chain_ids)):
-            return await self._push(reference, image, credentials, progress)
+            sent = await self._push(reference, image, credentials, progress)
+        return _done(reference, sent, progress)
+
+    async def push_index(
+        self, text: str, refs: Sequence[str], *, credentials: Credentials, progress: ProgressSink
+    ) -> PushResult:
+        """Push images of several platforms as one; see ``linkspan.sdk.host.Images.push_index``."""
+        reference = parse_reference(text).with_default_tag()
+        images = [self._images.inspect(ref) for ref in refs]
+        with self._images.lease(name for i in images for name in (i.id, *i.chain_ids)):
+            entries = []
+            for image in images:
+                bare = attrs.evolve(reference, tag="", digest="")
+                sent = await self._push(bare, image, credentials, progress)
+                entries.append(attrs.evolve(sent, platform=image.config.platform))
+            data = write_index(entries)
+            digest = await self._drivers.registry.push_manifest(
+                reference, OCI_INDEX, data, credentials
+            )
+            holder = self._images.holder(reference.familiar)
+            if holder is not None and holder.id in [image.id for image in images]:
+                await self._images.add_digest(holder.id, f"{reference.familiar_name}@{digest}")
+        sent = Descriptor(media_type=OCI_INDEX, digest=digest, size_bytes=len(data))
+        return _done(reference, sent, progress)
 
     async def _push(
         self, reference: Reference, image: Image, credentials: Credentials, progress: ProgressSink
-    ) -> PushResult:
+    ) -> Descriptor:
+        """Send an image; without a tag its manifest goes by its digest."""
         layers = await self._blobs(reference, image, credentials, progress)
         media_type, data = await self._layer_blobs.manifest(image, layers)
+        place = reference
+        if not reference.tag and not reference.digest:
+            place = attrs.evolve(reference, digest=digest_of(data))
         try:
             digest = await self._drivers.registry.push_manifest(
-                reference, media_type, data, credentials
+                place, media_type, data, credentials
             )
         except NotFound as error:
             if error.code != "manifest_blob_unknown":
@@ -59,15 +88,10 @@ class Pusher:
             image = attrs.evolve(image, layers=layers)
             await self._blobs(reference, image, credentials, progress)
             digest = await self._drivers.registry.push_manifest(
-                reference, media_type, data, credentials
+                place, media_type, data, credentials
             )
         await self._remember(image, reference, layers, media_type, data)
-        tag = reference.tag or reference.digest
-        progress(Progress(status=f"{tag}: digest: {digest} size: {len(data)}"))
-        progress(Progress(aux={"Tag": tag, "Digest": digest, "Size": len(data)}))
-        return PushResult(
-            reference=f"{reference.familiar_name}@{digest}", digest=digest, size_bytes=len(data)
-        )
+        return Descriptor(media_type=media_type, digest=digest, size_bytes=len(data))
 
     async def _blobs(
         self, reference: Reference, image: Image, credentials: Credentials, progress: ProgressSink
@@ -161,6 +185,18 @@ class Pusher:
                     repo_digests=(f"{reference.familiar_name}@{digest}",),
                 )
             )
+
+
+def _done(reference: Reference, sent: Descriptor, progress: ProgressSink) -> PushResult:
+    """Say what was put there, in Docker's words."""
+    tag = reference.tag or reference.digest
+    progress(Progress(status=f"{tag}: digest: {sent.digest} size: {sent.size_bytes}"))
+    progress(Progress(aux={"Tag": tag, "Digest": sent.digest, "Size": sent.size_bytes}))
+    return PushResult(
+        reference=f"{reference.familiar_name}@{sent.digest}",
+        digest=sent.digest,
+        size_bytes=sent.size_bytes,
+    )
 
 
 def _repositories(image: Image, reference: Reference) -> tuple[str, ...]:

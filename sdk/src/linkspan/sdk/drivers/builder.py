@@ -206,6 +206,13 @@ class Builder(Driver[Config], abc.ABC):
         """
         raise Unsupported("this builder has no checks")
 
+    async def preflight(self, request: BuildRequest) -> None:
+        """Raise what would make the build fail, as far as it can be known at once; nothing is built or pulled.
+
+        Raises:
+            InvalidArgument: As ``build``.
+        """
+
     @abc.abstractmethod
     def change_config(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
         """An image's config (section ``config``) with single instructions applied, as commit takes them.

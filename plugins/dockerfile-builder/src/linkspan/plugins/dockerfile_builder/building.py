@@ -13,11 +13,13 @@ from linkspan.plugins.dockerfile_builder.cache_exchange import (
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.contexts import Contexts
+from linkspan.plugins.dockerfile_builder.emulation import runs_here
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.plugins.dockerfile_builder.image_config import CACHE_KEY, ImageState
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
 from linkspan.plugins.dockerfile_builder.lint import CheckSettings, Finding, diagnostic, lint
 from linkspan.plugins.dockerfile_builder.packages import Found, find_packages
+from linkspan.plugins.dockerfile_builder.run_step import no_emulator
 from linkspan.plugins.dockerfile_builder.solver import SCRATCH, Build, global_scope
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
 from linkspan.plugins.dockerfile_builder.stream import BuildStream
@@ -26,7 +28,7 @@ from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.drivers.builder import BuildRequest, BuildResult
 from linkspan.sdk.errors import LinkspanError, Unsupported
 from linkspan.sdk.host import Host, NewImage
-from linkspan.sdk.progress import Progress, ProgressSink
+from linkspan.sdk.progress import Progress, ProgressSink, ignore_progress
 from linkspan.sdk.reference import parse_reference
 
 _FRONTENDS = ("docker/dockerfile", "docker.io/docker/dockerfile")
@@ -165,6 +167,28 @@ class Builds:
             except DockerfileError as error:
                 return (error.diagnostic(text),)
             return tuple(diagnostic(finding, dockerfile) for finding in findings)
+
+    async def preflight(self, request: BuildRequest) -> None:
+        """Find commands that this machine cannot run. Nothing is built or pulled."""
+        async with (
+            self._contexts.named(request) as contexts,
+            self._contexts.main(request) as (context, text, _),
+        ):
+            build = Build(
+                request=request,
+                dockerfile=_parse(text, request.file),
+                context=context,
+                contexts=contexts,
+                host=self._host,
+                layers=self._layers,
+                cache_mounts=self._cache_mounts,
+                lease=set(),
+                stream=BuildStream(ignore_progress, quiet=True),
+                max_archive_bytes=self._config.max_archive_bytes,
+            )
+            for instruction, platform in build.commands():
+                if not await in_thread(runs_here, platform):
+                    raise no_emulator(instruction, platform)
 
     def _lint(
         self,

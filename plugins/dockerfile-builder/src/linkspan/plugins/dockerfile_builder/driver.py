@@ -88,6 +88,11 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         """Read the Dockerfile and apply the build checks; nothing is built or pulled."""
         return await self._builds.check(request)
 
+    async def preflight(self, request: BuildRequest) -> None:
+        """Find commands of a platform that this machine cannot run, unless other machines have run them."""
+        if request.platform and not request.cache_from:
+            await self._builds.preflight(request)
+
     def change_config(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
         """A config with instructions applied. Raises InvalidArgument."""
         from linkspan.plugins.dockerfile_builder.changes import change_config

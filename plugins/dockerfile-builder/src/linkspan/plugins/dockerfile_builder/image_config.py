@@ -13,6 +13,8 @@ from typing import Any
 import attrs
 
 from linkspan.plugins.dockerfile_builder.instructions import Healthcheck
+from linkspan.sdk.model.image import Platform
+from linkspan.sdk.platform import normalize_platform
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -83,6 +85,15 @@ class ImageState:
         state = copy.deepcopy(self)
         state.command_is_ours = False
         return state
+
+    @property
+    def platform(self) -> Platform | None:
+        """What its programs run on; None if it does not say."""
+        os_name, architecture = self.document.get("os"), self.document.get("architecture")
+        if not isinstance(os_name, str) or not isinstance(architecture, str):
+            return None
+        variant = str(self.document.get("variant") or "")
+        return normalize_platform(Platform(os=os_name, architecture=architecture, variant=variant))
 
     @property
     def config(self) -> dict[str, Any]:

@@ -8,7 +8,10 @@ import attrs
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.cache import StepRecord, step_key
+from linkspan.plugins.dockerfile_builder.emulation import runs_here
+from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.plugins.dockerfile_builder.image_config import ImageState
+from linkspan.plugins.dockerfile_builder.layers import in_thread
 from linkspan.plugins.dockerfile_builder.mount_points import watch_mount_points
 from linkspan.plugins.dockerfile_builder.mounting import StepMounts, script_path
 from linkspan.plugins.dockerfile_builder.parser import Heredoc, heredoc_mark
@@ -17,6 +20,8 @@ from linkspan.plugins.dockerfile_builder.stream import OutputDecoder, StageStrea
 from linkspan.plugins.dockerfile_builder.variables import StageScope, expanded
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.host import Engine, StepRun
+from linkspan.sdk.model.image import Platform
+from linkspan.sdk.platform import host_platform, normalize_platform
 
 
 @attrs.frozen(kw_only=True)
@@ -126,27 +131,37 @@ class RunStep:
                     **self.scope.run_environment(),
                     **mounted.env,
                 }
-                code = await engine.run_in_snapshot(
-                    StepRun(
-                        snapshot=key,
-                        args=argv,
-                        env=tuple(f"{name}={value}" for name, value in environment.items()),
-                        cwd=self.state.working_dir,
-                        user=self.state.user,
-                        network_mode=network,
-                        extra_hosts=request.extra_hosts,
-                        resources=request.resources,
-                        shm_size_bytes=request.shm_size_bytes,
-                        mounts=mounted.mounts,
-                        watch_root=watch,
-                    ),
-                    decoder.feed,
+                step = StepRun(
+                    snapshot=key,
+                    args=argv,
+                    env=tuple(f"{name}={value}" for name, value in environment.items()),
+                    cwd=self.state.working_dir,
+                    user=self.state.user,
+                    network_mode=network,
+                    extra_hosts=request.extra_hosts,
+                    resources=request.resources,
+                    shm_size_bytes=request.shm_size_bytes,
+                    mounts=mounted.mounts,
+                    watch_root=watch,
                 )
+                try:
+                    code = await engine.run_in_snapshot(step, decoder.feed)
+                except LinkspanError as error:
+                    await self._check_platform(error)
+                    raise
             decoder.finish()
             if code != 0:
-                raise self._failed(argv, code)
+                failed = self._failed(argv, code)
+                await self._check_platform(failed)
+                raise failed
             self.stream.say(f"Removing intermediate container {short}\n")
             return await layers.commit(key, self.top)
+
+    async def _check_platform(self, error: LinkspanError) -> None:
+        """Say of what failed whether this machine runs the image's programs at all."""
+        platform = self.state.platform
+        if platform is not None and not await in_thread(runs_here, platform):
+            raise no_emulator(self.instruction, platform) from error
 
     def _failed(self, argv: tuple[str, ...], code: int) -> LinkspanError:
         line = self.instruction.line
@@ -156,3 +171,14 @@ class RunStep:
             details={"exit_code": code, "file": line.file, "line": line.first_line},
             help=f"see the output above; the step stands at {line.file}:{line.first_line}",
         )
+
+
+def no_emulator(instruction: ins.Instruction, platform: Platform) -> DockerfileError:
+    """What is said of a command that this machine cannot run."""
+    host = normalize_platform(host_platform())
+    return instruction.line.error(
+        f"this machine ({host}) has no emulator for commands of {platform}",
+        framed=False,
+        help="install one (qemu-user-static with binfmt-support), or run the command in a stage that is built "
+        "FROM --platform=$BUILDPLATFORM and COPY its result",
+    )

@@ -191,6 +191,18 @@ class Build:
                 f"[Warning] One or more build-args [{' '.join(left)}] were not consumed\n"
             )
 
+    def commands(self) -> Iterator[tuple[ins.Run, Platform]]:
+        """Every RUN of the stages that are needed, with the platform on which it runs; nothing is run."""
+        self._count(self.dockerfile.target(self.request.target))
+        for index in sorted(self._numbers):
+            first = stage = self.dockerfile.stages[index]
+            while (base := self._base_stage(first)) is not None:
+                first = base
+            platform = self._platform(first) or normalize_platform(host_platform())
+            for instruction in stage.instructions:
+                if isinstance(instruction, ins.Run):
+                    yield instruction, platform
+
     # Stages running
 
     def _start(self, stage: Stage) -> _StageTask:

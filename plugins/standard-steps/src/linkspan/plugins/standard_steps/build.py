@@ -5,9 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from linkspan.plugins.standard_steps.base import StandardStep
-from linkspan.plugins.standard_steps.image_names import names_now, take_back
+from linkspan.plugins.standard_steps.image_names import drop_if_new, names_now, take_back
 from linkspan.plugins.standard_steps.places import inside
+from linkspan.plugins.standard_steps.platforms import keep_together, wanted_platforms
 from linkspan.plugins.standard_steps.provenance import PREDICATE, predicate
 from linkspan.plugins.standard_steps.spdx import SPDX, created_of, sbom
 from linkspan.sdk.clock import rfc3339
@@ -30,17 +33,33 @@ class BuildStep(StandardStep):
     """Builds with the chosen builder; finished layers of a build that was cut off are in its cache."""
 
     async def plan(self, intent: StepIntent) -> StepPlan:
-        """The tags that will name the new image, and where its steps are kept for others."""
+        """The tags that will name the new image, and where its steps are kept for others.
+
+        Raises:
+            InvalidArgument: This machine cannot run its commands for one of the platforms.
+        """
         tags = _tags(intent)
-        made = tuple(StepChange(action="create", what=f"image {tag}") for tag in tags)
+        platforms = wanted_platforms(intent.settings)
+        await self._preflight(intent, platforms)
+        which = ", ".join(filter(None, platforms))
+        made = tuple(StepChange(action="create", what=f"image {tag}", detail=which) for tag in tags)
         kept = tuple(
             StepChange(action="change", what=f"{export.reference} in its registry", detail="cache")
             for export in _cache_to(intent)
         )
         return StepPlan(
-            changes=(made or (StepChange(action="create", what="image"),)) + kept,
+            changes=(made or (StepChange(action="create", what="image", detail=which),)) + kept,
             undo=names_now(self.host, tags),
         )
+
+    async def _preflight(self, intent: StepIntent, platforms: Sequence[str]) -> None:
+        """Ask the builder before anything is built; files that another step will write are not there yet."""
+        builder: Builder[Any] = self.driver("builder", intent)
+        context = intent.workspace / intent.settings["context"]
+        file = context / intent.settings["file"]
+        for platform in filter(None, platforms):
+            if await trio.to_thread.run_sync(file.is_file):
+                await builder.preflight(_request(intent, platform))
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Build and tag.
@@ -52,7 +71,29 @@ class BuildStep(StandardStep):
         If cancelled: no image is left; finished layers stay in the cache.
         """
         tags = _tags(intent)
-        request = _request(intent)
+        platforms = wanted_platforms(intent.settings)
+        images: dict[str, str] = {}
+        try:
+            for platform in platforms:
+                if len(platforms) > 1:
+                    context.log(f"building for {platform}")
+                images[platform] = await self._build(intent, platform, context)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                for image_id in images.values() if intent.undo else ():
+                    await drop_if_new(self.host, intent.undo, image_id)
+            raise
+        # This machine's own, if it is among them, else the one that was named last.
+        main = images[platforms[-1]]
+        for tag in tags if len(platforms) > 1 else ():
+            await self.host.engine.images.tag(main, tag)
+        await keep_together(self.host, main, images)
+        named = {platform: image_id for platform, image_id in images.items() if platform}
+        return {"id": main, "image": tags[0] if tags else main, "images": named}
+
+    async def _build(self, intent: StepIntent, platform: str, context: StepContext) -> str:
+        """Build for one platform; the image's id."""
+        request = _request(intent, platform)
         builder: Builder[Any] = self.driver("builder", intent)
         if request.packages and BuilderCap.PACKAGES not in builder.capabilities:
             raise Unsupported("the builder cannot look for packages", help="sbom: false")
@@ -61,8 +102,8 @@ class BuildStep(StandardStep):
         context.log(f"{result.steps} steps, {result.cached_steps} of them cached")
         await self._tell_how(intent, request, result, started)
         if request.packages:
-            await self._list_packages(result, tags, context)
-        return {"id": result.image_id, "image": tags[0] if tags else result.image_id}
+            await self._list_packages(result, _tags(intent), context)
+        return result.image_id
 
     async def _tell_how(
         self, intent: StepIntent, request: BuildRequest, result: BuildResult, started: str
@@ -113,18 +154,19 @@ class BuildStep(StandardStep):
         return await take_back(self.host, intent)
 
 
-def _request(intent: StepIntent) -> BuildRequest:
+def _request(intent: StepIntent, platform: str) -> BuildRequest:
+    """The request for one platform; of several, the tags are given in the end."""
     settings = intent.settings
     return BuildRequest(
         context=_context(intent),
         file=settings["file"],
-        tags=_tags(intent),
+        tags=() if len(settings.get("platforms", ())) > 1 else _tags(intent),
         args=settings.get("args", {}),
         labels=settings.get("labels", {}),
         target=settings.get("target", ""),
         no_cache=settings.get("no-cache", False),
         pull=settings.get("pull", False),
-        platform=settings.get("platform", ""),
+        platform=platform,
         cache_from=tuple(
             # Whoever else builds may have pushed a newer one since.
             CacheImport(reference=_reference(name), fresh=True)

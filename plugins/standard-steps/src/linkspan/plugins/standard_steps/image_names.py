@@ -84,8 +84,9 @@ async def drop_if_new(host: Host, undo: Mapping[str, Any], image_id: str) -> lis
 
 
 async def take_back(host: Host, intent: StepIntent) -> dict[str, Any]:
-    """Undo a step that got or made the image of its output ``id``: what was done, in words."""
+    """Undo a step that got or made the image of its output ``id``, and others of ``images``: what was done."""
     made: str = intent.outputs.get("id", "")
     told = await give_back(host, intent.undo, made)
-    told += await drop_if_new(host, intent.undo, made)
+    for each in dict.fromkeys((made, *intent.outputs.get("images", {}).values())):
+        told += await drop_if_new(host, intent.undo, each)
     return {"detail": "; ".join(told) or "nothing to take back"}

@@ -1,7 +1,6 @@
 """``push``: an image to its registry, by one or several tags."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -10,10 +9,12 @@ import trio
 from linkspan.plugins.standard_steps.attestations import Artifact, artifacts_of, refer
 from linkspan.plugins.standard_steps.base import StandardStep
 from linkspan.plugins.standard_steps.image_names import give_back, id_of, names_now
+from linkspan.plugins.standard_steps.indexes import image_ids, members
+from linkspan.plugins.standard_steps.platforms import built_together
 from linkspan.sdk.drivers.registry import Registry
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
-from linkspan.sdk.model.image import Credentials
+from linkspan.sdk.model.image import Credentials, Descriptor, PushResult
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.reference import Reference, parse_reference
 
@@ -33,8 +34,9 @@ class PushStep(StandardStep):
         """
         references = _references(intent)
         image_id = id_of(self.host, intent.settings["image"])
-        if image_id:
-            await self._artifacts(intent, image_id, references[0], "")
+        together = await built_together(self.host, image_id) if image_id else {}
+        for each in together.values():
+            await self._artifacts(intent, each, references[0], "")
         names = [reference.familiar for reference in references]
         held: dict[str, str | None] = {}
         with trio.move_on_after(_ASK_WITHIN_S):
@@ -47,6 +49,7 @@ class PushStep(StandardStep):
             undo={
                 "held": {name: held.get(name) for name in names},
                 "image": image_id,
+                "images": list(together.values()),
                 **names_now(self.host, names),
             },
         )
@@ -73,21 +76,32 @@ class PushStep(StandardStep):
         If cancelled: what is in the registry is whole; tags not reached are as they were.
         """
         image = self.host.engine.images.inspect(intent.settings["image"])
+        together = await built_together(self.host, image.id)
         digest, pushed = "", ""
         # Asked before anything is sent: what is missing then is missing now.
-        await self._artifacts(intent, image.id, _references(intent)[0], "")
+        for each in together.values():
+            await self._artifacts(intent, each, _references(intent)[0], "")
         for reference in _references(intent):
             await self.host.engine.images.tag(image.id, reference.familiar)
-            result = await self.host.engine.images.push(
-                reference.familiar, progress=context.progress
-            )
+            result = await self._push(reference, tuple(together.values()), context)
             context.log(f"pushed {reference.familiar} {result.digest}")
             if not pushed:
                 digest = result.digest
                 pushed = f"{reference.familiar_name}@{digest}"
         for reference in {each.name: each for each in _references(intent)}.values():
-            await self._attest(intent, image.id, reference, digest, context)
+            place = attrs.evolve(reference, tag="", digest=digest)
+            top = await self.driver("registry", intent).manifest(place, _WE)
+            for each, sent in zip(together.values(), members(top), strict=True):
+                await self._attest(intent, each, reference, sent, context)
         return {"image": pushed, "digest": digest}
+
+    async def _push(
+        self, reference: Reference, images: Sequence[str], context: StepContext
+    ) -> PushResult:
+        engine = self.host.engine.images
+        if len(images) > 1:
+            return await engine.push_index(reference.familiar, images, progress=context.progress)
+        return await engine.push(reference.familiar, progress=context.progress)
 
     async def _artifacts(
         self, intent: StepIntent, image_id: str, reference: Reference, digest: str
@@ -100,18 +114,14 @@ class PushStep(StandardStep):
         intent: StepIntent,
         image_id: str,
         reference: Reference,
-        digest: str,
+        sent: Descriptor,
         context: StepContext,
     ) -> None:
-        """Send along what is known about the image."""
+        """Send along what is known about an image that was sent."""
         registry: Registry[Any] = self.driver("registry", intent)
-        found = await self._artifacts(intent, image_id, reference, digest)
-        if not found:
-            return
-        pushed = await registry.manifest(attrs.evolve(reference, tag="", digest=digest), _WE)
-        for artifact in found:
-            name = await refer(registry, reference, pushed.descriptor, artifact)
-            context.log(f"pushed {artifact.kind} of {digest[:19]} as {name}")
+        for artifact in await self._artifacts(intent, image_id, reference, sent.digest):
+            name = await refer(registry, reference, sent, artifact)
+            context.log(f"pushed {artifact.kind} of {sent.digest[:19]} as {name}")
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
         """Ask the registry whether every tag names this very image."""
@@ -120,6 +130,7 @@ class PushStep(StandardStep):
         except NotFound:
             return StepOutcome(applied=False, detail="the image is not here any more")
         registry: Registry[Any] = self.driver("registry", intent)
+        together = await built_together(self.host, image.id)
         first = ""
         for reference in _references(intent):
             try:
@@ -127,15 +138,16 @@ class PushStep(StandardStep):
             except LinkspanError as error:
                 detail = f"registry asked: {reference.familiar} is not there ({error.message})"
                 return StepOutcome(applied=False, detail=detail)
-            if _config_digest(manifest.data) != image.id:
+            if await image_ids(registry, reference, manifest) != [*together.values()]:
                 return StepOutcome(
                     applied=False, detail=f"registry asked: {reference.familiar} is another image"
                 )
             first = first or manifest.descriptor.digest
-            missing = await self._unattested(intent, image.id, reference, first)
-            if missing:
-                detail = f"registry asked: {reference.familiar} has no {missing}"
-                return StepOutcome(applied=False, detail=detail)
+            for each, sent in zip(together.values(), members(manifest), strict=True):
+                missing = await self._unattested(intent, each, reference, sent.digest)
+                if missing:
+                    detail = f"registry asked: {reference.familiar} has no {missing}"
+                    return StepOutcome(applied=False, detail=detail)
         name = _references(intent)[0].familiar_name
         return StepOutcome(
             applied=True,
@@ -187,10 +199,8 @@ class PushStep(StandardStep):
         digest = now.descriptor.digest
         if digest == before:
             return []
-        if (
-            digest != intent.outputs.get("digest")
-            and _config_digest(now.data) != intent.undo["image"]
-        ):
+        ours = digest == intent.outputs.get("digest")
+        if not ours and await image_ids(registry, reference, now) != _sent(intent):
             return [f"{name} stays in its registry: another image was pushed since"]
         if before is None:
             return [f"{name} stays in its registry: it did not say what was there before"]
@@ -216,10 +226,7 @@ def _references(intent: StepIntent) -> list[Reference]:
     return [attrs.evolve(reference, digest="") for reference in found]
 
 
-def _config_digest(manifest: bytes) -> str:
-    """The image's id as a manifest says it; empty for an index."""
-    try:
-        config = json.loads(manifest).get("config", {})
-    except ValueError:
-        return ""
-    return str(config.get("digest", ""))
+def _sent(intent: StepIntent) -> list[str]:
+    """Ids of the images that were to be pushed."""
+    found: list[str] = intent.undo.get("images") or [intent.undo["image"]]
+    return found

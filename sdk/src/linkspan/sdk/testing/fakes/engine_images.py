@@ -166,6 +166,23 @@ class FakeImages:
         self._tell("push", image)
         return PushResult(reference=reference, digest=digest, size_bytes=527)
 
+    async def push_index(
+        self,
+        reference: str,
+        refs: Sequence[str],
+        *,
+        credentials: Credentials = _ANONYMOUS,
+        progress: ProgressSink = ignore_progress,
+    ) -> PushResult:
+        parsed = parse_reference(reference).with_default_tag()
+        images = [self.inspect(ref) for ref in refs]
+        await self._fail()
+        self.remote[parsed.familiar] = images[0]
+        together = "".join(image.id for image in images)
+        digest = f"sha256:{hashlib.sha256(together.encode()).hexdigest()}"
+        self._tell("push", images[0])
+        return PushResult(reference=reference, digest=digest, size_bytes=527)
+
     async def _fail(self) -> None:
         await trio.lowlevel.checkpoint()
         failure, self.failure = self.failure, None
