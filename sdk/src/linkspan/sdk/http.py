@@ -212,12 +212,12 @@ class Request(abc.ABC):
         data = await self.read(limit_bytes=limit_bytes)
         if not data.strip():
             if required:
-                raise InvalidArgument("the request has no body; JSON is expected")
+                raise InvalidArgument("invalid JSON: got EOF while reading request body")
             return None
         try:
             return parse_json(data)
         except (ValueError, RecursionError) as error:
-            raise InvalidArgument(f"invalid JSON in the request's body: {error}") from error
+            raise InvalidArgument(f"invalid JSON: {error}") from error
 
     def flag(self, name: str, default: bool = False) -> bool:
         """A boolean parameter as Docker reads it: not empty, ``0``, ``no``, ``false`` or ``none``."""

@@ -129,7 +129,7 @@ def parse_platform(text: str, *, host: Platform | None = None) -> Platform:
     if "*" in text:
         raise _invalid(f'"{text}": wildcards are not supported in a platform')
     if len(parts) > 3:
-        raise _invalid(f'"{text}": a platform is os/architecture/variant')
+        raise _invalid(f'"{text}": cannot parse platform specifier: invalid argument')
     for part in parts[1:]:
         if _COMPONENT.fullmatch(part) is None:
             raise _invalid(f'"{part}" is an invalid component of platform "{text}"')

@@ -144,6 +144,8 @@ class ContainerStore:
         return self._entries[found] if found else None
 
     def _entry(self, ref: str) -> Entry:
+        if not ref:
+            raise InvalidArgument('invalid name or ID supplied: ""')
         entry = self.find(ref)
         if entry is None:
             raise not_found("container", ref)

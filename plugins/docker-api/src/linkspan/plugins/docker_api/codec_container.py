@@ -84,6 +84,10 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
         raise InvalidArgument(
             f"Invalid isolation: \"{host.text('Isolation')}\" - linux only supports 'default'"
         )
+    if "" in (annotations := host.text_map("Annotations")):
+        raise InvalidArgument(
+            "invalid Annotations: the empty string is not permitted as an annotation key"
+        )
     _refuse_storage_options(host)
     if host.text("Cgroup"):
         raise Unsupported(
@@ -153,7 +157,7 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
         runtime=host.text("Runtime"),
         masked_paths=host.texts("MaskedPaths") if "MaskedPaths" in host else None,
         readonly_paths=host.texts("ReadonlyPaths") if "ReadonlyPaths" in host else None,
-        annotations=host.text_map("Annotations"),
+        annotations=annotations,
         console_size=decode_console_size(host),
         left_out=tuple(name for name in _LISTS if name not in host),
     )

@@ -46,14 +46,9 @@ def decode_mount(body: Document) -> Mount:
     bind, volume, tmpfs, image = (
         body.document(f"{k}Options") for k in ("Bind", "Volume", "Tmpfs", "Image")
     )
-    for name, options, owner in (
-        ("BindOptions", bind, "bind"),
-        ("VolumeOptions", volume, "volume"),
-        ("TmpfsOptions", tmpfs, "tmpfs"),
-        ("ImageOptions", image, "image"),
-    ):
-        if options and owner != known:
-            raise _invalid(kind, f"field {name} must not be specified")
+    for owner in ("Bind", "Volume", "Tmpfs", "Image"):
+        if f"{owner}Options" in body and owner.lower() != known:
+            raise InvalidArgument(f'{owner}Options must not be specified on mount type "{kind}"')
     if bind.text("Propagation") not in _PROPAGATIONS:
         raise _invalid(kind, f"invalid propagation mode: {bind.text('Propagation')}")
     for options in (volume, image):

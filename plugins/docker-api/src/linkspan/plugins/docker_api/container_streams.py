@@ -175,6 +175,9 @@ def _streams(request: Request) -> frozenset[StreamKind]:
 
 def read_size(request: Request) -> tuple[int, int]:
     """``h`` and ``w`` of a terminal. Raises InvalidArgument."""
+    for side, name in (("height", "h"), ("width", "w")):
+        if not re.fullmatch(r"[+-]?\d+", text := request.query.get(name, "")):
+            raise InvalidArgument(f'invalid resize {side} "{text}": invalid syntax')
     height, width = request.number("h", 0), request.number("w", 0)
     if not 0 <= height <= 0xFFFF or not 0 <= width <= 0xFFFF:
         raise InvalidArgument(f"a terminal of {height} rows and {width} columns is not possible")

@@ -239,7 +239,7 @@ class ContainerRoutes:
 
     async def update(self, request: Request) -> Response:
         """POST /containers/{id}/update: fields that are not there, or zero, stay as they are."""
-        body = await read_document(request)
+        body = await read_document(request, required=False)
         container = self._containers.inspect(request.params["id"])
         asked = decode_resources(body)
         resources = container.spec.resources

@@ -44,7 +44,7 @@ class ExecRoutes:
 
     async def create(self, request: Request) -> Response:
         """POST /containers/{id}/exec."""
-        spec = decode_exec(await read_document(request))
+        spec = decode_exec(await read_document(request, required=False))
         parse_detach_keys(spec.detach_keys)
         made = await self._containers.exec_create(request.params["id"], spec)
         return json_response({"Id": made.id}, status=201)

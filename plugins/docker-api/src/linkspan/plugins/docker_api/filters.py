@@ -106,7 +106,12 @@ def read_filters(request: Request, accepted: Iterable[str]) -> Filters:
     text = request.query.get("filters")
     if not text:
         return Filters({})
-    parsed = parse_parameter("filters", text)
+    try:
+        parsed = parse_parameter("filters", text)
+    except InvalidArgument as error:
+        raise InvalidArgument(
+            "invalid filter", code="invalid_filter", help=error.message
+        ) from error
     if parsed is None:
         return Filters({})
     values: dict[str, tuple[str, ...]] = {}

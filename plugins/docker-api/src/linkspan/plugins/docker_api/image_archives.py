@@ -11,6 +11,7 @@ from linkspan.plugins.docker_api.streams import run_with_progress
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.host import CommitSpec, Host, Images
 from linkspan.sdk.http import JSON, Request, Response, Stream, Writer, json_response, parse_json
+from linkspan.sdk.platform import parse_platform
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import parse_reference
 
@@ -102,13 +103,17 @@ def platform_of(request: Request) -> str:
 def read_platform(text: str) -> str:
     """``os/arch`` of that, or of its JSON. Raises InvalidArgument."""
     if not text.startswith("{"):
+        if text:
+            parse_platform(text)
         return text
     try:
         document = parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"parameter 'platform' is no JSON: {error}") from error
-    names = (document.get(key) for key in ("os", "architecture", "variant"))
-    return "/".join(str(name) for name in names if name)
+        raise InvalidArgument(f"failed to parse platform: {error}") from error
+    names = [str(document.get(key) or "") for key in ("os", "architecture", "variant")]
+    if not all(names[:2]):
+        raise InvalidArgument("both OS and Architecture must be provided")
+    return "/".join(filter(None, names))
 
 
 def import_stream(images: Images, request: Request) -> Stream:

@@ -98,8 +98,10 @@ class NetworkRoutes:
 
     async def create(self, request: Request) -> Response:
         """POST /networks/create."""
-        body = await read_document(request)
+        body = await read_document(request, required=False)
         spec = decode_network(body)
+        if not spec.name:
+            raise InvalidArgument("invalid name: name is empty")
         if spec.driver == "overlay":
             await require_cluster(self._host)
         await self._check_scope(body.text("Scope"), spec)
@@ -152,7 +154,7 @@ class NetworkRoutes:
 
     async def connect(self, request: Request) -> Response:
         """POST /networks/{id}/connect."""
-        body = await read_document(request)
+        body = await read_document(request, required=False)
         await self._networks.connect(
             request.params["id"],
             body.text("Container"),
@@ -162,7 +164,7 @@ class NetworkRoutes:
 
     async def disconnect(self, request: Request) -> Response:
         """POST /networks/{id}/disconnect."""
-        body = await read_document(request)
+        body = await read_document(request, required=False)
         await self._networks.disconnect(
             request.params["id"], body.text("Container"), force=body.flag("Force")
         )

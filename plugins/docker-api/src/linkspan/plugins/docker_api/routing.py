@@ -2,7 +2,8 @@
 
 from linkspan.plugins.docker_api.deviations import dockers_errors
 from linkspan.plugins.docker_api.document import Document
-from linkspan.sdk.http import Handler, Request, Response, Router
+from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.http import JSON, Handler, Request, Response, Router
 
 
 class DockerRouter:
@@ -20,5 +21,17 @@ NO_CONTENT = Response(status=204)
 
 
 async def read_document(request: Request, *, required: bool = True) -> Document:
-    """The body as a JSON object. Raises InvalidArgument."""
+    """The body as a JSON object.
+
+    A body without a type is taken, though Docker refuses it; one of another type is not, so that no form of a
+    web page can be one.
+
+    Raises:
+        InvalidArgument: Of another type, no JSON object, or empty though required.
+    """
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if kind not in ("", JSON):
+        raise InvalidArgument(
+            f"unsupported Content-Type header ({kind}): must be '{JSON}'", code="content_type"
+        )
     return Document(await request.json(required=required))
