@@ -261,6 +261,83 @@ async def test_what_was_left_behind_says_and_changes_nothing_in_the_record(
     assert "here I am again" not in logs[0]
 
 
+async def gives_up():
+    raise LinkspanError("I give up")
+
+
+async def exits():
+    raise SystemExit(3)
+
+
+async def returns():
+    return {"value": "done all the same"}
+
+
+@pytest.mark.parametrize("answer", [gives_up, exits, returns])
+async def test_a_verb_was_cancelled_whatever_it_makes_of_it(bench, unruly, answer):
+    async def apply():
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            return await answer()
+
+    unruly.on_apply = apply
+    run_id = await bench.start(AFTER % f"on-failure: rollback, {SET}")
+    await unruly.applying.wait()
+    await bench.manager.cancel(run_id, kill=False)
+    with trio.fail_after(30):
+        assert await bench.manager.wait(run_id) == "cancelled"
+    run = bench.manager.inspect(run_id)
+    assert (step(run)["result"], step(run)["error"]["message"]) == (
+        "cancelled",
+        "the run was cancelled",
+    )
+    assert "undo" not in unruly.calls
+    assert bench.world.values["z"] == "end"
+
+
+@pytest.mark.parametrize("late", [gives_up, exits, returns])
+async def test_what_a_cancelled_run_left_behind_changes_nothing_in_its_record(
+    bench, unruly, late, stubborn, clock, jumping
+):
+    came_back = trio.Event()
+
+    async def apply():
+        await stubborn()
+        came_back.set()
+        return await late()
+
+    unruly.on_apply = apply
+    two = f"{SET}}}, {{id: next, {SET.replace('x', 'y')}"
+    run_id = await bench.start(AFTER % f"grace: 1s, {two}")
+    await unruly.applying.wait()
+    await bench.manager.cancel(run_id, kill=False)
+    assert await bench.manager.wait(run_id) == "cancelled"
+    path = bench.host.state_dir / "runs" / run_id / JOURNAL
+    before = path.read_bytes()
+    stubborn.release.set()
+    await came_back.wait()
+    await trio.testing.wait_all_tasks_blocked()
+    assert path.read_bytes() == before
+    assert "y" not in bench.world.values
+
+
+async def test_a_verb_that_ignores_its_jobs_time_limit_is_left_behind_and_the_run_goes_on(
+    bench, unruly, stuck_thread
+):
+    unruly.on_apply = stuck_thread
+    run = await bench.run(
+        f"""
+jobs:
+  a: {{timeout: 50ms, steps: [{{id: s, {SET}}}, {{id: next, {SET}}}]}}
+finally: {{z: {{steps: [{{id: last, uses: set, with: {{name: z, value: end}}}}]}}}}
+"""
+    )
+    assert (run["state"], step(run)["result"]) == ("failed", "timed-out")
+    assert step(run, number=1)["state"] == "waiting"
+    assert bench.world.values == {"z": "end"}
+
+
 async def test_a_plugin_that_does_not_say_what_became_of_a_step_is_not_waited_for(
     make_bench, stubborn, clock, jumping
 ):

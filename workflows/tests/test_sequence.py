@@ -5,7 +5,9 @@ import json
 import pytest
 import trio
 
+from linkspan.sdk.drivers.step import Step
 from linkspan.sdk.errors import LinkspanError, NotFound
+from linkspan.sdk.model.step import StepChange, StepPlan
 from linkspan.workflows.approvals import Voter
 
 
@@ -23,6 +25,36 @@ jobs:
     assert run["state"] == "success"
     assert summarise(run)["a/both"] == "success"
     assert bench.world.values == {"x": "1"}
+
+
+class NeverWaits(Step):
+    """Says that nothing is to do, and does it at once."""
+
+    def __init__(self):
+        self.jobs = []
+
+    @classmethod
+    def open(cls, config, host):
+        raise NotImplementedError
+
+    async def plan(self, intent):
+        return StepPlan(changes=(StepChange(action="none", what="nothing"),))
+
+    async def apply(self, intent, context):
+        self.jobs.append(intent.job)
+        return {}
+
+
+async def test_steps_that_wait_for_nothing_leave_turns_to_other_jobs(bench):
+    driver = bench.host.drivers["step", "set"] = NeverWaits()
+    step = "{uses: set, with: {name: x, value: y}}"
+    many = ", ".join([step] * 1000)
+    one, all_of_them = f"steps: [{step}]", f"steps: [{many}]"
+    # Whichever end is begun with: one of the short jobs comes after the long one.
+    run = await bench.run(f"jobs: {{a: {{{one}}}, long: {{{all_of_them}}}, z: {{{one}}}}}")
+    assert run["state"] == "success"
+    assert len(driver.jobs) == 1002
+    assert driver.jobs[-1] == "long"
 
 
 async def test_a_failure_beside_others_lets_them_end_and_stops_what_comes_after(bench, summarise):

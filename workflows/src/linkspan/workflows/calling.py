@@ -1,11 +1,13 @@
 """Calls of a step's plugin that nobody has to wait for longer than they want to.
 
 A plugin may hang, in a thread or behind a shield, and take no notice of being cancelled. Its call is
-made in a task of its own: when it does not end within its grace it is left behind, and the run goes on.
+made in another task than that which answers for the run: when it does not end within its grace, it is left
+behind, and the run goes on. For a single call there is ``PluginCalls``. The steps of a job, one after the other,
+share one such task (``Guard``): to change the task twice for each would cost more than a short step does.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import attrs
 import trio
@@ -80,7 +82,38 @@ class CallWorkers:
         self._nursery = nursery
         self._idle: list[_Worker] = []
 
-    def take(self) -> _Worker:
+    async def do(
+        self, call: Callable[[], Awaitable[T]], leave: Callable[[trio.Event], Awaitable[None]]
+    ) -> T:
+        """Have one of them make a call.
+
+        Args:
+            call: It.
+            leave: Waits for its end once it was told to stop, as long as it is to be waited for.
+
+        Raises:
+            DriverFault: The call wanted to end the daemon (``sys.exit``).
+            Exception: Whatever it raises.
+        If cancelled: it has ended, or was left behind.
+        """
+        work = _Work(call)
+        worker = self._take()
+        worker.give(work)
+        try:
+            await work.ended.wait()
+        except BaseException:
+            worker.scope.cancel()
+            await leave(work.ended)
+            raise
+        if not work.result and work.fault is None:
+            # The nursery that carried it is being cancelled, and so are we.
+            await trio.sleep_forever()
+        self._idle.append(worker)
+        if work.fault is not None:
+            _raise(work.fault)
+        return work.result[0]
+
+    def _take(self) -> _Worker:
         """One that nobody else has."""
         if self._idle:
             return self._idle.pop()
@@ -88,14 +121,16 @@ class CallWorkers:
         self._nursery.start_soon(made.run, name="calls of plugins")
         return made
 
-    def give_back(self, worker: _Worker) -> None:
-        """Its call has ended by itself."""
-        self._idle.append(worker)
-
     def close(self) -> None:
         """End those that have nothing to do; the others end with their calls."""
         while self._idle:
             self._idle.pop().scope.cancel()
+
+
+def _raise(fault: BaseException) -> NoReturn:
+    if isinstance(fault, SystemExit):
+        raise DriverFault(f"the plugin wanted to exit: {fault}") from fault
+    raise fault
 
 
 @attrs.define(kw_only=True)
@@ -124,33 +159,83 @@ class PluginCalls:
             Exception: Whatever it raises.
         If cancelled: it has ended, or was left behind.
         """
-        work = _Work(call)
-        worker = self.workers.take()
-        worker.give(work)
-        try:
-            await work.ended.wait()
-        except BaseException:
-            await self._stop(worker, work)
-            raise
-        if not work.result and work.fault is None:
-            # The nursery that carried it is being cancelled, and so are we.
-            await trio.sleep_forever()
-        self.workers.give_back(worker)
-        if isinstance(work.fault, SystemExit):
-            raise DriverFault(f"the plugin wanted to exit: {work.fault}") from work.fault
-        if work.fault is not None:
-            raise work.fault
-        return work.result[0]
+        return await self.workers.do(call, self.leave)
 
-    async def _stop(self, worker: _Worker, work: _Work[T]) -> None:
-        worker.scope.cancel()
+    async def leave(self, ended: trio.Event) -> None:
+        """Wait for a call that was told to stop; leave it behind when its grace is over."""
         with trio.CancelScope(shield=True), trio.move_on_after(_AT_LEAST_S):
-            await work.ended.wait()
-        if not work.ended.is_set() and self.grace_s > _AT_LEAST_S:
+            await ended.wait()
+        if not ended.is_set() and self.grace_s > _AT_LEAST_S:
             with trio.CancelScope(shield=True) as scope:
                 scope.deadline = trio.current_time() + self.grace_s - _AT_LEAST_S
                 self.on_stop(scope)
-                await work.ended.wait()
-        if not work.ended.is_set():
+                await ended.wait()
+        if not ended.is_set():
             self.left = True
             self.say("its plugin does not stop; it was left behind, and may still be at work")
+
+
+class Guard:
+    """Does work of ours that calls plugins, in a task that can be left behind in the middle of a call."""
+
+    def __init__(self, workers: CallWorkers) -> None:
+        """Make one; the task is one of these."""
+        self._workers = workers
+        self._task: trio.lowlevel.Task | None = None
+        self._calls: PluginCalls | None = None
+        self._out = trio.Event()
+
+    async def __call__(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do the work.
+
+        Raises:
+            Exception: Whatever it raises.
+        If cancelled: it has ended, or was left behind in the call of a plugin.
+        """
+
+        async def within() -> T:
+            self._task = trio.lowlevel.current_task()
+            return await work()
+
+        return await self._workers.do(within, self._leave)
+
+    @property
+    def here(self) -> bool:
+        """Whether the current task is the one that can be left behind."""
+        return self._task is trio.lowlevel.current_task()
+
+    async def call(self, calls: PluginCalls, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call ``here``, within no limit or other scope that is to end before the work does.
+
+        Args:
+            calls: Those that it is one of.
+            call: It.
+
+        Raises:
+            DriverFault: The plugin wanted to end the daemon.
+            Exception: Whatever it raises.
+        If cancelled: that, whatever the plugin makes of it.
+        """
+        self._calls = calls
+        try:
+            result = await call()
+        except (Exception, SystemExit) as fault:  # noqa: BLE001 - raised again
+            # What was left behind goes no further, however late it comes back.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            _raise(fault)
+        finally:
+            self._calls = None
+            self._out.set()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return result
+
+    async def _leave(self, ended: trio.Event) -> None:
+        if self._calls is not None:
+            self._out = trio.Event()
+            calls = self._calls
+            await calls.leave(self._out)
+            if calls.left:
+                return
+        # What else it does is ours, and ends in order.
+        with trio.CancelScope(shield=True):
+            await ended.wait()

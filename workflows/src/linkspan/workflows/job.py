@@ -8,6 +8,7 @@ import trio
 
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.progress import Progress
+from linkspan.workflows.calling import Guard
 from linkspan.workflows.concealing import conceal_env
 from linkspan.workflows.expressions import EvaluationFailed, Scope, decides_about_failure
 from linkspan.workflows.expressions.types import Json
@@ -205,6 +206,7 @@ class JobRunner:
                 workspace=files.workspace,
                 network=sidecars.network or "default",
                 services=sidecars.contexts,
+                guard=Guard(run.workers),
                 secrets=secrets,
                 secret_env=secret_env,
                 mounts=files.mounts,

@@ -7,6 +7,7 @@ import attrs
 import trio
 
 from linkspan.sdk.model.container import Mount
+from linkspan.workflows.calling import Guard
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.model import Job
 from linkspan.workflows.state import JobState
@@ -25,6 +26,7 @@ class Place:
         secrets: What the job was granted.
         secret_env: Variables that hold something of them.
         mounts: In each script's container, beside the workspace.
+        guard: Does its steps.
         failed: Steps of the job that have failed so far.
         limit: The job's time limit, which stands still at a breakpoint.
     """
@@ -36,6 +38,7 @@ class Place:
     workspace: Path
     network: str
     services: Mapping[str, Json]
+    guard: Guard
     secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     secret_env: frozenset[str] = frozenset()
     mounts: tuple[Mount, ...] = ()

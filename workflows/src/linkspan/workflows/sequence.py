@@ -1,6 +1,9 @@
 """The steps of a job: one after the other, side by side, or in the background."""
 
+import time
 from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Final
 
 import attrs
 import trio
@@ -12,6 +15,9 @@ from linkspan.workflows.place import Place
 from linkspan.workflows.running import Run, fault_of
 from linkspan.workflows.state import BAD, kept, worst
 from linkspan.workflows.step import SUSPENDED, StepRunner
+
+_TURN_S: Final = 0.001
+"""For which steps that wait for nothing keep the event loop to themselves: a turn of it is a tenth of a step."""
 
 
 @attrs.define(kw_only=True)
@@ -47,7 +53,7 @@ class StepSequence:
             JournalFailed: The journal cannot be written.
         """
         if not any(step.background for step in self.place.job.steps):
-            await self._all(None)
+            await self.place.guard(partial(self._all, None))
             return self._suspended
         async with trio.open_nursery() as nursery:
             try:
@@ -64,6 +70,7 @@ class StepSequence:
         nursery.cancel_scope.cancel()
 
     async def _all(self, nursery: trio.Nursery | None) -> None:
+        until = time.monotonic() + _TURN_S
         for step in self.place.job.steps:
             if step.id in self._done:
                 continue
@@ -77,13 +84,12 @@ class StepSequence:
             else:
                 result = await self._one(step)
                 self._suspended = self._suspended or result == SUSPENDED
-                if result == "success":
-                    # It has waited for its plugin, or its container.
-                    continue
             if self._suspended:
                 break
-            # What was skipped, or only begun, has waited for nothing: the others get their turn here.
-            await trio.lowlevel.checkpoint()
+            # What has waited for nothing has not given the others their turn.
+            if time.monotonic() > until:
+                await trio.lowlevel.checkpoint()
+                until = time.monotonic() + _TURN_S
         if self.place.failed:
             # What serves the other steps would never end by itself.
             self._stop(self._background, "a step of the job failed")

@@ -8,6 +8,7 @@ by a crash; ``settle`` asks its driver what became of it.
 import json
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import attrs
@@ -230,8 +231,12 @@ class StepWork:
     # verbs
 
     async def _verb(self, number: int) -> Outcome:
+        work = partial(self._plan_and_apply, number)
+        guard = self.place.guard
+        if self.step.timeout_s is None and guard.here:
+            return await guard.call(self.calls, work)
         # One visit of another task for all of it: each costs as much as the rest of a short step.
-        return await self.calls(lambda: self._plan_and_apply(number))
+        return await self.calls(work)
 
     async def _plan_and_apply(self, number: int) -> Outcome:
         verb = self.run.verbs[self.step.verb]
