@@ -54,6 +54,14 @@ def test_a_link_tells_the_ports_the_name_and_the_environment_of_its_target() -> 
     )
 
 
+def test_a_link_tells_what_a_user_set_and_not_what_every_container_has() -> None:
+    target = attrs.evolve(DB, env=("HOSTNAME=h", "TERM=xterm", "USER=ana"), hostname="h")
+    told = link_environment(find(target), client("db"))
+    assert [line for line in told if "_ENV_" in line] == ["DB_ENV_USER=ana"]
+    chosen = attrs.evolve(target, spec=attrs.evolve(DB.spec, env=("HOSTNAME=h",)))
+    assert "DB_ENV_HOSTNAME=h" in link_environment(find(chosen), client("db"))
+
+
 def test_links_of_other_networks_are_names_and_no_more() -> None:
     assert link_environment(find(DB), client("db:x", mode="back")) == ()
 

@@ -96,9 +96,10 @@ def _variables(find: Find, container: Container, link: str) -> Iterator[str]:
         yield f"{key}_PORT={port}"
         yield f"{key}_PROTO={protocol}"
     yield f"{prefix}_NAME=/{container.name}/{alias}"
+    automatic = {f"HOSTNAME={target.hostname}", "TERM=xterm"}.difference(target.spec.env)
     for variable in target.env:
         name, _, value = variable.partition("=")
-        if name not in _UNTOLD:
+        if name not in _UNTOLD and variable not in automatic:
             yield f"{prefix}_ENV_{name}={value}"
 
 
