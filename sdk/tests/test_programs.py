@@ -81,7 +81,8 @@ async def test_many_programs_run_side_by_side(tmp_path: Path) -> None:
     ended: list[Ended] = []
 
     async def one(number: int) -> None:
-        script = 'echo > "$0/begun-$1"; cat "$0/wall"'
+        # The wall is open before it says so: without a writer, opening it would wait for ever.
+        script = 'exec < "$0/wall"; echo > "$0/begun-$1"; cat'
         ended.append(await run_program(["sh", "-c", script, str(tmp_path), str(number)]))
 
     with trio.fail_after(120):
