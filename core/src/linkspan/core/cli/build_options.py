@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # importing these takes longer than a short command may
     from collections.abc import Iterator, Sequence
     from typing import Any, Final
 
+    from linkspan.core.cli.build_stdin import Archive
+
 _OUTSIDE_NAME: Final = ".dockerfile.outside-the-context"
 PARCEL_TYPE = "application/vnd.linkspan.build"
 _MAX_SECRET_BYTES = 512_000
@@ -23,9 +25,10 @@ class Request:
     Attributes:
         query: Parameters of Docker's ``/build``.
         extras: What that cannot carry.
-        folder: None for a context that the daemon fetches itself.
+        folder: None for a context that the daemon fetches itself, or that came by stdin.
         dockerfile: Its name in the folder.
         outside: Its text if it lies elsewhere.
+        archive: Makes the context of stdin.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Request:
         context: str,
         dockerfile: str,
         outside: bytes | None,
+        archive: Archive | None = None,
     ) -> None:
         self.query = query
         self.extras = extras
@@ -43,11 +47,13 @@ class Request:
         self.context = context
         self.dockerfile = dockerfile
         self.outside = outside
+        self.archive = archive
 
     def changed(self, query: dict[str, Any], extras: dict[str, Any] | None = None) -> Request:
         """The same with other parameters, and with other extras if they are given."""
         extras = self.extras if extras is None else extras
-        return Request(query, extras, self.folder, self.context, self.dockerfile, self.outside)
+        where = self.folder, self.context, self.dockerfile, self.outside, self.archive
+        return Request(query, extras, *where)
 
 
 def parcel(extras: dict[str, Any]) -> bytes:

@@ -26,7 +26,7 @@ from linkspan.core.client.errors import ApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing these takes longer than a short command may
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, Final
 
     from linkspan.core.cli.session import Session
@@ -68,27 +68,18 @@ def show(
     where: str,
     *,
     check: bool,
-    memory: int | None = None,
-    shm_size: int | None = None,
-    ulimits: Sequence[dict[str, Any]] = (),
+    limits: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> int:
     """Build an image; return the exit status.
 
     Args:
-        where: The build context: a folder or an address.
+        where: The build context: a folder, an address, or ``-`` for stdin.
         check: Only have the Dockerfile checked.
-        memory: Limit for RUN, in bytes.
-        shm_size: Of ``/dev/shm`` for RUN, in bytes.
-        ulimits: For RUN, as the API has them.
+        limits: Parameters of Docker's ``/build`` that limit RUN.
         options: What ``SETTINGS`` names.
     """
-    limits = {
-        "memory": memory,
-        "shmsize": shm_size,
-        "ulimits": quick_json.dumps(list(ulimits)) if ulimits else None,
-    }
-    request = _request(where, options, limits)
+    request = _request(where, options, limits or {})
     try:
         if check:
             return _check(session, request)
@@ -121,14 +112,19 @@ def _drawn(error: ApiError, request: Request) -> Failure | ApiError:
     )
 
 
-def _request(context: str, options: dict[str, Any], limits: dict[str, Any]) -> Request:
+def _request(context: str, options: dict[str, Any], limits: Mapping[str, Any]) -> Request:
     extras = {
         "secrets": read_secrets(options["secrets"]),
         "contexts": list(named_contexts(options["contexts"])),
         "no_cache_filter": list(options["fresh"]),
     }
-    folder = None if context.startswith(_REMOTE) else context
-    name, outside = options["dockerfile"] or "Dockerfile", None
+    remote = context.startswith(_REMOTE)
+    folder = None if remote or context == "-" else context
+    name, outside, archive = options["dockerfile"] or "Dockerfile", None, None
+    if context == "-":
+        from linkspan.core.cli.build_stdin import read_context
+
+        archive, outside = read_context(options["dockerfile"])
     if folder is not None:
         if not os.path.isdir(folder):  # noqa: PTH112
             raise Failure(
@@ -137,7 +133,7 @@ def _request(context: str, options: dict[str, Any], limits: dict[str, Any]) -> R
         name, outside = find_dockerfile(folder, options["dockerfile"])
     query = {
         "dockerfile": name,
-        "remote": context if folder is None else None,
+        "remote": context if remote else None,
         "buildargs": quick_json.dumps(build_arguments(options["arguments"])),
         "labels": quick_json.dumps(key_values(options["labels"], "--label")),
         "target": options["target"] or None,
@@ -157,6 +153,7 @@ def _request(context: str, options: dict[str, Any], limits: dict[str, Any]) -> R
         context=context,
         dockerfile=name,
         outside=outside,
+        archive=archive,
     )
 
 
@@ -210,8 +207,7 @@ def _build(session: Session, request: Request, options: dict[str, Any]) -> None:
 
 
 def _follow(answer: Answer, steps: Steps, display: Display) -> None:
-    for record in answer.json_lines():
-        display.event(record)
+    for record in display.follow(answer):
         if record.get("errorDetail") or record.get("error"):
             for line in steps.unsaid(display.mode):
                 display.say(line)
@@ -221,7 +217,6 @@ def _follow(answer: Answer, steps: Steps, display: Display) -> None:
         for line in steps.take(record):
             if display.mode == "plain":
                 display.say(line)
-        display.update()
 
 
 def _write_facts(image: str, tags: list[str], options: dict[str, Any]) -> None:
@@ -238,12 +233,23 @@ def _write_facts(image: str, tags: list[str], options: dict[str, Any]) -> None:
         Path(options["metadata_file"]).write_text(json.dumps(facts, indent=2) + "\n")
 
 
+def _context(request: Request) -> Iterator[bytes]:
+    """The context, to be sent."""
+    if request.archive is not None or request.folder is None:
+        return request.archive() if request.archive else iter(())
+    from pathlib import Path
+
+    from linkspan.core.cli.build_context import context_tar
+
+    return context_tar(Path(request.folder), request.dockerfile, request.outside)
+
+
 def _begin(session: Session, request: Request) -> Answer:
     """Name the folder to a daemon that sees it, too; otherwise send it."""
     logins = {"X-Registry-Config": registry_config()}
     head = {**logins, "Content-Type": PARCEL_TYPE}
     extras, query = request.extras, request.query
-    if request.folder is None:
+    if request.folder is None and request.archive is None:
         return session.api.open(
             "POST",
             "/linkspan/v1/build",
@@ -252,7 +258,7 @@ def _begin(session: Session, request: Request) -> Answer:
             upload=[parcel(extras)],
             silence_s=None,
         )
-    if request.outside is None:
+    if request.folder is not None and request.outside is None:
         try:
             return session.api.open(
                 "POST",
@@ -265,11 +271,7 @@ def _begin(session: Session, request: Request) -> Answer:
         except ApiError as error:
             if error.status != 404 or error.code not in _NOT_HERE:
                 raise
-    from pathlib import Path
-
-    from linkspan.core.cli.build_context import context_tar
-
-    tar = context_tar(Path(request.folder), request.dockerfile, request.outside)
+    tar = _context(request)
     if not extras and "check" not in query:
         head = {**logins, "Content-Type": "application/x-tar"}
         return session.api.open("POST", "/build", query, headers=head, upload=tar, silence_s=None)

@@ -83,6 +83,23 @@ def each(
     return status
 
 
+def content_trust(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Docker's ``--disable-content-trust``: there is none to disable, and none to ask for."""
+    import click
+
+    def refuse(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if not value:
+            raise click.BadParameter("images cannot be verified by content trust here", ctx, param)
+
+    return click.option(
+        "--disable-content-trust/--no-disable-content-trust",
+        default=True,
+        hidden=True,
+        expose_value=False,
+        callback=refuse,
+    )(function)
+
+
 def asked(ctx: click.Context, path: str) -> Any:
     """What the daemon answers to a completion, quickly; None if it is not there, or says an error.
 

@@ -6,7 +6,7 @@ import click
 
 from linkspan.core.cli import image_list, words
 from linkspan.core.cli.command import Platform, command, settings
-from linkspan.core.cli.common import complete_image, each
+from linkspan.core.cli.common import complete_image, content_trust, each
 from linkspan.core.cli.credentials import registry_auth
 from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.progress import Display, Transfer
@@ -37,6 +37,7 @@ def ls(session: Session, reference: str, **options: Any) -> None:
 @click.argument("reference")
 @click.option("--platform", default="", metavar="OS/ARCH", help="Instead of this machine's")
 @click.option("-a", "--all-tags", is_flag=True, help="All that the repository has")
+@content_trust
 def pull(session: Session, reference: str, platform: str, all_tags: bool) -> None:
     """Get an image."""
     if all_tags and split_reference(reference)[0] != reference:
@@ -96,13 +97,11 @@ def _image_size(session: Session, reference: str) -> str:
 
 
 def _follow(answer: Answer, transfer: Transfer, display: Display) -> None:
-    for record in answer.json_lines():
-        display.event(record)
+    for record in display.follow(answer):
         problem = record.get("errorDetail") or record.get("error")
         if problem:
             raise stream_failure(problem)
         transfer.take(record)
-        display.update()
 
 
 def stream_failure(problem: Any) -> Failure:
@@ -122,6 +121,7 @@ def stream_failure(problem: Any) -> Failure:
 @click.argument("reference", shell_complete=complete_image)
 @click.option("-a", "--all-tags", is_flag=True, help="All tags of it that are here")
 @click.option("--platform", type=Platform(), metavar="OS/ARCH", help="Only this one")
+@content_trust
 def push(session: Session, reference: str, all_tags: bool, platform: Any) -> None:
     """Send an image."""
     name, tag = split_reference(reference)

@@ -170,14 +170,12 @@ def load(session: Session, file: str, platform: Any) -> None:
         ) as answer,
     ):
         sending = False
-        for record in answer.json_lines():
-            display.event(record)
+        for record in display.follow(answer):
             _raise_problem(record)
             if record.get("stream"):
                 said.extend(record["stream"].splitlines())
             else:
                 transfer.take(record)
-            display.update()
     for line in filter(None, said):
         session.terminal.print(line.rpartition(": ")[2] if session.quiet else line)
 
@@ -244,9 +242,8 @@ def import_(
 
 def _last_status(answer: Answer, display: Display | None) -> str:
     found = ""
-    for record in answer.json_lines():
-        if display is not None:
-            display.event(record)
+    records = answer.json_lines() if display is None else display.follow(answer)
+    for record in records:
         _raise_problem(record)
         found = str(record.get("status") or found)
     return found

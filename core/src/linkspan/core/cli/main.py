@@ -7,6 +7,7 @@ over what ``ps`` and ``--help`` import.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -18,7 +19,9 @@ from linkspan.sdk.errors import LinkspanError
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing these takes longer than a short command may
     from collections.abc import Callable, Sequence
-    from typing import NoReturn
+    from typing import Final, NoReturn
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def run(words: Sequence[str]) -> int:
@@ -32,12 +35,13 @@ def run(words: Sequence[str]) -> int:
     """
     session = Session()
     status = _guard(session, lambda: _dispatch(words, session))
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        status = _reader_gone()
-    return status
+    return _guard(session, _flushed) or status
+
+
+def _flushed() -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return 0
 
 
 def _dispatch(words: Sequence[str], session: Session) -> int:
@@ -66,6 +70,8 @@ def _guard(session: Session, work: Callable[[], int]) -> int:
     except LinkspanError as exc:
         return _report(of_error(exc), session, exc)
     except Exception as exc:
+        if isinstance(exc, OSError) and exc.errno in _NO_ROOM:
+            return _no_room(exc)
         if session.verbose:
             raise
         return _report(_of_bug(exc), session, exc)
@@ -90,6 +96,16 @@ def _reader_gone() -> int:
     return READER_GONE
 
 
+def _no_room(exc: OSError) -> int:
+    """What we write cannot be kept; what is left of it in our hands is dropped."""
+    with open(os.devnull, "wb") as null:  # noqa: PTH123 - pathlib is slow to import
+        os.dup2(null.fileno(), sys.stdout.fileno())
+    where = f"'{exc.filename}'" if exc.filename else "the output"
+    failure = Failure(f"cannot write {where}: {exc.strerror}")
+    print(failure.render(), file=sys.stderr)
+    return failure.status
+
+
 def _of_bug(exc: Exception) -> Failure:
     return Failure(
         f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__,
@@ -100,8 +116,21 @@ def _of_bug(exc: Exception) -> Failure:
     )
 
 
+def _open_closed() -> None:
+    """Give a stream that we were started without to nobody, so that no file of ours takes its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
 def main() -> NoReturn:
     """Run the command line of this process."""
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

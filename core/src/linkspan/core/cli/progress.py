@@ -13,14 +13,16 @@ from linkspan.sdk.units import format_duration, format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing these takes longer than a short command may
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Any, Final
 
     from linkspan.core.cli.session import Session
+    from linkspan.core.client.short import Answer
 
 _LIVE_AFTER_S: Final = 0.2
 _FRAMES_PER_S: Final = 8
+_SILENT_S: Final = 0.25
 _SIGN_OF_LIFE_S: Final = 60.0
 
 
@@ -84,6 +86,14 @@ class Display:
             self._draw()
         elif self.mode == "plain" and now - self._said >= _SIGN_OF_LIFE_S:
             self.say(f"  {self._awaited}: still at it after {self.elapsed}")
+
+    def follow(self, answer: Answer) -> Iterator[dict[str, Any]]:
+        """What the daemon says, a record at a time; the clocks of the view go on while it is silent."""
+        answer.while_silent(self.update, _SILENT_S)
+        for record in answer.json_lines():
+            self.event(record)
+            yield record
+            self.update()
 
     def say(self, line: str) -> None:
         """A line that stays; above the live view where there is one."""
@@ -170,15 +180,14 @@ class Transfer:
         current = sum(_moved(p) for p in moving)
         seconds = max(0.001, time.monotonic() - self._began)
         done = sum(_is_done(p["status"]) for p in self.parts.values())
-        head = f"{self.what}  "
-        if total:
+        if total:  # what matters most stands first: a narrow terminal cuts the rest
             speed = current / seconds
-            head += (
-                f"{bar(current, total)}  {100 * current // total} %  "
+            head = (
+                f"{100 * current // total:>3} %  {self.what}  {bar(current, total)}  "
                 f"{format_size(current)}/{format_size(total)}  {format_size(speed)}/s"
             )
         else:
-            head += self.texts[-1] if self.texts else "asking the registry"
+            head = f"{self.what}  {self.texts[-1] if self.texts else 'asking the registry'}"
         active = [
             f"{identifier} {_doing(part)}"
             for identifier, part in self.parts.items()

@@ -8,7 +8,13 @@ from typing import Any, Final
 import click
 
 from linkspan.core.cli.command import command
-from linkspan.core.cli.common import complete_container, complete_image, complete_running, each
+from linkspan.core.cli.common import (
+    complete_container,
+    complete_image,
+    complete_running,
+    content_trust,
+    each,
+)
 from linkspan.core.cli.failure import (
     CANNOT_RUN,
     DAEMON_FAILED,
@@ -57,6 +63,7 @@ _detach_keys = click.option(
 @click.option("-d", "--detach", is_flag=True, help="Leave it running and print its id")
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Pass signals on to it")
 @_detach_keys
+@content_trust
 @container_options
 def run(
     session: Session,
@@ -93,6 +100,7 @@ def run(
 )
 @click.argument("image", shell_complete=complete_image)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND [ARG]...]")
+@content_trust
 @container_options
 def create(session: Session, image: str, arguments: tuple[str, ...], **options: Any) -> None:
     """Create a container."""

@@ -132,7 +132,6 @@ CONTAINER_OPTIONS: Final[Sequence[Option]] = (
     click.option("--userns", metavar="MODE", help="host: without user namespace"),
     click.option("--uts", metavar="MODE", help="host: with the host's name"),
     click.option("--isolation", hidden=True, help="Windows only"),
-    click.option("--disable-content-trust", is_flag=True, hidden=True, help="As it is anyway"),
     _many("--sysctl", metavar="KEY=VALUE", help="A kernel setting of its namespaces"),
     click.option("--init", is_flag=True, help="A small init that reaps processes"),
     click.option("--pid", "pid_mode", metavar="MODE", help="host, or container:NAME"),

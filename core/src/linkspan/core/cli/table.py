@@ -60,6 +60,7 @@ _ONCE: Final = (
     Row("container prune", f"{_CLI}.prune:container", "Remove all that do not run"),
     Row("image inspect", f"{_CLI}.inspect:image", "Show everything about images"),
     Row("image prune", f"{_CLI}.prune:image", "Remove images that nothing needs"),
+    Row("builder build", f"{_CLI}.build:build", "Build an image from a Dockerfile"),
     Row("builder prune", f"{_CLI}.prune:builder", "Remove the builder's cache"),
     Row("network ls", f"{_CLI}.network:ls", "List networks"),
     Row("network create", f"{_CLI}.network:create", "Create a network"),

@@ -7,7 +7,7 @@ from linkspan.core.client.errors import ConnectionLost
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing these takes longer than a short command may
     from _socket import socket as RawSocket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Final
 
 _MAX_HEAD: Final = 256 * 1024
@@ -20,6 +20,7 @@ class Reader:
     def __init__(self, sock: RawSocket) -> None:
         self.sock = sock
         self.buffer = bytearray()
+        self.idle: Callable[[], object] | None = None
 
     def head(self) -> tuple[int, dict[str, str]]:
         """Status and headers (names in lower case) of the next answer that is not 100.
@@ -51,10 +52,20 @@ class Reader:
             return int(code), headers
 
     def fill(self) -> bool:
-        """Read once more from the socket; False at its end."""
-        data = self.sock.recv(_READ)
-        self.buffer += data
-        return bool(data)
+        """Read once more from the socket; False at its end.
+
+        While nothing comes, ``idle`` is called as often as the socket's time-out says.
+        """
+        while True:
+            try:
+                data = self.sock.recv(_READ)
+            except TimeoutError:
+                if self.idle is None:
+                    raise
+                self.idle()
+            else:
+                self.buffer += data
+                return bool(data)
 
     def take(self, count: int) -> bytes:
         """Exactly so many bytes.

@@ -61,6 +61,11 @@ class Answer:
         """Close the connection."""
         self.sock.close()
 
+    def while_silent(self, call: Callable[[], object], every_s: float) -> None:
+        """From now on do this again and again while a piece of the body is awaited."""
+        self.reader.idle = call
+        self.sock.settimeout(every_s)
+
     def pieces(self) -> Iterator[bytes]:
         """The body as it comes."""
         return self._pieces
