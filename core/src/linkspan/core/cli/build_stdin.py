@@ -50,8 +50,7 @@ def read_context(dockerfile: str | None) -> tuple[Archive, bytes | None]:
             kept.write(start)
             start = stream.read(_CHUNK)
         kept.flush()
-        descriptor = os.dup(kept.fileno())  # it has no name, and goes when the process does
-    return lambda: _pieces(descriptor), None
+        return _Kept(os.dup(kept.fileno())).pieces, None
 
 
 def _is_archive(start: bytes) -> bool:
@@ -70,11 +69,21 @@ def _only(text: bytes) -> Iterator[bytes]:
     yield header(info) + text + padding(len(text)) + END
 
 
-def _pieces(descriptor: int) -> Iterator[bytes]:
-    at = 0
-    while piece := os.pread(descriptor, _CHUNK, at):
-        yield piece
-        at += len(piece)
+class _Kept:
+    """A file without a name; it goes when nobody wants its pieces any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of it, from its beginning."""
+        at = 0
+        while piece := os.pread(self._descriptor, _CHUNK, at):
+            yield piece
+            at += len(piece)
 
 
 def _wrong(headline: str, hint: str) -> Failure:
