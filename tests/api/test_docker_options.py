@@ -291,7 +291,7 @@ def test_entrypoint_and_command_may_be_taken_away(daemon: Daemon) -> None:
         assert (
             daemon.docker("run", "--rm", "--entrypoint", "/bin/ls", "both", "-d", "/").out == "/\n"
         )
-        assert "No command specified" in daemon.docker(
+        assert "no command specified" in daemon.docker(
             "run", "--rm", "--entrypoint", "", "both", status=125
         ).err  # fmt: skip
         assert daemon.docker("run", "--rm", "--entrypoint", "", "both", "pwd").out == "/\n"
@@ -381,7 +381,7 @@ def test_labels_annotations_and_the_rest_come_back(daemon: Daemon) -> None:
         ("--log-driver bogus", 'error looking up logging plugin bogus: plugin "bogus" not found'),
         ("--log-opt bogus=1", "unknown log opt 'bogus' for json-file log driver"),
         ("--runtime bogus", "unknown or invalid runtime name: bogus"),
-        ("--stop-signal BOGUS", "Invalid signal: BOGUS"),
+        ("--stop-signal BOGUS", "invalid signal: BOGUS"),
         ("--oom-score-adj 2000", "range for oom score adj is [-1000, 1000]"),
         ("--tmpfs /x:bogus", 'invalid tmpfs option ["bogus"]'),
         ("-v data:/x:bogus", "invalid mode: bogus"),

@@ -227,7 +227,7 @@ def test_a_root_file_system_becomes_an_image(daemon: Daemon, tmp_path: Path) -> 
     status, text = daemon.request("POST", "/images/create?fromSrc=ftp://x/y")
     assert (status, "unsupported protocol scheme" in text) == (400, True)
     said = daemon.docker("import", "--change", "RUN true", "-", "made:2", status=1, stdin="x").err
-    assert "run is not a valid change command" in said
+    assert "RUN is not a valid change command" in said
     remove_all(daemon, "made:1")
 
 

@@ -60,7 +60,7 @@ def spec(**changes: Any) -> ContainerSpec:
         ({"tmpfs": {"/x": "size"}}, "invalid tmpfs option"),
         ({"tmpfs": {"/x": "rw,bogus=1"}}, "invalid tmpfs option"),
         ({"mounts": (Mount(type="tmpfs", target="/x", size_bytes=-1),)}, "SizeBytes"),
-        ({"stop_signal": "NOPE"}, "Invalid signal"),
+        ({"stop_signal": "NOPE"}, "invalid signal"),
         ({"working_dir": "rel"}, "absolute path"),
         ({"healthcheck": Healthcheck(test=("RUN", "x"))}, "Unknown type"),
         ({"healthcheck": Healthcheck(test=("CMD",))}, "names no command"),

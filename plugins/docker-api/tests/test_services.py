@@ -667,5 +667,5 @@ async def test_nodes_are_drained_and_labelled(api, books) -> None:
     odd = {**spec, "Availability": "sleep"}
     assert (await api.ask("POST", "/nodes/node1/update?version=3", odd)).status == 400
     worker = {**spec, "Role": "worker"}
-    assert (await api.ask("POST", "/nodes/node1/update?version=3", worker)).status == 501
+    assert (await api.ask("POST", "/nodes/node1/update?version=3", worker)).status == 400
     assert (await api.ask("POST", "/nodes/node1/update?version=1", spec)).status == 500

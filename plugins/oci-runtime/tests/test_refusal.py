@@ -41,7 +41,7 @@ def test_messages_become_exit_codes(message: str, code: int) -> None:
         ("chdir `/nope`: No such file or directory", 127),
         ('chdir to cwd ("/nope") set in config.json failed: no such file or directory', 127),
         ("chdir `/etc/passwd`: Not a directory", 126),
-        ("Cwd must be an absolute path", 126),
+        ("Cwd must be an absolute path", 128),
         ("something broke", 1),
         *MESSAGES,
     ],
@@ -70,3 +70,42 @@ def test_codes_of_errors() -> None:
     device = "write `blkio.throttle.read_bps_device`: No such device"
     assert refusal.error_of(device, "sh").code == "runtime_refused"
     assert refusal.error_of("something broke", "sh").code == "runtime_failed"
+
+
+@pytest.mark.parametrize(
+    ("message", "program", "words"),
+    [
+        (
+            "executable file `nope` not found in $PATH: No such file or directory",
+            "nope",
+            'unable to start container process: exec: "nope": executable file not found in $PATH',
+        ),
+        (
+            "executable file `/nope` not found: No such file or directory",
+            "/nope",
+            'unable to start container process: exec: "/nope": stat /nope: no such file or directory',
+        ),
+        (
+            "open executable: Operation not permitted",
+            "/etc",
+            'unable to start container process: exec: "/etc": is a directory: permission denied',
+        ),
+        (
+            "open executable: Permission denied",
+            "/etc/passwd",
+            'unable to start container process: exec: "/etc/passwd": permission denied',
+        ),
+        ("chdir `rel`: No such file or directory", "sh", "Cwd must be an absolute path"),
+        (
+            "chdir `/nope`: No such file or directory",
+            "sh",
+            'unable to start container process: chdir to cwd ("/nope") set in config.json failed: '
+            "no such file or directory",
+        ),
+    ],
+)
+def test_a_session_that_cannot_run_says_why_in_dockers_words(
+    message: str, program: str, words: str
+) -> None:
+    error = refusal.exec_error(message, program)
+    assert str(error) == f"OCI runtime exec failed: exec failed: {words}"

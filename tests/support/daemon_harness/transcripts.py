@@ -37,6 +37,9 @@ _RULES: Final = [
     (r"unix://\S+/[\w.-]+\.?sock?\b", "<host>"),
     (r"172\.\d+\.\d+\.\d+", "<address>"),
     (r"\bpid \d+", "pid <pid>"),
+    # runc says these before its words of a program it cannot run; its releases and crun differ in it.
+    (r"\b(runc|crun) create failed: ", ""),
+    (r"\berror during container init: ", ""),
     # Columns are as wide as their widest cell.
     (r"[ \t]{2,}", "  "),
     (r"[ \t]+$", ""),
@@ -87,13 +90,13 @@ def run(command: str, folder: Path, environment: Mapping[str, str]) -> Entry:
     return Entry(command=command, status=done.returncode, out=out, err=err)
 
 
-def write(entries: list[Entry], path: Path) -> None:
-    """Keep a transcript, an entry a line, so that a change can be read."""
+def write(entries: list[Entry], server: str, path: Path) -> None:
+    """Keep a transcript, an entry a line, so that a change can be read; ``server`` is the daemon's version."""
     rows = (json.dumps(attrs.asdict(entry), ensure_ascii=False) for entry in entries)
-    path.write_text("[\n" + ",\n".join(rows) + "\n]\n")
+    path.write_text(f'{{"server": "{server}", "entries": [\n' + ",\n".join(rows) + "\n]}\n")
 
 
 def read(path: Path) -> list[Entry]:
     """A transcript that was kept."""
-    rows: list[dict[str, Any]] = json.loads(path.read_text())
-    return [Entry(**row) for row in rows]
+    kept: dict[str, Any] = json.loads(path.read_text())
+    return [Entry(**row) for row in kept["entries"]]

@@ -42,6 +42,12 @@ class LinkspanError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def within(self, what: str) -> LinkspanError:
+        """The same error with the words before it that say in what it came up: ``what: message``."""
+        return type(self)(
+            f"{what}: {self.message}", code=self.code, details=self.details, help=self.help
+        )
+
 
 class NotModified(LinkspanError):
     """It is so already (starting a running container, stopping a stopped one): 304."""

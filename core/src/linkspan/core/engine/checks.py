@@ -274,7 +274,7 @@ def log_limits(spec: ContainerSpec) -> tuple[int, int]:
     local = driver == "local"
     size = _LOCAL_SIZE_BYTES if local else 0
     if text := options.get("max-size", ""):
-        size = 0 if text == "-1" else parse_size(text)
+        size = 0 if text == "-1" else _log_size(text)
     files = _log_number(options, "max-file", _LOCAL_FILES if local else 1)
     if not 1 <= files <= _MOST_LOG_FILES:
         raise InvalidArgument(
@@ -289,6 +289,13 @@ def log_limits(spec: ContainerSpec) -> tuple[int, int]:
             "compress cannot be true when max-file is less than 2 or max-size is not set"
         )
     return size, files
+
+
+def _log_size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except InvalidArgument as error:
+        raise error.within("failed to initialize logging driver") from error
 
 
 def _check_log_mode(options: Mapping[str, str]) -> None:

@@ -190,8 +190,7 @@ class ContainerStore:
         for mount in wanted:
             if mount.type == "bind" and not mount.create_source:
                 await trio.to_thread.run_sync(check_bind, mount.source, False)
-        if not spec.network_mode.startswith("container:"):
-            self._networks.of_container(container)
+        self._networks.check_choices(spec)
         if chosen in self._names:
             other = self._names[chosen]
             raise Conflict(
@@ -482,12 +481,12 @@ class ContainerStore:
         entry = self._entry(ref)
         async with entry.lock:
             container = entry.container
+            self._networks.refuse_connection(network, container, spec)
             if any(e.network_id == network.id for e in container.endpoints):
                 raise LinkspanError(
                     f"endpoint with name {container.name} already exists in network {network.name}",
                     code="already_connected",
                 )
-            self._networks.refuse_connection(network, container, spec)
             mode = container.spec.network_mode
             if container.state.running:
                 if not container.endpoints:

@@ -66,7 +66,7 @@ def resolve_args(spec: ContainerSpec, config: ImageConfig) -> tuple[str, ...]:
         command = spec.command or (() if spec.entrypoint else config.command)
     args = (*entrypoint, *command)
     if not args:
-        raise InvalidArgument("No command specified", help="name one behind the image")
+        raise InvalidArgument("no command specified", help="name one behind the image")
     return args
 
 

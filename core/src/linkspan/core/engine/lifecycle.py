@@ -206,8 +206,14 @@ class Lifecycle:
     async def _sandbox(self, container: Container) -> Sandbox:
         mode = container.spec.network_mode
         if not mode.startswith("container:"):
-            return await self._networks.attach(container, wanted_ports(container))
-        other = joined(self.entry_of, mode.removeprefix("container:"))
+            try:
+                return await self._networks.attach(container, wanted_ports(container))
+            except LinkspanError as error:
+                raise error.within("failed to set up container networking") from error
+        try:
+            other = joined(self.entry_of, mode.removeprefix("container:"))
+        except NotFound as error:
+            raise error.within("joining network namespace of container") from error
         return Sandbox(
             container_id=container.id,
             namespace=other.sandbox_key or None,
@@ -451,10 +457,7 @@ class Lifecycle:
         container = entry.container
         number = signal_number(signal)
         if not container.state.running:
-            raise Conflict(
-                f"Cannot kill container: {container.name}: container {container.id} is not running",
-                code="not_running",
-            )
+            raise Conflict(f"container {container.id} is not running", code="not_running")
         if number in (signals.SIGKILL, signal_number(container.stop_signal)):
             async with entry.lock:
                 if entry.container.state.running:
@@ -487,7 +490,7 @@ class Lifecycle:
                 if status is ContainerStatus.PAUSED:
                     raise Conflict(f"Container {container.id} is already paused")
                 if status is not ContainerStatus.RUNNING:
-                    raise Conflict(f"Container {container.id} is not running", code="not_running")
+                    raise Conflict(f"container {container.id} is not running", code="not_running")
                 await self._drivers.runtime.pause(container.id)
                 await self._set_state(entry, status=ContainerStatus.PAUSED)
             else:

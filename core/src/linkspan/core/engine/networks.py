@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import attrs
 import trio
@@ -14,7 +15,7 @@ from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.network import AttachRequest, NetworkDriver, Sandbox
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from linkspan.sdk.events import Event
-from linkspan.sdk.model.container import Container
+from linkspan.sdk.model.container import Container, ContainerSpec
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network, NetworkSpec, PortBinding
 
 log = logging.getLogger("linkspan.networks")
@@ -79,8 +80,7 @@ class NetworkStore:
             return self._drivers.network()
         if spec.driver not in known:
             raise NotFound(
-                f'could not find plugin {spec.driver} in v2 plugin registry: plugin "{spec.driver}"'
-                " not found",
+                f'plugin "{spec.driver}" not found',
                 code="driver_not_found",
                 help=f"choose one of {', '.join(sorted(known))}",
             )
@@ -176,15 +176,20 @@ class NetworkStore:
         Raises:
             NotFound: code ``network_not_found``.
         """
+        network = self.find(ref)
+        if network is None:
+            raise NotFound(f"network {ref} not found", code="network_not_found")
+        return network
+
+    def find(self, ref: str) -> Network | None:
+        """As ``inspect``; None if there is none."""
         if ref in self._networks:
             return self._networks[ref]
         named = self._named("bridge" if ref == "default" else ref)
         if named is not None:
             return named
         found = by_prefix(ref, self._networks)
-        if found is None:
-            raise NotFound(f"network {ref} not found", code="network_not_found")
-        return self._networks[found]
+        return self._networks[found] if found else None
 
     def list(self) -> Sequence[Network]:
         """All networks, oldest first."""
@@ -201,10 +206,13 @@ class NetworkStore:
                 )
             inside = self.endpoints(network.id)
             if inside:
-                names = ", ".join(c.name for c in self.containers() if c.id in inside)
+                found = sorted(
+                    (c.name, e.id[:12]) for c in self.containers() if (e := inside.get(c.id))
+                )
+                names = ", ".join(name for name, _ in found)
+                told = ", ".join(f'name:"{name}" id:"{short}"' for name, short in found)
                 raise PermissionDenied(
-                    f"error while removing network: network {network.name} id {network.id} has active "
-                    f"endpoints ({names})",
+                    f"error while removing network: network {network.name} has active endpoints ({told})",
                     code="network_in_use",
                     help=f"disconnect or remove the containers first: {names}",
                 )
@@ -230,6 +238,20 @@ class NetworkStore:
             for endpoint in c.endpoints
             if endpoint.network_id == network.id
         }
+
+    def check_choices(self, spec: ContainerSpec) -> None:
+        """Refuse what a network that is there does not let its members choose.
+
+        Raises:
+            InvalidArgument: In Docker's words.
+        """
+        for name, settings in spec.networks.items():
+            network = self.find(name)
+            if network is not None:
+                try:
+                    _refuse_choices(network, settings)
+                except InvalidArgument as error:
+                    raise error.within(f"invalid config for network {network.name}") from error
 
     def of_container(self, container: Container) -> Wanted:
         """The networks a container wants to be in, the one of its mode first.
@@ -375,20 +397,40 @@ def _refuse_by_hand(network: Network, container: Container) -> None:
 
 
 def _refuse_choices(network: Network, settings: EndpointSpec) -> None:
-    """Addresses of the predefined networks are given out, and they have no name service."""
-    if network.name not in PREDEFINED:
-        return
-    if settings.ipv4_address or settings.ipv6_address:
+    """Addresses of the predefined networks are given out, and they have no name service.
+
+    Raises:
+        InvalidArgument: code ``endpoint_settings``: all that is wrong, a line each.
+    """
+    wrong = []
+    chosen = [text for text in (settings.ipv4_address, settings.ipv6_address) if text]
+    if network.name in PREDEFINED:
+        if chosen:
+            wrong.append("user specified IP address is supported on user defined networks only")
+        if settings.aliases:
+            wrong.append(
+                "network-scoped alias is supported only for containers in user defined networks"
+            )
+    subnets = [ip_network(pool.subnet) for pool in network.spec.pools if pool.subnet]
+    wrong += [
+        f"no configured subnet or ip-range contain the IP address {text}"
+        for text in chosen
+        if not any(_address(text) in subnet for subnet in subnets)
+    ]
+    if wrong:
+        bullet = "* " if len(wrong) > 1 else ""
         raise InvalidArgument(
-            "user specified IP address is supported on user defined networks only",
-            code="address_not_free",
-            help="make a network with --subnet, and choose the address there",
+            "\n".join(["invalid endpoint settings:", *(f"{bullet}{line}" for line in wrong)]),
+            code="endpoint_settings",
+            help="make a network with --subnet, and choose the address there" if chosen else "",
         )
-    if settings.aliases:
-        raise InvalidArgument(
-            "network-scoped alias is supported only for containers in user defined networks",
-            code="alias_not_free",
-        )
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid endpoint settings:\n{text!r} is no address") from None
 
 
 def _ports_now(driver: NetworkDriver[object], container: Container) -> tuple[PortBinding, ...]:

@@ -24,7 +24,7 @@ def signal_number(text: str) -> int:
     try:
         return int(signals.Signals[f"SIG{word.removeprefix('SIG')}"])
     except KeyError:
-        raise InvalidArgument(f"Invalid signal: {text}", code="invalid_signal") from None
+        raise InvalidArgument(f"invalid signal: {text}", code="invalid_signal") from None
 
 
 def _real_time(word: str) -> tuple[str, str, str]:

@@ -48,8 +48,10 @@ class VolumeStore:
                 f"a volume named {spec.name} already exists with the {before.driver} driver",
                 code="name_taken",
             )
+        if before is not None:
+            return before
         try:
-            driver = self._drivers.volume((before.driver if before else spec.driver) or None)
+            driver = self._drivers.volume(spec.driver or None)
         except NotFound as error:
             raise NotFound(
                 f"create {spec.name}: error looking up volume plugin {spec.driver}: "
@@ -58,9 +60,8 @@ class VolumeStore:
                 help=error.help,
             ) from error
         volume = await driver.create(spec, anonymous=anonymous)
-        if before is None:
-            self._publish(_event("create", volume))
-            self.notify("linkspan_volume_created", volume=volume)
+        self._publish(_event("create", volume))
+        self.notify("linkspan_volume_created", volume=volume)
         return volume
 
     async def find(self, name: str) -> Volume | None:

@@ -328,8 +328,8 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         except Conflict as error:
             endpoint = ways[min(ways)].endpoint
             raise Conflict(
-                "failed to set up container networking: driver failed programming external"
-                f" connectivity on endpoint {sandbox.request.name} ({endpoint.id}): {error}",
+                "driver failed programming external connectivity on endpoint"
+                f" {sandbox.request.name} ({endpoint.id}): {error}",
                 code=error.code,
                 details=error.details,
                 help=error.help,

@@ -36,13 +36,14 @@ def parse_subnet(text: str, what: str) -> Range:
     try:
         return ip_network(text)
     except ValueError as error:
+        wrong = f"invalid network config:\ninvalid {what} {text}"
         try:
             mended = ip_network(text, strict=False)
         except ValueError:
-            raise InvalidArgument(f"invalid {what}: '{text}' is not a subnet: {error}") from error
-        raise InvalidArgument(
-            f"invalid {what} {text}: it should be {mended}", help=f"write {mended}"
-        ) from error
+            raise InvalidArgument(
+                f"{wrong}: invalid CIDR block notation", help=f"{error}: write 10.9.0.0/24, say"
+            ) from error
+        raise InvalidArgument(f"{wrong}: it should be {mended}", help=f"write {mended}") from error
 
 
 class Subnet:
@@ -130,9 +131,10 @@ class Subnet:
         self.check(address)
         if int(address) in self._taken:
             raise Conflict(
-                f"Address already in use: {address} in network {self._name}",
+                "Address already in use",
                 code="address_taken",
                 details={"network": self._name, "address": str(address)},
+                help=f"{address} of network {self._name} is another container's: choose another one",
             )
         self._taken.add(int(address))
 
@@ -179,10 +181,10 @@ def choose_subnet(
         for other in around.own:
             if network.version == other.version and network.overlaps(other):
                 raise PermissionDenied(
-                    "invalid pool request: Pool overlaps with other one on this address space:"
-                    f" {network} and {other}",
+                    "invalid pool request: Pool overlaps with other one on this address space",
                     code="pool_overlaps",
                     details={"subnet": str(network), "other": str(other)},
+                    help=f"{other} is in use: choose another --subnet, or none",
                 )
     else:
         network = _free_subnet(pools, [*around.own, *around.foreign])

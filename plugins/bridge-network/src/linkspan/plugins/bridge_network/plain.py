@@ -57,7 +57,8 @@ class PlainNetwork(NetworkDriver[NoConfig]):
         """
         await trio.lowlevel.checkpoint()
         if self._network_id not in ("", network.id):
-            raise PermissionDenied(f"only one instance of '{self.kind}' network is allowed")
+            name = "null" if self.kind == "none" else self.kind
+            raise PermissionDenied(f'only one instance of "{name}" network is allowed')
         self._network_id = network.id
         return network
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from linkspan.plugins.docker_api.document import Document
-from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.model.container import Container
 from linkspan.sdk.model.network import (
     AddressPool,
@@ -136,7 +136,7 @@ def decode_network(body: Document) -> NetworkSpec:
     ipam = body.document("IPAM")
     return NetworkSpec(
         name=body.text("Name"),
-        driver=body.text("Driver") or "bridge",
+        driver=_driver_meant(body.text("Driver") or "bridge"),
         internal=body.flag("Internal"),
         attachable=body.flag("Attachable"),
         ingress=body.flag("Ingress"),
@@ -160,6 +160,13 @@ def decode_network(body: Document) -> NetworkSpec:
         options=body.text_map("Options"),
         labels=body.text_map("Labels"),
     )
+
+
+def _driver_meant(name: str) -> str:
+    """Ours of Docker's name of a driver; see ``driver_shown``."""
+    if name == "none":
+        raise NotFound('plugin "none" not found', code="driver_not_found")
+    return "none" if name == "null" else name
 
 
 def driver_shown(driver: str) -> str:

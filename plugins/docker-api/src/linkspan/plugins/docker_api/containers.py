@@ -1,7 +1,7 @@
 """/containers: list, make, run, look at, remove."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import orjson
@@ -15,7 +15,7 @@ from linkspan.plugins.docker_api.codec_container import (
 from linkspan.plugins.docker_api.codec_endpoint import wanted_networks
 from linkspan.plugins.docker_api.codec_network import parse_port
 from linkspan.plugins.docker_api.codec_resources import decode_resources, decode_restart
-from linkspan.plugins.docker_api.filters import Filters, has_label, read_filters
+from linkspan.plugins.docker_api.filters import Filters, has_label, no_number, read_filters
 from linkspan.plugins.docker_api.graph_driver import graph_driver
 from linkspan.plugins.docker_api.old_requests import as_meant
 from linkspan.plugins.docker_api.processes import list_processes
@@ -53,7 +53,7 @@ _FILTERS = [
     "status",
     "volume",
 ]
-_STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+_STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 _HEALTHS = ("none", "starting", "healthy", "unhealthy")
 _CONDITIONS: dict[str, WaitCondition] = {
     "": "not-running",
@@ -61,6 +61,12 @@ _CONDITIONS: dict[str, WaitCondition] = {
     "next-exit": "next-exit",
     "removed": "removed",
 }
+
+NOT_STARTED: Final = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+    "unable to start container process"
+)
+"""What Docker says before a runtime's own words; clients look for parts of it."""
 
 
 class ContainerRoutes:
@@ -187,7 +193,12 @@ class ContainerRoutes:
 
     async def start(self, request: Request) -> Response:
         """POST /containers/{id}/start."""
-        await self._containers.start(request.params["id"])
+        try:
+            await self._containers.start(request.params["id"])
+        except InvalidArgument as error:
+            if error.code in ("command_not_found", "command_not_executable"):
+                raise error.within(NOT_STARTED) from error
+            raise
         return NO_CONTENT
 
     async def stop(self, request: Request) -> Response:
@@ -213,10 +224,8 @@ class ContainerRoutes:
         ref = request.params["id"]
         try:
             await self._containers.kill(ref, request.query.get("signal") or "SIGKILL")
-        except NotFound as error:
-            raise NotFound(
-                f"Cannot kill container: {ref}: {error.message}", code=error.code
-            ) from error
+        except (NotFound, Conflict, InvalidArgument) as error:
+            raise error.within(f"cannot kill container: {ref}") from error
         return NO_CONTENT
 
     async def pause(self, request: Request) -> Response:
@@ -234,7 +243,8 @@ class ContainerRoutes:
         name = request.query.get("name", "")
         if not name:
             raise InvalidArgument("Neither old nor new names may be empty")
-        await self._containers.rename(request.params["id"], name)
+        # Docker takes it with its slash here, and shows it so.
+        await self._containers.rename(request.params["id"], f"/{name.removeprefix('/')}")
         return NO_CONTENT
 
     async def update(self, request: Request) -> Response:
@@ -344,7 +354,8 @@ def _container_filter(filters: Filters, *, everything: bool) -> ContainerFilter:
     for state in filters.all("status"):
         if state not in _STATES:
             raise InvalidArgument(
-                f"invalid filter 'status={state}': use one of {', '.join(sorted(_STATES))}",
+                f"invalid filter 'status={state}': invalid value for state ({state}): must be one of"
+                f" {', '.join(_STATES)}",
                 code="invalid_filter",
             )
     for health in filters.all("health"):
@@ -353,8 +364,8 @@ def _container_filter(filters: Filters, *, everything: bool) -> ContainerFilter:
                 f"unrecognized filter value for health: {health}", code="invalid_filter"
             )
     for code in (exited := filters.all("exited")):
-        if not code.isdecimal():
-            raise InvalidArgument(f"invalid filter 'exited={code}'", code="invalid_filter")
+        if not code.removeprefix("-").isdecimal():
+            raise no_number("exited", code)
     return ContainerFilter(
         all=everything,
         labels=filters.all("label"),

@@ -36,20 +36,20 @@ class Deviation:
     """Docker's status, and its text if that differs, too.
 
     Attributes:
-        phrase: Words that must be in the text: the CLI derives the exit status of ``docker run`` from
-            them (cli/command/container/run.go, toStatusError).
+        phrases: Words one of which must be in the text: the CLI derives the exit status of ``docker run``
+            from them (cli/command/container/run.go, toStatusError).
     """
 
     status: int
     text: str = ""
-    phrase: str = ""
+    phrases: tuple[str, ...] = ()
 
 
 BY_CODE = {
     # libnetwork reports a port that cannot be bound as an internal error.
     "port_taken": Deviation(500),
     # Here Docker answers 500, though it is the client's archive that ends too early.
-    "truncated_archive": Deviation(400),
+    "truncated_archive": Deviation(400, "unexpected EOF"),
     "already_connected": Deviation(403),
     "address_taken": Deviation(403),
     "addresses_exhausted": Deviation(503),
@@ -66,8 +66,10 @@ BY_CODE = {
     "already_in_swarm": Deviation(503, ALREADY_IN_SWARM),
     "out_of_sequence": Deviation(500, "update out of sequence"),
     # A program that is not there or may not run is the user's mistake (exit codes 127 and 126).
-    "command_not_found": Deviation(400, phrase="executable file not found"),
-    "command_not_executable": Deviation(400, phrase="permission denied"),
+    "command_not_found": Deviation(
+        400, phrases=("executable file not found", "no such file or directory")
+    ),
+    "command_not_executable": Deviation(400, phrases=("permission denied",)),
     "invalid_mount": Deviation(400),
     "ambiguous": Deviation(400),
 }
@@ -98,11 +100,12 @@ def in_dockers_way(error: LinkspanError) -> LinkspanError:
 
 def _text(message: str, deviation: Deviation) -> str:
     text = deviation.text or message
-    if deviation.phrase in text:
+    phrases = deviation.phrases
+    if not phrases or any(phrase in text for phrase in phrases):
         return text
     # Runtimes begin the kernel's words with a capital letter.
-    lowered = re.sub(re.escape(deviation.phrase), deviation.phrase, text, flags=re.IGNORECASE)
-    return lowered if deviation.phrase in lowered else f"{text}: {deviation.phrase}"
+    lowered = re.sub("|".join(phrases), lambda found: found[0].lower(), text, flags=re.IGNORECASE)
+    return lowered if lowered != text else f"{text}: {phrases[0]}"
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from linkspan.plugins.docker_api.codec_image import decode_credentials, registry_auth
-from linkspan.plugins.docker_api.filters import Filters, read_filters
+from linkspan.plugins.docker_api.filters import Filters, no_number, read_filters
 from linkspan.plugins.docker_api.routing import read_document
 from linkspan.sdk.drivers.registry import Manifest, Registry, SearchResult
 from linkspan.sdk.errors import DataLoss, InvalidArgument, Unauthenticated
@@ -51,7 +51,7 @@ class DistributionRoutes:
         filters = read_filters(request, ("is-automated", "is-official", "stars"))
         for text in filters.all("stars"):
             if not text.isdigit():
-                raise InvalidArgument(f"invalid filter 'stars={text}'")
+                raise no_number("stars", text)
         credentials = registry_auth(request, lenient=True)
         found = await self._registry.search(term, credentials, limit=limit or 25)
         return json_response([_found(item) for item in found if _passes(item, filters)])

@@ -113,9 +113,9 @@ class ExecRoutes:
         held = _Session()
         try:
             process = await self._launch(session, held)
-        except (NotFound, Conflict):
-            raise
         except LinkspanError as error:
+            if isinstance(error, NotFound | Conflict):
+                raise
             # Docker has hijacked by now: what the runtime says is output, the exit code tells the rest.
             text = f"{error.message}\r\n".encode()
             head = (frame_header(StreamKind.STDOUT, len(text)),) if framed else ()

@@ -91,6 +91,14 @@ def _invalid(key: str, value: str = "") -> InvalidArgument:
     return InvalidArgument(f"invalid filter {what}", code="invalid_filter")
 
 
+def no_number(key: str, value: str) -> InvalidArgument:
+    """The error for a filter that takes a number."""
+    return InvalidArgument(
+        f"invalid filter '{key}={value}': strconv.Atoi: parsing \"{value}\": invalid syntax",
+        code="invalid_filter",
+    )
+
+
 def has_label(labels: Mapping[str, str], wanted: str) -> bool:
     """``key`` or ``key=value``."""
     key, equals, value = wanted.partition("=")

@@ -7,6 +7,7 @@ from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
 from linkspan.plugins.docker_api.timestamps import or_never
+from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.errors import Conflict, InvalidArgument, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
@@ -48,6 +49,12 @@ class NodeRoutes:
         body = await read_document(request)
         node = await driver.get_node(request.params["id"])
         if body.text("Role") not in ("", node.role):
+            if await _is_last_manager(driver, node):
+                raise InvalidArgument(
+                    "rpc error: code = FailedPrecondition desc = attempting to demote the last manager of"
+                    " the swarm",
+                    code="last_manager_stays",
+                )
             raise Unsupported(
                 f"node {node.hostname} stays a {node.role}: changing roles is not supported"
             )
@@ -74,6 +81,11 @@ class NodeRoutes:
             code="node_is_manager",
             help="to end the swarm: docker swarm leave --force",
         )
+
+
+async def _is_last_manager(driver: Orchestrator[Any], node: Node) -> bool:
+    managers = [other for other in await driver.list_nodes() if other.role == "manager"]
+    return managers == [node]
 
 
 def encode_node(node: Node) -> dict[str, Any]:

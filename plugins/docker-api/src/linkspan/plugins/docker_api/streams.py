@@ -12,6 +12,7 @@ import orjson
 import trio
 
 from linkspan.plugins.docker_api.detach_keys import DetachKeys
+from linkspan.plugins.docker_api.deviations import in_dockers_way
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.http import Duplex, Request, Writer
 from linkspan.sdk.model.process import Chunk, StreamKind
@@ -203,6 +204,7 @@ def encode_progress(progress: Progress) -> bytes:
 
 def error_line(error: LinkspanError) -> bytes:
     """The last line of a stream that failed after it began."""
+    error = in_dockers_way(error)
     detail: dict[str, Any] = {"message": error.message}
     exit_code = error.details.get("exit_code")
     if isinstance(exit_code, int):

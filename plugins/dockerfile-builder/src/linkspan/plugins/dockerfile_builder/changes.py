@@ -36,7 +36,7 @@ def change_config(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str
     for line in _lines(changes):
         if line.keyword not in _ALLOWED:
             raise InvalidArgument(
-                f"{line.keyword.lower()} is not a valid change command",
+                f"{line.keyword} is not a valid change command",
                 code="bad_change",
                 help=f"changes may be: {' '.join(_ALLOWED)}",
             )

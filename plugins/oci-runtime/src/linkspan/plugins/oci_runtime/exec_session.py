@@ -35,6 +35,7 @@ from linkspan.sdk.values import frozen
 _PIPE_BYTES: Final = 1 << 20
 _F_SETPIPE_SZ: Final = 1031
 _PID_TIMEOUT_S: Final = 1.0
+_LOG_TIMEOUT_S: Final = 0.5
 _START_TIMEOUT_S: Final = 10.0
 _PID_POLL_S: Final = 0.005
 _ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -112,6 +113,9 @@ class ExecSession(ExecProcess):
             chunk = self._read_ready()
             if chunk is not None:
                 await trio.lowlevel.checkpoint()
+                if self._told and await self._is_runtimes(chunk):
+                    continue
+                self._told = False
                 return chunk
             if self._outputs:
                 await self._readable()
@@ -121,6 +125,20 @@ class ExecSession(ExecProcess):
             kind = StreamKind.STDERR if self._terminal is None else StreamKind.STDOUT
             return Chunk(kind, complaint)
         return None
+
+    async def _is_runtimes(self, chunk: Chunk) -> bool:
+        """Whether it is what crun says to stderr as well as to its log: that is told in Docker's words."""
+        text = chunk.data.decode(errors="replace").strip()
+        if chunk.stream is not StreamKind.STDERR or refusal.exit_code_of_exec(text) == 1:
+            return False
+        with trio.move_on_after(_LOG_TIMEOUT_S):
+            # A runtime that says so ends at once.
+            await trio.lowlevel.wait_readable(self._pidfd)
+        try:
+            said = self._files.log.read_text(errors="replace").strip()
+        except OSError:
+            return False
+        return bool(said) and refusal.plain(said) in text
 
     def _read_ready(self) -> Chunk | None:
         """Read whichever output has something, in turn."""
@@ -218,10 +236,10 @@ class ExecSession(ExecProcess):
             if complaint:
                 text = refusal.plain(complaint)
                 refused = refusal.exit_code_of_exec(text)
-                if refused in (126, 127):
-                    self._refusal = refusal.error_of(complaint, self.program)
-                if not self._told:
-                    self._complaint = f"OCI runtime exec failed: {text}\n".encode()
+                error = refusal.exec_error(complaint, self.program)
+                if refused in (126, 127, 128):
+                    self._refusal = error
+                self._complaint = f"{error}\n".encode()
                 return refused if self.pid == 0 or code == 1 else code
         return code
 

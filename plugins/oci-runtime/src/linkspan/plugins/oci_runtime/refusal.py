@@ -27,7 +27,8 @@ _NOT_EXECUTABLE: Final = re.compile(
 # crun: chdir `/x`: No such file or directory
 # runc: chdir to cwd ("/x") set in config.json failed: no such file or directory
 _NO_FOLDER: Final = re.compile(r"chdir .*no such file or directory", re.I)
-_BAD_FOLDER: Final = re.compile(r"chdir .*|Cwd must be an absolute path", re.I)
+_BAD_FOLDER: Final = re.compile(r"chdir ", re.I)
+_RELATIVE_FOLDER: Final = re.compile(r"chdir `(?!/)|Cwd must be an absolute path")
 _NOISE: Final = re.compile(
     r"^(runc create failed: |runc run failed: |exec failed: |unable to start container process: )+"
 )
@@ -52,6 +53,42 @@ def _line(line: str) -> str:
     return re.sub(r"^[0-9T:.-]+Z: ", "", line.strip())
 
 
+def _in_dockers_words(text: str, program: str) -> str:
+    """What runc says of a program that cannot be run: clients know the exit status by its words."""
+    if exit_code_of(text) == 127:
+        if "/" in program:
+            return f'exec: "{program}": stat {program}: no such file or directory'
+        return f'exec: "{program}": executable file not found in $PATH'
+    if "exec format error" in text.lower():
+        return f'exec: "{program}": exec format error: permission denied'
+    folder = re.search(r"is a directory|open executable: Operation not permitted", text)
+    return f'exec: "{program}": {"is a directory: " if folder else ""}permission denied'
+
+
+_CODES: Final = {126: "command_not_executable", 127: "command_not_found"}
+
+
+def exec_error(message: str, program: str) -> InvalidArgument:
+    """Why a process was not started in a container, in Docker's words."""
+    text = plain(message)
+    code = exit_code_of(text)
+    folder = re.search(r"chdir `(.*?)`: (.*)", text)
+    if code in _CODES:
+        text = f"unable to start container process: {_in_dockers_words(text, program)}"
+    elif folder is not None:
+        text = (
+            f'unable to start container process: chdir to cwd ("{folder[1]}") set in config.json'
+            f" failed: {folder[2].lower()}"
+            if folder[1].startswith("/")
+            else "Cwd must be an absolute path"
+        )
+    return InvalidArgument(
+        f"OCI runtime exec failed: exec failed: {text}",
+        code=_CODES.get(code, "runtime_refused"),
+        details={"program": program, "runtime_message": plain(message)},
+    )
+
+
 def exit_code_of(message: str) -> int:
     """127 not found, 126 not executable, 1 anything else."""
     if _NOT_FOUND.search(message):
@@ -66,6 +103,8 @@ def exit_code_of_exec(message: str) -> int:
     code = exit_code_of(message)
     if code != 1:
         return code
+    if _RELATIVE_FOLDER.search(message):
+        return 128
     if _NO_FOLDER.search(message):
         return 127
     return 126 if _BAD_FOLDER.search(message) else 1
@@ -78,15 +117,14 @@ def error_of(message: str, program: str) -> LinkspanError:
     code = exit_code_of(text)
     if code == 127:
         return InvalidArgument(
-            f'exec: "{program}": executable file not found in $PATH: {text}',
+            _in_dockers_words(text, program),
             code="command_not_found",
             details=details,
             help="check the command's spelling and the PATH of the image",
         )
     if code == 126:
         return InvalidArgument(
-            # docker's client knows the exit status 126 by these two words.
-            f'exec: "{program}": permission denied: {text}',
+            _in_dockers_words(text, program),
             code="command_not_executable",
             details=details,
             help="check the file's mode and that it fits this machine's architecture",

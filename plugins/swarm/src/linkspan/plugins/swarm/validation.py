@@ -17,7 +17,8 @@ def check_spec(spec: ServiceSpec) -> None:
     # Longer texts are not even matched: the pattern backtracks.
     if len(spec.name) > 63 or _NAME.fullmatch(spec.name) is None:
         raise InvalidArgument(
-            f"name must be valid as a DNS name component: '{spec.name[:80]}'", code="invalid_name"
+            "rpc error: code = InvalidArgument desc = name must be valid as a DNS name component",
+            code="invalid_name",
         )
     if not spec.container.image:
         raise InvalidArgument("ContainerSpec: image reference must be provided")

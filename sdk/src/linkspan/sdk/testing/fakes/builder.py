@@ -89,7 +89,7 @@ class FakeBuilder(Builder[NoConfig]):
         for change in changes:
             keyword, _, rest = change.partition(" ")
             if keyword != "LABEL":
-                raise InvalidArgument(f"{keyword.lower()} is not a valid change command")
+                raise InvalidArgument(f"{keyword} is not a valid change command")
             name, _, value = rest.partition("=")
             labels[name] = value
         return {**config, "Labels": labels}

@@ -305,7 +305,7 @@ class FakeContainers:
         container = self.inspect(ref)
         if not container.state.running:
             raise Conflict(
-                f"Cannot kill container: {container.name}: container {container.id} is not running",
+                f"container {container.id} is not running",
                 code="not_running",
             )
         word = signal.upper().removeprefix("SIG")
@@ -315,14 +315,14 @@ class FakeContainers:
             try:
                 number = Signals[f"SIG{word}"]
             except KeyError:
-                raise InvalidArgument(f"Invalid signal: {signal}", code="invalid_signal") from None
+                raise InvalidArgument(f"invalid signal: {signal}", code="invalid_signal") from None
         await self._runtime.signal(container.id, number)
         self._tell("kill", container, signal=str(int(number)))
 
     async def pause(self, ref: str) -> None:
         entry = self._entry(ref)
         if entry.container.state.status is not ContainerStatus.RUNNING:
-            raise Conflict(f"Container {entry.container.id} is not running", code="not_running")
+            raise Conflict(f"container {entry.container.id} is not running", code="not_running")
         await self._runtime.pause(entry.container.id)
         self._state(entry, status=ContainerStatus.PAUSED)
 
