@@ -13,6 +13,12 @@ _TYPES: dict[str, Literal["bind", "volume", "tmpfs", "image"]] = {
     "tmpfs": "tmpfs",
     "image": "image",
 }
+_OPTIONS = {
+    "bind": "BindOptions",
+    "volume": "VolumeOptions",
+    "tmpfs": "TmpfsOptions",
+    "image": "ImageOptions",
+}
 _PROPAGATIONS = ("", "private", "rprivate", "shared", "rshared", "slave", "rslave")
 
 
@@ -43,12 +49,10 @@ def decode_mount(body: Document) -> Mount:
         raise _invalid(kind, f"invalid mount path: '{source}' mount path must be absolute")
     if known == "tmpfs" and source:
         raise _invalid(kind, "field Source must not be specified")
-    bind, volume, tmpfs, image = (
-        body.document(f"{k}Options") for k in ("Bind", "Volume", "Tmpfs", "Image")
-    )
-    for owner in ("Bind", "Volume", "Tmpfs", "Image"):
-        if f"{owner}Options" in body and owner.lower() != known:
-            raise InvalidArgument(f'{owner}Options must not be specified on mount type "{kind}"')
+    bind, volume, tmpfs, image = (body.document(name) for name in _OPTIONS.values())
+    for owner, name in _OPTIONS.items():
+        if name in body and owner != known:
+            raise InvalidArgument(f'{name} must not be specified on mount type "{kind}"')
     if bind.text("Propagation") not in _PROPAGATIONS:
         raise _invalid(kind, f"invalid propagation mode: {bind.text('Propagation')}")
     for options in (volume, image):
