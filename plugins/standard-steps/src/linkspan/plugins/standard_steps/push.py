@@ -44,7 +44,8 @@ class PushStep(StandardStep):
                 held[reference.familiar] = await self._held(intent, reference)
         return StepPlan(
             changes=tuple(
-                StepChange(action="change", what=f"{name} in its registry") for name in names
+                StepChange(action="change", what=f"{name} in its registry", detail=image_id[:19])
+                for name in names
             ),
             undo={
                 "held": {name: held.get(name) for name in names},

@@ -21,7 +21,9 @@ class TagStep(StandardStep):
         changes = []
         for tag, holder in undo["before"].items():
             same = holder != "" and holder == image
-            detail = "" if same or not holder else f"{holder[:19]} → {image[:19] or 'new image'}"
+            # With the image, so that a plan is stale when the name of it means another.
+            after = image[:19] or "new image"
+            detail = "" if same else f"{holder[:19]} → {after}" if holder else after
             action: Any = "none" if same else "change" if holder else "create"
             changes.append(StepChange(action=action, what=f"name {tag}", detail=detail))
         return StepPlan(changes=tuple(changes), undo=undo)
