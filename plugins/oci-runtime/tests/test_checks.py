@@ -5,12 +5,14 @@ from pathlib import Path
 import attrs
 import pytest
 
-from linkspan.plugins.oci_runtime import checks, spec
+from linkspan.plugins.oci_runtime import checks
 from linkspan.plugins.oci_runtime.cgroups import Hierarchies
+from linkspan.plugins.oci_runtime.machine import Machine
+from linkspan.plugins.oci_runtime.resources import make_resources
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import Device, Resources, ThrottleDevice, Ulimit, WeightDevice
 
-BARE = spec.Machine(
+BARE = Machine(
     capabilities=frozenset(),
     hard_limits={},
     may_raise_limits=False,
@@ -24,7 +26,7 @@ BARE = spec.Machine(
 GROUPS = Hierarchies(version=2, controllers={}, unified=Path("/sys/fs/cgroup"))
 
 
-def warnings(machine: spec.Machine, **limits: object) -> list[str]:
+def warnings(machine: Machine, **limits: object) -> list[str]:
     return list(checks.check_limits(Resources(**limits), GROUPS, machine))  # type: ignore[arg-type]
 
 
@@ -52,7 +54,7 @@ def test_what_a_bare_kernel_lacks_is_left_out_with_a_warning() -> None:
     assert len(said) == len(words)
     for word, text in zip(words, said, strict=True):
         assert word in text
-    made = spec.make_resources(
+    made = make_resources(
         Resources(
             memory_bytes=64 << 20, memory_swappiness=3, blkio_weight=100, kernel_tcp_bytes=1 << 20,
             cpu_realtime_runtime_us=10, oom_kill_disable=True,
@@ -84,7 +86,7 @@ def test_a_kernel_that_can_gets_all_of_it() -> None:
         cpu_realtime_runtime_us=10,
     )
     assert list(checks.check_limits(limits, GROUPS, machine)) == []
-    made = spec.make_resources(limits, machine=machine)
+    made = make_resources(limits, machine=machine)
     assert made["memory"]["swappiness"] == 0
     assert made["memory"]["kernelTCP"] == 1 << 20
     assert made["blockIO"] == {

@@ -6,12 +6,14 @@ import pytest
 
 from linkspan.plugins.oci_runtime import capabilities, security, spec
 from linkspan.plugins.oci_runtime.cgroups import Hierarchies
+from linkspan.plugins.oci_runtime.machine import Machine
+from linkspan.plugins.oci_runtime.resources import make_resources
 from linkspan.plugins.oci_runtime.users import Identity
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, ProcessSpec
 from linkspan.sdk.errors import InvalidArgument, Unsupported
 from linkspan.sdk.model.container import Device, Resources, Ulimit
 
-MACHINE = spec.Machine(
+MACHINE = Machine(
     capabilities=frozenset(capabilities.ALL),
     hard_limits={"nofile": 20000, "core": -1},
     may_raise_limits=False,
@@ -34,7 +36,7 @@ def make(
     wanted: CreateRequest,
     *,
     identity: Identity = ROOT,
-    machine: spec.Machine = MACHINE,
+    machine: Machine = MACHINE,
     namespaces: spec.Namespaces = OWN,
 ) -> dict[str, Any]:
     return spec.make_spec(
@@ -270,8 +272,8 @@ def test_the_oom_score_goes_no_lower_than_it_may() -> None:
     assert make(request(oom_score_adj=-500), machine=machine)["process"]["oomScoreAdj"] == -500
 
 
-def resources(machine: spec.Machine = MACHINE, **limits: Any) -> dict[str, Any]:
-    return spec.make_resources(Resources(**limits), machine=machine, update=True)
+def resources(machine: Machine = MACHINE, **limits: Any) -> dict[str, Any]:
+    return make_resources(Resources(**limits), machine=machine, update=True)
 
 
 def test_memory_limits() -> None:
@@ -400,6 +402,6 @@ def test_init_is_put_before_the_command_or_refused_clearly() -> None:
 
 def test_facts_of_this_machine_are_read() -> None:
     groups = Hierarchies(version=2, controllers={}, unified=Path("/sys/fs/cgroup"))
-    machine = spec.Machine.detect(groups, swap_accounting=False, init=None, soft_open_files=None)
+    machine = Machine.detect(groups, swap_accounting=False, init=None, soft_open_files=None)
     assert machine.hard_limits["nofile"] != 0
     assert machine.cgroup_version == 2

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.image_config import ImageState, parse_ports
+from linkspan.plugins.dockerfile_builder.instruction_parser import parse_instruction
 from linkspan.plugins.dockerfile_builder.parser import Line, parse_lines
 from linkspan.plugins.dockerfile_builder.variables import expanded
 from linkspan.sdk.errors import InvalidArgument
@@ -40,7 +41,7 @@ def change_config(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str
                 code="bad_change",
                 help=f"changes may be: {' '.join(_ALLOWED)}",
             )
-        _apply(state, ins.parse_instruction(line))
+        _apply(state, parse_instruction(line))
     return state.config
 
 

@@ -10,6 +10,7 @@ from linkspan.plugins.dockerfile_builder.cache import StepRecord
 from linkspan.plugins.dockerfile_builder.cache_exchange import CarriedStage, login_for
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.image_config import ImageState, rfc3339
+from linkspan.plugins.dockerfile_builder.instruction_parser import parse_trigger
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, Stage
 from linkspan.plugins.dockerfile_builder.steps import StageResult, StageRun
@@ -236,7 +237,7 @@ class Build:
             stream.say("\n")
         run.show_image()
         for expression in triggers:
-            await run.run(ins.parse_trigger(expression, stage.source.line))
+            await run.run(parse_trigger(expression, stage.source.line))
         for offset, instruction in enumerate(stage.instructions, 1):
             stream.step(number + offset, self._total, instruction.line.text)
             await run.run(instruction)

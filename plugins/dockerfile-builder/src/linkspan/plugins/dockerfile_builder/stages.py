@@ -3,11 +3,11 @@
 import attrs
 
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
+from linkspan.plugins.dockerfile_builder.instruction_parser import parse_instruction
 from linkspan.plugins.dockerfile_builder.instructions import (
     Arg,
     From,
     Instruction,
-    parse_instruction,
 )
 from linkspan.plugins.dockerfile_builder.parser import parse_lines
 

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from linkspan.plugins.oci_runtime import cgroups, seccomp, spec
+from linkspan.plugins.oci_runtime import capabilities, cgroups, seccomp, spec
+from linkspan.plugins.oci_runtime.machine import Machine, check_ulimit
+from linkspan.plugins.oci_runtime.resources import check_device_rule, has_swappiness
 from linkspan.plugins.oci_runtime.security import parse_security
 from linkspan.plugins.oci_runtime.tools import Tools
 from linkspan.sdk.errors import InvalidArgument
@@ -21,7 +23,7 @@ def check(asked: ContainerSpec, tools: Tools) -> Sequence[str]:
     """See ``Runtime.check``."""
     if asked.runtime not in (*_RUNTIMES, tools.runtime.name):
         raise InvalidArgument(f"unknown or invalid runtime name: {asked.runtime}")
-    spec.check_capabilities(asked.cap_add, asked.cap_drop)
+    capabilities.check(asked.cap_add, asked.cap_drop)
     security = parse_security(asked.security_opt)
     if security.seccomp not in ("builtin", "unconfined"):
         try:
@@ -34,9 +36,7 @@ def check(asked: ContainerSpec, tools: Tools) -> Sequence[str]:
     return list(check_limits(asked.resources, tools.groups, tools.machine))
 
 
-def check_limits(
-    limits: Resources, groups: cgroups.Hierarchies, machine: spec.Machine
-) -> Iterator[str]:
+def check_limits(limits: Resources, groups: cgroups.Hierarchies, machine: Machine) -> Iterator[str]:
     """Refuse limits that can never be set here; yield a warning for each that is left out."""
     count = os.cpu_count() or 1
     if limits.nano_cpus and (limits.nano_cpus < 0 or limits.nano_cpus > count * 10**9):
@@ -46,9 +46,9 @@ def check_limits(
     _check_set(limits.cpuset_cpus, _CPUS, "cpus", "Requested CPUs are not available")
     _check_set(limits.cpuset_mems, _NODES, "mems", "Requested memory nodes are not available")
     for limit in limits.ulimits:
-        spec.check_ulimit(limit)
+        check_ulimit(limit)
     for rule in limits.device_cgroup_rules:
-        spec.check_device_rule(rule)
+        check_device_rule(rule)
     for device in limits.devices:
         if not set(device.permissions) <= set("rwm"):
             raise InvalidArgument(f"invalid device mode: {device.permissions}")
@@ -57,7 +57,7 @@ def check_limits(
             "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory "
             "limited without swap."
         )
-    if limits.memory_swappiness is not None and not spec.has_swappiness(machine):
+    if limits.memory_swappiness is not None and not has_swappiness(machine):
         yield (
             "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. "
             "Memory swappiness discarded."

@@ -45,6 +45,7 @@ from linkspan.plugins.oci_runtime.held import HeldContainer
 from linkspan.plugins.oci_runtime.leftovers import Leftovers
 from linkspan.plugins.oci_runtime.making import Joined, Maker
 from linkspan.plugins.oci_runtime.record import Record
+from linkspan.plugins.oci_runtime.resources import make_resources
 from linkspan.plugins.oci_runtime.tools import Tools
 from linkspan.plugins.oci_runtime.warmth import KeepWarm
 from linkspan.sdk.drivers.runtime import (
@@ -541,7 +542,7 @@ class OciRuntime(Runtime[OciConfig]):
     async def update(self, container_id: str, resources: Resources) -> None:
         """See the contract."""
         container = self._get_running(container_id)
-        made = spec.make_resources(resources, machine=self._tools.machine, update=True)
+        made = make_resources(resources, machine=self._tools.machine, update=True)
         file = container.bundle / "resources.json"
         await trio.to_thread.run_sync(file.write_bytes, orjson.dumps(made))
         await self._call_runtime("update", "--resources", str(file), container_id)

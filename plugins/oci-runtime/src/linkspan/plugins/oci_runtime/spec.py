@@ -4,115 +4,28 @@ Pure functions: what depends on the machine comes in as ``Machine``, who the pro
 """
 
 import os
-import re
-import resource
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from linkspan.plugins.oci_runtime import capabilities, seccomp
-from linkspan.plugins.oci_runtime.cgroups import Hierarchies
+from linkspan.plugins.oci_runtime import capabilities
+from linkspan.plugins.oci_runtime.machine import Machine, check_ulimit
 from linkspan.plugins.oci_runtime.propagation import root_propagation
-from linkspan.plugins.oci_runtime.security import Security, apparmor_is_on
+from linkspan.plugins.oci_runtime.resources import make_devices, make_resources
+from linkspan.plugins.oci_runtime.security import Security
 from linkspan.plugins.oci_runtime.users import Identity
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, OciSpec, ProcessSpec
 from linkspan.sdk.errors import InvalidArgument, Unsupported
 from linkspan.sdk.model.container import (
     DEFAULT_MASKED_PATHS,
     DEFAULT_READONLY_PATHS,
-    Device,
-    Resources,
     Ulimit,
 )
 from linkspan.sdk.values import frozen
 
 INIT_PATH: Final = "/sbin/docker-init"
-_CPU_PERIOD_US: Final = 100_000
 _ALONE: Final = {"rprivate": "private", "rshared": "shared", "rslave": "slave", "rro": "ro"}
 _SAFE: Final = ("nosuid", "noexec", "nodev")
-
-
-@frozen(kw_only=True)
-class Machine:
-    """Facts about this machine and this daemon.
-
-    Attributes:
-        capabilities: What the daemon may hand on.
-        hard_limits: Current hard limits, by name as in ``Ulimit``; -1 is no limit.
-        may_raise_limits: Whether CAP_SYS_RESOURCE is held.
-        oom_score_adj: The daemon's own.
-        cgroup_version: 1 (also hybrid) or 2.
-        swap_accounting: Whether ``memory.memsw`` (v1) or swap (v2) can be limited.
-        init: Path of the program for ``--init``; None if there is none.
-        block_weight: Whether the shares of block devices can be set.
-        tcp_limit: Whether buffers of TCP connections can be limited.
-        realtime: Whether real-time CPU can be given to groups.
-        below_read_only: Whether a whole tree of mounts can be made read-only (Linux 5.12).
-        soft_open_files: The soft limit of open files in containers that ask for none; None hands on the
-            daemon's.
-    """
-
-    capabilities: frozenset[str]
-    hard_limits: Mapping[str, int]
-    may_raise_limits: bool
-    oom_score_adj: int
-    cgroup_version: int
-    swap_accounting: bool = True
-    init: str | None = None
-    block_weight: bool = True
-    tcp_limit: bool = True
-    realtime: bool = True
-    below_read_only: bool = True
-    soft_open_files: int | None = None
-    apparmor: bool = False
-
-    def limits(self, asked: Sequence[Ulimit]) -> list[Ulimit]:
-        """Limits of a container that asks for some, or for none."""
-        if self.soft_open_files is None or any(limit.name == "nofile" for limit in asked):
-            return list(asked)
-        hard = self.hard_limits["nofile"]
-        return [*asked, Ulimit(name="nofile", soft=self.soft_open_files, hard=hard)]
-
-    @classmethod
-    def detect(
-        cls,
-        groups: Hierarchies,
-        *,
-        swap_accounting: bool,
-        init: str | None,
-        soft_open_files: int | None,
-    ) -> "Machine":
-        """Read this process's facts and the kernel's."""
-        status = Path("/proc/self/status").read_text()
-        effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-        number = capabilities.ALL.index("CAP_SYS_RESOURCE")
-        return cls(
-            capabilities=capabilities.held(status),
-            hard_limits={name: resource.getrlimit(kind)[1] for name, kind in _LIMITS.items()},
-            may_raise_limits=bool(effective and int(effective[1], 16) >> number & 1),
-            oom_score_adj=int(Path("/proc/self/oom_score_adj").read_text()),
-            cgroup_version=groups.version,
-            swap_accounting=swap_accounting,
-            init=init,
-            block_weight=groups.offers("blkio", "blkio.weight")
-            or (groups.version == 2 and groups.has("io")),
-            tcp_limit=groups.offers("memory", "memory.kmem.tcp.limit_in_bytes"),
-            realtime=groups.offers("cpu", "cpu.rt_runtime_us"),
-            below_read_only=seccomp.kernel_version() >= (5, 12),
-            soft_open_files=soft_open_files,
-            apparmor=apparmor_is_on(),
-        )
-
-
-_LIMIT_NAMES: Final = (
-    "core cpu data fsize memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
-)
-_LIMITS: Final[Mapping[str, int]] = {
-    name: getattr(resource, f"RLIMIT_{name.upper()}")
-    for name in _LIMIT_NAMES.split()
-    if hasattr(resource, f"RLIMIT_{name.upper()}")
-}
 
 
 @frozen(kw_only=True)
@@ -170,7 +83,7 @@ def make_spec(
             request.resources, machine=machine, privileged=request.privileged
         ),
         "sysctl": _sysctls(request, namespaces),
-        "devices": _devices(request),
+        "devices": make_devices(request),
     }
     if not (request.privileged or security.system_paths_unconfined):
         masked, readonly = request.masked_paths, request.readonly_paths
@@ -196,11 +109,6 @@ def make_spec(
         if request.domainname:
             linux["sysctl"].setdefault("kernel.domainname", request.domainname)
     return spec
-
-
-def check_capabilities(add: Sequence[str], drop: Sequence[str]) -> None:
-    """Refuse names that are no capabilities. Raises InvalidArgument."""
-    capabilities.check(add, drop)
 
 
 def container_capabilities(request: CreateRequest, machine: Machine) -> tuple[str, ...]:
@@ -271,17 +179,6 @@ def _environment(process: ProcessSpec, identity: Identity) -> list[str]:
     if process.tty and "TERM" not in names:
         environment.append("TERM=xterm")
     return environment
-
-
-def check_ulimit(limit: Ulimit) -> None:
-    """Refuse a limit that Linux does not know. Raises InvalidArgument."""
-    if limit.name not in _LIMITS:
-        raise InvalidArgument(
-            f"unknown ulimit '{limit.name}'",
-            code="unknown_ulimit",
-            details={"ulimit": limit.name},
-            help=f"known: {', '.join(sorted(_LIMITS))}",
-        )
 
 
 def _limit(limit: Ulimit, machine: Machine) -> dict[str, Any]:
@@ -422,223 +319,3 @@ def _asked_mount(mount: BundleMount, below_read_only: bool) -> dict[str, Any]:
     if mount.read_only_below != "never" and below_read_only and Path(mount.source).is_dir():
         options = ["rro" if option == "ro" else option for option in options]
     return _mount(mount.destination, mount.type, mount.source or mount.type, options)
-
-
-# --- resources and devices
-
-
-def make_resources(
-    resources: Resources, *, machine: Machine, privileged: bool = False, update: bool = False
-) -> dict[str, Any]:
-    """``linux.resources``; with ``update`` only limits, as for ``update --resources``.
-
-    Raises:
-        InvalidArgument: Limits that contradict each other, or a malformed device rule.
-    """
-    made: dict[str, Any] = {}
-    memory = _memory(resources, machine)
-    if memory:
-        made["memory"] = memory
-    cpu = _cpu(resources, machine)
-    if cpu:
-        made["cpu"] = cpu
-    if resources.pids_limit is not None:
-        made["pids"] = {"limit": resources.pids_limit if resources.pids_limit > 0 else -1}
-    block = _block(resources, machine)
-    if block:
-        made["blockIO"] = block
-    if not update:
-        made["devices"] = _device_rules(resources, privileged)
-    return made
-
-
-def _memory(resources: Resources, machine: Machine) -> dict[str, Any]:
-    limit, swap = resources.memory_bytes, resources.memory_swap_bytes
-    if swap > 0 and not limit:
-        raise InvalidArgument(
-            "a swap limit needs a memory limit", code="bad_memory_limit", help="set --memory, too"
-        )
-    if limit and 0 < swap < limit:
-        raise InvalidArgument(
-            "the limit of memory and swap together is below the memory limit",
-            code="bad_memory_limit",
-            details={"memory_bytes": limit, "memory_swap_bytes": swap},
-            help="--memory-swap counts both; leave it out for twice the memory",
-        )
-    made: dict[str, Any] = {}
-    if limit:
-        made["limit"] = limit
-        if machine.swap_accounting:
-            made["swap"] = swap or 2 * limit  # Docker's default
-    if resources.memory_reservation_bytes:
-        made["reservation"] = resources.memory_reservation_bytes
-    if resources.memory_swappiness is not None and has_swappiness(machine):
-        made["swappiness"] = resources.memory_swappiness
-    if resources.kernel_tcp_bytes and machine.tcp_limit:
-        made["kernelTCP"] = resources.kernel_tcp_bytes
-    if resources.oom_kill_disable and machine.cgroup_version == 1:
-        made["disableOOMKiller"] = True
-    return made
-
-
-def has_swappiness(machine: Machine) -> bool:
-    """Whether a group has a swappiness of its own: cgroup v2 has none."""
-    return machine.cgroup_version == 1
-
-
-def _block(resources: Resources, machine: Machine) -> dict[str, Any]:
-    """Shares and limits of block devices."""
-    made: dict[str, Any] = {}
-    if machine.block_weight:
-        if resources.blkio_weight:
-            made["weight"] = resources.blkio_weight
-        if resources.blkio_weight_devices:
-            made["weightDevice"] = [
-                {**_numbers(device.path), "weight": device.weight}
-                for device in resources.blkio_weight_devices
-            ]
-    for key, devices in (
-        ("throttleReadBpsDevice", resources.blkio_read_bps),
-        ("throttleWriteBpsDevice", resources.blkio_write_bps),
-        ("throttleReadIOPSDevice", resources.blkio_read_iops),
-        ("throttleWriteIOPSDevice", resources.blkio_write_iops),
-    ):
-        if devices:
-            made[key] = [{**_numbers(device.path), "rate": device.rate} for device in devices]
-    return made
-
-
-def _numbers(path: str) -> dict[str, int]:
-    """A device's numbers, as the kernel takes them."""
-    found = _device(Device(host_path=path, container_path=path))
-    return {"major": found["major"], "minor": found["minor"]}
-
-
-def _cpu(resources: Resources, machine: Machine) -> dict[str, Any]:
-    quota, period = resources.cpu_quota_us, resources.cpu_period_us
-    if resources.nano_cpus:
-        if quota or period:
-            raise InvalidArgument(
-                "CPUs and a CPU quota are given both", code="bad_cpu_limit", help="give one of them"
-            )
-        period = _CPU_PERIOD_US
-        quota = max(resources.nano_cpus * period // 10**9, 1000)  # the kernel's least
-    values = {
-        "shares": resources.cpu_shares,
-        "quota": quota,
-        "period": period,
-        "cpus": resources.cpuset_cpus,
-        "mems": resources.cpuset_mems,
-        "realtimePeriod": resources.cpu_realtime_period_us if machine.realtime else 0,
-        "realtimeRuntime": resources.cpu_realtime_runtime_us if machine.realtime else 0,
-    }
-    return {key: value for key, value in values.items() if value}
-
-
-def _rule(
-    allow: bool, kind: str, major: int | None, minor: int | None, access: str
-) -> dict[str, Any]:
-    rule: dict[str, Any] = {"allow": allow, "access": access}
-    if kind != "a":
-        rule["type"] = kind
-    if major is not None:
-        rule["major"] = major
-    if minor is not None:
-        rule["minor"] = minor
-    return rule
-
-
-def _device_rules(resources: Resources, privileged: bool) -> list[dict[str, Any]]:
-    """Which devices may be used: moby oci/defaults.go, then what was asked."""
-    if privileged:
-        return [_rule(True, "a", None, None, "rwm")]
-    rules = [
-        _rule(False, "a", None, None, "rwm"),
-        _rule(True, "c", None, None, "m"),
-        _rule(True, "b", None, None, "m"),
-        *(_rule(True, "c", 1, minor, "rwm") for minor in (3, 5, 7, 8, 9)),  # null … urandom
-        *(_rule(True, "c", 5, minor, "rwm") for minor in (0, 1, 2)),  # tty, console, ptmx
-        _rule(True, "c", 136, None, "rwm"),  # pts
-    ]
-    for device in resources.devices:
-        found = _device(device)
-        rules.append(
-            _rule(True, found["type"], found["major"], found["minor"], device.permissions or "rwm")
-        )
-    rules += [_parsed_rule(text) for text in resources.device_cgroup_rules]
-    return rules
-
-
-def check_device_rule(text: str) -> None:
-    """Refuse what is no rule. Raises InvalidArgument."""
-    _parsed_rule(text)
-
-
-def _parsed_rule(text: str) -> dict[str, Any]:
-    """``c 42:* rmw`` (Docker's --device-cgroup-rule)."""
-    match = re.fullmatch(r"([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})", text)
-    if match is None:
-        raise InvalidArgument(
-            f"invalid device cgroup rule format: '{text}'",
-            code="bad_device_rule",
-            help="for example: c 42:* rmw",
-        )
-    major, minor = (None if part == "*" else int(part) for part in (match[2], match[3]))
-    return _rule(True, match[1], major, minor, match[4])
-
-
-def _devices(request: CreateRequest) -> list[dict[str, Any]]:
-    made = {}
-    if request.privileged:
-        made = {found["path"]: found for found in _host_devices()}
-    for device in request.resources.devices:
-        found = _device(device)
-        made[found["path"]] = found
-    return list(made.values())
-
-
-def _device(device: Device) -> dict[str, Any]:
-    try:
-        info = Path(device.host_path).stat()
-    except OSError as exc:
-        raise InvalidArgument(
-            "error gathering device information while adding custom device "
-            f'"{device.host_path}": {str(exc.strerror).lower()}',
-            code="no_such_device",
-            details={"device": device.host_path},
-        ) from exc
-    if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
-        raise InvalidArgument(
-            f"'{device.host_path}' is not a device",
-            code="no_such_device",
-            details={"device": device.host_path},
-        )
-    return _device_of(device.container_path or device.host_path, info)
-
-
-def _device_of(path: str, info: os.stat_result) -> dict[str, Any]:
-    return {
-        "path": path,
-        "type": "c" if stat.S_ISCHR(info.st_mode) else "b",
-        "major": os.major(info.st_rdev),
-        "minor": os.minor(info.st_rdev),
-        "fileMode": stat.S_IMODE(info.st_mode),
-        "uid": info.st_uid,
-        "gid": info.st_gid,
-    }
-
-
-def _host_devices() -> list[dict[str, Any]]:
-    """All devices of the host, for privileged containers; not the mounts below /dev."""
-    found = []
-    for folder, names, files in os.walk("/dev"):
-        names[:] = [
-            n for n in names if n not in ("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts")
-        ]
-        for name in files:
-            path = f"{folder}/{name}"
-            info = os.lstat(path)
-            is_device = stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)
-            if is_device and path != "/dev/console":
-                found.append(_device_of(path, info))
-    return found

@@ -16,10 +16,10 @@ from linkspan.plugins.oci_runtime import (
     mount_namespace,
     programs,
     seccomp,
-    spec,
 )
 from linkspan.plugins.oci_runtime.config import OciConfig
 from linkspan.plugins.oci_runtime.layout import Layout
+from linkspan.plugins.oci_runtime.machine import Machine
 from linkspan.sdk import syscalls
 from linkspan.sdk.errors import InvalidArgument, NotUsable
 from linkspan.sdk.machine import boot_id
@@ -43,7 +43,7 @@ class Tools:
     runtime_path: str
     conmon: str
     groups: cgroups.Hierarchies
-    machine: spec.Machine
+    machine: Machine
     default_profile: Mapping[str, Any]
     filters: seccomp.FilterCache | None
     boot: str
@@ -95,7 +95,7 @@ class Tools:
             runtime_path=path,
             conmon=conmon,
             groups=groups,
-            machine=spec.Machine.detect(
+            machine=Machine.detect(
                 groups,
                 swap_accounting=_swap_accounting(groups),
                 init=programs.find_init(config.init),
