@@ -6,8 +6,8 @@ import socket
 import attrs
 import pytest
 
-from linkspan.sdk.drivers.step import Step
-from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.drivers.step import MISSING, Step
+from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.manifest import DriverManifest, PluginManifest, VerbManifest, VerbSetting
 from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.model.step import StepChange, StepPlan
@@ -267,6 +267,147 @@ jobs:
     assert [c for c in plan.steps[2].changes if c["what"] == "image img"] == [
         {"action": "none", "what": "image img", "detail": "sha256:0"}
     ]
+
+
+class Maker(Step):
+    """``make`` creates what it is told; ``want`` cannot do without it."""
+
+    @classmethod
+    def open(cls, config, host):
+        raise NotImplementedError
+
+    async def plan(self, intent):
+        if intent.verb == "want":
+            thing = intent.settings["thing"]
+            raise NotFound(f"{thing} not found", details={MISSING: thing}, help="make it")
+        change = StepChange(action="create", what=intent.settings["thing"])
+        return StepPlan(changes=(change,))
+
+    async def apply(self, intent, context):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def order(desk):
+    """Plans jobs of ``make`` and ``want``; gives the problems, a line each with its first help."""
+    settings = {
+        "thing": TEXT,
+        "count": VerbSetting(type="int"),
+        "volumes": VerbSetting(type="list"),
+    }
+    names = ("make", "want")
+    verbs = Verbs(
+        [
+            PluginManifest(
+                name="p",
+                version="1",
+                verbs=tuple(VerbManifest(name=n, summary="", settings=settings) for n in names),
+            )
+        ]
+    )
+    for name in names:
+        desk.host.drivers["step", name] = Maker()
+
+    async def plan(text, **others):
+        whole = f"linkspan: v1\ndefaults: {{image: img}}\n{text}"
+        files = {f"{name}.yaml": f"linkspan: v1\n{text}".encode() for name, text in others.items()}
+        checked = check(whole, "p.yaml", verbs, fetch=files.__getitem__)
+        assert not checked.errors, checked.errors
+        about = Circumstances(workspace=desk.workspace, given={}, inputs={}, git={}, digest="")
+        found = await Planner(desk.host, verbs, checked, about, desk.calls).plan()
+        return [(p.headline, p.helps[0]) for p in found.problems]
+
+    return plan
+
+
+MAKE, WANT = (f"{{uses: {verb}, with: {{thing: network front}}}}" for verb in ("make", "want"))
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        f"{{a: {{steps: [{MAKE}, {WANT}]}}}}",
+        f"{{b: {{needs: [a], steps: [{WANT}]}}, a: {{steps: [{MAKE}]}}}}",
+        f"{{c: {{needs: b, steps: [{WANT}]}}, b: {{needs: a, steps: [{{run: x}}]}}, a: {{steps: [{MAKE}]}}}}",
+        f"{{a: {{steps: [{{parallel: [{MAKE}, {{run: x}}]}}, {WANT}]}}}}",
+        f"{{a: {{steps: [{MAKE}]}}}}\nfinally: {{z: {{steps: [{WANT}]}}}}",
+        # Whoever has the daemon's socket may make anything.
+        "{a: {volumes: ['/run/linkspan.sock:/s'], steps: [{run: x}]}, "
+        f"b: {{needs: a, steps: [{WANT}]}}}}",
+        f"{{a: {{steps: [{{uses: make, with: {{thing: x, volumes: ['/d.sock:/s']}}}}, {WANT}]}}}}",
+        # A step of which not everything is known, whatever it names.
+        "{a: {steps: [{id: s, run: x}, "
+        "{uses: make, with: {thing: front, count: '${{ from_json(steps.s.outputs.n) }}'}}, "
+        f"{WANT}]}}}}",
+    ],
+)
+async def test_what_a_step_makes_is_there_for_those_that_come_after_it(order, jobs):
+    assert await order(f"jobs: {jobs}") == []
+
+
+@pytest.mark.parametrize(
+    ("jobs", "help_"),
+    [
+        (f"{{a: {{steps: [{WANT}]}}}}", "make it"),
+        (f"{{a: {{steps: [{WANT}, {MAKE}]}}}}", "a/make-2 makes it, but not before this step"),
+        (
+            f"{{a: {{steps: [{MAKE}]}}, b: {{steps: [{WANT}]}}}}",
+            "a/make-1 makes it; wait for it:  needs: [a]",
+        ),
+        (
+            f"{{a: {{needs: [b], steps: [{MAKE}]}}, b: {{steps: [{WANT}]}}}}",
+            "a/make-1 makes it; wait for it:  needs: [a]",
+        ),
+        (f"{{a: {{steps: [{{parallel: [{MAKE}, {WANT}]}}]}}}}", "make it"),
+        (f"{{a: {{if: 'false', steps: [{MAKE}]}}, b: {{needs: a, steps: [{WANT}]}}}}", "make it"),
+        ("{a: {steps: [{uses: make, with: {thing: network back}}, " + f"{WANT}]}}}}", "make it"),
+        (
+            "{a: {steps: [{id: s, run: x}, "
+            "{uses: make, with: {thing: back, count: '${{ from_json(steps.s.outputs.n) }}'}}, "
+            f"{WANT}]}}}}",
+            "make it",
+        ),
+    ],
+)
+async def test_what_is_made_too_late_or_never_is_missing(order, jobs, help_):
+    assert await order(f"jobs: {jobs}") == [("network front not found", help_)]
+
+
+async def test_what_is_missing_whatever_the_run_finds_out_is_told(order):
+    unknown = 'volumes: ["${{ steps.s.outputs.v }}"]'
+    found = await order(
+        f"jobs: {{a: {{steps: [{{id: s, run: x}}, {{uses: want, with: {{thing: network front, {unknown}}}}}]}},"
+        f" b: {{steps: [{{id: s, run: x}}, {{uses: want, with: {{thing: '${{{{ steps.s.outputs.v }}}}'}}}}]}}}}"
+    )
+    assert found == [("network front not found", "make it")]
+
+
+async def test_pipelines_that_call_each_other_make_things_for_each_other(order):
+    inner = f"jobs: {{x: {{steps: [{MAKE}]}}, y: {{steps: [{WANT}]}}}}"
+    found = await order(
+        f"jobs: {{a: {{uses: ./inner.yaml}}, b: {{needs: a, steps: [{WANT}]}}, c: {{steps: [{WANT}]}}}}",
+        inner=inner,
+    )
+    assert found == [
+        ("network front not found", "a/x/make-1 makes it; wait for it:  needs: [x]"),
+        ("network front not found", "a/x/make-1 makes it; wait for it:  needs: [a]"),
+    ]
+
+
+async def test_images_that_are_made_too_late_are_missing(order):
+    found = await order(
+        "jobs: {a: {steps: [{uses: make, with: {thing: 'image app:1'}}]}, b: {steps: [{run: x, image: app:1}]},"
+        " c: {needs: a, steps: [{run: x, image: 'app:1'}]}}"
+    )
+    ((headline, help_),) = found
+    assert headline.startswith("image 'app:1': it is not here")
+    assert help_ == "a/make-1 makes it; wait for it:  needs: [a]"
+
+
+async def test_a_long_chain_of_jobs_is_put_in_order(order):
+    chain = "\n".join(f"  j{n}: {{needs: j{n - 1}, steps: [{{run: x}}]}}" for n in range(1, 2000))
+    last = f"  z: {{needs: j1999, steps: [{WANT}]}}"
+    assert await order(f"jobs:\n{last}\n{chain}\n  j0: {{steps: [{MAKE}]}}") == []
 
 
 async def test_a_secret_that_is_made_on_first_use_need_not_be_there(desk):

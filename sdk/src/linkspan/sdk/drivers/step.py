@@ -7,13 +7,16 @@ after a crash it asks ``observe`` what became of the intent.
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.model.step import Outputs, Question, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.progress import ProgressSink
 from linkspan.sdk.stability import Stage, contract
+
+MISSING: Final = "missing"
+"""In ``details`` of an error of ``plan``: what is not there, as a change names it: ``service web``."""
 
 
 class NeedsDecision(LinkspanError):
@@ -59,6 +62,10 @@ class Step(Driver[Config], abc.ABC):
 
         Changes that are all ``none`` promise that ``apply`` will change nothing, and the journal need not
         be on disk before it; no changes at all promise nothing.
+
+        Raises:
+            LinkspanError: It cannot be done. One whose ``details`` name what is ``MISSING`` counts in a plan
+                only if no earlier step creates or changes what is called so.
         """
         return StepPlan()
 

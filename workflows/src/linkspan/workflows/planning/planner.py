@@ -1,7 +1,7 @@
 """Goes through a pipeline as a run would, asking each verb what it would change and changing nothing."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from linkspan.sdk.diagnostics import Diagnostic, Label, Span
-from linkspan.sdk.drivers.step import Step as StepDriver
+from linkspan.sdk.drivers.step import MISSING, Step as StepDriver
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.step import StepIntent
@@ -23,6 +23,7 @@ from linkspan.workflows.model import Job, Step, Workflow
 from linkspan.workflows.parse import Scalar, Sequence
 from linkspan.workflows.planning.document import Plan, PlannedStep
 from linkspan.workflows.planning.known import Known
+from linkspan.workflows.planning.order import Making, Order, Spot, holds_socket
 from linkspan.workflows.planning.world import (
     Images,
     disk_fault,
@@ -33,12 +34,15 @@ from linkspan.workflows.planning.world import (
 )
 from linkspan.workflows.settings import typed_settings
 from linkspan.workflows.units import Frame
+from linkspan.workflows.values import OPEN
 from linkspan.workflows.verbs import Verbs
 
 PORTS: Final = "ports"
 """The setting, of any verb, whose entries publish ports of this machine."""
 PUSHES: Final = "push"
 """The verb whose images go to registries."""
+VOLUMES: Final = "volumes"
+"""The setting, of any verb, whose entries are mounted."""
 NAMES: Final = "tags"
 """The setting, of any verb, whose entries name images that the step makes."""
 NEEDS_IMAGE: Final = frozenset({"deploy", "run-job", "pull"})
@@ -95,9 +99,7 @@ class Planner:
         self._locks: dict[str, None] = {}
         self._secrets: set[str] = set()
         self._copies = 0
-        self._awaited: dict[str, str] = {}
-        """Headline of a problem → the image that is nowhere yet."""
-        self._made: set[str] = set()
+        self._making = Making(Order())
         self._uses = {"": Frame(self._workflow).use}
         """Role → driver, by the prefix of a pipeline's jobs."""
 
@@ -107,6 +109,7 @@ class Planner:
         If cancelled: clean.
         """
         workflow = self._workflow
+        self._making.order.add("", workflow)
         known = self._top()
         for job in (*workflow.jobs.values(), *workflow.cleanup.values()):
             await self._job(workflow, job, known, "")
@@ -133,7 +136,7 @@ class Planner:
             drivers={role: self._player(role, driver) for role, driver in use.items()},
             steps=tuple(self._steps),
             locks=tuple(self._locks),
-            problems=self._real_problems(),
+            problems=self._making.real(self._problems),
             warnings=tuple(d for d in self._checked.diagnostics if d.severity == "warning"),
         )
 
@@ -179,7 +182,7 @@ class Planner:
             self._locks[lock] = None
         if runs != "no":
             await self._grants(workflow, job.secrets)
-            await self._services(workflow, job, known)
+            await self._services(workflow, job, known, Spot(f"{prefix}{job.id}", -1))
         key = "" if cell is None else cell.key
         name = f"{prefix}{job.id}"
         if job.call is not None:
@@ -187,14 +190,12 @@ class Planner:
             return
         env = {**contexts["env"], **known.env(job.env)}
         inside = Known({**contexts, "env": env})
-        for step in job.all_steps():
-            await self._step(
-                workflow,
-                job,
-                step,
-                inside,
-                PlannedStep(job=name, cell=key, step=step.id, verb=step.verb or "run", runs=runs),
-            )
+        for number, outer in enumerate(job.steps):
+            for step in (outer, *outer.parallel):
+                planned = PlannedStep(
+                    job=name, cell=key, step=step.id, verb=step.verb or "run", runs=runs
+                )
+                await self._step(workflow, job, step, inside, planned, Spot(name, number))
 
     async def _call(self, job: Job, known: Known, name: str, runs: str) -> None:
         call = job.call
@@ -219,6 +220,7 @@ class Planner:
         inner = Known({**contexts, "env": env})
         outer = self._uses[name.removesuffix(job.id)]
         self._uses[f"{name}/"] = Frame(call.workflow, use=outer).use
+        self._making.order.add(f"{name}/", call.workflow)
         for each in (*call.workflow.jobs.values(), *call.workflow.cleanup.values()):
             await self._job(call.workflow, each, inner, f"{name}/")
 
@@ -233,13 +235,13 @@ class Planner:
                 helps = [f"linkspan workflow secret set {secret.key or name}"]
                 self._problem(workflow, workflow.file, fault, secret.span, helps=helps)
 
-    async def _services(self, workflow: Workflow, job: Job, known: Known) -> None:
+    async def _services(self, workflow: Workflow, job: Job, known: Known, spot: Spot) -> None:
         for service in job.services.values():
             if known.condition(service.condition) is False:
                 continue
             image = known.text(service.image)
             if image:
-                await self._image(workflow, job, image, service.span)
+                await self._image(workflow, job, image, service.span, spot)
             for entry in service.ports:
                 text = known.text(entry)
                 if text is not None:
@@ -248,7 +250,13 @@ class Planner:
     # steps
 
     async def _step(
-        self, workflow: Workflow, job: Job, step: Step, known: Known, planned: PlannedStep
+        self,
+        workflow: Workflow,
+        job: Job,
+        step: Step,
+        known: Known,
+        planned: PlannedStep,
+        spot: Spot,
     ) -> None:
         if step.parallel or step.wait or step.cancel:
             return
@@ -261,24 +269,38 @@ class Planner:
         await self._grants(workflow, step.secrets)
         known = Known({**known.contexts, "env": {**known.contexts["env"], **known.env(step.env)}})
         if step.run is not None:
-            planned = await self._script(workflow, job, step, known, planned)
+            planned = await self._script(workflow, job, step, known, planned, spot)
         elif step.verb in self._verbs:
-            planned = await self._verb(workflow, job, step, known, planned)
+            planned = await self._verb(workflow, job, step, known, planned, spot)
         self._steps.append(planned)
 
     async def _script(
-        self, workflow: Workflow, job: Job, step: Step, known: Known, planned: PlannedStep
+        self,
+        workflow: Workflow,
+        job: Job,
+        step: Step,
+        known: Known,
+        planned: PlannedStep,
+        spot: Spot,
     ) -> PlannedStep:
+        if holds_socket([known.text(text) for text in job.volumes]):
+            self._making.may_make_anything(spot)
         image = step.image or job.image
         name = known.text(image)
         if name is None:
             return planned
-        detail = await self._image(workflow, job, name, step.span)
+        detail = await self._image(workflow, job, name, step.span, spot)
         change = {"action": "create", "what": f"container of {name}", "detail": detail}
         return attrs.evolve(planned, changes=(change,))
 
     async def _verb(
-        self, workflow: Workflow, job: Job, step: Step, known: Known, planned: PlannedStep
+        self,
+        workflow: Workflow,
+        job: Job,
+        step: Step,
+        known: Known,
+        planned: PlannedStep,
+        spot: Spot,
     ) -> PlannedStep:
         verb = self._verbs[step.verb]
         planned = attrs.evolve(planned, provider=verb.provider)
@@ -291,10 +313,11 @@ class Planner:
                 later += unknown
                 values[name] = found
                 kind = verb.manifest.settings[name].type
-                untyped |= bool(unknown) and kind not in ("string", "list", "map", "any")
+                untyped |= bool(unknown) and kind not in ("string", "list", "map", "any", "secrets")
             planned = attrs.evolve(planned, later=tuple(dict.fromkeys(later)))
             if untyped:
                 # A number that is not known yet cannot be planned with.
+                self._making.may_make(values, spot)
                 return planned
             settings = typed_settings(verb, step.settings, values)
         except EvaluationFailed as error:
@@ -305,22 +328,25 @@ class Planner:
         except LinkspanError as error:
             self._problem(workflow, job.file, error.message, step.verb_span or step.span)
             return planned
-        self._makes(settings.get(NAMES))
+        if holds_socket(settings.get(VOLUMES)):
+            self._making.may_make_anything(spot)
         if step.verb == PUSHES:
             await self._destinations(workflow, job, step, settings)
-        means = await self._meant(workflow, job, step, settings)
-        planned = await self._ask(workflow, job, step, settings, planned)
+        means = await self._meant(workflow, job, step, settings, spot)
+        planned = await self._ask(workflow, job, step, settings, planned, spot)
+        self._making.makes(_things(settings.get(NAMES), planned), spot, planned.place)
         return attrs.evolve(planned, changes=(*planned.changes, *means))
 
     async def _meant(
-        self, workflow: Workflow, job: Job, step: Step, settings: Mapping[str, Json]
+        self, workflow: Workflow, job: Job, step: Step, settings: Mapping[str, Json], spot: Spot
     ) -> tuple[Mapping[str, Json], ...]:
         """Which image a verb's name means now: a tag may be another's by the time of the run."""
         image = settings.get("image")
         if step.verb not in NEEDS_IMAGE or not isinstance(image, str) or "${{" in image:
             return ()
         node = step.setting_nodes.get("image")
-        detail = await self._image(workflow, job, image, node.value.span if node else step.span)
+        span = node.value.span if node else step.span
+        detail = await self._image(workflow, job, image, span, spot)
         if not detail or "@" in image:
             return ()
         return ({"action": "none", "what": f"image {image}", "detail": detail},)
@@ -343,6 +369,7 @@ class Planner:
         step: Step,
         settings: Mapping[str, Json],
         planned: PlannedStep,
+        spot: Spot,
     ) -> PlannedStep:
         intent = StepIntent(
             run_id="plan",
@@ -364,11 +391,18 @@ class Planner:
             self._problem(workflow, job.file, words, step.verb_span or step.span)
             return planned
         except LinkspanError as error:
-            if not planned.later:
+            # What it would have made is not missed as well.
+            self._making.may_make(settings, spot)
+            missing = str(error.details.get(MISSING, ""))
+            if planned.later and (OPEN in missing or not missing):
                 # With values that are not known yet, a complaint says nothing.
-                helps = [error.help] if error.help else []
-                place = step.verb_span or step.span
-                self._problem(workflow, job.file, error.message, place, helps=helps)
+                return planned
+            helps = [error.help] if error.help else []
+            place = step.verb_span or step.span
+            problem = self._problem(workflow, job.file, error.message, place, helps=helps)
+            if missing:
+                self._making.misses(problem, missing, spot)
+                planned = attrs.evolve(planned, later=(*planned.later, missing))
             return planned
         changes = tuple(attrs.asdict(change) for change in found.changes)
         if any(change["action"] == "create" for change in changes):
@@ -386,26 +420,12 @@ class Planner:
 
     # faults
 
-    async def _image(self, workflow: Workflow, job: Job, name: str, span: Span) -> str:
+    async def _image(self, workflow: Workflow, job: Job, name: str, span: Span, spot: Spot) -> str:
         fault, detail = await self._images.look(name)
         if fault:
-            headline = f"image '{name}': {fault}"
-            self._problem(workflow, job.file, headline, span)
-            self._awaited[headline] = full_name(name)
+            problem = self._problem(workflow, job.file, f"image '{name}': {fault}", span)
+            self._making.misses(problem, f"image {full_name(name)}", spot)
         return detail
-
-    def _makes(self, names: Json) -> None:
-        """Images that a step of the run makes need not be here before it."""
-        if isinstance(names, list):
-            self._made |= {full_name(name) for name in names if isinstance(name, str)}
-
-    def _real_problems(self) -> tuple[Diagnostic, ...]:
-        """Those that the run does not mend itself, whatever the order in which they were found."""
-        return tuple(
-            problem
-            for problem in self._problems
-            if self._awaited.get(problem.headline) not in self._made
-        )
 
     async def _port(self, workflow: Workflow, job: Job, text: str, span: Span) -> None:
         place = published(text)
@@ -424,7 +444,7 @@ class Planner:
         span: Span | None,
         *,
         helps: list[str] | None = None,
-    ) -> None:
+    ) -> Diagnostic:
         source = workflow.text if file == workflow.file else workflow.others.get(file, "")
         problem = Diagnostic(
             id="LS1408",
@@ -436,6 +456,18 @@ class Planner:
         )
         if problem not in self._problems:
             self._problems.append(problem)
+        return problem
+
+
+def _things(names: Json, planned: PlannedStep) -> Iterator[str]:
+    """What is there when a step has ended, images by their full names."""
+    for name in names if isinstance(names, list) else ():
+        if isinstance(name, str):
+            yield f"image {full_name(name)}"
+    for change in planned.changes:
+        kind, _, name = change["what"].partition(" ")
+        if change["action"] in ("create", "change"):
+            yield f"image {full_name(name)}" if kind in ("image", "name") else change["what"]
 
 
 def _word(decided: bool | None) -> str:

@@ -6,8 +6,10 @@ from typing import Any, Self
 
 from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.orchestrator import Orchestrator
-from linkspan.sdk.drivers.step import Step
+from linkspan.sdk.drivers.step import MISSING, Step
+from linkspan.sdk.errors import LinkspanError, NotFound
 from linkspan.sdk.host import Host
+from linkspan.sdk.model.service import Service
 from linkspan.sdk.model.step import StepIntent
 
 
@@ -27,6 +29,24 @@ class StandardStep(Step[NoConfig]):
         """Who keeps the services that the pipeline means."""
         found: Orchestrator[Any] = self.driver("orchestrator", intent)
         return found
+
+    async def planned_service(self, intent: StepIntent, name: str) -> Service:
+        """A service that a step changes, for its plan.
+
+        Raises:
+            NotFound, Unavailable: There is none, or no cluster; details say that an earlier step may make it.
+        """
+        try:
+            return await self.orchestrator(intent).get_service(name)
+        except LinkspanError as error:
+            if not isinstance(error, NotFound) and error.code != "not_in_swarm":
+                raise
+            raise type(error)(
+                error.message,
+                code=error.code,
+                help=error.help,
+                details={**error.details, MISSING: f"service {name}"},
+            ) from error
 
     @classmethod
     @asynccontextmanager

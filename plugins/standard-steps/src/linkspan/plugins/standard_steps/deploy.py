@@ -16,7 +16,7 @@ from linkspan.plugins.standard_steps.service_spec import (
     spec_to_json,
     wanted_spec,
 )
-from linkspan.sdk.drivers.step import StepContext
+from linkspan.sdk.drivers.step import MISSING, StepContext
 from linkspan.sdk.errors import NotFound, Unavailable
 from linkspan.sdk.model.service import RolloutState, RolloutStatus, Service, ServiceSpec
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
@@ -75,6 +75,7 @@ class DeployStep(StandardStep):
                     f"service {wanted.name}: network {name} not found",
                     code="network_not_found",
                     help=f"linkspan network create {name}",
+                    details={MISSING: f"network {name}"},
                 ) from error
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:

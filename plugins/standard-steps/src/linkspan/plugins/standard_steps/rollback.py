@@ -23,7 +23,7 @@ class RollbackStep(StandardStep):
 
     async def plan(self, intent: StepIntent) -> StepPlan:
         """From which image to which."""
-        service = await self.orchestrator(intent).get_service(intent.settings["service"])
+        service = await self.planned_service(intent, intent.settings["service"])
         before = service.previous_spec
         detail = f"{running_image(service)} → {before.container.image}" if before else "no update"
         change = StepChange(action="change", what=f"service {service.spec.name}", detail=detail)

@@ -15,7 +15,7 @@ class ScaleStep(StandardStep):
     async def plan(self, intent: StepIntent) -> StepPlan:
         """From how many to how many."""
         name, wanted = intent.settings["service"], intent.settings["replicas"]
-        before = (await self.orchestrator(intent).get_service(name)).spec.replicas
+        before = (await self.planned_service(intent, name)).spec.replicas
         change = StepChange(
             action="none" if before == wanted else "change",
             what=f"service {name}",
