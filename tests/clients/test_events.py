@@ -62,6 +62,13 @@ def test_each_command_is_told_as_docker_tells_it(fresh: Daemon, tmp_path: Path, 
     assert not wrong, "\n".join(wrong)
 
 
+def test_filters_pick_what_dockers_pick(fresh: Daemon) -> None:
+    recorded = json.loads((HERE / "filters.json").read_text())
+    script = HERE / "filters.queries"
+    found = event_script.filtered(script, fresh.url.removeprefix("unix://"), fresh.environment)
+    assert found == recorded
+
+
 def test_every_meant_difference_in_events_is_one() -> None:
     for name, meant in DIFFERENCES.items():
         recorded = dict(event_script.read(HERE / f"{name}.json"))

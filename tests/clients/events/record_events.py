@@ -1,8 +1,9 @@
 """Records the events that a real dockerd tells, command by command; see the README beside.
 
-DOCKER_HOST=unix://... REGISTRY=127.0.0.1:5000 python tests/clients/events/record.py [SCRIPT...]
+DOCKER_HOST=unix://... REGISTRY=127.0.0.1:5000 python tests/clients/events/record_events.py [SCRIPT...]
 """
 
+import json
 import os
 import socket
 import sys
@@ -32,6 +33,9 @@ def main() -> int:
                 rows.append((command, events))
         event_script.write(rows, HERE / f"{name}.json")
         print(f"{name}: {len(rows)} commands")
+    if not sys.argv[1:]:
+        picked = event_script.filtered(HERE / "filters.queries", path, os.environ)
+        (HERE / "filters.json").write_text(json.dumps(picked, indent=1) + "\n")
     return 0
 
 

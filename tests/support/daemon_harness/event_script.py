@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlencode
 
 import attrs
 
@@ -16,8 +17,8 @@ from daemon_harness.transcripts import normal
 
 _LIMIT_S = 60.0
 _QUIET_S = 2.0
-# Docker tells it since version 24.
-_NEWER = ("execDuration",)
+# How much was freed depends on the drivers, how long it took on the machine.
+_MEASURED = {"reclaimed": "<size>", "execDuration": "<seconds>"}
 
 
 @attrs.frozen(kw_only=True, order=True)
@@ -44,10 +45,8 @@ class Told:
 
         actor = event["Actor"]
         pairs = [
-            # How much was freed depends on the drivers.
-            (name, "<size>" if name == "reclaimed" else value)
+            (name, _MEASURED.get(name, value))
             for name, value in (actor["Attributes"] or {}).items()
-            if name not in _NEWER
         ]
         return cls(
             scope=event["scope"],
@@ -71,10 +70,10 @@ class Listener:
         self._from_ns = time.time_ns()
 
     def _ask(self) -> list[dict[str, Any]]:
-        times = (f"{ns // 10**9}.{ns % 10**9:09}" for ns in (self._from_ns, time.time_ns()))
+        times = (_text(ns) for ns in (self._from_ns, time.time_ns()))
         connection = _Connection(self._path)
         try:
-            connection.request("GET", "/v1.41/events?since={}&until={}".format(*times))
+            connection.request("GET", "/v1.50/events?since={}&until={}".format(*times))
             lines = connection.getresponse().read().splitlines()
         finally:
             connection.close()
@@ -97,6 +96,32 @@ class Listener:
         """What was told, once there has been time to tell it."""
         time.sleep(_QUIET_S)
         return self.take(0)
+
+
+def filtered(script: Path, socket_path: str, env: Mapping[str, str]) -> dict[str, list[str]]:
+    """Carry commands out, and ask with filters for what they told: filter → ``type action`` of each, sorted."""
+    began, found = _now(), {}
+    for line in script.read_text().splitlines():
+        if line.startswith("{"):
+            query = {"since": began, "until": _now(), "filters": line}
+            connection = _Connection(socket_path)
+            try:
+                connection.request("GET", f"/v1.50/events?{urlencode(query)}")
+                events = map(json.loads, connection.getresponse().read().splitlines())
+                found[line] = sorted(normal(f"{e['Type']} {e['Action']}") for e in events)
+            finally:
+                connection.close()
+        elif not line.startswith("#"):
+            carry_out(line, socket_path, script.parent, env)
+    return found
+
+
+def _now() -> str:
+    return _text(time.time_ns())
+
+
+def _text(ns: int) -> str:
+    return f"{ns // 10**9}.{ns % 10**9:09}"
 
 
 class _Connection(http.client.HTTPConnection):

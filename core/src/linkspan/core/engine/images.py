@@ -202,7 +202,10 @@ class ImageStore:
                 size_bytes=sum(layer.size_bytes for layer in layers),
                 parent=new.parent,
             )
+            known = image_id in self._images
             image = await self.add(image, tags=names)
+        if not known:
+            self._publish(image_event("create", image, image_id))
         for name in names:
             self._publish(image_event("tag", image, name))
         return image

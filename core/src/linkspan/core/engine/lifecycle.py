@@ -144,8 +144,8 @@ class Lifecycle:
             await self._hooks.intercept("linkspan_before_container_start", container)
             sandbox, mounts = await self._prepare(container)
             inside = attrs.evolve(container, endpoints=sandbox.endpoints)
-            self._networks.tell("connect", inside)
             self._volumes.tell_mounted(inside)
+            self._networks.tell("connect", inside)
             rootfs = self.mounts.rootfs(container.id)
             request = create_request(
                 container, sandbox, mounts, rootfs, entry_of=self.entry_of, hooks=self._hooks
@@ -308,11 +308,11 @@ class Lifecycle:
             await self.save(entry, ended)
         if status.oom_killed:
             self.tell("oom", ended)
+        self._tell_left(container)
         ran_ns = epoch_ns(state.finished_at) - epoch_ns(state.started_at)
         self.tell(
             "die", ended, exitCode=str(status.exit_code), execDuration=str(max(0, ran_ns) // 10**9)
         )
-        self._tell_left(container)
         self.notify("linkspan_container_exited", container=ended)
         if again:
             self._schedule_restart(entry)

@@ -111,7 +111,7 @@ def _encode(event: Event) -> tuple[bytes]:
 
 
 def passes(event: Event, filters: Filters) -> bool:
-    """Docker's rules: any value of a key, all keys; objects by id, id prefix or name."""
+    """Docker's rules: any value of a key, all keys; objects by the beginning of id or name."""
     action = event.action.partition(":")[0]
     if not filters.among("type", event.type) or not filters.among("scope", event.scope):
         return False
@@ -119,20 +119,18 @@ def passes(event: Event, filters: Filters) -> bool:
         return False
     if not all(has_label(event.attributes, label) for label in filters.all("label")):
         return False
+    return all(_is_of(event, kind, filters) for kind in _OBJECTS if kind in filters)
+
+
+def _is_of(event: Event, kind: str, filters: Filters) -> bool:
+    """Whether it is about an object that is named; what happens to a container is about its image, too."""
     name = event.attributes.get("name", "")
-    for kind in _OBJECTS:
-        if kind not in filters:
-            continue
-        names = {name}
-        if kind == "image":
-            names |= {event.attributes.get("image", ""), name.partition(":")[0]}
-        is_it = event.type == kind or (kind == "image" and event.type == "container")
-        if not is_it or not (
-            filters.among(kind, event.actor_id, *names)
-            or any(event.actor_id.startswith(v) for v in filters.all(kind))
-        ):
-            return False
-    return True
+    if kind != "image":
+        return event.type == kind and filters.prefix(kind, event.actor_id, name)
+    if event.type not in ("image", "container"):
+        return False
+    names = {name, name.partition(":")[0], event.attributes.get("image", "")}
+    return filters.among(kind, event.actor_id, *names) or filters.prefix(kind, event.actor_id)
 
 
 def encode_event(event: Event) -> dict[str, Any]:
