@@ -4,7 +4,8 @@ import pytest
 import trio
 
 from linkspan.sdk.testing.conformance.runtime import RuntimeConformance
-from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeRuntime, FakeRuntimeConfig
+from linkspan.sdk.testing.fakes.machine import FakeMachine
+from linkspan.sdk.testing.fakes.runtime import FakeRuntime, FakeRuntimeConfig
 
 
 class TestFakeRuntime(RuntimeConformance):

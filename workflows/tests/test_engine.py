@@ -15,9 +15,10 @@ from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.host import NewImage
 from linkspan.sdk.model.process import StreamKind
 from linkspan.sdk.testing.fakes.content import FakeContent
+from linkspan.sdk.testing.fakes.machine import FakeMachine
 from linkspan.sdk.testing.fakes.network import FakeNetwork
 from linkspan.sdk.testing.fakes.registry import FakeRegistry
-from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeRuntime, FakeRuntimeConfig
+from linkspan.sdk.testing.fakes.runtime import FakeRuntime, FakeRuntimeConfig
 from linkspan.sdk.testing.fakes.snapshots import FakeSnapshots
 from linkspan.sdk.testing.host import FakeHost
 from linkspan.workflows.creating import NewRun

@@ -19,7 +19,7 @@ from linkspan.sdk.errors import LinkspanError, Unavailable
 from linkspan.sdk.model.step import STEP_LABEL
 from linkspan.sdk.testing.fakes.engine import FakeEngine
 from linkspan.sdk.testing.fakes.engine_images import make_image
-from linkspan.sdk.testing.fakes.runtime import FakeMachine
+from linkspan.sdk.testing.fakes.machine import FakeMachine
 from linkspan.sdk.testing.fakes.secrets import FakeSecrets
 from linkspan.sdk.testing.host import FakeHost
 from linkspan.workflows import manager

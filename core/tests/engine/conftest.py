@@ -21,9 +21,10 @@ from linkspan.core.store.records import open_records
 from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.media_types import DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST
 from linkspan.sdk.testing.fakes.content import FakeContent
+from linkspan.sdk.testing.fakes.machine import FakeMachine
 from linkspan.sdk.testing.fakes.network import FakeNetwork
 from linkspan.sdk.testing.fakes.registry import FakeRegistry, FakeRepository, digest_of
-from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeRuntime, FakeRuntimeConfig
+from linkspan.sdk.testing.fakes.runtime import FakeRuntime, FakeRuntimeConfig
 from linkspan.sdk.testing.fakes.snapshots import FakeSnapshots
 from linkspan.sdk.testing.host import FakeHost
 

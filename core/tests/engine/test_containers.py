@@ -27,7 +27,7 @@ from linkspan.sdk.model.container import (
 )
 from linkspan.sdk.model.network import NetworkSpec, PortBinding
 from linkspan.sdk.model.process import LogQuery
-from linkspan.sdk.testing.fakes.runtime import FakeProcess
+from linkspan.sdk.testing.fakes.machine import FakeProcess
 
 from .conftest import IMAGE, World, layer, serve_image, until
 

@@ -26,7 +26,8 @@ from linkspan.sdk.http import (
 )
 from linkspan.sdk.testing.fakes.engine import FakeEngine
 from linkspan.sdk.testing.fakes.engine_images import make_image
-from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeRuntime
+from linkspan.sdk.testing.fakes.machine import FakeMachine
+from linkspan.sdk.testing.fakes.runtime import FakeRuntime
 from linkspan.sdk.testing.host import FakeHost
 
 

@@ -30,9 +30,9 @@ from linkspan.sdk.model.step import StepIntent
 from linkspan.sdk.testing.conformance.step import StepConformance
 from linkspan.sdk.testing.fakes.engine import FakeEngine
 from linkspan.sdk.testing.fakes.engine_images import make_image
+from linkspan.sdk.testing.fakes.machine import FakeMachine
 from linkspan.sdk.testing.fakes.orchestrator import FakeOrchestrator, FakeOrchestratorConfig
 from linkspan.sdk.testing.fakes.registry import FakeRegistry
-from linkspan.sdk.testing.fakes.runtime import FakeMachine
 from linkspan.sdk.testing.host import FakeHost
 
 SETTINGS = {

@@ -22,7 +22,7 @@ from linkspan.sdk.model.step import JOB_LABEL, RUN_LABEL
 from linkspan.sdk.model.volume import VolumeSpec
 from linkspan.sdk.testing.fakes.engine import FakeEngine
 from linkspan.sdk.testing.fakes.engine_images import make_image
-from linkspan.sdk.testing.fakes.runtime import FakeMachine
+from linkspan.sdk.testing.fakes.machine import FakeMachine
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from linkspan.sdk.model.container import Healthcheck, Mount
 from linkspan.sdk.model.network import NetworkSpec
 from linkspan.sdk.model.service import ServicePort, ServiceRestart, UpdatePolicy
 from linkspan.sdk.testing.fakes.engine import FakeEngine
-from linkspan.sdk.testing.fakes.runtime import FakeMachine
+from linkspan.sdk.testing.fakes.machine import FakeMachine
 
 FULL = {
     "service": "web",

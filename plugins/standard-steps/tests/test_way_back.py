@@ -10,7 +10,7 @@ from linkspan.plugins.standard_steps.tag import TagStep
 from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.testing.fakes.engine import FakeEngine
 from linkspan.sdk.testing.fakes.engine_images import make_image
-from linkspan.sdk.testing.fakes.runtime import FakeMachine
+from linkspan.sdk.testing.fakes.machine import FakeMachine
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ from linkspan.sdk.model.service import (
 )
 from linkspan.sdk.testing.fakes.engine import FakeEngine
 from linkspan.sdk.testing.fakes.engine_images import make_image
+from linkspan.sdk.testing.fakes.machine import FakeMachine, FakeProcess
 from linkspan.sdk.testing.fakes.network import FakeNetwork
-from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeProcess
 from linkspan.sdk.testing.fakes.scheduler import FakeScheduler
 from linkspan.sdk.testing.fakes.state import FakeState
 from linkspan.sdk.testing.host import FakeHost

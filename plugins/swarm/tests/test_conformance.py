@@ -9,8 +9,8 @@ from linkspan.plugins.swarm.driver import SwarmOrchestrator
 from linkspan.sdk.testing.conformance.orchestrator import OrchestratorConformance
 from linkspan.sdk.testing.fakes.engine import FakeEngine
 from linkspan.sdk.testing.fakes.engine_images import make_image
+from linkspan.sdk.testing.fakes.machine import FakeMachine
 from linkspan.sdk.testing.fakes.network import FakeNetwork
-from linkspan.sdk.testing.fakes.runtime import FakeMachine
 from linkspan.sdk.testing.fakes.scheduler import FakeScheduler
 from linkspan.sdk.testing.fakes.state import FakeState
 from linkspan.sdk.testing.host import FakeHost

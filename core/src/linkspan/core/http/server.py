@@ -10,19 +10,18 @@ import math
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, cast
-from urllib.parse import parse_qsl, unquote
+from typing import TYPE_CHECKING
 
 import h11
 import trio
 
 from linkspan.core.http.body import BodyReader
 from linkspan.core.http.errors import as_linkspan_error, error_response, single_cause
+from linkspan.core.http.exchange import ChunkWriter, IncomingRequest, stalled
 from linkspan.core.http.limits import Limits, Stopping
 from linkspan.core.http.routing import API_VERSION, RouteTable, split_version, version_text
 from linkspan.core.http.streams import (
@@ -32,11 +31,9 @@ from linkspan.core.http.streams import (
     SocketDuplex,
     receive_waiting,
     run_for_client,
-    send_from_pipe,
     send_parts,
 )
-from linkspan.sdk.errors import TooLarge
-from linkspan.sdk.http import JSON, AnswerError, Hijack, Request, Response, Stream
+from linkspan.sdk.http import AnswerError, Hijack, Request, Response, Stream
 from linkspan.sdk.pipes import put_pieces, write_pieces
 
 if TYPE_CHECKING:
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
 _REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
 _NO_BODY_STATUS = frozenset({204, 304})
 # Docker's client sends a build context in thousands of small pieces, each of which would wake us. After some
@@ -100,149 +96,6 @@ async def serve_http(
             accepting.cancel_scope.cancel()
         server.stop()
         connections.cancel_scope.deadline = trio.current_time() + stopping.grace_s
-
-
-class _Request(Request):
-    """A request whose body is read from the connection while the handler runs."""
-
-    def __init__(
-        self, connection: "_Connection", method: str, target: str, headers: dict[str, str]
-    ) -> None:
-        self._connection = connection
-        path, _, query = target.partition("?")
-        if path[:1] != "/":  # absolute-form (RFC 9112 section 3.2.2): drop scheme and authority
-            _, _, rest = path.partition("://")
-            path = "/" + rest.partition("/")[2]
-        self.method = method
-        self.raw_path = unquote(path) if "%" in path else path
-        self.path = self.raw_path
-        self.params = _EMPTY
-        self.headers = headers
-        self.api_version = API_VERSION
-        self.peer_uid = connection.peer_uid
-        self.query = self.query_all = _EMPTY
-        if query:
-            values: dict[str, tuple[str, ...]] = {}
-            for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=1000):
-                values[name] = (*values.get(name, ()), value)
-            self.query_all = values
-            # Docker's server takes the first, and docker-py sends the name of a Dockerfile before its text.
-            self.query = {name: many[0] for name, many in values.items()}
-
-    def body(self) -> AsyncIterator[bytes]:
-        """See ``Request.body``. Raises AnswerError (400, 408) for a broken or stalled body."""
-        return _Body(self._connection)
-
-    async def read(self, *, limit_bytes: int = 8 << 20) -> bytes:
-        """See ``Request.read``."""
-        announced = self.headers.get("content-length", "")
-        if announced.isdigit() and (len(announced) > 18 or int(announced) > limit_bytes):
-            raise _too_large(limit_bytes)
-        parts, size = [], 0
-        while data := await self._connection.receive_body():
-            size += len(data)
-            if size > limit_bytes:
-                raise _too_large(limit_bytes)
-            parts.append(data)
-        return b"".join(parts)
-
-
-class _Body:
-    """A request's body as it arrives; it may be left unread."""
-
-    def __init__(self, connection: "_Connection") -> None:
-        self._connection = connection
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        data = await self._connection.receive_body()
-        if not data:
-            raise StopAsyncIteration
-        return data
-
-    async def pour(self, pipe: int) -> int:
-        """See ``linkspan.sdk.pouring.Pourable``."""
-        return await self._connection.pour_body(pipe)
-
-
-def _stalled() -> AnswerError:
-    return AnswerError("the request's body stalled", status=408, code="timeout")
-
-
-def _too_large(limit_bytes: int) -> TooLarge:
-    return TooLarge(f"the request's body has more than {limit_bytes} bytes")
-
-
-class _Parts:
-    """Stands for the bytes of one chunk inside h11, which only asks for their length."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size
-
-
-class _ChunkWriter:
-    """Implements ``linkspan.sdk.http.Writer``; the head goes with the first chunk, or by ``start``.
-
-    Attributes:
-        torn: A chunk has been begun and not ended: nothing may follow.
-    """
-
-    def __init__(self, connection: "_Connection", stream: Stream) -> None:
-        self._connection = connection
-        self._stream = stream
-        self.started = False
-        self.torn = False
-
-    def head(self) -> bytes:
-        """The head, which may be asked for once."""
-        self.started = True
-        headers = {"Content-Type": JSON, **self._stream.headers}
-        return self._connection.response_head(self._stream.status, headers)
-
-    async def start(self) -> None:
-        """Send the head now if it has not been sent."""
-        if not self.started:
-            await self._connection.send([self.head()])
-
-    async def write(self, *parts: bytes) -> None:
-        """See ``Writer.write``."""
-        size = sum(map(len, parts))
-        if not size:
-            # A chunk of no bytes would end the body (RFC 9112 section 7.1).
-            await self.start()
-            return
-        before, after = self._framing(size)
-        self.torn = True
-        await self._connection.send([*before, *parts, *after])
-        self.torn = False
-        await trio.lowlevel.checkpoint()
-
-    async def write_from_pipe(self, pipe: int, count: int) -> None:
-        """See ``Writer.write_from_pipe``."""
-        before, after = self._framing(count)
-        self.torn = True
-        await self._connection.send(before)
-        await send_from_pipe(self._connection.socket, pipe, count)
-        await self._connection.send(after)
-        self.torn = False
-
-    def _framing(self, size: int) -> tuple[list[bytes], list[bytes]]:
-        """What stands before and behind the bytes of a chunk; the head, too, if it has not been sent."""
-        before, after = [] if self.started else [self.head()], list[bytes]()
-        data = h11.Data(data=cast(bytes, _Parts(size)))
-        framed: list[Any] = self._connection.h11.send_with_data_passthrough(data) or []
-        to = before
-        for piece in framed:
-            if isinstance(piece, _Parts):
-                to = after
-            else:
-                to.append(piece)
-        return before, after
 
 
 class _Server:
@@ -353,7 +206,7 @@ class _Connection:
 
     # Requests
 
-    async def _next_request(self) -> _Request | None:
+    async def _next_request(self) -> IncomingRequest | None:
         """The next head; None if the client closed or was idle for too long."""
         started = False
         deadline = trio.current_time() + self.limits.idle_timeout_s
@@ -384,7 +237,7 @@ class _Connection:
         self._body = BodyReader(_body_length(headers), self.h11.trailing_data[0])
         self._ahead = self._body.available()
         target = event.target.decode("latin-1")
-        return _Request(self, event.method.decode("latin-1"), target, headers)
+        return IncomingRequest(self, event.method.decode("latin-1"), target, headers)
 
     async def _receive(self) -> bytes:
         try:
@@ -421,13 +274,13 @@ class _Connection:
                 if (now := trio.current_time()) > put_off:
                     waiting.deadline, put_off = now + limit_s, now + limit_s * _OF_LIMIT
             return poured
-        raise _stalled()
+        raise stalled()
 
     async def _receive_for_body(self) -> bytes:
         await self._go_on()
         with trio.move_on_after(self.limits.body_idle_timeout_s):
             return await self._receive_some()
-        raise _stalled()
+        raise stalled()
 
     async def _go_on(self) -> None:
         """Tell a client that waits with its body to send it."""
@@ -444,7 +297,7 @@ class _Connection:
 
     # Answers
 
-    async def _answer(self, request: _Request) -> bool:
+    async def _answer(self, request: IncomingRequest) -> bool:
         """Handle one request; True if the connection can take another."""
         began = time.perf_counter()
         pattern = ""
@@ -475,7 +328,7 @@ class _Connection:
                 },
             )
 
-    def _error_answer(self, error: Exception | SystemExit, request: _Request) -> Response:
+    def _error_answer(self, error: Exception | SystemExit, request: IncomingRequest) -> Response:
         cause = single_cause(error)
         if isinstance(cause, ClientGone):
             raise cause from error
@@ -503,7 +356,7 @@ class _Connection:
         if sending.cancelled_caught:
             raise ClientGone("the client takes no answer")
 
-    async def _respond(self, response: Response, request: _Request) -> bool:
+    async def _respond(self, response: Response, request: IncomingRequest) -> bool:
         close = not await self._discard_body() or self.server.stopping
         await self._send_response(response, head_only=request.method == "HEAD", close=close)
         return await self._finished()
@@ -542,8 +395,8 @@ class _Connection:
         except OSError:
             return
 
-    async def _stream(self, stream: Stream, request: _Request) -> bool:
-        writer = _ChunkWriter(self, stream)
+    async def _stream(self, stream: Stream, request: IncomingRequest) -> bool:
+        writer = ChunkWriter(self, stream)
         if request.method == "HEAD":
             await self.send([writer.head(), self.h11.send(h11.EndOfMessage()) or b""])
             return await self._finished()
@@ -569,12 +422,12 @@ class _Connection:
         await self.send([self.h11.send(h11.EndOfMessage()) or b""])
         return await self._finished() and not unread
 
-    def _log_broken(self, error: Exception | SystemExit, request: _Request) -> None:
+    def _log_broken(self, error: Exception | SystemExit, request: IncomingRequest) -> None:
         what = f"{request.method} {request.raw_path}"
         reason = as_linkspan_error(error, what).message
         log.warning("stream broke off", extra={"request": what, "reason": reason})
 
-    async def _hijack(self, hijack: Hijack, request: _Request) -> bool:
+    async def _hijack(self, hijack: Hijack, request: IncomingRequest) -> bool:
         """Hand the connection over; True if it was not taken and can take another request."""
         await self._discard_body()
         head = self._hijack_head(hijack, request)
@@ -595,7 +448,7 @@ class _Connection:
         await self._linger()
         return False
 
-    def _hijack_head(self, hijack: Hijack, request: _Request) -> bytes:
+    def _hijack_head(self, hijack: Hijack, request: IncomingRequest) -> bytes:
         """101 if the client asked to upgrade, Docker's old raw 200 if not (h11 would make it chunked)."""
         headers = {**self.server.headers, **hijack.headers}
         if hijack.content_type:

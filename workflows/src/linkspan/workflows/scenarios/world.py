@@ -26,7 +26,7 @@ from linkspan.sdk.progress import ProgressSink, ignore_progress
 from linkspan.sdk.reference import parse_reference
 from linkspan.sdk.testing.fakes.engine import FakeEngine
 from linkspan.sdk.testing.fakes.engine_images import FakeImages, make_image
-from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeProcess, Program
+from linkspan.sdk.testing.fakes.machine import FakeMachine, FakeProcess, Program
 from linkspan.workflows.containers import CONTROL, WORKSPACE
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.journal import JournalFailed

@@ -22,7 +22,8 @@ from linkspan.sdk.testing.fakes.engine_books import FakeNetworks, FakeVolumes
 from linkspan.sdk.testing.fakes.engine_containers import FakeContainers
 from linkspan.sdk.testing.fakes.engine_events import FakeEvents
 from linkspan.sdk.testing.fakes.engine_images import FakeImages
-from linkspan.sdk.testing.fakes.runtime import FakeMachine, FakeRuntime
+from linkspan.sdk.testing.fakes.machine import FakeMachine
+from linkspan.sdk.testing.fakes.runtime import FakeRuntime
 
 
 class FakeEngine:
