@@ -154,3 +154,50 @@ jobs:
     said = daemon.cli("workflow", "undo", run, "--yes").err
     assert "files put back: 1, removed: 2 in /srv" in said
     assert daemon.cli("exec", "box", "sh", "-c", see).out == before
+
+
+def test_a_deployed_password_is_put_back_from_the_pipeline_or_as_it_is_given(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.yaml"
+
+    def deploy(mode: str) -> None:
+        path.write_text(f"""linkspan: v1
+secrets: {{TOKEN: {{from: file}}}}
+jobs:
+  a:
+    steps:
+      - id: s
+        uses: deploy
+        secrets: [TOKEN]
+        with:
+          service: keeper
+          image: busybox
+          command: [sleep, "1000"]
+          stop-grace: 0s
+          env: {{MODE: {mode}, DB_PASSWORD: hunter2-prod, AUTH: "Bearer of-{mode}"}}
+          secrets: [TOKEN]
+""")
+        daemon.cli("workflow", "run", str(path))
+
+    def environment() -> list[str]:
+        (service,) = daemon.get("/services")
+        found: list[str] = service["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"]
+        return sorted(found)
+
+    daemon.cli("workflow", "secret", "set", "TOKEN", stdin="of-first-of-all")
+    deploy("first")
+    before = environment()
+    daemon.cli("workflow", "secret", "set", "TOKEN", stdin="of-first")
+    deploy("second")
+    journal = next(daemon.folder.rglob("journal.jsonl")).parent.parent
+    assert "hunter2-prod" not in "".join(f.read_text() for f in journal.rglob("journal.jsonl"))
+    # What the service had before holds what is a secret by now: without it, nothing is taken back.
+    daemon.cli("workflow", "secret", "rm", "TOKEN")
+    said = daemon.cli("workflow", "undo", "last", "--yes", status=1)
+    assert "--secret 'TOKEN=VALUE'" in said.err
+    assert environment() != before
+    daemon.cli("workflow", "undo", "last", "--yes", "--secret", "TOKEN", stdin="of-first\n")
+    assert environment() == before
+    daemon.cli("service", "rm", "keeper")
+    daemon.cli("swarm", "leave", "--force")

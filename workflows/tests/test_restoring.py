@@ -35,6 +35,7 @@ class Keeper(Step):
 
     world: object
     signed_in: list = attrs.field(factory=list)
+    wishes: list = attrs.field(factory=list)
     stuck: str = ""
 
     @classmethod
@@ -49,6 +50,7 @@ class Keeper(Step):
         await trio.lowlevel.checkpoint()
         self.world.applied.append(intent.step)
         wish = intent.settings.get("token") or intent.settings["value"]
+        self.wishes.append(wish)
         self.world.values[intent.settings["name"]] = wish
         if failures := self.world.failures.get(intent.step):
             raise failures.pop(0)
@@ -163,3 +165,62 @@ async def test_a_failure_rolls_back_to_what_had_a_secret_in_it_also_after_anothe
     assert (run["state"], bench.world.applied) == ("failed", ["s", "s"])
     assert bench.world.values == {"web": f"Bearer {TOKEN}"}
     assert '"***"' not in journal(bench, run)
+
+
+WRITTEN = """
+linkspan: v1
+defaults: {image: img}
+inputs: {stage: {type: string, default: blue}}
+env: {TOP_TOKEN: "top-${{ inputs.stage }}-hill"}
+jobs:
+  a:
+    env: {DB_PASSWORD: hunter2-prod}
+    steps:
+      - {id: one, uses: set, with: {name: web, token: its-own-password}}
+      - {id: two, uses: set, with: {name: web, value: "${{ env.DB_PASSWORD }} of ${{ env.TOP_TOKEN }}"}}
+      - id: three
+        uses: set
+        with: {name: web, value: plain}
+        undo: {uses: set, with: {name: web, token: another-password}}
+"""
+
+
+async def test_a_password_that_stands_in_the_pipeline_is_taken_from_there_by_another_daemon(
+    make_bench,
+):
+    async with trio.open_nursery() as nursery:
+        bench = await make_bench(nursery)
+        keep = keeper(bench)
+        bench.world.values["web"] = "hunter2-prod"
+        run = await bench.run(WRITTEN)
+        assert run["state"] == "success", run
+        assert keep.wishes == ["its-own-password", "hunter2-prod of top-blue-hill", "plain"]
+        nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        bench = await make_bench(nursery)
+        keep = keeper(bench)
+        assert (await bench.manager.undo(run["id"]))["undone"] == "success"
+        assert keep.wishes == ["another-password"]
+        assert keep.signed_in == [(None, None), ("its-own-password", None)]
+        assert bench.world.values == {"web": "hunter2-prod"}
+        kept = journal(bench, run) + told(bench, run) + json.dumps(bench.manager.inspect(run["id"]))
+        for password in ("hunter2", "top-blue", "its-own", "another-"):
+            assert password not in kept
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_gone_or_cannot_be_made_again_may_be_given(bench, vault):
+    encoded = base64.b64encode(TOKEN.encode()).decode()
+    bench.world.values["web"] = f"Basic {encoded}"
+    run = await bench.run(TWICE)
+    await vault.delete("TOKEN")
+    assert (await bench.manager.undo(run["id"]))["undone"] == "failed"
+    assert "or give it: --secret 'TOKEN=VALUE'" in told(bench, run)
+    assert bench.world.values == {"web": "plain"}
+    assert (await bench.manager.undo(run["id"], secrets={"TOKEN": TOKEN}))["undone"] == "failed"
+    assert bench.world.values == {"web": f"Bearer {TOKEN}!"}
+    assert "--secret 'a/one.undo.before.0=VALUE'" in told(bench, run)
+    given = {"TOKEN": TOKEN, "a/one.undo.before.0": encoded}
+    assert (await bench.manager.undo(run["id"], secrets=given))["undone"] == "success"
+    assert bench.world.values == {"web": f"Basic {encoded}"}
+    assert encoded not in journal(bench, run) + told(bench, run)

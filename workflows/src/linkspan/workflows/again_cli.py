@@ -192,16 +192,28 @@ def reject(session: Session, run_ref: str, where: str, comment: str, yes: bool) 
 @command(
     "undo",
     "Take back everything that a run has changed, the last change first.",
-    examples=["linkspan workflow undo 7f3a", "linkspan workflow undo last --yes"],
+    examples=[
+        "linkspan workflow undo 7f3a",
+        "linkspan workflow undo last --yes",
+        "linkspan workflow undo last --secret TOKEN < token.txt",
+    ],
     more=["linkspan workflow show", "linkspan workflow logs"],
 )
 @run_argument
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="One that cannot be read any more; without a value it is asked for, or read from stdin",
+)
 @_yes_option
-def undo(session: Session, run_ref: str, yes: bool) -> int:
+def undo(session: Session, run_ref: str, secrets: tuple[str, ...], yes: bool) -> int:
     """Take back what a run has changed."""
     from linkspan.workflows.state import fold
     from linkspan.workflows.undoing import not_undoable, undoable
 
+    given = {"secrets": _given(secrets)} if secrets else None
     state = fold(records(session, id_of(session, run_ref)))
     changes = list(undoable(state))
     for why, places in not_undoable(state).items():
@@ -219,7 +231,7 @@ def undo(session: Session, run_ref: str, yes: bool) -> int:
         twice="stopping at once",
     )
     with stopper:
-        said = session.api.post(f"{BASE}/{segment(state.id)}/undo")
+        said = session.api.post(f"{BASE}/{segment(state.id)}/undo", body=given)
     failed = INTERRUPTED if said["undone"] == "cancelled" else FAILED
     if session.document(said, default="table"):
         return 0 if said["undone"] == "success" else failed
@@ -233,6 +245,25 @@ def undo(session: Session, run_ref: str, yes: bool) -> int:
     if said["undone"] == "cancelled":
         session.terminal.note(f"the rest stays: linkspan workflow undo {said['id']} goes on")
     return 0 if said["undone"] == "success" else failed
+
+
+def _given(secrets: Iterable[str]) -> dict[str, str]:
+    """Secrets as they were given; a line of stdin for each that is only named."""
+    found = {}
+    for word in secrets:
+        name, written, value = word.partition("=")
+        if not name:
+            raise Failure(f"'{word}' names no secret", status=USAGE, helps=["--secret NAME=VALUE"])
+        if not written and sys.stdin.isatty():
+            value = click.prompt(name, hide_input=True, err=True)
+        elif not written:
+            value = sys.stdin.readline().rstrip("\n")
+        if not value:
+            raise Failure(
+                f"secret '{name}' is empty", status=USAGE, helps=[f"--secret {name}=VALUE"]
+            )
+        found[name] = value
+    return found
 
 
 def _undone(after: Any, before: Any) -> Iterable[tuple[Any, Any]]:

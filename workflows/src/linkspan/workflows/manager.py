@@ -453,8 +453,15 @@ class RunManager:
             wait.decided.set()
         return {"id": run_id, "job": job, "step": step.id, "action": decision.action}
 
-    async def undo(self, ref: str, *, by: str = "") -> dict[str, Json]:
+    async def undo(
+        self, ref: str, *, by: str = "", secrets: Mapping[str, str] | None = None
+    ) -> dict[str, Json]:
         """Take back everything that a run has changed, the last change first.
+
+        Args:
+            ref: Id or prefix.
+            by: Who asks.
+            secrets: Values that cannot be read any more, by name or by place in a record; kept nowhere.
 
         Returns:
             Its summary, with ``undone``: ``success``, ``failed`` or, if it was asked to stop, ``cancelled``.
@@ -466,6 +473,7 @@ class RunManager:
         async with self._reopening[self._ended_run(ref)]:
             run_id = self._ended_run(ref)
             run = await self._reopen(self.archive.ended[run_id])
+            run.given.update(secrets or {})
             active = _Active(run=run)
             # As long as it takes, nobody else may go on with this run.
             self._active[run_id] = active

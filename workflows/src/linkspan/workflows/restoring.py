@@ -2,14 +2,16 @@
 
 A ``step-started`` record shows ``***`` where a secret stands. Its field ``secrets`` says how each such text
 is put together: ``{"at": ["undo", "before"], "parts": ["Bearer ", {"secret": "TOKEN"}]}``. A part may be
-what an expression makes of secrets, ``{"expression": "from_json(secrets.LOGIN).password"}``. No parts mean
-that the text holds a secret in a form, such as base64, of which only whoever made it knows how.
+what an expression makes of secrets, ``{"expression": "from_json(secrets.LOGIN).password"}``, or a password that
+stands in the recorded pipeline, ``{"written": "jobs.a.env.DB_PASSWORD", "in": ""}``. No parts mean that the text
+holds a secret in a form, such as base64, of which only whoever made it knows how: a person may give it.
 """
 
 import copy
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, cast
 
 import attrs
 
@@ -23,8 +25,11 @@ from linkspan.workflows.expressions import (
 )
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.granting import grant
+from linkspan.workflows.masking import MASK
 from linkspan.workflows.running import Run
 from linkspan.workflows.units import Frame
+from linkspan.workflows.values import resolve_text
+from linkspan.workflows.written import written_passwords
 
 _FIELDS: Final = ("settings", "undo")
 
@@ -79,7 +84,32 @@ def _known(run: Run, frame: Frame) -> dict[str, dict[str, str]]:
                 known[text] = {"expression": source}
         except (EvaluationFailed, ExpressionInvalid):
             continue  # it reads more than secrets, or those of another pipeline
+    for prefix, each in _frames(run).items():
+        for place, value in _written(run, each).items():
+            known.setdefault(value, {"written": place, "in": prefix})
     return known | {value: {"secret": key} for key, value in run.secrets.items() if value}
+
+
+def _frames(run: Run) -> dict[str, Frame]:
+    """The pipelines of a run by their prefixes."""
+    return {"": run.frame, **{unit.frame.prefix: unit.frame for unit in run.frame.by_id.values()}}
+
+
+def _written(run: Run, frame: Frame) -> dict[str, str]:
+    """Passwords of a pipeline's text by their places, as far as they are made of nothing but its inputs."""
+    written = list(written_passwords(frame.workflow))
+    scope = Scope(contexts={})
+    if any(not isinstance(text, str) for _, text in written):
+        # Those that need none are known all the same.
+        with suppress(EvaluationFailed):
+            scope = Scope(contexts=run.env_contexts(frame))
+    found = {}
+    for place, text in written:
+        try:
+            found[place] = resolve_text(text, scope)
+        except EvaluationFailed:
+            continue
+    return {place: value for place, value in found.items() if value}
 
 
 def _scope(frame: Frame, values: Mapping[str, str]) -> Scope:
@@ -109,14 +139,25 @@ async def restored(run: Run, record: Mapping[str, Json]) -> Mapping[str, Json]:
             text = "".join([await _part(run, frame, part) for part in each["parts"]])
             _put(fields, each["at"], text)
         elif each["at"][0] == "undo":
-            place = ".".join(map(str, each["at"]))
-            raise NotFound(
-                f"what step '{record['step']}' recorded to be taken back holds a secret in a form "
-                f"that cannot be made again ({place})",
-                code="secret_gone",
-                help="take it back by hand",
-            )
+            _put(fields, each["at"], _given(run, record, each["at"]))
     return {**record, **fields}
+
+
+def _given(run: Run, record: Mapping[str, Json], path: list[str | int]) -> str:
+    """A text of a record with what a person has given for ``***`` in it. Raises NotFound."""
+    name = f"{record['job']}/{record['step']}.{'.'.join(map(str, path))}"
+    if name not in run.given:
+        raise NotFound(
+            f"what step '{record['step']}' recorded to be taken back holds a secret in a form "
+            f"that cannot be made again ({'.'.join(map(str, path))})",
+            code="secret_gone",
+            help=f"give what stands there for {MASK}, --secret '{name}=VALUE', or take it back by hand",
+        )
+    value, text = run.given[name], cast("Any", record)
+    for key in path:
+        text = text[key]
+    run.recorder.masks.add(name, value)
+    return str(text).replace(MASK, value)
 
 
 def _plain(value: Json) -> Json:
@@ -142,6 +183,8 @@ async def _part(run: Run, frame: Frame, part: Json) -> str:
         return part
     if "secret" in part:
         return await _secret(run, part["secret"])
+    if "written" in part:
+        return _password(run, part["written"], part["in"])
     tree = parse(part["expression"])
     for name in frame.workflow.secrets:
         if re.search(rf"\b{re.escape(name)}\b", part["expression"]):
@@ -157,9 +200,13 @@ async def _part(run: Run, frame: Frame, part: Json) -> str:
 
 
 async def _secret(run: Run, key: str) -> str:
-    frames = {"": run.frame, **{u.frame.prefix: u.frame for u in run.frame.by_id.values()}}
+    frames = _frames(run)
     prefix = max((p for p in frames if key.startswith(p)), key=len)
     name = key.removeprefix(prefix)
+    if name in run.given:
+        run.recorder.masks.add(name, run.given[name])
+        run.secrets[key] = run.given[name]
+        return run.given[name]
     if name not in frames[prefix].workflow.secrets:
         raise _gone(name, "the pipeline does not name it any more")
     try:
@@ -171,11 +218,21 @@ async def _secret(run: Run, key: str) -> str:
     return value
 
 
+def _password(run: Run, place: str, prefix: str) -> str:
+    """A password that stands in the recorded text."""
+    frame = _frames(run).get(prefix)
+    found = _written(run, frame).get(place) if frame is not None else None
+    if found is None:
+        raise _gone(place, "the pipeline's recorded text does not have it any more")
+    run.recorder.masks.add(place, found)
+    return found
+
+
 def _gone(name: str, why: str) -> NotFound:
     return NotFound(
         f"secret '{name}' stood in what the step recorded, and cannot be read: {why}",
         code="secret_gone",
-        help="set it again (linkspan workflow secret set NAME), then repeat this",
+        help=f"set it again (linkspan workflow secret set {name}), or give it: --secret '{name}=VALUE'",
     )
 
 

@@ -181,7 +181,11 @@ class Routes:
     async def undo(self, request: Request) -> Response:
         """Take back what a run has changed."""
         by = _who(request)
-        return json_response(await self._manager().undo(request.params["run"], by=by))
+        body = await request.json(required=False) or {}
+        if not isinstance(body, dict):
+            raise InvalidArgument("the body must be an object")
+        run, secrets = request.params["run"], _texts(body, "secrets")
+        return json_response(await self._manager().undo(run, by=by, secrets=secrets))
 
     async def why(self, request: Request) -> Response:
         """What is different from the last run that succeeded."""

@@ -90,6 +90,7 @@ class Run:
         frame: What really runs: cells, and jobs of called pipelines.
         frame_inputs: Inputs of each pipeline in it, by prefix.
         secrets: Values that were fetched, by name.
+        given: Secrets that a person has given to take something back, by name or by place in a record.
         clock: Seconds; only differences count.
         wall: POSIX time; a person's time limit counts in it.
         waits: Breakpoints at which it is held.
@@ -118,6 +119,7 @@ class Run:
         init=False, default=attrs.Factory(lambda self: {"": self.inputs}, takes_self=True)
     )
     secrets: dict[str, str] = attrs.field(factory=dict, repr=False)
+    given: dict[str, str] = attrs.field(factory=dict, repr=False)
     clock: Callable[[], float] = trio.current_time
     wall: Callable[[], float] = time.time
     waits: Waits = attrs.field(factory=Waits)

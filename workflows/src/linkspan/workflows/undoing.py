@@ -79,12 +79,14 @@ async def undo_step(
         if not isinstance(error, LinkspanError):
             log.exception("undo failed", extra={"run": run.id, "step": state.id})
         fault = fault_of(error)
-    context.log(f"rolled back: {detail}" if fault is None else f"rollback failed: {fault.message}")
+    if fault is not None:
+        detail = "; ".join(filter(None, (fault.message, fault.help)))
+    context.log(f"rolled back: {detail}" if fault is None else f"rollback failed: {detail}")
     await run.recorder.write(
         "undo-finished",
         **where,
         result="success" if fault is None else "failed",
-        detail=detail if fault is None else fault.message,
+        detail=detail,
         error={} if fault is None else fault.as_json(),
         duration=run.clock() - started,
     )
