@@ -1,6 +1,7 @@
 """The command line's verbs, each against a daemon that really does it."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -312,12 +313,33 @@ def test_no_output_in_a_pipe_has_escapes(daemon: Daemon, web: str) -> None:
         assert not re.search(r"[\x1b\r]", done.out + done.err), words
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts_are_what_their_shell_takes(daemon: Daemon, shell: str) -> None:
-    script = daemon.cli("completion", shell).out
-    assert "linkspan" in script
-    if shell == "bash":
-        subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=60)
+@pytest.mark.parametrize(
+    ("shell", "start"),
+    [
+        ("bash --norc --noprofile", ""),
+        ("zsh -f", "autoload -U compinit; compinit -u -D; "),
+        ("fish --no-config", ""),
+    ],
+    ids=["bash", "zsh", "fish"],
+)
+def test_names_are_completed_as_they_are_typed(
+    daemon: Daemon, tmp_path: Path, shell: str, start: str
+) -> None:
+    daemon.cli("network", "create", f"loom-{shell[:3]}")
+    name = shell.partition(" ")[0]
+    (tmp_path / "script").write_text(daemon.cli("completion", name).out)
+    program = tmp_path / "linkspan"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m linkspan.core.cli "$@"\n')
+    program.chmod(0o755)
+    here = [f"{name}={tmp_path}" for name in ("HOME", "XDG_RUNTIME_DIR", "TMPDIR")]
+    with_path = ["env", f"PATH={tmp_path}:{os.environ['PATH']}", *here]
+    typed = Typed(daemon, program=[*with_path, *shell.split()])
+    typed.type(f"{start}source {tmp_path}/script; printf '%s-%s' script read\n")
+    typed.see("script-read")
+    typed.type("linkspan network rm loo\t")
+    typed.see(f"loom-{shell[:3]}")
+    typed.type("\x15exit\n")
+    assert typed.end() == 0
 
 
 def test_names_are_completed_from_the_daemon(daemon: Daemon, web: str) -> None:

@@ -6,21 +6,22 @@ import re
 import select
 import sys
 import time
+from collections.abc import Sequence
 
 from daemon_harness.daemon import Daemon
 
 
 class Typed:
-    """A command on a terminal, with somebody at the keys."""
+    """A command on a terminal, with somebody at the keys.
 
-    def __init__(self, daemon: Daemon, *words: str) -> None:
+    It is ``linkspan WORDS…``; or, with ``program``, that one.
+    """
+
+    def __init__(self, daemon: Daemon, *words: str, program: Sequence[str] = ()) -> None:
+        line = [*(program or (sys.executable, "-m", "linkspan.core.cli")), *words]
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
-            os.execve(
-                sys.executable,
-                [sys.executable, "-m", "linkspan.core.cli", *words],
-                {**daemon.environment, "TERM": "xterm"},
-            )
+            os.execvpe(line[0], line, {**daemon.environment, "TERM": "xterm"})
         self.seen = ""
 
     def type(self, text: str) -> None:

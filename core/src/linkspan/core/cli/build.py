@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from linkspan.core.cli import build_run
+from linkspan.core.cli import build_run, completing
 from linkspan.core.cli.command import Size, command, settings
 from linkspan.core.cli.common import content_trust
 from linkspan.core.cli.runvalues import ulimit
@@ -65,7 +65,7 @@ def _limits(function: Callable[..., Any]) -> Callable[..., Any]:
     ],
     more=["linkspan push", "linkspan images", "linkspan builder prune"],
 )
-@click.argument(build_run.ARGUMENT, metavar="CONTEXT|-")
+@click.argument(build_run.ARGUMENT, metavar="CONTEXT|-", shell_complete=completing.folders)
 @settings(build_run.SETTINGS)
 @_limits
 @content_trust

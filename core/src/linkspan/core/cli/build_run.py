@@ -39,7 +39,14 @@ _NOT_HERE: Final = ("folder_not_here", "no_route", "refused")
 
 SETTINGS: Final = (
     Setting("tags", ("-t", "--tag"), "Its name", "many", "NAME[:TAG]"),
-    Setting("dockerfile", ("-f", "--file"), "Instead of CONTEXT/Dockerfile", "text", "FILE"),
+    Setting(
+        "dockerfile",
+        ("-f", "--file"),
+        "Instead of CONTEXT/Dockerfile",
+        "text",
+        "FILE",
+        complete="files",
+    ),
     Setting("arguments", ("--build-arg",), "For ARG", "many", "NAME[=VALUE]"),
     Setting("target", ("--target",), "Stop at this stage", "text", "STAGE", ""),
     Setting("labels", ("--label",), "A label", "many", "KEY=VALUE"),
@@ -49,15 +56,26 @@ SETTINGS: Final = (
     Setting("no_cache", ("--no-cache",), "Run every step"),
     Setting("pull", ("--pull",), "Ask the registry for newer base images"),
     Setting("network", ("--network",), "For RUN", "text", "NAME", ""),
-    Setting("platform", ("--platform",), "Of the image", "text", "OS/ARCH", ""),
+    Setting(
+        "platform", ("--platform",), "Of the image", "text", "OS/ARCH", "", complete="platform"
+    ),
     Setting("hosts", ("--add-host",), "A line for /etc/hosts", "many", "NAME:IP"),
     Setting("secrets", ("--secret",), "For RUN", "many", "id=ID,src=FILE"),
     Setting("contexts", ("--build-context",), "One more, for --from", "many", "NAME=FOLDER"),
     Setting("fresh", ("--no-cache-filter",), "Run this stage's steps", "many", "STAGE"),
     Setting("sources", ("--cache-from",), "Another one's cache", "many", "type=…,ref=…"),
     Setting("targets", ("--cache-to",), "Where the cache goes", "many", "type=…,ref=…"),
-    Setting("metadata_file", ("--metadata-file",), "Write its facts there", "text", "FILE"),
-    Setting("iidfile", ("--iidfile",), "Write the image's id there", "text", "FILE"),
+    Setting(
+        "metadata_file",
+        ("--metadata-file",),
+        "Write its facts there",
+        "text",
+        "FILE",
+        complete="files",
+    ),
+    Setting(
+        "iidfile", ("--iidfile",), "Write the image's id there", "text", "FILE", complete="files"
+    ),
 )
 # Not "context": the option of that name is everywhere, and means a daemon.
 ARGUMENT: Final = "where"

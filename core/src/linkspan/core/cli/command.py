@@ -119,6 +119,17 @@ def _complete_format(ctx: click.Context, _param: click.Parameter, incomplete: st
     return [each for each in ("table", "json", "jsonl", *own) if each.startswith(incomplete)]
 
 
+def lazily(name: str) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """A completion of ``completing``, which is imported when it is asked for."""
+
+    def finish(ctx: click.Context, param: click.Parameter, incomplete: str) -> Any:
+        from linkspan.core.cli import completing
+
+        return getattr(completing, name)(ctx, param, incomplete)
+
+    return finish
+
+
 def global_options() -> list[click.Option]:
     """The options that every command takes; each stores itself in the session."""
 
@@ -134,8 +145,20 @@ def global_options() -> list[click.Option]:
     progress = ["auto", "live", "plain", "json", "none"]
     return [
         option("-H", "--host", store="host", metavar="URL", help="unix:///…, tcp://…, ssh://…"),
-        option("--context", store="context", metavar="NAME", help="The daemon of this context"),
-        option("--config", store="config", metavar="FILE", help="Config file instead of the usual"),
+        option(
+            "--context",
+            store="context",
+            metavar="NAME",
+            help="The daemon of this context",
+            shell_complete=lazily("context"),
+        ),
+        option(
+            "--config",
+            store="config",
+            metavar="FILE",
+            help="Config file instead of the usual",
+            shell_complete=lazily("files"),
+        ),
         option(
             "--format",
             store="format",
@@ -281,10 +304,21 @@ def settings(declared: Sequence[Setting]) -> Callable[[F], F]:
                 type=_type_of(setting),
                 metavar=setting.metavar or None,
                 default=initial(setting),
+                shell_complete=_completion_of(setting),
             )(function)
         return function
 
     return decorate
+
+
+def _completion_of(setting: Setting) -> Callable[..., Any] | None:
+    if not setting.complete:
+        return None
+    from linkspan.core.cli import completing
+
+    name, _, kind = setting.complete.partition(":")
+    found: Callable[..., Any] = completing.filter_of(kind) if kind else getattr(completing, name)
+    return found
 
 
 def _type_of(setting: Setting) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from linkspan.core.cli import container_list
+from linkspan.core.cli import completing, container_list
 from linkspan.core.cli.command import command, settings
 from linkspan.core.cli.common import complete_container, complete_running, each
 from linkspan.core.cli.session import Session
@@ -37,7 +37,14 @@ def ls(session: Session, **options: Any) -> None:
 )
 @click.argument("containers", nargs=-1, required=True, shell_complete=complete_running)
 @click.option("-t", "--time", "--timeout", "seconds", type=int, help="Seconds until SIGKILL")
-@click.option("-s", "--signal", "signal_", metavar="NAME", help="Instead of the container's own")
+@click.option(
+    "-s",
+    "--signal",
+    "signal_",
+    metavar="NAME",
+    help="Instead of the container's own",
+    shell_complete=completing.signal_name,
+)
 def stop(
     session: Session, containers: tuple[str, ...], seconds: int | None, signal_: str | None
 ) -> int:
@@ -53,7 +60,14 @@ def stop(
 )
 @click.argument("containers", nargs=-1, required=True, shell_complete=complete_running)
 @click.option("-t", "--time", "--timeout", "seconds", type=int, help="Seconds until SIGKILL")
-@click.option("-s", "--signal", "signal_", metavar="NAME", help="Instead of the container's own")
+@click.option(
+    "-s",
+    "--signal",
+    "signal_",
+    metavar="NAME",
+    help="Instead of the container's own",
+    shell_complete=completing.signal_name,
+)
 def restart(
     session: Session, containers: tuple[str, ...], seconds: int | None, signal_: str | None
 ) -> int:
@@ -75,7 +89,15 @@ def _stop(session: Session, name: str, verb: str, seconds: int | None, signal_: 
     more=["linkspan stop"],
 )
 @click.argument("containers", nargs=-1, required=True, shell_complete=complete_running)
-@click.option("-s", "--signal", "signal_", default="SIGKILL", metavar="NAME", help="The signal")
+@click.option(
+    "-s",
+    "--signal",
+    "signal_",
+    default="SIGKILL",
+    metavar="NAME",
+    help="The signal",
+    shell_complete=completing.signal_name,
+)
 def kill(session: Session, containers: tuple[str, ...], signal_: str) -> int:
     """Send a signal to containers."""
     return each(

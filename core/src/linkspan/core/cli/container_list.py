@@ -15,7 +15,14 @@ if TYPE_CHECKING:  # importing these takes longer than a short command may
 
 SETTINGS: Final = (
     Setting("every", ("-a", "--all"), "Stopped ones too"),
-    Setting("filter_", ("-f", "--filter"), "Only these", "many", "KEY=VALUE"),
+    Setting(
+        "filter_",
+        ("-f", "--filter"),
+        "Only these",
+        "many",
+        "KEY=VALUE",
+        complete="filter:container",
+    ),
     Setting("last", ("-n", "--last"), "The N newest, any state", "number", "N", -1),
     Setting("latest", ("-l", "--latest"), "The newest, any state"),
     Setting("size", ("-s", "--size"), "Show the size of what each has written"),

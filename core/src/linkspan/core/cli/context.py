@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from linkspan.core.cli import completing
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import each
 from linkspan.core.cli.failure import USAGE, Failure
@@ -271,7 +272,7 @@ def rm(session: Session, names: tuple[str, ...], force: bool) -> int:
     more=["linkspan context import"],
 )
 @click.argument("name", shell_complete=_complete)
-@click.argument("file", default="", metavar="[FILE|-]")
+@click.argument("file", default="", metavar="[FILE|-]", shell_complete=completing.files)
 def export(session: Session, name: str, file: str) -> None:
     """Write a context."""
     context = contexts.read(name)
@@ -311,7 +312,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     more=["linkspan context export"],
 )
 @click.argument("name")
-@click.argument("file", metavar="FILE|-")
+@click.argument("file", metavar="FILE|-", shell_complete=completing.files)
 def import_(session: Session, name: str, file: str) -> None:
     """Read a context."""
     try:

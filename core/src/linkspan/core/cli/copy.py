@@ -9,9 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from linkspan.core.cli import archive
+from linkspan.core.cli import archive, completing
 from linkspan.core.cli.command import command
-from linkspan.core.cli.common import complete_container
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.session import Session
 from linkspan.core.client.errors import ApiError
@@ -33,8 +32,8 @@ _GO_SYMLINK: Final = 1 << 27
     ],
     more=["linkspan diff", "linkspan export"],
 )
-@click.argument("source", shell_complete=complete_container)
-@click.argument("target", shell_complete=complete_container)
+@click.argument("source", shell_complete=completing.copied)
+@click.argument("target", shell_complete=completing.copied)
 @click.option("-a", "--archive", "owner", is_flag=True, help="Keep the numbers of the owners")
 @click.option("-L", "--follow-link", is_flag=True, help="Copy what SOURCE points to")
 def cp(session: Session, source: str, target: str, owner: bool, follow_link: bool) -> None:

@@ -34,7 +34,7 @@ def ls(session: Session, reference: str, **options: Any) -> None:
     examples=["linkspan pull alpine", "linkspan pull registry.example.test:5000/shop/web:1.2"],
     more=["linkspan images", "linkspan push"],
 )
-@click.argument("reference")
+@click.argument("reference", shell_complete=complete_image)
 @click.option("--platform", default="", metavar="OS/ARCH", help="Instead of this machine's")
 @click.option("-a", "--all-tags", is_flag=True, help="All that the repository has")
 @content_trust

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, Final
 
 import click
 
+from linkspan.core.cli import completing
 from linkspan.core.cli.command import Platform, command
 from linkspan.core.cli.common import complete_container, complete_image
 from linkspan.core.cli.failure import USAGE, Failure
@@ -72,7 +73,14 @@ def _check_output(output: str) -> None:
     more=["linkspan load", "linkspan export"],
 )
 @click.argument("images", nargs=-1, required=True, shell_complete=complete_image)
-@click.option("-o", "--output", default="", metavar="FILE", help="Instead of stdout")
+@click.option(
+    "-o",
+    "--output",
+    default="",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Instead of stdout",
+)
 @click.option("--platform", type=Platform(), metavar="OS/ARCH", help="Only this one of each")
 def save(session: Session, images: tuple[str, ...], output: str, platform: Any) -> None:
     """Write images."""
@@ -89,7 +97,14 @@ def save(session: Session, images: tuple[str, ...], output: str, platform: Any) 
     more=["linkspan import", "linkspan cp"],
 )
 @click.argument("container", shell_complete=complete_container)
-@click.option("-o", "--output", default="", metavar="FILE", help="Instead of stdout")
+@click.option(
+    "-o",
+    "--output",
+    default="",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Instead of stdout",
+)
 def export(session: Session, container: str, output: str) -> None:
     """Write a container's file system."""
     _check_output(output)
@@ -144,7 +159,15 @@ class _Upload:
     examples=["linkspan load -i shop.tar", "linkspan load < shop.tar"],
     more=["linkspan save", "linkspan import"],
 )
-@click.option("-i", "--input", "file", default="", metavar="FILE", help="Instead of stdin")
+@click.option(
+    "-i",
+    "--input",
+    "file",
+    default="",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Instead of stdin",
+)
 @click.option("--platform", type=Platform(), metavar="OS/ARCH", help="Only this one of each")
 def load(session: Session, file: str, platform: Any) -> None:
     """Read images."""
@@ -195,7 +218,7 @@ def _raise_problem(record: Any) -> None:
     ],
     more=["linkspan export", "linkspan load"],
 )
-@click.argument("source")
+@click.argument("source", shell_complete=completing.files)
 @click.argument("reference", default="", metavar="[NAME[:TAG]]")
 @click.option("-c", "--change", multiple=True, metavar="INSTRUCTION", help="As in a Dockerfile")
 @click.option("-m", "--message", default="", metavar="TEXT", help="For its history")

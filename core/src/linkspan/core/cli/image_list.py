@@ -15,7 +15,9 @@ if TYPE_CHECKING:  # importing these takes longer than a short command may
 
 SETTINGS: Final = (
     Setting("every", ("-a", "--all"), "Intermediate ones too"),
-    Setting("filter_", ("-f", "--filter"), "Only these", "many", "KEY=VALUE"),
+    Setting(
+        "filter_", ("-f", "--filter"), "Only these", "many", "KEY=VALUE", complete="filter:image"
+    ),
     Setting("digests", ("--digests",), "Show the digests of the registries"),
     Setting("no_trunc", ("--no-trunc",), "Shorten nothing"),
 )

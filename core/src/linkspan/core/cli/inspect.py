@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import click
 
+from linkspan.core.cli import completing
 from linkspan.core.cli.command import Command, Platform, command
 from linkspan.core.cli.failure import of_error
 from linkspan.core.cli.session import Session
@@ -175,7 +176,7 @@ def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "linkspan inspect --type volume data",
     ],
 )
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=completing.objects())
 @click.option("--type", "kind", type=click.Choice(list(_PATHS)), help="Look among these only")
 @click.option("-s", "--size", is_flag=True, help="The sizes of containers, too")
 @format_option
@@ -198,7 +199,8 @@ def _of_kind(kind: str, example: str, options: Options = ()) -> Command:
     function: Callable[..., Any] = inspect_kind
     for option in (format_option, *options):
         function = option(function)
-    function = click.argument("names", nargs=-1, required=True)(function)
+    names = completing.objects(kind)
+    function = click.argument("names", nargs=-1, required=True, shell_complete=names)(function)
     return command(
         "inspect",
         f"Show everything about {kind}s.",

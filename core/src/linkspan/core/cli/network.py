@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from linkspan.core.cli import words
+from linkspan.core.cli import completing, words
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import (
     bad_value,
@@ -41,7 +41,15 @@ def _cells(record: Any, *, trunc: bool) -> list[str]:
 
 
 @command("ls", "List networks.", examples=["linkspan network ls", "linkspan network ls -q"])
-@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+@click.option(
+    "-f",
+    "--filter",
+    "filter_",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only these",
+    shell_complete=completing.filter_of("network"),
+)
 @click.option("--no-trunc", is_flag=True, help="Shorten nothing")
 def ls(session: Session, filter_: tuple[str, ...], no_trunc: bool) -> None:
     """List networks."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from linkspan.core.cli import words
+from linkspan.core.cli import completing, words
 from linkspan.core.cli.command import Command, command
 from linkspan.core.cli.common import complete, each, filters, key_values
 from linkspan.core.cli.failure import USAGE, Failure
@@ -96,7 +96,7 @@ def _create(noun: str, example: str) -> Command:
         more=[f"linkspan {noun} ls", "linkspan service create"],
     )
     @click.argument("name")
-    @click.argument("file", default="", metavar="FILE|-")
+    @click.argument("file", default="", metavar="FILE|-", shell_complete=completing.files)
     @click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="A label")
     @click.option("-d", "--driver", default="", metavar="NAME", help="Who keeps the value")
     @click.option("--template-driver", default="", metavar="NAME", help="Who fills in the value")

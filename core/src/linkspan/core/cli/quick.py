@@ -39,6 +39,7 @@ class Setting:
         metavar: What stands for the value in the help.
         default: Without the option; for texts that may be given often, always an empty tuple.
         choices: The texts that it may be; none for any.
+        complete: What a shell proposes: ``filter:container``, or the name of a function of ``completing``.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Setting:
         metavar: str = "",
         default: Any = None,
         choices: tuple[str, ...] = (),
+        complete: str = "",
     ) -> None:
         self.dest = dest
         self.names = names
@@ -58,6 +60,7 @@ class Setting:
         self.metavar = metavar
         self.default = default
         self.choices = choices
+        self.complete = complete
 
 
 _EVERYWHERE: Final = (

@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 from click.exceptions import Abort, Exit, NoArgsIsHelpError
 
-from linkspan.core.cli.command import EVERYWHERE, Command, Group, Row, keep, session_of
+from linkspan.core.cli.command import EVERYWHERE, Command, Group, Row, keep, lazily, session_of
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.session import COMPLETE_VARIABLE, Session
 from linkspan.core.cli.table import ROWS
@@ -158,7 +158,14 @@ def _as_docker() -> list[click.Option]:
     files = {"--tlscacert": "_ca", "--tlscert": "_cert", "--tlskey": "_key"}
     return [
         option("-v", "--version", is_flag=True, is_eager=True, callback=_print_version),
-        option("-c", "--context", "_context", callback=keep("context"), metavar="NAME"),
+        option(
+            "-c",
+            "--context",
+            "_context",
+            callback=keep("context"),
+            metavar="NAME",
+            shell_complete=lazily("context"),
+        ),
         option("-D", "--debug", "--verbose", "_verbose", is_flag=True, callback=keep("verbose")),
         option("--tls", "_tls", is_flag=True, callback=_keep_tls),
         option("--tlsverify", "_verify", is_flag=True, callback=_keep_tls),

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from linkspan.core.cli import completing
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import (
     complete_container,
@@ -198,8 +199,21 @@ def attach(
 @click.option("-d", "--detach", is_flag=True, help="Do not wait for it")
 @click.option("-i", "--interactive", is_flag=True, help="Send it our stdin")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal")
-@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Environment")
-@click.option("--env-file", multiple=True, metavar="FILE", help="Environment from a file")
+@click.option(
+    "-e",
+    "--env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Environment",
+    shell_complete=completing.variable,
+)
+@click.option(
+    "--env-file",
+    multiple=True,
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Environment from a file",
+)
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Run as")
 @click.option("-w", "--workdir", default="", metavar="DIR", help="Working directory")
 @click.option("--privileged", is_flag=True, help="With all capabilities")

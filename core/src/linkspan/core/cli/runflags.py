@@ -5,8 +5,9 @@ from typing import Any, Final
 
 import click
 
+from linkspan.core.cli import completing
 from linkspan.core.cli.command import Seconds, Size
-from linkspan.core.cli.common import complete_network, key_values
+from linkspan.core.cli.common import key_values
 from linkspan.core.cli.runvalues import (
     device,
     endpoint,
@@ -29,8 +30,8 @@ _CPU_PERIOD_NS: Final = 1_000_000_000
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _many(*names: str, metavar: str, help: str) -> Option:  # noqa: A002 - click's word
-    return click.option(*names, multiple=True, metavar=metavar, help=help)
+def _many(*names: str, **settings: Any) -> Option:
+    return click.option(*names, multiple=True, **settings)
 
 
 CONTAINER_OPTIONS: Final[Sequence[Option]] = (
@@ -49,16 +50,40 @@ CONTAINER_OPTIONS: Final[Sequence[Option]] = (
     _many("-p", "--publish", metavar="[IP:][HOST:]PORT[/udp]", help="Publish a port"),
     click.option("-P", "--publish-all", is_flag=True, help="Publish all exposed ports"),
     _many("--expose", metavar="PORT[/udp]", help="Expose a port"),
-    _many("-v", "--volume", metavar="SOURCE:TARGET[:ro]", help="Mount a volume or a folder"),
+    _many(
+        "-v",
+        "--volume",
+        metavar="SOURCE:TARGET[:ro]",
+        help="Mount a volume or a folder",
+        shell_complete=completing.mounted,
+    ),
     _many("--mount", metavar="type=…,src=…,dst=…", help="Mount, written out"),
     _many("--tmpfs", metavar="TARGET[:OPTIONS]", help="Mount a tmpfs"),
-    _many("--volumes-from", metavar="CONTAINER[:ro]", help="The volumes of another container"),
+    _many(
+        "--volumes-from",
+        metavar="CONTAINER[:ro]",
+        help="The volumes of another container",
+        shell_complete=completing.objects("container"),
+    ),
     click.option("--volume-driver", metavar="NAME", help="Who keeps its volumes"),
     _many("--storage-opt", metavar="KEY=VALUE", help="For the storage driver"),
-    _many("-e", "--env", metavar="NAME[=VALUE]", help="Environment; a bare name takes ours"),
-    _many("--env-file", metavar="FILE", help="Environment from a file"),
+    _many(
+        "-e",
+        "--env",
+        metavar="NAME[=VALUE]",
+        help="Environment; a bare name takes ours",
+        shell_complete=completing.variable,
+    ),
+    _many(
+        "--env-file",
+        metavar="FILE",
+        shell_complete=completing.files,
+        help="Environment from a file",
+    ),
     _many("-l", "--label", metavar="KEY=VALUE", help="A label"),
-    _many("--label-file", metavar="FILE", help="Labels from a file"),
+    _many(
+        "--label-file", metavar="FILE", shell_complete=completing.files, help="Labels from a file"
+    ),
     _many("--annotation", metavar="KEY=VALUE", help="For the OCI runtime"),
     click.option(
         "--network",
@@ -66,7 +91,7 @@ CONTAINER_OPTIONS: Final[Sequence[Option]] = (
         multiple=True,
         metavar="NAME",
         help="Network, or none, host, container:NAME; name=…,alias=…,ip=…",
-        shell_complete=complete_network,
+        shell_complete=completing.network,
     ),
     _many("--network-alias", metavar="NAME", help="A further name in its network"),
     click.option("--ip", metavar="IP", help="Its address in its network"),
@@ -74,14 +99,23 @@ CONTAINER_OPTIONS: Final[Sequence[Option]] = (
     click.option("--ip6", metavar="IP", help="Its IPv6 address in its network"),
     _many("--link-local-ip", metavar="IP", help="A link-local address"),
     click.option("--mac-address", metavar="MAC", help="Its hardware address"),
-    _many("--link", metavar="CONTAINER[:ALIAS]", help="A name for another container"),
+    _many(
+        "--link",
+        metavar="CONTAINER[:ALIAS]",
+        help="A name for another container",
+        shell_complete=completing.objects("container"),
+    ),
     _many("--dns-search", metavar="DOMAIN", help="Search domain"),
     _many("--dns-option", "--dns-opt", metavar="OPTION", help="For its resolver"),
     _many("--add-host", metavar="NAME:IP", help="A line for /etc/hosts"),
     click.option("-h", "--hostname", metavar="NAME", help="Its host name"),
     click.option("--domainname", metavar="NAME", help="Its domain"),
     click.option(
-        "--restart", default="", metavar="POLICY", help="no, always, on-failure[:N], unless-stopped"
+        "--restart",
+        default="",
+        metavar="POLICY",
+        help="no, always, on-failure[:N], unless-stopped",
+        shell_complete=completing.restart_policy,
     ),
     click.option("-u", "--user", metavar="USER[:GROUP]", help="Run as"),
     _many("--group-add", metavar="GROUP", help="A further group"),
@@ -119,38 +153,86 @@ CONTAINER_OPTIONS: Final[Sequence[Option]] = (
     click.option("--health-start-period", type=Seconds(), metavar="TIME", help="Time to start up"),
     click.option("--no-healthcheck", is_flag=True, help="Without the image's health check"),
     click.option("--read-only", is_flag=True, help="Its root file system cannot be written"),
-    _many("--cap-add", metavar="NAME", help="Add a capability"),
-    _many("--cap-drop", metavar="NAME", help="Drop a capability"),
+    _many(
+        "--cap-add", metavar="NAME", help="Add a capability", shell_complete=completing.capability
+    ),
+    _many(
+        "--cap-drop", metavar="NAME", help="Drop a capability", shell_complete=completing.capability
+    ),
     click.option("--privileged", is_flag=True, help="All capabilities and devices"),
     _many("--security-opt", metavar="OPTION", help="no-new-privileges, seccomp=FILE, …"),
     _many("--device", metavar="PATH[:PATH[:rwm]]", help="A device of the host"),
     _many("--device-cgroup-rule", metavar="RULE", help="For devices: 'c 42:* rmw'"),
-    click.option("--gpus", metavar="REQUEST", help="all, a number, or device=ID"),
+    click.option(
+        "--gpus",
+        metavar="REQUEST",
+        help="all, a number, or device=ID",
+        shell_complete=completing.choices("all"),
+    ),
     click.option("--oom-kill-disable", is_flag=True, help="The kernel must not kill it"),
     click.option("--cgroup-parent", metavar="PATH", help="Control group to put it in"),
-    click.option("--cgroupns", metavar="MODE", help="private or host"),
-    click.option("--userns", metavar="MODE", help="host: without user namespace"),
-    click.option("--uts", metavar="MODE", help="host: with the host's name"),
+    click.option(
+        "--cgroupns",
+        metavar="MODE",
+        help="private or host",
+        shell_complete=completing.choices("private", "host"),
+    ),
+    click.option(
+        "--userns",
+        metavar="MODE",
+        help="host: without user namespace",
+        shell_complete=completing.choices("host"),
+    ),
+    click.option(
+        "--uts",
+        metavar="MODE",
+        help="host: with the host's name",
+        shell_complete=completing.choices("host"),
+    ),
     click.option("--isolation", hidden=True, help="Windows only"),
     _many("--sysctl", metavar="KEY=VALUE", help="A kernel setting of its namespaces"),
     click.option("--init", is_flag=True, help="A small init that reaps processes"),
-    click.option("--pid", "pid_mode", metavar="MODE", help="host, or container:NAME"),
     click.option(
-        "--ipc", "ipc_mode", metavar="MODE", help="private, shareable, host, container:NAME"
+        "--pid",
+        "pid_mode",
+        metavar="MODE",
+        help="host, or container:NAME",
+        shell_complete=completing.of_container("host"),
     ),
-    click.option("--stop-signal", metavar="NAME", help="Signal that stops it"),
+    click.option(
+        "--ipc",
+        "ipc_mode",
+        metavar="MODE",
+        help="private, shareable, host, container:NAME",
+        shell_complete=completing.of_container("private", "shareable", "host", "none"),
+    ),
+    click.option(
+        "--stop-signal",
+        metavar="NAME",
+        help="Signal that stops it",
+        shell_complete=completing.signal_name,
+    ),
     click.option("--stop-timeout", type=int, metavar="SECONDS", help="Until SIGKILL"),
-    click.option("--log-driver", metavar="NAME", help="Where its output goes"),
+    click.option(
+        "--log-driver",
+        metavar="NAME",
+        help="Where its output goes",
+        shell_complete=completing.choices("json-file", "local", "none"),
+    ),
     _many("--log-opt", metavar="KEY=VALUE", help="For the log driver"),
     click.option("--runtime", metavar="NAME", help="Instead of the daemon's"),
-    click.option("--platform", metavar="OS/ARCH", help="Of the image"),
+    click.option(
+        "--platform", metavar="OS/ARCH", help="Of the image", shell_complete=completing.platform
+    ),
     click.option(
         "--pull",
         type=click.Choice(["missing", "always", "never"]),
         default="missing",
         help="When to pull the image",
     ),
-    click.option("--cidfile", metavar="FILE", help="Write its id there"),
+    click.option(
+        "--cidfile", metavar="FILE", shell_complete=completing.files, help="Write its id there"
+    ),
 )
 
 

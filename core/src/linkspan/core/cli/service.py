@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from linkspan.core.cli import words
+from linkspan.core.cli import completing, words
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import complete_service, each, filters
 from linkspan.core.cli.session import Session
@@ -71,7 +71,15 @@ def _fields(record: Any) -> dict[str, Any]:
     examples=["linkspan service ls", "linkspan service ls --format '{{.Name}} {{.Replicas}}'"],
     more=["linkspan service ps"],
 )
-@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+@click.option(
+    "-f",
+    "--filter",
+    "filter_",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only these",
+    shell_complete=completing.filter_of("service"),
+)
 def ls(session: Session, filter_: tuple[str, ...]) -> None:
     """List services."""
     records = session.api.get("/services", {"status": True, "filters": filters(filter_)})

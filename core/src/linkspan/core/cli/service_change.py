@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import click
 
+from linkspan.core.cli import completing
 from linkspan.core.cli.command import Seconds, Size, command
 from linkspan.core.cli.common import complete_service, key_values
 from linkspan.core.cli.credentials import registry_auth
@@ -23,8 +24,8 @@ _ORDERS = click.Choice(["start-first", "stop-first"])
 _ACTIONS = click.Choice(["pause", "continue", "rollback"])
 
 
-def _many(*names: str, metavar: str, help: str) -> Option:  # noqa: A002 - click's word
-    return click.option(*names, multiple=True, metavar=metavar, help=help)
+def _many(*names: str, **settings: Any) -> Callable[..., Any]:
+    return click.option(*names, multiple=True, **settings)
 
 
 def _rollout_options(kind: str) -> list[Option]:
@@ -123,7 +124,9 @@ def _spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @_many("--mount", metavar="type=…,src=…,dst=…", help="Mount a volume or a folder")
 @_many("--volume", metavar="SOURCE:TARGET[:ro]", help="The same, short")
 @_many("-e", "--env", metavar="NAME[=VALUE]", help="Environment")
-@_many("--env-file", metavar="FILE", help="Environment from a file")
+@_many(
+    "--env-file", metavar="FILE", shell_complete=completing.files, help="Environment from a file"
+)
 @create_options
 @_spec_options
 def create(session: Session, image: str, arguments: tuple[str, ...], **options: Any) -> int:

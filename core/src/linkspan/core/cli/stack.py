@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import click
 
+from linkspan.core.cli import completing
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import each, filters
 from linkspan.core.cli.compose_file import load, pairs, wrong
@@ -18,7 +19,13 @@ from linkspan.core.client.short import segment
 
 _KINDS: Final = ("services", "networks", "secrets", "configs")
 _files = click.option(
-    "-c", "--compose-file", "files", multiple=True, metavar="FILE|-", help="A Compose file"
+    "-c",
+    "--compose-file",
+    "files",
+    multiple=True,
+    metavar="FILE|-",
+    shell_complete=completing.files,
+    help="A Compose file",
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from linkspan.core.cli import words
+from linkspan.core.cli import completing, words
 from linkspan.core.cli.command import Seconds, command
 from linkspan.core.cli.common import complete, each, filters, key_values
 from linkspan.core.cli.session import Session
@@ -132,7 +132,15 @@ def _node_state(terminal: Terminal, record: Any) -> str:
 
 
 @command("ls", "List the machines of the cluster.", examples=["linkspan node ls"])
-@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+@click.option(
+    "-f",
+    "--filter",
+    "filter_",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only these",
+    shell_complete=completing.filter_of("node"),
+)
 def node_ls(session: Session, filter_: tuple[str, ...]) -> None:
     """List nodes."""
     records = session.api.get("/nodes", {"filters": filters(filter_)})
@@ -227,7 +235,15 @@ def node_update(
     more=["linkspan service ps"],
 )
 @click.argument("nodes", nargs=-1, required=True, shell_complete=complete_node)
-@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+@click.option(
+    "-f",
+    "--filter",
+    "filter_",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only these",
+    shell_complete=completing.filter_of("node"),
+)
 @click.option("--no-trunc", is_flag=True, help="Shorten nothing")
 @click.option("--no-resolve", is_flag=True, help="Ids instead of names")
 def node_ps(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from linkspan.core.cli import words
+from linkspan.core.cli import completing, words
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import filters
 from linkspan.core.cli.failure import of_error
@@ -110,7 +110,15 @@ def info(session: Session) -> None:
 )
 @click.option("--since", metavar="TIME", help="From a time on, or so long ago: 10m")
 @click.option("--until", metavar="TIME", help="Up to a time, then end")
-@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+@click.option(
+    "-f",
+    "--filter",
+    "filter_",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only these",
+    shell_complete=completing.filter_of("event"),
+)
 def events(
     session: Session, since: str | None, until: str | None, filter_: tuple[str, ...]
 ) -> None:
