@@ -7,17 +7,18 @@ from pathlib import Path
 
 import click
 import pytest
+from daemon_harness.pages import GUIDES, blocks
 
 from linkspan.core.cli.root import cli
 
-ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("docs/how-to/*.md")), *sorted(ROOT.glob("docs/tutorial/*.md"))]
+FOLLOWED = {"first-voyage.md", "registry.md"}
+"""By tests/system/test_guides_run.py, as they are written."""
 LINE = re.compile(r"^(?: {4})?(?:\$ )?(?:.*\| )?((?:sudo )?linkspan .*)$", re.MULTILINE)
 
 
 def lines() -> Iterator[tuple[str, str]]:
     """Page and command line, from fenced and indented blocks; what a shell adds is cut off."""
-    for page in PAGES:
+    for page in GUIDES:
         text = page.read_text()
         blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         blocks += re.findall(r"^(?: {4}\S.*\n)+", text, re.MULTILINE)
@@ -53,3 +54,13 @@ def test_a_command_line_of_a_guide_exists(page: str, line: str) -> None:
         pass
     except click.ClickException as exc:
         pytest.fail(f"{page}: `{line}`: {exc.format_message()}")
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_each_block_of_a_guide_is_run_or_says_why_not(page: Path) -> None:
+    to_run = [block for block in blocks(page) if not block.why]
+    if page.name in FOLLOWED:
+        assert any(list(block.commands()) for block in to_run)
+    else:
+        assert [block.text for block in to_run] == []
+    assert page.read_text().count("<!-- not run:") == sum(bool(b.why) for b in blocks(page))
