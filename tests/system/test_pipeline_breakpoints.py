@@ -112,3 +112,69 @@ def test_somebody_at_a_terminal_gets_the_shell_and_comes_back_to_the_question(
     assert again.end() == 130
     assert daemon.get("/linkspan/v1/runs")[0]["state"] == "cancelled"
     assert daemon.get("/containers/json?all=1") == []
+
+
+HELD = """\
+linkspan: v1
+defaults: {image: busybox}
+secrets: {TOKEN: {from: file}}
+jobs:
+  a:
+    secrets: [TOKEN]
+    volumes: ["%s:/data:ro"]
+    services:
+      web:
+        image: busybox
+        command: [sh, -c, "echo served > /tmp/index.html; httpd -f -p 80 -h /tmp"]
+        healthcheck: {test: [CMD, wget, -qO-, "http://127.0.0.1/"], interval: 200ms, retries: 50}
+    steps:
+      - {id: one, secrets: [TOKEN], env: {COLOUR: blue}, run: "touch never"}
+      - {id: two, run: "test -e edited"}
+      - {id: three, run: "exit 3"}
+      - {id: four, if: always(), run: "test ! -e never && cat /data/file"}
+"""
+
+
+def test_at_a_terminal_a_step_is_skipped_edited_and_let_fail(
+    new_daemon: Callable[..., Daemon], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = new_daemon()
+    daemon.start()
+    daemon.build_busybox()
+    daemon.cli("workflow", "secret", "set", "TOKEN", stdin="sesame-7")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/file").write_text("of a volume\n")
+    (tmp_path / "p.yaml").write_text(HELD % (tmp_path / "data"))
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nprintf "touch edited; test -e edited" > "$1"\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    places = ("before:one", "on-failure", "after:four")
+    breaks = [word for place in places for word in ("--break", place)]
+    typed = Typed(daemon, "workflow", "run", str(tmp_path / "p.yaml"), *breaks)
+    typed.see("a/one  held before it runs")
+    typed.see("a abort: ")
+    typed.type("s\n")
+    typed.see("# ")
+    typed.type('echo "<$COLOUR $TOKEN $PWD>"; wget -qO- http://web/; cat /data/file; exit\n')
+    typed.see("<blue sesame-7 /workspace>")
+    typed.see("served")
+    typed.see("of a volume")
+    typed.see("a abort: ")
+    typed.type("k\n")
+    typed.see("a/two  held because it failed")
+    typed.see("a abort: ")
+    typed.type("e\n")
+    typed.see("a/three  held because it failed")
+    typed.see("exit code 3")
+    typed.see("a abort: ")
+    typed.type("c\n")
+    typed.see("a/four  held after it has run")
+    typed.see("a abort: ")
+    typed.type("c\n")
+    assert typed.end() == 1
+    run = daemon.get("/linkspan/v1/runs/last")
+    states = {step["id"]: step["state"] for step in run["jobs"][0]["steps"]}
+    assert states == {"one": "skipped", "two": "success", "three": "failed", "four": "success"}
+    assert daemon.cli("workflow", "logs", run["id"], "a/four").out == "of a volume\n"
+    assert daemon.get("/containers/json?all=1") == []
