@@ -222,6 +222,7 @@ def _shapes(secret):
         secret[:12],
         raw.hex(),
         raw.hex()[:20],
+        raw.hex("%")[:20],
         "aHVudGVyMi",
         "h1bnRlcjIt",
         "odW50ZXIyL",

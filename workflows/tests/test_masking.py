@@ -32,6 +32,10 @@ FORMS = {
     "html": html.escape(SECRET),
     "hex": SECRET.encode().hex(),
     "HEX": SECRET.encode().hex().upper(),
+    "hex in pairs": SECRET.encode().hex(" "),
+    "hex with colons": SECRET.encode().hex(":").upper(),
+    "percent, each byte": "".join(f"%{byte:02x}" for byte in SECRET.encode()),
+    "escaped, each byte": "".join(f"\\x{byte:02X}" for byte in SECRET.encode()),
 }
 
 

@@ -142,8 +142,12 @@ def _written(text: str) -> Iterator[str]:
     yield re.sub(r"([^A-Za-z0-9_@%+=:,./\n-])", r"\\\1", text)
     yield re.sub(r'(["\\$`])', r"\\\1", text)
     raw = text.encode()
-    yield raw.hex()
-    yield raw.hex().upper()
+    for digits in (raw.hex(), raw.hex().upper()):
+        yield digits
+        pairs = [digits[at : at + 2] for at in range(0, len(digits), 2)]
+        # Each byte by itself: of a percent-encoder that spares nothing, of `od`, `xxd` and `printf`.
+        yield from (" ".join(pairs), ":".join(pairs))
+        yield from ("".join(f"{mark}{pair}" for pair in pairs) for mark in ("%", "\\x"))
 
 
 def _base64_forms(value: str) -> Iterator[str]:
