@@ -128,3 +128,47 @@ def test_a_helper_that_is_missing_is_named(folder: Path, linkspan: Any, fake: An
 )
 def test_the_registry_of_a_reference(reference: str, server: str) -> None:
     assert credentials.registry_of(reference) == server
+
+
+@pytest.mark.parametrize("text", ["{broken", "[1]"])
+def test_a_file_that_cannot_be_read_is_not_overwritten(
+    linkspan: Any, fake: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text(text)
+    fake.on("POST", "/auth", {"Status": "Login Succeeded"})
+    stdin(monkeypatch, "pw")
+    with fake.running():
+        result = linkspan("login", "-u", "ana", "--password-stdin", "reg.test")
+    assert (result.status, result.out) == (1, "")
+    assert "is not a JSON object; it is left alone" in result.err
+    assert linkspan("logout", "reg.test").status == 1
+    assert (folder / "config.json").read_text() == text
+
+
+def test_a_login_that_is_kept_is_tried_before_anybody_is_asked(
+    linkspan: Any, fake: Any, folder: Path
+) -> None:
+    folder.mkdir()
+    secret = base64.b64encode(b"ana:pw").decode()
+    (folder / "config.json").write_text(json.dumps({"auths": {"reg.test": {"auth": secret}}}))
+    fake.on("POST", "/auth", {"Status": "Login Succeeded"})
+    with fake.running():
+        assert linkspan("login", "reg.test").out == "Login Succeeded, as before: reg.test\n"
+        assert fake.asked("POST", "/auth").json["password"] == "pw"
+    fake.on("POST", "/auth", {"message": "unauthorized"}, 401)
+    with fake.running():
+        result = linkspan("login", "reg.test")
+    assert (result.status, result.out) == (2, "")
+    assert "does not hold any more: unauthorized" in result.err
+
+
+def test_a_build_takes_the_logins_of_single_helpers_along(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text('{"credHelpers": {"reg.test": "safe"}}')
+    answer = {"Username": "ana", "Secret": "pw"}
+    monkeypatch.setattr(credentials, "_run_helper", lambda *_: answer)
+    sent = json.loads(base64.urlsafe_b64decode(credentials.registry_config()))
+    assert sent["reg.test"]["password"] == "pw"

@@ -51,7 +51,7 @@ def test_joining_sends_token_and_address(fake: Any, linkspan: Any) -> None:
 
 
 def test_settings_are_changed_from_what_they_are(cluster: Any, linkspan: Any) -> None:
-    words = ("--task-history-limit", "2", "--cert-expiry", "1h", "--autolock", "true")
+    words = ("--task-history-limit", "2", "--cert-expiry", "1h", "--autolock=true")
     assert linkspan("swarm", "update", *words).status == 0
     assert cluster.asked("POST", "/swarm/update").json == {
         "Name": "default",

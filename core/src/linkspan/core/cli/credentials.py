@@ -46,6 +46,27 @@ def read_config() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _changeable() -> dict[str, Any]:
+    """The file's document, to be written again with a change.
+
+    Raises:
+        Failure: It cannot be read: what is in it would be lost.
+    """
+    try:
+        with open(_config_path(), "rb") as stream:  # noqa: PTH123
+            found = quick_json.loads(stream.read() or b"{}")
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise Failure(f"cannot read '{_config_path()}': {exc.strerror}") from exc
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        hint = "mend it, or move it away"
+        raise Failure(f"'{_config_path()}' is not a JSON object; it is left alone", helps=[hint])
+    return found
+
+
 def write_config(document: dict[str, Any]) -> None:
     """Replace the file; nobody else may read it.
 
@@ -118,7 +139,7 @@ def keep(server: str, login: dict[str, str]) -> str:
     Returns:
         Where it is kept, for the user.
     """
-    document = read_config()
+    document = _changeable()
     helper = _helper(document, server)
     user = _TOKEN_USER if login.get("identitytoken") else login["username"]
     secret = login.get("identitytoken") or login["password"]
@@ -129,14 +150,16 @@ def keep(server: str, login: dict[str, str]) -> str:
         entry = {"identitytoken": secret}
     else:
         entry = {"auth": binascii.b2a_base64(f"{user}:{secret}".encode(), newline=False).decode()}
-    document.setdefault("auths", {})[server] = entry
+    if not isinstance(document.get("auths"), dict):
+        document["auths"] = {}
+    document["auths"][server] = entry
     write_config(document)
     return f"docker-credential-{helper}" if helper else str(config_file())
 
 
 def forget(server: str) -> bool:
     """Remove a login; False if there was none."""
-    document = read_config()
+    document = _changeable()
     helper = _helper(document, server)
     auths = document.get("auths") if isinstance(document.get("auths"), dict) else {}
     known = [
@@ -212,6 +235,8 @@ def _urlsafe(text: str) -> str:
 
 def registry_config() -> str:
     """The X-Registry-Config header: the logins for all registries that the file knows of."""
-    auths = read_config().get("auths")
-    logins = {server: lookup(server) for server in auths} if isinstance(auths, dict) else {}
+    document = read_config()
+    named = [document.get(name) for name in ("auths", "credHelpers")]
+    servers = dict.fromkeys(server for each in named if isinstance(each, dict) for server in each)
+    logins = {server: lookup(server) for server in servers}
     return _urlsafe(quick_json.dumps({server: login for server, login in logins.items() if login}))

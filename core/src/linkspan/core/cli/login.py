@@ -8,6 +8,7 @@ from linkspan.core.cli import credentials
 from linkspan.core.cli.command import command
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.session import Session
+from linkspan.core.client.errors import ApiError
 
 
 @command(
@@ -38,6 +39,9 @@ def login(
         )
     if password_stdin:
         password = sys.stdin.read().rstrip("\r\n")
+    if not username and not password and _is_good(session, credentials.lookup(name)):
+        session.terminal.print(f"Login Succeeded, as before: {name}")
+        return
     username, password = _ask(username, password, given=password_stdin)
     wanted = {"username": username, "password": password, "serveraddress": name}
     with session.api.open("POST", "/auth", None, wanted, silence_s=None) as answer:
@@ -48,6 +52,18 @@ def login(
     if place == str(credentials.config_file()):
         session.terminal.note(f"the password is kept readable in {place}, mode 0600")
     session.terminal.print(said.get("Status") or "Login Succeeded")
+
+
+def _is_good(session: Session, known: dict[str, str]) -> bool:
+    """Whether a login that is kept already still holds."""
+    if not known:
+        return False
+    try:
+        with session.api.open("POST", "/auth", None, known, silence_s=None):
+            return True
+    except ApiError as exc:
+        session.terminal.note(f"the login that is kept does not hold any more: {exc.message}")
+        return False
 
 
 def _ask(username: str, password: str, *, given: bool) -> tuple[str, str]:

@@ -41,7 +41,7 @@ def change_spec(spec: dict[str, Any], options: dict[str, Any]) -> bool:
 
 
 _OPTIONS: Final = (
-    click.option("--autolock", type=bool, metavar="true|false", help="Managers start locked"),
+    click.option("--autolock/--no-autolock", default=None, help="Managers start locked"),
     click.option("--cert-expiry", type=Seconds(), metavar="TIME", help="Of nodes' certificates"),
     click.option("--dispatcher-heartbeat", type=Seconds(), metavar="TIME", help="Of the nodes"),
     click.option("--max-snapshots", type=int, metavar="N", help="Old snapshots of the log to keep"),

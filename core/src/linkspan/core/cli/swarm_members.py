@@ -119,7 +119,7 @@ def unlock_key(session: Session, rotate: bool) -> None:
     key = session.api.get("/swarm/unlockkey").get("UnlockKey") or ""
     if not key:
         raise Failure(
-            "the managers are not locked", helps=["linkspan swarm update --autolock true"]
+            "the managers are not locked", helps=["linkspan swarm update --autolock=true"]
         )
     session.terminal.print(key)
 
