@@ -1,9 +1,10 @@
 """python-on-whales: objects over the docker command, whose answers it reads into strict models."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from daemon_harness.daemon import Daemon
+from daemon_harness.daemon import Daemon, until
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("docker_environment")]
 
@@ -49,9 +50,9 @@ def test_the_system_and_its_events() -> None:
     assert docker.system.info().images == 1
     assert docker.version().server is not None
     assert docker.system.disk_free().images.total_count == 1
-    until = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=1)
+    end = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=1)
     told = docker.system.events(
-        since=until - timedelta(minutes=1), until=until, filters={"container": "gone"}
+        since=end - timedelta(minutes=1), until=end, filters={"container": "gone"}
     )
     assert [event.action for event in told][-1] == "destroy"
 
@@ -69,3 +70,61 @@ def test_services_of_a_swarm(daemon: Daemon) -> None:
     service.remove()
     docker.swarm.leave(force=True)
     assert daemon.request("GET", "/swarm")[0] == 503
+
+
+STACK = """
+version: "3.8"
+services:
+  web:
+    image: busybox
+    command: sh -c "trap exit TERM; while :; do sleep 0.1; done"
+    environment: {WORD: "${WORD}"}
+    secrets: [word]
+secrets: {word: {file: ./word}}
+"""
+
+
+def test_a_stack_with_its_secrets_comes_and_goes(daemon: Daemon, tmp_path: Path) -> None:
+    from python_on_whales import docker
+
+    (tmp_path / "stack.yml").write_text(STACK)
+    (tmp_path / "word").write_text("sealed")
+    docker.swarm.init(advertise_address="127.0.0.1")
+    stack = docker.stack.deploy("st", tmp_path / "stack.yml", variables={"WORD": "said"})
+    assert [secret.spec.name for secret in docker.secret.list()] == ["st_word"]
+    (service,) = stack.services()
+    assert service.spec.task_template.container_spec.env == ["WORD=said"]
+    until("its task runs", lambda: [t.status.state for t in stack.ps()] == ["running"])
+    stack.remove()
+    assert docker.stack.list() == []
+    until("its containers are gone", lambda: daemon.containers() == [])
+    docker.swarm.leave(force=True)
+
+
+def test_images_are_built_saved_and_pushed_and_what_fails_is_told(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    from python_on_whales import docker
+    from python_on_whales.exceptions import DockerException, NoSuchImage
+
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nARG WORD\nRUN echo $WORD > /word\n")
+    image = docker.image.legacy_build(tmp_path, tags="pow:1", build_args={"WORD": "built"})
+    remote = f"{daemon.registry}/pow:1"
+    docker.tag(image, remote)
+    docker.push(remote, quiet=True)
+    docker.save("pow:1", output=tmp_path / "saved.tar")
+    docker.image.remove(["pow:1", remote])
+    with pytest.raises(NoSuchImage):
+        docker.image.inspect("pow:1")
+    assert docker.load(tmp_path / "saved.tar") == ["pow:1"]
+    assert docker.pull(remote, quiet=True) is not None
+    container = docker.run(remote, ["sleep", "1000"], detach=True)
+    container.copy_from("/word", tmp_path / "word")
+    assert (tmp_path / "word").read_text() == "built\n"
+    streams = dict(container.execute(["sh", "-c", "echo out; echo err >&2"], stream=True))
+    assert streams == {"stdout": b"out\n", "stderr": b"err\n"}
+    with pytest.raises(DockerException) as failed:
+        container.execute(["sh", "-c", "exit 5"])
+    assert failed.value.return_code == 5
+    container.remove(force=True)
+    docker.image.remove(["pow:1", remote])
