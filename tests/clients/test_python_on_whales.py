@@ -92,8 +92,9 @@ def test_a_stack_with_its_secrets_comes_and_goes(daemon: Daemon, tmp_path: Path)
     docker.swarm.init(advertise_address="127.0.0.1")
     stack = docker.stack.deploy("st", tmp_path / "stack.yml", variables={"WORD": "said"})
     assert [secret.spec.name for secret in docker.secret.list()] == ["st_word"]
-    (service,) = stack.services()
-    assert service.spec.task_template.container_spec.env == ["WORD=said"]
+    assert [service.spec.name for service in stack.services()] == ["st_web"]
+    made = daemon.get("/services/st_web")["Spec"]["TaskTemplate"]["ContainerSpec"]
+    assert made["Env"] == ["WORD=said"]
     until("its task runs", lambda: [t.status.state for t in stack.ps()] == ["running"])
     stack.remove()
     assert docker.stack.list() == []
@@ -121,8 +122,9 @@ def test_images_are_built_saved_and_pushed_and_what_fails_is_told(
     container = docker.run(remote, ["sleep", "1000"], detach=True)
     container.copy_from("/word", tmp_path / "word")
     assert (tmp_path / "word").read_text() == "built\n"
-    streams = dict(container.execute(["sh", "-c", "echo out; echo err >&2"], stream=True))
-    assert streams == {"stdout": b"out\n", "stderr": b"err\n"}
+    streams = container.execute(["sh", "-c", "echo out; echo err >&2"], stream=True)
+    assert not isinstance(streams, str | None)
+    assert dict(streams) == {"stdout": b"out\n", "stderr": b"err\n"}
     with pytest.raises(DockerException) as failed:
         container.execute(["sh", "-c", "exit 5"])
     assert failed.value.return_code == 5

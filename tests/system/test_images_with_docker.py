@@ -96,7 +96,7 @@ def test_skopeo_reads_what_is_saved_and_we_read_what_skopeo_writes(
     daemon: Daemon, tmp_path: Path
 ) -> None:
     two_images(daemon)
-    image_id = inspect(daemon, "one:1")["Id"]
+    image = inspect(daemon, "one:1")
     archive = tmp_path / "one.tar"
     daemon.docker("save", "-o", archive, "one:1")
     for kind in ("docker-archive", "oci-archive"):
@@ -106,10 +106,10 @@ def test_skopeo_reads_what_is_saved_and_we_read_what_skopeo_writes(
         remove_all(daemon, "one:1")
         said = daemon.docker("load", "-i", copied).out
         assert "again:1" in said
-        assert inspect(daemon, "again:1")["RootFS"] == inspect(daemon, "again:1")["RootFS"]
+        assert inspect(daemon, "again:1")["RootFS"] == image["RootFS"]
         assert daemon.docker("run", "--rm", "again:1", "cat", "/one").out == "one"
         if kind == "docker-archive":
-            assert inspect(daemon, "again:1")["Id"] == image_id
+            assert inspect(daemon, "again:1")["Id"] == image["Id"]
         remove_all(daemon, "again:1")
     host = f"--src-daemon-host={daemon.url}"
     copy = ("skopeo", "--insecure-policy", "copy")

@@ -106,6 +106,24 @@ async def test_skopeo_mounts_converts_and_deletes(address: str, tmp_path: Path) 
     assert listed["Tags"] == []
 
 
+async def test_skopeo_syncs_all_tags_of_a_repository_out_and_back(
+    address: str, tmp_path: Path
+) -> None:
+    write_image(tmp_path / "one")
+    for tag in ("1", "2"):
+        image = f"docker://{address}/team/app:{tag}"
+        await skopeo("copy", "--dest-tls-verify=false", f"oci:{tmp_path}/one:1", image)
+    out = ("sync", "--src-tls-verify=false", "--src=docker", "--dest=dir")
+    await skopeo(*out, f"{address}/team/app", str(tmp_path / "synced"))
+    back = ("sync", "--dest-tls-verify=false", "--src=dir", "--dest=docker")
+    await skopeo(*back, str(tmp_path / "synced"), f"{address}/again")
+    tags = await skopeo("list-tags", "--tls-verify=false", f"docker://{address}/again/app")
+    assert json.loads(tags)["Tags"] == ["1", "2"]
+    both = ("--src-tls-verify=false", "--dest-tls-verify=false")
+    there = f"docker://{address}/again/app:2"
+    await skopeo("copy", "--preserve-digests", *both, there, f"docker://{address}/third:2")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0:
