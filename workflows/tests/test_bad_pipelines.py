@@ -25,6 +25,29 @@ ELSEWHERE = {
 """What a pipeline's file alone cannot earn, and where it is earned."""
 
 
+MORE_THAN_PLANNED = {
+    "11": (
+        "LS1201",
+        "the example reads a step by an id that no step has: that is told as well",
+    ),
+    "20": (
+        "pip install 'linkspan-acme-scan>=2,<3'\n",
+        "there is no index of plugins that could tell how well known one is, and how old",
+    ),
+    "24": (
+        f"needs {VERBS.contract('volume')}\n",
+        "versions are those of this Linkspan's contracts, of which none was ever deprecated",
+    ),
+}
+"""Answers that say something else than the language's first description, which knew other facts: what, and why."""
+
+
+@pytest.mark.parametrize("number", MORE_THAN_PLANNED)
+def test_an_answer_that_differs_from_its_plan_tells_what_is_so(number):
+    (answer,) = [each for wanted, _, _, each in CASES if wanted == number]
+    assert MORE_THAN_PLANNED[number][0] in answer
+
+
 def test_the_data_file_is_read():
     assert [int(number) for number, *_ in CASES] == list(range(1, len(CASES) + 1))
     assert len(CASES) >= 28

@@ -1,11 +1,14 @@
 """``http-check`` against a server of the test's own."""
 
 import functools
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from linkspan.plugins.standard_steps.http_check import CheckFailed, HttpCheckStep
+from linkspan.sdk.errors import NotFound
+from linkspan.sdk.model.network import Endpoint, EndpointSpec
 
 SETTINGS = {"within": 5.0, "interval": 0.01, "timeout": 2.0}
 
@@ -100,3 +103,99 @@ async def test_headers_are_sent(host, intent, context, server):
     server.answers = [answer("ok")]
     await check(host, intent, context, server, headers={"X-Probe": "yes"})
     assert b"X-Probe: yes" in server.requests[0]
+
+
+class Networks:
+    """``front``, in which tasks of ``web`` and a container ``box`` are."""
+
+    def __init__(self):
+        self.here = {
+            "one": Endpoint(
+                id="e1", network_id="n", network_name="front", ipv4_address="127.0.0.1"
+            ),
+            "two": Endpoint(
+                id="e2", network_id="n", network_name="front", ipv4_address="127.0.0.2"
+            ),
+            "box": Endpoint(
+                id="e3",
+                network_id="n",
+                network_name="front",
+                ipv4_address="127.0.0.3",
+                spec=EndpointSpec(aliases=("tool",)),
+            ),
+            "gone": Endpoint(
+                id="e4", network_id="n", network_name="front", ipv4_address="127.0.0.4"
+            ),
+        }
+
+    def inspect(self, ref):
+        if ref != "front":
+            raise NotFound(f"network {ref} not found")
+
+    def endpoints(self, ref):
+        self.inspect(ref)
+        return self.here
+
+
+class Containers:
+    def inspect(self, ref):
+        if ref == "gone":
+            raise NotFound("No such container")
+        labels = {} if ref == "box" else {"com.docker.swarm.service.name": "web"}
+        return SimpleNamespace(name=ref, labels=labels)
+
+
+@pytest.fixture
+async def front(host, nursery):
+    """Answers at any address of loopback with that address and the name it was asked for."""
+    host.engine.networks, host.engine.containers = Networks(), Containers()
+
+    async def handle(stream):
+        async with stream:
+            asked = (await stream.receive_some(65536)).decode()
+            name = next(h.split()[1] for h in asked.split("\r\n") if h.lower().startswith("host:"))
+            await stream.send_all(answer(f"{stream.socket.getsockname()[0]} {name}"))
+
+    serve = functools.partial(trio.serve_tcp, handle, 0, host="0.0.0.0")
+    listeners = await nursery.start(serve)
+    return listeners[0].socket.getsockname()[1]
+
+
+def at(host, intent, context, url, **settings):
+    wish = intent("http-check", url=url, **{**SETTINGS, **settings})
+    return HttpCheckStep(host).apply(wish, context)
+
+
+async def test_the_tasks_of_a_service_are_asked_by_its_name_in_a_network(
+    host, intent, context, front
+):
+    for name, more in ((f"web.front:{front}", {}), (f"web:{front}", {"network": "front"})):
+        outputs = await at(host, intent, context, f"http://{name}/", replicas=2, **more)
+        assert outputs["answers"] == [f"127.0.0.1 {name}", f"127.0.0.2 {name}"]
+
+
+async def test_containers_and_aliases_have_names_in_a_network_too(host, intent, context, front):
+    for name in ("box.front", "tool.front"):
+        outputs = await at(host, intent, context, f"http://{name}:{front}/")
+        assert outputs["body"] == f"127.0.0.3 {name}:{front}"
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "words"),
+    [
+        ("http://nobody.front/", {}, "nothing is called 'nobody' in network front"),
+        ("http://web/", {"network": "back"}, "network back not found"),
+        ("http://[/", {"network": "front"}, "Invalid IPv6 URL"),
+    ],
+)
+async def test_who_is_not_there_is_named(host, intent, context, front, url, more, words):
+    with pytest.raises(CheckFailed, match=words):
+        await at(host, intent, context, url, **{"within": 0.2, **more})
+
+
+async def test_a_network_that_is_missing_is_told_by_the_plan(host, intent, front):
+    step = HttpCheckStep(host)
+    await step.plan(intent("http-check", url="http://web/", network="front"))
+    with pytest.raises(NotFound) as caught:
+        await step.plan(intent("http-check", url="http://web/", network="back"))
+    assert caught.value.details == {"missing": "network back"}

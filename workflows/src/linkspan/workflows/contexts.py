@@ -368,7 +368,17 @@ class Contexts:
             self._look_at_steps(job, of_job)
         places = self._steps_of[id(job)]
 
+        what = f"the steps of job '{job.id}' that have an id"
+
         def explain(name: str, start: int, end: int) -> ExpressionFault | None:
+            if not places:
+                return ExpressionFault(
+                    id="LS1201",
+                    headline=f"'{name}' does not exist in {what}",
+                    start=end - len(name),
+                    end=end,
+                    helps=(f"give the step that is meant an id:  id: {name}",),
+                )
             if name not in places:
                 return None
             return ExpressionFault(
@@ -379,7 +389,6 @@ class Contexts:
                 helps=("a step sees only the steps before it in its own job",),
             )
 
-        what = f"the steps of job '{job.id}' that have an id"
         return closed(what, _Upto(places, before), explain)
 
     def _step_type(self, job: Job, step: Step, index: int, of_job: Mapping[str, Type]) -> Type:

@@ -3,14 +3,16 @@
 import importlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import attrs
 import trio
 
 from linkspan.plugins.standard_steps.base import StandardStep
-from linkspan.sdk.drivers.step import StepContext
-from linkspan.sdk.errors import LinkspanError
-from linkspan.sdk.model.step import StepIntent, StepOutcome
+from linkspan.plugins.standard_steps.network_names import addresses, split_name
+from linkspan.sdk.drivers.step import MISSING, StepContext
+from linkspan.sdk.errors import LinkspanError, NotFound
+from linkspan.sdk.model.step import StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.values import frozen
 
 _MAX_BODY: Final = 64 * 1024
@@ -35,7 +37,26 @@ class Answer:
 
 
 class HttpCheckStep(StandardStep):
-    """Changes nothing, so there is nothing to plan or undo. It asks from the host's network."""
+    """Changes nothing, so there is nothing to undo. It asks from the host's network, which reaches all others."""
+
+    async def plan(self, intent: StepIntent) -> StepPlan:
+        """Nothing changes.
+
+        Raises:
+            NotFound: It names a network that is not here; code ``network_not_found``.
+        """
+        network = intent.settings.get("network", "")
+        if network:
+            try:
+                self.host.engine.networks.inspect(network)
+            except NotFound as error:
+                raise NotFound(
+                    f"network {network} not found",
+                    code="network_not_found",
+                    help=f"linkspan network create {network}",
+                    details={MISSING: f"network {network}"},
+                ) from error
+        return StepPlan()
 
     async def apply(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:
         """Ask until the answer is right, and, with ``replicas``, until that many have answered.
@@ -55,7 +76,7 @@ class HttpCheckStep(StandardStep):
         asked = 0
         with trio.move_on_after(settings["within"]):
             while True:
-                last = await ask(settings)
+                last = await self._ask(settings, asked)
                 asked += 1
                 fault = why_not(last, settings.get("expect", {}))
                 if not fault:
@@ -71,6 +92,25 @@ class HttpCheckStep(StandardStep):
         for name in sorted(seen) if wanted > 1 else ():
             context.log(f"answered by {name}")
         return {"status": last.status, "body": last.body[:4096], "answers": sorted(seen)}
+
+    async def _ask(self, settings: Mapping[str, Any], number: int) -> Answer:
+        """Ask once; of several that have the name in a network, one after the other."""
+        try:
+            name = urlsplit(settings["url"]).hostname or ""
+        except ValueError as error:
+            return Answer(fault=str(error))
+        network = settings.get("network", "")
+        if not network:
+            name, network = split_name(self.host, name)
+        if not network:
+            return await ask(settings)
+        try:
+            found = addresses(self.host, network, name.removesuffix(f".{network}"))
+        except NotFound as error:
+            return Answer(fault=error.message)
+        if not found:
+            return Answer(fault=f"nothing is called '{name}' in network {network}")
+        return await ask(settings, found[number % len(found)])
 
     def _failed(
         self, settings: Mapping[str, Any], seen: Mapping[str, Answer], last: Answer, asked: int
@@ -93,18 +133,30 @@ class HttpCheckStep(StandardStep):
         return StepOutcome(applied=False, detail="it changes nothing; asked again")
 
 
-async def ask(settings: Mapping[str, Any]) -> Answer:
-    """Ask once, over a connection of its own; faults of the network are in the answer."""
+async def ask(settings: Mapping[str, Any], address: str = "") -> Answer:
+    """Ask once, over a connection of its own; faults of the network are in the answer.
+
+    Args:
+        settings: Of the step.
+        address: Where to connect to, whatever the name in the URL means elsewhere.
+    """
     import httpx
 
     try:
         async with httpx.AsyncClient(
             timeout=settings["timeout"], trust_env=False, follow_redirects=False
         ) as client:
+            url, headers = httpx.URL(settings["url"]), {"Connection": "close"}
+            extensions: dict[str, Any] = {}
+            if address:
+                headers["Host"] = url.netloc.decode()
+                extensions["sni_hostname"] = url.host
+                url = url.copy_with(host=address)
             request = client.build_request(
                 "GET",
-                settings["url"],
-                headers={"Connection": "close", **settings.get("headers", {})},
+                url,
+                headers={**headers, **settings.get("headers", {})},
+                extensions=extensions,
             )
             response = await client.send(request, stream=True)
             try:
