@@ -120,7 +120,7 @@ async def test_what_inspect_says_can_be_sent_to_create_again(api) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({}, "no image specified: Config.Image is empty"),
+        ({}, "config cannot be empty in order to create a container"),
         (
             {"Image": "app:1", "HostConfig": {"Memory": "64m"}},
             "invalid JSON: HostConfig.Memory must be a whole number, not a string",

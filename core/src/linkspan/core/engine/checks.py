@@ -132,7 +132,10 @@ def _check_limits(spec: ContainerSpec) -> None:
             0 < memory < reservation,
             "Minimum memory limit can not be less than memory reservation limit, see usage",
         ),
-        (limits.cpu_shares < 0, "invalid CPU shares: must not be negative"),
+        (
+            limits.cpu_shares < 0,
+            f"invalid CPU shares ({limits.cpu_shares}): value must be a positive integer",
+        ),
         (
             bool(limits.cpu_realtime_runtime_us)
             and limits.cpu_realtime_runtime_us > limits.cpu_realtime_period_us > 0,
@@ -173,7 +176,7 @@ def _check_namespaces(spec: ContainerSpec) -> None:
 def _check_network(spec: ContainerSpec) -> None:
     mode = spec.network_mode
     if mode == "container:":
-        raise InvalidArgument("Invalid network mode: invalid container format container:<name|id>")
+        raise InvalidArgument("invalid network mode: invalid container format container:<name|id>")
     links = any(endpoint.links for endpoint in spec.networks.values())
     if mode == "host" and links:
         raise InvalidArgument(

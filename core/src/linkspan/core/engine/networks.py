@@ -2,8 +2,8 @@
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_address, ip_network
 
 import attrs
 import trio
@@ -26,6 +26,7 @@ ON_MANY_NODES = ("overlay",)
 """Drivers of networks that span a cluster. On one node the chosen driver carries them."""
 # Docker takes spaces, too.
 _NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_. -]{0,253}[a-zA-Z0-9_.-])?")
+_MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 _TASK_LABEL = "com.docker.swarm.task.id"
 Wanted = tuple[tuple[Network, EndpointSpec], ...]
 
@@ -117,13 +118,15 @@ class NetworkStore:
         if not spec.config_from:
             return spec
         if spec.config_only:
-            raise InvalidArgument("a configuration network cannot depend on another one")
+            raise PermissionDenied(
+                "a configuration network cannot depend on another configuration network"
+            )
         lender = self._named(spec.config_from)
-        if lender is None:
-            raise NotFound(f"network {spec.config_from} not found", code="network_not_found")
-        if not lender.spec.config_only:
-            raise InvalidArgument(
-                f"cannot use network {spec.config_from} as a configuration: it is not config-only",
+        if lender is None or not lender.spec.config_only:
+            raise NotFound(
+                f'configuration network "{spec.config_from}" does not exist',
+                code="network_not_found",
+                help="make it with --config-only",
             )
         own = [("ipam", spec.pools), ("options", spec.options), ("IPv6", spec.enable_ipv6)]
         for what, value in own:
@@ -402,6 +405,8 @@ def _refuse_choices(network: Network, settings: EndpointSpec) -> None:
     Raises:
         InvalidArgument: code ``endpoint_settings``: all that is wrong, a line each.
     """
+    if settings.mac_address and not _MAC.fullmatch(settings.mac_address):
+        raise InvalidArgument(f"invalid MAC address {settings.mac_address}")
     wrong = []
     chosen = [text for text in (settings.ipv4_address, settings.ipv6_address) if text]
     if network.name in PREDEFINED:
@@ -411,12 +416,8 @@ def _refuse_choices(network: Network, settings: EndpointSpec) -> None:
             wrong.append(
                 "network-scoped alias is supported only for containers in user defined networks"
             )
-    subnets = [ip_network(pool.subnet) for pool in network.spec.pools if pool.subnet]
-    wrong += [
-        f"no configured subnet or ip-range contain the IP address {text}"
-        for text in chosen
-        if not any(_address(text) in subnet for subnet in subnets)
-    ]
+    else:
+        wrong += [line for text in chosen for line in _wrong_of_address(network, text)]
     if wrong:
         bullet = "* " if len(wrong) > 1 else ""
         raise InvalidArgument(
@@ -426,11 +427,15 @@ def _refuse_choices(network: Network, settings: EndpointSpec) -> None:
         )
 
 
-def _address(text: str) -> IPv4Address | IPv6Address:
+def _wrong_of_address(network: Network, text: str) -> Iterator[str]:
+    subnets = [ip_network(pool.subnet) for pool in network.spec.pools if pool.subnet]
     try:
-        return ip_address(text)
+        address = ip_address(text)
     except ValueError:
-        raise InvalidArgument(f"invalid endpoint settings:\n{text!r} is no address") from None
+        yield f"invalid IPv{6 if ':' in text else 4} address: {text}"
+        address = None
+    if not any(address in subnet for subnet in subnets if address is not None):
+        yield f"no configured subnet or ip-range contain the IP address {text}"
 
 
 def _ports_now(driver: NetworkDriver[object], container: Container) -> tuple[PortBinding, ...]:

@@ -221,12 +221,19 @@ def _check_parts(wanted: AddressPool, network: Range) -> None:
     if wanted.ip_range:
         ip_range = parse_subnet(wanted.ip_range, "ip range")
         if ip_range.version != network.version or not _contains(network, ip_range):
-            raise InvalidArgument(f"invalid ip range {ip_range}: it is not within {network}")
+            raise InvalidArgument(
+                f"invalid network config:\ninvalid ip-range {ip_range}: parent subnet {network} doesn't contain"
+                " ip-range"
+            )
     named = [("gateway", wanted.gateway)] if wanted.gateway else []
     named += [(f"auxiliary address {name}", text) for name, text in wanted.auxiliary.items()]
     for what, text in named:
         if parse_address(text, what, network.version) not in network:
-            raise InvalidArgument(f"invalid {what}: {text} is not within {network}")
+            shown = what if what.startswith("auxiliary") else f"{what} {text}"
+            raise InvalidArgument(
+                f"invalid network config:\ninvalid {shown}: parent subnet {network} doesn't contain this address",
+                help=f"write an address of {network}",
+            )
 
 
 def _contains(network: Range, part: Range) -> bool:

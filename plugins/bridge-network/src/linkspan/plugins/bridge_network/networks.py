@@ -343,8 +343,8 @@ def _check(network: Network, options: BridgeOptions) -> None:
             f"network {network.name}: this host's kernel has no IPv6", help="leave out --ipv6"
         )
     if spec.ipam_driver not in ("", "default"):
-        raise InvalidArgument(
-            f"network {network.name}: unknown address manager '{spec.ipam_driver}'",
+        raise NotFound(
+            f'plugin "{spec.ipam_driver}" not found',
             help="leave it out, or write default",
         )
     for version, mode in options.gateway_mode.items():

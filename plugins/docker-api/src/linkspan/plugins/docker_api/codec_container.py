@@ -71,6 +71,8 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
         InvalidArgument: A value is wrong; Docker's texts.
         Unsupported: Something that Docker has and Linkspan has not.
     """
+    if not body:
+        raise InvalidArgument("config cannot be empty in order to create a container")
     host = body.document("HostConfig")
     image = body.text("Image")
     if not image:
@@ -82,7 +84,7 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
             raise InvalidArgument(f"invalid environment variable: {entry}")
     if host.text("Isolation") not in ("", "default"):
         raise InvalidArgument(
-            f"Invalid isolation: \"{host.text('Isolation')}\" - linux only supports 'default'"
+            f"invalid isolation ({host.text('Isolation')}): linux only supports 'default'"
         )
     if "" in (annotations := host.text_map("Annotations")):
         raise InvalidArgument(

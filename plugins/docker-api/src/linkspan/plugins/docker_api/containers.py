@@ -131,7 +131,9 @@ class ContainerRoutes:
     def _check_links(self, links: Sequence[str]) -> None:
         """Raises InvalidArgument for a link to a container that is not there."""
         for link in links:
-            name = link.partition(":")[0]
+            name, _, alias = link.partition(":")
+            if ":" in alias:
+                raise InvalidArgument(f"bad format for links: {link}")
             try:
                 self._containers.inspect(name)
             except NotFound as error:
@@ -361,7 +363,9 @@ def _container_filter(filters: Filters, *, everything: bool) -> ContainerFilter:
     for health in filters.all("health"):
         if health not in _HEALTHS:
             raise InvalidArgument(
-                f"unrecognized filter value for health: {health}", code="invalid_filter"
+                f"invalid filter 'health={health}': invalid value for health ({health}): must be one of"
+                f" {', '.join(_HEALTHS)}",
+                code="invalid_filter",
             )
     for code in (exited := filters.all("exited")):
         if not code.removeprefix("-").isdecimal():

@@ -1,5 +1,6 @@
 """/images/get, /images/load, import and /commit: images in and out of tars, and out of containers."""
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from linkspan.sdk.http import JSON, Request, Response, Stream, Writer, json_resp
 from linkspan.sdk.platform import parse_platform
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import parse_reference
+
+_TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
 
 
 class ImageArchiveRoutes:
@@ -161,6 +164,8 @@ def join_tag(name: str, tag: str) -> str:
     """
     if not name:
         raise InvalidArgument("invalid reference format", code="invalid_reference")
+    if tag and ":" not in tag and not _TAG.fullmatch(tag):
+        raise InvalidArgument("invalid tag format", code="invalid_reference")
     if not tag:
         return name
     if tag.startswith("sha256:"):

@@ -116,7 +116,8 @@ class ImageRoutes:
         name, tag = request.query.get("fromImage", ""), request.query.get("tag", "")
         reference = join_tag(name, tag)
         credentials = registry_auth(request, lenient=True)
-        platform = request.query.get("platform", "")
+        if platform := request.query.get("platform", ""):
+            parse_platform(platform)
         parsed = parse_reference(reference)
 
         async def work(progress: ProgressSink) -> None:
