@@ -118,6 +118,8 @@ def test_limits_of_logs(driver: str, options: dict[str, str], limits: tuple[int,
         ("json-file", {"mode": "x"}, "mode not supported"),
         ("json-file", {"max-buffer-size": "1m"}, "only supported with"),
         ("json-file", {"labels-regex": "("}, "invalid value for labels-regex"),
+        ("json-file", {"tag": "{{bad"}, 'template: log-tag:1: function "bad" not defined'),
+        ("local", {"tag": "{{.Absent}}"}, 'executing "log-tag" at <.Absent>: map has no entry'),
     ],
 )
 def test_wrong_options_of_logs(driver: str, options: dict[str, str], text: str) -> None:

@@ -154,6 +154,19 @@ async def test_details_are_the_labels_and_variables_that_the_log_names(api) -> N
     assert joined(reply.body) == {1: b"ROLE=db,tier=front a\n"}
 
 
+async def test_details_have_the_tag_of_the_log(api) -> None:
+    tag = '{{.Name}}/{{.ImageName | upper}} {{index .ContainerLabels "tier"}}'
+    config = {"Type": "json-file", "Config": {"tag": tag}}
+    await api.start(
+        "sh", "-c", "echo a", Labels={"tier": "front"}, HostConfig={"LogConfig": config}
+    )
+    await api.ask("POST", "/containers/web/wait")
+    reply = await api.ask("GET", "/containers/web/logs?stdout=1&details=1")
+    (line,) = joined(reply.body).values()
+    assert line.startswith(b"tag=web%2F")
+    assert line.endswith(b"+front a\n")
+
+
 async def test_logs_of_a_terminal_are_raw(api) -> None:
     await api.start("sh", "-c", "echo a", Tty=True)
     await api.ask("POST", "/containers/web/wait")

@@ -10,6 +10,7 @@ from typing import Final
 
 from linkspan.core.engine.signal_names import signal_number
 from linkspan.sdk.errors import InvalidArgument, NotFound
+from linkspan.sdk.log_tags import check_log_tag
 from linkspan.sdk.model.container import ContainerSpec, RestartPolicy
 from linkspan.sdk.model.image import Image
 from linkspan.sdk.platform import match_rank, normalize_platform, parse_platform
@@ -274,6 +275,7 @@ def log_limits(spec: ContainerSpec) -> tuple[int, int]:
             whose = "log driver local" if driver == "local" else f"{driver} log driver"
             raise InvalidArgument(f"unknown log opt '{name}' for {whose}")
     _check_log_mode(options)
+    check_log_tag(spec)
     local = driver == "local"
     size = _LOCAL_SIZE_BYTES if local else 0
     if text := options.get("max-size", ""):

@@ -88,23 +88,25 @@ class Pipe:
         self.text = head + text
 
 
-def parse(text: str, functions: Container[str]) -> dict[str, tuple[Node, ...]]:
+def parse(text: str, functions: Container[str], name: str = "") -> dict[str, tuple[Node, ...]]:
     """Trees by name; the template's own has none.
 
     Args:
         text: The template.
         functions: Names that may be called.
+        name: Of the template, for messages.
 
     Raises:
         TemplateError: It cannot be read.
     """
-    parser = _Parser(text, functions)
+    parser = _Parser(text, functions, name)
     parser.definitions[""] = parser.whole()
     return parser.definitions
 
 
 class _Parser:
-    def __init__(self, text: str, functions: Container[str]) -> None:
+    def __init__(self, text: str, functions: Container[str], name: str) -> None:
+        self._named = name
         self._source = text
         self._tokens = tokens(text)
         self._next = 0
@@ -145,14 +147,14 @@ class _Parser:
 
     def _fail(self, message: str) -> NoReturn:
         line = self._line(self._tokens[max(0, min(self._next, len(self._tokens)) - 1)].at)
-        raise TemplateError(f"template: :{line}: {message}")
+        raise TemplateError(f"template: {self._named}:{line}: {message}")
 
     def _unexpected(self, token: Token, context: str) -> NoReturn:
         if token.kind != "error":
             self._fail(f"unexpected {token} in {context}")
         extra = ""
         if self._action >= 0 and (line := self._line(self._action)) != self._line(token.at):
-            extra = f" in action started at :{line}"
+            extra = f" in action started at {self._named}:{line}"
             if token.text.endswith(" action"):
                 extra = extra.removeprefix(" in action")
         self._fail(f"{token}{extra}")

@@ -25,22 +25,26 @@ _ANY: Final = "interface {}"
 class Template:
     """A compiled template."""
 
-    def __init__(self, text: str, *, functions: Mapping[str, Function] = FUNCTIONS) -> None:
+    def __init__(
+        self, text: str, *, functions: Mapping[str, Function] = FUNCTIONS, name: str = ""
+    ) -> None:
         """Compile.
 
         Args:
             text: The template. ``\\t`` and ``\\n`` outside of actions are a tab and a new line.
             functions: What it may call.
+            name: Of the template, for messages.
 
         Raises:
             TemplateError: It cannot be read.
         """
         self._functions = functions
         self._text = text
+        self._name = name
         try:
-            self._trees = parse(text, self._functions)
+            self._trees = parse(text, self._functions, name)
         except RecursionError as exc:
-            raise TemplateError("template: :1: parentheses or blocks are too deep") from exc
+            raise TemplateError(f"template: {name}:1: parentheses or blocks are too deep") from exc
 
     def render(self, data: object) -> str:
         """Fill the template.
@@ -52,7 +56,7 @@ class Template:
         Raises:
             TemplateError: It does not fit the data.
         """
-        run = _Run(self._trees, self._text, self._functions, data)
+        run = _Run(self._trees, self._text, self._functions, data, self._name)
         try:
             run.template("", data)
         except RecursionError as exc:
@@ -77,12 +81,14 @@ class _Run:
         text: str,
         functions: Mapping[str, Function],
         data: object,
+        named: str,
     ) -> None:
         self.out: list[str] = []
         self._trees = trees
         self._text = text
         self._functions = functions
         self._data = data
+        self._named = named
         self._name = ""
         self._depth = 0
         self._variables: list[tuple[str, Any]] = []
@@ -106,7 +112,8 @@ class _Run:
         column = len(self._text[self._text.rfind("\n", 0, at) + 1 : at].encode("utf-8", "replace"))
         what = place.text if place is not None else ""
         raise TemplateError(
-            f"template: :{line}:{column}: executing {quoted(self._name)} at <{what}>: {message}"
+            f"template: {self._named}:{line}:{column}: "
+            f"executing {quoted(self._name or self._named)} at <{what}>: {message}"
         )
 
     # --- nodes

@@ -16,6 +16,7 @@ from linkspan.plugins.docker_api.websocket import WebSocket, accept
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Duplex, Hijack, Request, Response, Stream, Writer
+from linkspan.sdk.log_tags import log_tag
 from linkspan.sdk.model.container import Container, ContainerStatus
 from linkspan.sdk.model.process import LogQuery, StreamKind
 
@@ -185,7 +186,7 @@ def read_size(request: Request) -> tuple[int, int]:
 
 
 def _log_details(container: Container) -> str:
-    """Labels and variables that the log options name (``--log-opt labels=…,env=…``), by name."""
+    """The tag, labels and variables that the log options name (``--log-opt labels=…,env=…``), by name."""
     options = container.spec.log_options
     env = dict(entry.split("=", 1) for entry in container.env if "=" in entry)
     found: dict[str, str] = {}
@@ -195,4 +196,6 @@ def _log_details(container: Container) -> str:
         for name, value in values.items():
             if name in wanted or (pattern and re.search(pattern, name)):
                 found[name] = value
+    if tag := log_tag(container):
+        found["tag"] = tag
     return ",".join(f"{quote_plus(name)}={quote_plus(found[name])}" for name in sorted(found))
