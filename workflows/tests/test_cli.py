@@ -130,6 +130,9 @@ async def test_a_plan_is_drawn_kept_and_followed(shell):
     shell.write("jobs: {a: {steps: [{id: s, run: 'true'}, {id: t, run: 'true', if: 'false'}]}}")
     drawn = await shell("plan", "p.yaml", "--out", "kept.plan")
     assert drawn.returncode == 0, drawn.stderr
+    assert (await shell("run", "p.yaml", "--dry-run")).stdout == drawn.stdout
+    assert (await shell("run", "p.yaml", "--dry-run", "--only", "a")).returncode == 2
+    assert (await shell("ls", "-q")).stdout == ""
     lines = drawn.stdout.splitlines()
     assert lines[0].startswith("p  p.yaml  1 job, 2 steps  plan ")
     assert lines[1].split() == ["+", "a/s", "container", "of", "img", "sha256:0"]
@@ -331,13 +334,22 @@ async def test_rerun_undo_why_and_prune_from_the_command_line(shell):
     assert rows[0] == ["SUBJECT", "WHAT", "CHANGE"]
     assert {row[0] for row in rows[1:]} == {"pipeline", "settings", "sources"}
     assert ["sources", "more.txt", "added"] in rows
+    shown = await shell("undo", "last", "--dry-run")
+    assert [line.split() for line in shown.stdout.splitlines()] == [
+        ["STEP", "VERB"],
+        ["a/s", "set"],
+    ]
+    assert shell.bench.world.values == {"x": "2"}
     undone = await shell("undo", "last", "--yes")
     assert undone.returncode == 0, undone.stderr
     assert "↺ a/s  back to 1" in undone.stderr
     assert shell.bench.world.values == {"x": "1"}
     old = await shell("rerun", "last", "--from", "a/s")
     assert old.returncode == 1
+    would = await shell("prune", "--keep", "1", "--dry-run")
+    assert len((await shell("ls", "-q")).stdout.split()) == 3
     pruned = await shell("prune", "--keep", "1", "--yes")
+    assert would.stdout == pruned.stdout
     assert len(pruned.stdout.split()) == 2
     assert len((await shell("ls", "-q")).stdout.split()) == 1
 

@@ -60,7 +60,7 @@ def offered(line: str) -> list[str]:
         ("workflow run nowhere --input ", []),
         ("workflow graph release --format m", ["mermaid"]),
         ("workflow lint --format s", ["sarif"]),
-        ("workflow ls --format ", ["table", "json", "jsonl"]),
+        ("workflow ls --format ", ["table", "wide", "json", "jsonl", "yaml"]),
     ],
 )
 def test_what_stands_in_the_folder_is_offered(folder, line, values):

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+import yaml
 
 from linkspan.core.cli.session import Session
 
@@ -227,6 +228,8 @@ def test_every_list_speaks_json_lines_and_ids(
     assert isinstance(whole, list)
     lines = [json.loads(ln) for ln in linkspan(*words, "--format", "jsonl").out.splitlines()]
     assert lines == whole
+    assert yaml.safe_load(linkspan(*words, "--format", "yaml").out) == whole
+    assert linkspan(*words, "--format", "wide").out == linkspan(*words).out
     quiet = linkspan(*words, "-q")
     assert quiet.err == ""
     assert len(quiet.out.split()) == len(quiet.out.splitlines()) == len(whole)

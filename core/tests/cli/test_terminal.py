@@ -89,6 +89,13 @@ def test_without_truncation_a_terminal_gets_everything(monkeypatch: pytest.Monke
     assert "registry.example.test/shop/web:1.2.3" in out.getvalue()
 
 
+def test_a_wide_table_is_whole_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, out, _ = terminal(monkeypatch, tty=True, width=40)
+    made.wide = True
+    table(made)
+    assert ROWS[0][2] in out.getvalue()
+
+
 def test_control_characters_of_names_do_not_reach_the_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

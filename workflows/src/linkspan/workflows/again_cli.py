@@ -18,6 +18,7 @@ from linkspan.workflows.commands.shared import (
     body_of,
     break_option,
     detach_option,
+    dry_run_option,
     id_of,
     junit_option,
     limit,
@@ -195,6 +196,7 @@ def reject(session: Session, run_ref: str, where: str, comment: str, yes: bool) 
     examples=[
         "linkspan workflow undo 7f3a",
         "linkspan workflow undo last --yes",
+        "linkspan workflow undo last --dry-run",
         "linkspan workflow undo last --secret TOKEN < token.txt",
     ],
     more=["linkspan workflow show", "linkspan workflow logs"],
@@ -208,21 +210,27 @@ def reject(session: Session, run_ref: str, where: str, comment: str, yes: bool) 
     help="One that cannot be read any more; without a value it is asked for, or read from stdin",
 )
 @_yes_option
-def undo(session: Session, run_ref: str, secrets: tuple[str, ...], yes: bool) -> int:
+@dry_run_option
+def undo(session: Session, run_ref: str, secrets: tuple[str, ...], yes: bool, dry_run: bool) -> int:
     """Take back what a run has changed."""
     from linkspan.workflows.state import fold
     from linkspan.workflows.undoing import not_undoable, undoable
 
     given = {"secrets": _given(secrets)} if secrets else None
     state = fold(records(session, id_of(session, run_ref)))
-    changes = list(undoable(state))
+    changes = [
+        (f"{job.id}/{step.id}", step.intent["verb"] if step.intent else "")
+        for job, step in undoable(state)
+    ]
     for why, places in not_undoable(state).items():
         session.terminal.note(f"  {why}: {', '.join(places)}")
+    if dry_run:
+        _show_changes(session, changes)
+        return 0
     # Where nothing can be taken back, the daemon says why.
     if changes and not yes:
-        for job, step in changes:
-            verb = "" if step.intent is None else step.intent["verb"]
-            session.terminal.note(f"  {job.id}/{step.id}  {verb}")
+        for place, verb in changes:
+            session.terminal.note(f"  {place}  {verb}")
         _confirm(f"Take back these changes of run {state.id}?")
     stopper = Stopper(
         session,
@@ -245,6 +253,16 @@ def undo(session: Session, run_ref: str, secrets: tuple[str, ...], yes: bool) ->
     if said["undone"] == "cancelled":
         session.terminal.note(f"the rest stays: linkspan workflow undo {said['id']} goes on")
     return 0 if said["undone"] == "success" else failed
+
+
+def _show_changes(session: Session, changes: Iterable[tuple[str, str]]) -> None:
+    session.rows(
+        [{"step": place, "verb": verb} for place, verb in changes],
+        lambda row: {"Step": row["step"], "Verb": row["verb"]},
+        lambda row: [row["step"], row["verb"]],
+        ["STEP", "VERB"],
+        ids="Step",
+    )
 
 
 def _given(secrets: Iterable[str]) -> dict[str, str]:
@@ -319,7 +337,8 @@ def _difference(each: Mapping[str, Any]) -> list[str]:
     "--older-than", metavar="TIME", help="Only those that have been still so long: 12h, 30d"
 )
 @_yes_option
-def prune(session: Session, keep: int, older_than: str | None, yes: bool) -> int:
+@dry_run_option
+def prune(session: Session, keep: int, older_than: str | None, yes: bool, dry_run: bool) -> int:
     """Remove runs."""
     from linkspan.core.cli.common import bad_value
     from linkspan.sdk.errors import InvalidArgument
@@ -332,9 +351,10 @@ def prune(session: Session, keep: int, older_than: str | None, yes: bool) -> int
             age = float(int(days) * 86400 if days != older_than else parse_duration(older_than))
         except (InvalidArgument, ValueError) as error:
             raise bad_value(str(error), "--older-than") from error
-    if not yes:
+    if not yes and not dry_run:
         _confirm("Remove the logs and records of these runs?")
-    said = session.api.post(f"{BASE}/prune", body={"keep": keep, "older_than_s": age})
+    body = {"keep": keep, "older_than_s": age, "dry_run": dry_run}
+    said = session.api.post(f"{BASE}/prune", body=body)
     if not session.document(said, default="table"):
         for run_id in said["removed"]:
             session.terminal.print(run_id)

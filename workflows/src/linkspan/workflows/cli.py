@@ -19,6 +19,7 @@ from linkspan.workflows.commands.shared import (
     body_of,
     break_option,
     detach_option,
+    dry_run_option,
     id_of,
     input_option,
     junit_option,
@@ -76,6 +77,7 @@ from linkspan.workflows.watching import begin, cancel_run, watch
 )
 @break_option
 @timeout_option
+@dry_run_option
 @click.option(
     "--untrusted", is_flag=True, help="Scripts only: no secrets, verbs, mounts or network"
 )
@@ -93,6 +95,7 @@ def run(
     step: str,
     breaks: tuple[str, ...],
     timeout_s: float | None,
+    dry_run: bool,
     untrusted: bool,
     use: tuple[str, ...],
     junit: str | None,
@@ -100,7 +103,7 @@ def run(
 ) -> int:
     """Run a pipeline."""
     from linkspan.core.cli.common import key_values
-    from linkspan.workflows.commands.plan import read_plan, refuse_other_sources
+    from linkspan.workflows.commands.plan import planned, read_plan, refuse_other_sources
     from linkspan.workflows.commands.reading import find, read
 
     if (file is None) == (plan is None) or (plan is not None and (inputs or only or step or use)):
@@ -119,6 +122,15 @@ def run(
             status=USAGE,
             helps=[f"a whole job: --only {step}"],
         )
+    if dry_run:
+        if file is None or only or step or breaks or untrusted:
+            raise Failure(
+                "--dry-run plans the whole of a pipeline",
+                id="LS0004",
+                status=USAGE,
+                helps=["linkspan workflow run FILE --dry-run"],
+            )
+        return planned(session, file, inputs, workspace, all_files, None, use, False)
     kept = None if plan is None else read_plan(plan)
     path = find(kept["file"] if kept else str(file))
     given = kept["given"] if kept else key_values(inputs, "--input")

@@ -29,18 +29,22 @@ class Retention:
     forgotten: Callable[[str], object]
     wall: Callable[[], float]
 
-    async def prune(self, *, keep: int, older_than_s: float = 0.0) -> list[str]:
+    async def prune(
+        self, *, keep: int, older_than_s: float = 0.0, dry_run: bool = False
+    ) -> list[str]:
         """Remove runs that have ended, with their logs and files; the ids of those.
 
         Args:
             keep: So many of the newest stay in any case.
             older_than_s: Only those in which nothing has happened for so long.
+            dry_run: Name them only.
         """
         before = ""
         if older_than_s:
             limit = datetime.fromtimestamp(self.wall(), UTC) - timedelta(seconds=older_than_s)
             before = limit.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return await self._forget(self.archive.oldest(keep, before=before))
+        found = self.archive.oldest(keep, before=before)
+        return list(found) if dry_run else await self._forget(found)
 
     async def tidy(self) -> None:
         """Remove the runs that the config does not keep."""

@@ -197,7 +197,10 @@ class Routes:
         keep, age = _field(body, "keep", int, 0), body.get("older_than_s", 0)
         if keep < 0 or not isinstance(age, int | float) or age < 0:
             raise InvalidArgument("'keep' and 'older_than_s' must not be negative")
-        removed = await self._manager().retention.prune(keep=keep, older_than_s=float(age))
+        dry_run = _field(body, "dry_run", bool, False)
+        removed = await self._manager().retention.prune(
+            keep=keep, older_than_s=float(age), dry_run=dry_run
+        )
         return json_response({"removed": removed})
 
 

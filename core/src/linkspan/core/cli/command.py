@@ -116,7 +116,11 @@ class Platform(click.ParamType[dict[str, str]]):
 def _complete_format(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """What every list can be shown as, and what this command can be besides."""
     own = ctx.command.formats if isinstance(ctx.command, Command) else ()
-    return [each for each in ("table", "json", "jsonl", *own) if each.startswith(incomplete)]
+    return [
+        each
+        for each in ("table", "wide", "json", "jsonl", "yaml", *own)
+        if each.startswith(incomplete)
+    ]
 
 
 def lazily(name: str) -> Callable[[click.Context, click.Parameter, str], Any]:
@@ -162,7 +166,7 @@ def global_options() -> list[click.Option]:
         option(
             "--format",
             store="format",
-            help="table, docker, json, jsonl or a template",
+            help="table, wide, docker, json, jsonl, yaml or a template",
             shell_complete=_complete_format,
         ),
         option("-q", "--quiet", store="quiet", is_flag=True, help="Ids only, no remarks"),

@@ -35,7 +35,7 @@ def show(
     """List images."""
     asked = filters((*filter_, *([f"reference={reference}"] if reference else [])))
     found = session.api.get("/images/json", {"all": every or None, "filters": asked})
-    if session.format in ("json", "jsonl"):
+    if session.format in ("json", "jsonl", "yaml"):
         session.document(found)
         return
     records = [row for record in found for row in by_tag(record)]

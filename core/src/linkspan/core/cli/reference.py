@@ -52,7 +52,8 @@ and errors. On a terminal columns are shortened or left out to fit; a pipe gets 
 colours, escape sequences or carriage returns. Colours follow `--color`, `NO_COLOR`, `FORCE_COLOR`,
 `TERM=dumb`.
 
-`--format` takes `table` (the default), `docker` (Docker's own columns), `json` (one document; lists are an
+`--format` takes `table` (the default), `wide` (the same, whole on a terminal), `yaml`,
+`docker` (Docker's own columns), `json` (one document; lists are an
 array), `jsonl` (a document a line), a Go template (`'{{.Names}}'`), or a table of one
 (`'table {{.Names}}\\t{{.Status}}'`). Field names and headers are Docker's. A template has all that Go's
 `text/template` has: fields and variables (`.A.b`, `$x := …`), pipes, `if`/`else if`/`else`, `with`, `range` with

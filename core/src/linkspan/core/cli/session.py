@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # importing these takes longer than a short command may
 
 COMPLETE_VARIABLE: Final = "_LINKSPAN_COMPLETE"
 """Set by a shell that asks what may follow."""
-_FORMATS: Final = ("table", "docker", "json", "jsonl")
+_FORMATS: Final = ("table", "wide", "docker", "json", "jsonl", "yaml")
 
 
 class Session:
@@ -29,7 +29,8 @@ class Session:
         host: ``--host``.
         context: ``--context``.
         config: ``--config``.
-        format: ``--format``; empty for the command's own.
+        format: ``--format``; empty for the command's own, ``table`` for ``wide``.
+        wide: Tables are shown whole, on a terminal too.
         quiet: ``-q``.
         color: ``auto``, ``always``, ``never``.
         progress: ``auto``, ``live``, ``plain``, ``json``, ``none``.
@@ -42,6 +43,7 @@ class Session:
         self.host = ""
         self.context = ""
         self.config = ""
+        self.wide = False
         self.format = ""
         self.quiet = False
         self.color = "auto"
@@ -54,10 +56,21 @@ class Session:
         self._api: Api | None = None
 
     @property
+    def format(self) -> str:
+        """How the answer is to look."""
+        return self._format
+
+    @format.setter  # noqa: A003 - it is the property
+    def format(self, value: str) -> None:
+        self.wide = value == "wide"
+        self._format = "table" if self.wide else value
+
+    @property
     def terminal(self) -> Terminal:
         """stdout and stderr; made when the options are known."""
         if self._terminal is None:
             self._terminal = Terminal(color=self.color, progress=self.progress, quiet=self.quiet)
+            self._terminal.wide = self.wide
         return self._terminal
 
     @property
@@ -95,7 +108,7 @@ class Session:
         """Print a list in the format that was asked for.
 
         Args:
-            records: What the API sent; ``json`` and ``jsonl`` print it as it is.
+            records: What the API sent; ``json``, ``jsonl`` and ``yaml`` print it as it is.
             fields: Docker's names for templates.
             columns: The cells of the table.
             headers: Of the table.
@@ -115,6 +128,8 @@ class Session:
         elif self.format == "jsonl":
             for record in records:
                 print_json_line(terminal, record)
+        elif self.format == "yaml":
+            print_yaml(terminal, list(records))
         elif self.format in ("", "table"):
             cells = [columns(record) for record in records]
             terminal.table(headers, cells, drop=drop, keep=keep, trunc=trunc)
@@ -146,7 +161,7 @@ class Session:
         self.terminal.table(headers, [(row + [""] * count)[:count] for row in cells])
 
     def document(self, record: Any, *, default: str = "json") -> bool:
-        """Print one record as json, jsonl or by a template; False if a table is asked for."""
+        """Print one record as json, jsonl, yaml or by a template; False if a table is asked for."""
         chosen = self.format or default
         if chosen == "table":
             return False
@@ -155,6 +170,8 @@ class Session:
         elif chosen == "jsonl":
             for item in record if isinstance(record, list) else [record]:
                 print_json_line(self.terminal, item)
+        elif chosen == "yaml":
+            print_yaml(self.terminal, record)
         else:
             template = compile_template(chosen)
             for item in record if isinstance(record, list) else [record]:
@@ -176,7 +193,9 @@ def compile_template(text: str) -> Any:
 
         near = get_close_matches(text, _FORMATS, n=1)
         hint = (
-            f"did you mean '{near[0]}'?" if near else "table, json, jsonl or a template: '{{.ID}}'"
+            f"did you mean '{near[0]}'?"
+            if near
+            else "table, wide, json, jsonl, yaml or a template: '{{.ID}}'"
         )
         raise Failure(f"unknown format '{text}'", id="LS0004", status=USAGE, helps=[hint])
     try:
@@ -205,6 +224,14 @@ def print_json_line(terminal: Terminal, record: Any) -> None:
     import json
 
     terminal.print(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
+
+
+def print_yaml(terminal: Terminal, record: Any) -> None:
+    """One document, in block style; texts that YAML 1.1 would read as something else are quoted."""
+    import yaml
+
+    text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=1 << 20)
+    terminal.print(text.removesuffix("\n"))
 
 
 def _start_daemon(address: Address) -> None:

@@ -124,6 +124,7 @@ class Terminal:
         if quiet:
             self.progress = "none"
         self.quiet = quiet
+        self.wide = False
 
     @property
     def width(self) -> int:
@@ -204,7 +205,7 @@ class Terminal:
         clean = [[_harmless(cell) for cell in row] for row in rows]
         columns = list(range(len(headers)))
         widths = [max([visible(headers[i]), *(visible(row[i]) for row in clean)]) for i in columns]
-        if self.out_is_tty and trunc:
+        if self.out_is_tty and trunc and not self.wide:
             columns, widths = self._fit(headers, widths, drop, keep)
         lines = []
         for row in [headers, *clean]:

@@ -57,6 +57,20 @@ def plan(
     exit_code: bool,
 ) -> int:
     """Plan a run."""
+    return planned(session, file, inputs, workspace, all_files, out, use, exit_code)
+
+
+def planned(
+    session: Session,
+    file: str,
+    inputs: Sequence[str],
+    workspace: str | None,
+    all_files: bool,
+    out: str | None,
+    use: Sequence[str],
+    exit_code: bool,
+) -> int:
+    """Say what a run would do; ``run --dry-run`` is the same."""
     path = find(file)
     data = read(path)
     chosen = key_values(use, "--use")

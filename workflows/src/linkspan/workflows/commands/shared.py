@@ -52,6 +52,9 @@ break_option = click.option(
     help="Hold it there for you to look around: on-failure, before:STEP, after:STEP",
     shell_complete=complete_breaks,
 )
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, and do nothing"
+)
 timeout_option = click.option(
     "--timeout",
     "timeout_s",
