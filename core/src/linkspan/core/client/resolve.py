@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # importing it takes longer than a short command may
     from collections.abc import Mapping
 
 DEFAULT_HOST = "unix:///run/linkspan/linkspan.sock"
+DEFAULT_EXEC_ROOT = "/run/linkspan"
 _DEFAULT_CONFIG = "/etc/linkspan.toml"
 _DEFAULT_CONFIG_DIR = "/etc/linkspan.d"
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from linkspan.core.client.address import Address
 from linkspan.core.client.errors import Unreachable
+from linkspan.core.client.resolve import DEFAULT_EXEC_ROOT, read_table
 from linkspan.core.client.short import Api
-from linkspan.core.config.load import load_config
 from linkspan.sdk.errors import LinkspanError, PermissionDenied, Timeout
 
 START_TIMEOUT_S: Final = 30.0
@@ -56,8 +56,7 @@ def ensure_running(
         PermissionDenied: Its folders are closed to this user.
         ConfigError: The config is wrong.
     """
-    loaded = load_config([config] if config else None, overrides)
-    exec_root = loaded.daemon.exec_root
+    exec_root = _exec_root(config, overrides or {})
     try:
         exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
         with _one_at_a_time(exec_root / "start.lock"):
@@ -71,6 +70,27 @@ def ensure_running(
             f"cannot start the daemon: {exc.filename}: permission denied",
             help="sudo linkspan daemon start",
         ) from exc
+    except NotStarted:
+        _check_config(config, overrides)
+        raise
+
+
+def _exec_root(config: str | None, overrides: Mapping[str, Any]) -> Path:
+    """Where the daemon will have its run files, without the time that it takes to check the config."""
+    path = overrides.get("daemon.exec-root") or read_table(
+        "daemon", config or os.environ.get("LINKSPAN_CONFIG", "")
+    ).get("exec-root", DEFAULT_EXEC_ROOT)
+    if not (isinstance(path, str | Path) and Path(path).is_absolute()):
+        _check_config(config, overrides)
+    return Path(str(path))
+
+
+def _check_config(config: str | None, overrides: Mapping[str, Any] | None) -> None:
+    """Raise ConfigError if the config is wrong."""
+    # As slow to import as all the rest of the client.
+    from linkspan.core.config.load import load_config
+
+    load_config([config] if config else None, overrides)
 
 
 def ask(url: str, *, silence_s: float = 5.0) -> dict[str, Any] | None:
