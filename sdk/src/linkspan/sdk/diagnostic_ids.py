@@ -66,6 +66,7 @@ IDS: Final[dict[str, str]] = {
     "LS1503": "a lock is held while waiting for a person",
     "LS1504": "production is deployed from a tag that can move",
     "LS1505": "a condition that also holds after a failure",
+    "LS1506": "a variable that scripts do not see",
     "LS1601": "a scenario says something that its pipeline cannot do",
     "LS2001": "unknown table or key in the config",
     "LS2002": "the config is not valid TOML",

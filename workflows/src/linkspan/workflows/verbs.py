@@ -58,8 +58,12 @@ class Verbs(Mapping[str, Verb]):
         self._drivers: dict[tuple[str, str], InstalledDriver] = {}
         self.plugins: dict[str, str] = {}
         """Version of each installed plugin, by its own name and by that of what it was installed from."""
+        self.packages: dict[str, str] = {}
+        """What each plugin was installed from, as far as that is known."""
         for manifest in manifests:
             package = manifest.distribution.partition(" ")[0]
+            if package:
+                self.packages[manifest.name] = package
             self.plugins |= dict.fromkeys(filter(None, (manifest.name, package)), manifest.version)
             for verb in manifest.verbs:
                 self._verbs.setdefault(

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Final, get_args
 
 from linkspan.workflows.loading.calls import read_call
+from linkspan.workflows.loading.exported import warn_of_hidden
 from linkspan.workflows.loading.keys import CACHE, JOB, LOAD
 from linkspan.workflows.loading.scene import Scene
 from linkspan.workflows.loading.services import read_services, read_volumes
@@ -72,14 +73,18 @@ def _job(scene: Scene, name: str, field: Field, *, cleanup: bool) -> Job:
     elif "with" in fields:
         r.fault("LS1001", f"'with' belongs to `uses`, {what} has steps", fields["with"].key)
     image = scene.template(fields, "image")
+    needs = _needs(scene, fields.get("needs"))
+    strategy = read_strategy(scene, fields["strategy"]) if "strategy" in fields else None
+    axes = {axis for cell in strategy.matrix.cells for axis in cell.values} if strategy else ()
+    warn_of_hidden(scene, fields.get("env"), axes, (need.job for need in needs))
     return Job(
         id=name,
         name=scene.text(fields, "name"),
         file=r.document.file,
-        needs=_needs(scene, fields.get("needs")),
+        needs=needs,
         needs_span=fields["needs"].value.span if "needs" in fields else None,
         condition=scene.get(fields, "if", r.condition),
-        strategy=read_strategy(scene, fields["strategy"]) if "strategy" in fields else None,
+        strategy=strategy,
         image=scene.defaults.image if image is None else image,
         env=scene.texts(fields.get("env"), "'env'"),
         secrets=scene.granted(fields),

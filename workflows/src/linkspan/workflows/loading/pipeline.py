@@ -6,6 +6,7 @@ from typing import Final, get_args
 from linkspan.sdk.diagnostics import Edit
 from linkspan.workflows.loading.calls import read_document
 from linkspan.workflows.loading.common import read_defaults
+from linkspan.workflows.loading.exported import warn_of_hidden
 from linkspan.workflows.loading.inputs import read_inputs, read_secrets
 from linkspan.workflows.loading.jobs import read_jobs
 from linkspan.workflows.loading.keys import CONCURRENCY, INCLUDE, REQUIREMENT, TOP
@@ -39,6 +40,9 @@ def read_pipeline(scene: Scene, document: Document) -> Workflow | None:
     # Declarations first: what follows may name them.
     use = read_use(scene, top.get("use"))
     scene.secrets = read_secrets(scene, top.get("secrets"))
+    inputs = read_inputs(scene, top.get("inputs"))
+    scene.inputs = tuple(inputs)
+    warn_of_hidden(scene, top.get("env"))
     if "defaults" in top:
         scene.defaults = read_defaults(scene, top["defaults"].value)
     includes, jobs = _included(scene, top.get("include"))
@@ -50,7 +54,7 @@ def read_pipeline(scene: Scene, document: Document) -> Workflow | None:
         text=document.text,
         others=scene.files.texts,
         triggers=read_triggers(scene, top["on"].value) if "on" in top else Triggers(),
-        inputs=read_inputs(scene, top.get("inputs")),
+        inputs=inputs,
         env=scene.texts(top.get("env"), "'env'"),
         secrets=scene.secrets,
         use=use,
@@ -172,6 +176,7 @@ def _included(scene: Scene, field: Field | None) -> tuple[tuple[Include, ...], d
             defaults=scene.defaults,
             secrets=scene.secrets,
             use=scene.use,
+            inputs=scene.inputs,
         )
         jobs |= _jobs_of(inner, document.root, jobs)
     return tuple(includes), jobs

@@ -17,6 +17,8 @@ from linkspan.workflows.versions import Range
 
 MAX_FILES: Final = 50
 """Files that one pipeline may be made of."""
+PACKAGES: Final = "linkspan-"
+"""What names of packages of plugins begin with."""
 MAX_CALLS: Final = 10
 """How deep pipelines may call each other."""
 
@@ -71,6 +73,7 @@ class Scene:
     Attributes:
         secrets: Those that may be granted.
         use: Role → driver, and where it was written: here, or in the pipeline that calls this one.
+        inputs: Names of the pipeline's inputs.
     """
 
     r: Reader
@@ -79,6 +82,7 @@ class Scene:
     defaults: Defaults = attrs.field(factory=Defaults)
     secrets: dict[str, Secret] = attrs.field(factory=dict)
     use: dict[str, Choice] = attrs.field(factory=dict)
+    inputs: tuple[str, ...] = ()
 
     def get(
         self, fields: Mapping[str, Field], name: str, read: Callable[[Node], T | None]
@@ -214,7 +218,8 @@ class Scene:
             version = verbs.plugins.get(wanted.plugin)
             if version is None:
                 bounds = Range(wanted.version).as_specifier() if wanted.version else ""
-                package = f"{wanted.plugin}{bounds}"
+                name = wanted.plugin
+                package = f"{name if name.startswith(PACKAGES) else PACKAGES + name}{bounds}"
                 helps = [f"pip install '{package}'" if bounds else f"pip install {package}"]
                 near = did_you_mean(wanted.plugin, verbs.plugins)
                 helps = [f"did you mean '{near}'?", *helps] if near else helps
@@ -222,11 +227,12 @@ class Scene:
                     "LS1407", f"no plugin '{wanted.plugin}' is installed", wanted.span, helps=helps
                 )
             elif wanted.version and not Range(wanted.version).holds(version):
+                package = verbs.packages.get(wanted.plugin, wanted.plugin)
                 r.fault(
                     "LS1406",
                     f"plugin '{wanted.plugin}' is {version}, this pipeline needs {wanted.version}",
                     wanted.span,
-                    helps=[f"pip install '{wanted.plugin}{Range(wanted.version).as_specifier()}'"],
+                    helps=[f"pip install '{package}{Range(wanted.version).as_specifier()}'"],
                 )
             return
         if wanted.role not in verbs.roles:
