@@ -11,6 +11,7 @@ import trio
 
 from linkspan.plugins.swarm.seal import Seal
 from linkspan.sdk.errors import Internal, InvalidArgument
+from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.service import FileReference, PayloadSpec, UpdatePolicy
 
 QUICK = {"update": UpdatePolicy(monitor_s=0.01)}
@@ -80,6 +81,29 @@ async def test_placeholders_of_a_template_are_filled_for_each_task(daemon, world
     await daemon.create(**QUICK, replicas=2, files=(file,))
     told = {Path(mount.source).read_bytes() for c in world.containers() for mount in c.spec.mounts}
     assert told == {b"slot=1 {{other}}", b"slot=2 {{other}}"}
+    await gone(daemon, world)
+
+
+async def test_a_template_may_ask_for_more_than_placeholders(daemon, world):
+    text = (
+        b'{{if eq .Task.Slot "1"}}first{{else}}other{{end}} {{index .Service.Labels "tier"}} '
+        b'{{env "PLACE"}} {{secret "/key"}} {{config "app" | len | lt 1}} {{.Node.Platform.OS}}'
+    )
+    made = await daemon.swarm.create_payload(
+        "config", PayloadSpec(name="app", data=text, template=True)
+    )
+    key = await daemon.swarm.create_payload("secret", PayloadSpec(name="key", data=b"k1"))
+    files = (
+        FileReference(kind="config", id=made.id, name="app", target="/app"),
+        FileReference(kind="secret", id=key.id, name="key", target="/key"),
+    )
+    container = ContainerSpec(image="app:1", env=("PLACE=slot-{{.Task.Slot}}",))
+    await daemon.create(
+        **QUICK, replicas=1, files=files, labels={"tier": "front"}, container=container
+    )
+    (only,) = world.containers()
+    told = [Path(mount.source).read_bytes() for mount in only.spec.mounts]
+    assert b"first front slot-1 k1 true linux" in told
     await gone(daemon, world)
 
 

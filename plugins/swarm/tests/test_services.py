@@ -339,6 +339,14 @@ async def test_unknown_placeholders_are_refused_at_creation(daemon, world, autoj
         await daemon.swarm.create_service(world.spec(container=container))
 
 
+async def test_a_template_that_cannot_be_filled_is_refused_at_creation(
+    daemon, world, autojump_clock
+):
+    container = ContainerSpec(image="app:1", env=("N={{if .Node.Nmae}}x{{end}} {{ other }}",))
+    with pytest.raises(InvalidArgument, match="expanding a template failed: template: expansion:1"):
+        await daemon.swarm.create_service(world.spec(container=container))
+
+
 async def test_name_and_mode_cannot_be_changed(daemon, world, autojump_clock):
     await daemon.create()
     with pytest.raises(InvalidArgument, match="renaming"):

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -146,21 +146,50 @@ class Payloads:
         """
         if not task.spec.files:
             return ()
-        contents = [await self._content(file, task, node) for file in task.spec.files]
+        found = {file: await self._content(file) for file in task.spec.files}
+        contents = [
+            self._filled(data, found, task, node) if template else data
+            for data, template in found.values()
+        ]
         return await trio.to_thread.run_sync(self._write, task.id, task.spec.files, contents)
 
-    async def _content(self, file: FileReference, task: Task, node: Node) -> bytes:
+    async def _content(self, file: FileReference) -> tuple[bytes, bool]:
+        """What it holds, and whether that is a template."""
         record = self._store.payloads.get(file.id)
         if record is None:
             raise InvalidArgument(
                 f"{file.kind} not found: {file.name}", code=f"{file.kind}_not_found"
             )
-        data = await self._open(record)
-        if not record.payload.spec.template:
-            return data
-        return fill(data.decode(errors="surrogateescape"), values_of(task, node)).encode(
-            errors="surrogateescape"
-        )
+        return await self._open(record), record.payload.spec.template
+
+    def _filled(
+        self,
+        data: bytes,
+        found: Mapping[FileReference, tuple[bytes, bool]],
+        task: Task,
+        node: Node,
+    ) -> bytes:
+        """A template's text for this task; it may call ``env``, ``secret`` and ``config``."""
+        values, labels = values_of(task, node), task.spec.labels
+        entries = [fill(entry, values, labels) for entry in task.spec.container.env]
+        env = dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+        def of_kind(kind: PayloadKind) -> Callable[[str], str]:
+            def read(target: str) -> str:
+                for file, (other, _) in found.items():
+                    if file.kind == kind and target in (file.target, file.name):
+                        return other.decode(errors="surrogateescape")
+                raise InvalidArgument(f"{kind} target {target} not found")
+
+            return read
+
+        functions = {
+            "env": lambda name: env.get(name, ""),
+            "secret": of_kind("secret"),
+            "config": of_kind("config"),
+        }
+        text = fill(data.decode(errors="surrogateescape"), values, labels, functions)
+        return text.encode(errors="surrogateescape")
 
     async def _open(self, record: PayloadRecord) -> bytes:
         return await self._seal.open(record.sealed, _purpose(record.payload))
