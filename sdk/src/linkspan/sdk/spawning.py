@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 _libc: Final = ctypes.CDLL(None)
+_filling: Final = ctypes.PyDLL(None)
+"""The same for calls that only fill in a struct: to let go of the lock costs more than they do."""
 _ours: Final = ctypes.c_void_p.in_dll(_libc, "environ")
 _SETSIGDEF: Final = 0x04
 _SETSID: Final = 0x80
@@ -95,27 +97,27 @@ def _out_of_the_way(descriptors: Sequence[int]) -> Iterator[list[int]]:
 @contextlib.contextmanager
 def _actions(sources: Sequence[int], cwd: str) -> Iterator[ctypes.Array[ctypes.c_char]]:
     made = ctypes.create_string_buffer(_STRUCT_BYTES)
-    _check(_libc.posix_spawn_file_actions_init(made), "posix_spawn")
+    _check(_filling.posix_spawn_file_actions_init(made), "posix_spawn")
     try:
         for number, source in enumerate(sources):
-            _check(_libc.posix_spawn_file_actions_adddup2(made, source, number), "posix_spawn")
+            _check(_filling.posix_spawn_file_actions_adddup2(made, source, number), "posix_spawn")
         _close_others(made, len(sources))
         if cwd:
-            code = _libc.posix_spawn_file_actions_addchdir_np(made, os.fsencode(cwd))
+            code = _filling.posix_spawn_file_actions_addchdir_np(made, os.fsencode(cwd))
             _check(code, "posix_spawn")
         yield made
     finally:
-        _libc.posix_spawn_file_actions_destroy(made)
+        _filling.posix_spawn_file_actions_destroy(made)
 
 
 def _close_others(actions: ctypes.Array[ctypes.c_char], first: int) -> None:
     """Python's own close themselves; those of libraries, and of who started the daemon, may not."""
     try:
-        close_from = _libc.posix_spawn_file_actions_addclosefrom_np
+        close_from = _filling.posix_spawn_file_actions_addclosefrom_np
     except AttributeError:  # not in every libc
         for number in (int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
             if number >= first:
-                code = _libc.posix_spawn_file_actions_addclose(actions, number)
+                code = _filling.posix_spawn_file_actions_addclose(actions, number)
                 _check(code, "posix_spawn")
     else:
         _check(close_from(actions, first), "posix_spawn")
@@ -129,8 +131,8 @@ def _attributes(new_session: bool) -> ctypes.Array[ctypes.c_char]:
     signals = (ctypes.c_ulong * (_SIGSET_BYTES // ctypes.sizeof(ctypes.c_ulong)))()
     for number in _SIGNALS:
         signals[(number - 1) // bits] |= 1 << (number - 1) % bits
-    _check(_libc.posix_spawnattr_init(made), "posix_spawn")
-    _check(_libc.posix_spawnattr_setsigdefault(made, signals), "posix_spawn")
+    _check(_filling.posix_spawnattr_init(made), "posix_spawn")
+    _check(_filling.posix_spawnattr_setsigdefault(made, signals), "posix_spawn")
     flags = _SETSIGDEF | (_SETSID if new_session else 0)
-    _check(_libc.posix_spawnattr_setflags(made, ctypes.c_short(flags)), "posix_spawn")
+    _check(_filling.posix_spawnattr_setflags(made, ctypes.c_short(flags)), "posix_spawn")
     return made

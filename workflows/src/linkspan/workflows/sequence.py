@@ -16,8 +16,8 @@ from linkspan.workflows.running import Run, fault_of
 from linkspan.workflows.state import BAD, kept, worst
 from linkspan.workflows.step import SUSPENDED, StepRunner
 
-_TURN_S: Final = 0.001
-"""For which steps that wait for nothing keep the event loop to themselves: a turn of it is a tenth of a step."""
+_TURN_S: Final = 0.005
+"""For which steps that wait for nothing keep the event loop to themselves: a turn of it costs a third of a step."""
 
 
 @attrs.define(kw_only=True)
