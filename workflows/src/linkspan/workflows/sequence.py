@@ -17,7 +17,7 @@ from linkspan.workflows.state import BAD, kept, worst
 from linkspan.workflows.step import SUSPENDED, StepRunner
 
 _TURN_S: Final = 0.005
-"""For which steps that wait for nothing keep the event loop to themselves: a turn of it costs a third of a step."""
+"""For which steps that wait for nothing keep the event loop to themselves: a turn costs a third of a step."""
 
 
 @attrs.define(kw_only=True)
