@@ -190,6 +190,22 @@ def test_mounts_of_all_types_with_their_options(daemon: Daemon) -> None:
     assert "bind source path does not exist: /nowhere/at/all" in missing.err
 
 
+@pytest.mark.parametrize(("version", "below"), [("1.43", "rw"), ("1.44", "ro")])
+def test_what_is_below_a_read_only_mount_can_be_written_in_old_versions(
+    daemon: Daemon, version: str, below: str
+) -> None:
+    script = "grep ' /x/fs/cgroup ' /proc/self/mountinfo | cut -d' ' -f6 | cut -d, -f1"
+    body = {
+        "Image": "busybox",
+        "Cmd": ["sh", "-c", script],
+        "HostConfig": {"Binds": ["/sys:/x:ro"]},
+    }
+    path = f"/v{version}/containers/create?name=old"
+    status, said = daemon.request("POST", path, json.dumps(body).encode())
+    assert status == 201, said
+    assert daemon.docker("start", "-a", "old").out.split() == [below]
+
+
 def test_what_is_mounted_below_a_read_only_bind_is_read_only_unless_told_otherwise(
     daemon: Daemon,
 ) -> None:

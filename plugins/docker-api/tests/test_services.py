@@ -249,6 +249,7 @@ FULL: dict[str, Any] = {
             "Constraints": ["node.role==manager"],
             "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}],
             "MaxReplicas": 2,
+            "Platforms": [{"Architecture": "amd64", "OS": "linux"}, {"OS": "linux"}],
         },
         "Networks": [{"Target": "back", "Aliases": ["w"]}, {"Target": "front"}],
         "LogDriver": {"Name": "json-file", "Options": {"max-size": "1m"}},

@@ -67,6 +67,13 @@ REQUESTS = (
         [{**_BIND, "BindOptions": {"CreateMountpoint": True}}],
     ),
     ({"Annotations": {"a": "b"}}, "Annotations", (1, 43), None, {"a": "b"}),
+    (
+        {"Mounts": [{**_BIND, "ReadOnly": True, "BindOptions": {"ReadOnlyNonRecursive": True}}]},
+        "Mounts",
+        (1, 44),
+        [{**_BIND, "ReadOnly": True}],
+        [{**_BIND, "ReadOnly": True, "BindOptions": {"ReadOnlyNonRecursive": True}}],
+    ),
 )
 
 

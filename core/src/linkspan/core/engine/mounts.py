@@ -109,6 +109,8 @@ def wanted_mounts(spec: ContainerSpec, image_volumes: Iterable[str]) -> list[Mou
     for mount in asked:
         if mount.target in found:
             raise _invalid(f"Duplicate mount point: {mount.target}")
+        if mount.read_only_recursive == "try" and not spec.read_only_below:
+            mount = attrs.evolve(mount, read_only_recursive="never")
         found[mount.target] = mount
     for target in (*spec.volumes, *image_volumes):
         clean = _target(target)

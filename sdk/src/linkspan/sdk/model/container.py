@@ -194,6 +194,7 @@ class ContainerSpec:
         volume_driver: Of the volumes that ``binds`` name; empty is the usual one.
         log_driver: ``json-file`` (kept as the runtime's own file), ``local`` or ``none``.
         console_size: Rows and columns that a terminal begins with; (0, 0) leaves it to the client.
+        read_only_below: Whether read-only mounts that do not say it make what is mounted below them read-only.
         left_out: Lists of HostConfig that the client did not send, not even as empty ones.
     """
 
@@ -258,6 +259,7 @@ class ContainerSpec:
     annotations: Mapping[str, str] = attrs.field(factory=dict)
     console_size: tuple[int, int] = (0, 0)
     left_out: tuple[str, ...] = ()
+    read_only_below: bool = True
 
 
 class ContainerStatus(enum.Enum):

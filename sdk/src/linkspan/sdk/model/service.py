@@ -64,11 +64,16 @@ class Reservation:
 
 @frozen(kw_only=True)
 class Placement:
-    """Where tasks may run: ``node.labels.zone==a``, ``node.role!=manager``."""
+    """Where tasks may run: ``node.labels.zone==a``, ``node.role!=manager``.
+
+    Attributes:
+        platforms: What the image is for, as operating system and architecture, if the client knew it.
+    """
 
     constraints: tuple[str, ...] = ()
     preferences: tuple[str, ...] = ()
     max_replicas_per_node: int = 0
+    platforms: tuple[tuple[str, str], ...] = ()
 
 
 PayloadKind = Literal["secret", "config"]

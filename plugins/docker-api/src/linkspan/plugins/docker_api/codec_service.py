@@ -122,6 +122,10 @@ def decode_service(body: Document) -> ServiceSpec:
                 for preference in placement.documents("Preferences")
             ),
             max_replicas_per_node=placement.number("MaxReplicas"),
+            platforms=tuple(
+                (platform.text("OS"), platform.text("Architecture"))
+                for platform in placement.documents("Platforms")
+            ),
         ),
         force_update=template.number("ForceUpdate"),
         endpoint_mode=_one_of(endpoint, "Mode", _ENDPOINTS),
@@ -349,6 +353,10 @@ def encode_task_spec(spec: ServiceSpec) -> dict[str, Any]:
                     for text in spec.placement.preferences
                 ],
                 "MaxReplicas": spec.placement.max_replicas_per_node,
+                "Platforms": [
+                    _without_empty({"Architecture": architecture, "OS": system})
+                    for system, architecture in spec.placement.platforms
+                ],
             }
         ),
     }

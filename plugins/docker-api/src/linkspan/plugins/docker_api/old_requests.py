@@ -34,7 +34,13 @@ def as_meant(spec: ContainerSpec, version: Version) -> ContainerSpec:
     if version < (1, 43):
         spec = attrs.evolve(spec, annotations={})
     if version < (1, 44):
-        spec = attrs.evolve(spec, healthcheck=_without_start_interval(spec.healthcheck))
+        spec = attrs.evolve(
+            spec,
+            healthcheck=_without_start_interval(spec.healthcheck),
+            mounts=tuple(attrs.evolve(m, read_only_recursive="try") for m in spec.mounts),
+            # What was mounted below a read-only mount could be written then.
+            read_only_below=False,
+        )
     return spec
 
 
