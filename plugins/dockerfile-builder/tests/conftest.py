@@ -18,9 +18,11 @@ from types import SimpleNamespace
 import attrs
 import pytest
 import trio
+from dockerfiles import dockerfile
 
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.driver import DockerfileBuilder
+from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.sdk.drivers.builder import BuildRequest
 from linkspan.sdk.drivers.snapshots import Layer
 from linkspan.sdk.errors import Conflict, NotFound
@@ -302,6 +304,20 @@ async def pieces(data, size=4096):
         yield data[at : at + size]
 
 
+class Gate:
+    """A RUN that begins, and ends when it is let through."""
+
+    def __init__(self, workshop):
+        self.began = trio.Event()
+        self.open = trio.Event()
+        workshop.engine.runner = self
+
+    async def __call__(self, run, folder, say):
+        self.began.set()
+        await self.open.wait()
+        return 0
+
+
 @attrs.define
 class Workshop:
     """A driver with its stand-ins."""
@@ -328,6 +344,15 @@ class Workshop:
                 self.said = "".join(progress.stream for progress in told)
                 self.aux = [progress.aux for progress in told if progress.aux]
         return result, self.said
+
+    def gate(self):
+        return Gate(self)
+
+    async def fails(self, *lines, error=DockerfileError, **request):
+        """Build from lines; the error that it must end with."""
+        with pytest.raises(error) as caught:
+            await self.build(dockerfile(*lines, a="A"), **request)
+        return caught.value
 
     def image(self, ref):
         return self.engine.images.inspect(ref)

@@ -1,23 +1,19 @@
 """Whole builds with stand-ins for snapshots, images and RUN."""
-# ruff: noqa: PTH118, PTH208
 
 import errno
 import json
-import os
 
 import pytest
 import trio
+from dockerfiles import dockerfile
 
 from linkspan.plugins.dockerfile_builder import copying
-from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
-from linkspan.plugins.dockerfile_builder.driver import DockerfileBuilder
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.sdk.errors import (
     InvalidArgument,
     LinkspanError,
     NotFound,
     OutOfSpace,
-    TooLarge,
     Unsupported,
 )
 from linkspan.sdk.model.container import Resources
@@ -25,10 +21,6 @@ from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.model.process import StreamKind
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-def dockerfile(*lines, **files):
-    return {"Dockerfile": "\n".join(lines) + "\n", **files}
 
 
 async def config_of(workshop, *lines, **request):
@@ -39,12 +31,6 @@ async def config_of(workshop, *lines, **request):
 async def history_of(workshop, *lines, **request):
     result, _ = await workshop.build(dockerfile(*lines, a="A"), **request)
     return [entry["created_by"] for entry in workshop.image(result.image_id).config.raw["history"]]
-
-
-async def fails(workshop, *lines, error=DockerfileError, **request):
-    with pytest.raises(error) as caught:
-        await workshop.build(dockerfile(*lines, a="A"), **request)
-    return caught.value
 
 
 # Image config
@@ -151,8 +137,8 @@ async def test_source_date_epoch_fixes_the_times(workshop):
     )
     raw = workshop.image(result.image_id).config.raw
     assert raw["created"] == raw["history"][0]["created"] == "2001-09-09T01:46:40Z"
-    error = await fails(
-        workshop, "FROM scratch", error=InvalidArgument, args={"SOURCE_DATE_EPOCH": "x"}
+    error = await workshop.fails(
+        "FROM scratch", error=InvalidArgument, args={"SOURCE_DATE_EPOCH": "x"}
     )
     assert "SOURCE_DATE_EPOCH" in str(error)
 
@@ -251,7 +237,7 @@ async def test_from_is_expanded_with_global_args_only(workshop):
     await workshop.build(dockerfile("FROM scratch", "LABEL a=b"), tags=("base:1",))
     config = await config_of(workshop, "ARG TAG=1", "FROM base:${TAG}")
     assert config["Labels"] == {"a": "b"}
-    error = await fails(workshop, "FROM $NOPE")
+    error = await workshop.fails("FROM $NOPE")
     assert error.text == "base name ($NOPE) should not be blank"
 
 
@@ -281,7 +267,7 @@ async def test_a_target_leaves_out_what_follows(workshop):
     )
     assert workshop.image(result.image_id).config.labels == {"s": "1"}
     assert result.steps == 2
-    error = await fails(workshop, "FROM scratch", target="nope")
+    error = await workshop.fails("FROM scratch", target="nope")
     assert error.text == 'target stage "nope" could not be found'
 
 
@@ -329,8 +315,7 @@ async def test_a_failing_stage_ends_its_siblings(workshop):
             ended.append(run.args[-1])
 
     workshop.engine.runner = runner
-    error = await fails(
-        workshop,
+    error = await workshop.fails(
         "FROM scratch AS one",
         "RUN good",
         "FROM scratch AS two",
@@ -358,7 +343,7 @@ async def test_a_failing_stage_ends_its_siblings(workshop):
     ],
 )
 async def test_a_wrong_source_stage_is_named(workshop, lines, text):
-    error = await fails(workshop, "FROM scratch AS one", *lines)
+    error = await workshop.fails("FROM scratch AS one", *lines)
     assert error.text.startswith(text)
     assert str(error).startswith("Dockerfile:2: ")
 
@@ -407,162 +392,14 @@ async def test_a_missing_base_is_pulled_once_with_the_right_credentials(workshop
 
 
 async def test_a_base_that_is_nowhere_is_told_and_leaves_nothing(workshop):
-    error = await fails(workshop, "FROM nowhere", error=NotFound, tags=("app",))
+    error = await workshop.fails("FROM nowhere", error=NotFound, tags=("app",))
     assert "nowhere" in str(error)
     assert workshop.engine.images.stored == {}
 
 
 async def test_a_bad_platform_is_named(workshop):
-    error = await fails(workshop, "FROM --platform=foo scratch")
+    error = await workshop.fails("FROM --platform=foo scratch")
     assert error.text.startswith("failed to parse platform foo: ")
-
-
-# Cache
-
-
-async def test_what_does_not_reach_a_step_does_not_invalidate_it(workshop):
-    lines = ["FROM scratch", "COPY a /a", "RUN echo 1"]
-    await workshop.build(dockerfile(*lines, a="A", other="1"))
-    again, said = await workshop.build(
-        dockerfile(
-            "# note",
-            "FROM scratch AS x",
-            "LABEL l=1",
-            "COPY a /a",
-            "CMD x",
-            "RUN echo 1",
-            a="A",
-            other="2",
-        )
-    )
-    assert again.cached_steps == 2
-    assert said.count(" ---> Using cache\n") == 2
-    assert len(workshop.engine.runs) == 1
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        ["FROM scratch", "COPY a /a", "ENV X=1", "RUN echo 1"],
-        ["FROM scratch", "COPY a /a", "USER 5", "RUN echo 1"],
-        ["FROM scratch", "COPY a /a", "WORKDIR /w", "RUN echo 1"],
-        ["FROM scratch", "COPY a /a", "ARG X=1", "RUN echo 1"],
-        ["FROM scratch", "COPY a /a", "RUN --network=none echo 1"],
-        ["FROM scratch", "COPY a /b", "RUN echo 1"],
-    ],
-)
-async def test_what_reaches_a_command_invalidates_it(workshop, changed):
-    await workshop.build(dockerfile("FROM scratch", "COPY a /a", "RUN echo 1", a="A"))
-    await workshop.build(dockerfile(*changed, a="A"))
-    assert len(workshop.engine.runs) == 2
-
-
-async def test_content_and_mode_invalidate_a_copy(workshop):
-    lines = ["FROM scratch", "COPY a /a"]
-    await workshop.build(dockerfile(*lines, a="A"))
-    other, _ = await workshop.build(dockerfile(*lines, a="B"))
-    moded, _ = await workshop.build(dockerfile("FROM scratch", "COPY --chmod=600 a /a", a="A"))
-    assert (other.cached_steps, moded.cached_steps) == (0, 0)
-
-
-async def test_a_rebuilt_stage_with_the_same_output_does_not_invalidate_its_copies(workshop):
-    lines = [
-        "FROM scratch AS one",
-        "COPY src /src",
-        "RUN write /out same",
-        "FROM scratch",
-        "COPY --from=one /out /out",
-        "RUN echo end",
-    ]
-    await workshop.build(dockerfile(*lines, src="1"))
-    again, _ = await workshop.build(dockerfile(*lines, src="2"))
-    # Source and RUN of the first stage are new; what is copied out of it is not.
-    assert again.cached_steps == 2
-
-
-async def test_no_cache_runs_everything_and_remembers_it(workshop):
-    lines = ["FROM scratch", "RUN echo 1"]
-    await workshop.build(dockerfile(*lines))
-    anew, _ = await workshop.build(dockerfile(*lines), no_cache=True)
-    assert anew.cached_steps == 0
-    assert len(workshop.engine.runs) == 2
-    cached, _ = await workshop.build(dockerfile(*lines))
-    assert cached.cached_steps == 1
-
-
-async def test_the_cache_outlives_the_driver(workshop):
-    first, _ = await workshop.build(dockerfile("FROM scratch", "RUN echo 1"))
-    async with DockerfileBuilder.open(DockerfileBuilderConfig(), workshop.host) as driver:
-        workshop.driver = driver
-        again, _ = await workshop.build(dockerfile("FROM scratch", "RUN echo 1"))
-        assert again == type(again)(image_id=first.image_id, steps=2, cached_steps=1)
-
-
-async def test_a_step_whose_layer_is_gone_runs_again(workshop):
-    await workshop.build(dockerfile("FROM scratch", "RUN echo 1"))
-    (layer,) = await workshop.snapshots.layers()
-    await workshop.snapshots.remove_layer(layer.name)
-    again, _ = await workshop.build(dockerfile("FROM scratch", "RUN echo 1"))
-    assert again.cached_steps == 0
-    assert len(workshop.engine.runs) == 2
-
-
-class Gate:
-    """A RUN that begins, and ends when it is let through."""
-
-    def __init__(self, workshop):
-        self.began = trio.Event()
-        self.open = trio.Event()
-        workshop.engine.runner = self
-
-    async def __call__(self, run, folder, say):
-        self.began.set()
-        await self.open.wait()
-        return 0
-
-
-async def test_the_same_step_of_two_builds_runs_once(workshop):
-    gate, results = Gate(workshop), []
-
-    async def one():
-        results.append((await workshop.build(dockerfile("FROM scratch", "RUN slow")))[0])
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(one)
-        nursery.start_soon(one)
-        await gate.began.wait()
-        await trio.sleep(0.1)
-        gate.open.set()
-    assert len(workshop.engine.runs) == 1
-    assert results[0].image_id == results[1].image_id
-
-
-async def test_a_waiting_build_does_the_step_when_the_first_is_cancelled(workshop):
-    gate, scope = Gate(workshop), trio.CancelScope()
-
-    async def first():
-        with scope:
-            await workshop.build(dockerfile("FROM scratch", "RUN slow"))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(first)
-        await gate.began.wait()
-        nursery.start_soon(workshop.build, dockerfile("FROM scratch", "RUN slow"))
-        await trio.sleep(0.1)
-        assert len(workshop.engine.runs) == 1
-        gate.open = trio.Event()
-        gate.open.set()
-        scope.cancel()
-    assert len(workshop.engine.runs) == 2
-    assert len(workshop.engine.images.stored) == 1
-
-
-async def test_gc_forgets_steps_without_a_layer(workshop):
-    await workshop.build(dockerfile("FROM scratch", "RUN echo 1"))
-    for layer in await workshop.snapshots.layers():
-        await workshop.snapshots.remove_layer(layer.name)
-    assert len(await workshop.driver.gc([])) == 1
-    assert await workshop.driver.cached_layers() == []
 
 
 # RUN
@@ -608,12 +445,12 @@ async def test_errors_are_told_in_red_and_cut_characters_are_whole(workshop):
 async def test_an_empty_command_is_refused(workshop):
     assert (
         "RUN requires at least one argument"
-        in (await fails(workshop, "FROM scratch", "RUN []")).text
+        in (await workshop.fails("FROM scratch", "RUN []")).text
     )
 
 
 async def test_a_cancelled_command_leaves_nothing(workshop):
-    gate = Gate(workshop)
+    gate = workshop.gate()
     async with trio.open_nursery() as nursery:
 
         async def build():
@@ -665,7 +502,7 @@ async def test_a_quiet_build_tells_all_when_it_fails(workshop):
 
 
 async def test_a_fault_in_a_step_is_drawn(workshop):
-    await fails(workshop, "FROM scratch", "LABEL a=b", "COPY ../x /x")
+    await workshop.fails("FROM scratch", "LABEL a=b", "COPY ../x /x")
     assert workshop.said.endswith(
         """\
 error[LS0203]: COPY failed: forbidden path outside the build context: ../x ()
@@ -678,7 +515,7 @@ error[LS0203]: COPY failed: forbidden path outside the build context: ../x ()
 
 
 async def test_a_fault_before_the_first_step_is_told_by_the_error_alone(workshop):
-    await fails(workshop, "FROM scratch", "NOPE")
+    await workshop.fails("FROM scratch", "NOPE")
     assert workshop.said == ""
 
 
@@ -706,7 +543,7 @@ async def test_a_fault_before_the_first_step_is_told_by_the_error_alone(workshop
     ],
 )
 async def test_a_fault_is_told_with_its_place(workshop, lines, text):
-    error = await fails(workshop, "FROM scratch", *lines)
+    error = await workshop.fails("FROM scratch", *lines)
     assert error.text == text
     assert str(error) == f"Dockerfile:2: {text}"
     assert error.details["line"] == 2
@@ -715,13 +552,13 @@ async def test_a_fault_is_told_with_its_place(workshop, lines, text):
 async def test_an_empty_file_and_a_foreign_frontend_are_refused(workshop):
     with pytest.raises(DockerfileError, match="cannot be empty"):
         await workshop.build({"Dockerfile": ""})
-    error = await fails(workshop, "# syntax=acme/frontend:2", "FROM scratch")
+    error = await workshop.fails("# syntax=acme/frontend:2", "FROM scratch")
     assert "acme/frontend:2" in str(error)
     await workshop.build(dockerfile("# syntax=docker/dockerfile:1.7", "FROM scratch", "LABEL a=b"))
 
 
 async def test_lint_may_be_made_an_error(workshop):
-    error = await fails(workshop, "# check=error=true", "FROM scratch as One")
+    error = await workshop.fails("# check=error=true", "FROM scratch as One")
     assert error.text == "lint violation found for rules: FromAsCasing, StageNameCasing"
     await workshop.build(
         dockerfile(
@@ -742,135 +579,7 @@ async def test_a_full_disk_is_told_as_such(workshop, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(copying, "copy_data", full)
-    error = await fails(workshop, "FROM scratch", "COPY a /a", error=OutOfSpace, tags=("app",))
+    error = await workshop.fails("FROM scratch", "COPY a /a", error=OutOfSpace, tags=("app",))
     assert "no space left" in str(error)
     assert workshop.engine.images.stored == {}
     assert await workshop.snapshots.layers() == []
-
-
-# Contexts
-
-
-async def test_a_large_context_is_refused(workshop):
-    config = DockerfileBuilderConfig(max_context_bytes=20_000, max_context_entries=10)
-    async with DockerfileBuilder.open(config, workshop.host) as driver:
-        workshop.driver = driver
-        with pytest.raises(TooLarge):
-            await workshop.build(dockerfile("FROM scratch", big="x" * 30_000))
-        with pytest.raises(TooLarge, match="too many entries"):
-            await workshop.build(dockerfile("FROM scratch", **{str(n): "" for n in range(12)}))
-
-
-async def test_the_ignored_dockerfile_of_a_sent_context_is_not_copied(workshop):
-    files = dockerfile("FROM scratch", "COPY . /all/", a="A")
-    files[".dockerignore"] = "Dockerfile\n.dockerignore\n"
-    result, _ = await workshop.build(files)
-    assert os.listdir(workshop.root(result.image_id) + "/all") == ["a"]
-
-
-async def test_a_folder_is_filtered_by_its_dockerignore(workshop, tmp_path):
-    folder = tmp_path / "context"
-    (folder / "keep" / "deep").mkdir(parents=True)
-    (folder / "drop").mkdir()
-    for name in ("keep/deep/x.txt", "keep/deep/y.log", "drop/z", "drop/but-this", "top.log"):
-        (folder / name).write_text(name)
-    (folder / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
-    (folder / ".dockerignore").write_text(
-        "**/*.log\ndrop\n!drop/but-this\nDockerfile\n.dockerignore\n"
-    )
-    result, _ = await workshop.build(folder)
-    root = workshop.root(result.image_id)
-    found = sorted(
-        os.path.relpath(os.path.join(where, name), root)
-        for where, _, names in os.walk(root)
-        for name in names
-    )
-    assert found == ["drop/but-this", "keep/deep/x.txt"]
-
-
-async def test_an_ignore_file_beside_the_dockerfile_wins(workshop, tmp_path):
-    folder = tmp_path / "context"
-    folder.mkdir()
-    (folder / "a").write_text("")
-    (folder / "b").write_text("")
-    (folder / "app.Dockerfile").write_text("FROM scratch\nCOPY . /\n")
-    (folder / "app.Dockerfile.dockerignore").write_text("a\napp*\n.dockerignore\n")
-    (folder / ".dockerignore").write_text("b\n")
-    result, _ = await workshop.build(folder, file="app.Dockerfile")
-    assert os.listdir(workshop.root(result.image_id)) == ["b"]
-
-
-async def test_a_context_that_is_no_folder_is_named(workshop, tmp_path):
-    with pytest.raises(InvalidArgument, match="no directory"):
-        await workshop.build(tmp_path / "nothing")
-
-
-async def test_a_bad_ignore_file_is_named(workshop, tmp_path):
-    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
-    (tmp_path / ".dockerignore").write_text("[\n")
-    with pytest.raises(DockerfileError, match=r"\.dockerignore: syntax error in pattern"):
-        await workshop.build(tmp_path)
-
-
-async def test_what_a_crash_left_is_removed(workshop):
-    await workshop.snapshots.prepare("build-x", "")
-    for left in (workshop.host.state_dir / "in-work", workshop.host.run_dir / "mnt" / "build-x"):
-        left.mkdir(parents=True)
-    (workshop.host.state_dir / "in-work" / "build-x").touch()
-    await workshop.driver.recover()
-    assert workshop.snapshots.open_keys == {}
-    assert list((workshop.host.state_dir / "in-work").iterdir()) == []
-    assert list((workshop.host.run_dir / "mnt").iterdir()) == []
-
-
-async def test_nothing_is_noted_as_left_when_a_build_has_ended(workshop):
-    await workshop.build(dockerfile("FROM scratch", "RUN echo 1"))
-    with pytest.raises(LinkspanError):
-        await workshop.build(dockerfile("FROM scratch", "RUN exit 1"))
-    assert list((workshop.host.state_dir / "in-work").iterdir()) == []
-
-
-# Named contexts
-
-
-async def test_a_named_folder_is_a_source(workshop, tmp_path):
-    lib = tmp_path / "lib"
-    lib.mkdir()
-    (lib / "a").write_text("A")
-    (lib / "left").write_text("L")
-    (lib / ".dockerignore").write_text("left\n")
-    text = dockerfile(
-        "FROM scratch", "COPY --from=Lib . /d/", "RUN --mount=from=lib,target=/m echo x"
-    )
-    _, _ = await workshop.build(text, contexts={"lib": lib}, tags=("app",))
-    assert sorted(os.listdir(workshop.root("app") + "/d")) == [".dockerignore", "a"]
-    again, _ = await workshop.build(text, contexts={"lib": lib})
-    assert again.cached_steps == 2
-
-
-async def test_a_named_context_wins_over_stage_and_image(workshop):
-    await workshop.build(dockerfile("FROM scratch", "LABEL is=other"), tags=("other",))
-    text = dockerfile("FROM scratch AS base", "LABEL is=stage", "FROM base", "LABEL x=y")
-    result, said = await workshop.build(text, contexts={"base": "other"})
-    assert workshop.image(result.image_id).config.labels["is"] == "other"
-    assert "is=stage" not in said
-
-
-async def test_a_folder_is_no_base_image(workshop, tmp_path):
-    error = await fails(workshop, "FROM lib", contexts={"lib": tmp_path})
-    assert "cannot be a base image" in str(error)
-    error = await fails(
-        workshop, "FROM scratch", error=InvalidArgument, contexts={"lib": tmp_path / "no"}
-    )
-    assert error.code == "context_missing"
-
-
-async def test_only_named_stages_are_run_anew(workshop):
-    text = dockerfile(
-        "FROM scratch AS one", "RUN echo 1", "FROM scratch", "RUN echo 2", "COPY --from=one / /"
-    )
-    await workshop.build(text)
-    runs = len(workshop.engine.runs)
-    result, _ = await workshop.build(text, no_cache_stages=("One",))
-    assert [run.args[-1] for run in workshop.engine.runs[runs:]] == ["echo 1"]
-    assert result.cached_steps == 2

@@ -1,12 +1,10 @@
 """What the cache shows of itself, and what pruning takes of it."""
 
+from dockerfiles import dockerfile
+
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.driver import DockerfileBuilder
 from linkspan.sdk.drivers.builder import PruneRequest
-
-
-def dockerfile(*lines):
-    return {"Dockerfile": "\n".join(lines) + "\n"}
 
 
 async def test_prune_keeps_layers_of_images(workshop):
