@@ -1,10 +1,19 @@
 """A run that waits for a person leaves memory, and goes on when they have decided."""
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
-from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, PermissionDenied
+from linkspan.sdk.drivers.step import MISSING, Step
+from linkspan.sdk.errors import (
+    Conflict,
+    InvalidArgument,
+    LinkspanError,
+    NotFound,
+    PermissionDenied,
+)
+from linkspan.sdk.model.step import StepChange, StepPlan
 from linkspan.workflows.approvals import Voter, voter_of
 from linkspan.workflows.creating import NewRun
 from linkspan.workflows.undoing import undoable
@@ -42,6 +51,51 @@ async def test_a_run_that_asks_is_suspended_with_nothing_of_it_left(bench, summa
     planned = step["question"]["evidence"]["plan"]
     assert [each["step"] for each in planned] == ["gate/after", "deploy/d"]
     assert planned[1]["changes"][0]["detail"] == "old → new"
+
+
+@attrs.define
+class Maker(Step):
+    """``set`` that makes what ``note`` cannot do without, and takes a secret that may not be empty."""
+
+    @classmethod
+    def open(cls, config, host):
+        raise NotImplementedError
+
+    async def plan(self, intent):
+        await trio.lowlevel.checkpoint()
+        thing = f"thing {intent.settings['name']}"
+        if intent.verb == "note":
+            raise NotFound(f"there is no {thing}", details={MISSING: thing})
+        assert intent.settings["secrets"] == {"TOKEN": "${{ secrets.TOKEN }}"}
+        return StepPlan(changes=(StepChange(action="create", what=thing),))
+
+    async def apply(self, intent, context):
+        raise NotImplementedError
+
+
+async def test_who_decides_is_told_what_steps_make_for_each_other_and_no_secrets(bench):
+    await bench.host.drivers["secrets", ""].put("TOKEN", "correct-horse")
+    bench.host.drivers["step", "set"] = bench.host.drivers["step", "note"] = Maker()
+    run = await bench.run("""
+secrets: {TOKEN: {from: file}}
+jobs:
+  gate: {steps: [{id: ask, uses: ask, with: {message: "go?"}}]}
+  deploy:
+    needs: [gate]
+    steps:
+      - {id: make, uses: set, with: {name: web, secrets: [TOKEN]}}
+      - {id: use, uses: note, with: {name: web}}
+      - {id: other, uses: note, with: {name: db}}
+""")
+    assert run["state"] == "suspended"
+    (step,) = [s for j in run["jobs"] for s in j["steps"] if s["state"] == "suspended"]
+    planned = step["question"]["evidence"]["plan"]
+    assert [(each["step"], each["unknown"]) for each in planned] == [
+        ("deploy/make", ""),
+        ("deploy/use", "known when it runs: thing web"),
+        ("deploy/other", "there is no thing db"),
+    ]
+    assert "correct-horse" not in str(run)
 
 
 async def test_an_approval_goes_on_where_the_run_was(bench):

@@ -217,7 +217,7 @@ async def test_an_expression_of_the_wrong_type_fails_the_step(bench):
 jobs: {a: {steps: [{id: s, uses: set, with: {name: x, number: "${{ from_json('\\"4\\"') }}"}}]}}
 """)
     error = run["jobs"][0]["steps"][0]["error"]
-    assert error["message"] == "'number' must be a int, the expression gave '4'"
+    assert error["message"] == "'number' must be an int, the expression gave '4'"
     assert bench.world.applied == []
 
 

@@ -131,7 +131,7 @@ async def test_deploy_creates_a_cluster_and_the_service(
         "image": "app@sha256:1",
         "replicas": 2,
         "previous_image": None,
-        "previous_replicas": None,
+        "previous_replicas": 0,
     }
     assert context.shown[-1].current == 2
     assert "web: 2 of 2 updated, 2 running" in context.lines

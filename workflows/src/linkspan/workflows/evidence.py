@@ -1,12 +1,12 @@
 """What is put before a person who decides: the plan of what comes after, and the tests so far."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import attrs
 import trio
 
-from linkspan.sdk.drivers.step import Step as StepDriver
+from linkspan.sdk.drivers.step import MISSING, Step as StepDriver
 from linkspan.sdk.errors import LinkspanError, Timeout
 from linkspan.sdk.model.step import Question, StepIntent
 from linkspan.workflows.approvals import tests_of
@@ -38,10 +38,12 @@ async def evidence(
     if "tests" in question.show:
         found["tests"] = tests_of(run.recorder.state)
     if "plan" in question.show:
-        found["plan"] = [
-            await _planned(run, later, each, scope if later is unit else None)
-            for later, each in _later(unit, step)
-        ]
+        found["plan"] = plan = []
+        made: set[str] = set()
+        for later, each in _later(unit, step):
+            told = await _planned(run, later, each, scope if later is unit else None, made)
+            plan.append(told)
+            made |= {str(change["what"]) for change in told["changes"]}
     return found
 
 
@@ -57,18 +59,27 @@ def _later(unit: Unit, step: Step) -> Iterator[tuple[Unit, Step]]:
             yield from ((other, each) for each in other.job.all_steps() if each.verb)
 
 
-async def _planned(run: Run, unit: Unit, step: Step, scope: Scope | None) -> dict[str, Json]:
+async def _planned(
+    run: Run, unit: Unit, step: Step, scope: Scope | None, made: Collection[str]
+) -> dict[str, Json]:
+    """What a step would change, or why that is not known; ``made`` is what those before it create."""
     where = f"{unit.id}/{step.id}"
     try:
         changes = await _changes(run, unit, step, scope or Scope(contexts=run.unit_contexts(unit)))
     except (LinkspanError, EvaluationFailed) as error:
+        missing = error.details.get(MISSING) if isinstance(error, LinkspanError) else None
+        if missing in made:
+            words = f"known when it runs: {missing}"
+            return {"step": where, "verb": step.verb, "changes": [], "unknown": words}
         return {"step": where, "verb": step.verb, "changes": [], "unknown": error.message}
     return {"step": where, "verb": step.verb, "changes": changes, "unknown": ""}
 
 
 async def _changes(run: Run, unit: Unit, step: Step, scope: Scope) -> list[Mapping[str, Json]]:
     verb = run.verbs[step.verb]
-    contexts = {"steps": {}, "services": {}, **scope.contexts}
+    # What is planned is shown to people: a secret's name will do.
+    secrets = {name: f"${{{{ secrets.{name} }}}}" for name in unit.frame.workflow.secrets}
+    contexts = {"steps": {}, "services": {}, **scope.contexts, "secrets": secrets}
     seen = attrs.evolve(scope, contexts=contexts)
     settings = typed_settings(verb, step.settings, resolve(dict(step.settings), seen))
     driver: StepDriver[object] = run.host.driver("step", step.verb)

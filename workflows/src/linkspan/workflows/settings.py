@@ -329,7 +329,8 @@ def _from_expression(path: str, value: Json, setting: VerbSetting) -> Json:
     confused = isinstance(value, bool) and setting.type in {"int", "port", "float"}
     if confused or not isinstance(value, accepted):  # type: ignore[arg-type]
         raise InvalidArgument(
-            f"'{path}' must be a {setting.type}, the expression gave {value!r}",
+            f"'{path}' must be {'an' if setting.type == 'int' else 'a'} {setting.type}, "
+            f"the expression gave {'null' if value is None else repr(value)}",
             code="wrong_setting",
         )
     if setting.options and value not in setting.options:

@@ -135,7 +135,7 @@ class DeployStep(StandardStep):
             "image": running_image(service),
             "replicas": service.spec.replicas,
             "previous_image": before.container.image if before else None,
-            "previous_replicas": before.replicas if before else None,
+            "previous_replicas": before.replicas if before else 0,
         }
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
