@@ -399,7 +399,7 @@ def test_labels_annotations_and_the_rest_come_back(daemon: Daemon) -> None:
         ("--runtime bogus", "unknown or invalid runtime name: bogus"),
         ("--stop-signal BOGUS", "invalid signal: BOGUS"),
         ("--oom-score-adj 2000", "range for oom score adj is [-1000, 1000]"),
-        ("--tmpfs /x:bogus", 'invalid tmpfs option ["bogus"]'),
+        ("--tmpfs /x:bogus", 'invalid tmpfs option "bogus"'),
         ("-v data:/x:bogus", "invalid mode: bogus"),
         ("-v /tmp:/x -v /var:/x", "Duplicate mount point: /x"),
         ("--volumes-from nobody", "No such container: nobody"),

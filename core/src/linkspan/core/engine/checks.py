@@ -237,7 +237,7 @@ def _check_tmpfs(spec: ContainerSpec) -> None:
         for option in filter(None, options.split(",")):
             name, sign, _ = option.partition("=")
             if name not in (_TMPFS_VALUES if sign else _TMPFS_FLAGS):
-                raise InvalidArgument(f'invalid tmpfs option ["{option}"]', code="invalid_mount")
+                raise InvalidArgument(f'invalid tmpfs option "{name}"', code="invalid_mount")
     for mount in spec.mounts:
         if mount.size_bytes < 0:
             raise InvalidArgument(
@@ -282,18 +282,25 @@ def log_limits(spec: ContainerSpec) -> tuple[int, int]:
         size = 0 if text == "-1" else _log_size(text)
     files = _log_number(options, "max-file", _LOCAL_FILES if local else 1)
     if not 1 <= files <= _MOST_LOG_FILES:
-        raise InvalidArgument(
+        raise _no_log(
             "max-file cannot be less than 1"
             if files < 1
             else f"max-file: at most {_MOST_LOG_FILES}"
         )
-    if options.get("compress", "false") not in ("true", "false", "1", "0"):
-        raise InvalidArgument(f"invalid value for compress: {options['compress']}")
+    if (compress := options.get("compress", "false")) not in ("true", "false", "1", "0"):
+        raise _no_log(
+            f'error reading compress log option: strconv.ParseBool: parsing "{compress}":'
+            " invalid syntax"
+        )
     if not local and options.get("compress") in ("true", "1") and (files < 2 or not size):
         raise InvalidArgument(
             "compress cannot be true when max-file is less than 2 or max-size is not set"
         )
     return size, files
+
+
+def _no_log(why: str) -> InvalidArgument:
+    return InvalidArgument(f"failed to initialize logging driver: {why}")
 
 
 def _log_size(text: str) -> int:
@@ -313,11 +320,23 @@ def _check_log_mode(options: Mapping[str, str]) -> None:
                 "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
             )
         parse_size(options["max-buffer-size"])
+    _check_log_tag(options.get("tag", ""))
     for name in ("labels-regex", "env-regex"):
         try:
             re.compile(options.get(name, ""))
         except re.error as error:
             raise InvalidArgument(f"invalid value for {name}: {error}") from error
+
+
+def _check_log_tag(tag: str) -> None:
+    if "{{" not in tag:
+        return
+    from linkspan.sdk.templates import Template, TemplateError  # few containers have one
+
+    try:
+        Template(tag)
+    except TemplateError as error:
+        raise _no_log(str(error).replace("template: :", "template: log-tag:", 1)) from error
 
 
 def _log_number(options: Mapping[str, str], name: str, default: int) -> int:
@@ -327,4 +346,4 @@ def _log_number(options: Mapping[str, str], name: str, default: int) -> int:
     try:
         return int(text)
     except ValueError:
-        raise InvalidArgument(f"invalid value for {name}: {text}") from None
+        raise _no_log(f'strconv.Atoi: parsing "{text}": invalid syntax') from None

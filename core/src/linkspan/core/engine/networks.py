@@ -312,7 +312,13 @@ class NetworkStore:
         if len(drivers) != 1:
             names = sorted({network.spec.driver for network, _ in networks})
             raise InvalidArgument(
-                f"a container cannot be in networks of several drivers ({', '.join(names)})"
+                "container sharing network namespace with another container or host cannot be"
+                " connected to any other network"
+                if "host" in names
+                else "container cannot be connected to multiple networks with one of the networks in"
+                " private (none) mode"
+                if "null" in names or "none" in names
+                else f"a container cannot be in networks of several drivers ({', '.join(names)})"
             )
         return drivers.popitem()[1]
 
@@ -416,8 +422,7 @@ def _refuse_choices(network: Network, settings: EndpointSpec) -> None:
             wrong.append(
                 "network-scoped alias is supported only for containers in user defined networks"
             )
-    else:
-        wrong += [line for text in chosen for line in _wrong_of_address(network, text)]
+    wrong += [line for text in chosen for line in _wrong_of_address(network, text)]
     if wrong:
         bullet = "* " if len(wrong) > 1 else ""
         raise InvalidArgument(
@@ -434,7 +439,13 @@ def _wrong_of_address(network: Network, text: str) -> Iterator[str]:
     except ValueError:
         yield f"invalid IPv{6 if ':' in text else 4} address: {text}"
         address = None
-    if not any(address in subnet for subnet in subnets if address is not None):
+    alike = [s for s in subnets if address is None or s.version == address.version]
+    if not alike:
+        yield (
+            "user specified IP address is supported only when connecting to networks with user"
+            " configured subnets"
+        )
+    elif address is None or not any(address in subnet for subnet in alike):
         yield f"no configured subnet or ip-range contain the IP address {text}"
 
 

@@ -443,6 +443,9 @@ def encode_config(container: Container, image: ImageConfig | None) -> dict[str, 
         out["ExposedPorts"] = {
             (port if "/" in port else f"{port}/tcp"): {} for port in container.exposed_ports
         }
+    chosen = spec.networks.get("bridge" if spec.network_mode == "default" else spec.network_mode)
+    if chosen is not None and chosen.mac_address:
+        out["MacAddress"] = chosen.mac_address
     if container.healthcheck is not None:
         out["Healthcheck"] = encode_healthcheck(container.healthcheck)
     if spec.stop_signal or container.stop_signal != "SIGTERM":
@@ -453,9 +456,12 @@ def encode_config(container: Container, image: ImageConfig | None) -> dict[str, 
 
 
 def _encode_env(container: Container) -> list[str]:
-    """What the image and the user set, without what every container is given."""
+    """What the user set, a bare name, too, then the image's; not what every container is given."""
     given = (f"HOSTNAME={container.hostname}", "TERM=xterm")
-    return [e for e in container.env if e not in given or e in container.spec.env]
+    own = container.spec.env
+    names = {entry.partition("=")[0] for entry in own}
+    of_image = (e for e in container.env if e.partition("=")[0] not in names and e not in given)
+    return [*own, *of_image]
 
 
 @cache

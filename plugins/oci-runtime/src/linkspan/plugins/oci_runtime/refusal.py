@@ -129,6 +129,13 @@ def error_of(message: str, program: str) -> LinkspanError:
             details=details,
             help="check the file's mode and that it fits this machine's architecture",
         )
+    if (file := re.search(r"chdir `(.*?)`: Not a directory", text)) is not None:
+        return InvalidArgument(
+            f"Cannot mkdir: {file[1]} is not a directory",
+            code="runtime_refused",
+            details=details,
+            help="choose another --workdir",
+        )
     if "/cpuset/" in text:
         # The kernel's word for a group without processors or memory is that of a full disk.
         return InvalidArgument(

@@ -100,8 +100,15 @@ def _block(resources: Resources, machine: Machine) -> dict[str, Any]:
 
 def _numbers(path: str) -> dict[str, int]:
     """A device's numbers, as the kernel takes them."""
-    found = _device(Device(host_path=path, container_path=path))
-    return {"major": found["major"], "minor": found["minor"]}
+    try:
+        found = Path(path).stat()
+    except OSError as exc:
+        raise InvalidArgument(
+            f"stat {path}: {str(exc.strerror).lower()}",
+            code="no_such_device",
+            details={"device": path},
+        ) from exc
+    return {"major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev)}
 
 
 def _cpu(resources: Resources, machine: Machine) -> dict[str, Any]:

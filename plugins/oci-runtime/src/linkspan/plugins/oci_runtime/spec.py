@@ -222,7 +222,7 @@ def check_sysctls(sysctls: Mapping[str, str], *, host_network: bool) -> None:
     for name in sysctls:
         if name.startswith("net.") and host_network:
             raise InvalidArgument(
-                f"sysctl '{name}' cannot be set in the host's network", code="sysctl_not_allowed"
+                f'sysctl "{name}" not allowed in host network namespace', code="sysctl_not_allowed"
             )
         if not name.startswith(
             ("net.", "fs.mqueue.", "kernel.shm", "kernel.msg", "kernel.sem", "kernel.domainname")

@@ -82,6 +82,8 @@ def _find_user(users: Sequence[_User], wanted: str) -> _User | None:
             return entry
     if wanted in ("", "root"):
         wanted = "0"
+    if _is_negative(wanted):
+        raise _out_of_range(wanted, "user")
     if not (wanted.isascii() and wanted.isdecimal()):
         raise InvalidArgument(
             f"unable to find user {wanted}: no matching entries in passwd file",
@@ -97,6 +99,8 @@ def _find_group(groups: Sequence[_Group], wanted: str) -> int:
     for entry in groups:
         if entry.name == wanted:
             return entry.gid
+    if _is_negative(wanted):
+        raise _out_of_range(wanted, "group")
     if not (wanted.isascii() and wanted.isdecimal()):
         raise InvalidArgument(
             f"unable to find group {wanted}: no matching entries in group file",
@@ -110,12 +114,20 @@ def _find_group(groups: Sequence[_Group], wanted: str) -> int:
 def _checked(text: str, kind: str) -> int:
     number = int(text) if len(text) <= 10 else _MAX_ID + 1
     if number > _MAX_ID:
-        raise InvalidArgument(
-            f"{kind} id {text} is out of range (0 to {_MAX_ID})",
-            code=f"{kind}_not_found",
-            details={kind: text},
-        )
+        raise _out_of_range(text, kind)
     return number
+
+
+def _is_negative(text: str) -> bool:
+    return text.startswith("-") and text[1:].isascii() and text[1:].isdecimal()
+
+
+def _out_of_range(text: str, kind: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"uids and gids must be in range 0-{_MAX_ID}",
+        code=f"{kind}_not_found",
+        details={kind: text},
+    )
 
 
 def _user(line: str) -> _User | None:
