@@ -320,23 +320,11 @@ def _check_log_mode(options: Mapping[str, str]) -> None:
                 "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
             )
         parse_size(options["max-buffer-size"])
-    _check_log_tag(options.get("tag", ""))
     for name in ("labels-regex", "env-regex"):
         try:
             re.compile(options.get(name, ""))
         except re.error as error:
             raise InvalidArgument(f"invalid value for {name}: {error}") from error
-
-
-def _check_log_tag(tag: str) -> None:
-    if "{{" not in tag:
-        return
-    from linkspan.sdk.templates import Template, TemplateError  # few containers have one
-
-    try:
-        Template(tag)
-    except TemplateError as error:
-        raise _no_log(str(error).replace("template: :", "template: log-tag:", 1)) from error
 
 
 def _log_number(options: Mapping[str, str], name: str, default: int) -> int:
