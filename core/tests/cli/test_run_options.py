@@ -6,6 +6,22 @@ from typing import Any
 import pytest
 
 HOST: list[tuple[list[str], dict[str, Any]]] = [
+    (
+        ["-p", "8000-8010:80"],
+        {"PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8000-8010"}]}},
+    ),
+    (
+        ["-p", "published=53,target=5353,protocol=udp"],
+        {"PortBindings": {"5353/udp": [{"HostIp": "", "HostPort": "53"}]}},
+    ),
+    (
+        ["--add-host", "a:1.2.3.4", "--add-host", "b=[::1]", "--add-host", "c:::1"],
+        {"ExtraHosts": ["a:1.2.3.4", "b:::1", "c:::1"]},
+    ),
+    (
+        ["--security-opt", "systempaths=unconfined", "--security-opt", "no-new-privileges"],
+        {"SecurityOpt": ["no-new-privileges"], "MaskedPaths": [], "ReadonlyPaths": []},
+    ),
     (["--cpu-period", "100000", "--cpu-quota", "5"], {"CpuPeriod": 100000, "CpuQuota": 5}),
     (
         ["--cpu-rt-period", "9", "--cpu-rt-runtime", "5"],
@@ -185,3 +201,30 @@ def test_a_value_that_cannot_be_read_is_wrong_usage(
     assert result.status == 2
     assert result.err.startswith("error[LS0004]: ")
     assert fake.requests == []
+
+
+def test_a_variable_that_is_not_set_here_is_taken_out_of_the_images(
+    fake: Any, linkspan: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HERE", "yes")
+    monkeypatch.delenv("ABSENT", raising=False)
+    (tmp_path / "env").write_text("ABSENT\nHERE\n")
+    fake.on("POST", "/containers/create", {"Id": "c" * 64}, 201)
+    words = ["--env-file", str(tmp_path / "env"), "-e", "HERE", "-e", "ABSENT"]
+    with fake.running():
+        assert linkspan("create", *words, "alpine").status == 0
+    sent = fake.asked("POST", "/containers/create").json["Env"]
+    assert sent == ["HERE=yes", "HERE=yes", "ABSENT"]
+
+
+def test_a_profile_is_sent_as_json_without_spaces(fake: Any, linkspan: Any, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text('{ "defaultAction":\n "SCMP_ACT_ALLOW" }\n')
+    fake.on("POST", "/containers/create", {"Id": "c" * 64}, 201)
+    with fake.running():
+        assert linkspan("create", "--security-opt", f"seccomp={profile}", "alpine").status == 0
+        profile.write_text("{broken")
+        result = linkspan("create", "--security-opt", f"seccomp={profile}", "alpine")
+    sent = fake.asked("POST", "/containers/create").json["HostConfig"]["SecurityOpt"]
+    assert sent == ['seccomp={"defaultAction":"SCMP_ACT_ALLOW"}']
+    assert (result.status, "is no JSON" in result.err) == (2, True)

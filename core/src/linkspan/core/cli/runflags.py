@@ -13,6 +13,7 @@ from linkspan.core.cli.runvalues import (
     endpoint,
     environment,
     gpus,
+    host_line,
     lines_of,
     mount,
     port_bindings,
@@ -325,10 +326,14 @@ _LISTS: Final = {
 }
 
 
+_ALL_PATHS: Final = "systempaths=unconfined"
+
+
 def _host_config(
     options: dict[str, Any], bindings: dict[str, Any], binds: list[str]
 ) -> dict[str, Any]:
     networks = [endpoint(text)[0] for text in options["network"]]
+    security = [text for text in options["security_opt"] if text != _ALL_PATHS]
     config: dict[str, Any] = {
         "AutoRemove": options["remove"],
         "PortBindings": bindings,
@@ -337,13 +342,16 @@ def _host_config(
         "Mounts": [mount(text) for text in options["mount"]],
         "Tmpfs": {t: o for t, _, o in (text.partition(":") for text in options["tmpfs"])},
         "NetworkMode": networks[0] if networks else "default",
-        "ExtraHosts": [text.replace("=", ":", 1) for text in options["add_host"]],
+        "ExtraHosts": [host_line(text) for text in options["add_host"]],
         "RestartPolicy": restart_policy(options["restart"]),
         "NanoCpus": round(options["cpus"] * _CPU_PERIOD_NS) if options["cpus"] else None,
         "Ulimits": [ulimit(text) for text in options["ulimit"]],
         "ReadonlyRootfs": options["read_only"],
         "Privileged": options["privileged"],
-        "SecurityOpt": [security_option(text) for text in options["security_opt"]],
+        "SecurityOpt": [security_option(text) for text in security],
+        # As Docker's command line says it: its daemon knows no such option.
+        "MaskedPaths": None if len(security) == len(options["security_opt"]) else [],
+        "ReadonlyPaths": None if len(security) == len(options["security_opt"]) else [],
         "Devices": [device(text) for text in options["device"]],
         "DeviceRequests": [gpus(options["gpus"])] if options["gpus"] else None,
         "Sysctls": key_values(options["sysctl"], "--sysctl"),

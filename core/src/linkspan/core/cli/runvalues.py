@@ -1,8 +1,9 @@
 """Values of the options of ``run``, ``create`` and ``service``: what people write, as the API has it."""
 
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from linkspan.core.cli.command import Size
 
 
 def environment(pairs: Iterable[str], files: Iterable[str]) -> list[str]:
-    """``NAME=value`` lines: files first, then single ones; a bare name takes this process's value."""
+    """``NAME=value`` lines: files first, then single ones; a bare name takes this process's value.
+
+    Where there is none, a bare name is taken out of the image's environment, if it was not in a file.
+    """
     found: list[str] = []
     for file in files:
         for number, line in enumerate(_text_of(file, "--env-file").splitlines(), 1):
@@ -27,7 +31,7 @@ def environment(pairs: Iterable[str], files: Iterable[str]) -> list[str]:
     for pair in pairs:
         if not pair or pair.startswith("="):
             raise click.BadParameter(f"'{pair}' has no name", param_hint="--env")
-        found.extend(_variable(pair))
+        found.extend(_variable(pair) or [pair])
     return found
 
 
@@ -42,19 +46,30 @@ def port_bindings(texts: Iterable[str]) -> tuple[dict[str, Any], dict[str, list[
     exposed: dict[str, Any] = {}
     bindings: dict[str, list[dict[str, str]]] = {}
     for text in texts:
-        ip, host, container, protocol = split_port(text)
-        inside, outside = _range(container, text), _range(host, text) if host else None
+        ip, host, container, protocol = split_port(_short_port(text))
+        inside: list[int] = _range(container, text)
+        outside: Sequence[int | str] | None = _range(host, text) if host else None
         if outside is not None and len(outside) != len(inside):
             if len(inside) != 1:
                 reason = f"the ranges of '{text}' are not of the same length"
                 raise click.BadParameter(reason, param_hint="--publish")
-            outside = [outside[0]]
+            outside = [host]  # the daemon takes the first that is free
         for index, number in enumerate(inside):
             key = f"{number}/{protocol}"
             exposed[key] = {}
             public = str(outside[index]) if outside is not None else ""
             bindings.setdefault(key, []).append({"HostIp": ip, "HostPort": public})
     return exposed, bindings
+
+
+def _short_port(text: str) -> str:
+    """``published=8080,target=80,protocol=udp`` in the short form."""
+    if "=" not in text:
+        return text
+    given = dict(part.partition("=")[::2] for part in text.split(","))
+    if "target" not in given or not given.keys() <= {"published", "target", "protocol", "mode"}:
+        raise _bad_port(text)
+    return f"{given.get('published', '')}:{given['target']}/{given.get('protocol', 'tcp')}"
 
 
 def split_port(text: str) -> tuple[str, str, str, str]:
@@ -209,10 +224,24 @@ def security_option(text: str) -> str:
     if key != "seccomp" or not equals or value == "unconfined":
         return text
     try:
-        return f"seccomp={Path(value).read_text()}"
+        profile = json.loads(Path(value).read_bytes())
     except OSError as exc:
         reason = f"cannot read the profile '{value}': {exc.strerror}"
-        raise click.BadParameter(reason, param_hint="--security-opt") from exc
+    except ValueError as exc:
+        reason = f"the profile '{value}' is no JSON: {exc}"
+    else:
+        return f"seccomp={json.dumps(profile, separators=(',', ':'))}"
+    raise click.BadParameter(reason, param_hint="--security-opt")
+
+
+def host_line(text: str) -> str:
+    """An API ExtraHosts entry of ``name:IP``, ``name=IP`` or ``name=[IPv6]``."""
+    name, separator, address = text.partition("=" if "=" in text else ":")
+    if not name or not separator or not address:
+        raise click.BadParameter(f"'{text}' is not of the form NAME:IP", param_hint="--add-host")
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    return f"{name}:{address}"
 
 
 def device(text: str) -> dict[str, str]:
