@@ -90,6 +90,7 @@ def test_create_sends_the_whole_spec_and_waits(fake: Any, linkspan: Any) -> None
         "Parallelism": 1,
         "Order": "start-first",
         "FailureAction": "rollback",
+        "Monitor": 5_000_000_000,
     }
     assert spec["TaskTemplate"]["RestartPolicy"] == {"Condition": "any", "Delay": 0}
     assert spec["TaskTemplate"]["Resources"]["Limits"] == {"MemoryBytes": 64 << 20}

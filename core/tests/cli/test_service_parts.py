@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from linkspan.core.cli import service_change
+
 SECRETS = [{"ID": "k1", "Spec": {"Name": "key"}}, {"ID": "k2", "Spec": {"Name": "key-2"}}]
 
 
@@ -56,7 +58,7 @@ def test_everything_that_a_new_service_can_list(linkspan: Any, fake: Any) -> Non
     assert (container["Groups"], container["Sysctls"]) == (["audio"], {"a": "1"})
     assert container["Ulimits"] == [{"Name": "nofile", "Soft": 1, "Hard": 2}]
     assert container["Labels"] == {"a": "b"}
-    assert (container["CapabilityAdd"], container["TTY"]) == (["NET_ADMIN"], True)
+    assert (container["CapabilityAdd"], container["TTY"]) == (["CAP_NET_ADMIN"], True)
     assert container["OomScoreAdj"] == 5
     assert container["Healthcheck"]["StartInterval"] == 1_000_000_000
     assert template["Networks"] == [{"Target": "app", "Aliases": ["x"]}]
@@ -104,7 +106,7 @@ def test_an_update_removes_adds_and_leaves_the_rest(linkspan: Any, fake: Any) ->
     assert found["Hosts"] == ["10.0.0.2 cache"]
     assert [secret["SecretID"] for secret in found["Secrets"]] == ["k2"]
     assert found["Ulimits"] == [{"Name": "nofile", "Soft": 5, "Hard": 5}]
-    assert (found["CapabilityAdd"], found["CapabilityDrop"]) == (["NET_ADMIN"], ["CHOWN"])
+    assert (found["CapabilityAdd"], found["CapabilityDrop"]) == ([], ["CAP_CHOWN"])
     assert template["Placement"]["Preferences"] == []
     assert found["Command"] == ["/x"]
     assert body["Mode"] == {"Replicated": {"Replicas": 2}}
@@ -207,3 +209,31 @@ def test_inspecting_can_ask_for_sizes(linkspan: Any, fake: Any) -> None:
     assert fake.asked("GET", "/containers/web/json").query == {"size": "1"}
     platform = fake.asked("GET", "/images/web/json").query["platform"]
     assert platform == '{"os": "linux", "architecture": "arm64", "variant": "v8"}'
+
+
+@pytest.mark.parametrize(
+    ("had", "words", "has"),
+    [
+        ((["SYS_ADMIN"], ["CHOWN"]), ["--cap-add", "CHOWN"], (["CAP_SYS_ADMIN"], [])),
+        ((["SYS_ADMIN"], []), ["--cap-drop", "sys_admin"], ([], [])),
+        (([], []), ["--cap-add", "A", "--cap-drop", "A"], (["CAP_A"], [])),
+        (([], []), ["--cap-add", "A", "--cap-drop", "ALL"], (["CAP_A"], ["ALL"])),
+        ((["B"], ["C"]), ["--cap-add", "RESET", "--cap-add", "A"], (["CAP_A"], ["CAP_C"])),
+    ],
+)
+def test_capabilities_are_changed_as_docker_changes_them(
+    had: tuple[list[str], list[str]], words: list[str], has: tuple[list[str], list[str]]
+) -> None:
+    container: dict[str, Any] = dict(zip(("CapabilityAdd", "CapabilityDrop"), had, strict=True))
+    options: dict[str, list[str]] = {"cap_add": [], "cap_drop": []}
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        options[name.removeprefix("--").replace("-", "_")].append(value)
+    service_change._capabilities(container, options)
+    assert (container["CapabilityAdd"], container["CapabilityDrop"]) == has
+
+
+def test_an_entrypoint_is_split_as_a_shell_does(linkspan: Any, fake: Any) -> None:
+    template = created(linkspan, fake, "--entrypoint", "sh -c 'a b'")["TaskTemplate"]
+    assert template["ContainerSpec"]["Command"] == ["sh", "-c", "a b"]
+    result = linkspan("service", "create", "-d", "--entrypoint", "'open", "web:1")
+    assert (result.status, "do not match" in result.err) == (2, True)

@@ -234,6 +234,17 @@ def security_option(text: str) -> str:
     raise click.BadParameter(reason, param_hint="--security-opt")
 
 
+def split_words(text: str, option: str) -> list[str]:
+    """Words of a command line, as a shell splits them."""
+    import shlex
+
+    try:
+        return shlex.split(text)
+    except ValueError as exc:
+        reason = f"the quotes of '{text}' do not match: {exc}"
+        raise click.BadParameter(reason, param_hint=option) from exc
+
+
 def host_line(text: str) -> str:
     """An API ExtraHosts entry of ``name:IP``, ``name=IP`` or ``name=[IPv6]``."""
     name, separator, address = text.partition("=" if "=" in text else ":")

@@ -11,7 +11,13 @@ from linkspan.core.cli.common import complete_service, key_values
 from linkspan.core.cli.credentials import registry_auth
 from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.runflags import healthcheck
-from linkspan.core.cli.runvalues import environment, mount, split_port, split_volumes
+from linkspan.core.cli.runvalues import (
+    environment,
+    mount,
+    split_port,
+    split_volumes,
+    split_words,
+)
 from linkspan.core.cli.service_parts import add_parts, change_parts, create_options, update_options
 from linkspan.core.cli.service_watch import watch
 from linkspan.core.cli.session import Session
@@ -196,9 +202,7 @@ def update(session: Session, service: str, **options: Any) -> int:
     if options["image"]:
         container["Image"] = options["image"]
     if options["arguments"] is not None:
-        import shlex
-
-        container["Args"] = shlex.split(options["arguments"])
+        container["Args"] = split_words(options["arguments"], "--args")
     if options["force"]:
         template["ForceUpdate"] = int(template.get("ForceUpdate") or 0) + 1
     _change_lists(spec, options)
@@ -216,8 +220,12 @@ def _change_lists(spec: dict[str, Any], options: dict[str, Any]) -> None:
     labels = {k: v for k, v in (spec.get("Labels") or {}).items() if k not in options["label_rm"]}
     spec["Labels"] = labels | key_values(options["label_add"], "--label-add")
     endpoint = spec.setdefault("EndpointSpec", {})
-    closed = {text.partition("/")[0] for text in options["publish_rm"]}
-    ports = [p for p in endpoint.get("Ports") or () if str(p.get("TargetPort")) not in closed]
+    closed = {(port, protocol) for _, _, port, protocol in map(split_port, options["publish_rm"])}
+    ports = [
+        port
+        for port in endpoint.get("Ports") or ()
+        if (str(port.get("TargetPort")), port.get("Protocol", "tcp")) not in closed
+    ]
     endpoint["Ports"] = [*ports, *map(service_port, options["publish_add"])]
     targets = set(options["mount_rm"])
     mounts = [m for m in container.get("Mounts") or () if m.get("Target") not in targets]
@@ -370,7 +378,7 @@ def apply_options(spec: dict[str, Any], options: dict[str, Any]) -> None:
     if options["replicas_max_per_node"] is not None:
         template.setdefault("Placement", {})["MaxReplicas"] = options["replicas_max_per_node"]
     if options["entrypoint"] is not None:
-        container["Command"] = [options["entrypoint"]] if options["entrypoint"] else []
+        container["Command"] = split_words(options["entrypoint"], "--entrypoint")
     if options["endpoint_mode"]:
         spec.setdefault("EndpointSpec", {})["Mode"] = options["endpoint_mode"]
     if options["log_driver"] or options["log_opt"]:
@@ -379,14 +387,8 @@ def apply_options(spec: dict[str, Any], options: dict[str, Any]) -> None:
         driver["Options"] = (driver.get("Options") or {}) | key_values(
             options["log_opt"], "--log-opt"
         )
-    for add, drop, key, other in (
-        ("cap_add", "cap_drop", "CapabilityAdd", "CapabilityDrop"),
-        ("cap_drop", "cap_add", "CapabilityDrop", "CapabilityAdd"),
-    ):
-        if options[add]:
-            kept = [c for c in container.get(other) or () if c not in options[add]]
-            container[other] = [*kept, *options[drop]] if options[drop] else kept
-            container[key] = list(dict.fromkeys([*(container.get(key) or ()), *options[add]]))
+    if options["cap_add"] or options["cap_drop"]:
+        _capabilities(container, options)
     for option, key in (
         ("user", "User"),
         ("workdir", "Dir"),
@@ -403,11 +405,39 @@ def apply_options(spec: dict[str, Any], options: dict[str, Any]) -> None:
         container["StopGracePeriod"] = _ns(options["stop_grace_period"])
     health = healthcheck(options)
     if health is not None:
-        container["Healthcheck"] = (container.get("Healthcheck") or {}) | health
+        before = {} if options["no_healthcheck"] else container.get("Healthcheck") or {}
+        container["Healthcheck"] = before | health
     _resources(template, options)
     _restart(template, options)
     for kind, key in (("update", "UpdateConfig"), ("rollback", "RollbackConfig")):
         _rollout(spec, options, kind, key)
+
+
+def _capabilities(container: dict[str, Any], options: dict[str, Any]) -> None:
+    """Add and drop capabilities as Docker does: the one takes the other back, and adding goes first."""
+    added, dropped = (
+        {_capability(name): True for name in container.get(key) or ()}
+        for key in ("CapabilityAdd", "CapabilityDrop")
+    )
+    to_add, to_drop = (
+        dict.fromkeys(map(_capability, options[name])) for name in ("cap_add", "cap_drop")
+    )
+    for wanted, known in ((to_add, added), (to_drop, dropped)):
+        if "RESET" in wanted:
+            del wanted["RESET"]
+            known.clear()
+    for name in to_drop.keys() - to_add.keys():
+        if not added.pop(name, False):
+            dropped[name] = True
+    for name in to_add:
+        if not dropped.pop(name, False):
+            added[name] = True
+    container["CapabilityAdd"], container["CapabilityDrop"] = sorted(added), sorted(dropped)
+
+
+def _capability(name: str) -> str:
+    upper = name.upper()
+    return upper if upper in ("ALL", "RESET") or upper.startswith("CAP_") else f"CAP_{upper}"
 
 
 def _resources(template: dict[str, Any], options: dict[str, Any]) -> None:
@@ -437,6 +467,15 @@ def _restart(template: dict[str, Any], options: dict[str, Any]) -> None:
         template["RestartPolicy"] = (template.get("RestartPolicy") or {}) | given
 
 
+_ROLLOUT: Final = {
+    "Parallelism": 1,
+    "FailureAction": "pause",
+    "Monitor": 5 * _NS,
+    "Order": "stop-first",
+}
+"""What an update or a rollback is where nobody has said anything."""
+
+
 def _rollout(spec: dict[str, Any], options: dict[str, Any], kind: str, key: str) -> None:
     values = {
         "Parallelism": options[f"{kind}_parallelism"],
@@ -448,7 +487,7 @@ def _rollout(spec: dict[str, Any], options: dict[str, Any], kind: str, key: str)
     }
     given = {name: value for name, value in values.items() if value is not None}
     if given:
-        spec[key] = {"Parallelism": 1} | (spec.get(key) or {}) | given
+        spec[key] = (spec.get(key) or _ROLLOUT) | given
 
 
 def _ns(seconds: float | None) -> int | None:
