@@ -178,3 +178,68 @@ def test_at_a_terminal_a_step_is_skipped_edited_and_let_fail(
     assert states == {"one": "skipped", "two": "success", "three": "failed", "four": "success"}
     assert daemon.cli("workflow", "logs", run["id"], "a/four").out == "of a volume\n"
     assert daemon.get("/containers/json?all=1") == []
+
+
+ENDED = """\
+linkspan: v1
+defaults: {image: busybox}
+concurrency: {group: only-one, on-conflict: reject}
+secrets: {TOKEN: {from: file}}
+jobs:
+  first:
+    outputs: {word: "${{ steps.say.outputs.word }}"}
+    steps: [{id: say, run: "echo word=seven > $LINKSPAN_OUTPUT"}]
+  test:
+    needs: [first]
+    lock: shared
+    cache: [{path: cached, key: k}]
+    services:
+      web:
+        image: busybox
+        command: [sh, -c, "echo served > /tmp/index.html; httpd -f -p 80 -h /tmp"]
+        healthcheck: {test: [CMD, wget, -qO-, "http://127.0.0.1/"], interval: 200ms, retries: 50}
+    steps:
+      - {id: make, run: echo made > made}
+      - {id: unit, secrets: [TOKEN], run: "echo left > left; exit 3"}
+      - {id: after, uses: tag, with: {image: busybox, tags: ["not:1"]}}
+finally: {z: {steps: [{id: last, uses: tag, with: {image: busybox, tags: ["cleaned:1"]}}]}}
+"""
+
+
+def test_after_the_end_a_shell_shows_what_a_step_saw_and_leaves_nothing(
+    new_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = new_daemon()
+    daemon.start()
+    daemon.build_busybox()
+    daemon.cli("workflow", "secret", "set", "TOKEN", stdin="sesame-7")
+    file = tmp_path / "p.yaml"
+    file.write_text(ENDED)
+    daemon.cli("workflow", "run", file, status=1)
+    before = daemon.get("/linkspan/v1/runs/last")
+    daemon.docker("rmi", "cleaned:1")
+    look = 'cat made left; echo "$TOKEN $NEEDS_FIRST_WORD"; wget -qO- http://web/; touch cached; exit 4\n'
+    for words in (("last",), (before["id"], "test/unit"), (before["id"], "test")):
+        done = daemon.cli("workflow", "shell", *words, stdin=look, status=4)
+        assert done.out.splitlines() == ["made", "left", "sesame-7 seven", "served"]
+        assert "like test/unit of run" in done.err
+    for words, status, said in (
+        (("test/none",), 1, "no step"),
+        (("first",), 2, "say which one"),
+    ):
+        assert said in daemon.cli("workflow", "shell", "last", *words, status=status).err
+    # It was no run: nothing of it is kept, and nothing was done besides.
+    assert daemon.get("/linkspan/v1/runs") == [
+        {key: before[key] for key in daemon.get("/linkspan/v1/runs")[0]}
+    ]
+    assert daemon.get("/containers/json?all=1") == []
+    assert not {"cleaned:1", "not:1"} & daemon.images()
+    # At a terminal; whoever is gone takes it along.
+    typed = Typed(daemon, "workflow", "shell", "last")
+    typed.see("# ")
+    typed.type("tty && echo did$((40 + 2))\n")
+    typed.see("/dev/pts/")
+    typed.see("did42")
+    typed.type("exit\n")
+    assert typed.end() == 0
+    assert [run["id"] for run in daemon.get("/linkspan/v1/runs")] == [before["id"]]

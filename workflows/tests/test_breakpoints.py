@@ -321,3 +321,66 @@ async def test_steps_that_only_hold_others_are_no_breakpoint(bench):
 def test_a_bad_decision_is_refused(body, words):
     with pytest.raises(InvalidArgument, match=words):
         decision_of(body, "ana")
+
+
+LOOKED_AT = """
+concurrency: {group: one, on-conflict: reject}
+jobs:
+  a:
+    lock: prod
+    cache: [{path: cached, key: k}]
+    steps:
+      - {id: one, run: 'echo made > made'}
+      - {id: two, run: 'exit 3'}
+finally:
+  end: {steps: [{id: e, uses: set, with: {name: end, value: x}}]}
+"""
+
+
+async def look(bench, run_id, start="a/two"):
+    return (await bench.manager.rerun(run_id, Rerun(again=Again(start=start), look=True)))["id"]
+
+
+async def test_looking_around_after_the_end_takes_nothing_and_is_forgotten(bench):
+    run_id = (await bench.run(LOOKED_AT))["id"]
+    # Another run is active, and holds all that this pipeline asks for.
+    busy = await bench.start(LOOKED_AT, breaks=("before:one",))
+    await held(bench, busy)
+    bench.world.values.clear()
+    looking = await look(bench, run_id, "two")
+    (found,) = await held(bench, looking)
+    assert (found["place"], found["when"]) == ("a/two", "before")
+    assert found["container"] in bench.engine.containers.all
+    (folder,) = bench.host.state_dir.glob(f"runs/{looking}/jobs/a/workspace")
+    assert (folder / "made").read_text() == "made\n"
+    (folder / "cached/file").write_text("x")
+    assert bench.manager.resolve("last") == busy
+    await bench.manager.cancel(looking, kill=False)
+    await bench.manager.wait(looking)
+    assert looking not in [row["id"] for row in bench.manager.list_runs()]
+    folder = bench.host.state_dir / "runs" / looking
+    with trio.fail_after(20):
+        while folder.exists():  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.01)
+    assert bench.world.values == {}
+    await bench.manager.cancel(busy, kill=True)
+    await bench.manager.wait(busy)
+    assert bench.engine.containers.all == {}
+    again = (await bench.run(LOOKED_AT))["id"]
+    assert list((bench.host.state_dir / f"runs/{again}/jobs/a/workspace/cached").iterdir()) == []
+    with pytest.raises(InvalidArgument, match="which step of it: one, two"):
+        await look(bench, run_id, "a")
+    with pytest.raises(NotFound):
+        await look(bench, run_id, "a/none")
+
+
+async def test_what_was_looked_at_when_the_daemon_died_is_forgotten(make_bench):
+    async with trio.open_nursery() as nursery:
+        bench = await make_bench(nursery)
+        run_id = (await bench.run(LOOKED_AT))["id"]
+        await held(bench, await look(bench, run_id))
+        nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        bench = await make_bench(nursery)
+        assert [row["id"] for row in bench.manager.list_runs()] == [run_id]
+        nursery.cancel_scope.cancel()

@@ -44,13 +44,14 @@ jobs:
     done = await shell("run", "p.yaml")
     assert done.returncode == 1
     run_id = (await shell("ls", "-q")).stdout.strip()
-    tail = done.stderr.splitlines()[-5:]
+    tail = done.stderr.splitlines()[-6:]
     assert tail[0].startswith(f"✗ p  run {run_id}  a/bad failed  ")
     assert tail[1:] == [
         "  the script ended with exit code 7",
         "    | oops",
         f"    whole log: linkspan workflow logs {run_id} a/bad",
         f"  next    linkspan workflow resume {run_id}    goes on at a; a/ok kept",
+        f"          linkspan workflow shell {run_id}    a shell where a/bad ran",
     ]
     logs = await shell("logs", run_id, "a/bad")
     assert logs.stdout.splitlines() == ["oops", "the script ended with exit code 7"]

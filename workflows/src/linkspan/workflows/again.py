@@ -113,6 +113,21 @@ def _place(run: RunState, name: str) -> tuple[str, str]:
     return found[0], name
 
 
+def step_of(old: RunState, name: str) -> str:
+    """``JOB/STEP`` of the one step that a name means.
+
+    Raises:
+        NotFound: There is no such step.
+        InvalidArgument: It is a whole job, or several steps have that name; code ``ambiguous``.
+    """
+    job, step = _place(old, name)
+    if not step:
+        raise InvalidArgument(
+            f"'{name}' is a job; which step of it: {', '.join(old.jobs[job].steps)}?"
+        )
+    return f"{job}/{step}"
+
+
 def _with_dependents(first: set[str], jobs: Sequence[Mapping[str, Json]]) -> set[str]:
     """These jobs and all that need them, directly or not; linear in the edges."""
     waiting: dict[str, list[str]] = {}

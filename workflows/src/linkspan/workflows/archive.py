@@ -80,8 +80,9 @@ class Archive:
             InvalidArgument: Several runs begin so; code ``ambiguous``.
         """
         states = {**self.ended, **active}
-        if ref == "last" and states:
-            return max(states, key=lambda run_id: states[run_id].order)
+        lasting = {run_id: state for run_id, state in states.items() if not state.passing}
+        if ref == "last" and lasting:
+            return max(lasting, key=lambda run_id: lasting[run_id].order)
         if ref in states:
             return ref
         found = sorted(run_id for run_id in states if run_id.startswith(ref)) if ref else []

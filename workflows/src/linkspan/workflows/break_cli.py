@@ -1,8 +1,10 @@
-"""``linkspan workflow break``, and what is asked at the terminal of a run that is held."""
+"""``linkspan workflow break`` and ``shell``, and what is asked at the terminal of a run that is held."""
 
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -230,3 +232,65 @@ def _show(session: Session, run_ref: str, where: str) -> int:
             for line in words(session, run_ref, each):
                 session.terminal.print(line)
     return 0
+
+
+@command(
+    "shell",
+    "Look around where a step of a run ran: a new container like its own, with the files as the run left them.",
+    examples=[
+        "linkspan workflow shell last",
+        "linkspan workflow shell 7f3a test/unit",
+        "linkspan workflow shell 7f3a test/unit < commands.sh",
+    ],
+    more=["linkspan workflow break", "linkspan workflow rerun"],
+)
+@run_argument
+@where_argument
+def shell(session: Session, run_ref: str, where: str) -> int:
+    """A shell where a step ran; the container goes with it."""
+    run = session.api.get(f"{BASE}/{segment(run_ref)}")
+    if run["active"]:
+        return _shell(session, _only(session, run["id"], where))
+    place = _where_to_look(run, where)
+    body = {"look": True, "from": place, "by": user_name()}
+    look = session.api.post(f"{BASE}/{segment(run['id'])}/rerun", body=body)["id"]
+    with session.api.open("GET", f"{BASE}/{segment(look)}/events") as answer:
+        events = answer.json_lines()
+        try:
+            held = next((each for each in events if each["kind"] == "break-reached"), None)
+            if held is None:
+                raise Failure(
+                    f"{place} cannot be looked at: its job does not come to it any more",
+                    helps=[f"linkspan workflow show {run['id']}"],
+                )
+            if not held["container"]:
+                raise Failure(f"{place} has no container: {held['reason']}")
+            session.terminal.note(f"like {place} of run {run['id']}; it goes when you leave it")
+            return _shell(session, held)
+        finally:
+            with suppress(LinkspanError):
+                session.api.post(f"{BASE}/{segment(look)}/cancel", {"kill": True})
+            # Nothing of it is left when its events end.
+            deque(events, maxlen=0)
+
+
+def _where_to_look(run: Mapping[str, Any], where: str) -> str:
+    """The step that is meant, else the first one that went wrong."""
+    if "/" in where:
+        return where
+    steps = [
+        (f"{job['id']}/{step['id']}", step["state"])
+        for job in run["jobs"]
+        if where in ("", job["id"])
+        for step in job["steps"]
+    ]
+    wrong = [place for place, state in steps if state in ("failed", "timed-out", "cancelled")]
+    if wrong:
+        return wrong[0]
+    if where and not steps:
+        return where  # a step's name, or none: the daemon knows
+    raise Failure(
+        f"no step of run {run['id']} went wrong: say which one",
+        status=USAGE,
+        helps=[f"linkspan workflow shell {run['id']} {place}" for place, _ in steps[:3]],
+    )

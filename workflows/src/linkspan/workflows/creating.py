@@ -61,6 +61,8 @@ class NewRun:
         use: Role → driver, before what the pipeline says.
         breaks: Where it is held for whoever debugs it: ``on-failure``, ``before:STEP``, ``after:STEP``.
         timeout_s: How long its first attempt may run; None for as long as it takes.
+        passing: Somebody looks around in it: it takes no lock, enters no group, saves no cache, and is forgotten
+            when it has ended.
     """
 
     file: str
@@ -78,6 +80,7 @@ class NewRun:
     breaks: tuple[str, ...] = ()
     use: Mapping[str, str] = attrs.field(factory=dict)
     timeout_s: float | None = None
+    passing: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -92,6 +95,7 @@ class Rerun:
         breaks: Where it is held for whoever debugs it.
         use: Drivers for roles, in addition to those that the run was given.
         timeout_s: How long it may run; None for as long as it takes.
+        look: Nothing but the step where it starts, held before it: to look around; see ``NewRun.passing``.
     """
 
     again: Again = Again()
@@ -101,6 +105,7 @@ class Rerun:
     breaks: tuple[str, ...] = ()
     use: Mapping[str, str] = attrs.field(factory=dict)
     timeout_s: float | None = None
+    look: bool = False
 
 
 def checked(
@@ -170,6 +175,7 @@ def creation(run_id: str, workflow: Workflow, new: NewRun, verbs: Verbs) -> dict
         "only": new.only,
         "untrusted": new.untrusted,
         **({"breaks": list(new.breaks)} if new.breaks else {}),
+        **({"passing": True} if new.passing else {}),
         **({"use": dict(new.use)} if new.use else {}),
         **({"drivers": chosen} if (chosen := dict(frame.use)) else {}),
     }

@@ -78,7 +78,7 @@ class JobRunner:
             if not self._wanted(contexts):
                 return await self.finish("skipped")
             lock = None
-            if self.job.lock is not None:
+            if self.job.lock is not None and not self.run.recorder.state.passing:
                 lock = resolve_text(self.job.lock, Scope(contexts=contexts))
         except EvaluationFailed as error:
             return await self.finish("failed", fault=fault_of(error))

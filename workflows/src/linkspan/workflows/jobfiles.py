@@ -139,7 +139,8 @@ class JobFiles:
                 await self._in_thread(self._finish, good, scope)
 
     def _finish(self, good: bool, scope: Scope) -> None:
-        for cache, key, folder in self._caches:
+        caches = () if self.run.recorder.state.passing else self._caches
+        for cache, key, folder in caches:
             if (cache.save == "always" or (cache.save == "success" and good)) and any(
                 folder.iterdir()
             ):

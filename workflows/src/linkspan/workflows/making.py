@@ -94,7 +94,8 @@ class RunMaker:
             created |= {"rerun_of": before.state.id, "images": dict(before.images)}
             records = before.kept.records
         if new.only:
-            records = again.only(new.only, created["jobs"], self.archive.green(workflow.name))
+            green = self.archive.green(workflow.name) if before is None else before.state
+            records = again.only(new.only, created["jobs"], green)
         folder = self.archive.folder / f".{run_id}.new"
         try:
             await trio.to_thread.run_sync(self._fill, folder, new, before)
@@ -138,7 +139,7 @@ class RunMaker:
     def _refuse_conflict(self, workflow: Workflow, new: NewRun, inputs: Mapping[str, Json]) -> None:
         """``on-conflict: reject``."""
         concurrency = workflow.concurrency
-        if concurrency is None or concurrency.on_conflict != "reject":
+        if concurrency is None or concurrency.on_conflict != "reject" or new.passing:
             return
         git = {**EMPTY_GIT, **new.git}
         scope = Scope(contexts={"inputs": dict(inputs), "git": git, "run": {"name": workflow.name}})

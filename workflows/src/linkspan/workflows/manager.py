@@ -121,6 +121,8 @@ class RunManager:
         """
         await trio.to_thread.run_sync(self.archive.load)
         await remove_all_leftovers(self._host.engine)
+        passing = [state.id for state in self.archive.ended.values() if state.passing]
+        await self.retention.forget(passing)
         for state in list(self.archive.ended.values()):
             if state.suspended:
                 # Decided in the moment in which the daemon died.
@@ -247,6 +249,9 @@ class RunManager:
         new = await self._maker.recorded(old, wish) if wish.fresh is None else wish.fresh
         use = {**old.created.get("use", {}), **wish.use}
         new = attrs.evolve(new, breaks=wish.breaks, use=use, timeout_s=wish.timeout_s)
+        if wish.look:
+            place = again.step_of(old, wish.again.start)
+            new = attrs.evolve(new, only=place, breaks=(f"before:{place}",), passing=True)
         workflow = await trio.to_thread.run_sync(
             checked, new.text, new.others, new.file, self._verbs, new.use
         )
@@ -618,6 +623,9 @@ class RunManager:
         finally:
             self._leave(active)
         state = run.recorder.state
+        if state.passing:
+            await self.retention.forget([run.id])
+            return
         if state.result in GOOD:
             keep = self._config.keep_sources
             await trio.to_thread.run_sync(self.archive.drop_files, run.id, keep)

@@ -44,7 +44,7 @@ class Retention:
             limit = datetime.fromtimestamp(self.wall(), UTC) - timedelta(seconds=older_than_s)
             before = limit.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         found = self.archive.oldest(keep, before=before)
-        return list(found) if dry_run else await self._forget(found)
+        return list(found) if dry_run else await self.forget(found)
 
     async def tidy(self) -> None:
         """Remove the runs that the config does not keep."""
@@ -56,7 +56,7 @@ class Retention:
             # The runs that go on have nothing to do with it.
             log.warning("old runs stay", extra={"reason": str(error)})
 
-    async def _forget(self, run_ids: Iterable[str]) -> list[str]:
+    async def forget(self, run_ids: Iterable[str]) -> list[str]:
         """Remove runs, but those with which somebody goes on in this moment."""
         found = []
         for run_id in run_ids:

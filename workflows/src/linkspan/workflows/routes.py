@@ -223,6 +223,7 @@ def _rerun(body: Mapping[str, Json]) -> Rerun:
         breaks=_breaks(body),
         use=_texts(body, "use"),
         timeout_s=_timeout(body),
+        look=_field(body, "look", bool, False),
     )
 
 

@@ -61,7 +61,7 @@ class RunRunner:
     async def _enter_group(self, stack: AsyncExitStack) -> None:
         """Wait until no other run of the group is active; a suspended one is not."""
         concurrency = self.run.workflow.concurrency
-        if concurrency is None:
+        if concurrency is None or self.run.recorder.state.passing:
             return
         group = group_of(self.run, concurrency)
 

@@ -8,7 +8,7 @@ Kinds of records, with their fields:
 
 =====================  =========================================================================
 ``run-created``        ``version run workflow file digest inputs git plugins jobs by workspace``
-                       ``rerun_of only images untrusted breaks``
+                       ``rerun_of only images untrusted breaks passing``
 ``attempt-started``    ``attempt breaks timeout`` (from 1; each resume is one more)
 ``run-queued``         ``group behind`` (waits for another run of its concurrency group)
 ``job-started``        ``job``
@@ -308,6 +308,11 @@ class RunState:
             "plugins": dict(self.created.get("plugins", {})),
             "jobs": [job.as_json() for job in self.jobs.values()],
         }
+
+    @property
+    def passing(self) -> bool:
+        """Somebody only looks around in it, and it is forgotten when it has ended."""
+        return bool(self.created.get("passing"))
 
     @property
     def order(self) -> tuple[int, str]:

@@ -387,3 +387,7 @@ def _next(state: RunState) -> Iterator[str]:
     keeps = [*done, *(f"{job.id}/{s.id}" for s in kept(job) if s.result in GOOD)]
     tail = f"; {', '.join(keeps)} kept" if keeps else ""
     yield f"  next    linkspan workflow resume {state.id}    goes on at {job.id}{tail}"
+    for step in job.steps.values():
+        if step.result in ("failed", "timed-out") and not step.verb:
+            yield f"          linkspan workflow shell {state.id}    a shell where {job.id}/{step.id} ran"
+            return
