@@ -76,3 +76,57 @@ def test_the_long_example_is_planned_as_a_whole(daemon: Daemon, tmp_path: Path, 
     daemon.docker("network", "rm", "front")
     # Planned, and nothing was made of it.
     assert daemon.containers() == []
+
+
+MENDED = (
+    # What has no counterpart on a bare machine.
+    ("uv sync --frozen", "mkdir -p out"),
+    (
+        'uv run pytest -q --junitxml=out/junit.xml --python "$MATRIX_PYTHON"',
+        'echo \'<testsuite tests="1"><testcase name="a"/></testsuite>\' > out/junit.xml',
+    ),
+    ("healthcheck: {test: [CMD, pg_isready, -U, postgres]", 'healthcheck: {test: [CMD, "true"]'),
+    ("        tmpfs: [/var/lib/postgresql/data]", '        command: [sleep, "1000"]'),
+    ('approvers: ["group:release"]', "approvers: [root]"),
+    ("[CMD, curl, -fsS,", "[CMD, wget, -qO-,"),
+    ("interval: 3s", "interval: 1s"),
+    ("monitor: 30s", "monitor: 1s"),
+    (
+        'ports: ["8080:8080"]',
+        'command: [sh, -c, "mkdir /w; hostname > /w/healthz; httpd -f -p 8080 -h /w"]',
+    ),
+)
+
+
+def test_the_long_example_runs_waits_for_its_approval_and_deploys(
+    daemon: Daemon, tmp_path: Path, text: str
+) -> None:
+    for start, end in (("      - name: watch error rate", "finally:"), ("  report:\n", "  sweep:")):
+        text = text[: text.index(start)] + text[text.index(end) :]
+    for written, here in (*MENDED, (">=1.2,<2", ">=0.1,<2")):
+        assert written in text
+        text = text.replace(written, here)
+    path = tmp_path / "release.yaml"
+    path.write_text(text)
+    daemon.cli("workflow", "secret", "set", "REGISTRY_TOKEN", stdin="sesame-sesame")
+    daemon.docker("network", "create", "front")
+    inputs = ("--input", "environment=production", "--input", "replicas=3")
+    said = daemon.cli("workflow", "run", str(path), *inputs, status=75).err
+    assert "tests   6 passed" in said
+    assert "create service web" in said
+    assert "scale: known when it runs: service web" in said
+    daemon.cli("workflow", "approve", "last", "--yes")
+    daemon.cli("workflow", "attach", "last")
+    (service,) = daemon.get("/services")
+    assert service["Spec"]["Mode"]["Replicated"]["Replicas"] == 3
+    # Nothing has changed: what was built is what is deployed again.
+    daemon.cli("workflow", "run", str(path), "--input", "environment=staging")
+    jobs = {job["id"]: job for job in daemon.json("workflow", "show", "last")["jobs"]}
+    assert jobs["build"]["steps"][0]["state"] == "skipped"
+    assert jobs["approve"]["state"] == "skipped"
+    for _ in range(2):
+        run = next(r["id"] for r in daemon.json("workflow", "ls") if not r.get("undone"))
+        daemon.cli("workflow", "undo", run, "--yes")
+    assert daemon.get("/services") == []
+    daemon.cli("swarm", "leave", "--force")
+    daemon.docker("network", "rm", "front")

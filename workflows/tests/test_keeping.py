@@ -1,8 +1,12 @@
 """Caches, artifacts, and steps that are skipped because nothing has changed."""
 
+import attrs
 import pytest
 import trio
 
+from linkspan.sdk.drivers.step import Step
+from linkspan.sdk.model.step import StepOutcome
+from linkspan.workflows.creating import NewRun
 from linkspan.workflows.fileglobs import hash_of, matching
 from linkspan.workflows.keeping import KeyedStore
 
@@ -165,6 +169,46 @@ jobs: {a: {steps: [{id: s, uses: set, sources: [hello.txt], with: {name: x, valu
     bench.world.values["x"] = "somebody changed it"
     assert summarise(await bench.run(text))["a/s"] == "success"
     assert bench.world.applied == ["s", "s"]
+
+
+@attrs.define
+class Looker(Step):
+    """``set``, for a test that looks at what a verb is asked."""
+
+    asked: list = attrs.field(factory=list)
+
+    @classmethod
+    def open(cls, config, host):
+        raise NotImplementedError
+
+    async def apply(self, intent, context):
+        await trio.lowlevel.checkpoint()
+        self.asked.append(("apply", dict(intent.git), dict(intent.outputs)))
+        return {"value": "made"}
+
+    async def observe(self, intent):
+        await trio.lowlevel.checkpoint()
+        self.asked.append(("observe", dict(intent.git), dict(intent.outputs)))
+        return StepOutcome(applied=True)
+
+
+async def test_a_verb_is_told_what_it_gave_and_of_which_commit(bench, summarise):
+    looker = bench.host.drivers["step", "set"] = Looker()
+    text = """
+linkspan: v1
+jobs: {a: {steps: [{id: s, uses: set, sources: [hello.txt], with: {name: x}}]}}
+"""
+    for wanted in ("success", "skipped"):
+        new = NewRun(file="p.yaml", text=text, workspace=bench.sources, git={"sha": "abc"})
+        run_id = (await bench.manager.create(new))["id"]
+        await bench.manager.wait(run_id)
+        run = bench.manager.inspect(run_id)
+        assert summarise(run)["a/s"] == wanted
+        assert run["jobs"][0]["steps"][0]["outputs"] == {"value": "made"}
+    assert [(what, git["sha"], given) for what, git, given in looker.asked] == [
+        ("apply", "abc", {}),
+        ("observe", "abc", {"value": "made"}),
+    ]
 
 
 def test_globs_match_as_one_expects(tmp_path):

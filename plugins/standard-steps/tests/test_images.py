@@ -278,3 +278,22 @@ async def test_a_build_that_fails_for_one_platform_leaves_none_of_the_others(
 async def test_platforms_that_say_nothing_sensible_are_refused(host, builder, intent, more):
     with pytest.raises(InvalidArgument):
         await BuildStep(host).plan(intent("build", context=".", file="Dockerfile", **more))
+
+
+async def test_an_image_of_unchanged_sources_is_built_again_only_if_it_is_gone_or_has_lost_its_name(
+    host, machine, intent, context
+):
+    host.drivers["builder", ""] = Platforms(host)
+    wish = intent(
+        "build", context=".", file="Dockerfile", tags=["app:1"], platforms=["arm64", "amd64"]
+    )
+    step = BuildStep(host)
+    assert not (await step.observe(wish)).applied
+    wish = attrs.evolve(wish, outputs=await step.apply(wish, context))
+    seen = await step.observe(wish)
+    assert (seen.applied, seen.outputs) == (True, wish.outputs)
+    host.engine.images.unnamed.remove("sha256:linux/arm64")
+    assert not (await step.observe(wish)).applied
+    host.engine.images.unnamed.add("sha256:linux/arm64")
+    host.engine.images.names["app:1"] = "sha256:linux/arm64"
+    assert not (await step.observe(wish)).applied

@@ -267,7 +267,9 @@ class StepRunner:
     async def _unchanged(self, key: str) -> bool:
         """Skip the step if it has succeeded on these very files; its plugin must still see that it has."""
         known = await self._memo().find(key, self.place.workspace, self.step.generates)
-        if known is None or (self.step.verb and not await self._work.still_so()):
+        if known is None:
+            return False
+        if self.step.verb and not await self._work.still_so(known.outputs):
             return False
         reason = f"unchanged since run {known.run}"
         self.scene.log.add(reason)

@@ -305,6 +305,7 @@ class StepWork:
             workspace=self.place.workspace,
             undo=undo,
             use=self.place.unit.frame.use,
+            git=self.run.git,
         )
 
     def _way_back(self, planned: Mapping[str, Json]) -> dict[str, Json]:
@@ -376,12 +377,13 @@ class StepWork:
         verb = self.run.verbs[self.step.verb]
         return {**record, "settings": self._settings(verb, self.step.settings)}
 
-    async def still_so(self) -> bool:
-        """Whether the verb sees that what the step is to do is done."""
+    async def still_so(self, outputs: Mapping[str, Json]) -> bool:
+        """Whether the verb sees that what the step is to do is done, with what it gave when it was."""
         verb = self.run.verbs[self.step.verb]
         settings = self._settings(verb, self.step.settings)
         try:
-            driver, intent = self._driver(), self._intent(1, settings, {})
+            wish = attrs.evolve(self._intent(1, settings, {}), outputs=outputs)
+            driver, intent = self._driver(), wish
             seen = await self.calls(lambda: driver.observe(intent))
         except LinkspanError:
             return False

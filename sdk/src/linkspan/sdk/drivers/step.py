@@ -80,7 +80,11 @@ class Step(Driver[Config], abc.ABC):
         """
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
-        """Say what has become of an intent that has no result in the journal."""
+        """Say what has become of an intent that has no result in the journal.
+
+        One with outputs has succeeded before: is what it did still so? Whoever cannot see it says yes, as
+        its sources are unchanged, unless doing it again is the point.
+        """
         return StepOutcome(applied=False, detail="cannot be observed; done again")
 
     async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:

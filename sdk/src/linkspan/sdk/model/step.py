@@ -27,7 +27,8 @@ class StepIntent:
         verb: ``deploy``.
         settings: The step's ``with``, evaluated.
         undo: What the driver recorded before it acted (from ``plan``), JSON types.
-        outputs: What the step gave, when it is taken back; empty before, and if it has no result.
+        outputs: What the step gave, when it is taken back, or when it has succeeded with the same settings on
+            the same sources and ``observe`` is asked whether what it did is still so; else empty.
         workspace: Folder of the pipeline's sources on the host; it need not be there if the verb's manifest
             says ``workspace = false``.
         use: Role → driver that the pipeline has chosen; for all other roles it is the daemon's choice.

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from linkspan.plugins.standard_steps.base import StandardStep
-from linkspan.plugins.standard_steps.image_names import drop_if_new, names_now, take_back
+from linkspan.plugins.standard_steps.image_names import drop_if_new, id_of, names_now, take_back
 from linkspan.plugins.standard_steps.places import inside
 from linkspan.plugins.standard_steps.platforms import keep_together, wanted_platforms
 from linkspan.plugins.standard_steps.provenance import PREDICATE, predicate
@@ -146,7 +146,12 @@ class BuildStep(StandardStep):
         context.log(f"SBOM: {count} package{'' if count == 1 else 's'}")
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
-        """Nothing says of which sources an image was made; the cache makes a second build short."""
+        """Nothing says of which sources an image was made; of unchanged ones it is the one that is here."""
+        made: str = intent.outputs.get("id", "")
+        wanted = dict.fromkeys((made, *_tags(intent)), made)
+        wanted |= {image_id: image_id for image_id in intent.outputs.get("images", {}).values()}
+        if made and all(id_of(self.host, name) == found for name, found in wanted.items()):
+            return StepOutcome(applied=True, outputs=intent.outputs, detail="the image is here")
         return StepOutcome(applied=False, detail="built again; finished layers are in the cache")
 
     async def undo(self, intent: StepIntent, context: StepContext) -> Mapping[str, Any]:

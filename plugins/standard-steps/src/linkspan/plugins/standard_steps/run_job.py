@@ -116,7 +116,9 @@ class RunJobStep(StandardStep):
             await containers.remove(ref, force=True, volumes=True)
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
-        """Look at its container."""
+        """Look at its container; what has run on unchanged sources need not run again."""
+        if intent.outputs:
+            return StepOutcome(applied=True, outputs=intent.outputs, detail="it has run")
         container = self._found(intent)
         if container is None:
             return StepOutcome(applied=False, detail="it was not begun, or it has ended; run again")

@@ -78,7 +78,9 @@ class ScanFileStep(StandardStep):
         return {"files": scanned}
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
-        """A look that was cut off begins anew."""
+        """A look that was cut off begins anew; unchanged files look the same."""
+        if intent.outputs:
+            return StepOutcome(applied=True, outputs=intent.outputs, detail="looked at")
         return StepOutcome(applied=False, detail="it changes nothing; looked at again")
 
 
