@@ -183,6 +183,20 @@ def test_a_live_view_ends_with_ctrl_c_and_leaves_the_cursor(daemon: Daemon, web:
     assert "\x1b[?25h" in typed.seen
 
 
+def test_a_build_that_is_broken_off_gives_the_terminal_back(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo begun; sleep 600\n")
+    typed = Typed(daemon, "--progress", "live", "build", str(tmp_path))
+    typed.size(24, 40)
+    typed.see("begun")
+    # Nothing is said any more, and the clock goes on.
+    typed.see(r"RUN echo begun; sleep 600 +[\d.]+s")
+    typed.see(r"RUN echo begun; sleep 600 +[\d.]+s")
+    typed.type("\x03")
+    assert typed.end() == 130
+    assert "\x1b[?25h" in typed.seen
+    assert "Traceback" not in typed.seen
+
+
 def test_events_are_lines_that_can_be_filtered(daemon: Daemon) -> None:
     since = f"{time.time():.6f}"
     daemon.cli("run", "--rm", "--name", "brief", "busybox", "true")

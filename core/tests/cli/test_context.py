@@ -1,5 +1,6 @@
 """Contexts on the command line."""
 
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -154,3 +155,27 @@ def test_an_address_of_the_environment_goes_before_contexts_and_is_the_default_o
     listed = linkspan("context", "ls", "--format", "{{.Name}} {{.Current}} {{.DockerEndpoint}}").out
     assert listed.splitlines() == ["default true tcp://127.0.0.1:1", "far false ssh://h"]
     assert linkspan("--context", "far", "context", "show").out == "far\n"
+
+
+@pytest.mark.parametrize(("cut", "status"), [(0, 0), (1, 2)])
+def test_an_archive_of_dockers_has_no_end_and_is_read_if_its_files_are_whole(
+    linkspan: Any, tmp_path: Path, cut: int, status: int
+) -> None:
+    key = b"k" * 700
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        document = {"Name": "x", "Endpoints": {"docker": {"Host": "tcp://h:2376"}}}
+        for name, data in (
+            ("meta.json", json.dumps(document).encode()),
+            ("tls/docker/key.pem", key),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    end = out.getvalue().rindex(b"k") + 1
+    file = tmp_path / "x.dockercontext"
+    file.write_bytes(out.getvalue()[: end - cut])
+    assert linkspan("context", "import", "copy", str(file)).status == status
+    if not status:
+        found = json.loads(linkspan("context", "inspect", "copy").out)[0]
+        assert found["TLSMaterial"] == {"docker": ["key.pem"]}

@@ -335,12 +335,16 @@ def _unpack(name: str, data: bytes, file: str, folder: Path) -> Context:
     wanted = {f"tls/docker/{key}.pem": key for key in ("ca", "cert", "key")}
     files: dict[str, Path] = {}
     document: Any = None
+    # Docker's command line leaves the end of its archive away, and the padding of the last file.
+    whole = data + bytes(-len(data) % tarfile.BLOCKSIZE) + bytes(2 * tarfile.BLOCKSIZE)
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
             for info in archive:
                 stream = archive.extractfile(info) if info.isreg() else None
                 if stream is None:
                     continue
+                if info.offset_data + info.size > len(data):
+                    raise ValueError("the archive is cut off")
                 if info.name == "meta.json":
                     document = json.loads(stream.read())
                 elif info.name in wanted:
