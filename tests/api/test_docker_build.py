@@ -69,7 +69,7 @@ def test_the_stream_is_word_for_word_the_classic_builders(daemon: Daemon) -> Non
         *("Step 1/4 : ARG T=latest", "\n"),
         *("Step 2/4 : FROM busybox:$T AS one", "\n", f" ---> {base[:12]}\n"),
         *("Step 3/4 : RUN echo hi; echo no >&2", "\n", f" ---> Running in {container}\n"),
-        *("hi\n", "\x1b[91mno\n\x1b[0m", f"Removing intermediate container {container}\n"),
+        *("hi\n", "\x1b[91mno\n\x1b[0m", f" ---> Removed intermediate container {container}\n"),
         *(f" ---> {layer}\n", "Step 4/4 : CMD a", "\n", f" ---> {built[:12]}\n"),
         f"Successfully built {built[:12]}\n",
         *("Successfully tagged words:1\n", "Successfully tagged words:2\n"),

@@ -487,7 +487,7 @@ async def test_the_stream_reads_as_dockers(workshop):
     running = next(line for line in lines if "Running in" in line)
     at = lines.index(running)
     assert lines[at + 1] == "hi"
-    assert lines[at + 2] == running.replace(" ---> Running in", "Removing intermediate container")
+    assert lines[at + 2] == running.replace("Running in", "Removed intermediate container")
     assert lines[-3:] == [
         f"Successfully built {short}",
         "Successfully tagged name:latest",

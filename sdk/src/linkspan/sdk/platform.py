@@ -152,7 +152,7 @@ def _one_word(match: re.Match[str], host: Platform) -> Platform:
         )
     architecture, variant = _architecture(match[1], "")
     if architecture not in _KNOWN_ARCHITECTURES:
-        raise _invalid(f'"{match[0]}": unknown operating system or architecture')
+        raise _invalid(f'"{match[0]}": unknown operating system or architecture: invalid argument')
     return Platform(
         os=host.os, architecture=architecture, variant="" if variant == "v7" else variant
     )

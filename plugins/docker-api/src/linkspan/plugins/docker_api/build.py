@@ -34,7 +34,7 @@ class BuildRoutes:
 
     async def build(self, request: Request) -> Stream:
         """POST /build: a context as tar in, JSON lines out."""
-        return self._stream(decode_build(request))
+        return self._stream(decode_build(request), placed=False)
 
     async def build_more(self, request: Request) -> Stream | Response:
         """POST /linkspan/v1/build: as /build, with what Docker has no words for.
@@ -57,11 +57,17 @@ class BuildRoutes:
             return json_response({"warnings": [_encode_diagnostic(fault) for fault in found]})
         return self._stream(attrs.evolve(asked, details=request.flag("details")))
 
-    def _stream(self, asked: BuildRequest) -> Stream:
+    def _stream(self, asked: BuildRequest, *, placed: bool = True) -> Stream:
+        """``placed``: whether faults name their place, ``file:line``, as Docker's do not."""
         builder = self._builder
 
         async def work(progress: ProgressSink) -> None:
-            await builder.build(asked, progress)
+            try:
+                await builder.build(asked, progress)
+            except InvalidArgument as error:
+                if placed or (unplaced := _unplaced(error)) is error:
+                    raise
+                raise unplaced from error
 
         async def run(writer: Writer) -> None:
             await run_with_progress(writer, work)
@@ -81,6 +87,16 @@ class BuildRoutes:
         return json_response(
             {"CachesDeleted": list(result.removed) or None, "SpaceReclaimed": result.freed_bytes}
         )
+
+
+def _unplaced(error: InvalidArgument) -> InvalidArgument:
+    file, line = error.details.get("file"), error.details.get("line")
+    place = f"{file}: " if line is None else f"{file}:{line}: "
+    if not file or not error.message.startswith(place):
+        return error
+    return InvalidArgument(
+        error.message.removeprefix(place), code=error.code, details=error.details, help=error.help
+    )
 
 
 def _encode_diagnostic(fault: Diagnostic) -> dict[str, object]:
@@ -111,6 +127,10 @@ def decode_build(request: Request) -> BuildRequest:
         raise Unsupported("build outputs (--output) are not supported; the result is an image")
     if request.flag("squash"):
         raise Unsupported("squashing (--squash) is not supported")
+    if (isolation := query.get("isolation", "")) not in ("", "default"):
+        raise InvalidArgument(f'unsupported isolation: "{isolation}"')
+    if any(request.query_all.get("securityopt", ())):
+        raise InvalidArgument("security options are not supported on linux")
     # The CLI repeats the parameter; the specification says it is one list.
     hosts = [host for text in request.query_all.get("extrahosts", ()) for host in text.split(",")]
     return BuildRequest(

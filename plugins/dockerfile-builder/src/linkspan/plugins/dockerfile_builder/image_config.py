@@ -238,12 +238,12 @@ def parse_ports(words: tuple[str, ...]) -> tuple[str, ...]:
     for word in words:
         match = _PORT.fullmatch(word)
         if match is None:
-            raise ValueError(f"invalid containerPort: {word}")
+            raise ValueError(f"Invalid containerPort: {word}")
         first, last = int(match[1][:6]), int((match[2] or match[1])[:6])
         protocol = (match[3] or "tcp").lower()
         if protocol not in ("tcp", "udp", "sctp"):
             raise ValueError(f"invalid proto: {match[3]}")
         if not 0 < first <= last <= 65535:
-            raise ValueError(f"invalid containerPort: {word}")
+            raise ValueError(f"Invalid containerPort: {word}")
         ports.extend(f"{port}/{protocol}" for port in range(first, last + 1))
     return tuple(ports)

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 import trio
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from linkspan.plugins.dockerfile_builder.tree import Tree
 
 T = TypeVar("T")
+
+_MOST_CONFIGS: Final = 4096
 
 
 async def in_thread(function: Callable[..., T], *args: object, **named: object) -> T:
@@ -70,6 +72,7 @@ class LayerMaker:
         self._running: dict[str, trio.Event] = {}
         self._snapshots_in_use: set[str] = set()
         self._leases: list[set[str]] = []
+        self._configs: dict[str, None] = {}
 
     @property
     def snapshots(self) -> Snapshots[object]:
@@ -81,6 +84,18 @@ class LayerMaker:
     def in_use(self) -> frozenset[str]:
         """Keys of the snapshots that steps write to now, and layers that running builds hold."""
         return frozenset(self._snapshots_in_use).union(*self._leases)
+
+    def seen_again(self, image_id: str) -> bool:
+        """Whether a step that only changes the config has given this image since the daemon began.
+
+        Nothing is saved by knowing it: people see that the step is the one of the last build.
+        """
+        again = image_id in self._configs
+        self._configs.pop(image_id, None)
+        self._configs[image_id] = None
+        if len(self._configs) > _MOST_CONFIGS:
+            del self._configs[next(iter(self._configs))]
+        return again
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[set[str]]:

@@ -154,7 +154,7 @@ class RunStep:
                 failed = self._failed(argv, code)
                 await self._check_platform(failed)
                 raise failed
-            self.stream.say(f"Removing intermediate container {short}\n")
+            self.stream.say(f" ---> Removed intermediate container {short}\n")
             return await layers.commit(key, self.top)
 
     async def _check_platform(self, error: LinkspanError) -> None:

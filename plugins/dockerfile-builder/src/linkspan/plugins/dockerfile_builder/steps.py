@@ -18,6 +18,7 @@ from linkspan.plugins.dockerfile_builder.transfer import Transfer, expand_order,
 from linkspan.plugins.dockerfile_builder.variables import StageScope, expanded
 from linkspan.sdk.image_config import digest_of
 
+_USING_CACHE = " ---> Using cache\n"
 _SIGNALS = {name for name in dir(signal) if name.startswith("SIG") and "_" not in name}
 
 
@@ -90,6 +91,9 @@ class StageRun:
                 await self._workdir(instruction)
             case _:
                 self._metadata(instruction)
+                again = self.services.layers.seen_again(self.image_id())
+                if again and self.services.uses_cache(self.index):
+                    self.stream.say(_USING_CACHE)
                 self._count(cached=False)
         self.show_image()
 
@@ -200,7 +204,7 @@ class StageRun:
     def _take(self, record: StepRecord, cached: bool, history: str) -> None:
         """Put a step's result on top."""
         if cached:
-            self.stream.say(" ---> Using cache\n")
+            self.stream.say(_USING_CACHE)
         self._count(cached=cached)
         if record.layer:
             self.chain.append(record.layer)
