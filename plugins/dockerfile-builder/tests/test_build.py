@@ -526,8 +526,8 @@ async def test_a_fault_before_the_first_step_is_told_by_the_error_alone(workshop
     ("lines", "text"),
     [
         (["STOPSIGNAL FOO"], "invalid signal: FOO"),
-        (["EXPOSE x"], "invalid containerPort: x"),
-        (["EXPOSE 70000"], "invalid containerPort: 70000"),
+        (["EXPOSE x"], "Invalid containerPort: x"),
+        (["EXPOSE 70000"], "Invalid containerPort: 70000"),
         (["ENV A=${X:?gone}"], 'failed to process "${X:?gone}": X: gone'),
         (
             ["COPY --chmod=9 a /a"],
