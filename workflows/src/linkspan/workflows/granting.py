@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from linkspan.workflows.model import Secret
 from linkspan.workflows.running import Run
-from linkspan.workflows.secret_values import SecretSource, value_of
+from linkspan.workflows.secret_values import source_of, value_of
 from linkspan.workflows.units import Frame
 
 
@@ -20,19 +19,9 @@ async def grant(run: Run, frame: Frame, names: Iterable[str]) -> Mapping[str, st
     for name in names:
         key = f"{frame.prefix}{name}"
         if key not in run.secrets:
-            value = await value_of(run.host, _source(frame.workflow.secrets[name]))
+            value = await value_of(run.host, source_of(frame.workflow.secrets[name]))
             if value:
                 run.recorder.masks.add(name, value)
             run.secrets[key] = value
         granted[name] = run.secrets[key]
     return granted
-
-
-def _source(secret: Secret) -> SecretSource:
-    return SecretSource(
-        name=secret.name,
-        driver=secret.provider,
-        key=secret.key or secret.name,
-        required=secret.required,
-        generate_length=secret.generate_length or 0,
-    )

@@ -229,15 +229,7 @@ class JobRunner:
         self.run.recorder.tell("log", job=self.job.id, step="", stream=stream, line=line)
 
     def _progress(self, progress: Progress) -> None:
-        self.run.recorder.tell(
-            "progress",
-            job=self.job.id,
-            step="",
-            status=progress.status,
-            id=progress.id,
-            current=progress.current,
-            total=progress.total,
-        )
+        self.run.recorder.tell_progress(self.job.id, "", progress)
 
     async def _conclude(self, place: Place) -> str:
         states = self.run.job_state(self.job).steps.values()

@@ -7,6 +7,7 @@ from typing import Final
 
 import trio
 
+from linkspan.sdk.progress import Progress
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.journal import Journal, Record
 from linkspan.workflows.masking import Masks
@@ -142,6 +143,18 @@ class Recorder:
         self._recent.append(event)
         for watcher in self._watchers:
             watcher.offer(event, passing=True)
+
+    def tell_progress(self, job: str, step: str, progress: Progress) -> None:
+        """Tell the watchers how far something of a job, or of its step, is."""
+        self.tell(
+            "progress",
+            job=job,
+            step=step,
+            status=progress.status,
+            id=progress.id,
+            current=progress.current,
+            total=progress.total,
+        )
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[Watcher]:

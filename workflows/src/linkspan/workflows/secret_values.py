@@ -9,6 +9,7 @@ from linkspan.sdk.drivers.secrets import Secrets, SecretsCap
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.values import frozen
+from linkspan.workflows.model import Secret
 
 KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _ALPHABET: Final = string.ascii_letters + string.digits
@@ -31,6 +32,17 @@ class SecretSource:
     key: str
     required: bool = True
     generate_length: int = 0
+
+
+def source_of(secret: Secret) -> SecretSource:
+    """Of a secret that a pipeline declares."""
+    return SecretSource(
+        name=secret.name,
+        driver=secret.provider,
+        key=secret.key or secret.name,
+        required=secret.required,
+        generate_length=secret.generate_length or 0,
+    )
 
 
 def secrets_driver(host: Host, name: str = "") -> Secrets[Any]:

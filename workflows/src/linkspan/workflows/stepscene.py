@@ -74,15 +74,7 @@ class StepScene:
         if progress.stream:
             self.log.add_text(progress.stream)
             return
-        self.run.recorder.tell(
-            "progress",
-            job=self.job.id,
-            step=self.step.id,
-            status=progress.status,
-            id=progress.id,
-            current=progress.current,
-            total=progress.total,
-        )
+        self.run.recorder.tell_progress(self.job.id, self.step.id, progress)
 
     def write(self, kind: str, fields: Mapping[str, Json]) -> Awaitable[None]:
         """Put a record about the step into the journal."""

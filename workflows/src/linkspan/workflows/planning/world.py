@@ -24,7 +24,7 @@ from linkspan.sdk.model.image import Credentials
 from linkspan.sdk.reference import Reference, parse_reference
 from linkspan.sdk.units import format_size
 from linkspan.workflows.model import Secret
-from linkspan.workflows.secret_values import SecretSource, is_there
+from linkspan.workflows.secret_values import is_there, source_of
 
 REGISTRY_LIMIT_S: Final = 10.0
 LOW_DISK_BYTES: Final = 256 * 1024 * 1024
@@ -36,15 +36,8 @@ _PORT: Final = re.compile(
 
 async def missing_secret(host: Host, secret: Secret) -> str:
     """Why a secret cannot be had; empty if it can."""
-    source = SecretSource(
-        name=secret.name,
-        driver=secret.provider,
-        key=secret.key or secret.name,
-        required=secret.required,
-        generate_length=secret.generate_length or 0,
-    )
     try:
-        there = await is_there(host, source)
+        there = await is_there(host, source_of(secret))
     except LinkspanError as error:
         return f"secret '{secret.name}' cannot be read: {error.message}"
     if there or not secret.required:
