@@ -1,18 +1,22 @@
 """``version``, ``info`` and ``events``."""
 
 import platform
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from linkspan.core.cli import completing, words
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import filters
+from linkspan.core.cli.context import in_use
 from linkspan.core.cli.failure import of_error
 from linkspan.core.cli.inspect import format_option
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import API_VERSION
 from linkspan.sdk.errors import LinkspanError
+
+_MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
+"""The kernel's names of machines → Go's, which images have."""
 
 
 def client_version() -> str:
@@ -36,9 +40,11 @@ def version(session: Session) -> int:
     client = {
         "Version": client_version(),
         "ApiVersion": API_VERSION,
+        "DefaultAPIVersion": API_VERSION,
         "PythonVersion": platform.python_version(),
         "Os": "linux",
-        "Arch": platform.machine(),
+        "Arch": _MACHINES.get(platform.machine(), platform.machine()),
+        "Context": in_use(session),
     }
     status, failure = 0, None
     try:
@@ -135,17 +141,18 @@ def events(
                 session.format = "jsonl"  # a stream has no end, so it is no document
                 session.document(event)
             elif not session.document(event, default="table"):
-                terminal.print(_event_line(event))
+                terminal.print(_event_line(event, whole=not terminal.out_is_tty))
             terminal.out.flush()
 
 
-def _event_line(event: Any) -> str:
+def _event_line(event: Any, *, whole: bool) -> str:
+    """As Docker writes it; on a terminal with a short id."""
     actor = event.get("Actor") or {}
     attributes = actor.get("Attributes") or {}
     shown = ", ".join(f"{k}={v}" for k, v in sorted(attributes.items()))
-    when = words.local_time((event.get("timeNano") or 0) / 1e9)
-    identifier = words.short_id(actor.get("ID", ""))
-    line = f"{when}  {event.get('Type')} {event.get('Action')} {identifier}"
+    when = words.rfc3339_nano(event.get("timeNano") or 0)
+    identifier = actor.get("ID", "") if whole else words.short_id(actor.get("ID", ""))
+    line = f"{when} {event.get('Type')} {event.get('Action')} {identifier}"
     return f"{line} ({shown})" if shown else line
 
 

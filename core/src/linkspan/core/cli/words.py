@@ -105,6 +105,12 @@ def natural(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
+def rfc3339_nano(nanoseconds: int) -> str:
+    """``2026-11-29T15:11:54.031992578Z``, in the local zone."""
+    text = rfc3339(nanoseconds // 1_000_000_000)
+    return f"{text[:19]}.{nanoseconds % 1_000_000_000:09}{text[19:]}"
+
+
 def ports(published: Sequence[Mapping[str, Any]]) -> str:
     """``8080→80, 127.0.0.1:53→53/udp``: published ones only, both address families once."""
     texts: list[str] = []
