@@ -23,7 +23,6 @@ def text(daemon: Daemon, tmp_path: Path) -> str:
         ("python:3.12-slim", "busybox"),
         ("python:${{ matrix.python }}-slim", "busybox"),
         ("postgres:16", "busybox"),
-        ("from: keyring", "from: file"),
     ):
         assert name in found
         found = found.replace(name, here)
@@ -44,9 +43,11 @@ def test_the_long_example_lacks_nothing_but_what_is_not_installed(
     path.write_text(text)
     said = daemon.cli("workflow", "lint", str(path), status=2).out
     assert [line for line in said.splitlines() if line.startswith("error")] == [
+        "error[LS1407]: no installed plugin plays secrets as 'keyring'",
         "error[LS1406]: plugin 'linkspan-swarm' is 0.1.0, this pipeline needs >=1.2,<2",
         "error[LS1401]: no installed plugin answers `uses: acme/slo-gate`",
     ]
+    assert "pip install linkspan-keyring" in said
     assert "pip install 'linkspan-swarm>=1.2,<2'" in said
     assert "pip install 'linkspan-acme-slo-gate>=2,<3'" in said
 
@@ -55,7 +56,7 @@ def test_the_long_example_is_planned_as_a_whole(daemon: Daemon, tmp_path: Path, 
     start = text.index("      - name: watch error rate")
     text = text[:start] + text[text.index("finally:") :]
     path = tmp_path / "release.yaml"
-    path.write_text(text.replace(">=1.2,<2", ">=0.1,<2"))
+    path.write_text(text.replace(">=1.2,<2", ">=0.1,<2").replace("keyring", "file"))
     daemon.cli("workflow", "lint", str(path))
     words = ("workflow", "plan", str(path), "--input", "environment=production")
     said = daemon.cli(*words, status=None).said
@@ -103,7 +104,7 @@ def test_the_long_example_runs_waits_for_its_approval_and_deploys(
 ) -> None:
     for start, end in (("      - name: watch error rate", "finally:"), ("  report:\n", "  sweep:")):
         text = text[: text.index(start)] + text[text.index(end) :]
-    for written, here in (*MENDED, (">=1.2,<2", ">=0.1,<2")):
+    for written, here in (*MENDED, (">=1.2,<2", ">=0.1,<2"), ("keyring", "file")):
         assert written in text
         text = text.replace(written, here)
     path = tmp_path / "release.yaml"

@@ -6,7 +6,9 @@ import trio
 from installed_plugins import VERBS
 
 from linkspan.sdk.drivers.step import Step
+from linkspan.sdk.manifest import DriverManifest, PluginManifest
 from linkspan.workflows.check import check
+from linkspan.workflows.verbs import Verbs
 
 TOP = """
 linkspan: v1
@@ -94,3 +96,40 @@ def test_a_requirement_names_a_plugin_or_what_it_is_installed_from(plugin, id_):
             "did you mean 'linkspan-swarm'?",
             "pip install 'linkspan-swan>=1.2,<2'",
         )
+
+
+KEEPERS = Verbs(
+    [
+        PluginManifest(
+            name="local-secrets",
+            version="1",
+            drivers=(
+                DriverManifest(role="secrets", name="file"),
+                DriverManifest(role="secrets", name="env"),
+            ),
+        )
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("keeper", "helps"),
+    [
+        ("file", ()),
+        ("flie", ("did you mean 'file'?", "pip install linkspan-flie")),
+        ("keyring", ("drivers here: file, env", "pip install linkspan-keyring")),
+    ],
+)
+def test_who_keeps_a_secret_has_to_be_installed(keeper, helps):
+    text = f"linkspan: v1\nsecrets: {{A: {{from: {keeper}}}}}\njobs: {{a: {{image: x, steps: [{{run: x}}]}}}}"
+    found = check(text, "p.yaml", KEEPERS).diagnostics
+    assert [(d.id, d.helps) for d in found] == ([("LS1407", helps)] if helps else [])
+
+
+def test_a_help_that_can_be_pasted_names_who_is_installed():
+    text = "linkspan: v1\njobs: {a: {image: x, env: {API_TOKEN: abcdefgh}, steps: [{run: x, secrets: [B]}]}}"
+    found = check(text, "p.yaml", KEEPERS).diagnostics
+    assert [d.helps for d in found] == [
+        ("declare it:  secrets: {API_TOKEN: {from: file}}",),
+        ("secrets: {B: {from: file}}",),
+    ]

@@ -6,6 +6,7 @@ from linkspan.workflows.allowances import allowed_at
 from linkspan.workflows.expressions.patterns import Pattern, PatternError
 from linkspan.workflows.loading.keys import GENERATE, INPUT, SECRET
 from linkspan.workflows.loading.scene import Scene
+from linkspan.workflows.loading.use import check_driver
 from linkspan.workflows.model import Input, InputType, Secret
 from linkspan.workflows.parse import Field, Mapping, Node
 
@@ -105,14 +106,17 @@ def _secret(scene: Scene, name: str, field: Field) -> Secret:
     fields = r.table(field.value, what, SECRET)
     chosen = scene.use.get("secrets")
     if isinstance(field.value, Mapping) and chosen is None:
-        r.require(fields, "from", what, field.key, f"{name}: {{from: keyring}}")
+        r.require(fields, "from", what, field.key, f"{name}: {{from: {scene.keeper}}}")
+    provider = scene.text(fields, "from")
+    if provider and "secrets" in scene.verbs.roles:
+        check_driver(scene, "secrets", provider, fields["from"])
     length = None
     if "generate" in fields:
         inner = r.table(fields["generate"].value, "'generate'", GENERATE)
         length = scene.given(inner, "length", lambda n, w: r.integer(n, w, least=8, most=4096), 32)
     return Secret(
         name=name,
-        provider=scene.text(fields, "from") or (chosen.driver if chosen else ""),
+        provider=provider or (chosen.driver if chosen else ""),
         key=scene.text(fields, "key"),
         required=scene.given(fields, "required", r.boolean, True),
         generate_length=length,

@@ -84,6 +84,12 @@ class Scene:
     use: dict[str, Choice] = attrs.field(factory=dict)
     inputs: tuple[str, ...] = ()
 
+    @property
+    def keeper(self) -> str:
+        """Who keeps secrets, for texts that can be pasted: the keyring, or who is there in its place."""
+        names = self.verbs.drivers_of("secrets")
+        return "keyring" if "keyring" in names or not names else names[0]
+
     def get(
         self, fields: Mapping[str, Field], name: str, read: Callable[[Node], T | None]
     ) -> T | None:
@@ -159,7 +165,7 @@ class Scene:
                 node,
                 severity="warning",
                 notes=["silence for one line with  # linkspan: allow LS1304 <reason>"],
-                helps=[f"declare it:  secrets: {{{name}: {{from: keyring}}}}"],
+                helps=[f"declare it:  secrets: {{{name}: {{from: {self.keeper}}}}}"],
             )
 
     def sounds_secret(self, spec: Input, node: Node) -> None:
@@ -206,7 +212,9 @@ class Scene:
             f"secret '{name}' is not declared",
             node,
             helps=[
-                f"did you mean '{near}'?" if near else f"secrets: {{{name}: {{from: keyring}}}}"
+                f"did you mean '{near}'?"
+                if near
+                else f"secrets: {{{name}: {{from: {self.keeper}}}}}"
             ],
         )
         return False

@@ -34,11 +34,12 @@ def _choice(scene: Scene, role: str, field: Field) -> Choice | None:
         return Choice(role=role, driver=scene.files.use[role], span=field.value.span)
     if driver is None:
         return None
-    _check_driver(scene, role, driver, field)
+    check_driver(scene, role, driver, field)
     return Choice(role=role, driver=driver, span=field.value.span)
 
 
-def _check_driver(scene: Scene, role: str, driver: str, field: Field) -> None:
+def check_driver(scene: Scene, role: str, driver: str, field: Field) -> None:
+    """LS1407 if nothing installed plays a role under a name, LS1405 if it speaks another version of it."""
     r, verbs = scene.r, scene.verbs
     if not verbs.roles:
         return
