@@ -75,6 +75,8 @@ jobs:
           build-args: |
             VERSION=1
           platforms: linux/amd64,linux/arm64
+          sbom: true
+          provenance: mode=max
       - if: contains(github.event.head_commit.message, 'x')
         run: echo never
   deploy:
@@ -316,6 +318,9 @@ def test_a_github_workflow_keeps_its_jobs_and_lists_what_it_lost(folder):
     assert image.condition.source == "git.branch == 'main' && success()"
     assert [step.verb for step in image.steps] == ["login", "build", "push", ""]
     assert image.steps[0].secrets == ("REGISTRY",)
+    assert image.steps[1].settings["platforms"] == ("linux/amd64", "linux/arm64")
+    assert image.steps[1].settings["sbom"] is True
+    assert image.steps[2].settings["provenance"] is True
     assert image.steps[3].condition.source == "false"
     assert workflow.triggers.push.branches == ("main",)
     assert workflow.triggers.push.paths == ("**", "!docs/**")
@@ -327,7 +332,6 @@ def test_a_github_workflow_keeps_its_jobs_and_lists_what_it_lost(folder):
         "${{ github.actor }}",
         "cache",
         "uses: codecov/codecov-action@v4",
-        "with.platforms",
         "if: contains(github.event.head_commit.message, 'x')",
         "./.github/workflows/deploy.yml",
     }

@@ -222,7 +222,7 @@ def test_image_builds_keep_their_caches_and_secrets(folder, capsys):
     assert run(["workflow", "adopt", ".github/workflows/ci.yml"]) == 0
     build = adopted("ci")["jobs"]["image"]["steps"][0]
     assert build["with"] == {
-        "platform": "linux/amd64",
+        "platforms": ["linux/amd64"],
         "cache-from": ["r.example.test/a:cache"],
         "cache-to": "r.example.test/a:cache",
         "secret-mounts": {"token": "${{ secrets.API_TOKEN }}"},

@@ -173,7 +173,7 @@ def _build_push(job: JobDraft, given: dict[str, Field], step: Table) -> list[Tab
     names = {"context": "context", "file": "file", "target": "target"}
     settings: Table = {}
     tags: list[str] = []
-    push = False
+    push = provenance = False
     when: str | None = ""
     for key, field in given.items():
         node = field.value
@@ -197,8 +197,13 @@ def _build_push(job: JobDraft, given: dict[str, Field], step: Table) -> list[Tab
             granted = dict.fromkeys(name for _, _, value in lines for name in secrets_in(value))
             job.draft.secrets |= granted
             step = {**step, "secrets": [*{**dict.fromkeys(step.get("secrets", [])), **granted}]}
-        elif key == "platforms" and not re.search(r"[,\n]|\$", text(node).strip()):
-            settings["platform"] = text(node).strip()
+        elif key == "platforms" and "$" not in text(node):
+            names_of = [name.strip() for name in re.split(r"[,\n]", text(node)) if name.strip()]
+            settings["platforms"] = names_of
+        elif key == "sbom" and text(node) in ("true", "false"):
+            settings |= {"sbom": True} if text(node) == "true" else {}
+        elif key == "provenance" and "$" not in text(node):
+            provenance = text(node) != "false"
         elif key in ("cache-from", "cache-to") and _caches(job, settings, key, node):
             pass
         elif key == "push":
@@ -215,6 +220,8 @@ def _build_push(job: JobDraft, given: dict[str, Field], step: Table) -> list[Tab
     image = f"${{{{ steps.{build['id']}.outputs.id }}}}"
     pushing: Table = {"id": f"{build['id']}-push", "uses": "push"}
     pushing["with"] = {"image": image, "tags": tags}
+    if provenance:
+        pushing["with"]["provenance"] = True
     job.moved[f"steps.{build['id']}.outputs.digest"] = f"steps.{pushing['id']}.outputs.digest"
     job.moved[f"steps.{build['id']}.outputs.imageid"] = f"steps.{build['id']}.outputs.id"
     if when is None:
