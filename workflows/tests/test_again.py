@@ -202,3 +202,30 @@ async def test_only_one_of_two_who_resume_at_once_goes_on(bench):
     assert [json.loads(line)["n"] for line in lines.splitlines()] == list(
         range(1, len(lines.splitlines()) + 1)
     )
+
+
+LOADED = """
+jobs:
+  make:
+    artifacts: {bin: out}
+    steps: [{run: 'echo bin > out; test ! -e broken'}]
+  use:
+    needs: [make]
+    load-artifacts: [bin]
+    steps: [{id: cat, run: 'cat out; test -e "$HERE/fixed"'}]
+    env: {HERE: "%s"}
+"""
+
+
+async def test_what_kept_jobs_have_kept_is_there_for_those_that_run_again(bench, tmp_path):
+    text = LOADED % tmp_path
+    failed = await bench.run(text)
+    assert failed["state"] == "failed"
+    (tmp_path / "fixed").touch()
+    for wish in (Again(failed=True), Again(start="use/cat"), Again(start="use")):
+        new = (await bench.manager.rerun(failed["id"], Rerun(again=wish)))["id"]
+        assert await bench.manager.wait(new) == "success", wish
+    # Also of the last run that succeeded, for one job alone; and again, of a run that has them from another.
+    full = f"linkspan: v1\ndefaults: {{image: img}}\n{text}"
+    alone = NewRun(file="p.yaml", text=full, workspace=bench.sources, only="use")
+    assert await bench.manager.wait((await bench.manager.create(alone))["id"]) == "success"

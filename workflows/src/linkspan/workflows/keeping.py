@@ -123,6 +123,12 @@ class Artifacts:
             copy_tree(workspace, path, files)
         return len(files)
 
+    def take_over(self, other: "Artifacts", job: str) -> None:
+        """Have what a job of another run has kept, if anything."""
+        source = other._folder / folder_name(job)
+        if source.is_dir():
+            copy_tree(source, self._folder / folder_name(job))
+
     def load(self, jobs: Mapping[str, str], name: str, workspace: Path, folder: str) -> None:
         """Put an artifact into a workspace.
 

@@ -1,6 +1,6 @@
 """A new run's folder on disk, up to its first records; nothing is left of one that does not come that far."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -21,6 +21,7 @@ from linkspan.workflows.creating import (
 from linkspan.workflows.expressions import EvaluationFailed, Scope
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.journal import Journal
+from linkspan.workflows.keeping import Artifacts
 from linkspan.workflows.locks import Locks
 from linkspan.workflows.model import Workflow
 from linkspan.workflows.recorder import Gate, Recorder
@@ -90,15 +91,18 @@ class RunMaker:
         created = creation(run_id, workflow, new, self.verbs)
         created |= {"inputs": dict(inputs), "serial": self._next_serial()}
         records: Sequence[tuple[str, Mapping[str, Json]]] = ()
+        source = None if before is None else before.state
         if before is not None:
             created |= {"rerun_of": before.state.id, "images": dict(before.images)}
             records = before.kept.records
         if new.only:
-            green = self.archive.green(workflow.name) if before is None else before.state
-            records = again.only(new.only, created["jobs"], green)
+            source = source or self.archive.green(workflow.name)
+            records = again.only(new.only, created["jobs"], source)
         folder = self.archive.folder / f".{run_id}.new"
         try:
             await trio.to_thread.run_sync(self._fill, folder, new, before)
+            if source is not None:
+                await trio.to_thread.run_sync(self._take_over, folder, source, records)
             recorder = await self._open(folder, (("run-created", created), *records))
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -121,6 +125,15 @@ class RunMaker:
             source = self.archive.folder / before.state.id / "jobs" / name / "workspace"
             if source.is_dir():
                 copy_tree(source, folder / "jobs" / name / "workspace")
+
+    def _take_over(
+        self, folder: Path, source: RunState, records: Iterable[tuple[str, Mapping[str, Json]]]
+    ) -> None:
+        """The artifacts of the jobs that count as done; others load them. Blocks."""
+        old, new = Artifacts(self.archive.folder / source.id), Artifacts(folder)
+        for kind, fields in records:
+            if kind == "job-kept":
+                new.take_over(old, fields["job"])
 
     async def _open(
         self, folder: Path, records: Sequence[tuple[str, Mapping[str, Json]]]
