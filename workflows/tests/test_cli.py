@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 import trio
+import yaml
 
 from linkspan.sdk.errors import LinkspanError
 
@@ -59,6 +60,11 @@ jobs:
     assert [line["line"] for line in whole] == logs.stdout.splitlines()
     lines = (await shell("logs", run_id, "a/bad", "--format", "jsonl")).stdout.splitlines()
     assert [json.loads(line) for line in lines] == whole
+    assert (
+        yaml.safe_load((await shell("logs", run_id, "a/bad", "--format", "yaml")).stdout) == whole
+    )
+    shown = await shell("logs", run_id, "a/bad", "--format", "{{.stream}} {{.line}}")
+    assert "o oops" in shown.stdout.splitlines()
     resumed = await shell("resume", run_id)
     assert resumed.returncode == 1
     assert "attempt 2; kept: a/ok" in resumed.stderr

@@ -297,8 +297,9 @@ def logs(session: Session, run_ref: str, where: str, tail: int | None, timestamp
             _as_list(session, answer.json_lines())
             return 0
         for line in answer.json_lines():
-            if session.format == "jsonl":
-                session.document(line, default="jsonl")
+            if session.format not in ("", "table"):
+                # Entries of a list, one after the other, are a list.
+                session.document([line] if session.format == "yaml" else line)
                 continue
             place = "/".join(filter(None, (line["job"], line["step"])))
             prefix = f"{place} | " if several else ""

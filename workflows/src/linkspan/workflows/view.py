@@ -181,7 +181,7 @@ class RunView:
             return f"{where}  succeeded in {took}"
         reason = record.get("error", {}).get("message", "")
         again = record.get("retry_in")
-        if again is not None and not record.get("held"):
+        if again and not record.get("held"):
             return f"{where}  failed after {took}: {reason}; again in {format_duration(again)}"
         return f"{where}  {_WORDS.get(record['result'], record['result'])} after {took}: {reason}"
 
