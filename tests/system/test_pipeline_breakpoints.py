@@ -34,11 +34,8 @@ echo from the shell > found; exit 3
 
 
 def test_a_shell_sees_what_the_step_saw_and_an_edited_script_goes_on(
-    new_daemon: Callable[..., Daemon], tmp_path: Path
+    daemon: Daemon, tmp_path: Path
 ) -> None:
-    daemon = new_daemon()
-    daemon.start()
-    daemon.build_busybox()
     daemon.cli("workflow", "secret", "set", "TOKEN", stdin="sesame-7")
     file = tmp_path / "p.yaml"
     file.write_text(TEXT)
@@ -85,11 +82,8 @@ def test_a_daemon_killed_while_a_run_is_held_leaves_it_to_be_resumed_there(
 
 
 def test_somebody_at_a_terminal_gets_the_shell_and_comes_back_to_the_question(
-    new_daemon: Callable[..., Daemon], tmp_path: Path
+    daemon: Daemon, tmp_path: Path
 ) -> None:
-    daemon = new_daemon()
-    daemon.start()
-    daemon.build_busybox()
     file = tmp_path / "p.yaml"
     file.write_text(
         "linkspan: v1\njobs: {a: {image: busybox, steps: ["
@@ -136,11 +130,8 @@ jobs:
 
 
 def test_at_a_terminal_a_step_is_skipped_edited_and_let_fail(
-    new_daemon: Callable[..., Daemon], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon = new_daemon()
-    daemon.start()
-    daemon.build_busybox()
     daemon.cli("workflow", "secret", "set", "TOKEN", stdin="sesame-7")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/file").write_text("of a volume\n")

@@ -1,6 +1,5 @@
 """Somebody at a terminal looks at a run: keys show logs, leave it running, and cancel it."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,7 @@ jobs:
 """
 
 
-def test_keys_show_logs_leave_the_run_and_cancel_it(
-    new_daemon: Callable[..., Daemon], tmp_path: Path
-) -> None:
-    daemon = new_daemon()
-    daemon.start()
-    daemon.build_busybox()
+def test_keys_show_logs_leave_the_run_and_cancel_it(daemon: Daemon, tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(TEXT)
     typed = Typed(daemon, "workflow", "run", str(file))
@@ -38,7 +32,7 @@ def test_keys_show_logs_leave_the_run_and_cancel_it(
     typed.type("\x1b")
     typed.see("goes on: linkspan workflow attach")
     assert typed.end() == 0
-    (run,) = daemon.get("/linkspan/v1/runs")
+    run = daemon.get("/linkspan/v1/runs")[0]
     assert run["state"] == "running"
     again = Typed(daemon, "workflow", "attach", run["id"])
     again.size(24, 100)
@@ -51,11 +45,7 @@ def test_keys_show_logs_leave_the_run_and_cancel_it(
     assert daemon.get(f"/linkspan/v1/runs/{run['id']}")["state"] == "cancelled"
 
 
-def test_whoever_watches_a_run_that_asks_decides_there(
-    new_daemon: Callable[..., Daemon], tmp_path: Path
-) -> None:
-    daemon = new_daemon()
-    daemon.start()
+def test_whoever_watches_a_run_that_asks_decides_there(daemon: Daemon, tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(
         "linkspan: v1\njobs: {a: {steps: ["
