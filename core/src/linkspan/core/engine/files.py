@@ -14,6 +14,7 @@ from linkspan.sdk.model.container import Container
 from linkspan.sdk.model.files import Change, PathStat, Tree, TreeMount
 
 MOUNT_POINTS = (
+    "/.dockerenv",
     "/dev",
     "/dev/console",
     "/dev/mqueue",
@@ -21,12 +22,13 @@ MOUNT_POINTS = (
     "/dev/shm",  # noqa: S108 - a path in the container
     "/etc/hostname",
     "/etc/hosts",
+    "/etc/mtab",
     "/etc/resolv.conf",
     "/proc",
     "/run/secrets",
     "/sys",
 )
-"""What the runtime makes in every root; nobody's change, and no image's content."""
+"""What is made in every root; nobody's change, and no image's content."""
 
 
 class ContainerFiles:

@@ -21,6 +21,7 @@ from linkspan.core.engine.groups import first_error
 from linkspan.core.engine.health import monitor
 from linkspan.core.engine.joining import joined
 from linkspan.core.engine.networks import NetworkStore
+from linkspan.core.engine.root_marks import mark_root
 from linkspan.core.engine.run_request import create_request
 from linkspan.core.engine.signal_names import signal_number
 from linkspan.core.engine.supervisor import Supervisor
@@ -187,9 +188,11 @@ class Lifecycle:
             found["sandbox"] = await self._sandbox(container)
 
         async def disk() -> None:
-            await self._drivers.snapshots.mount(
-                container.id, self.mounts.rootfs(container.id), volatile=container.spec.auto_remove
-            )
+            root = self.mounts.rootfs(container.id)
+            volatile = container.spec.auto_remove
+            await self._drivers.snapshots.mount(container.id, root, volatile=volatile)
+            if not container.state.started_at:
+                await trio.to_thread.run_sync(mark_root, root)
             found["mounts"] = await self.mounts.mount(container)
 
         try:

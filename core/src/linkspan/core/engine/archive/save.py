@@ -125,6 +125,8 @@ class Saver:
         yield _document("index.json", _dumps(index))
         yield _document("manifest.json", _dumps([_docker_entry(saved) for saved in wanted]))
         yield _document("oci-layout", _dumps({"imageLayoutVersion": "1.0.0"}))
+        if repositories := _repositories(wanted):
+            yield _document("repositories", _dumps(repositories))
         yield END
 
     async def _blob(self, blob: Descriptor) -> AsyncGenerator[bytes, None]:
@@ -182,3 +184,13 @@ def _docker_entry(saved: _Saved) -> dict[str, Any]:
         "RepoTags": saved.tags or None,
         "Layers": [_path(blob.digest) for blob in saved.layers],
     }
+
+
+def _repositories(wanted: Sequence[_Saved]) -> dict[str, dict[str, str]]:
+    """What the oldest readers look for: name → tag → the uppermost layer."""
+    found: dict[str, dict[str, str]] = {}
+    for saved in wanted:
+        for reference in map(parse_reference, saved.tags if saved.layers else ()):
+            top = saved.layers[-1].digest.partition(":")[2]
+            found.setdefault(reference.familiar_name, {})[reference.tag] = top
+    return found

@@ -51,7 +51,7 @@ def encode_image_config(config: ImageConfig, version: Version) -> dict[str, Any]
     out: dict[str, Any] = {
         **fields_of(version, IMAGE_CONFIG_OF_CONTAINERS),
         "User": config.user,
-        "Env": list(config.env),
+        "Env": list(config.env) or None,
         "Cmd": list(config.command) or None,
         "Volumes": {path: {} for path in config.volumes} or None,
         "WorkingDir": config.working_dir,

@@ -50,10 +50,12 @@ def remove_tree(root: bytes | str | Path) -> None:
 
 
 def is_stub(path: bytes, status: os.stat_result) -> bool:
-    """Whether there is nothing but an empty file or folder, as it is made to mount something on it."""
+    """Whether there is what is made in every root: an empty file or folder to mount on, ``/etc/mtab``."""
     if stat.S_ISDIR(status.st_mode):
         with os.scandir(path) as entries:
             return next(entries, None) is None
+    if stat.S_ISLNK(status.st_mode):
+        return os.readlink(path) == b"/proc/mounts"
     return stat.S_ISREG(status.st_mode) and not status.st_size
 
 
