@@ -44,7 +44,7 @@ def test_headers_stay_in_capitals_whatever_their_column_goes_through(
 
 def test_labels_can_be_asked_for(daemon: Any, linkspan: Any) -> None:
     template = 'table {{.Names}}\t{{.Label "com.example.stage-name"}}\t{{.Label "none"}}'
-    assert linkspan("ps", "--format", template).out == "NAMES  STAGE NAME  NONE\nweb    live\n"
+    assert linkspan("ps", "--format", template).out == "NAMES  stage name  none\nweb    live\n"
 
 
 def test_dockers_own_columns_can_be_asked_for(daemon: Any, linkspan: Any) -> None:
@@ -102,3 +102,27 @@ def test_fields_read_as_dockers_do(fake: Any, linkspan: Any) -> None:
         assert [line.split()[0] for line in names.splitlines()] == ["app", "web2", "web10"]
         assert names.split()[1] == "d" * 64
     assert fake.asked("GET", "/containers/json").query == {"size": "1"}
+
+
+@pytest.mark.parametrize(
+    ("words", "headers"),
+    [
+        (["context", "ls"], "NAME  DESCRIPTION  DOCKER ENDPOINT  ERROR"),
+        (["secret", "ls"], "ID  NAME  DRIVER  CREATED  UPDATED"),
+        (["config", "ls"], "ID  NAME  CREATED  UPDATED"),
+        (["node", "ls"], "ID  HOSTNAME  STATUS  AVAILABILITY  MANAGER STATUS  ENGINE VERSION"),
+        (["service", "ls"], "ID  NAME  MODE  REPLICAS  IMAGE  PORTS"),
+        (["system", "df"], "TYPE  TOTAL  ACTIVE  SIZE  RECLAIMABLE"),
+        (["search", "x"], "NAME  DESCRIPTION  STARS  OFFICIAL"),
+    ],
+)
+def test_every_list_of_dockers_has_its_columns(
+    fake: Any, linkspan: Any, words: list[str], headers: str
+) -> None:
+    for path in ("/secrets", "/configs", "/nodes", "/services", "/images/search"):
+        fake.on("GET", path, [])
+    fake.on("GET", "/system/df", {})
+    with fake.running():
+        result = linkspan(*words, "--format", "docker")
+    assert (result.status, result.err) == (0, "")
+    assert " ".join(result.out.splitlines()[0].split()) == " ".join(headers.split())

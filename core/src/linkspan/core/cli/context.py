@@ -97,6 +97,8 @@ def ls(session: Session) -> None:
         ids="Name",
         drop=["DESCRIPTION"],
         keep=["NAME", "USED"],
+        docker="{{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}",
+        titles={"Current": ""},
     )
 
 

@@ -39,6 +39,7 @@ def df(session: Session, details: bool) -> None:
         lambda record: list(record.values()),
         ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"],
         ids="Type",
+        docker="{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
     )
 
 

@@ -98,6 +98,7 @@ def search(
         lambda record: list(fields(record).values()),
         ["NAME", "DESCRIPTION", "STARS", "OFFICIAL"],
         ids="Name",
+        docker="{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}",
         drop=["OFFICIAL", "STARS"],
         keep=["NAME"],
         trunc=not no_trunc,

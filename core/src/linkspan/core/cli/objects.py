@@ -25,6 +25,12 @@ def _names(record: Any) -> list[str]:
 _COMPLETE: Final = {"secret": complete("/secrets", _names), "config": complete("/configs", _names)}
 
 
+_DOCKER: Final = {
+    "secret": "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
+    "config": "{{.ID}}\t{{.Name}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
+}
+
+
 def _fields(record: Any, now: float) -> dict[str, Any]:
     spec = record.get("Spec") or {}
     return {
@@ -60,6 +66,8 @@ def _ls(noun: str) -> Command:
             ["NAME", "ID", "AGE", "UPDATED", "LABELS"],
             drop=["LABELS", "UPDATED", "ID"],
             keep=["NAME"],
+            titles={"CreatedAt": "CREATED"},
+            docker=_DOCKER[noun],
         )
 
     return ls

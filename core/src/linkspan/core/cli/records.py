@@ -82,8 +82,9 @@ class Titles(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name == "Label":
             return _of_label
-        known = self._own.get(name) or _KNOWN.get(name)
-        return known or " ".join(_WORD.findall(name)).upper()
+        if name in self._own:
+            return self._own[name]
+        return _KNOWN.get(name) or " ".join(_WORD.findall(name)).upper()
 
     def __contains__(self, name: object) -> bool:
         return True
@@ -96,5 +97,5 @@ class Titles(Mapping[str, Any]):
 
 
 def _of_label(name: str) -> str:
-    """``com.example.stage-name`` is ``STAGE NAME``."""
-    return re.sub(r"[-_]", " ", name.rpartition(".")[2]).upper()
+    """``com.example.stage-name`` is ``stage name``."""
+    return re.sub(r"[-_]", " ", name.rpartition(".")[2])

@@ -199,6 +199,10 @@ def show_tasks(
             error,
         ]
 
+    def since(status: Any) -> str:
+        text = words.ago(status.get("Timestamp", ""), now)
+        return text[:1].lower() + text[1:]
+
     def fields(task: Any) -> dict[str, Any]:
         status = task.get("Status") or {}
         return {
@@ -207,7 +211,7 @@ def show_tasks(
             "Image": image_of(task),
             "Node": nodes.get(task.get("NodeID", ""), ""),
             "DesiredState": task.get("DesiredState", "").title(),
-            "CurrentState": status.get("State", "").title(),
+            "CurrentState": f"{status.get('State', '').title()} {since(status)}",
             "Error": status.get("Err", ""),
             "Ports": ",".join(
                 f"*:{port.get('PublishedPort')}->{port.get('TargetPort')}/{port.get('Protocol')}"
@@ -224,6 +228,7 @@ def show_tasks(
         drop=["ID", "DESIRED", "NODE", "IMAGE"],
         keep=["TASK", "STATE"],
         trunc=not no_trunc,
+        docker="{{.ID}}\t{{.Name}}\t{{.Image}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}\t{{.Ports}}",
     )
 
 

@@ -117,7 +117,8 @@ class Session:
             keep: See ``Terminal.table``.
             trunc: See ``Terminal.table``.
             titles: Headers of fields in ``table {{…}}`` that their names do not say.
-            docker: The template of Docker's own columns, for ``--format docker``.
+            docker: The template of Docker's own columns, for ``--format docker``; empty if Docker has no
+                such list.
         """
         terminal = self.terminal
         if self.quiet and not self.format:
@@ -130,10 +131,10 @@ class Session:
                 print_json_line(terminal, record)
         elif self.format == "yaml":
             print_yaml(terminal, list(records))
-        elif self.format in ("", "table"):
+        elif self.format in ("", "table") or (self.format == "docker" and not docker):
             cells = [columns(record) for record in records]
             terminal.table(headers, cells, drop=drop, keep=keep, trunc=trunc)
-        elif self.format == "docker" and docker:
+        elif self.format == "docker":
             self._templated(records, fields, f"table {docker}", titles or {})
         else:
             self._templated(records, fields, self.format, titles or {})

@@ -169,7 +169,13 @@ def node_ls(session: Session, filter_: tuple[str, ...]) -> None:
     def fields(record: Any) -> dict[str, Any]:
         own = record.get("ID") == own_id()
         found = _node_fields(record)
-        return {**found, "Self": "true" if own else "false", "TLSStatus": "Unknown"}
+        return {
+            **found,
+            "Status": found["Status"].title(),
+            "Availability": found["Availability"].title(),
+            "Self": own,
+            "TLSStatus": "Unknown",
+        }
 
     headers = ["NODE", "ID", "ROLE", "STATE", "LABELS", "AGE"]
     session.rows(
@@ -179,8 +185,9 @@ def node_ls(session: Session, filter_: tuple[str, ...]) -> None:
         headers,
         drop=["LABELS", "ID"],
         keep=["NODE", "STATE"],
-        docker="{{.ID}}\\t{{.Hostname}}\\t{{.Status}}\\t{{.Availability}}\\t{{.ManagerStatus}}"
-        "\\t{{.EngineVersion}}",
+        titles={"Self": ""},
+        docker="{{.ID}} {{if .Self}}*{{else}} {{end}}\\t{{.Hostname}}\\t{{.Status}}"
+        "\\t{{.Availability}}\\t{{.ManagerStatus}}\\t{{.EngineVersion}}",
     )
 
 
@@ -230,11 +237,11 @@ def node_update(
 
 @command(
     "ps",
-    "List the tasks of nodes.",
-    examples=["linkspan node ps demo-1", "linkspan node ps --filter desired-state=running demo-1"],
+    "List the tasks of nodes; of this one if none is named.",
+    examples=["linkspan node ps", "linkspan node ps --filter desired-state=running demo-1"],
     more=["linkspan service ps"],
 )
-@click.argument("nodes", nargs=-1, required=True, shell_complete=complete_node)
+@click.argument("nodes", nargs=-1, shell_complete=complete_node)
 @click.option(
     "-f",
     "--filter",
@@ -257,7 +264,7 @@ def node_ps(
     from linkspan.core.cli.service import show_tasks
 
     api = session.api
-    identifiers = [api.get(f"/nodes/{segment(node)}")["ID"] for node in nodes]
+    identifiers = [api.get(f"/nodes/{segment(node)}")["ID"] for node in nodes or ("self",)]
     tasks = api.get("/tasks", {"filters": {**(filters(filter_) or {}), "node": identifiers}})
     names = {s["ID"]: s["Spec"]["Name"] for s in api.get("/services")} if tasks else {}
     show_tasks(session, tasks, names, no_trunc=no_trunc, resolve=not no_resolve)
