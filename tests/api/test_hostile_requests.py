@@ -2,6 +2,9 @@
 
 import json
 import re
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -12,17 +15,17 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
-DOCKERS_FAULTS = {"port_taken", "not_connected", "out_of_sequence"}
+DOCKERS_FAULTS = {"port_taken", "not_connected", "out_of_sequence", "registry_unreachable"}
 """Codes of errors that Docker answers with 500, too."""
+
+RIGHT: dict[str, Any] = json.loads((Path(__file__).parent / "data/right_bodies.json").read_text())
+"""Bodies with all that Docker's clients may say, by the request that they are right for."""
 
 # These end the daemon's cluster, wait for what never comes, or need the network.
 LEFT_OUT = {
     "POST /swarm/leave",
     "POST /images/create",
     "POST /images/{name}/push",
-    "POST /services/create",
-    "POST /services/{id}/update",
-    "POST /auth",
     "GET /events",
     "GET /images/search",
     "GET /distribution/{name}/json",
@@ -49,6 +52,30 @@ WORDS = st.one_of(
     ),
     st.text(max_size=20),
     st.integers(-(2**65), 2**65).map(str),
+)
+HOSTILE: tuple[Any, ...] = (
+    *(
+        "\0",
+        "\ud800",
+        "a" * 300,
+        "99999/tcp",
+        "127.0.0.1",
+        "fe80::1%eth0",
+        "300.1.1.1",
+        "10.9.9.0/33",
+    ),
+    *(
+        2**63,
+        -(2**63),
+        2**64,
+        1e300,
+        [None],
+        [[]],
+        [{}],
+        {"": ""},
+        {"a": None},
+        {"a": {"b": {"c": {}}}},
+    ),
 )
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**65), 2**65), st.floats(), WORDS),
@@ -110,14 +137,62 @@ def requests(draw: st.DrawFn) -> tuple[str, str, bytes]:
     schema = next((p["schema"] for p in parameters if p["in"] == "body" and "schema" in p), None)
     body = b""
     if schema is not None:
-        value = draw(_body_of(schema, SPECIFICATION.definitions))
+        value = _at_home(draw(_body_of(schema, SPECIFICATION.definitions)))
         body = json.dumps(value).encode()
     elif draw(st.booleans()):
         body = draw(st.binary(max_size=40))
     return method, f"/v1.50{target}?{'&'.join(query)}", body
 
 
-def test_no_request_is_a_fault_of_the_daemon(shared_daemon: Daemon) -> None:
+def _at_home(value: Any) -> Any:
+    """The same, without what would ask the network for a registry or start a crowd of tasks."""
+    if isinstance(value, dict):
+        if "password" in value and not value.get("serveraddress"):
+            value["serveraddress"] = "127.0.0.1:9"
+        for name in ("Replicas", "TotalCompletions", "MaxConcurrent"):
+            if isinstance(value.get(name), int) and value[name] > 0:
+                value[name] %= 3
+        for inner in value.values():
+            _at_home(inner)
+    return value
+
+
+def _places(value: Any, here: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where in a body something is."""
+    if here:
+        yield here
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, part in inner:
+        yield from _places(part, (*here, key))
+
+
+@st.composite
+def nearly_right(draw: st.DrawFn) -> tuple[str, Any]:
+    """A request and its right body, in which one thing or two are something else or missing."""
+    # What most can be said to is asked most.
+    request = draw(st.sampled_from(sorted(RIGHT) + 4 * ["POST /containers/create"]))
+    body = deepcopy(RIGHT[request])
+    for _ in range(draw(st.sampled_from((1, 1, 2)))):
+        *way, last = draw(st.sampled_from(list(_places(body))))
+        place = body
+        for key in way:
+            place = place[key]
+        if draw(st.integers(0, 5)):
+            place[last] = deepcopy(draw(st.sampled_from(HOSTILE) | VALUES))
+        else:
+            del place[last]
+    return request, _at_home(body)
+
+
+@pytest.fixture
+def peopled(shared_daemon: Daemon) -> Iterator[Daemon]:
+    """A daemon that has one of each thing."""
     daemon = shared_daemon
     daemon.docker("run", "-d", "--name", "one", "busybox", "sleep", "1000")
     daemon.docker("swarm", "init")
@@ -125,26 +200,68 @@ def test_no_request_is_a_fault_of_the_daemon(shared_daemon: Daemon) -> None:
     daemon.docker("config", "create", "one", "-", stdin="x")
     daemon.docker("service", "create", "-d", "--name", "one", "--replicas", "0", "busybox")
 
+    daemon.docker("network", "create", "net")
+    yield daemon
+    assert daemon.request("GET", "/_ping")[0] == 200
+    assert [line for line in daemon.complaints() if "Traceback" in line or "exc" in line] == []
+    daemon.clean()
+
+
+def _ask(daemon: Daemon, method: str, target: str, body: bytes) -> Any:
+    """The JSON of the answer, if it is one that says what was made; no answer is a fault."""
+    with daemon.connect() as connection:
+        connection.timeout = 60
+        connection.request(method, target, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        if answer.status < 400 and answer.status != 201:
+            return None
+        text = answer.read().decode()
+    if answer.status == 201:
+        return json.loads(text) if text.startswith("{") else None
+    if method != "HEAD":
+        error = json.loads(text)
+        assert error["message"], (method, target, body)
+        fault = answer.status == 500 and error["code"] not in DOCKERS_FAULTS
+        assert not fault, (method, target, body, text)
+    return None
+
+
+def test_no_request_is_a_fault_of_the_daemon(peopled: Daemon) -> None:
     @settings(
         max_examples=400, deadline=None, database=None, derandomize=True,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(requests())
     def ask(request: tuple[str, str, bytes]) -> None:
-        method, target, body = request
-        with daemon.connect() as connection:
-            connection.timeout = 60
-            connection.request(method, target, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            if answer.status < 400:
-                return
-            text = answer.read().decode()
-        if method != "HEAD":
-            error = json.loads(text)
-            assert error["message"], request
-            assert answer.status != 500 or error["code"] in DOCKERS_FAULTS, (request, text)
+        _ask(peopled, *request)
 
     ask()
-    assert daemon.request("GET", "/_ping")[0] == 200
-    assert [line for line in daemon.complaints() if "Traceback" in line or "exc" in line] == []
-    daemon.clean()
+
+
+def test_nothing_in_a_right_request_can_be_changed_into_a_fault_of_the_daemon(
+    peopled: Daemon,
+) -> None:
+    daemon = peopled
+
+    @settings(
+        max_examples=300, deadline=None, database=None, derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(nearly_right())
+    def ask(request: tuple[str, Any]) -> None:
+        (method, target), body = request[0].split(" ", 1), json.dumps(request[1]).encode()
+        if target == "/services/one/update":
+            target += f"?version={daemon.get('/services/one')['Version']['Index']}"
+        made = _ask(daemon, method, target, body)
+        where = target.removesuffix("/create")
+        if made is None or where == target:
+            return
+        # What was made is used, shown and removed, as hostile as it is.
+        thing = f"{where}/{quote(made.get('Id') or made.get('ID') or made['Name'], safe='')}"
+        if where == "/containers":
+            _ask(daemon, "POST", f"{thing}/start", b"")
+            thing += "/json"
+        _ask(daemon, "GET", thing, b"")
+        _ask(daemon, "DELETE", f"{thing.removesuffix('/json')}?force=1&v=1", b"")
+
+    ask()
