@@ -73,6 +73,22 @@ def test_codes_of_errors() -> None:
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        "error opening file `/proc/self/setgroups`: Too many open files",
+        "writing file `/sys/fs/cgroup/unified/x/cgroup.procs`: File too large",
+        "write to seccomp fd",
+        "read from the init process",
+    ],
+)
+def test_limits_that_leave_no_room_to_begin_are_refused(message: str) -> None:
+    error = refusal.error_of(message, "sh")
+    assert error.code == "runtime_refused"
+    assert error.help is not None and "--ulimit" in error.help
+    assert refusal.error_of("open x: Too many open files in system", "sh").code == "runtime_failed"
+
+
+@pytest.mark.parametrize(
     ("message", "program", "words"),
     [
         (

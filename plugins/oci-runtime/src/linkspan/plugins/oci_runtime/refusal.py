@@ -29,6 +29,11 @@ _NOT_EXECUTABLE: Final = re.compile(
 _NO_FOLDER: Final = re.compile(r"chdir .*no such file or directory", re.I)
 _BAD_FOLDER: Final = re.compile(r"chdir ", re.I)
 _RELATIVE_FOLDER: Final = re.compile(r"chdir `(?!/)|Cwd must be an absolute path")
+# What crun says when a limit of the container (--ulimit nofile, fsize, cpu) stops its own process
+# before the container's has begun.
+_TIGHT: Final = re.compile(
+    r"Too many open files$|File too large$|^write to seccomp fd$|^read from the init process$", re.I
+)
 _NOISE: Final = re.compile(
     r"^(runc create failed: |runc run failed: |exec failed: |unable to start container process: )+"
 )
@@ -135,6 +140,13 @@ def error_of(message: str, program: str) -> LinkspanError:
             code="runtime_refused",
             details=details,
             help="choose another --workdir",
+        )
+    if _TIGHT.search(text):
+        return InvalidArgument(
+            f"the runtime refused the container: {text}",
+            code="runtime_refused",
+            details=details,
+            help="its limits leave no room to begin: raise --ulimit nofile, fsize or cpu",
         )
     if "/cpuset/" in text:
         # The kernel's word for a group without processors or memory is that of a full disk.
