@@ -34,6 +34,22 @@ async def volumes(fake_host: FakeHost) -> AsyncIterator[LocalVolumes]:
         yield driver
 
 
+# --- names
+
+
+async def test_a_name_that_no_folder_can_have_is_refused_and_not_found(
+    volumes: LocalVolumes,
+) -> None:
+    longest = "a" * 255
+    assert (await volumes.create(VolumeSpec(name=longest))).name == longest
+    await volumes.remove(longest)
+    with pytest.raises(InvalidArgument, match="too long"):
+        await volumes.create(VolumeSpec(name=longest + "a"))
+    with pytest.raises(NotFound):
+        await volumes.get(longest + "a")
+    assert await volumes.list() == []
+
+
 # --- options
 
 

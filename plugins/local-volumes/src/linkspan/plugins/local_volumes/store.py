@@ -34,6 +34,7 @@ from linkspan.sdk.model.volume import Volume, VolumeSpec, VolumeUsage
 
 DRIVER: Final = "local"
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_NAME_BYTES: Final = 255  # a folder has it, and no Linux file system takes more
 _DATA: Final = "_data"
 _RECORD: Final = "volume.json"
 _POPULATING: Final = "populating"
@@ -63,6 +64,8 @@ class VolumeFolders:
 
     def read(self, name: str) -> Volume:
         """Raises NotFound."""
+        if len(name) > _NAME_BYTES:
+            raise NotFound(f"no such volume: {name}", code="volume_not_found")
         try:
             record = json.loads((self._folder(name) / _RECORD).read_text())
         except FileNotFoundError:
@@ -81,6 +84,12 @@ class VolumeFolders:
 
     def create(self, spec: VolumeSpec, *, anonymous: bool) -> Volume:
         """Make it, or return the one that is there."""
+        if len(spec.name) > _NAME_BYTES:
+            raise InvalidArgument(
+                f"create {spec.name}: volume name is too long: it has {len(spec.name)} characters, "
+                f"not at most {_NAME_BYTES}",
+                code="invalid_name",
+            )
         try:
             mounting.parse_options(dict(spec.options))
         except InvalidArgument as exc:
