@@ -6,21 +6,25 @@
 The runner works with the journal on disk. Its steps are a verb that does nothing and says so in its plan: no
 process is started. Its pipeline is read and checked before (``benchmarks/lint.py``). Beside them: a verb of the
 sdk's fakes that changes something and logs a line, so that each step waits for a sync and has a log of its own;
-and a verb that runs ``true`` as a process of this machine with the sdk's ``run_program``. The language has no
-such step: its scripts run in containers (``benchmarks/steps.py``). The verb shows what the runner adds to a
-process.
+and a verb that runs ``true`` as a process of this machine with the sdk's ``run_program``, one step after the other
+and in two jobs side by side. The language has no such step: its scripts run in containers
+(``benchmarks/steps.py``). The verb shows what the runner adds to a process.
 
 Peers run as many tasks in processes of their own, from their start to their end; less what they take for one
 task. Reading their tasks is part of it: an iteration of a generator for doit, a line of text for make. ``--peers``
-is a venv with ``doit``, ``invoke``, ``luigi`` and ``prefect``; GNU make is the machine's. What was done doit
-writes down at its end, prefect into a database, the runner before and after each step, the others nowhere. Each
-is measured twice:
+is a venv with ``doit``, ``invoke``, ``luigi`` and ``prefect``; GNU make is the machine's. Each is measured twice:
 
 - with tasks that do nothing. In doit, invoke, luigi and prefect that is a call of an empty function. In make it is
   the recipe ``:``, which make knows to be empty and does not run: measured is that it looks at a target.
 - with tasks that run ``true``, in the way that the documentation shows. It is the cheapest recipe that make runs
-  at all. Make starts it without a shell, two at a time; doit and invoke start a shell, whose own ``true`` it is,
-  one after the other; luigi and prefect start the program, as the runner does.
+  at all. Make starts it without a shell; doit and invoke start a shell, whose own ``true`` it is; luigi and
+  prefect start the program, as the runner does. Make runs two at a time, doit one or two, the others
+  one after the other; beside those with two stands the runner with two jobs.
+
+They promise different things. The runner has a checksummed line in its journal, and with the operating system,
+before a step and behind it; on the disk before a step that changes something. It waits for a plugin that it can
+cancel and leave behind. Doit writes what was done once, at its end; prefect into a database; make, invoke
+and luigi nowhere.
 
 Every line has the time on the clock and the CPU time of all threads and children: beside others on a machine
 only the latter says something.
@@ -175,10 +179,10 @@ async def run(text: str, folder: Path) -> tuple[float, float]:
         return spent()
 
 
-def steps(count: int, step: str = STEP) -> str:
-    """A pipeline of one job with so many steps."""
-    lines = "\n".join(f"      - {step.format(number=number)}" for number in range(count))
-    return f"linkspan: v1\njobs:\n  a:\n    steps:\n{lines}\n"
+def steps(count: int, step: str = STEP, *, jobs: int = 1) -> str:
+    """A pipeline of so many steps, in jobs side by side that have as many each."""
+    lines = "".join(f"      - {step.format(number=number)}\n" for number in range(count // jobs))
+    return "linkspan: v1\njobs:\n" + "".join(f"  j{n}:\n    steps:\n{lines}" for n in range(jobs))
 
 
 def graph(count: int, *, chain: bool, step: str = STEP) -> str:
@@ -275,6 +279,11 @@ def doit(count: int, folder: Path, *, process: bool) -> list[str]:
     return ["doit", "run"]
 
 
+def doit_by_two(count: int, folder: Path, *, process: bool) -> list[str]:
+    """doit, two tasks at a time."""
+    return [*doit(count, folder, process=process), "-n", "2", "-P", "thread"]
+
+
 def invoke(count: int, folder: Path, *, process: bool) -> list[str]:
     """invoke: all tasks in front of one."""
     body = "c.run('true')" if process else "pass"
@@ -316,12 +325,13 @@ def prefect(count: int, folder: Path, *, process: bool) -> list[str]:
 PEERS = {
     "make": (make, 1),
     "doit": (doit, 1),
+    "doit -n 2 -P thread": (doit_by_two, 1),
     "invoke": (invoke, 1),
     "luigi": (luigi, 1),
     # It takes a hundredth of a second and more for each, and many seconds for its start.
     "prefect": (prefect, 2),
 }
-"""Each with the part of the tasks that it gets."""
+"""Each, the program's name first, with the part of the tasks that it gets."""
 
 
 def peer(
@@ -329,7 +339,7 @@ def peer(
 ) -> tuple[float, float] | None:
     """What so many tasks take less what one takes; None if the peer is not installed."""
     path = os.pathsep.join(([str(venv / "bin")] if venv else []) + [os.environ["PATH"]])
-    if shutil.which(name, path=path) is None:
+    if shutil.which(name.split()[0], path=path) is None:
         return None
     taken = []
     for size in (1, count):
@@ -350,6 +360,9 @@ def own(options: argparse.Namespace, root: Path) -> None:
     say("a step", trio.run(run, text, root / "steps"), options.steps, "step")
     text = steps(options.steps, PROCESS)
     say("a step that runs `true`", trio.run(run, text, root / "process"), options.steps, "step")
+    text = steps(options.steps, PROCESS, jobs=2)
+    spent = trio.run(run, text, root / "two")
+    say("a step that runs `true`, in two jobs side by side", spent, options.steps, "step")
     text = steps(options.steps, CHANGING)
     say(
         "a step that changes something and logs a line",
