@@ -25,7 +25,7 @@ from linkspan.sdk.model.container import (
     Resources,
     RestartPolicy,
 )
-from linkspan.sdk.model.network import NetworkSpec, PortBinding
+from linkspan.sdk.model.network import EndpointSpec, NetworkSpec, PortBinding
 from linkspan.sdk.model.process import LogQuery
 from linkspan.sdk.testing.fakes.machine import FakeProcess
 
@@ -577,3 +577,12 @@ async def test_containers_of_images_that_were_built_on_one_descend_from_it(world
     assert names(IMAGE) == {"of-base", "of-child"}
     assert names("child:1") == {"of-child"}
     assert names("nothing:1") == set()
+
+
+async def test_a_link_is_taken_away_from_what_the_container_was_told(world: World) -> None:
+    networks = {"bridge": EndpointSpec(links=("db:data",))}
+    await world.engine.containers.create(ContainerSpec(image=IMAGE, networks=networks), name="web")
+    await world.engine.containers.unlink("web", "data")
+    assert world.engine.containers.inspect("web").spec.networks["bridge"].links == ()
+    with pytest.raises(NotFound):
+        await world.engine.containers.unlink("web", "data")

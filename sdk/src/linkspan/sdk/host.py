@@ -116,6 +116,13 @@ class Containers(Protocol):
     ) -> Sequence[str]:
         """Change limits or the restart policy; return warnings."""
 
+    async def unlink(self, ref: str, alias: str) -> None:
+        """Take away the name that it has for another container (``EndpointSpec.links``), from its next start on.
+
+        Raises:
+            NotFound: There is no such container, or it has no such link.
+        """
+
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it; ``volumes`` with its anonymous ones. Conflict if it runs and not ``force``."""
 

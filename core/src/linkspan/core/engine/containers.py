@@ -28,6 +28,7 @@ from linkspan.core.store.records import Records
 from linkspan.sdk.drivers.runtime import ExecProcess, RuntimeStats
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound, NotModified
 from linkspan.sdk.host import CommitSpec, WaitCondition
+from linkspan.sdk.links import without_link
 from linkspan.sdk.model.container import (
     Container,
     ContainerFilter,
@@ -353,6 +354,14 @@ class ContainerStore:
             await self._life.save(entry, attrs.evolve(entry.container, spec=spec))
         self._life.tell("update", entry.container)
         return warnings
+
+    async def unlink(self, ref: str, alias: str) -> None:
+        """See ``linkspan.sdk.host.Containers.unlink``."""
+        entry = self._entry(ref)
+        async with entry.lock:
+            refuse_if_removing(entry)
+            spec = without_link(entry.container.spec, alias)
+            await self._life.save(entry, attrs.evolve(entry.container, spec=spec))
 
     def waiter(self, ref: str, condition: WaitCondition = "not-running") -> Waiter:
         """Begin to wait now."""

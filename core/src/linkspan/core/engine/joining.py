@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from linkspan.core.engine.entry import Entry
 from linkspan.sdk.errors import Conflict, NotFound
+from linkspan.sdk.links import link_parts
 from linkspan.sdk.model.container import Container
 
 Find = Callable[[str], Entry | None]
@@ -70,9 +71,8 @@ def link_environment(find: Find, container: Container) -> tuple[str, ...]:
 
 
 def _variables(find: Find, container: Container, link: str) -> Iterator[str]:
-    ref, _, alias = link.partition(":")
-    alias = (alias or ref).rpartition("/")[2]
-    entry = find(ref.removeprefix("/"))
+    ref, alias = link_parts(link)
+    entry = find(ref)
     if entry is None:
         raise NotFound(f"No such container: {ref}")
     target = entry.container

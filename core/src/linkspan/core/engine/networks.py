@@ -128,7 +128,11 @@ class NetworkStore:
                 code="network_not_found",
                 help="make it with --config-only",
             )
-        own = [("ipam", spec.pools), ("options", spec.options), ("IPv6", spec.enable_ipv6)]
+        own = [
+            ("configurations", spec.pools),
+            ("options", spec.options),
+            ("IPv6", spec.enable_ipv6),
+        ]
         for what, value in own:
             if value:
                 raise InvalidArgument(
@@ -222,8 +226,9 @@ class NetworkStore:
             lent = [n.name for n in self._networks.values() if n.spec.config_from == network.name]
             if network.spec.config_only and lent:
                 raise PermissionDenied(
-                    f"configuration network {network.name} is in use by {', '.join(lent)}",
+                    f'error while removing network: configuration network "{network.name}" is in use',
                     code="network_in_use",
+                    help=f"remove first: {', '.join(lent)}",
                 )
             await self._records.delete(KIND, network.id)
             del self._networks[network.id]
@@ -361,7 +366,8 @@ class NetworkStore:
             )
         if network.name == "host":
             raise InvalidArgument(
-                "container cannot be disconnected from host network or connected to host network",
+                "cannot connect container to host network - container must be created in host network"
+                " mode",
                 code="network_mode",
             )
         if "none" in (mode, network.name) and mode != network.name:

@@ -109,13 +109,23 @@ def _flag(options: Mapping[str, str], key: str, *, default: str) -> bool:
         case "false" | "0":
             return False
         case other:
-            raise InvalidArgument(f"invalid value '{other}' of {key}: write true or false")
+            raise InvalidArgument(
+                f'failed to parse {key} value: {other} (strconv.ParseBool: parsing "{other}": invalid'
+                " syntax)",
+                help="write true or false",
+            )
 
 
 def _mtu(text: str) -> int:
     if not text:
         return 0
-    if not text.isdigit() or not 68 <= int(text) <= 65535:
+    if not text.isdigit():
+        raise InvalidArgument(
+            f'failed to parse com.docker.network.driver.mtu value: {text} (strconv.Atoi: parsing "{text}":'
+            " invalid syntax)",
+            help="write a number from 68 to 65535",
+        )
+    if not 68 <= int(text) <= 65535:
         raise InvalidArgument(f"invalid mtu '{text}': write a number from 68 to 65535")
     return int(text)
 

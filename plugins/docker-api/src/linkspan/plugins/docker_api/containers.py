@@ -205,20 +205,24 @@ class ContainerRoutes:
 
     async def stop(self, request: Request) -> Response:
         """POST /containers/{id}/stop."""
-        await self._containers.stop(
-            request.params["id"],
-            timeout_s=_timeout_s(request),
-            signal=request.query.get("signal", ""),
-        )
+        ref = request.params["id"]
+        try:
+            await self._containers.stop(
+                ref, timeout_s=_timeout_s(request), signal=request.query.get("signal", "")
+            )
+        except InvalidArgument as error:
+            raise error.within(f"cannot stop container: {ref}") from error
         return NO_CONTENT
 
     async def restart(self, request: Request) -> Response:
         """POST /containers/{id}/restart."""
-        await self._containers.restart(
-            request.params["id"],
-            timeout_s=_timeout_s(request),
-            signal=request.query.get("signal", ""),
-        )
+        ref = request.params["id"]
+        try:
+            await self._containers.restart(
+                ref, timeout_s=_timeout_s(request), signal=request.query.get("signal", "")
+            )
+        except InvalidArgument as error:
+            raise error.within(f"Cannot restart container {ref}") from error
         return NO_CONTENT
 
     async def kill(self, request: Request) -> Response:
@@ -265,6 +269,7 @@ class ContainerRoutes:
             if body.document("RestartPolicy").text("Name")
             else None
         )
+        _refuse_conflicting(container, asked)
         warnings = await self._containers.update(
             container.id,
             resources=attrs.evolve(resources, **changes) if changes else None,
@@ -291,12 +296,23 @@ class ContainerRoutes:
 
     async def remove(self, request: Request) -> Response:
         """DELETE /containers/{id}."""
+        ref = request.params["id"]
         if request.flag("link"):
-            raise Conflict("links between containers cannot be removed one by one")
-        await self._containers.remove(
-            request.params["id"], force=request.flag("force"), volumes=request.flag("v")
-        )
+            await self._unlink(ref)
+            return NO_CONTENT
+        await self._containers.remove(ref, force=request.flag("force"), volumes=request.flag("v"))
         return NO_CONTENT
+
+    async def _unlink(self, name: str) -> None:
+        """``docker rm --link web/db``: the name ``db`` that ``web`` has for another container."""
+        ref, slash, alias = name.strip("/").rpartition("/")
+        if not slash:
+            self._containers.inspect(alias)
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        try:
+            await self._containers.unlink(ref, alias)
+        except NotFound as error:
+            raise NotFound(f"No such container: {name}", code=error.code) from error
 
     async def prune(self, request: Request) -> Response:
         """POST /containers/prune."""
@@ -321,6 +337,23 @@ class ContainerRoutes:
                 reclaimed += size
         tell_pruned(self._host, "container", reclaimed)
         return json_response({"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed})
+
+
+def _refuse_conflicting(container: Container, asked: Resources) -> None:
+    """What an update must not change alone. Raises Conflict, InvalidArgument in Docker's words."""
+    had = container.spec.resources
+    cannot = f"Cannot update container {container.id}"
+    if asked.nano_cpus and (had.cpu_period_us or had.cpu_quota_us):
+        what = "Period" if had.cpu_period_us else "Quota"
+        raise Conflict(
+            f"{cannot}: Conflicting options: Nano CPUs cannot be updated as CPU {what} has already been set"
+        )
+    swap = had.memory_swap_bytes
+    if asked.memory_bytes > swap > 0 and not asked.memory_swap_bytes:
+        raise InvalidArgument(
+            f"{cannot}: Memory limit should be smaller than already set memoryswap limit, update the"
+            " memoryswap at the same time"
+        )
 
 
 def _is_prunable(container: Container) -> bool:
@@ -402,7 +435,10 @@ def _has_port(filters: Filters, key: str, have: Set[tuple[int, str]]) -> bool:
     if key not in filters:
         return True
     for text in filters.all(key):
-        first, last, protocol = parse_port(text)
+        try:
+            first, last, protocol = parse_port(text)
+        except InvalidArgument as error:
+            raise error.within(f"error while looking up for {key} {text}") from error
         if any(p == protocol and first <= port <= last for port, p in have):
             return True
     return False

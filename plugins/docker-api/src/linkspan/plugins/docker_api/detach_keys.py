@@ -28,7 +28,7 @@ class DetachKeys:
         return KeyWatch(self.sequence)
 
 
-def parse_detach_keys(text: str) -> DetachKeys:
+def parse_detach_keys(text: str, *, called: str = "detach") -> DetachKeys:
     """Parse a comma-separated list of keys; empty means Docker's default.
 
     Raises:
@@ -41,7 +41,7 @@ def parse_detach_keys(text: str) -> DetachKeys:
         elif key.startswith("ctrl-") and key[5:] in _CONTROLS:
             found.append(_CONTROLS[key[5:]])
         else:
-            raise InvalidArgument(f"Invalid detach keys ({text}) provided")
+            raise InvalidArgument(f"Invalid {called} keys ({text}) provided")
     return DetachKeys(bytes(found))
 
 

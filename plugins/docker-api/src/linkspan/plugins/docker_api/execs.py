@@ -45,7 +45,7 @@ class ExecRoutes:
     async def create(self, request: Request) -> Response:
         """POST /containers/{id}/exec."""
         spec = decode_exec(await read_document(request, required=False))
-        parse_detach_keys(spec.detach_keys)
+        parse_detach_keys(spec.detach_keys, called="escape")
         made = await self._containers.exec_create(request.params["id"], spec)
         return json_response({"Id": made.id}, status=201)
 

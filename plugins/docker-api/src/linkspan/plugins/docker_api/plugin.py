@@ -38,7 +38,7 @@ ROUTES: Final = {
         "POST /containers/{id}/rename": "rename",
         "POST /containers/{id}/update": "update",
         "POST /containers/{id}/wait": "wait",
-        "DELETE /containers/{id}": "remove",
+        "DELETE /containers/{id:path}": "remove",
     },
     "container_streams:ContainerStreamRoutes": {
         "POST /containers/{id}/attach": "attach",

@@ -28,6 +28,7 @@ from linkspan.sdk.errors import (
 )
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import CommitSpec, WaitCondition
+from linkspan.sdk.links import without_link
 from linkspan.sdk.model.container import (
     Container,
     ContainerFilter,
@@ -351,6 +352,12 @@ class FakeContainers:
             changes["restart"] = restart
         entry.container = attrs.evolve(entry.container, spec=attrs.evolve(spec, **changes))
         return []
+
+    async def unlink(self, ref: str, alias: str) -> None:
+        entry = self._entry(ref)
+        await trio.lowlevel.checkpoint()
+        spec = without_link(entry.container.spec, alias)
+        entry.container = attrs.evolve(entry.container, spec=spec)
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         entry = self._entry(ref)
