@@ -298,21 +298,22 @@ class ContainerRoutes:
         """DELETE /containers/{id}."""
         ref = request.params["id"]
         if request.flag("link"):
-            await self._unlink(ref)
-            return NO_CONTENT
+            self._containers.inspect(ref)
+            raise Conflict("Conflict, cannot remove the default link name of the container")
         await self._containers.remove(ref, force=request.flag("force"), volumes=request.flag("v"))
         return NO_CONTENT
 
-    async def _unlink(self, name: str) -> None:
-        """``docker rm --link web/db``: the name ``db`` that ``web`` has for another container."""
-        ref, slash, alias = name.strip("/").rpartition("/")
-        if not slash:
-            self._containers.inspect(alias)
-            raise Conflict("Conflict, cannot remove the default link name of the container")
+    async def remove_link(self, request: Request) -> Response:
+        """DELETE /containers/{id}/{alias}?link=1: the name that a container has for another one."""
+        ref, alias = request.params["id"], request.params["alias"]
+        missing = f"No such container: {ref}/{alias}"
+        if not request.flag("link"):
+            raise NotFound(missing, code="container_not_found")
         try:
             await self._containers.unlink(ref, alias)
         except NotFound as error:
-            raise NotFound(f"No such container: {name}", code=error.code) from error
+            raise NotFound(missing, code=error.code) from error
+        return NO_CONTENT
 
     async def prune(self, request: Request) -> Response:
         """POST /containers/prune."""

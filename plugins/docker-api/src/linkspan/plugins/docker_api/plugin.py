@@ -38,7 +38,8 @@ ROUTES: Final = {
         "POST /containers/{id}/rename": "rename",
         "POST /containers/{id}/update": "update",
         "POST /containers/{id}/wait": "wait",
-        "DELETE /containers/{id:path}": "remove",
+        "DELETE /containers/{id}": "remove",
+        "DELETE /containers/{id}/{alias}": "remove_link",
     },
     "container_streams:ContainerStreamRoutes": {
         "POST /containers/{id}/attach": "attach",
