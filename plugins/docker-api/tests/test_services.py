@@ -608,6 +608,8 @@ async def test_services_are_listed_with_their_state(api, books) -> None:
     found = (await api.ask("GET", '/services?status=1&filters={"label":["tier"]}')).json
     assert [s["Spec"]["Name"] for s in found] == ["db"]
     assert set(found[0]["ServiceStatus"]) == {"RunningTasks", "DesiredTasks", "CompletedTasks"}
+    older = (await api.ask("GET", "/v1.40/services?status=1")).json
+    assert all("ServiceStatus" not in service for service in older)
 
 
 @pytest.mark.parametrize(

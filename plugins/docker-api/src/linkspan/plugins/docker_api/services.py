@@ -36,7 +36,7 @@ class ServiceRoutes:
             and filters.among("runtime", "container")
             and filters.labels(service.spec.labels)
         ]
-        with_status = request.flag("status")
+        with_status = request.flag("status") and request.api_version >= (1, 41)
         return json_response([encode_service(s, with_status=with_status) for s in found])
 
     async def create(self, request: Request) -> Response:
