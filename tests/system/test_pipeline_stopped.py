@@ -5,6 +5,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,8 @@ def test_asked_once_a_run_stops_in_order_and_cleans_up(
         for each in begun:
             if each.name == "finally":
                 # What cleans up is let end; asked again, it is stopped.
-                assert inspect(daemon, each.id)["active"]
+                stopping = partial(inspect, daemon, each.id)
+                until("it was asked", lambda: stopping()["state"] == "cancelling")  # noqa: B023
                 each.process.send_signal(signal.SIGINT)
             _, said = each.process.communicate(timeout=100)
             assert each.process.returncode == 130, (each.name, said)
