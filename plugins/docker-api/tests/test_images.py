@@ -5,7 +5,7 @@ from urllib.parse import quote
 import pytest
 
 from linkspan.plugins.docker_api.images import join_tag
-from linkspan.plugins.docker_api.streams import decimal_size, encode_progress, progress_bar
+from linkspan.plugins.docker_api.streams import encode_progress, progress_bar
 from linkspan.sdk.errors import InvalidArgument, Unavailable
 from linkspan.sdk.progress import Progress
 from linkspan.sdk.testing.fakes.engine_images import make_image
@@ -156,7 +156,6 @@ def test_the_bar_of_old_clients() -> None:
     assert progress_bar(100, 100).startswith("[" + "=" * 50 + ">]")
     assert progress_bar(2_000_000, 0) == "     2MB"
     assert progress_bar(5, 4) == "      5B"
-    assert decimal_size(1234567) == "1.235MB"
 
 
 def test_a_status_with_a_fact_is_two_lines() -> None:

@@ -157,6 +157,10 @@ async def test_what_is_not_there_is_named(fake_host, containers, intent, context
         await copy(fake_host, intent, context, source, target)
 
 
+OUTSIDE = f"linkspan-hostile-{os.getpid()}"
+"""A name that nobody else has in ``/tmp``."""
+
+
 def hostile(*entries):
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
@@ -170,10 +174,10 @@ def hostile(*entries):
 @pytest.mark.parametrize(
     "sent",
     [
-        hostile(("etc/../../x", tarfile.REGTYPE, "")),
+        hostile((f"etc/../../{OUTSIDE}", tarfile.REGTYPE, "")),
         hostile(("/abs", tarfile.REGTYPE, "")),
-        hostile(("etc/l", tarfile.SYMTYPE, "/tmp"), ("etc/l/x", tarfile.REGTYPE, "")),
-        hostile(("etc/l", tarfile.SYMTYPE, "../../.."), ("etc/l/x", tarfile.REGTYPE, "")),
+        hostile(("etc/l", tarfile.SYMTYPE, "/tmp"), (f"etc/l/{OUTSIDE}", tarfile.REGTYPE, "")),
+        hostile(("etc/l", tarfile.SYMTYPE, "../../.."), (f"etc/l/{OUTSIDE}", tarfile.REGTYPE, "")),
         b"nonsense" * 200,
     ],
 )
@@ -186,7 +190,7 @@ async def test_a_hostile_container_writes_nothing_outside(
         await copy(fake_host, intent, context, "web:/etc", "new")
     after = {p for p in tmp_path.rglob("*") if "new" not in p.parts and "dist" not in p.parts}
     assert after - before <= {p for p in after if p.name in ("work", "workspace")}
-    assert not Path("/tmp/x").exists()
+    assert not Path("/tmp", OUTSIDE).exists()
 
 
 async def test_the_mode_of_a_file_is_kept(fake_host, containers, intent, context):

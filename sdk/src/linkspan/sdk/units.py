@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from linkspan.sdk.errors import InvalidArgument
 
-_SIZE = r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)"
+_SIZE = r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b?)"
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_DURATION = r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)"
+_DURATION = r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h|d)"
 _SECONDS = {
     "ns": 1e-9,
     "us": 1e-6,
@@ -111,3 +111,8 @@ def format_size(count: float, digits: int = 3) -> str:
             return f"{value:.0f}{unit}" if whole else f"{value:.{digits}g}{unit}"
         value /= 1000
     raise AssertionError
+
+
+def counted(number: int, noun: str, *, none: str = "0") -> str:
+    """``1 file``, ``3 files``; for none of them what is said instead of the number, like ``no``."""
+    return f"1 {noun}" if number == 1 else f"{number or none} {noun}s"

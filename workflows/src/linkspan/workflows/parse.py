@@ -14,6 +14,7 @@ import attrs
 import yaml
 
 from linkspan.sdk.diagnostics import Diagnostic, Edit, Label, Span, did_you_mean
+from linkspan.sdk.units import counted
 
 MAX_BYTES: Final = 1024 * 1024
 """GitHub and GitLab both stop at 1 MiB a file; 10,000 lines of a pipeline are about 400 kB."""
@@ -481,7 +482,7 @@ def _tab_fault(text: str, file: str, line: int, problem: str) -> Diagnostic | No
     document = Document(file=file, text=text, root=None)
     at = text.index("\t", first)
     count = len(tabs)
-    lines_word = "1 line" if count == 1 else f"{count} lines"
+    lines_word = counted(count, "line")
     return Diagnostic(
         id="LS1003",
         file=file,

@@ -23,6 +23,7 @@ from linkspan.core.cli.progress import Display
 from linkspan.core.cli.quick import Setting
 from linkspan.core.client import quick_json
 from linkspan.core.client.errors import ApiError
+from linkspan.sdk.units import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing these takes longer than a short command may
@@ -184,7 +185,7 @@ def _check(session: Session, request: Request) -> int:
     elif found:
         for fault in found:
             session.terminal.print(fault["text"])
-        count = "1 finding" if len(found) == 1 else f"{len(found)} findings"
+        count = counted(len(found), "finding")
         session.terminal.note(f"{count} in {request.dockerfile}")
     else:
         done = session.terminal.painted_sign("done", on_err=False)

@@ -14,7 +14,7 @@ from linkspan.core.cli.session import Session
 from linkspan.core.client.errors import Unreachable
 from linkspan.core.client.short import Api
 from linkspan.sdk.errors import LinkspanError
-from linkspan.sdk.units import format_size
+from linkspan.sdk.units import counted, format_size
 
 _MIN_KERNEL: Final = (5, 10)
 _LOW_DISK_BYTES: Final = 1 << 30
@@ -60,12 +60,8 @@ def doctor(session: Session) -> int:
             cure = f"      {finding.cure}" if finding.cure else ""
             terminal.print(f"{label:<8} {sign} {finding.text}{cure}")
         ok = len(findings) - faults - warnings
-        terminal.print(f"{ok} ok, {_count(warnings, 'warning')}, {_count(faults, 'fault')}")
+        terminal.print(f"{ok} ok, {counted(warnings, 'warning')}, {counted(faults, 'fault')}")
     return FAILED if faults else 0
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _host() -> Iterator[Finding]:
@@ -218,7 +214,7 @@ def _plugins(session: Session) -> Iterator[Finding]:
         text = f"{row.plugin}: {row.reason}"
         yield Finding("plugins", "fault", text, f"linkspan plugin show {row.plugin}")
     if found:
-        text = f"the config has {_count(len(found), 'error')}: {found[0].headline}"
+        text = f"the config has {counted(len(found), 'error')}: {found[0].headline}"
         yield Finding("plugins", "fault", text, "linkspan config check")
 
 

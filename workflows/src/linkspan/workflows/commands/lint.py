@@ -15,7 +15,7 @@ from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.session import Session, print_json
 from linkspan.sdk.diagnostics import Diagnostic, render_all
 from linkspan.sdk.files import replace_file
-from linkspan.sdk.units import format_duration
+from linkspan.sdk.units import counted, format_duration
 from linkspan.workflows.check import MAX_SHOWN
 from linkspan.workflows.commands.completing import complete_pipelines
 from linkspan.workflows.commands.reading import checked, find_all, installed, read
@@ -83,9 +83,9 @@ def _words(found: Sequence[Diagnostic], mended: int, files: int, *, fix: bool) -
     errors = sum(d.severity == "error" for d in found)
     warnings = len(found) - errors
     parts = [f"{mended} mended"] if mended else []
-    parts += [_count(errors, "error")] if errors or not warnings else []
-    parts += [_count(warnings, "warning")] if warnings else []
-    words = f"{', '.join(parts)} in {_count(files, 'file')}"
+    parts += [counted(errors, "error", none="no")] if errors or not warnings else []
+    parts += [counted(warnings, "warning")] if warnings else []
+    words = f"{', '.join(parts)} in {counted(files, 'file', none='no')}"
     if len(found) > MAX_SHOWN:
         words += f"; the first {MAX_SHOWN} are shown"
     able = sum(bool(d.edits) for d in found)
@@ -93,10 +93,6 @@ def _words(found: Sequence[Diagnostic], mended: int, files: int, *, fix: bool) -
         some = "can be mended" if able == len(found) else f"{able} can be mended"
         words += f"; {some}: linkspan workflow lint --fix"
     return words
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"
 
 
 def _mended(

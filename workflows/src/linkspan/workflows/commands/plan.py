@@ -14,6 +14,7 @@ from linkspan.core.cli.session import Session
 from linkspan.core.client.errors import ApiError
 from linkspan.sdk.diagnostics import Diagnostic, render_all
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.units import counted
 from linkspan.workflows import sources
 from linkspan.workflows.check import MAX_SHOWN
 from linkspan.workflows.commands.completing import complete_pipelines
@@ -169,7 +170,7 @@ def _print(
         terminal.print("")
         for line in render_all(problems[:MAX_SHOWN]).splitlines():
             terminal.print(line)
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        count = counted(len(problems), "problem")
         terminal.note(f"{count}; nothing has been started")
         return
     terminal.print(_summary(steps))
@@ -182,7 +183,7 @@ def _head(document: Mapping[str, Any]) -> str:
     jobs = len({(step["job"], step["cell"]) for step in steps})
     sha = document["git"].get("short_sha") or ""
     at = f" at {sha}" if sha else ""
-    words = f"{_count(jobs, 'job')}, {_count(len(steps), 'step')}"
+    words = f"{counted(jobs, 'job')}, {counted(len(steps), 'step')}"
     return f"{document['workflow']}  {document['file']}{at}  {words}  plan {document['id']}"
 
 
@@ -233,7 +234,7 @@ def _summary(steps: Sequence[Mapping[str, Any]]) -> str:
             if change["action"] in counts:
                 counts[change["action"]] += 1
     skipped = sum(step["runs"] == "no" for step in steps)
-    parts = [f"{_count(skipped, 'step')} skipped"] if skipped else []
+    parts = [f"{counted(skipped, 'step')} skipped"] if skipped else []
     parts += [f"{counts['create']} created, {counts['change']} changed"]
     parts += [f"{counts['destroy']} destroyed" if counts["destroy"] else "nothing destroyed"]
     return ", ".join(parts)
@@ -246,7 +247,3 @@ def _changes(steps: Sequence[Mapping[str, Any]]) -> bool:
         if step["runs"] != "no"
         for change in step["changes"]
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

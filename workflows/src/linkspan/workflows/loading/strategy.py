@@ -3,6 +3,7 @@
 from collections.abc import Mapping as MappingType
 from typing import Final
 
+from linkspan.sdk.units import counted
 from linkspan.workflows.expressions.functions import same
 from linkspan.workflows.expressions.types import Json
 from linkspan.workflows.loading.keys import AXIS, STRATEGY
@@ -157,7 +158,7 @@ def _useless_excludes(
             axis = axes[name]
             if not any(same(value, each) for each in axis.values):
                 shown = one_of([str(each) for each in axis.values])
-                jobs = "1 job" if left == 1 else f"{left} jobs"
+                jobs = counted(left, "job")
                 helps.append(f"did you mean {shown}?  the matrix still has {jobs}")
         scene.r.fault(
             "LS1502",

@@ -17,6 +17,7 @@ from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.http import Duplex, Request, Writer
 from linkspan.sdk.model.process import Chunk, StreamKind
 from linkspan.sdk.progress import Progress, ProgressSink
+from linkspan.sdk.units import format_size
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
@@ -160,22 +161,12 @@ async def copy_in_batches(
 def progress_bar(current: int, total: int) -> str:
     """The bar that Docker's daemon draws for old clients (jsonmessage.JSONProgress.String)."""
     if total <= 0:
-        return f"{decimal_size(current):>8}"
+        return f"{format_size(current, 4):>8}"
     if current > total:
-        return f"{decimal_size(current):>8}"
+        return f"{format_size(current, 4):>8}"
     filled = int(current / total * 100) // 2
     box = f"[{'=' * filled}>{' ' * (50 - filled)}]"
-    return f"{box} {decimal_size(current):>8}/{decimal_size(total)}"
-
-
-def decimal_size(count: float) -> str:
-    """go-units' HumanSize: four digits, ``1.234MB``."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000:
-            return f"{value:.4g}{unit}"
-        value /= 1000
-    return f"{value:.4g}PB"
+    return f"{box} {format_size(current, 4):>8}/{format_size(total, 4)}"
 
 
 def encode_progress(progress: Progress) -> bytes:

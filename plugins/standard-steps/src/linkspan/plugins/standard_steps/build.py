@@ -27,6 +27,7 @@ from linkspan.sdk.errors import NotFound, Unsupported
 from linkspan.sdk.model.image import Attachment
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 from linkspan.sdk.reference import parse_reference
+from linkspan.sdk.units import counted
 
 
 class BuildStep(StandardStep):
@@ -143,7 +144,7 @@ class BuildStep(StandardStep):
             data = write(created=f"{rfc3339()[:19]}Z")
             await images.attach(result.image_id, Attachment(media_type=SPDX, data=data))
         count = len(result.packages)
-        context.log(f"SBOM: {count} package{'' if count == 1 else 's'}")
+        context.log(f"SBOM: {counted(count, 'package')}")
 
     async def observe(self, intent: StepIntent) -> StepOutcome:
         """Nothing says of which sources an image was made; of unchanged ones it is the one that is here."""
