@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,7 +64,6 @@ def test_clocks_go_on_while_the_daemon_is_silent(fake: Any) -> None:
     fake.on("POST", "/images/create", pull)
     session, seen = Session(), 0
     session.host, session.progress = fake.url, "plain"
-    display = Display(session, Transfer("x").lines, "pull of x")
 
     class Counted(Display):
         def update(self) -> None:
@@ -76,10 +74,8 @@ def test_clocks_go_on_while_the_daemon_is_silent(fake: Any) -> None:
 
     display = Counted(session, Transfer("x").lines, "pull of x")
     with fake.running(), session.api.open("POST", "/images/create", silence_s=None) as answer:
-        began = time.monotonic()
         assert len(list(display.follow(answer))) == 2
     assert seen >= 3
-    assert time.monotonic() - began < 10
 
 
 def test_a_narrow_terminal_shows_how_far_it_is_first() -> None:
