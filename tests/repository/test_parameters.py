@@ -24,7 +24,8 @@ def unread() -> list[tuple[str, str]]:
             operation = route.replace(":path", "")
             known = specification.operations.get(operation)
             if known is None:
-                assert "/linkspan/" in operation, operation
+                # The name of a link has a slash, which the specification does not say.
+                assert "/linkspan/" in operation or operation.endswith("/{alias}"), operation
                 continue
             read = code.read_by(module, owner, method)
             found += [

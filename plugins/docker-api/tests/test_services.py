@@ -358,10 +358,10 @@ async def test_a_service_without_a_name_gets_one(api, books) -> None:
     [
         ({"TaskTemplate": {}}, "image reference must be provided"),
         ({"Mode": {"Global": {}, "ReplicatedJob": {}}}, "has one mode"),
-        ({"EndpointSpec": {"Mode": "any"}}, "use one of vip, dnsrr"),
+        ({"EndpointSpec": {"Mode": "any"}}, 'invalid resolution mode: "any"'),
         ({"EndpointSpec": {"Ports": [{"TargetPort": 0}]}}, "invalid published port"),
-        ({"UpdateConfig": {"Order": "sideways"}}, "use one of stop-first, start-first"),
-        ({"UpdateConfig": {"MaxFailureRatio": 2}}, "between 0 and 1"),
+        ({"UpdateConfig": {"Order": "sideways"}}, "unrecognized update order sideways"),
+        ({"UpdateConfig": {"MaxFailureRatio": 2}}, "less than 0 or bigger than 1"),
         ({"Mode": {"Replicated": {"Replicas": -1}}}, "cannot be negative"),
         (
             {

@@ -13,7 +13,7 @@ from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.log_tags import check_log_tag
 from linkspan.sdk.model.container import ContainerSpec, RestartPolicy
 from linkspan.sdk.model.image import Image
-from linkspan.sdk.platform import match_rank, normalize_platform, parse_platform
+from linkspan.sdk.platform import host_platform, match_rank, normalize_platform, parse_platform
 from linkspan.sdk.units import parse_size
 
 MEMORY_MINIMUM_BYTES: Final = 6 << 20
@@ -71,6 +71,17 @@ def check_platform(spec: ContainerSpec, image: Image) -> None:
             code="image_not_found",
             help=f"linkspan pull --platform {spec.platform} {spec.image}",
         )
+
+
+def platform_warnings(spec: ContainerSpec, image: Image) -> tuple[str, ...]:
+    """What is said of an image of another platform that nobody has asked for."""
+    actual, host = normalize_platform(image.config.platform), host_platform()
+    if spec.platform or not actual.architecture or match_rank(host, actual) is not None:
+        return ()
+    return (
+        f"The requested image's platform ({actual}) does not match the detected host platform ({host}) and"
+        " no specific platform was requested",
+    )
 
 
 def _check_process(spec: ContainerSpec) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from linkspan.core.engine.checks import check_platform, check_spec
+from linkspan.core.engine.checks import check_platform, check_spec, platform_warnings
 from linkspan.core.engine.commit import Committer
 from linkspan.core.engine.container_mounts import check_bind, owner_of, snapshot_keys
 from linkspan.core.engine.creation import resolve
@@ -183,7 +183,7 @@ class ContainerStore:
         spec = self._with_ids(spec)
         chosen = check_name(name, "container") if name else free_name(self._names)
         container = resolve(spec, image, chosen)
-        warnings = tuple(self._drivers.runtime.check(spec))
+        warnings = (*platform_warnings(spec, image), *self._drivers.runtime.check(spec))
         if spec.network_mode == "host" and (spec.ports or spec.publish_all):
             warnings += ("Published ports are discarded when using host network mode",)
         container = attrs.evolve(container, warnings=warnings)

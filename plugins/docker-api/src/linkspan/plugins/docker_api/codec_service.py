@@ -70,11 +70,22 @@ _MODE_NAMES: Mapping[str, ServiceMode] = {
 }
 
 
+_UNKNOWN: Mapping[str, str] = {
+    "Order": "unrecognized update order {}",
+    "FailureAction": "unrecognized update failure action {}",
+    "Condition": 'invalid RestartCondition: "{}"',
+    "Mode": 'invalid resolution mode: "{}"',
+}
+"""What Docker says of a word that is none."""
+
+
 def _one_of(body: Document, key: str, words: Mapping[str, Word]) -> Word:
     found = words.get(body.text(key))
     if found is None:
         names = ", ".join(word for word in words if word)
-        raise InvalidArgument(f"invalid {body.at(key)} '{body.text(key)}': use one of {names}")
+        text = body.text(key)
+        told = _UNKNOWN.get(key, f"invalid {body.at(key)} '{{}}'").format(text)
+        raise InvalidArgument(told, help=f"use one of {names}")
     return found
 
 
@@ -188,7 +199,10 @@ def _decode_policy(service: Document, key: str) -> UpdatePolicy:
     body = service.document(key)
     ratio = body.ratio("MaxFailureRatio")
     if not 0 <= ratio <= 1:
-        raise InvalidArgument(f"{body.at('MaxFailureRatio')} must be between 0 and 1, not {ratio}")
+        raise InvalidArgument(
+            "rpc error: code = InvalidArgument desc = TaskSpec: update-maxfailureratio cannot be less than"
+            " 0 or bigger than 1"
+        )
     if body.number("Parallelism") < 0 or body.number("Delay") < 0 or body.number("Monitor") < 0:
         raise InvalidArgument(f"{key} has a negative value")
     return UpdatePolicy(

@@ -13,6 +13,7 @@ from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.service import Node
 
+_ROLES = ("worker", "manager")
 _AVAILABILITIES = ("active", "pause", "drain")
 
 
@@ -26,6 +27,9 @@ class NodeRoutes:
         """GET /nodes."""
         filters = read_filters(request, ("id", "label", "membership", "name", "node.label", "role"))
         await require_cluster(self._host)
+        for role in filters.all("role"):
+            if role not in _ROLES:
+                raise InvalidArgument(f"Invalid role filter: '{role}'")
         found = [
             node
             for node in await orchestrator(self._host).list_nodes()
@@ -48,6 +52,8 @@ class NodeRoutes:
         driver = orchestrator(self._host)
         body = await read_document(request)
         node = await driver.get_node(request.params["id"])
+        if body.text("Role") not in ("", *_ROLES):
+            raise InvalidArgument(f'invalid Role: "{body.text("Role")}"')
         if body.text("Role") not in ("", node.role):
             if await _is_last_manager(driver, node):
                 raise InvalidArgument(
@@ -61,7 +67,8 @@ class NodeRoutes:
         availability = body.text("Availability")
         if availability and availability not in _AVAILABILITIES:
             raise InvalidArgument(
-                f"invalid Availability '{availability}': use one of {', '.join(_AVAILABILITIES)}"
+                f'invalid Availability: "{availability}"',
+                help=f"use one of {', '.join(_AVAILABILITIES)}",
             )
         if not request.query.get("version"):
             raise InvalidArgument("invalid node version '': the parameter 'version' is missing")

@@ -97,5 +97,8 @@ def _check_ports(spec: ServiceSpec) -> None:
             raise InvalidArgument(f"port {port.published_port}:{port.target_port} is out of range")
         key = (port.protocol, port.published_port)
         if port.published_port and key in seen:
-            raise InvalidArgument(f"port {port.published_port}/{port.protocol} is published twice")
+            raise InvalidArgument(
+                "rpc error: code = InvalidArgument desc = EndpointSpec: duplicate published ports provided",
+                help=f"port {port.published_port}/{port.protocol} is published twice",
+            )
         seen.add(key)
