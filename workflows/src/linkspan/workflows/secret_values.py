@@ -3,13 +3,16 @@
 import re
 import secrets
 import string
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from linkspan.sdk.drivers.secrets import Secrets, SecretsCap
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.values import frozen
-from linkspan.workflows.model import Secret
+
+if TYPE_CHECKING:
+    # The daemon knows secrets also without a pipeline, whose modules take long to import.
+    from linkspan.workflows.model import Secret
 
 KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _ALPHABET: Final = string.ascii_letters + string.digits
@@ -34,7 +37,7 @@ class SecretSource:
     generate_length: int = 0
 
 
-def source_of(secret: Secret) -> SecretSource:
+def source_of(secret: "Secret") -> SecretSource:
     """Of a secret that a pipeline declares."""
     return SecretSource(
         name=secret.name,
