@@ -6,6 +6,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from daemon_harness.daemon import Daemon, until
@@ -44,6 +45,48 @@ def test_two_hundred_clients_are_served_beside_a_thousand_idle_ones(daemon: Daem
         assert pinged(served) == {(200, b"OK")}
     until("the daemon lets go of all of them", lambda: descriptors(daemon) <= before + 20)
     assert not daemon.complaints()
+
+
+@pytest.mark.usefixtures("room_for_descriptors")
+def test_clients_that_never_read_hold_nobody_up_and_leave_nothing(daemon: Daemon) -> None:
+    speak = "seq 1 200000; exec sleep 600"
+    daemon.cli("run", "-d", "--name", "speaker", "busybox", "sh", "-c", speak)
+    until("it has said all", lambda: last_line(daemon) == "200000")
+    before = descriptors(daemon)
+    with ExitStack() as stack:
+        for method, path in 10 * STREAMS:
+            deaf = stack.enter_context(daemon.connect())
+            deaf.request(method, path)
+        heard = stack.enter_context(daemon.connect())
+        heard.request("GET", "/events?filters=" + quote('{"event":["tag"]}'))
+        events = heard.getresponse()
+        # More than the socket of one that does not read takes.
+        for number in range(1200):
+            made = daemon.request("POST", f"/images/busybox/tag?repo=tagged&tag={number % 3}")
+            assert made[0] == 201
+            assert json.loads(events.readline())["Action"] == "tag"
+        assert last_line(daemon) == "200000"
+        assert daemon.cli("exec", "speaker", "echo", "still here").out == "still here\n"
+        assert daemon.request("POST", "/containers/speaker/restart?t=0")[0] == 204
+        assert descriptors(daemon) > before + 5 * len(STREAMS), "nobody has been turned away"
+    until("the daemon lets go of all of them", lambda: descriptors(daemon) <= before + 20)
+    assert not daemon.complaints()
+    daemon.clean()
+
+
+STREAMS = (
+    ("GET", "/events?since=1"),
+    ("GET", "/containers/speaker/logs?follow=1&stdout=1"),
+    ("GET", "/containers/speaker/stats"),
+    ("GET", "/containers/speaker/export"),
+    ("GET", "/images/busybox/get"),
+)
+
+
+def last_line(daemon: Daemon) -> str:
+    """What the speaker has said last."""
+    text: str = daemon.get("/containers/speaker/logs?stdout=1&tail=1", parse=False)
+    return text[8:].strip()
 
 
 def pinged(clients: list[http.client.HTTPConnection]) -> set[tuple[int, bytes]]:
