@@ -6,10 +6,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from linkspan.plugins.oci_runtime import rotation
-from linkspan.plugins.oci_runtime.rotation import Rotated, ages, reopen, rotate
+from linkspan.plugins.oci_runtime.rotation import Rotated, ages, older, reopen, rotate
 
 
 class Conmon:
@@ -83,6 +84,18 @@ def test_conmon_is_told_once_to_begin_a_new_file(
     rotate(conmon.log)
     assert conmon.told() == 1
     assert ages(conmon.log.path) == {0, 1}
+
+
+def test_a_log_of_one_file_has_what_was_said_last(
+    conmon: Conmon, when_told: Callable[[Callable[[], object]], None]
+) -> None:
+    log = attrs.evolve(conmon.log, max_files=1)
+    when_told(log.path.touch)
+    for said in ("first", "second"):
+        log.path.write_text(said)
+        rotate(log)
+    assert ages(log.path) == {0, 1}
+    assert older(log.path, 1).read_text() == "second"
 
 
 def test_a_log_that_was_lost_between_two_daemons_is_opened_anew(

@@ -64,15 +64,15 @@ def rotate(log: Rotated) -> None:
 
     If it does not (it has ended, say), all stays in the renamed files, which readers know, too.
     """
-    # With one file, the old one is there until the new one is.
+    # With one file, the old one stays beside the new until the next: what was said last would be lost,
+    # as conmon begins a file after the line that filled the one before, not in front of the next line.
     keep = max(log.max_files, 2)
     older(log.path, keep - 1).unlink(missing_ok=True)
     for number in range(keep - 2, -1, -1):
         with contextlib.suppress(FileNotFoundError):
             older(log.path, number).rename(older(log.path, number + 1))
     # There was a ``log``, so conmon is done with the command before.
-    if _tell(log, at_once=True) and log.max_files == 1:
-        older(log.path, 1).unlink(missing_ok=True)
+    _tell(log, at_once=True)
 
 
 def reopen(log: Rotated) -> bool:
