@@ -27,6 +27,14 @@ class _Capture(io.TextIOWrapper):
         return self.buffer.getvalue().decode()  # type: ignore[attr-defined]
 
 
+@pytest.fixture(autouse=True)
+def docker_config(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The ``config.json`` of the docker CLI, which is not there yet; never this machine's."""
+    folder = tmp_path_factory.mktemp("docker")
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    return folder / "config.json"
+
+
 @pytest.fixture
 def linkspan(
     fake: Any, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory

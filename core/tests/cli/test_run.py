@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -271,6 +272,17 @@ def test_the_detach_keys_leave_it_running(fake: Any) -> None:
         terminal.type(b"\x10\x11")
         assert terminal.end() == 0
     assert b"left running; to come back: linkspan attach c0c0c0c0c0c0" in terminal.seen
+
+
+def test_the_detach_keys_may_stand_in_dockers_config(fake: Any, docker_config: Path) -> None:
+    docker_config.write_text('{"detachKeys": "ctrl-x,q"}')
+    tty_container(fake)
+    with fake.running():
+        terminal = Terminal(fake, "run", "-it", "alpine")
+        terminal.read_until(b"/ # ")
+        terminal.type(b"\x18q")
+        assert terminal.end() == 0
+    assert b"left running" in terminal.seen
 
 
 def test_it_without_a_terminal_is_wrong_usage(

@@ -115,6 +115,8 @@ def show(
     watch: bool,
 ) -> None:
     """List containers."""
+    if not watch:
+        session.prefer("psFormat")
     query = {
         "all": every or None,
         "limit": 1 if latest else last if last > 0 else None,

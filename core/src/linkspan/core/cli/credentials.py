@@ -11,6 +11,7 @@ import os
 
 from linkspan.core.cli.failure import Failure
 from linkspan.core.client import quick_json
+from linkspan.core.client.resolve import docker_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing these takes longer than a short command may
@@ -27,19 +28,13 @@ def config_file() -> Path:
     """``config.json`` of the docker CLI; ``DOCKER_CONFIG`` names its folder."""
     from pathlib import Path
 
-    return Path(_config_path())
-
-
-def _config_path() -> str:
-    # os.path: every build reads the logins, and pathlib takes longer to import than they do.
-    folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")  # noqa: PTH111
-    return os.path.join(folder, "config.json")  # noqa: PTH118
+    return Path(docker_config(os.environ))
 
 
 def read_config() -> dict[str, Any]:
     """The file's document; empty if there is none, or none that can be read."""
     try:
-        with open(_config_path(), "rb") as stream:  # noqa: PTH123
+        with open(docker_config(os.environ), "rb") as stream:  # noqa: PTH123
             found = quick_json.loads(stream.read())
     except (OSError, ValueError):
         return {}
@@ -53,17 +48,19 @@ def _changeable() -> dict[str, Any]:
         Failure: It cannot be read: what is in it would be lost.
     """
     try:
-        with open(_config_path(), "rb") as stream:  # noqa: PTH123
+        with open(docker_config(os.environ), "rb") as stream:  # noqa: PTH123
             found = quick_json.loads(stream.read() or b"{}")
     except FileNotFoundError:
         return {}
     except OSError as exc:
-        raise Failure(f"cannot read '{_config_path()}': {exc.strerror}") from exc
+        raise Failure(f"cannot read '{docker_config(os.environ)}': {exc.strerror}") from exc
     except ValueError:
         found = None
     if not isinstance(found, dict):
         hint = "mend it, or move it away"
-        raise Failure(f"'{_config_path()}' is not a JSON object; it is left alone", helps=[hint])
+        raise Failure(
+            f"'{docker_config(os.environ)}' is not a JSON object; it is left alone", helps=[hint]
+        )
     return found
 
 

@@ -33,6 +33,7 @@ def show(
     no_trunc: bool,
 ) -> None:
     """List images."""
+    session.prefer("imagesFormat")
     asked = filters((*filter_, *([f"reference={reference}"] if reference else [])))
     found = session.api.get("/images/json", {"all": every or None, "filters": asked})
     if session.format in ("json", "jsonl", "yaml"):

@@ -8,6 +8,7 @@ import click
 from linkspan.core.cli import completing
 from linkspan.core.cli.command import Command, Platform, command
 from linkspan.core.cli.failure import of_error
+from linkspan.core.cli.inspect_shapes import whole
 from linkspan.core.cli.session import Session
 from linkspan.core.client.errors import ApiError
 from linkspan.core.client.short import segment
@@ -23,42 +24,6 @@ _PATHS: Final = {
     "secret": "/secrets/{}",
     "config": "/configs/{}",
 }
-_LEFT_OUT: Final[dict[str, dict[str, tuple[str, ...]]]] = {
-    "container": {
-        "": ("ImageManifestDescriptor", "SizeRw", "SizeRootFs"),
-        "State": ("Health",),
-        "Config": (
-            *("ExposedPorts", "Healthcheck", "Shell", "StopSignal", "StopTimeout"),
-            *("ArgsEscaped", "NetworkDisabled", "MacAddress", "OnBuild", "Volumes"),
-        ),
-        "HostConfig": ("Annotations", "Init", "Mounts", "StorageOpt", "Sysctls", "Tmpfs"),
-    },
-    "image": {
-        "": (
-            "Comment",
-            "Author",
-            "Config",
-            "Container",
-            "ContainerConfig",
-            "Descriptor",
-            "Manifests",
-        ),
-        "Config": (
-            "ExposedPorts",
-            "Healthcheck",
-            "Labels",
-            "OnBuild",
-            "Shell",
-            "StopSignal",
-            "Volumes",
-        ),
-    },
-    "volume": {"": ("ClusterVolume", "CreatedAt", "Status", "UsageData")},
-    "network": {"": ("Peers", "Services", "ConfigFrom")},
-    "service": {"": ("PreviousSpec", "UpdateStatus", "ServiceStatus", "JobStatus")},
-    "node": {"": ("ManagerStatus",), "Status": ("Message",)},
-}
-"""Kind → part → what the API leaves out of it where there is none: to a template it is empty, no slip."""
 _NOT_THERE: Final = (404, 501, 503)
 
 
@@ -70,6 +35,8 @@ def _show(
     *,
     pretty: bool = False,
 ) -> int:
+    if kinds == ("service",):
+        pretty = _of_services(session, pretty)
     found: list[Any] = []
     status = 0
     for name in names:
@@ -80,7 +47,7 @@ def _show(
             session.terminal.error(failure.render())
             status = failure.status
         else:
-            found.append(_whole(record, kind) if "{{" in session.format else record)
+            found.append(whole(record, kind) if "{{" in session.format else record)
     if pretty and not session.format:
         for record in found:
             for line in outline(record):
@@ -88,6 +55,17 @@ def _show(
     elif found or session.format in ("", "json"):
         session.document(found)
     return status
+
+
+def _of_services(session: Session, pretty: bool) -> bool:
+    """Whether services are shown for people; Docker has a setting for their format, and two words more."""
+    if not pretty:
+        session.prefer("serviceInspectFormat")
+    if session.format not in ("pretty", "raw"):
+        return pretty
+    pretty = session.format == "pretty"
+    session.format = ""
+    return pretty
 
 
 def outline(value: Any, indent: int = 0) -> Iterator[str]:
@@ -108,31 +86,6 @@ def outline(value: Any, indent: int = 0) -> Iterator[str]:
         else:
             shown = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
             yield f"{pad}{key}: {shown}"
-
-
-class _Whole(dict[str, Any]):
-    """A part of a record that knows what else it might have; that is None, and not among its items."""
-
-    def __init__(self, sent: dict[str, Any], left_out: tuple[str, ...]) -> None:
-        super().__init__(sent)
-        self._left_out = left_out
-
-    def __contains__(self, key: object) -> bool:
-        return super().__contains__(key) or key in self._left_out
-
-    def __missing__(self, key: str) -> None:
-        if key not in self._left_out:
-            raise KeyError(key)
-
-
-def _whole(record: dict[str, Any], kind: str) -> dict[str, Any]:
-    """A record that a template may ask for what the API has left out of it."""
-    parts = _LEFT_OUT.get(kind, {})
-    found = dict(record)
-    for name, left_out in parts.items():
-        if name and isinstance(record.get(name), dict):
-            found[name] = _Whole(record[name], left_out)
-    return _Whole(found, parts.get("", ()))
 
 
 def _find(

@@ -53,6 +53,7 @@ def _cells(record: Any, *, trunc: bool) -> list[str]:
 @click.option("--no-trunc", is_flag=True, help="Shorten nothing")
 def ls(session: Session, filter_: tuple[str, ...], no_trunc: bool) -> None:
     """List networks."""
+    session.prefer("networksFormat")
     records = session.api.get("/networks", {"filters": filters(filter_)})
     records.sort(key=lambda record: words.natural(record.get("Name", "")))
     headers = ["NAME", "ID", "DRIVER", "SCOPE", "SUBNETS"]

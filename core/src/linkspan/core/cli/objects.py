@@ -50,6 +50,7 @@ def _ls(noun: str) -> Command:
     )
     def ls(session: Session, filter_: tuple[str, ...]) -> None:
         """List them."""
+        session.prefer(f"{noun}Format")
         records = session.api.get(f"/{noun}s", {"filters": filters(filter_)})
         records.sort(key=lambda record: words.natural(_names(record)[0]))
         now = session.now

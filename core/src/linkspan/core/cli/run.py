@@ -27,7 +27,7 @@ from linkspan.core.cli.failure import (
 )
 from linkspan.core.cli.runflags import container_body, container_options
 from linkspan.core.cli.runvalues import environment
-from linkspan.core.cli.session import Session
+from linkspan.core.cli.session import Session, where
 from linkspan.core.client.errors import ApiError
 from linkspan.core.client.short import segment
 from linkspan.core.client.terminal_stream import (
@@ -42,7 +42,7 @@ _SETTINGS: Final = {"allow_interspersed_args": False, "help_option_names": ["--h
 _NOT_FOUND: Final = ("executable file not found", "no such file or directory", "not found in")
 _NOT_ALLOWED: Final = ("permission denied", "is a directory", "exec format error")
 _detach_keys = click.option(
-    "--detach-keys", default=DEFAULT_DETACH_KEYS, metavar="KEYS", help="Keys that leave it running"
+    "--detach-keys", default="", metavar="KEYS", help="Keys that leave it running"
 )
 
 
@@ -76,7 +76,7 @@ def run(
     **options: Any,
 ) -> int:
     """Create and start a container."""
-    keys = _keys(detach_keys)
+    keys = _keys(session, detach_keys, joined=not detach)
     if options["interactive"] and options["tty"] and not detach:
         _need_terminal()
     if detach and options["attach"]:
@@ -148,7 +148,7 @@ def start(
         "remove": (found.get("HostConfig") or {}).get("AutoRemove", False),
         "attach": (),
     }
-    return _run_attached(session, found["Id"], options, True, _keys(detach_keys))
+    return _run_attached(session, found["Id"], options, True, _keys(session, detach_keys))
 
 
 @command(
@@ -166,7 +166,7 @@ def attach(
     session: Session, container: str, no_stdin: bool, sig_proxy: bool, detach_keys: str
 ) -> int:
     """Join a running container."""
-    keys = _keys(detach_keys)
+    keys = _keys(session, detach_keys)
     found = session.api.get(f"/containers/{segment(container)}/json")
     if not found["State"].get("Running"):
         raise Failure(
@@ -233,7 +233,7 @@ def exec_(
     detach_keys: str,
 ) -> int:
     """Run a command in a running container."""
-    keys = _keys(detach_keys)
+    keys = _keys(session, detach_keys, joined=not detach)
     if interactive and tty and not detach:
         _need_terminal()
     body = {
@@ -290,11 +290,20 @@ def exec_joined(
     return int(api.get(f"/exec/{identifier}/json").get("ExitCode") or 0)
 
 
-def _keys(text: str) -> bytes:
+def _keys(session: Session, text: str, *, joined: bool = True) -> bytes:
+    """The keys of the option, else those of the docker CLI's ``config.json``, else the usual ones."""
+    set_ = session.preference("detachKeys") if joined and not text else ""
     try:
-        return parse_detach_keys(text)
+        return parse_detach_keys(text or set_ or DEFAULT_DETACH_KEYS)
     except BadDetachKeysError as exc:
-        raise click.BadParameter(str(exc), param_hint="--detach-keys") from exc
+        if not set_:
+            raise click.BadParameter(str(exc), param_hint="--detach-keys") from exc
+        raise Failure(
+            f"invalid value for {where('detachKeys')}: {exc}",
+            id="LS0004",
+            status=USAGE,
+            helps=["mend it there, or give --detach-keys"],
+        ) from exc
 
 
 def _need_terminal() -> None:

@@ -88,6 +88,7 @@ def ls(session: Session, filter_: tuple[str, ...]) -> None:
 
 def show_services(session: Session, records: list[Any]) -> None:
     """Print services as the API has sent them."""
+    session.prefer("servicesFormat")
     terminal, now = session.terminal, session.now
     records.sort(key=lambda record: words.natural((record.get("Spec") or {}).get("Name", "")))
 
@@ -176,6 +177,7 @@ def show_tasks(
         no_trunc: Shorten nothing.
         resolve: Show names instead of ids.
     """
+    session.prefer("tasksFormat")
     names = names if resolve else {identifier: identifier for identifier in names}
     tasks.sort(key=lambda t: (task_name(t, names), _is_over(t), _newest_first(t)))
     nodes = (

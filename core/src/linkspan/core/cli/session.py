@@ -7,7 +7,7 @@ import time
 
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.terminal import Terminal
-from linkspan.core.client.resolve import resolve_address, tls_of
+from linkspan.core.client.resolve import docker_config, resolve_address, tls_of
 from linkspan.core.client.short import Api
 
 TYPE_CHECKING = False
@@ -36,6 +36,7 @@ class Session:
         progress: ``auto``, ``live``, ``plain``, ``json``, ``none``.
         verbose: Show tracebacks and details.
         timeout_s: How long the daemon may stay silent; None for the client's own.
+        format_from: Where ``format`` comes from, if it was no option.
         tls: What Docker's options for it say: ``tls``, ``verify``, ``ca``, ``cert``, ``key``.
     """
 
@@ -45,6 +46,7 @@ class Session:
         self.config = ""
         self.wide = False
         self.format = ""
+        self.format_from = ""
         self.quiet = False
         self.color = "auto"
         self.progress = "auto"
@@ -90,6 +92,61 @@ class Session:
             if self.timeout_s is not None:
                 self._api.silence_s = self.timeout_s
         return self._api
+
+    def prefer(self, key: str) -> None:
+        """Without ``--format`` and ``-q``, take the format that the docker CLI's ``config.json`` has.
+
+        Args:
+            key: Of the file: ``psFormat``.
+        """
+        if not self.format and not self.quiet:
+            self.format = self.preference(key)
+            self.format_from = where(key) if self.format else ""
+
+    def preference(self, key: str) -> str:
+        """A text of the docker CLI's ``config.json``; empty if it says nothing.
+
+        A file that cannot be read is remarked upon, and passed over, as the docker CLI does.
+        """
+        path = docker_config(os.environ)
+        try:
+            with open(path, "rb") as stream:  # noqa: PTH123 - pathlib is slow to import
+                data = stream.read()
+        except OSError:
+            return ""
+        if f'"{key}"'.encode() not in data:  # nearly always; and then it need not be parsed
+            return ""
+        from linkspan.core.client import quick_json
+
+        try:
+            found = quick_json.loads(data)
+        except (ValueError, RecursionError):
+            self.terminal.note(f"'{path}' is not JSON; its '{key}' is passed over")
+            return ""
+        value = found.get(key, "") if isinstance(found, dict) else ""
+        if not isinstance(value, str):
+            self.terminal.note(f"{where(key)} is no text; it is passed over")
+            return ""
+        return value
+
+    def _compiled(self, text: str) -> Any:
+        try:
+            return compile_template(text)
+        except Failure as failure:
+            raise self._told(failure) from failure.__cause__
+
+    def _rendered(self, template: Any, record: Any) -> str:
+        try:
+            return render_template(template, record)
+        except Failure as failure:
+            raise self._told(failure) from failure.__cause__
+
+    def _told(self, failure: Failure) -> Failure:
+        """What is wrong with a format says where it stands, if it is no option."""
+        if self.format_from:
+            failure.notes.append(("cause", f"{self.format_from} says '{self.format}'"))
+            failure.helps.append("mend it there, or give --format")
+        return failure
 
     def rows(
         self,
@@ -148,10 +205,10 @@ class Session:
     ) -> None:
         table = text.startswith("table ")
         text = text.removeprefix("table ").strip(" ")
-        template = compile_template(text)
+        template = self._compiled(text)
         from linkspan.core.cli.records import Record, header_template
 
-        lines = [render_template(template, Record(fields(each), each)) for each in records]
+        lines = [self._rendered(template, Record(fields(each), each)) for each in records]
         if not table:
             for line in lines:
                 self.terminal.print(line)
@@ -174,15 +231,20 @@ class Session:
         elif chosen == "yaml":
             print_yaml(self.terminal, record)
         else:
-            template = compile_template(chosen)
+            template = self._compiled(chosen)
             for item in record if isinstance(record, list) else [record]:
-                self.terminal.print(render_template(template, item))
+                self.terminal.print(self._rendered(template, item))
         return True
 
     @property
     def now(self) -> float:
         """Seconds since the epoch."""
         return time.time()
+
+
+def where(key: str) -> str:
+    """A key of the docker CLI's ``config.json``, for messages."""
+    return f"'{key}' in '{docker_config(os.environ)}'"
 
 
 def compile_template(text: str) -> Any:

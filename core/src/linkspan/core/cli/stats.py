@@ -50,6 +50,7 @@ def stats(
     session: Session, containers: tuple[str, ...], every: bool, no_stream: bool, no_trunc: bool
 ) -> None:
     """Show what containers use."""
+    session.prefer("statsFormat")
     streams = session.format == "jsonl" and not no_stream
     if streams:
         _stream(session, containers, every)

@@ -143,6 +143,7 @@ def _node_state(terminal: Terminal, record: Any) -> str:
 )
 def node_ls(session: Session, filter_: tuple[str, ...]) -> None:
     """List nodes."""
+    session.prefer("nodesFormat")
     records = session.api.get("/nodes", {"filters": filters(filter_)})
     terminal, now = session.terminal, session.now
 

@@ -36,6 +36,7 @@ def fields(record: Any) -> dict[str, Any]:
 )
 def ls(session: Session, filter_: tuple[str, ...]) -> None:
     """List volumes."""
+    session.prefer("volumesFormat")
     answer = session.api.get("/volumes", {"filters": filters(filter_)})
     records = answer.get("Volumes") or []
     records.sort(key=lambda record: words.natural(record.get("Name", "")))

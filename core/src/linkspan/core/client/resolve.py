@@ -91,6 +91,12 @@ def tls_of(environ: Mapping[str, str], options: Mapping[str, str] | None = None)
     return Tls(options.get("ca", ca), options.get("cert", cert), options.get("key", key), verify)
 
 
+def docker_config(environ: Mapping[str, str]) -> str:
+    """``config.json`` of the docker CLI; ``DOCKER_CONFIG`` names its folder."""
+    folder = environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")  # noqa: PTH111
+    return os.path.join(folder, "config.json")  # noqa: PTH118
+
+
 def current_file(environ: Mapping[str, str]) -> str:
     """Where ``linkspan context use`` keeps the name."""
     base = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/root"), ".config")  # noqa: PTH118
