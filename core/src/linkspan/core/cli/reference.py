@@ -64,8 +64,8 @@ wrong with it is told in Go's words, with its line and column. Lists, maps and t
 for are empty (`[]`, `map[]`) in a template, and null to `json`.
 
 Without `--format` and `-q`, a list has the format that the docker CLI's `config.json` (in `~/.docker`, or the
-folder `DOCKER_CONFIG`) gives it: `psFormat` (not with `--watch`), `imagesFormat`, `networksFormat`, `volumesFormat`,
-`statsFormat`, `servicesFormat`, `tasksFormat`, `nodesFormat`, `secretFormat`, `configFormat`, and
+folder `DOCKER_CONFIG`) gives it: `psFormat` (not with `--watch`), `imagesFormat`, `networksFormat`,
+`volumesFormat`, `statsFormat`, `servicesFormat`, `tasksFormat`, `nodesFormat`, `secretFormat`, `configFormat`, and
 `serviceInspectFormat` for `service inspect` (`pretty` and `raw`, too). `detachKeys` are those of `run`, `start`,
 `attach` and `exec` without `--detach-keys`. A format or keys that are wrong fail with the file's path; a file that
 is not JSON, or a value that is no text, is remarked upon and passed over.
