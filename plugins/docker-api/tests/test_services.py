@@ -659,6 +659,13 @@ async def test_logs_of_a_service_carry_the_task_in_front_of_each_line(api, books
     )
 
 
+async def test_logs_of_a_service_leave_out_a_task_whose_container_was_removed(api, books) -> None:
+    books.containers["web"] = ""
+    await api.ask("POST", "/services/create", {**SMALL, "Mode": {"Replicated": {"Replicas": 1}}})
+    reply = await api.ask("GET", "/services/web/logs?stdout=1")
+    assert (reply.status, reply.body) == (200, b"")
+
+
 async def test_nodes_are_drained_and_labelled(api, books) -> None:
     (node,) = (await api.ask("GET", "/nodes")).json
     assert node["Description"]["Hostname"] == "ship"

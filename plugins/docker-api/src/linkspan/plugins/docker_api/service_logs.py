@@ -31,10 +31,12 @@ def task_log_stream(host: Host, request: Request, tasks: Sequence[Task]) -> Stre
     containers = host.engine.containers
     found = []
     for task in tasks:
+        if not task.container_id:
+            continue  # It has not begun, or its container was removed.
         try:
             found.append((task, containers.inspect(task.container_id)))
         except NotFound:
-            # It has not begun, or its container is gone with its log.
+            # Its container is gone with its log.
             continue
     # Frames are kept unless every task has a terminal, whose clients expect none.
     tty = bool(found) and all(container.spec.tty for _, container in found)

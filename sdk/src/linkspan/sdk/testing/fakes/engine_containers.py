@@ -145,11 +145,13 @@ class FakeContainers:
         entry.container = attrs.evolve(entry.container, state=state)
 
     def _entry(self, ref: str) -> _Entry:
+        if not ref:
+            raise InvalidArgument('invalid name or ID supplied: ""')
         for entry in self._entries.values():
             container = entry.container
             if ref.removeprefix("/") in (container.id, container.name):
                 return entry
-        found = [e for e in self._entries.values() if ref and e.container.id.startswith(ref)]
+        found = [e for e in self._entries.values() if e.container.id.startswith(ref)]
         if len(found) != 1:
             raise NotFound(f"No such container: {ref}", code="container_not_found")
         return found[0]
