@@ -399,7 +399,7 @@ def test_a_service_lives_in_an_overlay_network_and_answers_on_both_families(
     out = daemon.docker("run", "--rm", "--network", "span", "busybox", "nslookup", "tasks.web").out
     assert out.count("Address") >= 3
     said = daemon.docker("network", "rm", "span", status=1).err
-    assert "has active endpoints" in said
+    assert "is in use by service" in said
     daemon.docker("service", "rm", "web")
     until(
         "no task is left",

@@ -332,6 +332,22 @@ async def test_a_network_of_one_machine_is_refused_as_more(
     assert (refused.status, message in refused.json["message"]) == (status, True)
 
 
+async def test_a_network_that_a_service_needs_is_kept_until_the_service_is_gone(api, books) -> None:
+    made = await api.ask("POST", "/networks/create", {"Name": "over", "Driver": "overlay"})
+    network_id = made.json["Id"]
+    template = {**SMALL["TaskTemplate"], "Networks": [{"Target": network_id}]}
+    service = {**SMALL, "TaskTemplate": template, "Mode": {"Replicated": {"Replicas": 0}}}
+    service_id = (await api.ask("POST", "/services/create", service)).json["ID"]
+    refused = await api.ask("DELETE", "/networks/over")
+    assert (refused.status, refused.message) == (
+        400,
+        f"rpc error: code = FailedPrecondition desc = network {network_id} is in use by service {service_id}",
+    )
+    assert (await api.ask("POST", "/networks/prune")).json["NetworksDeleted"] is None
+    await api.ask("DELETE", "/services/web")
+    assert (await api.ask("DELETE", "/networks/over")).status == 204
+
+
 def test_defaults_are_dockers() -> None:
     spec = decode_service(
         Document({"Name": "a", "TaskTemplate": {"ContainerSpec": {"Image": "x"}}})

@@ -130,8 +130,26 @@ class NetworkRoutes:
         with trio.move_on_after(_TASKS_END_S):
             while await self._has_ending_tasks_only(ref):  # noqa: ASYNC110 - there is no one event
                 await trio.sleep(0.1)
+        await self._refuse_if_of_a_service(self._networks.inspect(ref))
         await self._networks.remove(ref)
         return Response(status=204)
+
+    async def _refuse_if_of_a_service(self, network: Network) -> None:
+        """A service needs its networks also while it has no tasks. Raises InvalidArgument."""
+        if network.scope != "swarm":
+            return
+        try:
+            services = await orchestrator(self._host).list_services()
+        except LinkspanError:
+            return  # There is no swarm, so no service.
+        for service in services:
+            if {network.id, network.name} & set(service.spec.networks):
+                raise InvalidArgument(
+                    f"rpc error: code = FailedPrecondition desc = network {network.id} is in use by service"
+                    f" {service.id}",
+                    code="network_of_a_service",
+                    help=f"remove the service first: {service.spec.name}",
+                )
 
     async def _has_ending_tasks_only(self, ref: str) -> bool:
         """Whether all who are in it are tasks of removed services: `docker stack rm` asks so early."""
@@ -183,8 +201,9 @@ class NetworkRoutes:
                 if young or not self._is_unused(network) or not filters.labels(network.spec.labels):
                     continue
                 try:
+                    await self._refuse_if_of_a_service(network)
                     await self._networks.remove(network.id)
-                except (Conflict, NotFound, PermissionDenied):
+                except (Conflict, InvalidArgument, NotFound, PermissionDenied):
                     # Somebody uses it now, or was quicker.
                     continue
                 deleted.append(network.name)

@@ -38,7 +38,8 @@ class FakeNetworks:
             self._add(NetworkSpec(name=name, driver=driver))
 
     def _add(self, spec: NetworkSpec) -> Network:
-        network = Network(id=secrets.token_hex(32), spec=spec, created_at=rfc3339())
+        scope = "swarm" if spec.driver == "overlay" else "local"
+        network = Network(id=secrets.token_hex(32), spec=spec, created_at=rfc3339(), scope=scope)
         self._networks[network.id] = network
         return network
 
