@@ -123,6 +123,7 @@ def test_wrong_detach_keys_of_the_file_are_told_before_anything_is_made(
 def test_what_is_null_or_left_out_has_the_zero_value_of_its_kind(fake: Any, linkspan: Any) -> None:
     sent = {
         "Id": C,
+        "State": {"Running": True},
         "Config": {"Entrypoint": None, "Cmd": ["sh"], "Labels": None},
         "HostConfig": {"Binds": None, "PortBindings": None, "LogConfig": {"Config": None}},
         "NetworkSettings": {"Ports": None, "Networks": {"app": {"Aliases": None}}},
@@ -136,11 +137,14 @@ def test_what_is_null_or_left_out_has_the_zero_value_of_its_kind(fake: Any, link
         "{{len .HostConfig.Binds}}{{if .Config.Labels}}x{{end}}{{range .ExecIDs}}x{{end}}": "0",
         "{{range .NetworkSettings.Networks}}{{.Aliases}} {{.DriverOpts}}{{end}}": "[] map[]",
         '{{index .Config.Labels "a"}}|{{.HostConfig.LogConfig.Config}}': "|map[]",
+        "{{.State.Health}} {{json .State.Health}}{{with .State.Health}}{{.Status}}{{end}}": "<nil> null",
         "{{json .Config}}": '{"Entrypoint":null,"Cmd":["sh"],"Labels":null}',
     }
     with fake.running():
         for template, expected in cases.items():
             assert linkspan("inspect", "-f", template, "web") == (0, f"{expected}\n", "")
         assert json.loads(linkspan("inspect", "web").out) == [sent]
+        nowhere = linkspan("inspect", "-f", "{{.State.Health.Status}}", "web")
         slip = linkspan("inspect", "-f", "{{.HostConfig.Bnids}}", "web")
-    assert slip.status == 2
+    assert (slip.status, nowhere.status) == (2, 2)
+    assert "nil pointer evaluating interface {}.Status" in nowhere.err

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from linkspan.sdk.templates import NilPointer
+
+_NIL: Final = NilPointer()
+
 
 class _NoList(list[Any]):
     """A list that was not sent: ``[]``, and null in JSON."""
@@ -30,7 +34,7 @@ class Shape(NamedTuple):
         maps: Fields that are maps.
         texts: Fields that are texts.
         flags: Fields that are true or false.
-        others: Fields that are there or not.
+        others: Fields that are there or not: pointers, in Go.
         parts: Field → the shape of what it holds; ``*`` for each value of a map.
     """
 
@@ -63,7 +67,7 @@ _SHAPES: Final[dict[str, Shape]] = {
                 " BlkioDeviceReadIOps BlkioDeviceWriteIOps Devices DeviceCgroupRules DeviceRequests"
                 " Ulimits Mounts MaskedPaths ReadonlyPaths",
                 maps="PortBindings Annotations StorageOpt Sysctls Tmpfs",
-                others="Init",
+                others="Init MemorySwappiness OomKillDisable PidsLimit",
                 parts={"LogConfig": Shape(maps="Config")},
             ),
             "GraphDriver": _GRAPH,
@@ -72,7 +76,13 @@ _SHAPES: Final[dict[str, Shape]] = {
                 maps="Ports Networks",
                 parts={
                     "Networks": Shape(
-                        parts={"*": Shape(lists="Links Aliases DNSNames", maps="DriverOpts")}
+                        parts={
+                            "*": Shape(
+                                lists="Links Aliases DNSNames",
+                                maps="DriverOpts",
+                                others="IPAMConfig",
+                            )
+                        }
                     )
                 },
             ),
@@ -119,7 +129,7 @@ def _zeros(shape: Shape) -> dict[str, Any]:
         **{name: _NoMap() for name in shape.maps.split()},
         **dict.fromkeys(shape.texts.split(), ""),
         **dict.fromkeys(shape.flags.split(), False),
-        **dict.fromkeys(shape.others.split()),
+        **dict.fromkeys(shape.others.split(), _NIL),
     }
 
 

@@ -61,7 +61,7 @@ array), `jsonl` (a document a line), a Go template (`'{{.Names}}'`), or a table 
 `json`, `join`, `split`, `upper`, `lower`, `title`, `pad`, `truncate`, `len`, `index`, `slice`, `call`, `print`,
 `printf`, `println`, `html`, `js`, `urlquery`, `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or`, `not`. What is
 wrong with it is told in Go's words, with its line and column. Lists, maps and texts that `inspect` has no value
-for are empty (`[]`, `map[]`) in a template, and null to `json`.
+for are empty (`[]`, `map[]`) in a template, what may be missing is `<nil>`, and to `json` both are null.
 
 Without `--format` and `-q`, a list has the format that the docker CLI's `config.json` (in `~/.docker`, or the
 folder `DOCKER_CONFIG`) gives it: `psFormat` (not with `--watch`), `imagesFormat`, `networksFormat`,

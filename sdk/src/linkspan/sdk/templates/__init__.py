@@ -6,7 +6,7 @@ method (``{{.Label "a"}}``). Faults are told in Go's words and with Go's places.
 
 from linkspan.sdk.templates.functions import FUNCTIONS
 from linkspan.sdk.templates.lexing import TemplateError
-from linkspan.sdk.templates.printing import text_of
+from linkspan.sdk.templates.printing import NilPointer, text_of
 from linkspan.sdk.templates.running import Template
 
-__all__ = ["FUNCTIONS", "Template", "TemplateError", "text_of"]
+__all__ = ["FUNCTIONS", "NilPointer", "Template", "TemplateError", "text_of"]

@@ -19,10 +19,24 @@ _BASES: Final = {"b": "b", "o": "o", "O": "o", "x": "x", "X": "X", "d": "d"}
 _PREFIXES: Final = {"b": "0b", "o": "0", "O": "0o", "x": "0x", "X": "0X"}
 
 
+class NilPointer:
+    """A pointer of Go's that points to nothing: false, ``<nil>``, null in JSON, and without fields."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        return NIL
+
+    def as_json(self) -> str:
+        """As Go writes it."""
+        return "null"
+
+
 def type_name(value: Any) -> str:
     """Go's name of a value's type."""
     match value:
-        case None:
+        case None | NilPointer():
             return "nil"
         case bool():
             return "bool"

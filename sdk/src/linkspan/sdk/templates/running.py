@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 from linkspan.sdk.templates.functions import FUNCTIONS, Function, truth
 from linkspan.sdk.templates.lexing import TemplateError, quoted
 from linkspan.sdk.templates.parsing import Command, Node, Pipe, parse
-from linkspan.sdk.templates.printing import NO_VALUE, has_fields, text_of, type_name
+from linkspan.sdk.templates.printing import NO_VALUE, NilPointer, has_fields, text_of, type_name
 
 _MAX_DEPTH: Final = 100
 """How deep templates may call one another; Python's own stack ends not far behind."""
@@ -298,7 +298,7 @@ class _Run:
     ) -> Any:
         if value is _MISSING:  # of a mapping that lacks a key all fields are lacking
             return value
-        if value is None:
+        if value is None or isinstance(value, NilPointer):
             self._fail(f"nil pointer evaluating interface {{}}.{name}")
         if not isinstance(value, Mapping):
             self._fail(f"can't evaluate field {name} in type {origin}")
