@@ -332,6 +332,15 @@ async def test_a_network_of_one_machine_is_refused_as_more(
     assert (refused.status, message in refused.json["message"]) == (status, True)
 
 
+@pytest.mark.parametrize("name", ["bad name", "a.b", "-a", "a-", "é", "a" * 64])
+async def test_a_network_of_the_swarm_has_a_name_that_dns_takes(api, books, name) -> None:
+    refused = await api.ask("POST", "/networks/create", {"Name": name, "Driver": "overlay"})
+    assert refused.status == 400
+    assert "rpc error: code = InvalidArgument desc = name must be " in refused.message
+    good = await api.ask("POST", "/networks/create", {"Name": "a__b-c", "Driver": "overlay"})
+    assert good.status == 201
+
+
 async def test_a_network_that_a_service_needs_is_kept_until_the_service_is_gone(api, books) -> None:
     made = await api.ask("POST", "/networks/create", {"Name": "over", "Driver": "overlay"})
     network_id = made.json["Id"]
@@ -374,6 +383,7 @@ async def test_a_service_without_a_name_gets_one(api, books) -> None:
     [
         ({"TaskTemplate": {}}, "image reference must be provided"),
         ({"Mode": {"Global": {}, "ReplicatedJob": {}}}, "has one mode"),
+        ({"Mode": {"GlobalJob": {}}, "UpdateConfig": {}}, "Jobs may not have an update config"),
         ({"EndpointSpec": {"Mode": "any"}}, 'invalid resolution mode: "any"'),
         ({"EndpointSpec": {"Ports": [{"TargetPort": 0}]}}, "invalid published port"),
         ({"UpdateConfig": {"Order": "sideways"}}, "unrecognized update order sideways"),
@@ -639,7 +649,9 @@ async def test_services_are_listed_with_their_state(api, books) -> None:
         ({"node": ["ship"]}, [1, 2]),
         ({"node": ["nowhere"]}, []),
         ({"desired-state": ["running"]}, [1, 2]),
-        ({"desired-state": ["shutdown"]}, []),
+        ({"desired-state": ["Running"]}, [1, 2]),
+        ({"desired-state": ["shutdown", ""]}, []),
+        ({"desired-state": ["accepted"]}, []),
     ],
 )
 async def test_task_filters(api, books, filters, slots) -> None:
@@ -648,6 +660,11 @@ async def test_task_filters(api, books, filters, slots) -> None:
     await api.ask("POST", "/services/web/update?version=1", changed)
     found = await api.ask("GET", f"/tasks?filters={json.dumps(filters)}")
     assert [task["Slot"] for task in found.json] == slots
+
+
+async def test_a_desired_state_that_is_none_is_refused(api, books) -> None:
+    reply = await api.ask("GET", '/tasks?filters={"desired-state":["bad"]}')
+    assert (reply.status, reply.message) == (500, "Invalid desired-state filter: 'bad'")
 
 
 async def test_a_task_says_where_and_how_it_is(api, books) -> None:

@@ -12,6 +12,7 @@ from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.network import NetworkSpec
 from linkspan.sdk.model.service import (
     Placement,
+    Reservation,
     RolloutState,
     ServiceRestart,
     TaskState,
@@ -301,6 +302,9 @@ async def test_a_network_that_went_away_is_the_tasks_error(daemon, world, autoju
         ({"name": "w" * 64}, "DNS name"),
         ({"replicas": -1}, "between 0 and"),
         ({"mode": "sometimes"}, "invalid mode"),
+        ({"reservation": Reservation(memory_bytes=4194303)}, "4194303: Must be at least 4MiB"),
+        ({"reservation": Reservation(nano_cpus=100)}, "1e-07: Must be at least 0.001"),
+        ({"reservation": Reservation(nano_cpus=-1)}, "Must be at least 0.001"),
         ({"restart": ServiceRestart(condition="never")}, "invalid restart condition"),
         ({"restart": ServiceRestart(delay_s=-1)}, "negative"),
         ({"update": UpdatePolicy(max_failure_ratio=2)}, "between 0 and 1"),

@@ -68,7 +68,7 @@ _MODE_NAMES: Mapping[str, ServiceMode] = {
     "ReplicatedJob": "replicated-job",
     "GlobalJob": "global-job",
 }
-
+_JOBS = ("replicated-job", "global-job")
 
 _UNKNOWN: Mapping[str, str] = {
     "Order": "unrecognized update order {}",
@@ -102,6 +102,10 @@ def decode_service(body: Document) -> ServiceSpec:
     if template.text("Runtime") not in ("", "container"):
         raise Unsupported(f"services of runtime '{template.text('Runtime')}' are not supported")
     mode, replicas, concurrent = _decode_mode(body.document("Mode"))
+    if mode in _JOBS and "UpdateConfig" in body:
+        raise InvalidArgument(
+            "rpc error: code = InvalidArgument desc = Jobs may not have an update config"
+        )
     endpoint = body.document("EndpointSpec")
     attachments = [
         *template.documents("Networks"),
@@ -301,13 +305,17 @@ def encode_service_spec(spec: ServiceSpec) -> dict[str, Any]:
         mode = {"Replicas": spec.replicas}
     elif key == "ReplicatedJob":
         mode = {"MaxConcurrent": spec.max_concurrent, "TotalCompletions": spec.replicas}
+    policies = {
+        "UpdateConfig": _encode_policy(spec.update),
+        "RollbackConfig": _encode_policy(spec.rollback),
+    }
     return {
         "Name": spec.name,
         "Labels": dict(spec.labels),
         "TaskTemplate": encode_task_spec(spec),
         "Mode": {key: mode},
-        "UpdateConfig": _encode_policy(spec.update),
-        "RollbackConfig": _encode_policy(spec.rollback),
+        # A job is never exchanged; clients send back what they read.
+        **({} if spec.is_job else policies),
         "EndpointSpec": _without_empty(
             {"Mode": spec.endpoint_mode, "Ports": [_encode_port(port) for port in spec.ports]}
         ),

@@ -56,6 +56,7 @@ BY_CODE = {
     "network_in_use": Deviation(403),
     "predefined_network": Deviation(403),
     "not_connected": Deviation(500),
+    "invalid_desired_state": Deviation(500),
     "no_log": Deviation(501),
     # The storage driver's refusal is an error of the daemon's.
     "no_storage_options": Deviation(500),

@@ -1,5 +1,6 @@
 """/networks."""
 
+import re
 from typing import Any
 
 import trio
@@ -30,6 +31,8 @@ from linkspan.sdk.model.network import Network, NetworkSpec
 
 # Tasks of a removed service have their stop timeout to end.
 _TASKS_END_S = 60.0
+# Names of what the swarm keeps.
+_SWARM_NAME = re.compile(r"[a-zA-Z0-9]+(?:[-_]+[a-zA-Z0-9]+)*")
 
 
 class NetworkRoutes:
@@ -104,6 +107,7 @@ class NetworkRoutes:
             raise InvalidArgument("invalid name: name is empty")
         if spec.driver == "overlay":
             await require_cluster(self._host)
+            _check_swarm_name(spec.name)
         await self._check_scope(body.text("Scope"), spec)
         network = await self._networks.create(spec)
         return json_response({"Id": network.id, "Warning": ""}, status=201)
@@ -209,3 +213,18 @@ class NetworkRoutes:
                 deleted.append(network.name)
         tell_pruned(self._host, "network")
         return json_response({"NetworksDeleted": deleted or None})
+
+
+def _check_swarm_name(name: str) -> None:
+    """Raises InvalidArgument, in swarmkit's words."""
+    if len(name) > 63:
+        told = "name must be 63 characters or fewer"
+    elif _SWARM_NAME.fullmatch(name) is None:
+        told = "name must be valid as a DNS name component"
+    else:
+        return
+    raise InvalidArgument(
+        f"rpc error: code = InvalidArgument desc = {told}",
+        code="invalid_name",
+        help="use letters, digits, and - or _ between them",
+    )

@@ -7,7 +7,7 @@ from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.service_logs import task_log_stream
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
 from linkspan.plugins.docker_api.timestamps import or_never
-from linkspan.sdk.errors import NotFound
+from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
 from linkspan.sdk.model.network import PortBinding
@@ -25,6 +25,7 @@ class TaskRoutes:
     async def list(self, request: Request) -> Response:
         """GET /tasks."""
         filters = read_filters(request, _FILTERS)
+        _check_states(filters)
         await require_cluster(self._host)
         driver = orchestrator(self._host)
         services = {service.id: service for service in await driver.list_services()}
@@ -63,6 +64,17 @@ class TaskRoutes:
         return task_log_stream(self._host, request, [task])
 
 
+def _check_states(filters: Filters) -> None:
+    """Raises InvalidArgument for a state that is none."""
+    for state in filters.all("desired-state"):
+        if state and state.upper() not in TaskState.__members__:
+            raise InvalidArgument(
+                f"Invalid desired-state filter: '{state}'",
+                code="invalid_desired_state",
+                help="use running, shutdown or complete",
+            )
+
+
 def _passes(task: Task, service: Service | None, nodes: dict[str, str], filters: Filters) -> bool:
     up_to_date = filters.flag("_up-to-date")
     if up_to_date is not None:
@@ -72,7 +84,7 @@ def _passes(task: Task, service: Service | None, nodes: dict[str, str], filters:
             return False
     name = f"{task.spec.name}.{task.slot or task.node_id}"
     desired = _desired(task).name.lower()
-    wanted = tuple("running" if s == "accepted" else s for s in filters.all("desired-state"))
+    wanted = tuple(state.lower() for state in filters.all("desired-state") if state)
     return (
         filters.prefix("id", task.id)
         and filters.prefix("name", name)

@@ -10,6 +10,8 @@ from linkspan.sdk.reference import parse_reference
 
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-_.]?[A-Za-z0-9]+)*")
 MOST_REPLICAS = 10_000
+_LEAST_NANO_CPUS = 1_000_000
+_LEAST_MEMORY_BYTES = 4 << 20
 
 
 def check_spec(spec: ServiceSpec) -> None:
@@ -30,8 +32,7 @@ def check_spec(spec: ServiceSpec) -> None:
         )
     if spec.max_concurrent < 0:
         raise InvalidArgument("the number of concurrent tasks of a job must not be negative")
-    if spec.reservation.nano_cpus < 0 or spec.reservation.memory_bytes < 0:
-        raise InvalidArgument("reservations must not be negative")
+    _check_resources(spec)
     _check_restart(spec)
     for policy in (spec.update, spec.rollback):
         _check_policy(policy)
@@ -56,6 +57,21 @@ def check_change(before: ServiceSpec, after: ServiceSpec) -> None:
 def _check_choice(what: str, given: str, choices: tuple[str, ...]) -> None:
     if given not in choices:
         raise InvalidArgument(f"invalid {what} '{given}': one of {', '.join(choices)}")
+
+
+def _check_resources(spec: ServiceSpec) -> None:
+    """Zero is "not given"."""
+    for part in (spec.container.resources, spec.reservation):
+        if part.nano_cpus and part.nano_cpus < _LEAST_NANO_CPUS:
+            raise InvalidArgument(
+                "rpc error: code = InvalidArgument desc = invalid cpu value"
+                f" {part.nano_cpus / 1e9:g}: Must be at least {_LEAST_NANO_CPUS / 1e9:g}"
+            )
+        if part.memory_bytes and part.memory_bytes < _LEAST_MEMORY_BYTES:
+            raise InvalidArgument(
+                "rpc error: code = InvalidArgument desc = invalid memory value"
+                f" {part.memory_bytes}: Must be at least 4MiB"
+            )
 
 
 def _check_restart(spec: ServiceSpec) -> None:
