@@ -142,7 +142,7 @@ jobs:
     assert "did you mean 'bridge'?" in refused.err
     # Installed, but no network can be made by it.
     refused = daemon.cli("workflow", "run", path, "--use", "network=none", status=1)
-    assert "none" in refused.err
+    assert 'only one instance of "null" network is allowed' in refused.err
     assert daemon.containers() == []
 
 
