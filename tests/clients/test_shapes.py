@@ -14,7 +14,6 @@ from daemon_harness.daemon import Daemon
 from daemon_harness.recorded_image import load_archive
 
 HERE = Path(__file__).parent / "shapes"
-RULES: dict[str, list[dict[str, str]]] = json.loads((HERE / "differences.json").read_text())
 
 
 def applies(rule: dict[str, str], answer: str, path: str) -> bool:
@@ -23,26 +22,30 @@ def applies(rule: dict[str, str], answer: str, path: str) -> bool:
 
 @pytest.mark.system
 @pytest.mark.timeout(300)
-def test_answers_have_dockers_keys_and_types(new_daemon: Callable[[], Daemon]) -> None:
-    docker = shapes.read(HERE / "docker.json")
+@pytest.mark.parametrize("folder", [HERE, HERE / "swarm"], ids=["alone", "swarm"])
+def test_answers_have_dockers_keys_and_types(
+    new_daemon: Callable[[], Daemon], folder: Path
+) -> None:
+    docker = shapes.read(folder / "docker.json")
+    rules = json.loads((folder / "differences.json").read_text())
     daemon = new_daemon().start()
     load_archive(daemon.environment)
     socket = daemon.url.removeprefix("unix://")
-    ours = shapes.record(HERE / "script.txt", socket, daemon.environment)
+    ours = shapes.record(folder / "script.txt", socket, daemon.environment)
     assert list(ours) == list(docker)
     wrong: dict[str, list[str]] = {}
     used = []
     for answer, versions in docker.items():
         for version, shape in versions.items():
             for path, text in shapes.differences(shape, ours[answer][version]).items():
-                if any(applies(rule, answer, path) for rule in RULES["machine"]):
+                if any(applies(rule, answer, path) for rule in rules["machine"]):
                     continue
-                meant = [rule for rule in RULES["meant"] if applies(rule, answer, path)]
+                meant = [rule for rule in rules["meant"] if applies(rule, answer, path)]
                 used += meant
                 if not meant:
                     wrong.setdefault(f"{answer} {path}: {text}", []).append(version)
     assert not wrong, "\n".join(f"{text} ({', '.join(in_)})" for text, in_ in wrong.items())
-    assert [rule for rule in RULES["meant"] if rule not in used] == []
+    assert [rule for rule in rules["meant"] if rule not in used] == []
 
 
 def test_a_shape_has_each_type_of_each_path() -> None:

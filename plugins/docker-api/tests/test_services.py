@@ -362,13 +362,52 @@ def test_defaults_are_dockers() -> None:
         Document({"Name": "a", "TaskTemplate": {"ContainerSpec": {"Image": "x"}}})
     )
     assert (spec.mode, spec.replicas) == ("replicated", 1)
-    assert (spec.restart.condition, spec.restart.delay_s) == ("any", 5.0)
-    assert (spec.update.parallelism, spec.update.order, spec.update.monitor_s) == (
-        1,
-        "stop-first",
-        5.0,
+    plain = encode_service_spec(spec)
+    assert plain.keys() == {"Name", "Labels", "TaskTemplate", "Mode"}
+    assert plain["TaskTemplate"].keys() == {"ContainerSpec", "ForceUpdate", "Runtime"}
+    assert decode_service(Document(plain)) == spec
+    usual = {
+        "Parallelism": 1,
+        "FailureAction": "pause",
+        "Monitor": 5 * 10**9,
+        "MaxFailureRatio": 0,
+        "Order": "stop-first",
+    }
+    shown = encode_service_spec(spec, defaults=True)
+    assert (shown["UpdateConfig"], shown["RollbackConfig"]) == (usual, usual)
+    template = shown["TaskTemplate"]
+    restart = {"Condition": "any", "Delay": 5 * 10**9, "MaxAttempts": 0}
+    assert (template["RestartPolicy"], template["Placement"]) == (restart, {})
+    assert template["ContainerSpec"]["StopGracePeriod"] == 10 * 10**9
+
+
+def test_what_was_said_is_shown_though_it_is_usual_and_files_as_they_were_named() -> None:
+    config = {"ConfigID": "c", "ConfigName": "conf"}
+    file = {"UID": "0", "GID": "0", "Mode": 0o444}
+    configs = [
+        {**config, "File": {**file, "Name": "conf"}},
+        {**config, "File": {**file, "Name": "/at"}},
+    ]
+    said = decode_service(
+        Document(
+            {
+                "Name": "a",
+                "TaskTemplate": {
+                    "ContainerSpec": {"Image": "x", "Configs": configs},
+                    "RestartPolicy": {},
+                },
+                "RollbackConfig": {"Parallelism": 1},
+                "EndpointSpec": {},
+            }
+        )
     )
-    assert decode_service(Document(encode_service_spec(spec))) == spec
+    assert [file.target for file in said.files] == ["/conf", "/at"]
+    shown = encode_service_spec(said)
+    assert shown["TaskTemplate"]["ContainerSpec"]["Configs"] == configs
+    assert shown["TaskTemplate"]["RestartPolicy"] == {"Condition": "any", "MaxAttempts": 0}
+    assert shown["RollbackConfig"]["Parallelism"] == 1
+    assert shown["EndpointSpec"] == {"Mode": "vip"}
+    assert decode_service(Document(shown)) == said
 
 
 async def test_a_service_without_a_name_gets_one(api, books) -> None:

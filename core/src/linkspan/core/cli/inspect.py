@@ -24,6 +24,8 @@ _PATHS: Final = {
     "secret": "/secrets/{}",
     "config": "/configs/{}",
 }
+_ASKED: Final = {"service": {"insertDefaults": True}}
+"""Kind → parameters of its path: what holds where nobody said anything is shown, too."""
 _NOT_THERE: Final = (404, 501, 503)
 
 
@@ -93,8 +95,9 @@ def _find(
 ) -> tuple[str, Any]:
     """The kind and the record of what has this name; None if nothing has."""
     for kind in kinds:
+        asked = {**(query or {}), **_ASKED.get(kind, {})}
         try:
-            return kind, session.api.get(_PATHS[kind].format(segment(name)), query)
+            return kind, session.api.get(_PATHS[kind].format(segment(name)), asked)
         except ApiError as exc:
             # 503: not in a cluster; the next kind may be there all the same.
             if exc.status not in _NOT_THERE and not (len(kinds) > 1 and exc.status == 400):

@@ -115,6 +115,7 @@ class FileReference:
 
     Attributes:
         target: Absolute path in the container.
+        said: The target as the client wrote it, who expects it back so; empty if it wrote none.
     """
 
     kind: PayloadKind
@@ -124,6 +125,7 @@ class FileReference:
     uid: int = 0
     gid: int = 0
     mode: int = 0o444
+    said: str = ""
 
 
 ServiceMode = Literal["replicated", "global", "replicated-job", "global-job"]
@@ -140,7 +142,10 @@ class ServiceSpec:
             filled per task.
         force_update: A counter; raising it makes new tasks without another change.
         max_concurrent: Tasks of a replicated job at a time; 0 means all.
-        endpoint_mode: Names of a service lead to its tasks either way; ``dnsrr`` refuses ingress ports.
+        restart: None if nothing was said, which means ``ServiceRestart()``.
+        update: None if nothing was said, which means ``UpdatePolicy()``; so is ``rollback``.
+        endpoint_mode: Names of a service lead to its tasks either way; ``dnsrr`` refuses ingress ports;
+            empty if nothing was said.
         files: Secrets and configs that its tasks are given.
     """
 
@@ -152,13 +157,13 @@ class ServiceSpec:
     labels: Mapping[str, str] = attrs.field(factory=dict)
     networks: tuple[str, ...] = ()
     ports: tuple[ServicePort, ...] = ()
-    restart: ServiceRestart = ServiceRestart()
-    update: UpdatePolicy = UpdatePolicy()
-    rollback: UpdatePolicy = UpdatePolicy()
+    restart: ServiceRestart | None = None
+    update: UpdatePolicy | None = None
+    rollback: UpdatePolicy | None = None
     reservation: Reservation = Reservation()
     placement: Placement = Placement()
     force_update: int = 0
-    endpoint_mode: Literal["vip", "dnsrr"] = "vip"
+    endpoint_mode: Literal["", "vip", "dnsrr"] = ""
     files: tuple[FileReference, ...] = ()
 
     @property

@@ -89,6 +89,7 @@ def _decode(kind: PayloadKind, container: Document) -> Iterable[FileReference]:
             uid=_number(file, "UID"),
             gid=_number(file, "GID"),
             mode=file.number("Mode", 0o444) & 0o7777,
+            said=file.text("Name"),
         )
 
 
@@ -109,7 +110,8 @@ def encode_files(files: Iterable[FileReference]) -> dict[str, Any]:
         out.setdefault(f"{word}s", []).append(
             {
                 "File": {
-                    "Name": file.target.removeprefix(folder) if inside else file.target,
+                    "Name": file.said
+                    or (file.target.removeprefix(folder) if inside else file.target),
                     "UID": str(file.uid),
                     "GID": str(file.gid),
                     "Mode": file.mode,

@@ -61,6 +61,7 @@ _MODES: Mapping[str, Literal["ingress", "host"]] = {
     "ingress": "ingress",
     "host": "host",
 }
+_USUAL_GRACE_S = 10
 _ENDPOINTS: Mapping[str, Literal["vip", "dnsrr"]] = {"": "vip", "vip": "vip", "dnsrr": "dnsrr"}
 _MODE_NAMES: Mapping[str, ServiceMode] = {
     "Replicated": "replicated",
@@ -143,7 +144,7 @@ def decode_service(body: Document) -> ServiceSpec:
             ),
         ),
         force_update=template.number("ForceUpdate"),
-        endpoint_mode=_one_of(endpoint, "Mode", _ENDPOINTS),
+        endpoint_mode=_one_of(endpoint, "Mode", _ENDPOINTS) if "EndpointSpec" in body else "",
         files=decode_files(template.document("ContainerSpec")),
     )
 
@@ -184,9 +185,9 @@ def _decode_port(body: Document) -> ServicePort:
     )
 
 
-def _decode_restart(template: Document) -> ServiceRestart:
+def _decode_restart(template: Document) -> ServiceRestart | None:
     if "RestartPolicy" not in template:
-        return ServiceRestart()
+        return None
     body = template.document("RestartPolicy")
     usual = ServiceRestart()
     return ServiceRestart(
@@ -197,9 +198,9 @@ def _decode_restart(template: Document) -> ServiceRestart:
     )
 
 
-def _decode_policy(service: Document, key: str) -> UpdatePolicy:
+def _decode_policy(service: Document, key: str) -> UpdatePolicy | None:
     if key not in service:
-        return UpdatePolicy()
+        return None
     body = service.document(key)
     ratio = body.ratio("MaxFailureRatio")
     if not 0 <= ratio <= 1:
@@ -297,29 +298,31 @@ def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
     return {key: inner for key, inner in value.items() if inner not in ("", 0, None, [], {}, False)}
 
 
-def encode_service_spec(spec: ServiceSpec) -> dict[str, Any]:
-    """A ServiceSpec."""
+def encode_service_spec(spec: ServiceSpec, *, defaults: bool = False) -> dict[str, Any]:
+    """A ServiceSpec; with ``defaults``, what holds where the client said nothing is shown, too."""
     key = next(key for key, mode in _MODE_NAMES.items() if mode == spec.mode)
     mode: dict[str, Any] = {}
     if key == "Replicated":
         mode = {"Replicas": spec.replicas}
     elif key == "ReplicatedJob":
         mode = {"MaxConcurrent": spec.max_concurrent, "TotalCompletions": spec.replicas}
-    policies = {
-        "UpdateConfig": _encode_policy(spec.update),
-        "RollbackConfig": _encode_policy(spec.rollback),
-    }
-    return {
+    out = {
         "Name": spec.name,
         "Labels": dict(spec.labels),
-        "TaskTemplate": encode_task_spec(spec),
+        "TaskTemplate": {
+            **encode_task_spec(spec, defaults=defaults),
+            "Runtime": "container",
+        },
         "Mode": {key: mode},
-        # A job is never exchanged; clients send back what they read.
-        **({} if spec.is_job else policies),
-        "EndpointSpec": _without_empty(
-            {"Mode": spec.endpoint_mode, "Ports": [_encode_port(port) for port in spec.ports]}
-        ),
     }
+    for name, policy in (("UpdateConfig", spec.update), ("RollbackConfig", spec.rollback)):
+        # A job is never exchanged; clients send back what they read.
+        if defaults or (policy is not None and not spec.is_job):
+            out[name] = _encode_policy(policy or UpdatePolicy(), defaults=defaults)
+    if spec.endpoint_mode or spec.ports:
+        ports = [_encode_port(port) for port in spec.ports]
+        out["EndpointSpec"] = _without_empty({"Mode": spec.endpoint_mode or "vip", "Ports": ports})
+    return out
 
 
 def _encode_port(port: ServicePort) -> dict[str, Any]:
@@ -329,21 +332,28 @@ def _encode_port(port: ServicePort) -> dict[str, Any]:
     return {**out, "PublishMode": port.mode}
 
 
-def _encode_policy(policy: UpdatePolicy) -> dict[str, Any]:
+def _encode_policy(policy: UpdatePolicy, *, defaults: bool) -> dict[str, Any]:
     out: dict[str, Any] = {"Parallelism": policy.parallelism}
     if policy.delay_s:
         out["Delay"] = nanoseconds(policy.delay_s)
-    return {
-        **out,
-        "FailureAction": policy.failure_action,
-        "Monitor": nanoseconds(policy.monitor_s),
-        "MaxFailureRatio": policy.max_failure_ratio,
-        "Order": policy.order,
-    }
+    out["FailureAction"] = policy.failure_action
+    if defaults or policy.monitor_s != UpdatePolicy().monitor_s:
+        out["Monitor"] = nanoseconds(policy.monitor_s)
+    return {**out, "MaxFailureRatio": policy.max_failure_ratio or 0, "Order": policy.order}
 
 
-def encode_task_spec(spec: ServiceSpec) -> dict[str, Any]:
-    """A TaskSpec."""
+def _encode_restart(restart: ServiceRestart, *, defaults: bool) -> dict[str, Any]:
+    out: dict[str, Any] = {"Condition": restart.condition}
+    if defaults or restart.delay_s != ServiceRestart().delay_s:
+        out["Delay"] = nanoseconds(restart.delay_s)
+    out["MaxAttempts"] = restart.max_attempts
+    if restart.window_s:
+        out["Window"] = nanoseconds(restart.window_s)
+    return out
+
+
+def encode_task_spec(spec: ServiceSpec, *, defaults: bool = False) -> dict[str, Any]:
+    """A TaskSpec; with ``defaults``, what holds where the client said nothing is shown, too."""
     container = spec.container
     limits = _without_empty(
         {
@@ -358,37 +368,42 @@ def encode_task_spec(spec: ServiceSpec) -> dict[str, Any]:
             "MemoryBytes": spec.reservation.memory_bytes,
         }
     )
-    out: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "ContainerSpec": {**_encode_container(container), **encode_files(spec.files)},
         "Resources": _without_empty({"Limits": limits, "Reservations": reservations}),
-        "RestartPolicy": {
-            "Condition": spec.restart.condition,
-            "Delay": nanoseconds(spec.restart.delay_s),
-            "MaxAttempts": spec.restart.max_attempts,
-            **({"Window": nanoseconds(spec.restart.window_s)} if spec.restart.window_s else {}),
-        },
-        "Placement": _without_empty(
-            {
-                "Constraints": list(spec.placement.constraints),
-                "Preferences": [
-                    {"Spread": {"SpreadDescriptor": parse_preference(text)}}
-                    for text in spec.placement.preferences
-                ],
-                "MaxReplicas": spec.placement.max_replicas_per_node,
-                "Platforms": [
-                    _without_empty({"Architecture": architecture, "OS": system})
-                    for system, architecture in spec.placement.platforms
-                ],
-            }
-        ),
+        "Placement": _encode_placement(spec.placement),
     }
+    out = shown if defaults else _without_empty(shown)
+    if defaults:
+        usual = {"StopGracePeriod": _USUAL_GRACE_S * 10**9, "DNSConfig": {}}
+        out["ContainerSpec"] = usual | out["ContainerSpec"]
+    if defaults or spec.restart is not None:
+        restart = spec.restart or ServiceRestart()
+        out["RestartPolicy"] = _encode_restart(restart, defaults=defaults)
     if spec.networks:
         out["Networks"] = [_encode_attachment(name, container) for name in spec.networks]
     if container.log_driver:
         out["LogDriver"] = _without_empty(
             {"Name": container.log_driver, "Options": dict(container.log_options)}
         )
-    return {**out, "ForceUpdate": spec.force_update, "Runtime": "container"}
+    return {**out, "ForceUpdate": spec.force_update}
+
+
+def _encode_placement(placement: Placement) -> dict[str, Any]:
+    return _without_empty(
+        {
+            "Constraints": list(placement.constraints),
+            "Preferences": [
+                {"Spread": {"SpreadDescriptor": parse_preference(text)}}
+                for text in placement.preferences
+            ],
+            "MaxReplicas": placement.max_replicas_per_node,
+            "Platforms": [
+                _without_empty({"Architecture": architecture, "OS": system})
+                for system, architecture in placement.platforms
+            ],
+        }
+    )
 
 
 def _encode_attachment(name: str, container: ContainerSpec) -> dict[str, Any]:
@@ -443,18 +458,22 @@ def _encode_container(spec: ContainerSpec) -> dict[str, Any]:
     return {**out, "Isolation": "default"}
 
 
-def encode_service(service: Service, *, with_status: bool) -> dict[str, Any]:
-    """A Service."""
+def encode_service(
+    service: Service, *, with_status: bool = False, defaults: bool = False
+) -> dict[str, Any]:
+    """A Service; its parts as in ``encode_service_spec``."""
     out: dict[str, Any] = {
         "ID": service.id,
         "Version": {"Index": service.version},
         "CreatedAt": or_never(service.created_at),
         "UpdatedAt": or_never(service.updated_at),
-        "Spec": encode_service_spec(service.spec),
+        "Spec": encode_service_spec(service.spec, defaults=defaults),
     }
     if service.previous_spec is not None:
-        out["PreviousSpec"] = encode_service_spec(service.previous_spec)
-    endpoint: dict[str, Any] = {"Spec": out["Spec"]["EndpointSpec"]}
+        out["PreviousSpec"] = encode_service_spec(service.previous_spec, defaults=defaults)
+    # Docker's is empty until something of it was allocated.
+    reached = service.spec.ports or service.spec.networks
+    endpoint: dict[str, Any] = {"Spec": out["Spec"].get("EndpointSpec", {}) if reached else {}}
     if service.ports:
         endpoint["Ports"] = [_encode_port(port) for port in service.ports]
     out["Endpoint"] = endpoint
@@ -463,7 +482,7 @@ def encode_service(service: Service, *, with_status: bool) -> dict[str, Any]:
     spec = service.spec
     if spec.is_job:
         out["JobStatus"] = {
-            "JobIteration": {"Index": service.job_iteration},
+            "JobIteration": _without_empty({"Index": service.job_iteration}),
             "LastExecution": or_never(service.job_started_at),
         }
     if with_status:
@@ -494,8 +513,6 @@ def same_task(left: ServiceSpec, right: ServiceSpec) -> bool:
     """Whether a task of one spec would be a task of the other (swarmkit, IsTaskDirty)."""
 
     def template(spec: ServiceSpec) -> ServiceSpec:
-        return attrs.evolve(
-            spec, replicas=0, labels={}, update=UpdatePolicy(), rollback=UpdatePolicy()
-        )
+        return attrs.evolve(spec, replicas=0, labels={}, update=None, rollback=None)
 
     return template(left) == template(right)

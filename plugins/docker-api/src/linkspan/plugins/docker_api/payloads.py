@@ -4,10 +4,10 @@ from linkspan.plugins.docker_api.codec_payload import decode_payload, encode_pay
 from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
-from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
-from linkspan.sdk.model.service import PayloadKind
+from linkspan.sdk.model.service import Payload, PayloadKind
 
 
 class _PayloadRoutes:
@@ -29,7 +29,16 @@ class _PayloadRoutes:
             and filters.among("names", payload.spec.name)
             and filters.labels(payload.spec.labels)
         ]
+        if self.kind == "config":
+            found = [whole for one in found if (whole := await self._whole(one.id))]
         return json_response([encode_payload(payload) for payload in found])
+
+    async def _whole(self, ref: str) -> Payload | None:
+        """With its data, if it has any to show; None: it was removed in the meantime."""
+        try:
+            return await orchestrator(self._host).get_payload(self.kind, ref)
+        except NotFound:
+            return None
 
     async def create(self, request: Request) -> Response:
         """Keep one; its id."""

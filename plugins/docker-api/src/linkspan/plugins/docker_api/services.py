@@ -77,7 +77,7 @@ class ServiceRoutes:
     async def inspect(self, request: Request) -> Response:
         """GET /services/{id}."""
         service = await orchestrator(self._host).get_service(request.params["id"])
-        return json_response(encode_service(service, with_status=False))
+        return json_response(encode_service(service, defaults=request.flag("insertDefaults")))
 
     async def remove(self, request: Request) -> Response:
         """DELETE /services/{id}."""

@@ -107,7 +107,7 @@ def encode_cluster(cluster: Cluster) -> dict[str, Any]:
         },
         "TLSInfo": {},
         "RootRotationInProgress": False,
-        "DefaultAddrPool": ["10.0.0.0/8"],
+        "DefaultAddrPool": None,
         "SubnetSize": 24,
         "DataPathPort": 4789,
     }

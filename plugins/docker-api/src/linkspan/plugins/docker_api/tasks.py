@@ -147,8 +147,10 @@ def encode_task(task: Task, host_ports: tuple[PortBinding, ...] = ()) -> dict[st
     if task.node_id:
         out["NodeID"] = task.node_id
     if task.spec.is_job:
-        out["JobIteration"] = {"Index": task.job_iteration}
-    return {**out, "Status": status, "DesiredState": _desired(task).name.lower()}
+        out["JobIteration"] = {"Index": task.job_iteration} if task.job_iteration else {}
+    desired = _desired(task).name.lower()
+    # Volumes are those of a cluster, which this one has none of.
+    return {**out, "Status": status, "DesiredState": desired, "Volumes": None}
 
 
 def _desired(task: Task) -> TaskState:

@@ -80,7 +80,7 @@ def policy_of(record: ServiceRecord) -> UpdatePolicy:
         RolloutState.ROLLBACK_STARTED,
         RolloutState.ROLLBACK_PAUSED,
     )
-    return record.spec.rollback if back else record.spec.update
+    return (record.spec.rollback if back else record.spec.update) or UpdatePolicy()
 
 
 def may_carry(node: Node, spec: ServiceSpec) -> bool:
@@ -452,17 +452,18 @@ def given_up(spec: ServiceSpec, tasks: Iterable[TaskRecord]) -> dict[Place, Task
     }
 
 
-def ran_short(record: TaskRecord, restart: ServiceRestart) -> bool:
+def ran_short(record: TaskRecord, restart: ServiceRestart | None) -> bool:
     """Whether an ended task ran too short to have been any good."""
-    window_s = restart.window_s or SHORT_RUN_S
+    window_s = (restart.window_s if restart else 0) or SHORT_RUN_S
     return record.running_at == 0 or record.ended_at - record.running_at < window_s
 
 
-def restart_at(record: TaskRecord, restart: ServiceRestart) -> float | None:
+def restart_at(record: TaskRecord, restart: ServiceRestart | None) -> float | None:
     """When a place whose last task ended may start again; None: never.
 
     The delay doubles with every quick failure.
     """
+    restart = restart or ServiceRestart()
     short = ran_short(record, restart)
     if record.task.spec.is_job and record.task.state is TaskState.COMPLETE:
         return None

@@ -4,7 +4,7 @@ import re
 
 from linkspan.plugins.swarm.templates import container_spec
 from linkspan.sdk.errors import InvalidArgument
-from linkspan.sdk.model.service import Node, ServiceSpec, Task, UpdatePolicy
+from linkspan.sdk.model.service import Node, ServiceRestart, ServiceSpec, Task, UpdatePolicy
 from linkspan.sdk.placement import parse_constraint, parse_preference
 from linkspan.sdk.reference import parse_reference
 
@@ -35,8 +35,8 @@ def check_spec(spec: ServiceSpec) -> None:
     _check_resources(spec)
     _check_restart(spec)
     for policy in (spec.update, spec.rollback):
-        _check_policy(policy)
-    if spec.rollback.failure_action == "rollback":
+        _check_policy(policy or UpdatePolicy())
+    if spec.rollback is not None and spec.rollback.failure_action == "rollback":
         raise InvalidArgument(
             "a rollback cannot be rolled back: failure action 'pause' or 'continue'"
         )
@@ -75,7 +75,7 @@ def _check_resources(spec: ServiceSpec) -> None:
 
 
 def _check_restart(spec: ServiceSpec) -> None:
-    restart = spec.restart
+    restart = spec.restart or ServiceRestart()
     _check_choice("restart condition", restart.condition, ("none", "on-failure", "any"))
     if min(restart.delay_s, restart.max_attempts, restart.window_s) < 0:
         raise InvalidArgument("restart delay, max attempts and window must not be negative")

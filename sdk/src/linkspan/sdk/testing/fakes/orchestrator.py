@@ -30,6 +30,7 @@ from linkspan.sdk.model.service import (
     ServiceSpec,
     Task,
     TaskState,
+    UpdatePolicy,
 )
 from linkspan.sdk.payloads import check_references, out_of_sequence
 from linkspan.sdk.placement import parse_constraint
@@ -172,7 +173,7 @@ class FakeOrchestrator(Orchestrator[FakeOrchestratorConfig]):
     def _failed(self, entry: _Entry, reason: str) -> None:
         entry.failures = (*entry.failures, reason)
         rollout = entry.service.rollout
-        action = entry.spec.update.failure_action
+        action = (entry.spec.update or UpdatePolicy()).failure_action
         if rollout is not None and rollout.state is RolloutState.UPDATING and action != "continue":
             if action == "rollback" and entry.service.previous_spec is not None:
                 self._go_back(entry, f"update rolled back due to failure of {reason}")
