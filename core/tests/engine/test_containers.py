@@ -225,6 +225,26 @@ async def test_a_paused_container_refuses_exec_until_it_is_thawed(world: World) 
             pass
 
 
+async def test_an_exec_has_the_variables_of_links_while_the_linked_container_runs(
+    world: World,
+) -> None:
+    db = await run(world, name="db")
+    links = {"bridge": EndpointSpec(links=("db:base",))}
+    web = await run(world, name="web", networks=links)
+    containers = world.engine.containers
+    session = await containers.exec_create(web, ExecSpec(command=("env",), env=("BASE_ENV_A=own",)))
+    async with containers.exec_start(session.id) as streams:
+        chunk = await streams.receive()
+    assert chunk is not None
+    told = dict(line.split("=", 1) for line in chunk.data.decode().splitlines())
+    assert (told["BASE_NAME"], told["BASE_ENV_A"]) == ("/web/base", "own")
+    waiter = containers.waiter(db)
+    await containers.kill(db)
+    await waiter.result()
+    with pytest.raises(Conflict, match="Cannot link to a non running container: /db AS /web/base"):
+        await containers.exec_create(web, ExecSpec(command=("env",)))
+
+
 async def test_a_running_container_is_removed_only_by_force(world: World) -> None:
     made = await run(world, name="busy")
     with pytest.raises(Conflict, match="stop the container before removing or force remove"):

@@ -49,6 +49,19 @@ async def test_a_container_joins_and_leaves_a_network(api) -> None:
     assert list(networks) == ["bridge"]
 
 
+async def test_a_container_that_does_not_run_tells_what_it_is_called_where_it_was_connected(
+    api,
+) -> None:
+    await api.ask("POST", "/networks/create", {"Name": "back"})
+    made = await api.create(HostConfig={"NetworkMode": "bridge"})
+    body = {"Container": made, "EndpointConfig": {"Aliases": ["db"]}}
+    assert (await api.ask("POST", "/networks/back/connect", body)).status == 200
+    seen = (await api.ask("GET", f"/containers/{made}/json")).json
+    networks = seen["NetworkSettings"]["Networks"]
+    assert networks["back"]["DNSNames"] == [seen["Name"][1:], "db", seen["Id"][:12]]
+    assert networks["bridge"]["DNSNames"] is None
+
+
 @pytest.mark.parametrize(
     ("filters", "names"),
     [

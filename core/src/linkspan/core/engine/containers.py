@@ -73,7 +73,7 @@ class ContainerStore:
         self._life = lifecycle
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
-        self._execs = Execs(drivers, hooks, lifecycle.tell)
+        self._execs = Execs(drivers, hooks, lifecycle.tell, find=self.find)
         self._files = ContainerFiles(drivers, lifecycle)
         self._committer = Committer(drivers, images, lifecycle)
         lifecycle.entry_of = self.find

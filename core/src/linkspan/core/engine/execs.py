@@ -7,6 +7,7 @@ import attrs
 
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Entry
+from linkspan.core.engine.joining import Find, link_environment
 from linkspan.core.engine.names import new_id, not_found
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.sdk.drivers.runtime import ExecProcess, ProcessSpec
@@ -20,10 +21,13 @@ MOST_KEPT = 1000
 class Execs:
     """Exec sessions of all containers; they end with the daemon."""
 
-    def __init__(self, drivers: Drivers, hooks: HookRunner, tell: Callable[..., None]) -> None:
+    def __init__(
+        self, drivers: Drivers, hooks: HookRunner, tell: Callable[..., None], *, find: Find
+    ) -> None:
         self._drivers = drivers
         self._hooks = hooks
         self._tell = tell
+        self._find = find
         self._sessions: dict[str, Exec] = {}
         self._running: dict[str, ExecProcess] = {}
 
@@ -32,11 +36,12 @@ class Execs:
         container = entry.container
         _refuse_unless_running(container)
         spec = await self._hooks.intercept("linkspan_before_exec", spec, container=container)
+        process = self._process(container, spec)
         session = Exec(id=new_id(), container_id=container.id, spec=spec)
         self._sessions[session.id] = session
         self._drop_old()
         self._tell(f"exec_create: {' '.join(spec.command)}", container, execID=session.id)
-        self._drivers.runtime.expect_exec(container.id, _process(container, spec))
+        self._drivers.runtime.expect_exec(container.id, process)
         return session
 
     def _drop_old(self) -> None:
@@ -66,7 +71,7 @@ class Execs:
         refuse_second_start(session)
         _refuse_unless_running(container)
         spec = session.spec
-        process = _process(container, spec)
+        process = self._process(container, spec)
         self._sessions[exec_id] = attrs.evolve(session, running=True)
         code = 126
         try:
@@ -87,26 +92,25 @@ class Execs:
             )
             self._tell("exec_die", container, execID=exec_id, exitCode=str(code))
 
+    def _process(self, container: Container, spec: ExecSpec) -> ProcessSpec:
+        return ProcessSpec(
+            args=spec.command,
+            env=(*link_environment(self._find, container), *container.env, *spec.env),
+            cwd=spec.working_dir or container.working_dir,
+            user=spec.user or container.user,
+            group_add=container.spec.group_add,
+            tty=spec.tty,
+            stdin=spec.attach_stdin,
+            privileged=spec.privileged,
+            console_size=spec.console_size,
+        )
+
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         """Tell its terminal the size; silent if it does not run."""
         self.inspect(exec_id)
         running = self._running.get(exec_id)
         if running is not None:
             await running.resize(height, width)
-
-
-def _process(container: Container, spec: ExecSpec) -> ProcessSpec:
-    return ProcessSpec(
-        args=spec.command,
-        env=(*container.env, *spec.env),
-        cwd=spec.working_dir or container.working_dir,
-        user=spec.user or container.user,
-        group_add=container.spec.group_add,
-        tty=spec.tty,
-        stdin=spec.attach_stdin,
-        privileged=spec.privileged,
-        console_size=spec.console_size,
-    )
 
 
 def refuse_second_start(session: Exec) -> None:

@@ -80,12 +80,26 @@ def _container_networks(container: Container, network_ids: Mapping[str, str]) ->
         out[endpoint.network_name] = encode_endpoint(wanted, endpoint)
     if spec.network_mode.startswith("container:") or container.state.running:
         return out
-    for name in wanted_networks(container):
+    own, *_ = names = wanted_networks(container)
+    for name in names:
         known = name in out or any(e.network_id == name for e in container.endpoints)
         if not known:
-            nowhere = attrs.evolve(_NOWHERE, network_id=network_ids.get(name, ""))
-            out[name] = encode_endpoint(spec.networks.get(name, EndpointSpec()), nowhere)
+            wanted = spec.networks.get(name, EndpointSpec())
+            # Names are given when it is connected, by hand or by its first start.
+            named = name not in PREDEFINED and (container.state.started_at or name != own)
+            nowhere = attrs.evolve(
+                _NOWHERE,
+                network_id=network_ids.get(name, ""),
+                names=_names(container, wanted) if named else (),
+            )
+            out[name] = encode_endpoint(wanted, nowhere)
     return out
+
+
+def _names(container: Container, wanted: EndpointSpec) -> tuple[str, ...]:
+    """What it will be called in a network."""
+    names = (container.name, *wanted.aliases, container.short_id, container.hostname)
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def wanted_networks(container: Container) -> tuple[str, ...]:
