@@ -86,7 +86,7 @@ def test_what_is_created_is_what_inspect_shows(daemon: Daemon) -> None:
         (("--subnet", f"{NET}.1/24"), f"it should be {NET}.0/24"),
         (("--subnet", f"{NET}.0/24", "--gateway", "192.0.2.1"), "192.0.2.1"),
         (("--driver", "bogus"), 'plugin "bogus" not found'),
-        (("--config-from", "nothing"), "network nothing not found"),
+        (("--config-from", "nothing"), 'configuration network "nothing" does not exist'),
         (("-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated"), "internal"),
     ],
     # The subnet is another in each process, and a test's name must not be.
@@ -226,7 +226,7 @@ def test_modes_without_a_network_of_their_own(daemon: Daemon) -> None:
         "cannot be connected" in daemon.docker("network", "connect", "n", "host-mode", status=1).err
     )
     said = daemon.docker("network", "connect", "host", "al", status=1).err
-    assert "cannot be disconnected from host network or connected to host network" in said
+    assert "container must be created in host network mode" in said
     port = free_port()
     # What is published there is left out, with a warning.
     started = daemon.docker(

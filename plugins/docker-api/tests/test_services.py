@@ -22,6 +22,7 @@ from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.service import (
     Cluster,
+    ClusterSettings,
     Node,
     Payload,
     PayloadKind,
@@ -73,11 +74,20 @@ class Books(Orchestrator[NoConfig]):
         self.in_swarm = None
 
     async def update_cluster(
-        self, *, labels: Mapping[str, str], task_history: int, version: int
+        self,
+        *,
+        labels: Mapping[str, str],
+        task_history: int,
+        version: int,
+        settings: ClusterSettings | None = None,
     ) -> Cluster:
         assert self.in_swarm is not None
         self.in_swarm = attrs.evolve(
-            self.in_swarm, labels=labels, task_history=task_history, version=version + 1
+            self.in_swarm,
+            labels=labels,
+            task_history=task_history,
+            version=version + 1,
+            settings=settings or self.in_swarm.settings,
         )
         return self.in_swarm
 
@@ -598,6 +608,51 @@ async def test_a_wrong_secret_is_refused(api, books, body, message) -> None:
     reply = await api.ask("POST", "/secrets/create", body)
     assert reply.status in (400, 501)
     assert message in reply.message
+
+
+_SETTINGS = {
+    "Raft": {"KeepOldSnapshots": 3, "SnapshotInterval": 500},
+    "Dispatcher": {"HeartbeatPeriod": 7 * 10**9},
+    "CAConfig": {"NodeCertExpiry": 720 * 3600 * 10**9},
+}
+
+
+def _settings_of(swarm: dict[str, Any]) -> dict[str, Any]:
+    spec = swarm["Spec"]
+    return {key: {k: spec[key].get(k) for k in inner} for key, inner in _SETTINGS.items()}
+
+
+async def test_a_swarm_keeps_the_settings_it_is_begun_with_or_given_later(api, books) -> None:
+    assert _settings_of((await api.ask("GET", "/swarm")).json)["Raft"]["SnapshotInterval"] == 10000
+    await api.ask("POST", "/swarm/leave?force=1")
+    await api.ask("POST", "/swarm/init", {"Spec": _SETTINGS})
+    swarm = (await api.ask("GET", "/swarm")).json
+    assert _settings_of(swarm) == _SETTINGS
+    nothing = {**swarm["Spec"], "Dispatcher": {"HeartbeatPeriod": 0}}
+    url = f"/swarm/update?version={swarm['Version']['Index']}"
+    assert (await api.ask("POST", url, nothing)).status == 200
+    swarm = (await api.ask("GET", "/swarm")).json
+    assert swarm["Spec"]["Dispatcher"] == {}
+    assert swarm["Spec"]["CAConfig"] == _SETTINGS["CAConfig"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"CAConfig": {"NodeCertExpiry": 10**9}}, "minimum certificate expiry time is: 1h0m0s"),
+        ({"Dispatcher": {"HeartbeatPeriod": -1}}, "cannot be a negative duration"),
+        ({"Raft": {"KeepOldSnapshots": -1}}, "must not be negative"),
+    ],
+)
+async def test_wrong_settings_change_no_swarm_and_begin_none(api, books, change, words) -> None:
+    before = (await api.ask("GET", "/swarm")).json
+    url = f"/swarm/update?version={before['Version']['Index']}"
+    refused = await api.ask("POST", url, {**before["Spec"], **change})
+    assert (refused.status, words in refused.message) == (400, True)
+    assert (await api.ask("GET", "/swarm")).json == before
+    await api.ask("POST", "/swarm/leave?force=1")
+    assert (await api.ask("POST", "/swarm/init", {"Spec": change})).status == 400
+    assert books.in_swarm is None
 
 
 async def test_a_swarm_is_relabelled_and_says_what_it_has_not(api, books) -> None:

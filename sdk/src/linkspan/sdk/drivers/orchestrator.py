@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.model.service import (
     Cluster,
+    ClusterSettings,
     Node,
     Payload,
     PayloadKind,
@@ -84,9 +85,14 @@ class Orchestrator(Driver[Config], abc.ABC):
 
     @abc.abstractmethod
     async def update_cluster(
-        self, *, labels: Mapping[str, str], task_history: int, version: int
+        self,
+        *,
+        labels: Mapping[str, str],
+        task_history: int,
+        version: int,
+        settings: ClusterSettings | None = None,
     ) -> Cluster:
-        """Change what the cluster keeps. Raises Conflict (code ``out_of_sequence``)."""
+        """Change what the cluster keeps; None leaves the settings. Raises Conflict (code ``out_of_sequence``)."""
 
     @abc.abstractmethod
     async def create_payload(self, kind: PayloadKind, spec: PayloadSpec) -> Payload:

@@ -289,11 +289,29 @@ class Node:
 
 
 @frozen(kw_only=True)
+class ClusterSettings:
+    """How the nodes of a cluster are to agree and trust each other; 0: not said.
+
+    Attributes:
+        certificate_expiry_s: How long the certificate of a node is valid.
+        heartbeat_s: How often a node says that it is there.
+        kept_snapshots: Old snapshots of the log that are kept.
+        snapshot_interval: Entries of the log between two snapshots.
+    """
+
+    certificate_expiry_s: float = 90 * 86400.0
+    heartbeat_s: float = 5.0
+    kept_snapshots: int = 0
+    snapshot_interval: int = 10_000
+
+
+@frozen(kw_only=True)
 class Cluster:
     """The swarm this daemon is in.
 
     Attributes:
         task_history: How many ended tasks of a place are kept.
+        settings: Kept for who asks; a cluster of one node has no use for them.
     """
 
     id: str
@@ -303,3 +321,4 @@ class Cluster:
     labels: Mapping[str, str] = attrs.field(factory=dict)
     task_history: int = 5
     updated_at: str = ""
+    settings: ClusterSettings = ClusterSettings()

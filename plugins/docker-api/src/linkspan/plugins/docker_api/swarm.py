@@ -4,6 +4,7 @@ import ipaddress
 import socket
 from typing import Any
 
+from linkspan.plugins.docker_api.codec_health import nanoseconds
 from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.timestamps import or_never
@@ -18,7 +19,7 @@ from linkspan.sdk.errors import (
 )
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
-from linkspan.sdk.model.service import Cluster
+from linkspan.sdk.model.service import Cluster, ClusterSettings
 
 
 def orchestrator(host: Host) -> Orchestrator[Any]:
@@ -78,17 +79,19 @@ async def swarm_state(host: Host) -> dict[str, Any]:
 
 # What Docker's swarm has from the start; with one node there is nobody to agree with.
 _RAFT = {
-    "SnapshotInterval": 10000,
-    "KeepOldSnapshots": 0,
     "LogEntriesForSlowFollowers": 500,
     "ElectionTick": 10,
     "HeartbeatTick": 1,
 }
 
 
+_LEAST_EXPIRY_S = 3600
+
+
 def encode_cluster(cluster: Cluster) -> dict[str, Any]:
     """ClusterInfo."""
     created = or_never(cluster.created_at)
+    settings = cluster.settings
     updated = or_never(cluster.updated_at or cluster.created_at)
     return {
         "ID": cluster.id,
@@ -99,9 +102,13 @@ def encode_cluster(cluster: Cluster) -> dict[str, Any]:
             "Name": "default",
             "Labels": dict(cluster.labels),
             "Orchestration": {"TaskHistoryRetentionLimit": cluster.task_history},
-            "Raft": _RAFT,
-            "Dispatcher": {"HeartbeatPeriod": 5 * 10**9},
-            "CAConfig": {"NodeCertExpiry": 90 * 24 * 3600 * 10**9},
+            "Raft": {
+                **_said("SnapshotInterval", settings.snapshot_interval),
+                "KeepOldSnapshots": settings.kept_snapshots,
+                **_RAFT,
+            },
+            "Dispatcher": _said("HeartbeatPeriod", nanoseconds(settings.heartbeat_s)),
+            "CAConfig": _said("NodeCertExpiry", nanoseconds(settings.certificate_expiry_s)),
             "TaskDefaults": {},
             "EncryptionConfig": {"AutoLockManagers": False},
         },
@@ -111,6 +118,34 @@ def encode_cluster(cluster: Cluster) -> dict[str, Any]:
         "SubnetSize": 24,
         "DataPathPort": 4789,
     }
+
+
+def _said(key: str, value: int) -> dict[str, int]:
+    return {key: value} if value else {}
+
+
+def _decode_settings(spec: Document, before: ClusterSettings) -> ClusterSettings:
+    """What a SwarmSpec says, and else what was. Raises InvalidArgument, in swarmkit's words."""
+    raft, usual = spec.document("Raft"), before
+    expiry_s = spec.document("CAConfig").seconds("NodeCertExpiry", usual.certificate_expiry_s)
+    heartbeat_s = spec.document("Dispatcher").seconds("HeartbeatPeriod", usual.heartbeat_s)
+    told = ""
+    if expiry_s and expiry_s < _LEAST_EXPIRY_S:
+        told = "minimum certificate expiry time is: 1h0m0s"
+    elif heartbeat_s < 0:
+        told = "heartbeat time period cannot be a negative duration"
+    if told:
+        raise InvalidArgument(f"rpc error: code = InvalidArgument desc = {told}")
+    kept = raft.number("KeepOldSnapshots", usual.kept_snapshots)
+    interval = raft.number("SnapshotInterval", usual.snapshot_interval)
+    if min(kept, interval) < 0:
+        raise InvalidArgument("Raft: KeepOldSnapshots and SnapshotInterval must not be negative")
+    return ClusterSettings(
+        certificate_expiry_s=expiry_s,
+        heartbeat_s=heartbeat_s,
+        kept_snapshots=kept,
+        snapshot_interval=interval,
+    )
 
 
 ONE_NODE = "not supported by this daemon: a swarm of several nodes"
@@ -142,12 +177,19 @@ class SwarmRoutes:
         history = spec.document("Orchestration").number("TaskHistoryRetentionLimit", -1)
         labels = spec.text_map("Labels")
         driver = orchestrator(self._host)
+        if await driver.cluster() is not None:
+            raise Unavailable("this node is in a swarm already", code="already_in_swarm")
+        try:
+            settings = _decode_settings(spec, ClusterSettings())
+        except InvalidArgument as error:
+            raise error.within("error updating cluster settings") from error
         cluster = await driver.init(advertise_address=address)
-        if labels or history >= 0:
+        if labels or history >= 0 or settings != cluster.settings:
             await driver.update_cluster(
                 labels=labels,
                 task_history=history if history >= 0 else cluster.task_history,
                 version=cluster.version,
+                settings=settings,
             )
         return json_response(cluster.node_id)
 
@@ -165,7 +207,7 @@ class SwarmRoutes:
         return Response()
 
     async def update(self, request: Request) -> Response:
-        """POST /swarm/update: labels and the task history."""
+        """POST /swarm/update: labels, the task history, and settings that are kept."""
         driver = orchestrator(self._host)
         cluster = await require_cluster(self._host)
         body = await read_document(request)
@@ -180,6 +222,7 @@ class SwarmRoutes:
             labels=body.text_map("Labels"),
             task_history=orchestration.number("TaskHistoryRetentionLimit", cluster.task_history),
             version=request.number("version", 0),
+            settings=_decode_settings(body, cluster.settings),
         )
         return Response()
 

@@ -27,6 +27,7 @@ from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.service import (
     Cluster,
+    ClusterSettings,
     Node,
     Payload,
     PayloadKind,
@@ -208,7 +209,12 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
         return self._store.nodes[found.id]
 
     async def update_cluster(
-        self, *, labels: Mapping[str, str], task_history: int, version: int
+        self,
+        *,
+        labels: Mapping[str, str],
+        task_history: int,
+        version: int,
+        settings: ClusterSettings | None = None,
     ) -> Cluster:
         """Change what the cluster keeps."""
         if task_history < 0:
@@ -224,6 +230,7 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
                 task_history=task_history,
                 version=version + 1,
                 updated_at=stamp(self._now()),
+                settings=settings or cluster.settings,
             )
             return Change([changed])
 

@@ -15,6 +15,7 @@ from linkspan.sdk.drivers.orchestrator import Orchestrator, OrchestratorCap, Rol
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound, Unavailable
 from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.service import (
+    ClusterSettings,
     FileReference,
     PayloadSpec,
     Placement,
@@ -175,9 +176,15 @@ class OrchestratorConformance:
         made = await cluster.cluster()
         assert made is not None
         changed = await cluster.update_cluster(
-            labels={"a": "1"}, task_history=2, version=made.version
+            labels={"a": "1"},
+            task_history=2,
+            version=made.version,
+            settings=ClusterSettings(heartbeat_s=7.0),
         )
         assert (dict(changed.labels), changed.task_history) == ({"a": "1"}, 2)
+        assert changed.settings == ClusterSettings(heartbeat_s=7.0)
+        later = await cluster.update_cluster(labels={}, task_history=2, version=changed.version)
+        assert later.settings == changed.settings
         again = cluster.update_cluster(labels={}, task_history=2, version=made.version)
         assert await self.code_of(again, Conflict) == "out_of_sequence"
 

@@ -19,6 +19,7 @@ from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.service import (
     Cluster,
+    ClusterSettings,
     Node,
     Payload,
     PayloadKind,
@@ -307,14 +308,23 @@ class FakeOrchestrator(Orchestrator[FakeOrchestratorConfig]):
         return self._node
 
     async def update_cluster(
-        self, *, labels: Mapping[str, str], task_history: int, version: int
+        self,
+        *,
+        labels: Mapping[str, str],
+        task_history: int,
+        version: int,
+        settings: ClusterSettings | None = None,
     ) -> Cluster:
         await trio.lowlevel.checkpoint()
         cluster = self._joined()
         if version != cluster.version:
             raise out_of_sequence()
         self._cluster = attrs.evolve(
-            cluster, labels=dict(labels), task_history=task_history, version=version + 1
+            cluster,
+            labels=dict(labels),
+            task_history=task_history,
+            version=version + 1,
+            settings=settings or cluster.settings,
         )
         return self._cluster
 
