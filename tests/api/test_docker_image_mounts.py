@@ -83,8 +83,8 @@ def test_what_cannot_be_mounted_is_refused_in_words(daemon: Daemon, tool: str) -
         (400, "subpath must be a relative path", {"ImageOptions": {"Subpath": "../etc"}}),
         (400, "subpath must be a relative path", {"ImageOptions": {"Subpath": "/etc"}}),
         (400, "field Source must not be empty", {"Source": ""}),
-        (400, "field VolumeOptions must not be specified", {"VolumeOptions": {"NoCopy": True}}),
-        (400, "field ImageOptions must not", {"Type": "volume", "ImageOptions": {"Subpath": "a"}}),
+        (400, "VolumeOptions must not be specified", {"VolumeOptions": {"NoCopy": True}}),
+        (400, "ImageOptions must not", {"Type": "volume", "ImageOptions": {"Subpath": "a"}}),
         (404, "No such image: nobody/has:this", {"Source": "nobody/has:this"}),
     ):
         assert said in create(daemon, "none", "true", status=status, **mount)["message"]

@@ -56,7 +56,8 @@ async def test_the_same_again_makes_the_same_image_without_a_layer(overlay_works
     layers = await overlay_workshop.snapshots.layers()
     again, said = await overlay_workshop.build(files)
     assert again.image_id == first.image_id
-    assert said.count("Using cache") == again.cached_steps == 5
+    assert again.cached_steps == 5
+    assert said.count("Using cache") == 6  # CMD says so, too, but has no layer to be kept
     assert await overlay_workshop.snapshots.layers() == layers
 
 
