@@ -442,6 +442,11 @@ class Bench:
         )
         return (await self.manager.create(new))["id"]
 
+    def files(self, run_id: str, suffix: str = "") -> list[Path]:
+        """What is kept of a run; its workspaces may go meanwhile, which ``rglob`` would mind."""
+        kept = os.walk(self.host.state_dir / "runs" / run_id)
+        return [Path(at, name) for at, _, names in kept for name in names if name.endswith(suffix)]
+
     async def run(self, jobs: str, **inputs: str) -> dict:
         run_id = await self.start(jobs, **inputs)
         await self.manager.wait(run_id)

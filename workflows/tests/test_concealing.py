@@ -15,8 +15,7 @@ LOGIN = '{"user": "ana-of-shop", "password": "correct-horse", "pin": 73519, "sho
 
 async def everything(bench, run):
     """All that is kept of a run, but its own text."""
-    folder = bench.host.state_dir / "runs" / run["id"]
-    files = [path for path in folder.rglob("*") if path.suffix in (".log", ".jsonl")]
+    files = bench.files(run["id"], ".log") + bench.files(run["id"], ".jsonl")
     shown = []
     async with bench.manager.watch(run["id"]) as watcher:
         while batch := await watcher.batch():

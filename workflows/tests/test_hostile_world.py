@@ -252,7 +252,7 @@ jobs:
     folder = bench.host.state_dir / "runs" / run_id
     kept = {
         path.relative_to(folder): path.read_text("utf-8", "replace")
-        for path in folder.rglob("*")
+        for path in bench.files(run_id)
         # What the script itself wrote is its own; it goes with the run's files.
         if path.is_file() and path.name != "output"
     }

@@ -87,8 +87,7 @@ def journal(bench, run):
 
 
 def told(bench, run):
-    folder = bench.host.state_dir / "runs" / run["id"]
-    return "".join(path.read_text() for path in folder.rglob("*.log"))
+    return "".join(path.read_text() for path in bench.files(run["id"], ".log"))
 
 
 async def test_another_daemon_undoes_a_run_with_the_secrets_that_the_journal_refers_to(make_bench):

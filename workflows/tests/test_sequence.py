@@ -262,7 +262,7 @@ async def test_a_secret_reaches_the_steps_that_were_granted_it_and_no_sink(bench
     assert bench.world.secrets == {"TOKEN": SECRET}
     assert await driver.get("OTHER")
     folder = bench.host.state_dir / "runs" / run["id"]
-    logs = "".join(path.read_text() for path in (folder / "jobs").rglob("*.log"))
+    logs = "".join(path.read_text() for path in bench.files(run["id"], ".log"))
     assert "got ***" in logs
     for text in (logs, (folder / "journal.jsonl").read_text(), json.dumps(run)):
         assert SECRET not in text
