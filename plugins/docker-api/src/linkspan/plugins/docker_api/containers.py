@@ -7,11 +7,8 @@ import attrs
 import orjson
 import trio
 
-from linkspan.plugins.docker_api.codec_container import (
-    decode_container,
-    encode_inspect,
-    link_names,
-)
+from linkspan.plugins.docker_api.codec_container import encode_inspect, link_names
+from linkspan.plugins.docker_api.codec_creation import decode_container
 from linkspan.plugins.docker_api.codec_endpoint import wanted_networks
 from linkspan.plugins.docker_api.codec_network import parse_port
 from linkspan.plugins.docker_api.codec_resources import decode_resources, decode_restart

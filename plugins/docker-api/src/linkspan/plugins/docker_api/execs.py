@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import trio
 
-from linkspan.plugins.docker_api.codec_container import decode_console_size, decode_exec
+from linkspan.plugins.docker_api.codec_creation import decode_console_size, decode_exec
 from linkspan.plugins.docker_api.container_streams import read_size
 from linkspan.plugins.docker_api.detach_keys import parse_detach_keys
 from linkspan.plugins.docker_api.routing import read_document
