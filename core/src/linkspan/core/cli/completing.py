@@ -157,12 +157,17 @@ _FILTERS: Final = {
     "service": "id label mode name",
     "node": "id label membership name node.label role",
     "task": "desired-state id label name node service",
+    "secret": "id label name",
+    "config": "id label name",
+    "search": "is-automated is-official stars",
 }
 _VALUES: Final = {
     "status": "created restarting running removing paused exited dead",
     "health": "starting healthy unhealthy none",
     "dangling": "true false",
     "is-task": "true false",
+    "is-automated": "true false",
+    "is-official": "true false",
     "type": "builder config container daemon image network node plugin secret service volume",
     "scope": "local swarm",
     "role": "manager worker",

@@ -8,6 +8,7 @@ from linkspan.core.cli import words
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import complete_image, filters
 from linkspan.core.cli.credentials import registry_auth
+from linkspan.core.cli.list_options import filter_option, no_trunc
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
 from linkspan.sdk.units import format_size
@@ -20,7 +21,7 @@ from linkspan.sdk.units import format_size
     more=["linkspan images", "linkspan inspect"],
 )
 @click.argument("image", shell_complete=complete_image)
-@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
+@no_trunc
 @click.option("--human/--no-human", "-H", default=True, help="Sizes and times for people (default)")
 @click.option("--platform", default="", metavar="OS/ARCH", help="Of an image with several")
 def history(session: Session, image: str, no_trunc: bool, human: bool, platform: str) -> None:
@@ -71,9 +72,9 @@ def history(session: Session, image: str, no_trunc: bool, human: bool, platform:
     more=["linkspan pull"],
 )
 @click.argument("term")
-@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+@filter_option("search")
 @click.option("--limit", type=click.IntRange(1, 100), metavar="N", help="At most so many")
-@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
+@no_trunc
 def search(
     session: Session, term: str, filter_: tuple[str, ...], limit: int | None, no_trunc: bool
 ) -> None:

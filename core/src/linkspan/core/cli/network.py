@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from linkspan.core.cli import completing, words
+from linkspan.core.cli import words
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import (
     bad_value,
@@ -14,6 +14,7 @@ from linkspan.core.cli.common import (
     filters,
     key_values,
 )
+from linkspan.core.cli.list_options import filter_option, no_trunc
 from linkspan.core.cli.session import Session
 from linkspan.core.client.errors import ApiError
 from linkspan.core.client.short import segment
@@ -41,16 +42,8 @@ def _cells(record: Any, *, trunc: bool) -> list[str]:
 
 
 @command("ls", "List networks.", examples=["linkspan network ls", "linkspan network ls -q"])
-@click.option(
-    "-f",
-    "--filter",
-    "filter_",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only these",
-    shell_complete=completing.filter_of("network"),
-)
-@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
+@filter_option("network")
+@no_trunc
 def ls(session: Session, filter_: tuple[str, ...], no_trunc: bool) -> None:
     """List networks."""
     session.prefer("networksFormat")

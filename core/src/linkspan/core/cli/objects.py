@@ -11,6 +11,7 @@ from linkspan.core.cli import completing, words
 from linkspan.core.cli.command import Command, command
 from linkspan.core.cli.common import complete, each, filters, key_values
 from linkspan.core.cli.failure import USAGE, Failure
+from linkspan.core.cli.list_options import filter_option
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
 
@@ -45,9 +46,7 @@ def _fields(record: Any, now: float) -> dict[str, Any]:
 
 def _ls(noun: str) -> Command:
     @command("ls", f"List {noun}s; what is in them is not shown.", examples=[f"linkspan {noun} ls"])
-    @click.option(
-        "-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these"
-    )
+    @filter_option(noun)
     def ls(session: Session, filter_: tuple[str, ...]) -> None:
         """List them."""
         session.prefer(f"{noun}Format")

@@ -4,9 +4,10 @@ from typing import Any
 
 import click
 
-from linkspan.core.cli import completing, words
+from linkspan.core.cli import words
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import complete_service, each, filters
+from linkspan.core.cli.list_options import filter_option, no_resolve, no_trunc
 from linkspan.core.cli.session import Session
 from linkspan.core.cli.terminal import Terminal
 from linkspan.core.client.short import segment
@@ -71,15 +72,7 @@ def _fields(record: Any) -> dict[str, Any]:
     examples=["linkspan service ls", "linkspan service ls --format '{{.Name}} {{.Replicas}}'"],
     more=["linkspan service ps"],
 )
-@click.option(
-    "-f",
-    "--filter",
-    "filter_",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only these",
-    shell_complete=completing.filter_of("service"),
-)
+@filter_option("service")
 def ls(session: Session, filter_: tuple[str, ...]) -> None:
     """List services."""
     records = session.api.get("/services", {"status": True, "filters": filters(filter_)})
@@ -139,9 +132,9 @@ def _task_state(terminal: Terminal, task: Any) -> str:
     more=["linkspan service ls"],
 )
 @click.argument("services", nargs=-1, required=True, shell_complete=complete_service)
-@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
-@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
-@click.option("--no-resolve", is_flag=True, help="Ids instead of names")
+@filter_option("task")
+@no_trunc
+@no_resolve
 def ps(
     session: Session,
     services: tuple[str, ...],

@@ -12,6 +12,7 @@ from linkspan.core.cli.common import each, filters
 from linkspan.core.cli.compose_file import load, pairs, wrong
 from linkspan.core.cli.compose_spec import IGNORED, NAMESPACE, Reader, Stack, service_spec
 from linkspan.core.cli.failure import Failure
+from linkspan.core.cli.list_options import filter_option, no_resolve, no_trunc
 from linkspan.core.cli.service import show_tasks
 from linkspan.core.cli.service_parts import find_ids
 from linkspan.core.cli.session import Session
@@ -332,7 +333,7 @@ def _need(found: list[Any], name: str) -> list[Any]:
     more=["linkspan service ls"],
 )
 @click.argument("name", shell_complete=_complete)
-@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
+@filter_option("service")
 def services(session: Session, name: str, filter_: tuple[str, ...]) -> None:
     """List services."""
     from linkspan.core.cli.service import show_services
@@ -350,9 +351,9 @@ def services(session: Session, name: str, filter_: tuple[str, ...]) -> None:
     more=["linkspan service ps"],
 )
 @click.argument("name", shell_complete=_complete)
-@click.option("-f", "--filter", "filter_", multiple=True, metavar="KEY=VALUE", help="Only these")
-@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
-@click.option("--no-resolve", is_flag=True, help="Ids instead of names")
+@filter_option("task")
+@no_trunc
+@no_resolve
 def ps(
     session: Session, name: str, filter_: tuple[str, ...], no_trunc: bool, no_resolve: bool
 ) -> None:

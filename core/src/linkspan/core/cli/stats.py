@@ -10,6 +10,7 @@ from linkspan.core.cli import live, words
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import complete_running
 from linkspan.core.cli.failure import of_error
+from linkspan.core.cli.list_options import no_trunc
 from linkspan.core.cli.session import Session, print_json_line
 from linkspan.core.client.short import Api, segment
 from linkspan.sdk.errors import LinkspanError
@@ -45,7 +46,7 @@ _HEADERS: Final = [
 @click.argument("containers", nargs=-1, shell_complete=complete_running)
 @click.option("-a", "--all", "every", is_flag=True, help="Stopped ones too")
 @click.option("--no-stream", is_flag=True, help="Once, then end")
-@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
+@no_trunc
 def stats(
     session: Session, containers: tuple[str, ...], every: bool, no_stream: bool, no_trunc: bool
 ) -> None:

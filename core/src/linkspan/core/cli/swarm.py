@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import click
 
-from linkspan.core.cli import completing, words
+from linkspan.core.cli import words
 from linkspan.core.cli.command import Seconds, command
 from linkspan.core.cli.common import complete, each, filters, key_values
+from linkspan.core.cli.list_options import filter_option, no_resolve, no_trunc
 from linkspan.core.cli.session import Session
 from linkspan.core.cli.terminal import Terminal
 from linkspan.core.client.short import segment
@@ -132,15 +133,7 @@ def _node_state(terminal: Terminal, record: Any) -> str:
 
 
 @command("ls", "List the machines of the cluster.", examples=["linkspan node ls"])
-@click.option(
-    "-f",
-    "--filter",
-    "filter_",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only these",
-    shell_complete=completing.filter_of("node"),
-)
+@filter_option("node")
 def node_ls(session: Session, filter_: tuple[str, ...]) -> None:
     """List nodes."""
     session.prefer("nodesFormat")
@@ -243,17 +236,9 @@ def node_update(
     more=["linkspan service ps"],
 )
 @click.argument("nodes", nargs=-1, shell_complete=complete_node)
-@click.option(
-    "-f",
-    "--filter",
-    "filter_",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only these",
-    shell_complete=completing.filter_of("node"),
-)
-@click.option("--no-trunc", is_flag=True, help="Shorten nothing")
-@click.option("--no-resolve", is_flag=True, help="Ids instead of names")
+@filter_option("task")
+@no_trunc
+@no_resolve
 def node_ps(
     session: Session,
     nodes: tuple[str, ...],

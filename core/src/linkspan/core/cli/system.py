@@ -5,12 +5,13 @@ from typing import Any, Final
 
 import click
 
-from linkspan.core.cli import completing, words
+from linkspan.core.cli import words
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import filters
 from linkspan.core.cli.context import in_use
 from linkspan.core.cli.failure import of_error
 from linkspan.core.cli.inspect import format_option
+from linkspan.core.cli.list_options import filter_option
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import API_VERSION
 from linkspan.sdk.errors import LinkspanError
@@ -116,15 +117,7 @@ def info(session: Session) -> None:
 )
 @click.option("--since", metavar="TIME", help="From a time on, or so long ago: 10m")
 @click.option("--until", metavar="TIME", help="Up to a time, then end")
-@click.option(
-    "-f",
-    "--filter",
-    "filter_",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only these",
-    shell_complete=completing.filter_of("event"),
-)
+@filter_option("event")
 def events(
     session: Session, since: str | None, until: str | None, filter_: tuple[str, ...]
 ) -> None:

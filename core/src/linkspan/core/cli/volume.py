@@ -4,9 +4,10 @@ from typing import Any
 
 import click
 
-from linkspan.core.cli import completing, words
+from linkspan.core.cli import words
 from linkspan.core.cli.command import command
 from linkspan.core.cli.common import complete_volume, each, filters, key_values
+from linkspan.core.cli.list_options import filter_option
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
 
@@ -25,15 +26,7 @@ def fields(record: Any) -> dict[str, Any]:
 
 
 @command("ls", "List volumes.", examples=["linkspan volume ls", "linkspan volume ls -q"])
-@click.option(
-    "-f",
-    "--filter",
-    "filter_",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only these",
-    shell_complete=completing.filter_of("volume"),
-)
+@filter_option("volume")
 def ls(session: Session, filter_: tuple[str, ...]) -> None:
     """List volumes."""
     session.prefer("volumesFormat")
