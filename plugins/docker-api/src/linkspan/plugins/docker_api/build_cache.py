@@ -1,13 +1,12 @@
 """The build cache in Docker's words: rows of ``system df``, and what ``builder prune`` asks for."""
 
-import time
 from typing import Any
 
-from linkspan.plugins.docker_api.filters import Filters, read_filters
+from linkspan.plugins.docker_api.filters import Filters, parse_time, read_filters
 from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.builder import CacheEntry, PruneRequest
+from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.http import Request
-from linkspan.sdk.units import parse_duration
 
 _FILTERS = (
     *("until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private"),
@@ -38,12 +37,13 @@ def decode_prune(request: Request) -> PruneRequest:
     Raises:
         InvalidArgument: A filter is unknown or malformed, a limit is no number.
     """
-    # `docker system prune` sends labels, too; Docker takes them here and heeds them no more than this.
-    filters = read_filters(request, (*_FILTERS, "label", "label!"))
+    try:
+        # `docker system prune` sends labels, too; Docker takes them here and heeds them no more than this.
+        filters = read_filters(request, (*_FILTERS, "label", "label!"))
+        newest = _newest(filters)
+    except InvalidArgument as error:
+        raise error.within("failed to prune build cache") from error
     everything = request.flag("all") or "shared" in filters
-    until = filters.until_s()
-    limits = [time.time() - parse_duration(text) for text in filters.all("unused-for")]
-    newest = min([*limits, float("inf") if until is None else until])
 
     def wants(entry: CacheEntry) -> bool:
         if entry.shared and not everything:
@@ -56,6 +56,22 @@ def decode_prune(request: Request) -> PruneRequest:
         max_used_bytes=request.number("max-used-space", 0) or None,
         min_free_bytes=request.number("min-free-space", 0) or None,
     )
+
+
+def _newest(filters: Filters) -> float:
+    """Seconds since the epoch: what was used since then stays. The two filters say the same."""
+    given = [(key, value) for key in ("until", "unused-for") for value in filters.all(key)]
+    if not given:
+        return float("inf")
+    if len(given) > 1:
+        raise InvalidArgument("filters expect only one value", code="invalid_filter")
+    ((key, value),) = given
+    try:
+        return parse_time(value)
+    except InvalidArgument as error:
+        raise error.within(
+            f"\"{key}\" filter expects a duration (e.g., '24h') or a timestamp"
+        ) from error
 
 
 def _matches(filters: Filters, entry: CacheEntry) -> bool:

@@ -5,6 +5,7 @@ An empty list is the truth where nothing of a kind can exist.
 
 from collections.abc import Awaitable, Callable
 
+from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import DockerRouter
 from linkspan.sdk.errors import NotFound, Unsupported
 from linkspan.sdk.http import Answer, Request, Response, json_response
@@ -18,7 +19,6 @@ NOT_SERVED = {
     ),
     "updating a volume": ("PUT /volumes/{name}",),
 }
-EMPTY_LISTS = ("/plugins",)
 OF_A_PLUGIN = (
     "GET /plugins/{name:path}/json",
     "DELETE /plugins/{name:path}",
@@ -40,8 +40,7 @@ def add_unsupported(router: DockerRouter) -> None:
     for route in OF_A_PLUGIN:
         method, pattern = route.split(" ", 1)
         router.add(method, pattern, _no_plugin)
-    for pattern in EMPTY_LISTS:
-        router.add("GET", pattern, _empty)
+    router.add("GET", "/plugins", _plugins)
 
 
 def _refusal(what: str) -> Callable[[Request], Awaitable[Answer]]:
@@ -55,5 +54,7 @@ async def _no_plugin(request: Request) -> Answer:
     raise NotFound(f'plugin "{request.params["name"]}" not found', code="plugin_not_found")
 
 
-async def _empty(_: Request) -> Response:
+async def _plugins(request: Request) -> Response:
+    """GET /plugins: none, whatever the filters; wrong ones are told as for any list."""
+    read_filters(request, ("capability", "enabled")).flag("enabled")
     return json_response([])
