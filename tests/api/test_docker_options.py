@@ -427,7 +427,7 @@ def test_a_limit_of_the_root_is_refused_as_a_disk_without_quotas_refuses_it(daem
         assert said in done.err
         body = json.dumps({"Image": "busybox", "HostConfig": {"StorageOpt": {name: value}}})
         status, _ = daemon.request("POST", "/containers/create", body.encode())
-        assert status == 500
+        assert status == 400
     assert daemon.containers() == []
 
 

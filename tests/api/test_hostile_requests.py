@@ -15,12 +15,6 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
-DOCKERS_FAULTS = {
-    *("port_taken", "not_connected", "out_of_sequence", "registry_unreachable"),
-    "runtime_failed",  # what a runtime says depends on the kernel
-}
-"""Codes of errors that Docker answers with 500, too."""
-
 RIGHT: dict[str, Any] = json.loads((Path(__file__).parent / "data/right_bodies.json").read_text())
 """Bodies with all that Docker's clients may say, by the request that they are right for."""
 
@@ -140,23 +134,23 @@ def requests(draw: st.DrawFn) -> tuple[str, str, bytes]:
     schema = next((p["schema"] for p in parameters if p["in"] == "body" and "schema" in p), None)
     body = b""
     if schema is not None:
-        value = _at_home(draw(_body_of(schema, SPECIFICATION.definitions)))
+        value = _few_tasks(draw(_body_of(schema, SPECIFICATION.definitions)))
         body = json.dumps(value).encode()
     elif draw(st.booleans()):
         body = draw(st.binary(max_size=40))
     return method, f"/v1.50{target}?{'&'.join(query)}", body
 
 
-def _at_home(value: Any) -> Any:
-    """The same, without what would ask the network for a registry or start a crowd of tasks."""
+def _few_tasks(value: Any) -> Any:
+    """The same, without what would start a crowd of tasks, or take a port that others have."""
     if isinstance(value, dict):
-        if "password" in value and not value.get("serveraddress"):
-            value["serveraddress"] = "127.0.0.1:9"
+        if str(value.get("HostPort")).strip("0").isdecimal():
+            value["HostPort"] = ""
         for name in ("Replicas", "TotalCompletions", "MaxConcurrent"):
             if isinstance(value.get(name), int) and value[name] > 0:
                 value[name] %= 3
         for inner in value.values():
-            _at_home(inner)
+            _few_tasks(inner)
     return value
 
 
@@ -190,7 +184,7 @@ def nearly_right(draw: st.DrawFn) -> tuple[str, Any]:
             place[last] = deepcopy(draw(st.sampled_from(HOSTILE) | VALUES))
         else:
             del place[last]
-    return request, _at_home(body)
+    return request, _few_tasks(body)
 
 
 @pytest.fixture
@@ -210,8 +204,18 @@ def peopled(shared_daemon: Daemon) -> Iterator[Daemon]:
     daemon.clean()
 
 
+def _of_its_registry(daemon: Daemon, body: bytes) -> bytes:
+    """A login that asks a registry which is there; that none can be reached is no fault."""
+    login = json.loads(body or b"null")
+    if isinstance(login, dict) and isinstance(login.get("serveraddress", ""), str):
+        login["serveraddress"] = daemon.registry
+    return json.dumps(login).encode()
+
+
 def _ask(daemon: Daemon, method: str, target: str, body: bytes) -> Any:
     """The JSON of the answer, if it is one that says what was made; no answer is a fault."""
+    if re.search(r"/auth(\?|$)", target):
+        body = _of_its_registry(daemon, body)
     with daemon.connect() as connection:
         connection.timeout = 60
         connection.request(method, target, body, {"Content-Type": "application/json"})
@@ -224,8 +228,7 @@ def _ask(daemon: Daemon, method: str, target: str, body: bytes) -> Any:
     if method != "HEAD":
         error = json.loads(text)
         assert error["message"], (method, target, body)
-        fault = answer.status == 500 and error["code"] not in DOCKERS_FAULTS
-        assert not fault, (method, target, body, text)
+        assert answer.status != 500, (method, target, body, text)
     return None
 
 

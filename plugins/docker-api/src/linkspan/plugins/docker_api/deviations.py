@@ -55,17 +55,18 @@ BY_CODE = {
     "addresses_exhausted": Deviation(503),
     "network_in_use": Deviation(403),
     "predefined_network": Deviation(403),
-    "not_connected": Deviation(500),
-    "invalid_desired_state": Deviation(500),
+    # Docker answers 500 to these, though nothing of the daemon's failed: a request or a state that
+    # does not fit is the client's.
+    "not_connected": Deviation(409),
+    "invalid_desired_state": Deviation(400),
+    "no_storage_options": Deviation(400),
+    "out_of_sequence": Deviation(409, "update out of sequence"),
     "no_log": Deviation(501),
-    # The storage driver's refusal is an error of the daemon's.
-    "no_storage_options": Deviation(500),
     "not_in_swarm": Deviation(503, NOT_IN_SWARM),
     # docker-py takes just this status of a forced leave for "there was none".
     "no_swarm_to_leave": Deviation(503),
     "last_manager": Deviation(503),
     "already_in_swarm": Deviation(503, ALREADY_IN_SWARM),
-    "out_of_sequence": Deviation(500, "update out of sequence"),
     # A program that is not there or may not run is the user's mistake (exit codes 127 and 126).
     "command_not_found": Deviation(
         400, phrases=("executable file not found", "no such file or directory")
