@@ -38,7 +38,7 @@ def make_layers(folder: Path) -> None:
     app += [folder / f"app{number}.tar" for number in range(_APP_LAYERS)]
     missing = [tar for tar in (*tiny, *app, *_many(folder)) if not _compressed(tar).exists()]
     if tiny[0] in missing:
-        _busybox(tiny[0])
+        busybox(tiny[0])
     if {*app[:2]} & {*missing}:
         _debian(folder, *app[:2])
     for number, tar in enumerate(app[2:]):
@@ -77,7 +77,8 @@ def push(folder: Path, registry: str) -> dict[str, str]:
 # -- layers -----------------------------------------------------------------------------------
 
 
-def _busybox(tar: Path) -> None:
+def busybox(tar: Path) -> None:
+    """Write the root of ``tiny``."""
     busybox = Path("/bin/busybox")
     listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
     with tarfile.open(tar, "w") as archive:

@@ -56,7 +56,7 @@ def _unshare(flags: int) -> None:
         raise OSError(code, f"unshare: {os.strerror(code)}")
 
 
-def mount_disk(folder: Path) -> None:
+def mount_disk(folder: Path, size: int = _DISK_BYTES) -> None:
     """Mount a journaled ext4 file system of its own at a folder.
 
     Without a journal, ext4 scans the inodes that were deleted in the last minutes whenever a file is made.
@@ -66,7 +66,7 @@ def mount_disk(folder: Path) -> None:
     image = folder.with_suffix(".img")
     if not image.exists():
         with image.open("wb") as stream:
-            stream.truncate(_DISK_BYTES)
+            stream.truncate(size)
         subprocess.run(
             ["mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=0", str(image)], check=True
         )
@@ -276,17 +276,17 @@ class Engine:
 LINKSPAN: Final = str(Path(sys.executable).with_name("linkspan"))
 
 
-def linkspan(folder: Path) -> Engine:
-    """Linkspan's daemon with everything of its own."""
+def linkspan(folder: Path, program: str = LINKSPAN, bridge: str = "172.31.250.1/24") -> Engine:
+    """Linkspan's daemon with everything of its own; a program of another clone, if one is named."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = folder.with_suffix(".toml")
     config.write_text("")
     host = f"unix://{folder.with_suffix('.sock')}"
-    command = [LINKSPAN, "--config", str(config), "daemon", "run", "--host", host]
+    command = [program, "--config", str(config), "daemon", "run", "--host", host]
     exec_root = _mount_memory(Path(f"{folder}-run"))
     command += ["--data-root", str(folder), "--exec-root", str(exec_root)]
-    command += ["--bip", "172.31.250.1/24"]
-    build = [LINKSPAN, "--config", str(config), "--host", host, "build"]
+    command += ["--bip", bridge]
+    build = [program, "--config", str(config), "--host", host, "build"]
     return Engine("linkspan", folder, command, (build, {}))
 
 
