@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -25,7 +26,8 @@ from linkspan.sdk.model.step import (
 from linkspan.sdk.progress import ProgressSink, ignore_progress
 from linkspan.sdk.reference import parse_reference
 from linkspan.sdk.testing.fakes.engine import FakeEngine
-from linkspan.sdk.testing.fakes.engine_images import FakeImages, make_image
+from linkspan.sdk.testing.fakes.engine_events import FakeEvents
+from linkspan.sdk.testing.fakes.engine_images import FakeImages, Users, make_image
 from linkspan.sdk.testing.fakes.machine import FakeMachine, FakeProcess, Program
 from linkspan.workflows.containers import CONTROL, WORKSPACE
 from linkspan.workflows.expressions.types import Json
@@ -322,7 +324,9 @@ def _output(name: str, text: str) -> str:
 class AnyImages(FakeImages):
     """Every image can be pulled, unless the scenario says otherwise."""
 
-    world: World
+    def __init__(self, events: FakeEvents, users: Users, *, world: World) -> None:
+        super().__init__(events, users)
+        self.world = world
 
     async def pull(
         self,
@@ -347,9 +351,6 @@ class AnyImages(FakeImages):
 def make_engine(nursery: trio.Nursery, world: World) -> FakeEngine:
     """The engine of a scenario."""
     machine = ScenarioMachine(nursery, world)
-    engine = FakeEngine(machine)
-    images = AnyImages(engine.events, lambda _: ())
-    images.world = world
-    engine.images = engine.containers.images = images
+    engine = FakeEngine(machine, images=partial(AnyImages, world=world))
     machine.engine = engine
     return engine

@@ -5,7 +5,7 @@ orchestrators and steps can be tested without a kernel. It has no restart polici
 and no snapshots: tests of those use the core's engine on the fakes of its drivers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -13,33 +13,46 @@ from linkspan.sdk.errors import (
     Unsupported,
 )
 from linkspan.sdk.host import StepRun
-from linkspan.sdk.model.container import (
-    Container,
-    ContainerFilter,
-)
 from linkspan.sdk.model.process import Chunk
-from linkspan.sdk.testing.fakes.engine_books import FakeNetworks, FakeVolumes
 from linkspan.sdk.testing.fakes.engine_containers import FakeContainers
 from linkspan.sdk.testing.fakes.engine_events import FakeEvents
-from linkspan.sdk.testing.fakes.engine_images import FakeImages
+from linkspan.sdk.testing.fakes.engine_images import FakeImages, Users
+from linkspan.sdk.testing.fakes.engine_networks import FakeNetworks
+from linkspan.sdk.testing.fakes.engine_records import ContainerBook
+from linkspan.sdk.testing.fakes.engine_volumes import FakeVolumes
 from linkspan.sdk.testing.fakes.machine import FakeMachine
 from linkspan.sdk.testing.fakes.runtime import FakeRuntime
 
 
 class FakeEngine:
-    """Implements ``linkspan.sdk.host.Engine``; see the module."""
+    """Implements ``linkspan.sdk.host.Engine``; see the module.
 
-    def __init__(self, machine: FakeMachine) -> None:
+    Args:
+        machine: Where its containers run.
+        images: Makes its images from its events and who uses an image, by the image's id.
+    """
+
+    def __init__(
+        self,
+        machine: FakeMachine,
+        images: Callable[[FakeEvents, Users], FakeImages] = FakeImages,
+    ) -> None:
         self.machine = machine
         self.events = FakeEvents()
-        self.containers = FakeContainers(FakeRuntime(machine), self.events)
-        self.networks = self.containers.networks = FakeNetworks(self.containers, self.events)
-        self.volumes = self.containers.volumes = FakeVolumes(self.containers)
-        self.images = self.containers.images = FakeImages(self.events, self._using)
-
-    def _using(self, image_id: str) -> Sequence[Container]:
-        everything = self.containers.list(ContainerFilter(all=True))
-        return [c for c in everything if c.image_id == image_id]
+        book = ContainerBook()
+        self.networks = FakeNetworks(book)
+        self.volumes = FakeVolumes(book)
+        self.images = images(
+            self.events, lambda image_id: [c for c in book.all() if c.image_id == image_id]
+        )
+        self.containers = FakeContainers(
+            book,
+            FakeRuntime(machine),
+            self.events,
+            images=self.images,
+            networks=self.networks,
+            volumes=self.volumes,
+        )
 
     async def run_in_snapshot(self, run: StepRun, output: Callable[[Chunk], None]) -> int:
         raise Unsupported("the fake engine has no snapshots")

@@ -1,8 +1,7 @@
 """Containers of the engine in memory, on a ``FakeMachine``."""
 
-import re
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL, Signals
@@ -47,9 +46,11 @@ from linkspan.sdk.model.network import EndpointSpec
 from linkspan.sdk.model.process import LogQuery, LogRecord, ProcessStreams
 from linkspan.sdk.model.volume import VolumeSpec
 from linkspan.sdk.noted_exec import NotedExec
-from linkspan.sdk.testing.fakes.engine_books import FakeNetworks, FakeVolumes
 from linkspan.sdk.testing.fakes.engine_events import FakeEvents
 from linkspan.sdk.testing.fakes.engine_images import FakeImages
+from linkspan.sdk.testing.fakes.engine_networks import FakeNetworks
+from linkspan.sdk.testing.fakes.engine_records import ContainerBook, Entry
+from linkspan.sdk.testing.fakes.engine_volumes import FakeVolumes
 from linkspan.sdk.testing.fakes.runtime import FakeRuntime
 
 _ALL = ContainerFilter()
@@ -59,21 +60,10 @@ _COMMIT = CommitSpec()
 _NO_FILES = "containers of the fake engine have no files"
 
 
-class _Entry:
-    """A container with the events of its life."""
-
-    def __init__(self, container: Container) -> None:
-        self.container = container
-        self.exited = trio.Event()
-        self.removed = trio.Event()
-        self.last_exit = ExitStatus(exit_code=0)
-        self.waiting: list[FakeAttachment] = []
-
-
 class FakeAttachment:
     """Known from the call on, entered when the process exists; leaving without entering is allowed."""
 
-    def __init__(self, entry: _Entry, runtime: FakeRuntime) -> None:
+    def __init__(self, entry: Entry, runtime: FakeRuntime) -> None:
         self._entry = entry
         self._runtime = runtime
         self._inner: Any = None
@@ -105,7 +95,7 @@ class FakeAttachment:
 
 
 class _Waiter:
-    def __init__(self, entry: _Entry, condition: WaitCondition) -> None:
+    def __init__(self, entry: Entry, condition: WaitCondition) -> None:
         self._entry = entry
         self._now = condition == "not-running" and not entry.container.state.running
         self._event = entry.removed if condition == "removed" else entry.exited
@@ -123,38 +113,29 @@ class FakeContainers:
         stats_now: What ``stats`` returns.
     """
 
-    def __init__(self, runtime: FakeRuntime, events: FakeEvents) -> None:
+    def __init__(
+        self,
+        book: ContainerBook,
+        runtime: FakeRuntime,
+        events: FakeEvents,
+        *,
+        images: FakeImages,
+        networks: FakeNetworks,
+        volumes: FakeVolumes,
+    ) -> None:
+        self._book = book
         self._runtime = runtime
         self._events = events
-        self._entries: dict[str, _Entry] = {}
+        self._images, self._networks, self._volumes = images, networks, volumes
         self._execs: dict[str, Exec] = {}
         self._running_execs: dict[str, ExecProcess] = {}
         self.stats_now = RuntimeStats(
             cpu_usage_ns=10**9, memory_usage_bytes=1 << 20, pids_current=1
         )
-        self.images: FakeImages
-        self.networks: FakeNetworks
-        self.volumes: FakeVolumes
 
     def put(self, container: Container) -> None:
         """Replace a record."""
-        self._entries[container.id].container = container
-
-    def _state(self, entry: _Entry, **changes: Any) -> None:
-        state = attrs.evolve(entry.container.state, **changes)
-        entry.container = attrs.evolve(entry.container, state=state)
-
-    def _entry(self, ref: str) -> _Entry:
-        if not ref:
-            raise InvalidArgument('invalid name or ID supplied: ""')
-        for entry in self._entries.values():
-            container = entry.container
-            if ref.removeprefix("/") in (container.id, container.name):
-                return entry
-        found = [e for e in self._entries.values() if e.container.id.startswith(ref)]
-        if len(found) != 1:
-            raise NotFound(f"No such container: {ref}", code="container_not_found")
-        return found[0]
+        self._book.entry(container.id).container = container
 
     def _tell(self, action: str, container: Container, **facts: str) -> None:
         attributes = {"name": container.name, "image": container.spec.image, **container.labels}
@@ -168,17 +149,16 @@ class FakeContainers:
         )
 
     async def create(self, spec: ContainerSpec, *, name: str = "") -> Container:
-        image = self.images.inspect(spec.image)
+        image = self._images.inspect(spec.image)
         await trio.lowlevel.checkpoint()
         chosen = name.removeprefix("/") or f"fake_{secrets.token_hex(4)}"
-        for entry in self._entries.values():
-            if entry.container.name == chosen:
-                raise Conflict(
-                    f'Conflict. The container name "/{chosen}" is already in use by container '
-                    f'"{entry.container.id}". You have to remove (or rename) that container to be able '
-                    "to reuse that name.",
-                    code="name_taken",
-                )
+        if other := self._book.named(chosen):
+            raise Conflict(
+                f'Conflict. The container name "/{chosen}" is already in use by container '
+                f'"{other.id}". You have to remove (or rename) that container to be able '
+                "to reuse that name.",
+                code="name_taken",
+            )
         command = spec.command if spec.command is not None else image.config.command
         if spec.entrypoint is not None:
             command = spec.command or ()
@@ -204,7 +184,7 @@ class FakeContainers:
         )
         if not container.args:
             raise InvalidArgument("no command specified")
-        self._entries[container.id] = _Entry(container)
+        self._book.add(container)
         self._tell("create", container)
         return container
 
@@ -216,7 +196,7 @@ class FakeContainers:
                     MountPoint(type=mount.type, source=mount.source, destination=mount.target)
                 )
                 continue
-            volume = await self.volumes.create(VolumeSpec(name=mount.source))
+            volume = await self._volumes.create(VolumeSpec(name=mount.source))
             points.append(
                 MountPoint(
                     type="volume",
@@ -229,7 +209,7 @@ class FakeContainers:
         return tuple(points)
 
     async def start(self, ref: str) -> None:
-        entry = self._entry(ref)
+        entry = self._book.entry(ref)
         container, spec = entry.container, entry.container.spec
         if container.state.running:
             raise NotModified(f"container {container.name} is running")
@@ -251,26 +231,23 @@ class FakeContainers:
         pid = await self._runtime.start(container.id)
         names = dict.fromkeys((spec.network_mode.replace("default", "bridge"), *spec.networks))
         endpoints = [
-            self.networks.endpoint(
-                self.networks.inspect(name), spec.networks.get(name, _NO_SETTINGS)
+            self._networks.endpoint(
+                self._networks.inspect(name), spec.networks.get(name, _NO_SETTINGS)
             )
             for name in names
             if name not in ("none", "host")
         ]
-        entry.container = attrs.evolve(
-            container, endpoints=tuple(endpoints), ports=spec.ports, sandbox_key="/run/netns/fake"
-        )
-        self._state(
-            entry, status=ContainerStatus.RUNNING, pid=pid, started_at=rfc3339(), exit_code=0
+        entry.change(endpoints=tuple(endpoints), ports=spec.ports, sandbox_key="/run/netns/fake")
+        entry.change_state(
+            status=ContainerStatus.RUNNING, pid=pid, started_at=rfc3339(), exit_code=0
         )
         self._tell("start", entry.container)
         self._runtime.machine.nursery.start_soon(self._watch, entry)
 
-    async def _watch(self, entry: _Entry) -> None:
+    async def _watch(self, entry: Entry) -> None:
         status = await self._runtime.wait(entry.container.id)
-        entry.container = attrs.evolve(entry.container, endpoints=(), ports=(), sandbox_key="")
-        self._state(
-            entry,
+        entry.change(endpoints=(), ports=(), sandbox_key="")
+        entry.change_state(
             status=ContainerStatus.EXITED,
             pid=0,
             exit_code=status.exit_code,
@@ -285,7 +262,7 @@ class FakeContainers:
             await self.remove(entry.container.id)
 
     async def stop(self, ref: str, *, timeout_s: float | None = None, signal: str = "") -> None:
-        entry = self._entry(ref)
+        entry = self._book.entry(ref)
         if not entry.container.state.running:
             raise NotModified(f"container {entry.container.name} is not running")
         exited = entry.exited
@@ -323,28 +300,28 @@ class FakeContainers:
         self._tell("kill", container, signal=str(int(number)))
 
     async def pause(self, ref: str) -> None:
-        entry = self._entry(ref)
+        entry = self._book.entry(ref)
         if entry.container.state.status is not ContainerStatus.RUNNING:
             raise Conflict(f"container {entry.container.id} is not running", code="not_running")
         await self._runtime.pause(entry.container.id)
-        self._state(entry, status=ContainerStatus.PAUSED)
+        entry.change_state(status=ContainerStatus.PAUSED)
 
     async def unpause(self, ref: str) -> None:
-        entry = self._entry(ref)
+        entry = self._book.entry(ref)
         if entry.container.state.status is not ContainerStatus.PAUSED:
             raise Conflict(f"Container {entry.container.id} is not paused")
         await self._runtime.resume(entry.container.id)
-        self._state(entry, status=ContainerStatus.RUNNING)
+        entry.change_state(status=ContainerStatus.RUNNING)
 
     async def rename(self, ref: str, name: str) -> None:
-        entry = self._entry(ref)
+        entry = self._book.entry(ref)
         await trio.lowlevel.checkpoint()
-        entry.container = attrs.evolve(entry.container, name=name.removeprefix("/"))
+        entry.change(name=name.removeprefix("/"))
 
     async def update(
         self, ref: str, *, resources: Resources | None = None, restart: RestartPolicy | None = None
     ) -> list[str]:
-        entry = self._entry(ref)
+        entry = self._book.entry(ref)
         await trio.lowlevel.checkpoint()
         spec = entry.container.spec
         changes: dict[str, Any] = {}
@@ -352,17 +329,17 @@ class FakeContainers:
             changes["resources"] = resources
         if restart is not None:
             changes["restart"] = restart
-        entry.container = attrs.evolve(entry.container, spec=attrs.evolve(spec, **changes))
+        entry.change(spec=attrs.evolve(spec, **changes))
         return []
 
     async def unlink(self, ref: str, alias: str) -> None:
-        entry = self._entry(ref)
+        entry = self._book.entry(ref)
         await trio.lowlevel.checkpoint()
         spec = without_link(entry.container.spec, alias)
-        entry.container = attrs.evolve(entry.container, spec=spec)
+        entry.change(spec=spec)
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        entry = self._entry(ref)
+        entry = self._book.entry(ref)
         container = entry.container
         if container.state.running:
             if not force:
@@ -375,34 +352,20 @@ class FakeContainers:
             await self._runtime.signal(container.id, SIGKILL)
             await exited.wait()
         await self._runtime.delete(container.id)
-        self._entries.pop(container.id, None)
-        entry.removed.set()
+        self._book.forget(container.id)
         self._tell("destroy", container)
 
     def waiter(self, ref: str, condition: WaitCondition = "not-running") -> _Waiter:
-        return _Waiter(self._entry(ref), condition)
+        return _Waiter(self._book.entry(ref), condition)
 
     def inspect(self, ref: str) -> Container:
-        return self._entry(ref).container
+        return self._book.entry(ref).container
 
     def list(self, query: ContainerFilter = _ALL) -> Sequence[Container]:
-        found = [e.container for e in reversed(self._entries.values())]
-        found = [c for c in found if self._matches(c, query)]
-        return found[: query.limit] if query.limit else found
-
-    def _matches(self, container: Container, query: ContainerFilter) -> bool:
-        wanted_state = query.all or query.statuses or query.limit or container.state.running
-        return bool(
-            wanted_state
-            and all(_has_label(container.labels, label) for label in query.labels)
-            and (not query.names or any(re.search(n, container.name) for n in query.names))
-            and (not query.ids or any(container.id.startswith(i) for i in query.ids))
-            and (not query.statuses or container.state.status.value in query.statuses)
-            and (not query.exited or container.state.exit_code in query.exited)
-        )
+        return self._book.listed(query)
 
     def attach(self, ref: str) -> FakeAttachment:
-        return FakeAttachment(self._entry(ref), self._runtime)
+        return FakeAttachment(self._book.entry(ref), self._runtime)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         container = self.inspect(ref)
@@ -485,7 +448,7 @@ class FakeContainers:
     async def size(self, ref: str) -> tuple[int, int]:
         container = self.inspect(ref)
         await trio.lowlevel.checkpoint()
-        return 100, 100 + self.images.inspect(container.image_id).size_bytes
+        return 100, 100 + self._images.inspect(container.image_id).size_bytes
 
     async def stat_path(self, ref: str, path: str) -> PathStat:
         raise Unsupported(_NO_FILES)
@@ -517,11 +480,6 @@ class FakeContainers:
 
     async def commit(self, ref: str, spec: CommitSpec = _COMMIT) -> Image:
         raise Unsupported(_NO_FILES)
-
-
-def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in labels and (not equals or labels[key] == value)
 
 
 async def _nothing() -> AsyncIterator[LogRecord]:

@@ -56,6 +56,10 @@ def make_image(*tags: str, command: tuple[str, ...] = ("sleep", "1000"), **confi
     )
 
 
+Users = Callable[[str], Sequence[Container]]
+"""Containers that use an image, by its id."""
+
+
 class FakeImages:
     """Images by reference.
 
@@ -65,7 +69,7 @@ class FakeImages:
         failure: Raised by the next pull or push, after its first word.
     """
 
-    def __init__(self, events: FakeEvents, users: Callable[[str], Sequence[Container]]) -> None:
+    def __init__(self, events: FakeEvents, users: Users) -> None:
         self._events = events
         self._users = users
         self._local: dict[str, Image] = {}

@@ -1,8 +1,7 @@
-"""Networks and volumes of the engine in memory: entries in books."""
+"""Networks of the engine in memory."""
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -13,15 +12,8 @@ from linkspan.sdk.errors import (
     NotFound,
     PermissionDenied,
 )
-from linkspan.sdk.model.container import (
-    ContainerFilter,
-)
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network, NetworkSpec
-from linkspan.sdk.model.volume import Volume, VolumeSpec
-from linkspan.sdk.testing.fakes.engine_events import FakeEvents
-
-if TYPE_CHECKING:
-    from linkspan.sdk.testing.fakes.engine_containers import FakeContainers
+from linkspan.sdk.testing.fakes.engine_records import ContainerBook
 
 _NO_SETTINGS = EndpointSpec()
 
@@ -29,9 +21,8 @@ _NO_SETTINGS = EndpointSpec()
 class FakeNetworks:
     """Networks in a book; addresses count up from 172.30.0.2."""
 
-    def __init__(self, containers: "FakeContainers", events: FakeEvents) -> None:
-        self._containers = containers
-        self._events = events
+    def __init__(self, book: ContainerBook) -> None:
+        self._book = book
         self._networks: dict[str, Network] = {}
         self._last_host = 1
         for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
@@ -75,22 +66,24 @@ class FakeNetworks:
 
     async def connect(self, ref: str, container: str, spec: EndpointSpec = _NO_SETTINGS) -> None:
         network = self.inspect(ref)
-        found = self._containers.inspect(container)
+        entry = self._book.entry(container)
+        found = entry.container
         await trio.lowlevel.checkpoint()
         changed = attrs.evolve(found.spec, networks={**found.spec.networks, network.name: spec})
         endpoints = found.endpoints
         if found.state.running:
             endpoints = (*endpoints, self.endpoint(network, spec))
-        self._containers.put(attrs.evolve(found, spec=changed, endpoints=endpoints))
+        entry.change(spec=changed, endpoints=endpoints)
 
     async def disconnect(self, ref: str, container: str, *, force: bool = False) -> None:
         network = self.inspect(ref)
-        found = self._containers.inspect(container)
+        entry = self._book.entry(container)
+        found = entry.container
         await trio.lowlevel.checkpoint()
         networks = {n: s for n, s in found.spec.networks.items() if n != network.name}
         endpoints = tuple(e for e in found.endpoints if e.network_id != network.id)
         spec = attrs.evolve(found.spec, networks=networks)
-        self._containers.put(attrs.evolve(found, spec=spec, endpoints=endpoints))
+        entry.change(spec=spec, endpoints=endpoints)
 
     def endpoint(self, network: Network, spec: EndpointSpec) -> Endpoint:
         """A fresh endpoint."""
@@ -111,56 +104,5 @@ class FakeNetworks:
     def endpoints(self, ref: str) -> Mapping[str, Endpoint]:
         network = self.inspect(ref)
         return {
-            c.id: e
-            for c in self._containers.list(ContainerFilter(all=True))
-            for e in c.endpoints
-            if e.network_id == network.id
+            c.id: e for c in self._book.all() for e in c.endpoints if e.network_id == network.id
         }
-
-
-class FakeVolumes:
-    """Volumes in a book."""
-
-    def __init__(self, containers: "FakeContainers") -> None:
-        self._containers = containers
-        self._volumes: dict[str, Volume] = {}
-
-    async def create(self, spec: VolumeSpec) -> Volume:
-        await trio.lowlevel.checkpoint()
-        name = spec.name or secrets.token_hex(32)
-        if name not in self._volumes:
-            self._volumes[name] = Volume(
-                name=name,
-                driver=spec.driver or "local",
-                mountpoint=f"/volumes/{name}/_data",
-                created_at=rfc3339(),
-                options=spec.options,
-                labels=spec.labels,
-                anonymous=not spec.name,
-            )
-        return self._volumes[name]
-
-    async def inspect(self, name: str) -> Volume:
-        await trio.lowlevel.checkpoint()
-        if name not in self._volumes:
-            raise NotFound(f"get {name}: no such volume", code="volume_not_found")
-        return self._volumes[name]
-
-    async def list(self) -> Sequence[Volume]:
-        await trio.lowlevel.checkpoint()
-        return list(self._volumes.values())
-
-    async def remove(self, name: str, *, force: bool = False) -> None:
-        if force and name not in self._volumes:
-            return
-        await self.inspect(name)
-        users = self.users(name)
-        if users:
-            raise Conflict(
-                f"remove {name}: volume is in use - [{', '.join(users)}]", code="volume_in_use"
-            )
-        del self._volumes[name]
-
-    def users(self, name: str) -> Sequence[str]:
-        everything = self._containers.list(ContainerFilter(all=True))
-        return [c.id for c in everything if any(m.name == name for m in c.mounts)]
