@@ -168,6 +168,34 @@ def test_networks_and_volumes(client: Any) -> None:
     volume.remove()
 
 
+def test_what_was_given_is_kept_as_it_was_given(client: Any) -> None:
+    """docker-py's own tests ask for these; Docker keeps what it does not use, too."""
+    import docker
+
+    unused = docker.types.IPAMPool(subnet="2001:db8:9::/64", gateway="2001:db8:9::ff")
+    network = client.networks.create("v4", ipam=docker.types.IPAMConfig(pool_configs=[unused]))
+    member = client.containers.run("busybox", "sleep 1000", detach=True, network="v4")
+    network.disconnect(member)
+    network.connect(member, ipv6_address="2001:db8:9::77")
+    member.reload()
+    endpoint = member.attrs["NetworkSettings"]["Networks"]["v4"]
+    assert endpoint["IPAMConfig"] == {"IPv6Address": "2001:db8:9::77"}
+    assert (endpoint["GlobalIPv6Address"], endpoint["IPAddress"] != "") == ("", True)
+    network.reload()
+    kept, chosen = network.attrs["IPAM"]["Config"]
+    assert kept == {"Subnet": "2001:db8:9::/64", "Gateway": "2001:db8:9::ff"}
+    assert network.attrs["IPAM"]["Options"] is None
+    assert "." in chosen["Subnet"]
+    with pytest.raises(docker.errors.APIError, match="no configured subnet"):
+        network.connect(member, ipv6_address="2001:db8:8::77")
+    member.remove(force=True)
+    network.remove()
+    host = client.api.create_host_config(isolation="default")
+    made = client.api.create_container("busybox", "true", host_config=host)
+    assert client.api.inspect_container(made)["HostConfig"]["Isolation"] == "default"
+    client.api.remove_container(made)
+
+
 def test_events_of_the_past_end(client: Any) -> None:
     since = int(time.time())
     client.containers.run("busybox", "true", name="told", remove=True)

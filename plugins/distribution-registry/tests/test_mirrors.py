@@ -83,6 +83,23 @@ async def test_a_mirror_is_asked_first_and_sees_no_credentials() -> None:
     await client.aclose()
 
 
+async def test_a_mirror_is_asked_for_all_tags_too_and_the_origin_if_it_has_none() -> None:
+    tags = httpx.Response(200, json={"name": "library/busybox", "tags": ["1", "2"]})
+    for answers, asked in (
+        ({"mirror": tags, "registry_1": httpx.Response(500)}, ["mirror.test"]),
+        (
+            {"mirror": httpx.Response(404), "registry_1": tags},
+            ["mirror.test", "registry-1.docker.io"],
+        ),
+    ):
+        hosts = Hosts(**answers)
+        found = await client_of(hosts, "https://mirror.test/").tags(
+            parse_reference("busybox"), Credentials()
+        )
+        assert found == ["1", "2"]
+        assert [host for host, _ in hosts.asked] == asked
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -254,6 +254,7 @@ class ContainerSpec:
     shm_size_bytes: int = 67108864
     oom_score_adj: int = 0
     runtime: str = ""
+    isolation: str = ""
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     annotations: Mapping[str, str] = attrs.field(factory=dict)

@@ -44,6 +44,7 @@ class NetworkSpec:
     Attributes:
         config_only: It carries nothing, but lends its configuration to others.
         config_from: Name of the network that lends it.
+        ipam_options: None if the client sent none, not even empty ones.
     """
 
     name: str
@@ -57,7 +58,7 @@ class NetworkSpec:
     config_from: str = ""
     pools: tuple[AddressPool, ...] = ()
     ipam_driver: str = "default"
-    ipam_options: Mapping[str, str] = attrs.field(factory=dict)
+    ipam_options: Mapping[str, str] | None = None
     options: Mapping[str, str] = attrs.field(factory=dict)
     labels: Mapping[str, str] = attrs.field(factory=dict)
 

@@ -163,10 +163,13 @@ class CarriedNetwork:
     @classmethod
     def of(cls, network: Network, bridge: str, mtu: int) -> "CarriedNetwork":
         """Of a network whose choices (subnets, gateways) are made."""
-        subnets = [_subnet(network.name, pool) for pool in network.spec.pools]
+        spec = network.spec
+        has = {4: spec.enable_ipv4, 6: spec.enable_ipv6}
+        used = (pool for pool in spec.pools if has[parse_subnet(pool.subnet, "subnet").version])
+        subnets = [_subnet(network.name, pool) for pool in used]
         return cls(
             network=network,
-            options=parse_options(network.spec.options),
+            options=parse_options(spec.options),
             bridge=bridge,
             mtu=mtu,
             subnets={subnet.network.version: subnet for subnet in subnets},

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from linkspan.plugins.bridge_network import rtnetlink
 from linkspan.plugins.bridge_network.bridges import INTERFACE_NAME, CarriedNetwork
@@ -210,8 +210,13 @@ def _wished_addresses(carried: CarriedNetwork, spec: EndpointSpec) -> dict[int, 
     for version, text in ((4, spec.ipv4_address), (6, spec.ipv6_address)):
         if not text:
             continue
-        wishes[version] = parse_address(text, "address", version)
-        if version not in carried.subnets:
+        address = parse_address(text, "address", version)
+        if version in carried.subnets:
+            wishes[version] = address
+            continue
+        # Docker takes an address of a subnet that the network was given, but does not use.
+        unused = (ip_network(pool.subnet) for pool in carried.network.spec.pools)
+        if not any(address in subnet for subnet in unused):
             raise InvalidArgument(
                 f"invalid address {text}: network {carried.network.name} has no IPv{version} subnet"
             )

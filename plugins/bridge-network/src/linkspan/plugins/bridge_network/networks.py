@@ -140,14 +140,21 @@ class BridgeNetworks:
     def _choose_pools(
         self, network: Network, foreign: tuple[Range, ...]
     ) -> tuple[AddressPool, ...]:
+        """Those asked for, also of a family that is not to be, as in Docker; then those chosen."""
+        given = {
+            _version_of(pool): attrs.evolve(pool, subnet=str(parse_subnet(pool.subnet, "subnet")))
+            for pool in network.spec.pools
+            if pool.subnet
+        }
         wanted = self._wanted_pools(network)
         own = tuple(s.network for carried in self.all() for s in carried.subnets.values())
-        found = []
-        for version in sorted(wanted):
-            pools = self._default_pools(version)
-            around = Surroundings(own=own, foreign=foreign)
-            found.append(choose_subnet(wanted[version], pools, around))
-        return tuple(found)
+        around = Surroundings(own=own, foreign=foreign)
+        chosen = {
+            version: choose_subnet(wanted[version], self._default_pools(version), around)
+            for version in sorted(wanted)
+        }
+        shown = [chosen.get(version, given[version]) for version in sorted(given)]
+        return (*shown, *(pool for version, pool in chosen.items() if version not in given))
 
     def _default_pools(self, version: int) -> list[PoolConfig]:
         given = self._config.default_address_pools

@@ -306,34 +306,13 @@ class DistributionClient:
 
     async def tags(self, reference: Reference, credentials: Credentials) -> list[str]:
         """All tags, over all pages."""
-        session = self._session(reference.domain)
-        target = f"/v2/{reference.path}/tags/list?n=1000"
-        found: dict[str, None] = {}
-        for _ in range(_MAX_TAG_PAGES):
-            call = Call(
-                method="GET",
-                target=target,
-                repository=reference.path,
-                scopes=pull_scope(reference),
-            )
-            response = await session.send(call, credentials)
-            if response.status_code != 200:
-                raise _no_repository(refusal(await read_answer(response), reference, "pull"))
-            try:
-                body, whole = await read_at_most(response, _TAGS_LIMIT_BYTES)
-            except ConnectionLostError as error:
-                raise Unavailable(f"tags of {reference.familiar_name}: {error}") from error
-            before = len(found)
-            found.update(dict.fromkeys(_tags_of(reference, body, whole)))
-            following = response.links.get("next", {}).get("url")
-            # A page without news would be followed for ever.
-            if following is None or len(found) == before:
-                break
-            link = response.url.join(following)
-            if (link.scheme, link.netloc) != (response.url.scheme, response.url.netloc):
-                break
-            target = str(link)
-        return list(found)
+
+        async def get(session: Session, credentials: Credentials) -> list[str]:
+            return await _all_tags(session, reference, credentials)
+
+        return await self._mirrors.first(
+            reference, self._session(reference.domain), credentials, get
+        )
 
     async def search(self, term: str, limit: int, credentials: Credentials) -> list[SearchResult]:
         """Ask the registry that the term names, or Docker Hub."""
@@ -386,3 +365,33 @@ def _tags_of(reference: Reference, body: bytes, whole: bool) -> list[str]:
             code="tags_invalid",
         )
     return tags
+
+
+async def _all_tags(session: Session, reference: Reference, credentials: Credentials) -> list[str]:
+    target = f"/v2/{reference.path}/tags/list?n=1000"
+    found: dict[str, None] = {}
+    for _ in range(_MAX_TAG_PAGES):
+        call = Call(
+            method="GET",
+            target=target,
+            repository=reference.path,
+            scopes=pull_scope(reference),
+        )
+        response = await session.send(call, credentials)
+        if response.status_code != 200:
+            raise _no_repository(refusal(await read_answer(response), reference, "pull"))
+        try:
+            body, whole = await read_at_most(response, _TAGS_LIMIT_BYTES)
+        except ConnectionLostError as error:
+            raise Unavailable(f"tags of {reference.familiar_name}: {error}") from error
+        before = len(found)
+        found.update(dict.fromkeys(_tags_of(reference, body, whole)))
+        following = response.links.get("next", {}).get("url")
+        # A page without news would be followed for ever.
+        if following is None or len(found) == before:
+            break
+        link = response.url.join(following)
+        if (link.scheme, link.netloc) != (response.url.scheme, response.url.netloc):
+            break
+        target = str(link)
+    return list(found)

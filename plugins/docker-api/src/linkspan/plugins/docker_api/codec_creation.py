@@ -152,6 +152,7 @@ def _isolation(host: Document) -> dict[str, Any]:
         "shm_size_bytes": host.number("ShmSize") or 67108864,
         "oom_score_adj": host.number("OomScoreAdj"),
         "runtime": host.text("Runtime"),
+        "isolation": host.text("Isolation"),
         "masked_paths": host.texts("MaskedPaths") if "MaskedPaths" in host else None,
         "readonly_paths": host.texts("ReadonlyPaths") if "ReadonlyPaths" in host else None,
     }

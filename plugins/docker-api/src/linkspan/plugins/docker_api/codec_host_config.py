@@ -65,7 +65,7 @@ def encode_host_config(container: Container, *, default_runtime: str = "") -> di
         "UsernsMode": spec.userns_mode,
         "ShmSize": spec.shm_size_bytes,
         "Runtime": container.runtime or default_runtime,
-        "Isolation": "",
+        "Isolation": spec.isolation,
         **encode_resources(spec.resources),
         "MaskedPaths": _paths(spec, spec.masked_paths, DEFAULT_MASKED_PATHS),
         "ReadonlyPaths": _paths(spec, spec.readonly_paths, DEFAULT_READONLY_PATHS),

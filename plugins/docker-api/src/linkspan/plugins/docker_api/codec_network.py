@@ -156,7 +156,7 @@ def decode_network(body: Document) -> NetworkSpec:
             for pool in ipam.documents("Config")
         ),
         ipam_driver=ipam.text("Driver") or "default",
-        ipam_options=ipam.text_map("Options"),
+        ipam_options=ipam.text_map("Options") if "Options" in ipam else None,
         options=body.text_map("Options"),
         labels=body.text_map("Labels"),
     )
@@ -174,6 +174,12 @@ def driver_shown(driver: str) -> str:
     return "null" if driver == "none" else driver
 
 
+def _ipam_options(network: Network) -> dict[str, str] | None:
+    """As they were sent; a swarm does not keep that they were sent empty."""
+    options = network.spec.ipam_options
+    return None if options is None or (network.scope == "swarm" and not options) else dict(options)
+
+
 def encode_network(
     network: Network, endpoints: Mapping[str, Endpoint], names: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -189,7 +195,7 @@ def encode_network(
         "EnableIPv6": spec.enable_ipv6,
         "IPAM": {
             "Driver": spec.ipam_driver,
-            "Options": None if spec.name in PREDEFINED else dict(spec.ipam_options),
+            "Options": _ipam_options(network),
             "Config": [_encode_pool(pool) for pool in spec.pools] or _no_pools(spec),
         },
         "Internal": spec.internal,
