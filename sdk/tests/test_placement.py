@@ -6,7 +6,14 @@ from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.service import Node
 from linkspan.sdk.placement import Constraint, parse_constraint, parse_preference
 
-NODE = Node(id="n1", hostname="Alpha", role="worker", labels={"zone": "East", "a.b/c": "1"})
+NODE = Node(
+    id="n1",
+    hostname="Alpha",
+    role="worker",
+    labels={"zone": "East", "a.b/c": "1"},
+    address="10.1.2.3",
+    engine_labels={"disk": "Fast"},
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +28,13 @@ NODE = Node(id="n1", hostname="Alpha", role="worker", labels={"zone": "East", "a
         ("node.labels.none==x", False),
         ("node.labels.none!=x", True),
         ("node.platform.os==linux", True),
+        ("engine.labels.disk==fast", True),
+        ("engine.labels.zone==east", False),
+        ("node.ip==10.1.2.3", True),
+        ("node.ip==10.1.0.0/16", True),
+        ("node.ip!=10.1.2.0/24", False),
+        ("node.ip==10.1.2.4", False),
+        ("node.ip==nonsense", False),
     ],
 )
 def test_a_constraint_holds_or_does_not(text: str, holds: bool) -> None:
@@ -50,6 +64,7 @@ def test_a_constraint_prints_as_it_is_written() -> None:
 
 def test_a_preference_names_a_label() -> None:
     assert parse_preference("spread=node.labels.zone") == "node.labels.zone"
+    assert parse_preference("spread=engine.labels.zone") == "engine.labels.zone"
     for text in ("spread=node.id", "binpack=node.labels.zone", "spread", ""):
         with pytest.raises(InvalidArgument) as caught:
             parse_preference(text)

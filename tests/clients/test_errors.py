@@ -14,7 +14,6 @@ from daemon_harness.daemon import Daemon
 from daemon_harness.recorded_image import load_archive
 
 HERE = Path(__file__).parent / "errors"
-RULES: list[dict[str, str]] = json.loads((HERE / "differences.json").read_text())
 
 
 def applies(rule: dict[str, str], line: str, docker: str, ours: str) -> bool:
@@ -26,21 +25,25 @@ def applies(rule: dict[str, str], line: str, docker: str, ours: str) -> bool:
 
 @pytest.mark.system
 @pytest.mark.timeout(300)
-def test_requests_are_refused_as_docker_refuses_them(new_daemon: Callable[[], Daemon]) -> None:
-    recorded = refusals.read(HERE / "docker.json")
+@pytest.mark.parametrize("folder", [HERE, HERE / "swarm"], ids=["alone", "swarm"])
+def test_requests_are_refused_as_docker_refuses_them(
+    new_daemon: Callable[[], Daemon], folder: Path
+) -> None:
+    rules: list[dict[str, str]] = json.loads((folder / "differences.json").read_text())
+    recorded = refusals.read(folder / "docker.json")
     daemon = new_daemon().start()
     load_archive(daemon.environment)
     socket = daemon.url.removeprefix("unix://")
-    found = dict(refusals.carry_out(HERE / "script.txt", socket, daemon.environment))
+    found = dict(refusals.carry_out(folder / "script.txt", socket, daemon.environment))
     assert list(found) == list(recorded)
     wrong, used = [], []
     for line, answer in recorded.items():
         docker, ours = (f"{status} {said}" for status, said in (answer, found[line]))
         if docker == ours:
             continue
-        meant = [rule for rule in RULES if applies(rule, line, docker, ours)]
+        meant = [rule for rule in rules if applies(rule, line, docker, ours)]
         used += meant
         if not meant:
             wrong.append(f"{line}\n  docker   {docker}\n  linkspan {ours}")
     assert not wrong, "\n".join(wrong)
-    assert [rule for rule in RULES if rule not in used] == []
+    assert [rule for rule in rules if rule not in used] == []

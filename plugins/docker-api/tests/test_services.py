@@ -37,6 +37,7 @@ from linkspan.sdk.model.service import (
 from linkspan.sdk.testing.fakes.engine_images import make_image
 from linkspan.sdk.testing.fakes.payloads import FakePayloads
 
+OUT_OF_SEQUENCE = "rpc error: code = Unknown desc = update out of sequence"
 AT = "2026-11-24T08:00:00.000000000Z"
 NODE = Node(id="node1", hostname="ship", address="10.0.0.1", created_at=AT, version=3)
 
@@ -135,11 +136,11 @@ class Books(Orchestrator[NoConfig]):
         self.services[found.spec.name] = changed
         return changed
 
-    async def rollback_service(self, service: str) -> Service:
+    async def rollback_service(self, service: str, *, version: int | None = None) -> Service:
         found = await self.get_service(service)
         if found.previous_spec is None:
             raise InvalidArgument(f"service {service} does not have a previous spec")
-        return await self.update_service(service, found.previous_spec)
+        return await self.update_service(service, found.previous_spec, version=version)
 
     async def scale_service(self, service: str, replicas: int) -> Service:
         found = await self.get_service(service)
@@ -430,13 +431,13 @@ async def test_a_service_without_a_name_gets_one(api, books) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"TaskTemplate": {}}, "image reference must be provided"),
-        ({"Mode": {"Global": {}, "ReplicatedJob": {}}}, "has one mode"),
+        ({"TaskTemplate": {}}, "mismatched Runtime and *Spec fields"),
+        ({"TaskTemplate": {"Runtime": "odd"}}, "unsupported runtime"),
+        ({"Mode": {"Global": {}, "ReplicatedJob": {}}}, "only one service mode"),
         ({"Mode": {"GlobalJob": {}}, "UpdateConfig": {}}, "Jobs may not have an update config"),
         ({"EndpointSpec": {"Mode": "any"}}, 'invalid resolution mode: "any"'),
         ({"EndpointSpec": {"Ports": [{"TargetPort": 0}]}}, "invalid published port"),
         ({"UpdateConfig": {"Order": "sideways"}}, "unrecognized update order sideways"),
-        ({"UpdateConfig": {"MaxFailureRatio": 2}}, "less than 0 or bigger than 1"),
         ({"Mode": {"Replicated": {"Replicas": -1}}}, "cannot be negative"),
         (
             {
@@ -567,7 +568,7 @@ async def test_secrets_are_kept_listed_relabelled_and_removed_and_never_told(api
     change = {"Name": "key", "Labels": {"b": "2"}}
     assert (await api.ask("POST", f"{update}?version=1", change)).status == 200
     stale = await api.ask("POST", f"{update}?version=1", change)
-    assert (stale.status, stale.message) == (409, "update out of sequence")
+    assert (stale.status, stale.message) == (409, OUT_OF_SEQUENCE)
     changed = await api.ask("POST", f"{update}?version=2", {"Name": "new"})
     assert changed.message.endswith("only updates to Labels are allowed")
 
@@ -586,7 +587,8 @@ async def test_secrets_are_kept_listed_relabelled_and_removed_and_never_told(api
 async def test_a_config_is_told_and_kept_while_a_service_uses_it(api, books) -> None:
     made = (await api.ask("POST", "/configs/create", {"Name": "app", "Data": _data("a=1")})).json
     assert (await api.ask("GET", "/configs/app")).json["Spec"]["Data"] == _data("a=1")
-    container = {"Image": "web", "Configs": [{"ConfigID": made["ID"], "ConfigName": "app"}]}
+    file = {"File": {"Name": "/app"}, "ConfigID": made["ID"], "ConfigName": "app"}
+    container = {"Image": "web", "Configs": [file]}
     task = {"TaskTemplate": {"ContainerSpec": container}}
     await api.ask("POST", "/services/create", {"Name": "web", **task})
     refused = await api.ask("DELETE", "/configs/app")
@@ -709,7 +711,7 @@ async def test_a_service_is_created_read_updated_and_rolled_back(api, books) -> 
     url = "/services/web/update"
     assert (await api.ask("POST", f"{url}?version=1&registryAuthFrom=spec", spec)).status == 200
     stale = await api.ask("POST", f"{url}?version=1", spec)
-    assert (stale.status, stale.message) == (409, "update out of sequence")
+    assert (stale.status, stale.message) == (409, OUT_OF_SEQUENCE)
     assert (await api.ask("POST", url, spec)).status == 400
     seen = (await api.ask("GET", "/services/web")).json
     assert seen["Spec"]["Labels"] == {"new": "1"}
@@ -737,11 +739,9 @@ async def test_services_are_listed_with_their_state(api, books) -> None:
     [
         ({"service": ["web"]}, [1, 2]),
         ({"service": {"id-web": True}}, [1, 2]),
-        ({"service": ["we"]}, []),
         ({"service": ["id-web"], "_up-to-date": ["true"]}, [2]),
         ({"name": ["web.1"]}, [1]),
         ({"node": ["ship"]}, [1, 2]),
-        ({"node": ["nowhere"]}, []),
         ({"desired-state": ["running"]}, [1, 2]),
         ({"desired-state": ["Running"]}, [1, 2]),
         ({"desired-state": ["shutdown", ""]}, []),
@@ -754,6 +754,20 @@ async def test_task_filters(api, books, filters, slots) -> None:
     await api.ask("POST", "/services/web/update?version=1", changed)
     found = await api.ask("GET", f"/tasks?filters={json.dumps(filters)}")
     assert [task["Slot"] for task in found.json] == slots
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"service": ["we"]}, "service we not found"),
+        ({"service": ["web", "other"]}, "service other not found"),
+        ({"node": ["nowhere"]}, "node nowhere not found"),
+    ],
+)
+async def test_tasks_of_what_is_not_there_are_not_found(api, books, filters, message) -> None:
+    await api.ask("POST", "/services/create", SMALL)
+    found = await api.ask("GET", f"/tasks?filters={json.dumps(filters)}")
+    assert (found.status, found.message) == (404, message)
 
 
 async def test_a_desired_state_that_is_none_is_refused(api, books) -> None:

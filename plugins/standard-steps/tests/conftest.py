@@ -228,7 +228,7 @@ class FakeOrchestrator:
             )
         )
 
-    async def rollback_service(self, service: str) -> Service:
+    async def rollback_service(self, service: str, *, version: int | None = None) -> Service:
         before = await self.get_service(service)
         if before.previous_spec is None:
             raise InvalidArgument("there is no update to roll back")

@@ -29,7 +29,7 @@ async def test_a_port_that_a_service_has_is_refused_with_its_holder(daemon, worl
     await daemon.create(ports=(world.port(),))
     with pytest.raises(Conflict, match="already in use by service 'web'") as caught:
         await daemon.swarm.create_service(world.spec(name="other", ports=(world.port(),)))
-    assert caught.value.code == "port_taken"
+    assert caught.value.code == "port_published"
     await daemon.swarm.create_service(world.spec(name="udp", ports=(world.port(protocol="udp"),)))
 
 
@@ -56,7 +56,7 @@ async def test_two_services_at_once_cannot_have_one_port(daemon, world, autojump
     async with trio.open_nursery() as nursery:
         nursery.start_soon(create, "one")
         nursery.start_soon(create, "two")
-    assert sorted(results) == ["made", "port_taken"]
+    assert sorted(results) == ["made", "port_published"]
 
 
 async def test_ports_nobody_chose_are_free_ones_and_stay(daemon, world, autojump_clock):

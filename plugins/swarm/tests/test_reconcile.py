@@ -263,7 +263,9 @@ def test_a_manual_rollback_goes_to_the_spec_before() -> None:
     b.turn(5)
     b.image("v2")
     b.turn(20)
-    b.record = start_rollback(b.record, "manually requested rollback", count=2, stamp="x")
+    b.record = start_rollback(
+        b.record, "manually requested rollback", count=2, stamp="x", asked=True
+    )
     b.turn(20)
     assert b.images() == ["v1", "v1"]
     assert b.state is RolloutState.ROLLBACK_COMPLETED

@@ -1,6 +1,6 @@
 """Records what a real dockerd answers to requests that it refuses; see the README beside.
 
-DOCKER_HOST=unix://... python tests/clients/errors/record_errors.py
+DOCKER_HOST=unix://... python tests/clients/errors/record_errors.py [swarm]
 """
 
 import os
@@ -16,9 +16,10 @@ from daemon_harness.recorded_image import load_archive  # noqa: E402
 def main() -> int:
     """Record."""
     load_archive(os.environ)
+    folder = HERE.joinpath(*sys.argv[1:])
     socket = os.environ["DOCKER_HOST"].removeprefix("unix://")
-    found = dict(refusals.carry_out(HERE / "script.txt", socket, os.environ))
-    refusals.write(found, HERE / "docker.json")
+    found = dict(refusals.carry_out(folder / "script.txt", socket, os.environ))
+    refusals.write(found, folder / "docker.json")
     print(f"{len(found)} answers")
     return 0
 

@@ -15,6 +15,7 @@ from daemon_harness.transcripts import normal
 Answer = tuple[int, str]
 """Status, and message; a message is empty where nothing was refused."""
 
+_VARIABLE = re.compile(r"([A-Z]+)=(.+)")
 _REQUEST = re.compile(r"([A-Z]+)(;\S*)? (/\S*|/)(?: (.*))?")
 _LIMIT_S = 60.0
 _MADE = {"/containers/create": "/containers", "/networks/create": "/networks"}
@@ -26,23 +27,34 @@ def carry_out(
     """Carry out a script: its commands must succeed, of its requests the answers are told.
 
     ``METHOD;TYPE PATH BODY``: the type is that of the content, JSON's if it is not said. A path without a version
-    is asked in the newest that both daemons know.
+    is asked in the newest that both daemons know. After ``NAME=$(command)``, ``$NAME`` in a path is what it
+    printed.
     """
+    variables: dict[str, str] = {}
     for line in script.read_text().splitlines():
-        match = _REQUEST.fullmatch(line)
-        if match is not None:
-            yield line, _ask(socket, *match.groups())
+        request, variable = _REQUEST.fullmatch(line), _VARIABLE.fullmatch(line)
+        if request is not None:
+            method, kind, path, body = request.groups()
+            path = re.sub(r"\$([A-Z]+)", lambda name: variables[name[1]], path)
+            yield line, _ask(socket, method, kind, path, body)
+        elif variable is not None:
+            variables[variable[1]] = _printed(f'printf %s "{variable[2]}"', environment)
         elif line and not line.startswith("#"):
-            done = subprocess.run(
-                ["sh", "-c", line],
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=_LIMIT_S,
-                check=False,
-            )
-            assert done.returncode == 0, f"{line}: {done.stderr}"
+            _printed(line, environment)
+
+
+def _printed(command: str, environment: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        ["sh", "-c", command],
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
 
 
 def _ask(socket: str, method: str, kind: str | None, path: str, body: str | None) -> Answer:

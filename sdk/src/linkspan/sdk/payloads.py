@@ -15,6 +15,8 @@ _REFUSED = "rpc error: code = InvalidArgument desc ="
 
 def check_payload(kind: PayloadKind, spec: PayloadSpec) -> None:
     """Raises InvalidArgument for a name that is none, and for data that is empty or too large."""
+    if not spec.name:
+        raise InvalidArgument(f"{_REFUSED} name must be provided", code="invalid_name")
     if len(spec.name) > 64 or _NAME.fullmatch(spec.name) is None:
         raise InvalidArgument(
             f"{_REFUSED} invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end "

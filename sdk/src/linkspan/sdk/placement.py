@@ -4,6 +4,7 @@ An orchestrator refuses what ``parse_constraint`` and ``parse_preference`` refus
 ``Constraint.holds``.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -18,6 +19,8 @@ from linkspan.sdk.values import frozen
 _CONSTRAINT = re.compile(r"\s*([^\s=!]+)\s*(==|!=)\s*(\S(?:.*\S)?)\s*")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.\-/]*[A-Za-z0-9])?")
 _LABELS = "node.labels."
+_ENGINE_LABELS = "engine.labels."
+_ADDRESS = "node.ip"
 
 _FACTS: Final[Mapping[str, Callable[[Node], str]]] = {
     "node.id": lambda node: node.id,
@@ -25,6 +28,7 @@ _FACTS: Final[Mapping[str, Callable[[Node], str]]] = {
     "node.role": lambda node: node.role,
     "node.platform.os": lambda node: node.platform.os,
     "node.platform.arch": lambda node: node.platform.architecture,
+    _ADDRESS: lambda node: node.address,
 }
 
 
@@ -32,6 +36,8 @@ def node_fact(node: Node, key: str) -> str:
     """What a node has under a constraint's key; empty for a label it does not carry."""
     if key.startswith(_LABELS):
         return node.labels.get(key.removeprefix(_LABELS), "")
+    if key.startswith(_ENGINE_LABELS):
+        return node.engine_labels.get(key.removeprefix(_ENGINE_LABELS), "")
     return _FACTS[key](node)
 
 
@@ -45,6 +51,8 @@ class Constraint:
 
     def holds(self, node: Node) -> bool:
         """Whether a node may take the task. A label that is not there equals nothing."""
+        if self.key == _ADDRESS:
+            return _is_within(node.address, self.value) is self.equal
         value = self.value.casefold()
         if self.key == "node.platform.arch":
             # Docker's nodes say x86_64 and aarch64 where images say amd64 and arm64.
@@ -56,11 +64,19 @@ class Constraint:
         return f"{self.key}{'==' if self.equal else '!='}{self.value}"
 
 
+def _is_within(address: str, network: str) -> bool:
+    """Whether an address is another one, or in a subnet; what is neither has nobody in it."""
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
+
+
 def parse_constraint(text: str) -> Constraint:
     """Read ``key==value`` or ``key!=value``.
 
     Keys: ``node.id``, ``node.hostname``, ``node.role``, ``node.platform.os``, ``node.platform.arch``,
-    ``node.labels.<name>``.
+    ``node.ip`` (an address or a subnet), ``node.labels.<name>``, ``engine.labels.<name>`` (labels of the daemon).
 
     Raises:
         InvalidArgument: code ``invalid_constraint``.
@@ -78,13 +94,13 @@ def parse_constraint(text: str) -> Constraint:
 
 
 def parse_preference(text: str) -> str:
-    """The key of ``spread=node.labels.zone``.
+    """The key of ``spread=node.labels.zone`` or ``spread=engine.labels.zone``.
 
     Raises:
         InvalidArgument: code ``invalid_preference``.
     """
     kind, equals, key = (part.strip() for part in text.partition("="))
-    if kind != "spread" or not equals or not key.startswith(_LABELS):
+    if kind != "spread" or not equals or not key.startswith((_LABELS, _ENGINE_LABELS)):
         raise InvalidArgument(
             f"invalid placement preference '{text}'",
             code="invalid_preference",
@@ -95,8 +111,9 @@ def parse_preference(text: str) -> str:
 
 
 def _check_key(key: str, text: str, kind: str) -> None:
-    if key.startswith(_LABELS) and _LABEL_NAME.fullmatch(key.removeprefix(_LABELS)):
-        return
+    for prefix in (_LABELS, _ENGINE_LABELS):
+        if key.startswith(prefix) and _LABEL_NAME.fullmatch(key.removeprefix(prefix)):
+            return
     if key in _FACTS:
         return
     near = did_you_mean(key, (*_FACTS, "node.labels"))

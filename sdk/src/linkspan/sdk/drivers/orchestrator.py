@@ -135,7 +135,8 @@ class Orchestrator(Driver[Config], abc.ABC):
         """Record a service.
 
         Raises:
-            Conflict: The name is taken (code ``name_taken``), or a published port is (``port_taken``).
+            Conflict: The name is taken (code ``name_taken``), or a published port is: a service has it
+                (``port_published``), or something else (``port_taken``).
             InvalidArgument: The spec contradicts itself.
         """
 
@@ -143,11 +144,19 @@ class Orchestrator(Driver[Config], abc.ABC):
     async def update_service(
         self, service: str, spec: ServiceSpec, *, version: int | None = None
     ) -> Service:
-        """Change a service; ``version`` given and not the current one is a Conflict (out of sequence)."""
+        """Change a service; ``version`` given and not the current one is a Conflict (out of sequence).
+
+        Raises Unsupported for another name or mode.
+        """
 
     @abc.abstractmethod
-    async def rollback_service(self, service: str) -> Service:
-        """Go back to the spec before the last update. Raises InvalidArgument if there is none."""
+    async def rollback_service(self, service: str, *, version: int | None = None) -> Service:
+        """Go back to the spec before the last update; ``version`` as for ``update_service``.
+
+        Raises:
+            InvalidArgument: There is none (code ``no_previous_spec``).
+            Conflict: code ``out_of_sequence``.
+        """
 
     @abc.abstractmethod
     async def scale_service(self, service: str, replicas: int) -> Service:

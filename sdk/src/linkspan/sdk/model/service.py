@@ -270,7 +270,11 @@ class Task:
 
 @frozen(kw_only=True)
 class Node:
-    """A machine of the cluster."""
+    """A machine of the cluster.
+
+    Attributes:
+        engine_labels: Of its daemon; ``labels`` are given to the node in the cluster.
+    """
 
     id: str
     hostname: str
@@ -283,6 +287,7 @@ class Node:
     memory_bytes: int = 0
     labels: Mapping[str, str] = attrs.field(factory=dict)
     engine_version: str = ""
+    engine_labels: Mapping[str, str] = attrs.field(factory=dict)
     platform: Platform = Platform()
     created_at: str = ""
     version: int = 0

@@ -10,8 +10,8 @@ from linkspan.sdk.model.container import Health, Healthcheck
 _SHORTEST_NS = 1_000_000
 
 
-def decode_healthcheck(body: Document) -> Healthcheck:
-    """A HealthConfig; zero and absent times are the usual ones.
+def decode_healthcheck(body: Document, called: str = "Healthcheck") -> Healthcheck:
+    """A HealthConfig, as errors call it; zero and absent times are the usual ones.
 
     Raises:
         InvalidArgument: A time is shorter than Docker allows, or retries are negative.
@@ -19,9 +19,9 @@ def decode_healthcheck(body: Document) -> Healthcheck:
     for key in ("Interval", "Timeout", "StartPeriod", "StartInterval"):
         value = body.number(key)
         if value and value < _SHORTEST_NS:
-            raise InvalidArgument(f"{key} in Healthcheck cannot be less than 1ms")
+            raise InvalidArgument(f"{key} in {called} cannot be less than 1ms")
     if body.number("Retries") < 0:
-        raise InvalidArgument("Retries in Healthcheck cannot be negative")
+        raise InvalidArgument(f"Retries in {called} cannot be negative")
     return Healthcheck(
         test=body.texts("Test"),
         interval_s=body.seconds("Interval"),

@@ -7,7 +7,7 @@ from linkspan.plugins.docker_api.document import Document
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import Container, Mount, MountPoint
 
-_TYPES: dict[str, Literal["bind", "volume", "tmpfs", "image"]] = {
+MOUNT_TYPES: dict[str, Literal["bind", "volume", "tmpfs", "image"]] = {
     "bind": "bind",
     "volume": "volume",
     "tmpfs": "tmpfs",
@@ -33,7 +33,7 @@ def decode_mount(body: Document) -> Mount:
         InvalidArgument: With Docker's texts; code ``invalid_mount``.
     """
     kind = body.text("Type")
-    known = _TYPES.get(kind)
+    known = MOUNT_TYPES.get(kind)
     if known is None:
         raise _invalid(kind, "mount type unknown")
     source, target = body.text("Source"), body.text("Target")

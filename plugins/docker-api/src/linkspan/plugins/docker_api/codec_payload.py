@@ -78,8 +78,8 @@ def _decode(kind: PayloadKind, container: Document) -> Iterable[FileReference]:
                 f"rpc error: code = InvalidArgument desc = malformed {kind} reference"
             )
         file = body.document("File")
-        if kind == "config" and "Runtime" in body and not file:
-            raise Unsupported("configs that are not files are not supported")
+        if not file:
+            _refuse_without_file(kind, body)
         target = file.text("Name") or name
         yield FileReference(
             kind=kind,
@@ -91,6 +91,16 @@ def _decode(kind: PayloadKind, container: Document) -> Iterable[FileReference]:
             mode=file.number("Mode", 0o444) & 0o7777,
             said=file.text("Name"),
         )
+
+
+def _refuse_without_file(kind: PayloadKind, body: Document) -> None:
+    if kind == "secret":
+        raise InvalidArgument(
+            "rpc error: code = InvalidArgument desc = malformed secret reference, no target provided"
+        )
+    if "Runtime" in body:
+        raise Unsupported("configs that are not files are not supported")
+    raise InvalidArgument("invalid Config: either File or Runtime should be set")
 
 
 def _number(file: Document, key: str) -> int:

@@ -14,14 +14,14 @@ from linkspan.plugins.docker_api.codec_health import (
     encode_healthcheck,
     nanoseconds,
 )
-from linkspan.plugins.docker_api.codec_mount import decode_mount, encode_mount
+from linkspan.plugins.docker_api.codec_mount import MOUNT_TYPES, decode_mount, encode_mount
 from linkspan.plugins.docker_api.codec_payload import decode_files, encode_files
 from linkspan.plugins.docker_api.codec_privileges import decode_privileges, encode_privileges
 from linkspan.plugins.docker_api.codec_resources import decode_ulimits, encode_ulimits
 from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.timestamps import or_never
 from linkspan.sdk.errors import InvalidArgument, Unsupported
-from linkspan.sdk.model.container import ContainerSpec, Resources
+from linkspan.sdk.model.container import ContainerSpec, Healthcheck, Mount, Resources
 from linkspan.sdk.model.network import EndpointSpec
 from linkspan.sdk.model.service import (
     Placement,
@@ -97,11 +97,8 @@ def decode_service(body: Document) -> ServiceSpec:
         InvalidArgument: A value is wrong.
         Unsupported: Something that Docker has and Linkspan has not.
     """
-    if not body.text("Name"):
-        raise InvalidArgument("rpc error: code = InvalidArgument desc = name must be provided")
     template = body.document("TaskTemplate")
-    if template.text("Runtime") not in ("", "container"):
-        raise Unsupported(f"services of runtime '{template.text('Runtime')}' are not supported")
+    _check_runtime(template)
     mode, replicas, concurrent = _decode_mode(body.document("Mode"))
     if mode in _JOBS and "UpdateConfig" in body:
         raise InvalidArgument(
@@ -149,6 +146,16 @@ def decode_service(body: Document) -> ServiceSpec:
     )
 
 
+def _check_runtime(template: Document) -> None:
+    runtime = template.text("Runtime") or "container"
+    if runtime not in ("container", "plugin"):
+        raise InvalidArgument("unsupported runtime", help=f"not '{runtime}', but container")
+    if f"{runtime.capitalize()}Spec" not in template:
+        raise InvalidArgument("mismatched Runtime and *Spec fields")
+    if runtime == "plugin":
+        raise Unsupported("services of runtime 'plugin' are not supported")
+
+
 def _refuse_generic_resources(reservations: Document) -> None:
     """No node offers any, so a service that reserves some would wait for ever. Raises Unsupported."""
     if reservations.items("GenericResources"):
@@ -159,7 +166,9 @@ def _decode_mode(body: Document) -> tuple[ServiceMode, int, int]:
     """The mode, its number of tasks, and how many of a job run at a time."""
     given = [key for key in _MODE_NAMES if key in body]
     if len(given) > 1:
-        raise InvalidArgument(f"a service has one mode, not {' and '.join(given)}")
+        raise InvalidArgument(
+            "must specify only one service mode", help=f"not {' and '.join(given)}"
+        )
     key = given[0] if given else "Replicated"
     inner = body.document(key)
     concurrent = 0
@@ -202,14 +211,6 @@ def _decode_policy(service: Document, key: str) -> UpdatePolicy | None:
     if key not in service:
         return None
     body = service.document(key)
-    ratio = body.ratio("MaxFailureRatio")
-    if not 0 <= ratio <= 1:
-        raise InvalidArgument(
-            "rpc error: code = InvalidArgument desc = TaskSpec: update-maxfailureratio cannot be less than"
-            " 0 or bigger than 1"
-        )
-    if body.number("Parallelism") < 0 or body.number("Delay") < 0 or body.number("Monitor") < 0:
-        raise InvalidArgument(f"{key} has a negative value")
     return UpdatePolicy(
         parallelism=body.number("Parallelism"),
         delay_s=body.seconds("Delay"),
@@ -217,16 +218,12 @@ def _decode_policy(service: Document, key: str) -> UpdatePolicy | None:
         failure_action=_one_of(body, "FailureAction", _ACTIONS),
         # Zero is Docker's "not given", too.
         monitor_s=body.seconds("Monitor") or UpdatePolicy().monitor_s,
-        max_failure_ratio=ratio,
+        max_failure_ratio=body.ratio("MaxFailureRatio"),
     )
 
 
 def _decode_task(template: Document, attachments: list[Document]) -> ContainerSpec:
     body = template.document("ContainerSpec")
-    if not body.text("Image"):
-        raise InvalidArgument(
-            "rpc error: code = InvalidArgument desc = ContainerSpec: image reference must be provided"
-        )
     dns = body.document("DNSConfig")
     limits = template.document("Resources").document("Limits")
     log = template.document("LogDriver")
@@ -245,11 +242,11 @@ def _decode_task(template: Document, attachments: list[Document]) -> ContainerSp
         tty=body.flag("TTY"),
         open_stdin=body.flag("OpenStdin"),
         read_only=body.flag("ReadOnly"),
-        mounts=tuple(decode_mount(mount) for mount in body.documents("Mounts")),
+        mounts=tuple(_decode_mount(mount) for mount in body.documents("Mounts")),
         stop_signal=body.text("StopSignal") or None,
         # Containers count in whole seconds; a fraction is rounded up rather than lost.
         stop_timeout_s=-(-grace_ns // 10**9) if "StopGracePeriod" in body else None,
-        healthcheck=decode_healthcheck(health) if health else None,
+        healthcheck=_decode_health(health) if health else None,
         extra_hosts=tuple(_decode_host(entry) for entry in body.texts("Hosts")),
         dns=dns.texts("Nameservers"),
         dns_search=dns.texts("Search"),
@@ -277,6 +274,19 @@ def _decode_task(template: Document, attachments: list[Document]) -> ContainerSp
             if attachment.texts("Aliases") or attachment.text_map("DriverOpts")
         },
     )
+
+
+def _decode_mount(body: Document) -> Mount:
+    if body.text("Type") not in MOUNT_TYPES:
+        raise InvalidArgument(f'invalid MountType: "{body.text("Type")}"', code="invalid_mount")
+    return decode_mount(body)
+
+
+def _decode_health(body: Document) -> Healthcheck:
+    try:
+        return decode_healthcheck(body, "HealthConfig")
+    except InvalidArgument as error:
+        raise error.within("rpc error: code = InvalidArgument desc = ContainerSpec") from error
 
 
 def _decode_host(entry: str) -> str:

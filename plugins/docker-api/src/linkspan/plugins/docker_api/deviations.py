@@ -48,6 +48,7 @@ class Deviation:
 BY_CODE = {
     # libnetwork reports a port that cannot be bound as an internal error.
     "port_taken": Deviation(500),
+    "port_published": Deviation(400),
     # Here Docker answers 500, though it is the client's archive that ends too early.
     "truncated_archive": Deviation(400, "unexpected EOF"),
     "already_connected": Deviation(403),
@@ -60,7 +61,7 @@ BY_CODE = {
     "not_connected": Deviation(409),
     "invalid_desired_state": Deviation(400),
     "no_storage_options": Deviation(400),
-    "out_of_sequence": Deviation(409, "update out of sequence"),
+    "out_of_sequence": Deviation(409, "rpc error: code = Unknown desc = update out of sequence"),
     "no_log": Deviation(501),
     "not_in_swarm": Deviation(503, NOT_IN_SWARM),
     # docker-py takes just this status of a forced leave for "there was none".

@@ -5,7 +5,7 @@ from typing import Any
 
 from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import read_document
-from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
+from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster, version_of
 from linkspan.plugins.docker_api.timestamps import or_never
 from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.errors import Conflict, InvalidArgument, Unsupported
@@ -14,6 +14,7 @@ from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.service import Node
 
 _ROLES = ("worker", "manager")
+_MEMBERSHIPS = ("accepted", "pending")
 _AVAILABILITIES = ("active", "pause", "drain")
 
 
@@ -30,6 +31,9 @@ class NodeRoutes:
         for role in filters.all("role"):
             if role not in _ROLES:
                 raise InvalidArgument(f"Invalid role filter: '{role}'")
+        for membership in filters.all("membership"):
+            if membership not in _MEMBERSHIPS:
+                raise InvalidArgument(f"Invalid membership filter: '{membership}'")
         found = [
             node
             for node in await orchestrator(self._host).list_nodes()
@@ -52,9 +56,9 @@ class NodeRoutes:
         driver = orchestrator(self._host)
         body = await read_document(request)
         node = await driver.get_node(request.params["id"])
-        if body.text("Role") not in ("", *_ROLES):
+        if body.text("Role") not in _ROLES:
             raise InvalidArgument(f'invalid Role: "{body.text("Role")}"')
-        if body.text("Role") not in ("", node.role):
+        if body.text("Role") != node.role:
             if await _is_last_manager(driver, node):
                 raise InvalidArgument(
                     "rpc error: code = FailedPrecondition desc = attempting to demote the last manager of"
@@ -65,18 +69,14 @@ class NodeRoutes:
                 f"node {node.hostname} stays a {node.role}: changing roles is not supported"
             )
         availability = body.text("Availability")
-        if availability and availability not in _AVAILABILITIES:
+        if availability not in _AVAILABILITIES:
             raise InvalidArgument(
                 f'invalid Availability: "{availability}"',
                 help=f"use one of {', '.join(_AVAILABILITIES)}",
             )
-        if not request.query.get("version"):
-            raise InvalidArgument("invalid node version '': the parameter 'version' is missing")
-        if request.number("version", 0) != node.version:
+        if version_of(request, "node") != node.version:
             raise Conflict("update out of sequence", code="out_of_sequence")
-        await driver.update_node(
-            node.id, availability=availability or None, labels=body.text_map("Labels")
-        )
+        await driver.update_node(node.id, availability=availability, labels=body.text_map("Labels"))
         return Response()
 
     async def remove(self, request: Request) -> Response:

@@ -45,8 +45,8 @@ class _PayloadRoutes:
         await require_cluster(self._host)
         spec = decode_payload(self.kind, await read_document(request))
         made = await orchestrator(self._host).create_payload(self.kind, spec)
-        # The specification says Id, and Docker's daemon ID; docker-py reads that.
-        return json_response({"ID": made.id, "Id": made.id}, status=201)
+        # The specification says Id, and Docker's daemon ID, which clients read.
+        return json_response({"ID": made.id}, status=201)
 
     async def inspect(self, request: Request) -> Response:
         """One."""
@@ -62,11 +62,9 @@ class _PayloadRoutes:
         """Change labels, which is all that can change."""
         driver = orchestrator(self._host)
         body = await read_document(request)
-        if not request.query.get("version"):
-            raise InvalidArgument(
-                f"invalid {self.kind} version '': the parameter 'version' is missing"
-            )
         spec = decode_payload(self.kind, body)
+        if not request.query.get("version", "").isdecimal():
+            raise InvalidArgument(f"invalid {self.kind} version")
         version = request.number("version", 0)
         await driver.update_payload(self.kind, request.params["id"], spec, version=version)
         return Response()

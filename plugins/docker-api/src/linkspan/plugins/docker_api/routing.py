@@ -20,6 +20,14 @@ class DockerRouter:
 NO_CONTENT = Response(status=204)
 
 
+def plain_flag(request: Request, name: str) -> bool:
+    """A parameter that is yes or no, where Docker takes nothing else. Raises InvalidArgument."""
+    text = request.query.get(name, "")
+    if text.lower() not in ("", "1", "t", "true", "0", "f", "false"):
+        raise InvalidArgument(f"invalid value for {name}: {text}", help="write true or false")
+    return text.lower() in ("1", "t", "true")
+
+
 async def read_document(request: Request, *, required: bool = True) -> Document:
     """The body as a JSON object.
 

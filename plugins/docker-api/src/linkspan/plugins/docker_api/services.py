@@ -6,9 +6,9 @@ from linkspan.plugins.docker_api.codec_image import registry_auth
 from linkspan.plugins.docker_api.codec_service import decode_service, encode_service
 from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.filters import read_filters
-from linkspan.plugins.docker_api.routing import read_document
+from linkspan.plugins.docker_api.routing import plain_flag, read_document
 from linkspan.plugins.docker_api.service_logs import task_log_stream
-from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
+from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster, version_of
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
@@ -36,7 +36,7 @@ class ServiceRoutes:
             and filters.among("runtime", "container")
             and filters.labels(service.spec.labels)
         ]
-        with_status = request.flag("status") and request.api_version >= (1, 41)
+        with_status = plain_flag(request, "status") and request.api_version >= (1, 41)
         return json_response([encode_service(s, with_status=with_status) for s in found])
 
     async def create(self, request: Request) -> Response:
@@ -77,7 +77,9 @@ class ServiceRoutes:
     async def inspect(self, request: Request) -> Response:
         """GET /services/{id}."""
         service = await orchestrator(self._host).get_service(request.params["id"])
-        return json_response(encode_service(service, defaults=request.flag("insertDefaults")))
+        return json_response(
+            encode_service(service, defaults=plain_flag(request, "insertDefaults"))
+        )
 
     async def remove(self, request: Request) -> Response:
         """DELETE /services/{id}."""
@@ -88,15 +90,15 @@ class ServiceRoutes:
         """POST /services/{id}/update; ``rollback=previous`` goes back instead."""
         driver = orchestrator(self._host)
         body = await read_document(request)
-        if not request.query.get("version"):
-            raise InvalidArgument("invalid service version '': the parameter 'version' is missing")
-        version = request.number("version", 0)
+        version = version_of(request, "service")
         rollback = request.query.get("rollback", "")
         if rollback not in ("", "none", "previous"):
             raise InvalidArgument(f"unrecognized rollback option {rollback}")
+        if request.query.get("registryAuthFrom", "") not in ("", "spec", "previous-spec"):
+            raise InvalidArgument("unsupported registryAuthFrom value")
         warnings: Sequence[str] = ()
         if rollback == "previous":
-            await driver.rollback_service(request.params["id"])
+            await driver.rollback_service(request.params["id"], version=version)
         else:
             spec = decode_service(body)
             warnings = await self._fetch(request, spec)

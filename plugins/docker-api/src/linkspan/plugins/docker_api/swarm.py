@@ -6,7 +6,7 @@ from typing import Any
 
 from linkspan.plugins.docker_api.codec_health import nanoseconds
 from linkspan.plugins.docker_api.document import Document
-from linkspan.plugins.docker_api.routing import read_document
+from linkspan.plugins.docker_api.routing import plain_flag, read_document
 from linkspan.plugins.docker_api.timestamps import or_never
 from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.errors import (
@@ -40,6 +40,16 @@ async def require_cluster(host: Host) -> Cluster:
     if cluster is None:
         raise Unavailable("this node is in no swarm", code="not_in_swarm")
     return cluster
+
+
+def version_of(request: Request, what: str) -> int:
+    """The parameter ``version``. Raises InvalidArgument, also if there is none."""
+    text = request.query.get("version", "")
+    if not text.isdecimal():
+        raise InvalidArgument(
+            f"invalid {what} version '{text}': the parameter 'version' must be a number"
+        )
+    return request.number("version", 0)
 
 
 async def swarm_state(host: Host) -> dict[str, Any]:
@@ -212,16 +222,17 @@ class SwarmRoutes:
         cluster = await require_cluster(self._host)
         body = await read_document(request)
         for key in ("rotateWorkerToken", "rotateManagerToken", "rotateManagerUnlockKey"):
-            if request.flag(key):
+            if plain_flag(request, key):
                 raise Unsupported(f"{key}: this swarm has one node, and neither tokens nor a key")
         _refuse_several_nodes(body)
-        if not request.query.get("version"):
-            raise InvalidArgument("invalid swarm version '': the parameter 'version' is missing")
+        version = version_of(request, "swarm")
+        if body.text("Name") not in ("", "default"):
+            raise InvalidArgument('swarm spec must be named "default"')
         orchestration = body.document("Orchestration")
         await driver.update_cluster(
             labels=body.text_map("Labels"),
             task_history=orchestration.number("TaskHistoryRetentionLimit", cluster.task_history),
-            version=request.number("version", 0),
+            version=version,
             settings=_decode_settings(body, cluster.settings),
         )
         return Response()

@@ -7,6 +7,7 @@ from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.service_logs import task_log_stream
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
 from linkspan.plugins.docker_api.timestamps import or_never
+from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
@@ -28,6 +29,7 @@ class TaskRoutes:
         _check_states(filters)
         await require_cluster(self._host)
         driver = orchestrator(self._host)
+        await _check_named(driver, filters)
         services = {service.id: service for service in await driver.list_services()}
         nodes = {node.id: node.hostname for node in await driver.list_nodes()}
         found = [
@@ -62,6 +64,14 @@ class TaskRoutes:
         if not task.container_id:
             raise NotFound(f"task {task.id} has no container yet", code="no_container")
         return task_log_stream(self._host, request, [task])
+
+
+async def _check_named(driver: Orchestrator[Any], filters: Filters) -> None:
+    """Raises NotFound for a service or a node that is not there."""
+    for service in filters.all("service"):
+        await driver.get_service(service)
+    for node in filters.all("node"):
+        await driver.get_node(node)
 
 
 def _check_states(filters: Filters) -> None:

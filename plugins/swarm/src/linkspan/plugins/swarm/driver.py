@@ -303,7 +303,8 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
         return self._shown(record)
 
     def _refuse_taken_name(self, name: str) -> None:
-        if any(r.spec.name == name for r in self._store.services.values()):
+        # As the names of hosts, which they are in networks, names differ by more than their case.
+        if any(r.spec.name.lower() == name.lower() for r in self._store.services.values()):
             raise Conflict(
                 f"rpc error: code = AlreadyExists desc = name conflicts with an existing object: service "
                 f"{name} already exists",
@@ -313,11 +314,16 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
 
     def _check_networks(self, spec: ServiceSpec) -> None:
         for name in spec.networks:
+            if name == "none":
+                raise NotFound(
+                    "could not find the corresponding predefined swarm network: network none not found",
+                    code="network_not_found",
+                )
             try:
                 self._host.engine.networks.inspect(name)
             except NotFound as error:
                 raise NotFound(
-                    f"service {spec.name}: network {name} not found",
+                    f"network {name} not found",
                     code="network_not_found",
                     help=f"linkspan network create {name}",
                 ) from error
@@ -329,17 +335,18 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
 
         Raises:
             NotFound: There is no such service, or it names a network that is not here.
-            InvalidArgument: The spec contradicts itself, or the change needs another service.
+            InvalidArgument: The spec contradicts itself.
+            Unsupported: The change needs another service.
             Conflict: code ``out_of_sequence``, or ``port_taken``.
         If cancelled: changed or not, never half.
         """
-        check_spec(spec)
         async with self._turn:
             record = self._store.find_service(service)
             check_change(record.spec, spec)
-            _check_version(record, version)
+            check_spec(spec)
             if spec.networks != record.spec.networks:
                 self._check_networks(spec)
+            _check_version(record, version)
             self._payloads.check(spec)
             return await self._update(record, spec, version)
 
@@ -398,9 +405,12 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             begun = {"updatestate.new": after.state.value}
             self._tell("service", "update", new.id, name=new.spec.name, **begun)
 
-    async def rollback_service(self, service: str) -> Service:
+    async def rollback_service(self, service: str, *, version: int | None = None) -> Service:
         """Want the spec before the last update again.
 
+        Raises:
+            InvalidArgument: There is none; code ``no_previous_spec``.
+            Conflict: code ``out_of_sequence``.
         If cancelled: begun or not, never half.
         """
         async with self._turn:
@@ -408,8 +418,11 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
 
             def change(current: ServiceRecord) -> ServiceRecord:
                 spec = _previous(current)
+                _check_version(current, version)
                 message, count = "manually requested rollback", self._count(spec)
-                return start_rollback(current, message, count=count, stamp=stamp(self._now()))
+                return start_rollback(
+                    current, message, count=count, stamp=stamp(self._now()), asked=True
+                )
 
             return await self._change_service(record, _previous(record), change)
 
@@ -502,8 +515,8 @@ def _previous(record: ServiceRecord) -> ServiceSpec:
     previous = record.service.previous_spec
     if previous is None:
         raise InvalidArgument(
-            f"rpc error: code = FailedPrecondition desc = service {record.spec.name} does not have a "
-            "previous spec",
+            f"rpc error: code = FailedPrecondition desc = service {record.id} does not have a previous"
+            " spec",
             code="no_previous_spec",
         )
     return previous

@@ -30,13 +30,16 @@ class PortBook:
         """Reserve what is new; what a service has and wants still stays.
 
         Raises:
-            Conflict: code ``port_taken``.
+            Conflict: code ``port_published`` if a service has it, else ``port_taken``.
             Unavailable: code ``ports_exhausted``.
         If cancelled or failed: nothing more is taken than before.
         """
         free = list(have)
         taken: list[ServicePort] = []
         fresh: list[ServicePort] = []
+        for port in wanted:
+            if not any(_serves(p, port) for p in have):
+                self._refuse_published(port)
         try:
             for port in wanted:
                 kept = next((p for p in free if _serves(p, port)), None)
@@ -88,17 +91,9 @@ class PortBook:
         await self.give_back(before, ports)
 
     async def _reserve(self, port: ServicePort, others: set[int]) -> ServicePort:
-        holders = self._holders(port.protocol)
         if port.published_port:
-            holder = holders.get(port.published_port)
-            if holder is not None:
-                raise Conflict(
-                    f"port '{port.published_port}' is already in use by service '{holder.spec.name}' "
-                    f"({holder.id}) as an ingress port",
-                    code="port_taken",
-                    details={"port": port.published_port, "holder": holder.spec.name},
-                )
             return await self._ingress.reserve(port)
+        holders = self._holders("ingress", port.protocol)
         for number in range(self._config.first_port, self._config.last_port + 1):
             if number in holders or number in others:
                 continue
@@ -113,12 +108,25 @@ class PortBook:
             help="choose a published port, or widen first-port and last-port in [orchestrator.swarm]",
         )
 
-    def _holders(self, protocol: str) -> dict[int, ServiceRecord]:
+    def _refuse_published(self, port: ServicePort) -> None:
+        """A port is one service's, but for those of nodes, which the scheduler keeps apart."""
+        for mode in ("ingress", "host") if port.mode == "ingress" else ("ingress",):
+            holder = self._holders(mode, port.protocol).get(port.published_port)
+            if port.published_port and holder is not None:
+                what = "an ingress" if mode == "ingress" else "a host-published"
+                raise Conflict(
+                    f"rpc error: code = InvalidArgument desc = port '{port.published_port}' is already in"
+                    f" use by service '{holder.spec.name}' ({holder.id}) as {what} port",
+                    code="port_published",
+                    details={"port": port.published_port, "holder": holder.spec.name},
+                )
+
+    def _holders(self, mode: str, protocol: str) -> dict[int, ServiceRecord]:
         return {
             port.published_port: record
             for record in self._store.services.values()
             for port in record.service.ports
-            if port.mode == "ingress" and port.protocol == protocol
+            if port.mode == mode and port.protocol == protocol
         }
 
 

@@ -346,6 +346,7 @@ class Reconciler:
                 message,
                 count=wanted_count(service.service.previous_spec, self._nodes.values()),
                 stamp=self._stamp,
+                asked=False,
             )
             self._out.service = attrs.evolve(back_again, rolled_back=True)
             return
@@ -528,15 +529,20 @@ def _previous(record: ServiceRecord, spec: ServiceSpec) -> ServiceSpec | None:
     return None if previous is None else attrs.evolve(previous, replicas=spec.replicas)
 
 
-def start_rollback(record: ServiceRecord, message: str, *, count: int, stamp: str) -> ServiceRecord:
-    """The record after the spec before the last update is wanted again."""
+def start_rollback(
+    record: ServiceRecord, message: str, *, count: int, stamp: str, asked: bool
+) -> ServiceRecord:
+    """The record after the spec before the last update is wanted again.
+
+    As in Docker, a rollback that was asked for can itself be taken back; one after a failure cannot.
+    """
     before = record.service
     assert before.previous_spec is not None
     status = RolloutStatus(state=RolloutState.ROLLBACK_STARTED, message=message, started_at=stamp)
     service = attrs.evolve(
         before,
         spec=before.previous_spec,
-        previous_spec=None,
+        previous_spec=before.spec if asked else None,
         version=before.version + 1,
         updated_at=stamp,
         rollout=status,

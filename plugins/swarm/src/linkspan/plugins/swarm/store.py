@@ -241,7 +241,7 @@ class ClusterStore:
         if ref in self.services:
             return self.services[ref]
         for record in self.services.values():
-            if record.spec.name == ref:
+            if record.spec.name.lower() == ref.lower():
                 return record
         return self.services[_one(ref, self.services, "service")]
 

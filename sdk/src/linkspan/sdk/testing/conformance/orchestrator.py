@@ -297,7 +297,7 @@ class OrchestratorConformance:
         made = await cluster.create_service(self.spec(ports=ports, replicas=0))
         assert made.ports == ports
         other = self.spec(name="other", ports=ports, replicas=0)
-        assert await self.code_of(cluster.create_service(other), Conflict) == "port_taken"
+        assert await self.code_of(cluster.create_service(other), Conflict) == "port_published"
         assert [s.spec.name for s in await cluster.list_services()] == ["web"]
         await cluster.remove_service("web")
         await cluster.create_service(other)
@@ -416,6 +416,11 @@ class OrchestratorConformance:
         assert (done.failed, done.rollout.state) == (False, RolloutState.ROLLBACK_COMPLETED)
         images = {t.spec.container.image for t in await self.running(cluster)}
         assert images == {self.image}
+        previous = (await cluster.get_service("web")).previous_spec
+        assert previous is not None
+        assert previous.container.image == self.other_image
+        stale = cluster.rollback_service("web", version=10**6)
+        assert await self.code_of(stale, Conflict) == "out_of_sequence"
 
     def _needs(self, cluster: Orchestrator[Any], capability: OrchestratorCap) -> None:
         if capability not in cluster.capabilities:

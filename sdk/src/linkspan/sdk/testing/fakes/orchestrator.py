@@ -15,7 +15,7 @@ import trio
 
 from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.orchestrator import Orchestrator, OrchestratorCap, RolloutProgress
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unavailable, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.service import (
     Cluster,
@@ -400,7 +400,7 @@ class FakeOrchestrator(Orchestrator[FakeOrchestratorConfig]):
                 raise Conflict(
                     f"port '{port.published_port}' is already in use by service "
                     f"'{taken[key].spec.name}'",
-                    code="port_taken",
+                    code="port_published",
                 )
             if not port.published_port:
                 used = {*taken, *((p.protocol, p.published_port) for p in (*chosen, *spec.ports))}
@@ -420,7 +420,7 @@ class FakeOrchestrator(Orchestrator[FakeOrchestratorConfig]):
         entry = self._entry(service)
         _check(spec)
         if (spec.name, spec.mode) != (entry.spec.name, entry.spec.mode):
-            raise InvalidArgument("name and mode of a service cannot be changed")
+            raise Unsupported("name and mode of a service cannot be changed")
         if version is not None and version != entry.service.version:
             raise Conflict("update out of sequence", code="out_of_sequence")
         self._update(entry, spec)
@@ -449,24 +449,26 @@ class FakeOrchestrator(Orchestrator[FakeOrchestratorConfig]):
             if task.state is TaskState.PENDING and task.spec.container != entry.spec.container:
                 entry.tasks.remove(task)
 
-    async def rollback_service(self, service: str) -> Service:
+    async def rollback_service(self, service: str, *, version: int | None = None) -> Service:
         await trio.lowlevel.checkpoint()
         entry = self._entry(service)
         if entry.service.previous_spec is None:
             raise InvalidArgument(
                 f"service {entry.spec.name} does not have a previous spec", code="no_previous_spec"
             )
-        self._go_back(entry, "manually requested rollback")
+        if version is not None and version != entry.service.version:
+            raise Conflict("update out of sequence", code="out_of_sequence")
+        self._go_back(entry, "manually requested rollback", asked=True)
         self._note(f"rollback {entry.spec.name}")
         return self._shown(entry)
 
-    def _go_back(self, entry: _Entry, message: str) -> None:
+    def _go_back(self, entry: _Entry, message: str, *, asked: bool = False) -> None:
         previous, failures = entry.service.previous_spec, entry.failures
         assert previous is not None
         entry.service = attrs.evolve(
             entry.service,
             spec=previous,
-            previous_spec=None,
+            previous_spec=entry.spec if asked else None,
             ports=self._ports(previous, entry),
         )
         entry.rollout(RolloutState.ROLLBACK_STARTED, message)
