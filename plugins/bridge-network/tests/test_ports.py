@@ -49,15 +49,15 @@ async def test_ports_that_are_chosen_at_once_are_all_different(lab):
 async def test_a_client_that_comes_too_early_is_served_late(lab, monkeypatch):
     """Behaviour 40: it is neither refused nor left hanging."""
     net = await lab.network("net", subnet="10.201.0.0/24")
-    firewall = lab.driver._firewall
-    run = firewall._run
+    books = lab.driver._firewall._books
+    run = books.run
 
     def slow(text):
         if "pub4" in text:
             time.sleep(0.3)  # in the firewall's thread: the port is reserved, and leads nowhere
         run(text)
 
-    monkeypatch.setattr(firewall, "_run", slow)
+    monkeypatch.setattr(books, "run", slow)
     answers = []
 
     async def client():

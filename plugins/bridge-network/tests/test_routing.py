@@ -113,8 +113,8 @@ async def test_rules_of_another_version_are_replaced_while_connections_go_on(lab
             f"add rule inet {table} old iifname @gone drop\n"
             f"add rule inet {table} forward drop\n"
         )
-        await firewall._worker.run(firewall._run, older)
-        await firewall._worker.run(firewall._load)
+        await firewall._worker.run(firewall._books.run, older)
+        await firewall._worker.run(firewall._books.load)
         await stream.send_all(b"still there?")
         with trio.fail_after(20):
             assert await stream.receive_some() == b"still there?"

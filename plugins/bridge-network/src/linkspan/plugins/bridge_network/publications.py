@@ -1,15 +1,13 @@
-"""What is published and balanced: where ports lead, as elements of the table and as relays."""
+"""What is published: where ports lead, as elements of the table and as relays."""
 
 from ipaddress import IPv4Address, IPv6Address
 
 from linkspan.plugins.bridge_network import ruleset
 from linkspan.plugins.bridge_network.ipam import Address
 from linkspan.plugins.bridge_network.ports import Reservation
-from linkspan.plugins.bridge_network.ruleset import BalancedPort, Element
+from linkspan.plugins.bridge_network.ruleset import Element
 from linkspan.sdk.model.network import PortBinding
 from linkspan.sdk.values import define, frozen
-
-_LOOPBACK = "127.0.0.1"
 
 
 @frozen(kw_only=True)
@@ -82,23 +80,6 @@ class Publication:
                     port = reservation.binding.container_port
                     found.append((reservation.name(host), str(to), port))
         return found
-
-
-@define
-class Balance:
-    """A balanced port."""
-
-    reservation: Reservation
-    rules: BalancedPort
-
-    def relays(self) -> list[tuple[str, str, int]]:
-        """IPv6 clients are led to the host's own balanced port."""
-        port = self.reservation.binding.host_port
-        return [
-            (self.reservation.name(host), _LOOPBACK, port)
-            for host, held in self.reservation.sockets.items()
-            if host.version == 6 and held is not None
-        ]
 
 
 @frozen(kw_only=True)
