@@ -75,13 +75,15 @@ class FolderSnapshots:
             os.mkdir(self.folder(key), 0o755)
         self.open_keys[key] = parent
 
-    async def mount(self, key, target, *, volatile=False):
+    async def mount(self, key, target, *, volatile=False, then=None):
         if key not in self.open_keys:
             raise NotFound(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             target.symlink_to(self.folder(key))
         self.mounts[key] = target
+        if then is not None:
+            then(target)
 
     async def unmount(self, key):
         target = self.mounts.pop(key, None)

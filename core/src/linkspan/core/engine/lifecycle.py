@@ -190,9 +190,8 @@ class Lifecycle:
         async def disk() -> None:
             root = self.mounts.rootfs(container.id)
             volatile = container.spec.auto_remove
-            await self._drivers.snapshots.mount(container.id, root, volatile=volatile)
-            if not container.state.started_at:
-                await trio.to_thread.run_sync(mark_root, root)
+            marking = None if container.state.started_at else mark_root
+            await self._drivers.snapshots.mount(container.id, root, volatile=volatile, then=marking)
             found["mounts"] = await self.mounts.mount(container)
 
         try:

@@ -15,7 +15,7 @@ followed inside.
 
 import abc
 import enum
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -136,12 +136,21 @@ class Snapshots(Driver[Config], abc.ABC):
         """
 
     @abc.abstractmethod
-    async def mount(self, key: str, target: Path, *, volatile: bool = False) -> None:
+    async def mount(
+        self,
+        key: str,
+        target: Path,
+        *,
+        volatile: bool = False,
+        then: Callable[[Path], object] | None = None,
+    ) -> None:
         """Mount a snapshot at a folder (made if missing). Idempotent.
 
         Args:
             volatile: What is written need not survive a crash of the machine (a build's step, a container
                 that is removed when it ends): nothing waits for the disk, neither fsync nor unmounting.
+            then: Called with the folder when it is mounted, also if it was before; it may block, and does not
+                raise. A further change of thread would cost more than a few files.
 
         Raises:
             NotFound: No such key.

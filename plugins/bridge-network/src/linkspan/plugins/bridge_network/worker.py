@@ -9,11 +9,12 @@ starts it: the daemon's.
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
-import attrs
 import trio
 
+from linkspan.sdk.threads import never_abandoned, to_loop
 from linkspan.sdk.values import define
 
 T = TypeVar("T")
@@ -27,8 +28,7 @@ class ThreadSpoiled(Exception):
 @define
 class _Job:
     work: Callable[[], Any]
-    token: trio.lowlevel.TrioToken
-    done: trio.Event = attrs.field(factory=trio.Event)
+    deliver: Callable[[None], None]
     value: Any = None
     error: BaseException | None = None
 
@@ -52,10 +52,10 @@ class Worker:
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._thread.is_alive():
             self._thread = self._start()
-        job = _Job(work=lambda: work(*args), token=trio.lowlevel.current_trio_token())
+        task = trio.lowlevel.current_task()
+        job = _Job(partial(work, *args), to_loop(lambda _: trio.lowlevel.reschedule(task)))
         self._jobs.put(job)
-        with trio.CancelScope(shield=True):
-            await job.done.wait()
+        await trio.lowlevel.wait_task_rescheduled(never_abandoned)
         if job.error is not None:
             try:
                 raise job.error
@@ -83,10 +83,7 @@ class Worker:
             except BaseException as error:  # noqa: BLE001 - handed to the one who waits
                 job.error = error
             spoiled = isinstance(job.error, ThreadSpoiled)
-            try:
-                job.token.run_sync_soon(job.done.set)
-            except trio.RunFinishedError:
-                return
+            job.deliver(None)
             del job
             if spoiled:
                 return

@@ -48,11 +48,10 @@ def encode_restart(policy: RestartPolicy) -> dict[str, Any]:
 
 def _check_cpus(body: Document) -> None:
     nano = body.number("NanoCpus")
-    most = os.cpu_count() or 1
     for field, words in (("CpuPeriod", "CPU Period"), ("CpuQuota", "CPU Quota")):
         if nano and body.number(field):
             raise InvalidArgument(f"Conflicting options: Nano CPUs and {words} cannot both be set")
-    if nano < 0 or nano > most * 10**9:
+    if nano and (nano < 0 or nano > (most := os.cpu_count() or 1) * 10**9):
         raise InvalidArgument(
             f"range of CPUs is from 0.01 to {most}.00, as there are only {most} CPUs available"
         )

@@ -36,13 +36,18 @@ def check(asked: ContainerSpec, tools: Tools) -> Sequence[str]:
     return list(check_limits(asked.resources, tools.groups, tools.machine))
 
 
-def check_limits(limits: Resources, groups: cgroups.Hierarchies, machine: Machine) -> Iterator[str]:
-    """Refuse limits that can never be set here; yield a warning for each that is left out."""
+def _check_count(nano: int) -> None:
     count = os.cpu_count() or 1
-    if limits.nano_cpus and (limits.nano_cpus < 0 or limits.nano_cpus > count * 10**9):
+    if nano < 0 or nano > count * 10**9:
         raise InvalidArgument(
             f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
         )
+
+
+def check_limits(limits: Resources, groups: cgroups.Hierarchies, machine: Machine) -> Iterator[str]:
+    """Refuse limits that can never be set here; yield a warning for each that is left out."""
+    if limits.nano_cpus:
+        _check_count(limits.nano_cpus)
     _check_set(limits.cpuset_cpus, _CPUS, "cpus", "Requested CPUs are not available")
     _check_set(limits.cpuset_mems, _NODES, "mems", "Requested memory nodes are not available")
     for limit in limits.ulimits:

@@ -191,10 +191,16 @@ def reap(pidfd: int) -> None:
 def start_time(pid: int) -> int:
     """When a process began, in ticks since boot (proc(5), stat field 22); 0 if it is gone."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return 0
-    return int(text.rpartition(")")[2].split()[19])
+    try:
+        text = os.read(fd, 4096)
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
+    return int(text.rpartition(b")")[2].split()[19])
 
 
 def open_running(pid: int, started: int) -> int | None:

@@ -153,8 +153,12 @@ def _lines(root_fd: int, path: str) -> list[str]:
         if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EXDEV):
             return []
         raise
-    with os.fdopen(fd, encoding="utf-8", errors="replace") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             return []
-        text = file.read(_MAX_FILE_BYTES)
+        # One call, of the size that it has: a large buffer would be mapped and unmapped for each.
+        text = os.read(fd, min(status.st_size, _MAX_FILE_BYTES)).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
     return [line for line in text.splitlines() if line and not line.startswith("#")]

@@ -4,8 +4,9 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -201,7 +202,14 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
                 self._store.snapshots.pop(key, None)
                 raise
 
-    async def mount(self, key: str, target: Path, *, volatile: bool = False) -> None:
+    async def mount(
+        self,
+        key: str,
+        target: Path,
+        *,
+        volatile: bool = False,
+        then: Callable[[Path], object] | None = None,
+    ) -> None:
         """Mount a snapshot; see the contract.
 
         Raises:
@@ -212,9 +220,20 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
         async with self._holds.alone("snapshot", key):
             snapshot = self._store.snapshot(key)
             self._store.require(snapshot.parent)
-            await in_thread(self._mount, snapshot, target, volatile)
+            await in_thread(self._mount, snapshot, target, volatile, then)
 
-    def _mount(self, snapshot: SnapshotRecord, target: Path, volatile: bool) -> None:
+    def _mount(
+        self,
+        snapshot: SnapshotRecord,
+        target: Path,
+        volatile: bool,
+        then: Callable[[Path], object] | None,
+    ) -> None:
+        self._mount_once(snapshot, target, volatile)
+        if then is not None:
+            then(target)
+
+    def _mount_once(self, snapshot: SnapshotRecord, target: Path, volatile: bool) -> None:
         mounted_at = self._mounts.get(snapshot.key)
         if mounted_at is not None and is_mount_point(mounted_at):
             if mounted_at == Path(os.path.realpath(target)):
@@ -224,8 +243,7 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
                 code="snapshot_mounted",
                 details={"target": str(mounted_at)},
             )
-        target.mkdir(parents=True, exist_ok=True)
-        target = Path(os.path.realpath(target))
+        target = self._made(target)
         mount_overlay(
             target,
             self._store.lowers(snapshot.parent) or [self._store.empty],
@@ -234,6 +252,15 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             volatile=volatile,
         )
         self._mounts[snapshot.key] = target
+
+    def _made(self, target: Path) -> Path:
+        """Make a folder to mount at; its path without links."""
+        try:
+            target.mkdir()
+        except (FileExistsError, FileNotFoundError):
+            target.mkdir(parents=True, exist_ok=True)
+            return Path(os.path.realpath(target))
+        return _real_folder(target.parent) / target.name
 
     async def unmount(self, key: str) -> None:
         """Unmount it wherever it is; silent if it is not mounted or not there.
@@ -482,6 +509,12 @@ class OverlaySnapshots(Snapshots[OverlaySnapshotsConfig]):
             key = keys.get(overlay.upper)
             if key is not None:
                 self._mounts[key] = overlay.target
+
+
+@lru_cache(16)
+def _real_folder(folder: Path) -> Path:
+    """A driver's caller mounts in a few folders of its own: what leads to them is looked up once."""
+    return Path(os.path.realpath(folder))
 
 
 def _check_machine(state_dir: Path, mark: Path) -> None:

@@ -413,6 +413,24 @@ class SnapshotsConformance:
         with pytest.raises(Conflict):
             await snapshots.mount("a", tmp_path / "two")
 
+    async def test_who_mounts_may_have_work_done_on_what_is_mounted(
+        self, snapshots: Snapshots[Any], tmp_path: Path
+    ) -> None:
+        base = await self.add(snapshots, tar_of(("f", b"1")))
+        target, seen = tmp_path / "root", list[dict[str, str]]()
+
+        def look(folder: Path) -> None:
+            seen.append(files_in(folder))
+            (folder / f"mark{len(seen)}").touch()
+
+        await snapshots.prepare("a", base)
+        await snapshots.mount("a", target, then=look)
+        await snapshots.mount("a", target, then=look)
+        assert seen == [{"f": "1"}, {"f": "1", "mark1": ""}]
+        with pytest.raises(Conflict):
+            await snapshots.mount("a", tmp_path / "two", then=look)
+        assert files_in(target) == {"f": "1", "mark1": "", "mark2": ""}
+
     async def test_what_was_written_becomes_a_layer(
         self, snapshots: Snapshots[Any], tmp_path: Path
     ) -> None:

@@ -13,7 +13,7 @@ import stat
 import tarfile
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -187,17 +187,25 @@ class FakeSnapshots(Snapshots[NoConfig]):
             raise Conflict(f"snapshot '{key}' exists", code="snapshot_exists")
         self.store.snapshots[key] = FakeSnapshot(parent, self.merged(parent))
 
-    async def mount(self, key: str, target: Path, *, volatile: bool = False) -> None:
+    async def mount(
+        self,
+        key: str,
+        target: Path,
+        *,
+        volatile: bool = False,
+        then: Callable[[Path], object] | None = None,
+    ) -> None:
         await trio.lowlevel.checkpoint()
         snapshot = self._snapshot(key)
-        if snapshot.target == target:
-            return
-        if snapshot.target is not None:
+        if snapshot.target not in (None, target):
             raise Conflict(
                 f"snapshot '{key}' is mounted at {snapshot.target}", code="snapshot_mounted"
             )
-        _write(snapshot.tree, target)
-        snapshot.target = target
+        if snapshot.target is None:
+            _write(snapshot.tree, target)
+            snapshot.target = target
+        if then is not None:
+            then(target)
 
     async def unmount(self, key: str) -> None:
         await trio.lowlevel.checkpoint()
