@@ -155,6 +155,9 @@ def test_search_shows_what_the_registry_has(linkspan: Any, fake: Any) -> None:
         result = linkspan("search", "--limit", "5", "nginx")
     assert result.out == ("NAME   DESCRIPTION  STARS  OFFICIAL\nnginx  a server     3      [OK]\n")
     assert fake.asked("GET", "/images/search").query == {"term": "nginx", "limit": "5"}
+    with fake.running():
+        there = linkspan("search", "--format", "{{.Name}}", "reg.test:5000/nginx")
+    assert there.out == "reg.test:5000/nginx\n"
 
 
 def test_disk_usage_counts_what_could_go(linkspan: Any, fake: Any) -> None:

@@ -57,6 +57,9 @@ async def test_login(api, registry) -> None:
 async def test_a_search_is_passed_on_and_filtered(api, registry) -> None:
     found = await api.ask("GET", "/images/search?term=tool")
     assert [item["name"] for item in found.json] == ["docker.io/library/tool"]
+    registry.repository("h:5000/tool")
+    here = await api.ask("GET", "/images/search?term=h:5000/tool")
+    assert "tool" in [item["name"] for item in here.json]
     starred = await api.ask("GET", '/images/search?term=tool&filters={"stars":["1"]}')
     assert starred.json == []
     for query in ("", "?term=x&limit=101", '?term=x&filters={"stars":["many"]}'):

@@ -112,6 +112,12 @@ def _split_domain(name: str) -> tuple[str, str]:
     return domain, path
 
 
+def registry_named_by(term: str) -> str:
+    """The registry that a term of a search begins with; empty if none, which means Docker Hub."""
+    host, slash, _ = term.partition("/")
+    return host if slash and ("." in host or ":" in host or host == "localhost") else ""
+
+
 def parse_reference(text: str) -> Reference:
     """Parse what a person writes: ``app``, ``app:1``, ``host:5000/team/app@sha256:…``.
 

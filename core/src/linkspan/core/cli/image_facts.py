@@ -11,6 +11,7 @@ from linkspan.core.cli.credentials import registry_auth
 from linkspan.core.cli.list_options import filter_option, no_trunc
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import segment
+from linkspan.sdk.reference import registry_named_by
 from linkspan.sdk.units import format_size
 
 
@@ -83,11 +84,13 @@ def search(
     headers = {"X-Registry-Auth": registry_auth(term)}
     with session.api.open("GET", "/images/search", query, headers=headers) as answer:
         records = answer.json() or []
+    registry = registry_named_by(term)
 
     def fields(record: Any) -> dict[str, Any]:
         text = " ".join(str(record.get("description") or "").split())
         return {
-            "Name": record.get("name", ""),
+            # What is found there can be pulled by the name that is shown.
+            "Name": "/".join(filter(None, (registry, record.get("name", "")))),
             "Description": text if no_trunc else words.shortened(text, 45),
             "StarCount": str(record.get("star_count", 0)),
             "IsOfficial": "[OK]" if record.get("is_official") else "",

@@ -338,7 +338,7 @@ class DistributionClient:
             return ""
         base = await session.base()
         raise Unauthenticated(
-            f"login attempt to {base}/v2/ failed with status: {status}",
+            f"login attempt to {base}/v2/ failed with status: {status} {response.reason_phrase}",
             code="login_refused",
             details={"status": status},
         )

@@ -10,6 +10,7 @@ from linkspan.plugins.distribution_registry.transport import ConnectionLostError
 from linkspan.sdk.drivers.registry import SearchResult
 from linkspan.sdk.errors import DataLoss, NotFound, Unavailable
 from linkspan.sdk.model.image import Credentials
+from linkspan.sdk.reference import registry_named_by
 
 SEARCH_HOST: Final = "index.docker.io"
 _LIMIT_BYTES: Final = 4 << 20
@@ -17,9 +18,9 @@ _LIMIT_BYTES: Final = 4 << 20
 
 def split_term(term: str) -> tuple[str, str]:
     """The registry that a term names, ``docker.io`` if none, and what to look for."""
-    host, slash, rest = term.partition("/")
-    if slash and ("." in host or ":" in host or host == "localhost"):
-        return host, rest
+    host = registry_named_by(term)
+    if host:
+        return host, term.removeprefix(f"{host}/")
     return "docker.io", term.removeprefix("library/")
 
 

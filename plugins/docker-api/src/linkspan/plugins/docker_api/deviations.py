@@ -82,7 +82,8 @@ BY_CLASS: dict[type[LinkspanError], int] = {
     OutOfSpace: 500,
     Timeout: 500,
     TooLarge: 413,
-    # Docker passes on what a registry said as an error of the daemon's.
+    # Docker passes on what a registry said as an error of the daemon's. (Of 401 old clients make a
+    # question for a password.)
     Unauthenticated: 500,
     Unavailable: 500,
 }

@@ -11,7 +11,7 @@ from linkspan.sdk.errors import DataLoss, InvalidArgument, Unauthenticated
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import AnswerError, Request, Response, json_response
 from linkspan.sdk.model.image import Credentials, Descriptor, Platform
-from linkspan.sdk.reference import Reference, parse_reference
+from linkspan.sdk.reference import Reference, parse_reference, registry_named_by
 
 _CONFIG_LIMIT_BYTES = 4 << 20
 _INDEX_TYPES = (
@@ -54,7 +54,8 @@ class DistributionRoutes:
                 raise no_number("stars", text)
         credentials = registry_auth(request, lenient=True)
         found = await self._registry.search(term, credentials, limit=limit or 25)
-        return json_response([_found(item) for item in found if _passes(item, filters)])
+        registry = registry_named_by(term)
+        return json_response([_found(item, registry) for item in found if _passes(item, filters)])
 
     async def inspect(self, request: Request) -> Response:
         """GET /distribution/{name}/json."""
@@ -72,7 +73,7 @@ class DistributionRoutes:
                     "digest": descriptor.digest,
                     "size": descriptor.size_bytes,
                 },
-                "Platforms": await self._platforms(reference, manifest, credentials),
+                "Platforms": await self._platforms(reference, manifest, credentials) or None,
             }
         )
 
@@ -104,17 +105,18 @@ def _passes(item: SearchResult, filters: Filters) -> bool:
     official, automated = filters.flag("is-official"), filters.flag("is-automated")
     return (
         (official is None or item.official is official)
-        and (automated is None or item.automated is automated)
+        and automated is not True  # builds that were Docker Hub's own are no more
         and all(item.stars >= int(text) for text in filters.all("stars"))
     )
 
 
-def _found(item: SearchResult) -> dict[str, Any]:
+def _found(item: SearchResult, registry: str) -> dict[str, Any]:
+    """As Docker tells it: without the registry that was named, and nothing is automated any more."""
     return {
         "star_count": item.stars,
         "is_official": item.official,
-        "name": item.name,
-        "is_automated": item.automated,
+        "name": item.name.removeprefix(f"{registry}/") if registry else item.name,
+        "is_automated": False,
         "description": item.description,
     }
 
@@ -131,10 +133,14 @@ def _parse(data: bytes) -> dict[str, Any]:
 
 def _platform(entry: dict[str, Any]) -> dict[str, Any]:
     usual = Platform()
-    out = {
+    out: dict[str, Any] = {
         "architecture": str(entry.get("architecture") or usual.architecture),
         "os": str(entry.get("os") or usual.os),
     }
-    if entry.get("variant"):
-        out["variant"] = str(entry["variant"])
+    features = entry.get("os.features")
+    if isinstance(features, list) and features:
+        out["os.features"] = [str(feature) for feature in features]
+    for name in ("os.version", "variant"):
+        if entry.get(name):
+            out[name] = str(entry[name])
     return out
