@@ -86,3 +86,24 @@ def test_times() -> None:
 )
 def test_durations_in_dockers_words(seconds, words) -> None:
     assert human_duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    "text", ["nan", "inf", "1e400", "--5", "1e3", "1_000", "9" * 20, "²", " 5"]
+)
+def test_what_only_python_takes_for_a_number_is_no_time(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="failed to parse value"):
+        parse_nanoseconds(text)
+
+
+def test_a_time_beyond_64_bits_is_the_last_one() -> None:
+    assert parse_nanoseconds(f"{2**62}") == 2**63 - 1
+    assert parse_nanoseconds(f"-{2**62}.5") == 1 - 2**63
+    assert parse_nanoseconds("9999-12-31T23:59:59-14:00") == 2**63 - 1
+
+
+@pytest.mark.parametrize("value", [-1, 2**16, 2**70, -(2**63)])
+def test_a_number_of_16_bits_is_kept_in_them(value: int) -> None:
+    with pytest.raises(InvalidArgument, match=r"invalid JSON: top\.Weight must"):
+        Document({"Weight": value}, "top").unsigned("Weight", 16)
+    assert Document({"Weight": 2**16 - 1}).unsigned("Weight", 16) == 2**16 - 1

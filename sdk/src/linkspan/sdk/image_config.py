@@ -45,14 +45,20 @@ def healthcheck_from(document: Mapping[str, Any] | None) -> Healthcheck | None:
 
 def healthcheck_document(check: Healthcheck) -> dict[str, Any]:
     """What ``healthcheck_from`` reads; what was not said is left out, as Docker does."""
-    times = {
-        "Interval": round(check.interval_s * _NS),
-        "Timeout": round(check.timeout_s * _NS),
-        "StartPeriod": round(check.start_period_s * _NS),
-        "StartInterval": round(check.start_interval_s * _NS),
+    said = {
+        "Test": list(check.test),
+        "Interval": _nanoseconds(check.interval_s),
+        "Timeout": _nanoseconds(check.timeout_s),
+        "StartPeriod": _nanoseconds(check.start_period_s),
+        "StartInterval": _nanoseconds(check.start_interval_s),
         "Retries": check.retries,
     }
-    return {"Test": list(check.test), **{key: value for key, value in times.items() if value}}
+    return {key: value for key, value in said.items() if value}
+
+
+def _nanoseconds(seconds: float) -> int:
+    """At most what 64 bits hold: the longest time of all is rounded up on its way through a float."""
+    return min(round(seconds * _NS), 2**63 - 1)
 
 
 def _texts(value: Any) -> tuple[str, ...]:

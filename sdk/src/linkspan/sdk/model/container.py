@@ -143,6 +143,11 @@ class Resources:
     device_cgroup_rules: tuple[str, ...] = ()
     cgroup_parent: str = ""
 
+    @property
+    def swap_with_memory_bytes(self) -> int:
+        """The limit of both together: twice the memory, unless something else was asked for."""
+        return self.memory_swap_bytes or min(2 * self.memory_bytes, 2**63 - 1)
+
 
 @frozen(kw_only=True)
 class Mount:

@@ -250,8 +250,9 @@ def encode_config(container: Container, image: ImageConfig | None) -> dict[str, 
     chosen = spec.networks.get("bridge" if spec.network_mode == "default" else spec.network_mode)
     if chosen is not None and chosen.mac_address:
         out["MacAddress"] = chosen.mac_address
-    if container.healthcheck is not None:
-        out["Healthcheck"] = encode_healthcheck(container.healthcheck)
+    # What switches the image's check off is shown, too.
+    if (check := container.healthcheck or spec.healthcheck) is not None:
+        out["Healthcheck"] = encode_healthcheck(check)
     if spec.stop_signal or container.stop_signal != "SIGTERM":
         out["StopSignal"] = container.stop_signal
     if spec.stop_timeout_s is not None:

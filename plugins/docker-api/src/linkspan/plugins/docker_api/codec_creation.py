@@ -188,7 +188,8 @@ def _decode_networks(body: Document, host: Document, mode: str) -> dict[str, End
     found: dict[str, EndpointSpec] = {}
     for name, settings in body.document("NetworkingConfig").named_documents("EndpointsConfig"):
         found["bridge" if name == "default" else name] = decode_endpoint(settings)
-    links = host.texts("Links")
+    if "" in (links := host.texts("Links")):
+        raise InvalidArgument("empty string specified for links")
     mac = body.text("MacAddress")
     if links or mac:
         name = "bridge" if mode == "default" else mode

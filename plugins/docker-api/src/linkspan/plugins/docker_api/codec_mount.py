@@ -32,13 +32,12 @@ def decode_mount(body: Document) -> Mount:
     Raises:
         InvalidArgument: With Docker's texts; code ``invalid_mount``.
     """
-    kind = body.text("Type")
+    kind, source, target = body.text("Type"), body.text("Source"), body.text("Target")
+    if not target:
+        raise _invalid(kind, "field Target must not be empty")
     known = MOUNT_TYPES.get(kind)
     if known is None:
         raise _invalid(kind, "mount type unknown")
-    source, target = body.text("Source"), body.text("Target")
-    if not target:
-        raise _invalid(kind, "field Target must not be empty")
     if not target.startswith("/"):
         raise _invalid(kind, f"invalid mount path: '{target}' mount path must be absolute")
     if posixpath.normpath(target) == "/":
@@ -78,7 +77,7 @@ def decode_mount(body: Document) -> Mount:
         volume_labels=volume.text_map("Labels"),
         volume_options=driver.text_map("Options"),
         size_bytes=tmpfs.number("SizeBytes"),
-        mode=tmpfs.number("Mode") if "Mode" in tmpfs else None,
+        mode=tmpfs.unsigned("Mode", 32) if "Mode" in tmpfs else None,
         options=_tmpfs_words(tmpfs),
         create_source=bind.flag("CreateMountpoint"),
         recursive=not bind.flag("NonRecursive"),
@@ -142,7 +141,7 @@ def encode_mount(mount: Mount) -> dict[str, Any]:
     if mount.type == "image" and mount.image_subpath:
         out["ImageOptions"] = {"Subpath": mount.image_subpath}
     if mount.type == "tmpfs" and (mount.size_bytes or mount.options or mount.mode is not None):
-        options = {"SizeBytes": mount.size_bytes}
+        options = {"SizeBytes": mount.size_bytes} if mount.size_bytes else {}
         if mount.options:
             options["Options"] = [option.split("=", 1) for option in mount.options]
         if mount.mode is not None:

@@ -35,6 +35,7 @@ def decode_restart(body: Document) -> RestartPolicy:
     if policy != "on-failure" and count:
         raise InvalidArgument(
             "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+            f"{' and cannot be negative' if count < 0 else ''}"
         )
     if count < 0:
         raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
@@ -72,6 +73,11 @@ def decode_resources(body: Document) -> Resources:
         InvalidArgument: Devices are asked for by a driver (GPUs), of which there are none.
     """
     _check_cpus(body)
+    for field, words in (("IOMaximumIOps", "IOPs"), ("IOMaximumBandwidth", "bandwidth")):
+        if body.unsigned(field, 63):
+            raise InvalidArgument(
+                f"invalid option: QoS maximum {words} configuration is not supported on linux"
+            )
     for request in body.documents("DeviceRequests"):
         _refuse_request(request)
     return Resources(
@@ -91,9 +97,9 @@ def decode_resources(body: Document) -> Resources:
         kernel_tcp_bytes=body.number("KernelMemoryTCP"),
         # -1 and 0 mean no limit, too (moby daemon/daemon_unix.go).
         pids_limit=limit if (limit := body.number("PidsLimit")) > 0 else None,
-        blkio_weight=body.number("BlkioWeight"),
+        blkio_weight=body.unsigned("BlkioWeight", 16),
         blkio_weight_devices=tuple(
-            WeightDevice(path=device.text("Path"), weight=device.number("Weight"))
+            WeightDevice(path=device.text("Path"), weight=device.unsigned("Weight", 16))
             for device in body.documents("BlkioWeightDevice")
         ),
         blkio_read_bps=_decode_throttles(body, "BlkioDeviceReadBps"),
@@ -117,7 +123,7 @@ def decode_resources(body: Document) -> Resources:
 
 def _decode_throttles(body: Document, key: str) -> tuple[ThrottleDevice, ...]:
     return tuple(
-        ThrottleDevice(path=device.text("Path"), rate=device.number("Rate"))
+        ThrottleDevice(path=device.text("Path"), rate=device.unsigned("Rate", 63))
         for device in body.documents(key)
     )
 
@@ -179,8 +185,7 @@ def encode_resources(resources: Resources) -> dict[str, Any]:
         "DeviceCgroupRules": list(resources.device_cgroup_rules) or None,
         "DeviceRequests": None,
         "MemoryReservation": resources.memory_reservation_bytes,
-        # Twice the memory, unless something else was asked for.
-        "MemorySwap": resources.memory_swap_bytes or 2 * resources.memory_bytes,
+        "MemorySwap": resources.swap_with_memory_bytes,
         "MemorySwappiness": resources.memory_swappiness,
         "OomKillDisable": resources.oom_kill_disable,
         "PidsLimit": 0 if resources.pids_limit == -1 else resources.pids_limit,

@@ -179,10 +179,9 @@ def read_size(request: Request) -> tuple[int, int]:
     for side, name in (("height", "h"), ("width", "w")):
         if not re.fullmatch(r"[+-]?\d+", text := request.query.get(name, "")):
             raise InvalidArgument(f'invalid resize {side} "{text}": invalid syntax')
-    height, width = request.number("h", 0), request.number("w", 0)
-    if not 0 <= height <= 0xFFFF or not 0 <= width <= 0xFFFF:
-        raise InvalidArgument(f"a terminal of {height} rows and {width} columns is not possible")
-    return height, width
+        if len(text) > 10 or not 0 <= int(text) <= 0xFFFF:
+            raise InvalidArgument(f'invalid resize {side} "{text}": value out of range')
+    return request.number("h", 0), request.number("w", 0)
 
 
 def _log_details(container: Container) -> str:

@@ -192,6 +192,7 @@ class ContainerRoutes:
 
     async def start(self, request: Request) -> Response:
         """POST /containers/{id}/start."""
+        _refuse_body(request)
         try:
             await self._containers.start(request.params["id"])
         except InvalidArgument as error:
@@ -360,6 +361,17 @@ def _is_prunable(container: Container) -> bool:
         ContainerStatus.EXITED,
         ContainerStatus.DEAD,
     )
+
+
+def _refuse_body(request: Request) -> None:
+    """A start once took a HostConfig; Docker still lets pass what is as short as ``{}`` or ``null``."""
+    length = request.headers.get("content-length", "0")
+    is_long = "transfer-encoding" in request.headers or len(length) > 2 or int(length) > 7
+    if is_long and request.api_version >= (1, 24):
+        raise InvalidArgument(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in"
+            " v1.24"
+        )
 
 
 def _timeout_s(request: Request) -> float | None:

@@ -51,6 +51,7 @@ BY_CODE = {
     "port_published": Deviation(400),
     # Here Docker answers 500, though it is the client's archive that ends too early.
     "truncated_archive": Deviation(400, "unexpected EOF"),
+    "read_only": Deviation(400),
     "already_connected": Deviation(403),
     "address_taken": Deviation(403),
     "addresses_exhausted": Deviation(503),

@@ -82,6 +82,16 @@ class Document:
             )
         return value
 
+    def unsigned(self, key: str, bits: int, default: int = 0) -> int:
+        """A whole number of so many bits that is not negative."""
+        value = self.number(key, default)
+        if not 0 <= value < 1 << bits:
+            raise InvalidArgument(
+                f"invalid JSON: {self.at(key)} must be from 0 to {(1 << bits) - 1}",
+                code="invalid_json",
+            )
+        return value
+
     def ratio(self, key: str, default: float = 0.0) -> float:
         """A number with a fraction."""
         value = self._get(key)

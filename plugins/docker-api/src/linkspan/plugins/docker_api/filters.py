@@ -9,6 +9,8 @@ from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.http import Request
 from linkspan.sdk.units import parse_duration
 
+_SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_FAR_NS = 2**63 - 1
 _TRUE = ("1", "true", "t")
 _FALSE = ("0", "false", "f")
 
@@ -148,10 +150,10 @@ def parse_time(text: str) -> float:
     Raises:
         InvalidArgument: It is none of them.
     """
-    try:
-        return float(text)
-    except ValueError:
-        pass
+    if _SECONDS.fullmatch(text):
+        if abs(seconds := float(text)) >= 2**63:
+            raise _no_time(text)
+        return seconds
     try:
         return datetime.now(UTC).timestamp() - parse_duration(text)
     except InvalidArgument:
@@ -159,9 +161,7 @@ def parse_time(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidArgument(
-            f'failed to parse value as time or duration: "{text}"', code="invalid_time"
-        ) from None
+        raise _no_time(text) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return moment.timestamp()
@@ -173,8 +173,19 @@ def parse_nanoseconds(text: str) -> int | None:
     Raises:
         InvalidArgument: It is no time.
     """
-    seconds, dot, fraction = text.partition(".")
-    if seconds.lstrip("-").isdecimal() and (not dot or fraction.isdecimal()):
+    if not text:
+        return None
+    about_s = parse_time(text)
+    if _SECONDS.fullmatch(text):
+        seconds, _, fraction = text.partition(".")
         found = int(seconds) * 10**9 + int((fraction + "0" * 9)[:9])
-        return found or None
-    return int(parse_time(text) * 1e9) if text else None
+    else:
+        found = int(about_s * 1e9)
+    # What 64 bits do not hold lies beyond all that is remembered.
+    return max(-_FAR_NS, min(found, _FAR_NS)) or None
+
+
+def _no_time(text: str) -> InvalidArgument:
+    return InvalidArgument(
+        f'failed to parse value as time or duration: "{text}"', code="invalid_time"
+    )

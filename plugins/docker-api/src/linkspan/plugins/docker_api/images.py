@@ -24,7 +24,7 @@ from linkspan.plugins.docker_api.image_archives import (
 from linkspan.plugins.docker_api.image_usage import LayerUsage, encode_manifests
 from linkspan.plugins.docker_api.prune_events import tell_pruned
 from linkspan.plugins.docker_api.timestamps import epoch_s
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound
+from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from linkspan.sdk.glob import PatternError, filename_glob
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
@@ -32,7 +32,7 @@ from linkspan.sdk.model.container import ContainerFilter
 from linkspan.sdk.model.image import Image, RemovedImage
 from linkspan.sdk.platform import match_rank, parse_platform
 from linkspan.sdk.progress import Progress, ProgressSink
-from linkspan.sdk.reference import parse_reference
+from linkspan.sdk.reference import DOCKER_DOMAIN, parse_reference
 
 _FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
 
@@ -119,6 +119,8 @@ class ImageRoutes:
         if platform := request.query.get("platform", ""):
             parse_platform(platform)
         parsed = parse_reference(reference)
+        if (parsed.domain, parsed.path) == (DOCKER_DOMAIN, "library/scratch"):
+            raise PermissionDenied("'scratch' is a reserved name", code="reserved_name")
 
         async def work(progress: ProgressSink) -> None:
             texts = [reference]

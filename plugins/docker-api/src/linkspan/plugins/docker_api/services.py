@@ -88,6 +88,7 @@ class ServiceRoutes:
 
     async def update(self, request: Request) -> Response:
         """POST /services/{id}/update; ``rollback=previous`` goes back instead."""
+        await require_cluster(self._host)
         driver = orchestrator(self._host)
         body = await read_document(request)
         version = version_of(request, "service")

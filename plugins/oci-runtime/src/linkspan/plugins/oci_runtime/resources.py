@@ -59,7 +59,7 @@ def _memory(resources: Resources, machine: Machine) -> dict[str, Any]:
     if limit:
         made["limit"] = limit
         if machine.swap_accounting:
-            made["swap"] = swap or 2 * limit  # Docker's default
+            made["swap"] = resources.swap_with_memory_bytes
     if resources.memory_reservation_bytes:
         made["reservation"] = resources.memory_reservation_bytes
     if resources.memory_swappiness is not None and has_swappiness(machine):
