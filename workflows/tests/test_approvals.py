@@ -100,7 +100,7 @@ jobs:
 
 async def test_an_approval_goes_on_where_the_run_was(bench):
     run = await bench.run(PIPELINE % "")
-    said = await bench.manager.decide(run["id"], "approve", ANA, comment="fine")
+    said = await bench.manager.answers.decide(run["id"], "approve", ANA, comment="fine")
     assert said["decision"] == "approve"
     assert await bench.manager.wait(run["id"]) == "success"
     assert bench.world.values == {
@@ -114,7 +114,7 @@ async def test_an_approval_goes_on_where_the_run_was(bench):
 
 async def test_a_rejection_ends_the_run_as_rejected(bench, summarise):
     run = await bench.run(PIPELINE % "")
-    await bench.manager.decide(run["id"], "reject", BEN, comment="not today")
+    await bench.manager.answers.decide(run["id"], "reject", BEN, comment="not today")
     assert await bench.manager.wait(run["id"]) == "rejected"
     end = bench.manager.inspect(run["id"])
     found = summarise(end)
@@ -135,7 +135,7 @@ async def test_the_daemon_may_end_while_a_run_waits(make_bench):
     async with trio.open_nursery() as nursery:
         bench = await make_bench(nursery)
         assert bench.manager.inspect(run["id"])["state"] == "suspended"
-        await bench.manager.decide(run["id"], "approve", ANA)
+        await bench.manager.answers.decide(run["id"], "approve", ANA)
         assert await bench.manager.wait(run["id"]) == "success"
         nursery.cancel_scope.cancel()
     assert bench.world.applied == ["b", "before", "after", "d", "e"]
@@ -152,7 +152,7 @@ jobs:
     while bench.manager.inspect(run_id)["jobs"][1]["state"] != "suspended":  # noqa: ASYNC110
         await trio.sleep(0.01)
     assert bench.manager.inspect(run_id)["state"] == "running"
-    await bench.manager.decide("last", "approve", ANA)
+    await bench.manager.answers.decide("last", "approve", ANA)
     while "a" not in bench.world.values:  # noqa: ASYNC110
         await trio.sleep(0.01)
     flag.touch()
@@ -161,11 +161,11 @@ jobs:
 
 async def test_so_many_as_are_needed_must_approve_and_nobody_twice(bench):
     run = await bench.run(PIPELINE % ", minimum: 2")
-    assert (await bench.manager.decide("last", "approve", ANA))["decision"] == ""
+    assert (await bench.manager.answers.decide("last", "approve", ANA))["decision"] == ""
     with pytest.raises(Conflict, match="'ana' has decided already"):
-        await bench.manager.decide("last", "approve", ANA)
+        await bench.manager.answers.decide("last", "approve", ANA)
     assert bench.manager.inspect("last")["state"] == "suspended"
-    await bench.manager.decide("last", "approve", BEN)
+    await bench.manager.answers.decide("last", "approve", BEN)
     assert await bench.manager.wait(run["id"]) == "success"
 
 
@@ -173,15 +173,15 @@ async def test_two_who_answer_at_once_are_both_heard(bench):
     run = await bench.run(PIPELINE % ", minimum: 2")
     async with trio.open_nursery() as nursery:
         for voter in (ANA, BEN):
-            nursery.start_soon(bench.manager.decide, run["id"], "approve", voter)
+            nursery.start_soon(bench.manager.answers.decide, run["id"], "approve", voter)
     assert await bench.manager.wait(run["id"]) == "success"
 
 
 async def test_only_those_who_are_asked_may_decide(bench):
     await bench.run(PIPELINE % ', approvers: ["group:release", "user:eve"]')
     with pytest.raises(PermissionDenied, match="'ben' is not asked"):
-        await bench.manager.decide("last", "approve", BEN)
-    await bench.manager.decide("last", "approve", ANA)
+        await bench.manager.answers.decide("last", "approve", BEN)
+    await bench.manager.answers.decide("last", "approve", ANA)
     assert await bench.manager.wait("last") == "success"
 
 
@@ -190,7 +190,7 @@ async def test_a_question_answers_itself_when_its_time_is_over(bench, answer, en
     await bench.run(PIPELINE % f", timeout: 24h, on-timeout: {answer}")
     assert bench.manager.inspect("last")["state"] == "suspended"
     bench.world.clock_moved = 86401.0
-    bench.manager._expiry.changed()
+    bench.manager.answers.expiry.changed()
     while bench.manager.inspect("last")["result"] != end:  # noqa: ASYNC110
         await trio.sleep(0.01)
 
@@ -214,7 +214,7 @@ async def test_a_suspended_run_can_be_cancelled_and_cleans_up(bench, summarise):
     assert await bench.manager.wait(run["id"]) == "cancelled"
     assert bench.world.values["end"] == "cancelled"
     with pytest.raises(Conflict, match="waits for nobody"):
-        await bench.manager.decide(run["id"], "approve", ANA)
+        await bench.manager.answers.decide(run["id"], "approve", ANA)
 
 
 async def test_a_suspended_run_cannot_be_resumed_and_says_why(bench):
@@ -226,10 +226,10 @@ async def test_a_suspended_run_cannot_be_resumed_and_says_why(bench):
 
 async def test_a_rejected_run_asks_again_when_it_is_resumed(bench):
     run = await bench.run(PIPELINE % "")
-    await bench.manager.decide("last", "reject", ANA)
+    await bench.manager.answers.decide("last", "reject", ANA)
     await bench.manager.wait("last")
     assert (await bench.resume(run["id"]))["state"] == "suspended"
-    await bench.manager.decide("last", "approve", ANA)
+    await bench.manager.answers.decide("last", "approve", ANA)
     assert await bench.manager.wait("last") == "success"
 
 
@@ -240,10 +240,10 @@ jobs:
   b: {steps: [{id: ask, uses: ask, with: {message: two}}]}
 """)
     with pytest.raises(InvalidArgument, match="a/ask, b/ask"):
-        await bench.manager.decide("last", "approve", ANA)
-    await bench.manager.decide("last", "approve", ANA, place="a")
+        await bench.manager.answers.decide("last", "approve", ANA)
+    await bench.manager.answers.decide("last", "approve", ANA, place="a")
     assert await bench.manager.wait("last") == "suspended"
-    await bench.manager.decide("last", "reject", ANA, place="b/ask")
+    await bench.manager.answers.decide("last", "reject", ANA, place="b/ask")
     assert await bench.manager.wait("last") == "rejected"
 
 
@@ -306,7 +306,7 @@ async def test_a_time_limit_begins_anew_after_a_person_was_waited_for(bench, moc
     run = (await bench.manager.create(new))["id"]
     assert await bench.manager.wait(run) == "suspended"
     mock_clock.jump(3600)
-    await bench.manager.decide(run, "approve", ANA)
+    await bench.manager.answers.decide(run, "approve", ANA)
     while "d" not in bench.world.applied:
         await trio.testing.wait_all_tasks_blocked()
     mock_clock.jump(59)

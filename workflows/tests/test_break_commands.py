@@ -14,7 +14,7 @@ FAILS = "jobs: {a: {steps: [{id: s, run: 'echo oops; exit 7'}]}}"
 
 async def until_held(bench):
     with trio.fail_after(30):
-        while not (bench.manager.list_runs() and bench.manager.breaks("last")["held"]):  # noqa: ASYNC110
+        while not (bench.manager.list_runs() and bench.manager.answers.breaks("last")["held"]):  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 

@@ -26,7 +26,7 @@ async def held(bench, run_id, count=1, after=0):
     """Wait until the run is held at so many places, later than some record; those."""
     with trio.fail_after(20):
         while True:
-            found = bench.manager.breaks(run_id)["held"]
+            found = bench.manager.answers.breaks(run_id)["held"]
             if len(found) == count and found[0]["n"] > after:
                 return found
             assert bench.manager.inspect(run_id)["active"], bench.manager.inspect(run_id)
@@ -49,7 +49,7 @@ async def test_a_failed_step_is_held_in_a_container_like_its_own(bench):
     ours, own = container.spec, bench.engine.containers.made[0]
     assert {"COLOUR=blue", "SIZE=5"} <= set(ours.env)
     assert (ours.env, ours.mounts, ours.network_mode) == (own.env, own.mounts, own.network_mode)
-    await bench.manager.leave(run_id, Decision(action="continue"))
+    await bench.manager.answers.leave(run_id, Decision(action="continue"))
     assert await bench.manager.wait(run_id) == "failed"
     assert bench.engine.containers.all == {}
     assert bench.world.values["end"] == "failed"
@@ -60,7 +60,7 @@ async def test_what_was_mended_in_the_workspace_is_there_for_the_retry(bench):
     (found,) = await held(bench, run_id)
     spec = bench.engine.containers.inspect(found["container"]).spec
     await trio.Path(spec.mounts[0].source, "fixed").touch()
-    said = await bench.manager.leave(run_id, Decision(action="retry", by="ana"))
+    said = await bench.manager.answers.leave(run_id, Decision(action="retry", by="ana"))
     assert (said["job"], said["step"], said["action"]) == ("a", "two", "retry")
     assert await bench.manager.wait(run_id) == "success"
     assert bench.world.values == {"one": "x", "three": "yes", "end": "success"}
@@ -71,10 +71,10 @@ async def test_what_was_mended_in_the_workspace_is_there_for_the_retry(bench):
 async def test_a_step_that_fails_again_is_held_again_and_an_edited_script_is_used(bench):
     run_id = await bench.start(PIPELINE, breaks=("on-failure",))
     (first,) = await held(bench, run_id)
-    await bench.manager.leave(run_id, Decision(action="retry"))
+    await bench.manager.answers.leave(run_id, Decision(action="retry"))
     found = await held(bench, run_id, after=first["n"])
     script = 'echo ok=edited > "$LINKSPAN_OUTPUT"'
-    await bench.manager.leave(run_id, Decision(action="retry", script=script))
+    await bench.manager.answers.leave(run_id, Decision(action="retry", script=script))
     assert await bench.manager.wait(run_id) == "success"
     assert bench.world.values["three"] == "edited"
     step = bench.manager.inspect(run_id)["jobs"][0]["steps"][1]
@@ -87,7 +87,7 @@ async def test_a_step_that_is_skipped_fails_nothing(bench):
         PIPELINE.replace("${{ steps.two.outputs.ok }}", "y"), breaks=("on-failure",)
     )
     await held(bench, run_id)
-    await bench.manager.leave(run_id, Decision(action="skip"))
+    await bench.manager.answers.leave(run_id, Decision(action="skip"))
     assert await bench.manager.wait(run_id) == "success"
     assert states(bench, run_id)["two"] == "skipped"
     assert bench.world.values["three"] == "y"
@@ -96,7 +96,7 @@ async def test_a_step_that_is_skipped_fails_nothing(bench):
 async def test_an_abort_keeps_the_failure_and_cleans_up(bench):
     run_id = await bench.start(PIPELINE, breaks=("on-failure",))
     await held(bench, run_id)
-    await bench.manager.leave(run_id, Decision(action="abort"))
+    await bench.manager.answers.leave(run_id, Decision(action="abort"))
     assert await bench.manager.wait(run_id) == "cancelled"
     assert states(bench, run_id) == {
         **{"one": "success", "two": "failed", "three": "waiting", "e": "success"},
@@ -115,7 +115,7 @@ async def test_a_held_run_can_be_cancelled(bench, kill):
     assert states(bench, run_id)["two"] == "waiting"
     assert bench.engine.containers.all == {}
     with pytest.raises(Conflict, match="not running"):
-        await bench.manager.leave(run_id, Decision(action="retry"))
+        await bench.manager.answers.leave(run_id, Decision(action="retry"))
 
 
 async def test_a_step_is_held_before_it_begins(bench):
@@ -126,7 +126,7 @@ async def test_a_step_is_held_before_it_begins(bench):
     assert bench.world.applied == ["one"]
     spec = bench.engine.containers.inspect(found["container"]).spec
     await trio.Path(spec.mounts[0].source, "fixed").touch()
-    await bench.manager.leave(run_id, Decision(action="continue"))
+    await bench.manager.answers.leave(run_id, Decision(action="continue"))
     assert await bench.manager.wait(run_id) == "success"
 
 
@@ -135,13 +135,13 @@ async def test_a_step_is_held_after_it_has_run_and_can_run_again(bench):
     (first,) = await held(bench, run_id)
     assert bench.world.applied == ["one"]
     with pytest.raises(Conflict, match="cannot be skipped"):
-        await bench.manager.leave(run_id, Decision(action="skip"))
+        await bench.manager.answers.leave(run_id, Decision(action="skip"))
     with pytest.raises(Conflict, match="no script"):
-        await bench.manager.leave(run_id, Decision(action="retry", script="true"))
-    await bench.manager.leave(run_id, Decision(action="retry"))
+        await bench.manager.answers.leave(run_id, Decision(action="retry", script="true"))
+    await bench.manager.answers.leave(run_id, Decision(action="retry"))
     await held(bench, run_id, after=first["n"])
     assert bench.world.applied == ["one", "one"]
-    await bench.manager.leave(run_id, Decision(action="continue"))
+    await bench.manager.answers.leave(run_id, Decision(action="continue"))
     assert await bench.manager.wait(run_id) == "failed"
 
 
@@ -150,9 +150,9 @@ async def test_a_failed_verb_is_rolled_back_only_when_the_run_goes_on(bench):
     run_id = await bench.start(PIPELINE, breaks=("on-failure",))
     (first,) = await held(bench, run_id)
     assert bench.world.undone == []
-    await bench.manager.leave(run_id, Decision(action="retry"))
+    await bench.manager.answers.leave(run_id, Decision(action="retry"))
     await held(bench, run_id, after=first["n"])
-    await bench.manager.leave(run_id, Decision(action="continue"))
+    await bench.manager.answers.leave(run_id, Decision(action="continue"))
     assert await bench.manager.wait(run_id) == "failed"
     assert bench.world.undone == ["one"]
     assert "one" not in bench.world.values
@@ -168,13 +168,13 @@ async def test_a_daemon_that_ends_leaves_the_run_to_be_resumed_at_that_step(make
     async with trio.open_nursery() as nursery:
         bench = await make_bench(nursery)
         assert bench.manager.inspect(run_id)["state"] == "interrupted"
-        assert bench.manager.breaks(run_id)["held"] == []
+        assert bench.manager.answers.breaks(run_id)["held"] == []
         with pytest.raises(Conflict, match="not running"):
-            await bench.manager.leave(run_id, Decision(action="retry"))
+            await bench.manager.answers.leave(run_id, Decision(action="retry"))
         await bench.manager.resume(run_id)
         (first,) = await held(bench, run_id)
         script = 'echo ok=edited > "$LINKSPAN_OUTPUT"; test -e ../never'
-        await bench.manager.leave(run_id, Decision(action="retry", script=script))
+        await bench.manager.answers.leave(run_id, Decision(action="retry", script=script))
         await held(bench, run_id, after=first["n"])
         nursery.cancel_scope.cancel()
     async with trio.open_nursery() as nursery:
@@ -183,7 +183,7 @@ async def test_a_daemon_that_ends_leaves_the_run_to_be_resumed_at_that_step(make
         (found,) = await held(bench, run_id)
         assert found["script"] == script
         script = 'echo ok=last > "$LINKSPAN_OUTPUT"'
-        await bench.manager.leave(run_id, Decision(action="retry", script=script))
+        await bench.manager.answers.leave(run_id, Decision(action="retry", script=script))
         assert await bench.manager.wait(run_id) == "success"
         nursery.cancel_scope.cancel()
     assert bench.world.applied == ["one", "three", "e"]
@@ -194,8 +194,8 @@ async def test_a_job_s_time_limit_stands_still_while_it_is_held(bench):
     run_id = await bench.start(text, breaks=("before:one",))
     await held(bench, run_id)
     await trio.sleep(4.2)
-    assert len(bench.manager.breaks(run_id)["held"]) == 1
-    await bench.manager.leave(run_id, Decision(action="continue"))
+    assert len(bench.manager.answers.breaks(run_id)["held"]) == 1
+    await bench.manager.answers.leave(run_id, Decision(action="continue"))
     assert await bench.manager.wait(run_id) == "failed"
     assert states(bench, run_id)["one"] == "success"
 
@@ -206,7 +206,7 @@ async def test_a_container_that_cannot_be_made_leaves_the_decision(bench):
     (found,) = await held(bench, run_id)
     assert found["container"] == ""
     assert "no image" in found["reason"]
-    await bench.manager.leave(run_id, Decision(action="continue"))
+    await bench.manager.answers.leave(run_id, Decision(action="continue"))
     assert await bench.manager.wait(run_id) == "failed"
 
 
@@ -221,11 +221,11 @@ jobs:
     )
     await held(bench, run_id, 2)
     with pytest.raises(InvalidArgument, match="held at"):
-        await bench.manager.leave(run_id, Decision(action="skip"))
+        await bench.manager.answers.leave(run_id, Decision(action="skip"))
     with pytest.raises(NotFound, match="not held at 'c'"):
-        await bench.manager.leave(run_id, Decision(action="skip"), place="c")
+        await bench.manager.answers.leave(run_id, Decision(action="skip"), place="c")
     for place in ("a", "b/s"):
-        await bench.manager.leave(run_id, Decision(action="skip"), place=place)
+        await bench.manager.answers.leave(run_id, Decision(action="skip"), place=place)
     assert await bench.manager.wait(run_id) == "success"
 
 
@@ -236,7 +236,7 @@ async def test_of_two_who_decide_at_once_one_is_told_that_he_was_late(bench):
 
     async def decide():
         try:
-            await bench.manager.leave(run_id, Decision(action="continue"))
+            await bench.manager.answers.leave(run_id, Decision(action="continue"))
         except Conflict as error:
             late.append(error.code)
 
@@ -254,29 +254,29 @@ async def test_a_resumed_run_is_held_where_it_is_asked_for_and_then_where_it_was
         await bench.manager.resume(run_id, breaks=("before:nothing",))
     await bench.manager.resume(run_id, breaks=("on-failure",))
     await held(bench, run_id)
-    await bench.manager.leave(run_id, Decision(action="continue"))
+    await bench.manager.answers.leave(run_id, Decision(action="continue"))
     assert await bench.manager.wait(run_id) == "failed"
     await bench.manager.resume(run_id)
     await held(bench, run_id)
-    await bench.manager.leave(run_id, Decision(action="abort"))
+    await bench.manager.answers.leave(run_id, Decision(action="abort"))
     await bench.manager.wait(run_id)
     await bench.manager.resume(run_id, breaks=("before:two",))
     (found,) = await held(bench, run_id)
     assert found["when"] == "before"
-    await bench.manager.leave(run_id, Decision(action="continue"))
+    await bench.manager.answers.leave(run_id, Decision(action="continue"))
     assert await bench.manager.wait(run_id) == "failed"
 
 
 async def test_a_rerun_is_held_where_it_is_asked_for_and_not_where_the_old_run_was(bench):
     run_id = await bench.start(PIPELINE, breaks=("before:one",))
     await held(bench, run_id)
-    await bench.manager.leave(run_id, Decision(action="continue"))
+    await bench.manager.answers.leave(run_id, Decision(action="continue"))
     assert await bench.manager.wait(run_id) == "failed"
     wish = Rerun(again=Again(failed=True), breaks=("on-failure",))
     again = (await bench.manager.rerun(run_id, wish))["id"]
     (found,) = await held(bench, again)
     assert (found["place"], found["when"]) == ("a/two", "on-failure")
-    await bench.manager.leave(again, Decision(action="continue"))
+    await bench.manager.answers.leave(again, Decision(action="continue"))
     assert await bench.manager.wait(again) == "failed"
 
 
@@ -303,7 +303,7 @@ async def test_steps_that_only_hold_others_are_no_breakpoint(bench):
         await bench.start(text, breaks=("before:both",))
     run_id = await bench.start(text, breaks=("before:x",))
     await held(bench, run_id)
-    await bench.manager.leave(run_id, Decision(action="continue"))
+    await bench.manager.answers.leave(run_id, Decision(action="continue"))
     assert await bench.manager.wait(run_id) == "success"
 
 

@@ -142,7 +142,7 @@ async def test_a_question_survives_a_clock_that_jumps(bench, jump):
     run_id = await bench.start(text)
     assert await bench.manager.wait(run_id) == "suspended"
     bench.world.clock_moved = jump.total_seconds()
-    bench.manager._expiry.changed()
+    bench.manager.answers.expiry.changed()
     if jump > timedelta():
         # The time it was given is over, as far as anybody can tell.
         with trio.fail_after(30):
@@ -151,7 +151,7 @@ async def test_a_question_survives_a_clock_that_jumps(bench, jump):
         return
     await trio.testing.wait_all_tasks_blocked(0.05)
     assert bench.manager.inspect(run_id)["state"] == "suspended"
-    await bench.manager.decide(run_id, "approve", Voter(name="ana"))
+    await bench.manager.answers.decide(run_id, "approve", Voter(name="ana"))
     assert await bench.manager.wait(run_id) == "success"
 
 

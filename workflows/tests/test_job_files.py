@@ -4,7 +4,7 @@ NOTES = "jobs: {j: {steps: [{id: s, uses: note, with: {name: n, value: %s}}%s]}}
 
 
 def folder(bench, run):
-    return bench.manager._folder / run["id"] / "jobs" / "j"
+    return bench.manager.archive.folder / run["id"] / "jobs" / "j"
 
 
 async def run_to_failure(bench, text):

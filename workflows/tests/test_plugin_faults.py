@@ -426,10 +426,10 @@ async def test_a_plugin_that_vanishes_while_a_person_decides_is_told_and_can_com
     bench = await make_bench(nursery)
     run_id = await bench.start(text)
     assert await bench.manager.wait(run_id) == "suspended"
-    verbs, bench.manager._verbs = bench.manager._verbs, Verbs([])
+    verbs, bench.manager._runs.verbs = bench.manager._runs.verbs, Verbs([])
     with pytest.raises(InvalidPipeline, match="LS1401"):
-        await bench.manager.decide(run_id, "approve", Voter(name="ana"))
+        await bench.manager.answers.decide(run_id, "approve", Voter(name="ana"))
     assert bench.manager.inspect(run_id)["state"] == "suspended"
-    bench.manager._verbs = verbs
-    await bench.manager.decide(run_id, "approve", Voter(name="ana"))
+    bench.manager._runs.verbs = verbs
+    await bench.manager.answers.decide(run_id, "approve", Voter(name="ana"))
     assert await bench.manager.wait(run_id) == "success"

@@ -272,7 +272,7 @@ async def test_a_run_whose_verb_is_gone_is_refused_with_its_place(make_bench, nu
     bench = await make_bench(nursery)
     bench.world.failures["s"] = [LinkspanError("no")]
     failed = await bench.run("jobs: {a: {steps: [{id: s, uses: set, with: {name: x}}]}}")
-    bench.manager._verbs = type(bench.manager._verbs)([])
+    bench.manager._runs.verbs = type(bench.manager._runs.verbs)([])
     with pytest.raises(InvalidArgument) as caught:
         await bench.manager.resume(failed["id"])
     assert caught.value.details["diagnostics"][0]["id"] == "LS1401"

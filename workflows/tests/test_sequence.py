@@ -189,7 +189,7 @@ async def test_a_failure_may_wait_for_a_person_to_try_again_or_to_go_back(bench,
     step = run["jobs"][0]["steps"][0]
     assert "'roll' failed: unhealthy" in step["question"]["message"]
     assert bench.world.values == {"web": "new"}
-    await bench.manager.decide(run["id"], vote, Voter(name="ana"))
+    await bench.manager.answers.decide(run["id"], vote, Voter(name="ana"))
     assert await bench.manager.wait(run["id"]) == state
     end = bench.manager.inspect(run["id"])
     if vote == "approve":

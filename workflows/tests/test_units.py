@@ -191,7 +191,7 @@ async def test_an_approval_in_a_called_pipeline_suspends_the_whole_run(bench):
 async def _approve(bench, run_id):
     from linkspan.workflows.approvals import Voter
 
-    await bench.manager.decide(run_id, "approve", Voter(name="ana"))
+    await bench.manager.answers.decide(run_id, "approve", Voter(name="ana"))
 
 
 async def test_an_approval_beside_a_call_does_not_cut_the_call_off(bench):

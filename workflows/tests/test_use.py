@@ -251,7 +251,7 @@ async def test_a_plan_says_who_plays_and_a_run_of_it_is_refused_when_that_is_ano
 
 
 async def test_a_wish_that_nobody_can_meet_is_an_error_of_whoever_wishes(chosen):
-    chosen.manager._verbs = INSTALLED
+    chosen.manager._runs.verbs = INSTALLED
     for use, hint in (
         ({"volumes": "nfs"}, "did you mean 'volume'?"),
         ({"volume": "nsf"}, "did you mean 'nfs'?"),

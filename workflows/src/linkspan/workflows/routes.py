@@ -153,7 +153,7 @@ class Routes:
             raise InvalidArgument("'vote' must be approve or reject")
         name = _field(body, "by", str, "")
         voter = await trio.to_thread.run_sync(voter_of, request.peer_uid, name)
-        said = await self._manager().decide(
+        said = await self._manager().answers.decide(
             request.params["run"],
             vote,
             voter,
@@ -164,14 +164,14 @@ class Routes:
 
     async def breaks(self, request: Request) -> Response:
         """Where a run is held."""
-        return json_response(self._manager().breaks(request.params["run"]))
+        return json_response(self._manager().answers.breaks(request.params["run"]))
 
     async def leave(self, request: Request) -> Response:
         """Decide at a breakpoint."""
         body = await _body(request)
         name = _field(body, "by", str, "")
         voter = await trio.to_thread.run_sync(voter_of, request.peer_uid, name)
-        said = await self._manager().leave(
+        said = await self._manager().answers.leave(
             request.params["run"],
             decision_of(body, voter.name),
             place=_field(body, "place", str, ""),

@@ -197,7 +197,7 @@ class _Life:
                     return True
                 if step["state"] == "suspended" and vote in ("approve", "reject"):
                     voter = Voter(name="scenario", root=True)
-                    await manager.decide(run_id, vote, voter, place=place)
+                    await manager.answers.decide(run_id, vote, voter, place=place)
                     return True
         return False
 
