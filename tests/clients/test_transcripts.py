@@ -15,7 +15,7 @@ from daemon_harness import transcripts
 from daemon_harness.daemon import Daemon
 
 HERE = Path(__file__).parent / "transcripts"
-NAMES = sorted(path.stem for path in HERE.glob("*.json") if path.stem != "differences")
+NAMES = sorted(path.stem for path in HERE.glob("*.txt"))
 DIFFERENCES: dict[str, dict[str, dict[str, Any]]] = json.loads(
     (HERE / "differences.json").read_text()
 )

@@ -17,9 +17,17 @@ _LIMIT_S: Final = 60.0
 
 
 def client_version() -> int:
-    """The first number of the ``docker`` that is in the PATH; 0 if there is none."""
-    done = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False)
-    return int(done.stdout.split()[2].split(".")[0]) if done.returncode == 0 else 0
+    """The first number of the ``docker`` that is in the PATH."""
+    return int(client_version_text().split(".")[0])
+
+
+def client_version_text() -> str:
+    """The version of the ``docker`` that is in the PATH; ``0`` if there is none."""
+    try:
+        done = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "0"
+    return done.stdout.split()[2].rstrip(",") if done.returncode == 0 else "0"
 
 
 # In this order: what a later rule would break comes first.

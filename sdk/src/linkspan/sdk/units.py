@@ -74,6 +74,21 @@ def format_duration(seconds: float) -> str:
     return f"{int(seconds // 86400)}d"
 
 
+def go_duration(seconds: float) -> str:
+    """As Go prints a duration: ``200ms``, ``1.5s``, ``1m30s``, ``1h0m0s``."""
+    if seconds < 1:
+        for name, unit in (("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
+            if seconds >= unit:
+                return f"{round(seconds / unit, 6):.15g}{name}"
+        return "0s"
+    minutes, rest = divmod(round(seconds, 9), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    text = f"{round(rest, 9):.15g}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
 def human_duration(seconds: float) -> str:
     """``About an hour``, ``3 days``: the words of go-units' HumanDuration, which clients parse."""
     whole = int(seconds)

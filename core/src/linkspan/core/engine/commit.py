@@ -122,8 +122,9 @@ def _section(container: Container, config: ImageConfig) -> dict[str, Any]:
     section["Volumes"] = {path: {} for path in (*config.volumes, *spec.volumes)}
     if spec.stop_signal:
         section["StopSignal"] = spec.stop_signal
-    if container.healthcheck is not None:
-        section["Healthcheck"] = healthcheck_document(container.healthcheck)
+    check = container.healthcheck or spec.healthcheck
+    if check is not None:
+        section["Healthcheck"] = healthcheck_document(check)
     return {key: value for key, value in section.items() if value not in (None, "", {}, [])}
 
 

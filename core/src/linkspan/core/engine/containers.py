@@ -343,7 +343,8 @@ class ContainerStore:
             if restart is not None:
                 if spec.auto_remove and restart.name != "no":
                     raise Conflict(
-                        "Restart policy cannot be updated because AutoRemove is enabled for the container"
+                        f"Cannot update container {entry.container.id}: Restart policy cannot be updated"
+                        " because AutoRemove is enabled for the container"
                     )
                 spec = attrs.evolve(spec, restart=restart)
             check_spec(spec)

@@ -17,6 +17,7 @@ from linkspan.sdk.model.container import (
     HealthProbe,
     HealthStatus,
 )
+from linkspan.sdk.units import go_duration
 
 MOST_OUTPUT_BYTES = 4096
 KEPT_PROBES = 5
@@ -91,7 +92,7 @@ async def _probe(
                     output += chunk.data[: MOST_OUTPUT_BYTES - len(output)]
                 exit_code = await running.wait()
         if exit_code < 0:
-            output += f"Health check exceeded timeout ({check.timeout_s:g}s)".encode()
+            output += f"Health check exceeded timeout ({go_duration(check.timeout_s)})".encode()
     except LinkspanError as error:
         exit_code = 127 if error.code == "command_not_found" else 126
         output += str(error).encode()

@@ -429,6 +429,11 @@ def _refuse_choices(network: Network, settings: EndpointSpec) -> None:
                 "network-scoped alias is supported only for containers in user defined networks"
             )
     wrong += [line for text in chosen for line in _wrong_of_address(network, text)]
+    wrong += [
+        f"invalid link-local IP address: {text}"
+        for text in settings.link_local_addresses
+        if not _is_address(text)
+    ]
     if wrong:
         bullet = "* " if len(wrong) > 1 else ""
         raise InvalidArgument(
@@ -436,6 +441,14 @@ def _refuse_choices(network: Network, settings: EndpointSpec) -> None:
             code="endpoint_settings",
             help="make a network with --subnet, and choose the address there" if chosen else "",
         )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _wrong_of_address(network: Network, text: str) -> Iterator[str]:

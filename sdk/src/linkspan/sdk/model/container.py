@@ -92,6 +92,23 @@ class Device:
 
 
 @frozen(kw_only=True)
+class DeviceRequest:
+    """Devices that a driver should choose and make usable, as GPUs are asked for (Docker API DeviceRequest).
+
+    Attributes:
+        count: So many of them; -1 is all.
+        device_ids: Those, instead of a number of any.
+        capabilities: Lists of which one is to be met whole.
+    """
+
+    driver: str = ""
+    count: int = 0
+    device_ids: tuple[str, ...] = ()
+    capabilities: tuple[tuple[str, ...], ...] = ()
+    options: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@frozen(kw_only=True)
 class WeightDevice:
     """The share of a block device that a container gets: 10 to 1000."""
 
@@ -140,6 +157,7 @@ class Resources:
     oom_kill_disable: bool = False
     ulimits: tuple[Ulimit, ...] = ()
     devices: tuple[Device, ...] = ()
+    device_requests: tuple[DeviceRequest, ...] = ()
     device_cgroup_rules: tuple[str, ...] = ()
     cgroup_parent: str = ""
 

@@ -238,7 +238,7 @@ def _checked_link_local(texts: Sequence[str]) -> list[Address]:
             raise InvalidArgument(f"invalid link-local IP address: {text}") from None
         if not address.is_link_local:
             raise InvalidArgument(
-                f"invalid link-local IP address: {text}", help="169.254.0.0/16, or fe80::/10"
+                f"invalid link local IP address: {text}", help="169.254.0.0/16, or fe80::/10"
             )
         found.append(address)
     return found

@@ -250,7 +250,7 @@ def encode_config(container: Container, image: ImageConfig | None) -> dict[str, 
     chosen = spec.networks.get("bridge" if spec.network_mode == "default" else spec.network_mode)
     if chosen is not None and chosen.mac_address:
         out["MacAddress"] = chosen.mac_address
-    # What switches the image's check off is shown, too.
+    # What switches the image's check off is shown, too, and times without a test.
     if (check := container.healthcheck or spec.healthcheck) is not None:
         out["Healthcheck"] = encode_healthcheck(check)
     if spec.stop_signal or container.stop_signal != "SIGTERM":

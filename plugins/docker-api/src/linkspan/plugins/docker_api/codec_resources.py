@@ -1,12 +1,13 @@
 """Limits and restart policies between JSON (Resources, RestartPolicy) and the model."""
 
 import os
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from linkspan.plugins.docker_api.document import Document
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import (
     Device,
+    DeviceRequest,
     Resources,
     RestartPolicy,
     ThrottleDevice,
@@ -70,7 +71,6 @@ def decode_resources(body: Document) -> Resources:
 
     Raises:
         InvalidArgument: A limit is out of its range.
-        InvalidArgument: Devices are asked for by a driver (GPUs), of which there are none.
     """
     _check_cpus(body)
     for field, words in (("IOMaximumIOps", "IOPs"), ("IOMaximumBandwidth", "bandwidth")):
@@ -78,8 +78,6 @@ def decode_resources(body: Document) -> Resources:
             raise InvalidArgument(
                 f"invalid option: QoS maximum {words} configuration is not supported on linux"
             )
-    for request in body.documents("DeviceRequests"):
-        _refuse_request(request)
     return Resources(
         memory_bytes=body.number("Memory"),
         memory_swap_bytes=body.number("MemorySwap"),
@@ -115,6 +113,9 @@ def decode_resources(body: Document) -> Resources:
                 permissions=device.text("CgroupPermissions") or "rwm",
             )
             for device in body.documents("Devices")
+        ),
+        device_requests=tuple(
+            _decode_request(request) for request in body.documents("DeviceRequests")
         ),
         device_cgroup_rules=body.texts("DeviceCgroupRules"),
         cgroup_parent=body.text("CgroupParent"),
@@ -183,7 +184,7 @@ def encode_resources(resources: Resources) -> dict[str, Any]:
             for d in resources.devices
         ],
         "DeviceCgroupRules": list(resources.device_cgroup_rules) or None,
-        "DeviceRequests": None,
+        "DeviceRequests": [_encode_request(r) for r in resources.device_requests] or None,
         "MemoryReservation": resources.memory_reservation_bytes,
         "MemorySwap": resources.swap_with_memory_bytes,
         "MemorySwappiness": resources.memory_swappiness,
@@ -197,15 +198,30 @@ def encode_resources(resources: Resources) -> dict[str, Any]:
     }
 
 
-def _refuse_request(request: Document) -> NoReturn:
-    """Docker's words, and Go's way to print a list of lists."""
+def _decode_request(body: Document) -> DeviceRequest:
     kinds = (
-        f"[{' '.join(map(str, kind))}]" if isinstance(kind, list) else str(kind)
-        for kind in request.items("Capabilities")
+        kind if isinstance(kind, list) and all(isinstance(word, str) for word in kind) else None
+        for kind in body.items("Capabilities")
     )
-    raise InvalidArgument(
-        f'could not select device driver "{request.text("Driver")}" with capabilities: '
-        f"[{' '.join(kinds)}]",
-        code="no_device_driver",
-        help="name devices with --device",
+    capabilities = []
+    for at, kind in enumerate(kinds):
+        if kind is None:
+            raise InvalidArgument(f"{body.at('Capabilities')}[{at}] is no list of texts")
+        capabilities.append(tuple(kind))
+    return DeviceRequest(
+        driver=body.text("Driver"),
+        count=body.number("Count"),
+        device_ids=body.texts("DeviceIDs"),
+        capabilities=tuple(capabilities),
+        options=body.text_map("Options"),
     )
+
+
+def _encode_request(request: DeviceRequest) -> dict[str, Any]:
+    return {
+        "Driver": request.driver,
+        "Count": request.count,
+        "DeviceIDs": list(request.device_ids) or None,
+        "Capabilities": [list(kind) for kind in request.capabilities],
+        "Options": dict(request.options),
+    }

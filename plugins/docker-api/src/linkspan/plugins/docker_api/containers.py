@@ -255,7 +255,8 @@ class ContainerRoutes:
         """POST /containers/{id}/update: fields that are not there, or zero, stay as they are."""
         body = await read_document(request, required=False)
         container = self._containers.inspect(request.params["id"])
-        asked = decode_resources(body)
+        # Which devices it has was said when it was made.
+        asked = attrs.evolve(decode_resources(body), devices=(), device_requests=())
         resources = container.spec.resources
         changes = {
             name: value for name, value in _set_fields(asked) if value != getattr(resources, name)
@@ -347,6 +348,11 @@ def _refuse_conflicting(container: Container, asked: Resources) -> None:
         raise Conflict(
             f"{cannot}: Conflicting options: Nano CPUs cannot be updated as CPU {what} has already been set"
         )
+    for name, value in (("Period", asked.cpu_period_us), ("Quota", asked.cpu_quota_us)):
+        if value and had.nano_cpus:
+            raise Conflict(
+                f"{cannot}: Conflicting options: CPU {name} cannot be updated as NanoCPUs has already been set"
+            )
     swap = had.memory_swap_bytes
     if asked.memory_bytes > swap > 0 and not asked.memory_swap_bytes:
         raise InvalidArgument(

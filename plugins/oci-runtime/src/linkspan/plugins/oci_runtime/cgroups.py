@@ -248,6 +248,13 @@ def _io_v2(file: Path | None) -> tuple[DeviceIo, ...]:
     return tuple(found)
 
 
+def lift_pids(groups: Hierarchies, path: str) -> None:
+    """Let a group have as many processes as it likes."""
+    file = _join(groups.folder("pids", path), "pids.max")
+    if file is not None and file.exists():
+        file.write_text("max")
+
+
 def set_frozen(groups: Hierarchies, path: str, frozen: bool) -> None:
     """Stop or let go all processes of a group, and wait until it is so.
 

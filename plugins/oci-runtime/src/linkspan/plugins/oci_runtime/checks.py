@@ -32,7 +32,11 @@ def check(asked: ContainerSpec, tools: Tools) -> Sequence[str]:
             raise InvalidArgument(
                 f"the seccomp profile is malformed: {error!r}", code="bad_seccomp_profile"
             ) from error
-    spec.check_sysctls(asked.sysctls, host_network=asked.network_mode == "host")
+    spec.check_sysctls(
+        asked.sysctls,
+        host_network=asked.network_mode == "host",
+        host_ipc=asked.ipc_mode == "host",
+    )
     return list(check_limits(asked.resources, tools.groups, tools.machine))
 
 

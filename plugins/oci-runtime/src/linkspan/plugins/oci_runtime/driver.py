@@ -546,6 +546,10 @@ class OciRuntime(Runtime[OciConfig]):
         file = container.bundle / "resources.json"
         await trio.to_thread.run_sync(file.write_bytes, orjson.dumps(made))
         await self._call_runtime("update", "--resources", str(file), container_id)
+        if resources.pids_limit == -1:
+            await trio.to_thread.run_sync(
+                cgroups.lift_pids, self._tools.groups, container.record.cgroup_path
+            )
 
     async def stats(self, container_id: str) -> RuntimeStats:
         """See the contract."""

@@ -11,6 +11,7 @@ from linkspan.sdk.drivers.runtime import CreateRequest
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import (
     Device,
+    DeviceRequest,
     Resources,
 )
 
@@ -32,8 +33,9 @@ def make_resources(
     cpu = _cpu(resources, machine)
     if cpu:
         made["cpu"] = cpu
-    if resources.pids_limit is not None:
-        made["pids"] = {"limit": resources.pids_limit if resources.pids_limit > 0 else -1}
+    # A group begins without a limit, and crun takes none away where control groups are of version 1.
+    if resources.pids_limit is not None and resources.pids_limit > 0:
+        made["pids"] = {"limit": resources.pids_limit}
     block = _block(resources, machine)
     if block:
         made["blockIO"] = block
@@ -185,7 +187,13 @@ def _parsed_rule(text: str) -> dict[str, Any]:
 
 
 def make_devices(request: CreateRequest) -> list[dict[str, Any]]:
-    """``linux.devices``: those asked for; of a privileged container all of the host's."""
+    """``linux.devices``: those asked for; of a privileged container all of the host's.
+
+    Raises:
+        InvalidArgument: There is no such device, or a driver is asked to choose: there are none.
+    """
+    if request.resources.device_requests:
+        raise _no_driver(request.resources.device_requests[0])
     made = {}
     if request.privileged:
         made = {found["path"]: found for found in _host_devices()}
@@ -193,6 +201,16 @@ def make_devices(request: CreateRequest) -> list[dict[str, Any]]:
         found = _device(device)
         made[found["path"]] = found
     return list(made.values())
+
+
+def _no_driver(request: DeviceRequest) -> InvalidArgument:
+    """Docker's words, and Go's way to print a list of lists."""
+    kinds = " ".join(f"[{' '.join(kind)}]" for kind in request.capabilities)
+    return InvalidArgument(
+        f'could not select device driver "{request.driver}" with capabilities: [{kinds}]',
+        code="no_device_driver",
+        help="name devices with --device",
+    )
 
 
 def _device(device: Device) -> dict[str, Any]:

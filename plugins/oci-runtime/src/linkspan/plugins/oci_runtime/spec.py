@@ -25,6 +25,7 @@ from linkspan.sdk.values import frozen
 
 INIT_PATH: Final = "/sbin/docker-init"
 _ALONE: Final = {"rprivate": "private", "rshared": "shared", "rslave": "slave", "rro": "ro"}
+_OF_IPC: Final = ("fs.mqueue.", "kernel.shm", "kernel.msg", "kernel.sem")
 _SAFE: Final = ("nosuid", "noexec", "nodev")
 
 
@@ -213,20 +214,25 @@ def _sysctls(request: CreateRequest, namespaces: Namespaces) -> dict[str, str]:
         # Docker's default since 20.10: everybody may use low ports and ping.
         sysctls["net.ipv4.ip_unprivileged_port_start"] = "0"
         sysctls["net.ipv4.ping_group_range"] = "0 2147483647"
-    check_sysctls(request.sysctls, host_network=not own_network)
+    check_sysctls(
+        request.sysctls, host_network=not own_network, host_ipc=request.share_ipc == "host"
+    )
     return {**sysctls, **request.sysctls}
 
 
-def check_sysctls(sysctls: Mapping[str, str], *, host_network: bool) -> None:
+def check_sysctls(sysctls: Mapping[str, str], *, host_network: bool, host_ipc: bool) -> None:
     """Refuse what is not the container's own. Raises InvalidArgument."""
     for name in sysctls:
         if name.startswith("net.") and host_network:
             raise InvalidArgument(
                 f'sysctl "{name}" not allowed in host network namespace', code="sysctl_not_allowed"
             )
-        if not name.startswith(
-            ("net.", "fs.mqueue.", "kernel.shm", "kernel.msg", "kernel.sem", "kernel.domainname")
-        ):
+        if name.startswith(_OF_IPC) and host_ipc:
+            raise InvalidArgument(
+                f'sysctl "{name}" is not allowed in the hosts ipc namespace',
+                code="sysctl_not_allowed",
+            )
+        if not name.startswith(("net.", "kernel.domainname", *_OF_IPC)):
             raise InvalidArgument(
                 f"sysctl '{name}' is not separate for each container",
                 code="sysctl_not_allowed",

@@ -565,6 +565,9 @@ class RuntimeConformance:
             stats = await bench.runtime.stats(container_id)
             assert stats.memory_limit_bytes == 64 << 20
             assert stats.pids_limit == 50
+        await bench.runtime.update(container_id, Resources(pids_limit=-1))
+        if RuntimeCap.STATS in bench.runtime.capabilities:
+            assert (await bench.runtime.stats(container_id)).pids_limit == 0
 
     async def test_stats_do_what_the_capability_says(self, bench: RuntimeBench) -> None:
         container_id = await bench.start("sleep 30")

@@ -325,7 +325,7 @@ class FakeRuntime(Runtime[FakeRuntimeConfig]):
             memory_usage_bytes=4096,
             memory_limit_bytes=container.resources.memory_bytes,
             pids_current=len(await self.pids(container_id)),
-            pids_limit=container.resources.pids_limit or 0,
+            pids_limit=max(container.resources.pids_limit or 0, 0),
         )
 
     def stir(self) -> None:
