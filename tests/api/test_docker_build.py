@@ -99,7 +99,7 @@ def test_a_failing_command_ends_the_stream_with_its_code(daemon: Daemon) -> None
         ("t=Bad+Name", "FROM busybox\n", 400, "invalid reference format"),
         ("target=no", "FROM busybox\n", 400, "could not be found"),
         ("squash=1", "FROM busybox\n", 501, "squash"),
-        ("version=2", "FROM busybox\n", 501, "BuildKit"),
+        ("version=2", "FROM busybox\n", 400, "needs a session"),
         ("buildargs=[]", "FROM busybox\n", 400, "buildargs"),
     ],
 )

@@ -34,12 +34,14 @@ ERRORS_ONLY = (
     "POST /swarm/join",
     "DELETE /nodes/{id}",
     "GET /images/search",
+    "POST /session",
     *OF_A_PLUGIN,
 )
-"""A swarm is never locked and has one node, no registry here can search, and no plugin of Docker's is there."""
+"""A swarm is never locked and has one node, no registry here can search, no plugin of Docker's is there, and a
+session is no HTTP any more.
+"""
 
 NOT_SERVED = (
-    "POST /session",
     "PUT /volumes/{name}",
     "GET /plugins/privileges",
     "POST /plugins/pull",

@@ -4,30 +4,17 @@ Where Debian has a newer one, the newest client is told to speak that version.
 """
 
 import json
-import os
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from daemon_harness.daemon import Daemon, until
+from daemon_harness.old_client import old_client
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 API = "1.41"
-
-
-def old_client() -> str:
-    """The first client below version 23 that the PATH leads to; else any."""
-    for folder in os.environ["PATH"].split(os.pathsep):
-        program = Path(folder) / "docker"
-        if program.exists():
-            said = subprocess.run(
-                [program, "--version"], capture_output=True, text=True, check=True
-            )
-            if int(said.stdout.split()[2].split(".")[0]) < 23:
-                return str(program)
-    return "docker"
 
 
 class Client:

@@ -88,7 +88,8 @@ async def test_an_error_before_the_first_line_is_an_http_error(api, builder) -> 
 @pytest.mark.parametrize(
     ("query", "status"),
     [
-        ("version=2", 501),
+        ("version=2", 400),
+        ("version=3", 400),
         ("squash=1", 501),
         ('outputs=[{"Type":"local"}]', 501),
         ("buildargs={", 400),

@@ -87,7 +87,10 @@ class Code:
     """The plugin's code."""
 
     def __init__(self) -> None:
-        self._modules = {path.stem: _Module.of(path) for path in SOURCES.glob("*.py")}
+        self._modules = {
+            ".".join(path.relative_to(SOURCES).with_suffix("").parts): _Module.of(path)
+            for path in SOURCES.rglob("*.py")
+        }
 
     def read_by(self, module: str, owner: str, method: str) -> set[str]:
         """All texts, in small letters, of a handler and what it uses."""

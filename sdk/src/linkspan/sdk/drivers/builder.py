@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from linkspan.sdk.build_client import BuildClient
 from linkspan.sdk.diagnostics import Diagnostic
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.errors import Unsupported
@@ -55,7 +56,7 @@ class BuildRequest:
     """Docker API /build, and the ``build`` verb.
 
     Attributes:
-        context: A folder of this host (not changed), or a tar stream (plain, gzip, …).
+        context: A folder of this host (not changed), or a tar stream (plain, gzip, …); None: the ``client``'s.
         remote: Address of a git repository, an archive or a build file, instead of ``context``; empty for none.
         file: Path of the build file inside the context.
         tags: References to give to the result.
@@ -65,12 +66,13 @@ class BuildRequest:
         no_cache_stages: Stages whose steps are run anew.
         cache_from: A cache that cannot be had is a warning, no error.
         details: Tell programs more in ``aux`` of the progress: ``warnings`` (rule, message, file, line), and
-            ``step`` and ``log`` at once, while stages run side by side.
+            ``step``, ``log`` and ``work`` (what is no step) at once, while stages run side by side.
         secrets: Id → value, for commands that ask; in no image, cache, history or message.
         packages: Look into the result for what is installed there (cap PACKAGES).
+        client: Whom to ask for secrets and credentials that are not given, and for context and build file.
     """
 
-    context: Path | AsyncIterator[bytes]
+    context: Path | AsyncIterator[bytes] | None
     remote: str = ""
     file: str = "Dockerfile"
     tags: tuple[str, ...] = ()
@@ -94,6 +96,7 @@ class BuildRequest:
     cache_to: tuple[CacheExport, ...] = ()
     details: bool = False
     packages: bool = False
+    client: BuildClient | None = attrs.field(default=None, repr=False)
 
 
 @frozen(kw_only=True)
@@ -134,7 +137,7 @@ class CacheEntry:
     """One thing that the builder keeps (Docker API BuildCache).
 
     Attributes:
-        kind: ``regular`` (a layer) or ``exec.cachemount``.
+        kind: ``regular`` (a layer), ``exec.cachemount`` or ``source.local`` (what a client sent).
         in_use: A build that runs now needs it.
         shared: An image has it, too: removing it frees nothing.
         created_at, used_at: Seconds since the epoch.

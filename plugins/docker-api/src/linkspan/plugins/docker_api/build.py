@@ -1,7 +1,8 @@
 """POST /build: Docker's classic build stream. What it says comes from the builder."""
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -16,9 +17,13 @@ from linkspan.sdk.diagnostics import Diagnostic, render
 from linkspan.sdk.drivers.builder import Builder, BuildRequest, CacheImport, PruneResult
 from linkspan.sdk.errors import InvalidArgument, NotFound, Unsupported
 from linkspan.sdk.host import Host
-from linkspan.sdk.http import Request, Response, Stream, Writer, json_response
+from linkspan.sdk.http import Hijack, Request, Response, Stream, Writer, json_response
 from linkspan.sdk.model.container import Resources
 from linkspan.sdk.progress import ProgressSink
+
+if TYPE_CHECKING:
+    from linkspan.plugins.docker_api.buildkit.builds import SessionBuilds
+    from linkspan.plugins.docker_api.buildkit.session import Sessions
 
 
 class BuildRoutes:
@@ -32,9 +37,39 @@ class BuildRoutes:
         driver: Builder[Any] = self._host.driver("builder")
         return driver
 
+    @cached_property
+    def _sessions(self) -> "Sessions":
+        # Few clients speak BuildKit's protocol: what does is loaded when one comes.
+        from linkspan.plugins.docker_api.buildkit.session import Sessions
+
+        return Sessions()
+
+    @cached_property
+    def _session_builds(self) -> "SessionBuilds":
+        from linkspan.plugins.docker_api.buildkit.builds import SessionBuilds
+
+        return SessionBuilds(self._sessions, lambda: self._builder)
+
+    async def session(self, request: Request) -> Hijack:
+        """POST /session: from here on the client answers, and we ask (gRPC)."""
+        if request.headers.get("upgrade", "").lower() != "h2c":
+            raise InvalidArgument("no upgrade proto in request")
+        return Hijack(
+            run=lambda duplex: self._sessions.run(duplex, request.headers),
+            content_type="",
+            upgrade="h2c",
+        )
+
+    async def cancel(self, request: Request) -> Response:
+        """POST /build/cancel."""
+        return await self._session_builds.cancel(request)
+
     async def build(self, request: Request) -> Stream:
-        """POST /build: a context as tar in, JSON lines out."""
-        return self._stream(decode_build(request), placed=False)
+        """POST /build: JSON lines out; a context as tar in, or a session that is asked for it."""
+        asked = decode_build(request)
+        if request.query.get("version") == "2":
+            return self._session_builds.answer(request, asked)
+        return self._stream(asked, placed=False)
 
     async def build_more(self, request: Request) -> Stream | Response:
         """POST /linkspan/v1/build: as /build, with what Docker has no words for.
@@ -65,9 +100,9 @@ class BuildRoutes:
             try:
                 await builder.build(asked, progress)
             except InvalidArgument as error:
-                if placed or (unplaced := _unplaced(error)) is error:
+                if placed or (other := unplaced(error)) is error:
                     raise
-                raise unplaced from error
+                raise other from error
 
         async def run(writer: Writer) -> None:
             await run_with_progress(writer, work)
@@ -89,7 +124,8 @@ class BuildRoutes:
         )
 
 
-def _unplaced(error: InvalidArgument) -> InvalidArgument:
+def unplaced(error: InvalidArgument) -> InvalidArgument:
+    """A fault of the build file without the place, ``file:line``, which Docker's does not name."""
     file, line = error.details.get("file"), error.details.get("line")
     place = f"{file}: " if line is None else f"{file}:{line}: "
     if not file or not error.message.startswith(place):
@@ -115,14 +151,11 @@ def decode_build(request: Request) -> BuildRequest:
 
     Raises:
         InvalidArgument: A value is malformed.
-        Unsupported: Squashing, or BuildKit's own protocol is asked for.
+        Unsupported: Squashing is asked for.
     """
     query = request.query
-    if query.get("version") not in (None, "", "1"):
-        raise Unsupported(
-            "BuildKit's protocol is not supported; use the classic builder",
-            help="DOCKER_BUILDKIT=0 docker build …",
-        )
+    if query.get("version") not in (None, "", "1", "2"):
+        raise InvalidArgument(f"invalid version {query['version']}")
     if _is_given(query.get("outputs")):
         raise Unsupported("build outputs (--output) are not supported; the result is an image")
     if request.flag("squash"):

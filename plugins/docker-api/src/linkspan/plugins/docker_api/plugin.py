@@ -79,6 +79,8 @@ ROUTES: Final = {
     },
     "build:BuildRoutes": {
         "POST /build": "build",
+        "POST /build/cancel": "cancel",
+        "POST /session": "session",
         "POST /linkspan/v1/build": "build_more",
         "POST /build/prune": "prune",
     },

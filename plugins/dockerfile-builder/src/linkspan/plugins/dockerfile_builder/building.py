@@ -1,5 +1,6 @@
 """Builds and checks of one driver: from a request to an image."""
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
@@ -8,27 +9,28 @@ from linkspan.plugins.dockerfile_builder.cache_exchange import (
     cache_document,
     export_cache,
     import_cache,
-    login_for,
 )
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
+from linkspan.plugins.dockerfile_builder.client import login_of
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.contexts import Contexts
 from linkspan.plugins.dockerfile_builder.emulation import runs_here
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.plugins.dockerfile_builder.image_config import CACHE_KEY, ImageState
+from linkspan.plugins.dockerfile_builder.kept_folders import KeptFolders
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
 from linkspan.plugins.dockerfile_builder.lint import CheckSettings, Finding, diagnostic, lint
 from linkspan.plugins.dockerfile_builder.packages import Found, find_packages
 from linkspan.plugins.dockerfile_builder.run_step import no_emulator
 from linkspan.plugins.dockerfile_builder.solver import SCRATCH, Build, global_scope
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
-from linkspan.plugins.dockerfile_builder.stream import BuildStream
+from linkspan.plugins.dockerfile_builder.stream import BuildStream, silent_stream
 from linkspan.sdk.diagnostics import Diagnostic, render
 from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.drivers.builder import BuildRequest, BuildResult
 from linkspan.sdk.errors import LinkspanError, Unsupported
 from linkspan.sdk.host import Host, NewImage
-from linkspan.sdk.progress import Progress, ProgressSink, ignore_progress
+from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import parse_reference
 
 _FRONTENDS = ("docker/dockerfile", "docker.io/docker/dockerfile")
@@ -47,6 +49,7 @@ class Builds:
         host: Host,
         layers: LayerMaker,
         cache_mounts: CacheMounts,
+        clients: KeptFolders,
         after: Callable[[], Awaitable[None]],
     ) -> None:
         self._config = config
@@ -54,7 +57,7 @@ class Builds:
         self._layers = layers
         self._cache_mounts = cache_mounts
         self._after = after
-        self._contexts = Contexts(config, host)
+        self._contexts = Contexts(config, host, clients)
 
     async def build(self, request: BuildRequest, progress: ProgressSink) -> BuildResult:
         """Build, store and tag an image."""
@@ -64,7 +67,7 @@ class Builds:
         stream = BuildStream(progress, quiet=request.quiet, details=request.details)
         async with (
             self._contexts.named(request) as contexts,
-            self._contexts.main(request) as (context, text, ignored),
+            self._contexts.main(request, stream) as (context, text, ignored),
         ):
             dockerfile = _parse(text, request.file)
             findings = self._lint(dockerfile, request, ignored)
@@ -126,7 +129,7 @@ class Builds:
                     self._host,
                     self._layers,
                     wanted,
-                    lambda domain: login_for(request.credentials, domain),
+                    functools.partial(login_of, request),
                 )
             except LinkspanError as error:
                 stream.say(
@@ -150,7 +153,7 @@ class Builds:
                 continue
             try:
                 for name in names:
-                    login = login_for(request.credentials, parse_reference(name).domain)
+                    login = await login_of(request, parse_reference(name).domain)
                     await images.push(name, credentials=login, progress=stream.send)
             finally:
                 with trio.CancelScope(shield=True):
@@ -183,7 +186,7 @@ class Builds:
                 layers=self._layers,
                 cache_mounts=self._cache_mounts,
                 lease=set(),
-                stream=BuildStream(ignore_progress, quiet=True),
+                stream=silent_stream(),
                 max_archive_bytes=self._config.max_archive_bytes,
             )
             for instruction, platform in build.commands():

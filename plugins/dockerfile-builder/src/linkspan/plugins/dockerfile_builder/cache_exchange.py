@@ -5,7 +5,7 @@ the image has the layers, and so can take these steps as done. An inline cache i
 cache image is made beside it, one for each stage if all are wanted.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -79,7 +79,7 @@ async def import_cache(
     host: Host,
     layers: LayerMaker,
     wanted: CacheImport,
-    login: Callable[[str], Credentials],
+    login: Callable[[str], Awaitable[Credentials]],
 ) -> int:
     """Take the steps that an image carries as done; return how many are new here.
 
@@ -108,7 +108,7 @@ async def import_cache(
 
 
 async def _image(
-    host: Host, reference: str, login: Callable[[str], Credentials], *, fresh: bool
+    host: Host, reference: str, login: Callable[[str], Awaitable[Credentials]], *, fresh: bool
 ) -> tuple[Image, bool]:
     """The image, and whether it was brought here for this."""
     images = host.engine.images
@@ -120,7 +120,7 @@ async def _image(
         return here, False
     parsed = parse_reference(reference).with_default_tag()
     try:
-        image = await images.pull(str(parsed), credentials=login(parsed.domain))
+        image = await images.pull(str(parsed), credentials=await login(parsed.domain))
     except LinkspanError:
         if here is None:
             raise

@@ -18,8 +18,9 @@ class DockerfileBuilderConfig:
         max_archive_bytes: What ADD unpacks from one archive.
         max_cache_bytes: After a build, steps that were not used for the longest time are forgotten until no more
             than this is used by steps alone; 0 means no limit.
-        max_cache_bytes: int = 0
-    max_parallel_steps: RUN, COPY and ADD steps that work at the same time, over all builds.
+        max_parallel_steps: RUN, COPY and ADD steps that work at the same time, over all builds.
+        max_kept_context_bytes: What is kept of the contexts of BuildKit's clients, so that they send only what has
+            changed.
     """
 
     max_context_bytes: int = 16 << 30
@@ -27,3 +28,4 @@ class DockerfileBuilderConfig:
     max_archive_bytes: int = 64 << 30
     max_cache_bytes: int = 0
     max_parallel_steps: int = 4
+    max_kept_context_bytes: int = 4 << 30

@@ -7,51 +7,75 @@ from pathlib import Path
 import trio
 
 from linkspan.plugins.dockerfile_builder.archive import open_stream
+from linkspan.plugins.dockerfile_builder.client import secret_of
+from linkspan.plugins.dockerfile_builder.client_source import ClientSource
 from linkspan.plugins.dockerfile_builder.config import GIT_FOLDER, DockerfileBuilderConfig
-from linkspan.plugins.dockerfile_builder.fault import DockerfileError
+from linkspan.plugins.dockerfile_builder.context_files import (
+    IGNORE_FILE,
+    missing,
+    patterns_of,
+    read_text,
+)
 from linkspan.plugins.dockerfile_builder.git_source import (
     AUTH_SECRET,
     checkout,
     parse_git,
 )
+from linkspan.plugins.dockerfile_builder.kept_folders import ClientTree, KeptFolders
 from linkspan.plugins.dockerfile_builder.layers import bare_errors, in_thread
 from linkspan.plugins.dockerfile_builder.parser import MAX_FILE_BYTES
 from linkspan.plugins.dockerfile_builder.remote import fetch, is_git, is_url
 from linkspan.plugins.dockerfile_builder.selection import TransferError
-from linkspan.plugins.dockerfile_builder.tree import DigestMemo, FolderTree, Node, TarTree, Tree
+from linkspan.plugins.dockerfile_builder.stream import BuildStream, silent_stream
+from linkspan.plugins.dockerfile_builder.tree import (
+    DigestMemo,
+    EmptyTree,
+    FolderTree,
+    Node,
+    TarTree,
+    Tree,
+)
 from linkspan.plugins.dockerfile_builder.unpack import is_archive
 from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.drivers.builder import BuildRequest
 from linkspan.sdk.errors import InvalidArgument
-from linkspan.sdk.glob import PatternError
 from linkspan.sdk.host import Host
 
 _BATCH_BYTES = 1 << 18
-_IGNORE_FILE = ".dockerignore"
 
-Opened = tuple[TarTree | FolderTree, str, IgnorePatterns]
+Opened = tuple[TarTree | FolderTree | ClientTree | EmptyTree, str, IgnorePatterns]
 """A context, the text of its Dockerfile, and what is left out."""
 
 
 class Contexts:
     """Opens the contexts of builds."""
 
-    def __init__(self, config: DockerfileBuilderConfig, host: Host) -> None:
+    def __init__(self, config: DockerfileBuilderConfig, host: Host, clients: KeptFolders) -> None:
         self._config = config
         self._host = host
+        self._clients = clients
         self._memo = DigestMemo()
 
     @contextlib.asynccontextmanager
-    async def main(self, request: BuildRequest) -> AsyncIterator[Opened]:
+    async def main(
+        self, request: BuildRequest, stream: BuildStream | None = None
+    ) -> AsyncIterator[Opened]:
         """The context that a build is about.
+
+        Args:
+            stream: Is told what is loaded.
 
         Raises:
             InvalidArgument: It cannot be had (``remote_context``, ``context_missing``), is hostile, or has no
                 Dockerfile (``dockerfile_missing``).
         """
         async with contextlib.AsyncExitStack() as stack:
+            opened: Opened
             if request.remote:
                 opened = await self._open_remote(stack, request)
+            elif request.context is None:
+                source = ClientSource(self._host, self._clients, request, stream or silent_stream())
+                opened = await source.open(stack)
             elif isinstance(request.context, Path):
                 opened = await in_thread(_open_main, request.context, request.file, self._memo)
             else:
@@ -73,7 +97,7 @@ class Contexts:
         try:
             if is_git(request.remote):
                 keep = request.args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR") in ("1", "true")
-                token = request.secrets.get(AUTH_SECRET, b"")
+                token = await secret_of(request, AUTH_SECRET) or b""
                 folder = self._host.state_dir / GIT_FOLDER
                 source = parse_git(request.remote, keep_git_dir=keep)
                 _, _, place = await stack.enter_async_context(checkout(source, folder, token=token))
@@ -153,30 +177,6 @@ async def _next_batch(arrived: trio.MemoryReceiveChannel[bytes]) -> bytes:
         return b""
 
 
-def _missing(file: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"Cannot locate specified Dockerfile: {file}",
-        code="dockerfile_missing",
-        help="name it with -f, as a path inside the build context",
-    )
-
-
-def _read_text(tree: Tree, path: str) -> str | None:
-    """A text file of the context; None if there is none."""
-    node = tree.lookup(path)
-    if node is None or node.kind != "file":
-        return None
-    with tree.open(node) as file:
-        return file.read(MAX_FILE_BYTES + 1).decode("utf-8", "surrogateescape")
-
-
-def _patterns(text: str | None, file: str) -> IgnorePatterns:
-    try:
-        return IgnorePatterns.parse(text or "")
-    except PatternError as error:
-        raise DockerfileError(str(error), file=file, code="dockerignore") from error
-
-
 def _read_fetched(
     fetched: TarTree, node: Node, tree: TarTree, file_name: str, limit: int
 ) -> Opened:
@@ -200,11 +200,11 @@ def _open_main(folder: Path, file: str, memo: DigestMemo) -> Opened:
         # The file itself may be among those that are left out.
         whole = FolderTree(folder)
         try:
-            text = _read_text(whole, file)
+            text = read_text(whole, file)
         finally:
             whole.close()
         if text is None:
-            raise _missing(file)
+            raise missing(file)
     except BaseException:
         tree.close()
         raise
@@ -224,15 +224,15 @@ def _open_folder(folder: Path, memo: DigestMemo, file: str = "") -> FolderTree:
             f"the build context '{folder}' is no directory", code="context_missing"
         ) from error
     try:
-        ignore_file, ignore = _IGNORE_FILE, None
+        ignore_file, ignore = IGNORE_FILE, None
         if file:
-            ignore_file = f"{file}{_IGNORE_FILE}"
-            ignore = _read_text(whole, ignore_file)
+            ignore_file = f"{file}{IGNORE_FILE}"
+            ignore = read_text(whole, ignore_file)
         if ignore is None:
-            ignore_file, ignore = _IGNORE_FILE, _read_text(whole, _IGNORE_FILE)
+            ignore_file, ignore = IGNORE_FILE, read_text(whole, IGNORE_FILE)
     finally:
         whole.close()
-    return FolderTree(folder, _patterns(ignore, ignore_file), memo)
+    return FolderTree(folder, patterns_of(ignore, ignore_file), memo)
 
 
 def _dockerfile_of(tree: TarTree, file: str) -> tuple[str, IgnorePatterns]:
@@ -241,11 +241,11 @@ def _dockerfile_of(tree: TarTree, file: str) -> tuple[str, IgnorePatterns]:
     Clients apply ``.dockerignore`` before they send, but must send these two files in any case; what
     the patterns say about them is done here.
     """
-    text = _read_text(tree, file)
+    text = read_text(tree, file)
     if text is None:
-        raise _missing(file)
-    patterns = _patterns(_read_text(tree, _IGNORE_FILE), _IGNORE_FILE)
-    for name in (file, _IGNORE_FILE):
+        raise missing(file)
+    patterns = patterns_of(read_text(tree, IGNORE_FILE), IGNORE_FILE)
+    for name in (file, IGNORE_FILE):
         if patterns.excludes("/".join(part for part in name.split("/") if part not in ("", "."))):
             tree.hide(name)
     return text, patterns

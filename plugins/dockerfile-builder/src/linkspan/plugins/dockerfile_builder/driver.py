@@ -11,6 +11,7 @@ import trio
 from linkspan.plugins.dockerfile_builder.cache import StepCache
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.config import GIT_FOLDER, DockerfileBuilderConfig
+from linkspan.plugins.dockerfile_builder.kept_folders import KeptFolders
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
 from linkspan.plugins.dockerfile_builder.pruning import Pruner, disk_free
 from linkspan.sdk.diagnostics import Diagnostic
@@ -35,12 +36,19 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
 
     config_type = DockerfileBuilderConfig
 
-    def __init__(self, config: DockerfileBuilderConfig, host: Host, layers: LayerMaker) -> None:
+    def __init__(
+        self,
+        config: DockerfileBuilderConfig,
+        host: Host,
+        layers: LayerMaker,
+        clients: KeptFolders,
+    ) -> None:
         self._config = config
         self._host = host
         self._cache_mounts = CacheMounts(host.state_dir / "cache-mounts")
         self._layers = layers
-        self._pruner = Pruner(layers, self._cache_mounts, self._image_layers)
+        self._clients = clients
+        self._pruner = Pruner(layers, self._cache_mounts, clients, self._image_layers)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -49,14 +57,30 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         cache = StepCache(host.state_dir / "steps.jsonl")
         await in_thread(cache.load)
         limiter = trio.CapacityLimiter(config.max_parallel_steps)
-        yield cls(config, host, LayerMaker(host, cache, limiter))
+        clients = KeptFolders(
+            host.state_dir,
+            max_entries=config.max_context_entries,
+            max_bytes=config.max_context_bytes,
+            max_kept_bytes=config.max_kept_context_bytes,
+        )
+        try:
+            yield cls(config, host, LayerMaker(host, cache, limiter), clients)
+        finally:
+            clients.close()
 
     @functools.cached_property
     def _builds(self) -> "Builds":
         # Most of this package reads and runs Dockerfiles: a daemon that builds nothing does not load it.
         from linkspan.plugins.dockerfile_builder.building import Builds
 
-        return Builds(self._config, self._host, self._layers, self._cache_mounts, self._after_build)
+        return Builds(
+            self._config,
+            self._host,
+            self._layers,
+            self._cache_mounts,
+            self._clients,
+            self._after_build,
+        )
 
     @property
     def capabilities(self) -> BuilderCap:

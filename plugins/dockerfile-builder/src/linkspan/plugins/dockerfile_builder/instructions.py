@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from linkspan.plugins.dockerfile_builder.mount_option import source_of
+from linkspan.plugins.dockerfile_builder.mount_option import reads_context, source_of
 from linkspan.plugins.dockerfile_builder.parser import (
     Heredoc,
     Line,
@@ -206,6 +206,19 @@ class Shell(Instruction):
     """``SHELL``."""
 
     shell: tuple[str, ...]
+
+
+def may_read_context(instruction: Instruction) -> bool:
+    """Whether an instruction may need the build context."""
+    match instruction:
+        case Copy():
+            return not instruction.source and bool(instruction.sources)
+        case Add():
+            return bool(instruction.sources)
+        case Run():
+            return any(reads_context(mount) for mount in instruction.mounts)
+        case _:
+            return False
 
 
 def source_names(instruction: Instruction) -> Iterator[str]:

@@ -86,6 +86,12 @@ def source_of(text: str) -> str:
     return next((value for key, _, value in _fields(text) if key == "from"), "")
 
 
+def reads_context(text: str) -> bool:
+    """Whether a mount shows the build context."""
+    kind = next((value for key, _, value in _fields(text) if key == "type"), "bind")
+    return kind not in ("cache", "tmpfs", "secret", "ssh") and not source_of(text)
+
+
 def parse_mount(text: str, expand: Callable[[str], str]) -> RunMount:
     """Read one ``--mount``.
 

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
+from linkspan.plugins.dockerfile_builder.client import secret_of
 from linkspan.plugins.dockerfile_builder.copying import Copier, CopyOptions
 from linkspan.plugins.dockerfile_builder.layers import in_thread
 from linkspan.plugins.dockerfile_builder.mount_option import MountError, RunMount, parse_mount
@@ -46,6 +47,7 @@ class _Planned:
     mount: RunMount
     destination: str
     origin: Tree | str
+    secret: bytes = attrs.field(default=b"", repr=False)
 
 
 class StepMounts:
@@ -86,13 +88,21 @@ class StepMounts:
             mount = parse_mount(text, expand)
             if mount.kind == "ssh":
                 raise MountError("RUN --mount=type=ssh is not supported; give the key as a secret")
-            if mount.kind == "secret" and not _is_given(services, mount):
-                continue
+            secret = b""
+            if mount.kind == "secret":
+                given = await secret_of(services.request, mount.id)
+                if given is None and mount.required:
+                    raise MountError(f"secret {mount.id}: not found")
+                if given is None:
+                    continue
+                secret = given
             destination = mount.destination(working_dir) if mount.target else ""
             origin: Tree | str = services.context if mount.kind == "bind" else ""
             if mount.source_from:
                 origin = await services.origin(mount.source_from, instruction, index)
-            planned.append(_Planned(mount=mount, destination=destination, origin=origin))
+            planned.append(
+                _Planned(mount=mount, destination=destination, origin=origin, secret=secret)
+            )
             content = origin
             if isinstance(origin, Tree):
                 content = await in_thread(_digest, origin, mount.source)
@@ -189,20 +199,19 @@ class StepMounts:
         self, stack: contextlib.AsyncExitStack, made: list[StepMount]
     ) -> dict[str, str]:
         """Mount the secrets that are files; return those that are variables."""
-        secrets = self._services.request.secrets
         wanted = [planned for planned in self._planned if planned.mount.kind == "secret"]
         files = [planned for planned in wanted if planned.destination]
         if files:
             folder = self._services.layers.new_secret_folder()
             paths = await stack.enter_async_context(
-                secret_files(folder, [(p.mount, secrets[p.mount.id]) for p in files])
+                secret_files(folder, [(p.mount, p.secret) for p in files])
             )
             made.extend(
                 StepMount(target=planned.destination, source=path, read_only=True)
                 for planned, path in zip(files, paths, strict=True)
             )
         return {
-            planned.mount.env: secrets[planned.mount.id].decode("utf-8", "surrogateescape")
+            planned.mount.env: planned.secret.decode("utf-8", "surrogateescape")
             for planned in wanted
             if planned.mount.env
         }
@@ -215,14 +224,6 @@ def _cache_id(planned: _Planned) -> str:
 def script_path(name: str) -> str:
     """Where an inline document that is a program appears."""
     return f"{_SCRIPT_FOLDER}/{name}"
-
-
-def _is_given(services: Services, mount: RunMount) -> bool:
-    if mount.id in services.request.secrets:
-        return True
-    if mount.required:
-        raise MountError(f"secret {mount.id}: not found")
-    return False
 
 
 def _digest(tree: Tree, path: str) -> str:

@@ -6,16 +6,18 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheFolder, CacheMounts
+from linkspan.plugins.dockerfile_builder.kept_folders import KeptFolder, KeptFolders
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
 from linkspan.sdk.drivers.builder import CacheEntry, PruneRequest, PruneResult
 from linkspan.sdk.values import frozen
 
 _MOUNT_KIND = "exec.cachemount"
+_CLIENT_KIND = "source.local"
 
 
 @frozen(kw_only=True)
 class _Kept:
-    """An entry, and what it is made of: the records of one layer, or the folder of a cache mount."""
+    """An entry, and what it is made of: the records of one layer, the folder of a cache mount, or neither."""
 
     entry: CacheEntry
     keys: tuple[str, ...] = ()
@@ -64,8 +66,13 @@ class Pruner:
     """
 
     def __init__(
-        self, layers: LayerMaker, mounts: CacheMounts, image_layers: Callable[[], set[str]]
+        self,
+        layers: LayerMaker,
+        mounts: CacheMounts,
+        clients: KeptFolders,
+        image_layers: Callable[[], set[str]],
     ) -> None:
+        self._clients = clients
         self._layers = layers
         self._mounts = mounts
         self._image_layers = image_layers
@@ -98,6 +105,8 @@ class Pruner:
         return PruneResult(removed=tuple(removed), freed_bytes=freed)
 
     async def _remove(self, kept: _Kept) -> bool:
+        if kept.entry.kind == _CLIENT_KIND:
+            return self._clients.remove(kept.entry.id)
         if kept.folder:
             return await in_thread(self._mounts.remove, kept.folder)
         if kept.layer in self._layers.in_use:
@@ -132,6 +141,7 @@ class Pruner:
                 _Kept(entry=entry, keys=tuple(keys), layer=record.layer, parent=record.parent)
             )
         kept += _of_mounts(await in_thread(self._mounts.folders))
+        kept += map(_of_client, self._clients.folders())
         return sorted(kept, key=lambda k: (k.entry.used_at, k.entry.id))
 
 
@@ -156,6 +166,20 @@ def _of_mounts(folders: Sequence[CacheFolder]) -> list[_Kept]:
         )
         for folder in folders
     ]
+
+
+def _of_client(folder: KeptFolder) -> _Kept:
+    entry = CacheEntry(
+        id=folder.id,
+        kind=_CLIENT_KIND,
+        description=f"local source for {folder.name}",
+        size_bytes=folder.size_bytes,
+        in_use=folder.in_use,
+        created_at=folder.created,
+        used_at=folder.used,
+        uses=folder.uses,
+    )
+    return _Kept(entry=entry)
 
 
 def _is_enough(request: PruneRequest, used: int, free_bytes: Callable[[], int]) -> bool:

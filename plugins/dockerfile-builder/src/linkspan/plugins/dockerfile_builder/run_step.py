@@ -168,7 +168,12 @@ class RunStep:
         return LinkspanError(
             f"The command '{' '.join(argv)}' returned a non-zero code: {code}",
             code="build_failed",
-            details={"exit_code": code, "file": line.file, "line": line.first_line},
+            details={
+                "exit_code": code,
+                "command": " ".join(argv),
+                "file": line.file,
+                "line": line.first_line,
+            },
             help=f"see the output above; the step stands at {line.file}:{line.first_line}",
         )
 

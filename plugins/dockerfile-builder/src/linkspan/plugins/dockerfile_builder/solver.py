@@ -7,14 +7,16 @@ import trio
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.cache import StepRecord
-from linkspan.plugins.dockerfile_builder.cache_exchange import CarriedStage, login_for
+from linkspan.plugins.dockerfile_builder.cache_exchange import CarriedStage
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
+from linkspan.plugins.dockerfile_builder.client import login_of
 from linkspan.plugins.dockerfile_builder.image_config import ImageState, rfc3339
 from linkspan.plugins.dockerfile_builder.instruction_parser import parse_trigger
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, bare_errors
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, Stage
+from linkspan.plugins.dockerfile_builder.step_names import StepNames
 from linkspan.plugins.dockerfile_builder.steps import StageResult, StageRun
-from linkspan.plugins.dockerfile_builder.stream import BuildStream
+from linkspan.plugins.dockerfile_builder.stream import BuildStream, StageStream
 from linkspan.plugins.dockerfile_builder.tree import Tree
 from linkspan.plugins.dockerfile_builder.variables import (
     GlobalScope,
@@ -225,8 +227,20 @@ class Build:
 
     async def _run_stage(self, stage: Stage, task: _StageTask) -> None:
         stream = self.stream.stage(stage.index)
+        try:
+            await self._run_steps(stage, stream)
+        except Exception as error:
+            stream.step_failed(error)
+            raise
+        stream.end()
+        task.done.set()
+
+    async def _run_steps(self, stage: Stage, stream: StageStream) -> None:
+        image = self._base_image(stage)
+        names = StepNames(stage, stages=len(self.dockerfile.stages), on_image=bool(image))
         number = self._numbers[stage.index] + 1
-        stream.step(number, self._total, stage.source.line.text)
+        name = names.base(_full_name(image)) if image else ""
+        stream.step(number, self._total, stage.source.line.text, name)
         run = await self._begin(stage)
         self.count_step(cached=False)
         stream.step_done(cached=False)
@@ -239,15 +253,22 @@ class Build:
         for expression in triggers:
             await run.run(parse_trigger(expression, stage.source.line))
         for offset, instruction in enumerate(stage.instructions, 1):
-            stream.step(number + offset, self._total, instruction.line.text)
+            name = names.step(instruction, run.scope.values)
+            stream.step(number + offset, self._total, instruction.line.text, name)
             await run.run(instruction)
         is_target = stage.index == self.dockerfile.target(self.request.target).index
         if is_target and self.request.labels:
             run.state.set_labels(self.request.labels)
         stream.send(Progress(aux={"ID": digest_of(run.state.serialize())}))
-        task.result = run.result()
-        stream.end()
-        task.done.set()
+        self._tasks[stage.index].result = run.result()
+
+    def _base_image(self, stage: Stage) -> str:
+        """The image that a stage stands on; empty if it is none."""
+        name = self._base_name(stage)
+        context = self.contexts.get(name.lower(), name)
+        if self._base_stage(stage) is not None or isinstance(context, Tree) or context == SCRATCH:
+            return ""
+        return context
 
     async def _begin(self, stage: Stage) -> StageRun:
         """The state that FROM gives."""
@@ -366,6 +387,12 @@ class Build:
     async def _find_image(
         self, name: str, platform: Platform | None, instruction: ins.Instruction
     ) -> Image:
+        with self.stream.work(f"[internal] load metadata for {_full_name(name)}"):
+            return await self._found_image(name, platform, instruction)
+
+    async def _found_image(
+        self, name: str, platform: Platform | None, instruction: ins.Instruction
+    ) -> Image:
         images = self.host.engine.images
         if not self.request.pull:
             try:
@@ -383,7 +410,7 @@ class Build:
             ) from error
         return await images.pull(
             str(reference),
-            credentials=login_for(self.request.credentials, reference.domain),
+            credentials=await login_of(self.request, reference.domain),
             platform=str(platform or ""),
             progress=self.stream.send,
         )
@@ -404,6 +431,14 @@ class Build:
         """One more step is done."""
         self.steps += 1
         self.cached_steps += cached
+
+
+def _full_name(name: str) -> str:
+    """With domain and tag."""
+    try:
+        return str(parse_reference(name).with_default_tag())
+    except InvalidArgument:
+        return name  # it is named by its id, or wrong
 
 
 def _manifest_digest(name: str, image: Image) -> str:

@@ -4,11 +4,12 @@ Clients parse these lines (docker-py looks for ``Successfully built``), so they 
 """
 
 import codecs
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from linkspan.sdk.model.process import Chunk, StreamKind
-from linkspan.sdk.progress import Progress, ProgressSink
+from linkspan.sdk.progress import Progress, ProgressSink, ignore_progress
 
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
 
@@ -26,6 +27,7 @@ class BuildStream:
         self._details = details and not quiet
         self._quiet = quiet
         self._kept: list[Progress] = []
+        self._works = 0
         self._stages: dict[int, StageStream] = {}
 
     def send(self, progress: Progress) -> None:
@@ -43,6 +45,24 @@ class BuildStream:
         """A fact for a program, told at once whoever's turn it is; only with ``details``."""
         if self._details:
             self._sink(Progress(aux=facts))
+
+    @contextlib.contextmanager
+    def work(self, name: str) -> Iterator["Work"]:
+        """Something that is no step, while it is done; only with ``details``."""
+        self._works += 1
+        work = Work(self._works, self.event)
+        began = time.monotonic()
+        self.event(work={"id": work.id, "name": name, "state": "begun"})
+        state, why = "failed", ""
+        try:
+            yield work
+            state = "done"
+        except Exception as error:
+            why = str(error)
+            raise
+        finally:
+            seconds = round(time.monotonic() - began, 3)
+            self.event(work={"id": work.id, "state": state, "seconds": seconds, "error": why})
 
     def stage(self, index: int) -> "StageStream":
         """The voice of one stage; told live when all stages before it have ended."""
@@ -80,6 +100,28 @@ class BuildStream:
         if self._quiet:
             for progress in self._kept:
                 self._sink(progress)
+
+
+def silent_stream() -> BuildStream:
+    """For what nobody is told."""
+    return BuildStream(ignore_progress, quiet=True)
+
+
+class Work:
+    """What is told of something that is no step.
+
+    Attributes:
+        id: Of this build, from 1.
+    """
+
+    def __init__(self, identity: int, event: Callable[..., None]) -> None:
+        self.id = identity
+        self._event = event
+
+    def part(self, text: str, *, current: int = 0, total: int = 0, done: bool = False) -> None:
+        """How far one part is: bytes, of ``total`` if that is known."""
+        part = {"text": text, "current": current, "total": total, "done": done}
+        self._event(work={"id": self.id, "state": "part", "part": part})
 
 
 class StageStream:
@@ -124,20 +166,27 @@ class StageStream:
         """Text as it is."""
         self.send(Progress(stream=text))
 
-    def step(self, number: int, total: int, text: str) -> None:
-        """``Step 2/7 : RUN make``."""
+    def step(self, number: int, total: int, text: str, name: str = "") -> None:
+        """``Step 2/7 : RUN make``; ``name`` as :mod:`~.step_names` has it."""
         self.say(f"Step {number}/{total} : {text}")
         self.say("\n")
         self._number, self._began = number, time.monotonic()
         if self._event:
-            self._event(step={"number": number, "total": total, "text": text, "state": "begun"})
+            begun = {"number": number, "total": total, "text": text, "name": name}
+            self._event(step={**begun, "state": "begun"})
 
     def step_done(self, *, cached: bool) -> None:
         """The step is done."""
+        self._step_ended("cached" if cached else "done")
+
+    def step_failed(self, error: Exception) -> None:
+        """The step has failed."""
+        self._step_ended("failed", error=str(error))
+
+    def _step_ended(self, state: str, **more: str) -> None:
         if self._event:
             seconds = round(time.monotonic() - self._began, 3)
-            state = "cached" if cached else "done"
-            self._event(step={"number": self._number, "state": state, "seconds": seconds})
+            self._event(step={"number": self._number, "state": state, "seconds": seconds, **more})
 
     def log(self, text: str) -> None:
         """What a command writes."""

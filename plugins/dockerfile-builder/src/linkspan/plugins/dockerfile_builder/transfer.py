@@ -11,6 +11,7 @@ import trio
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.cache import StepRecord, step_key
+from linkspan.plugins.dockerfile_builder.client import secret_of
 from linkspan.plugins.dockerfile_builder.config import GIT_FOLDER
 from linkspan.plugins.dockerfile_builder.copying import Copier, CopyOptions
 from linkspan.plugins.dockerfile_builder.git_source import (
@@ -253,7 +254,7 @@ class Transfer:
         source = parse_git(
             url, keep_git_dir=instruction.keep_git_dir, checksum=instruction.checksum
         )
-        token = self._services.request.secrets.get(AUTH_SECRET, b"")
+        token = await secret_of(self._services.request, AUTH_SECRET) or b""
         tree, commit, _ = await stack.enter_async_context(
             checkout(source, folder / GIT_FOLDER, token=token)
         )

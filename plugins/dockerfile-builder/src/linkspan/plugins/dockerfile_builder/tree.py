@@ -136,6 +136,9 @@ class EmptyTree(Tree):
     def __init__(self) -> None:
         self.root = Node(kind="directory", children={})
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def children(self, node: Node) -> Mapping[str, Node]:
         """None."""
         return node.children or {}
@@ -149,7 +152,29 @@ class EmptyTree(Tree):
         raise FileNotFoundError(node.kind)
 
 
-class TarTree(Tree):
+class StoredTree(Tree):
+    """A tree in memory whose files lie behind each other in one file."""
+
+    _fd: int
+
+    def children(self, node: Node) -> Mapping[str, Node]:
+        """Entries of a directory."""
+        return node.children or {}
+
+    @contextlib.contextmanager
+    def open(self, node: Node) -> Iterator[io.BufferedReader]:
+        """Its stretch of the data file."""
+        assert isinstance(node.place, int)
+        yield io.BufferedReader(_Range(self._fd, node.place, node.size), 1 << 18)
+
+    @contextlib.contextmanager
+    def data_range(self, node: Node) -> Iterator[tuple[int, int]]:
+        """The data file and where the node begins in it."""
+        assert isinstance(node.place, int)
+        yield self._fd, node.place
+
+
+class TarTree(StoredTree):
     """A context that arrives as a tar.
 
     Args:
@@ -273,22 +298,6 @@ class TarTree(Tree):
     def end(self) -> int:
         """Length of the data file."""
         return self._end
-
-    def children(self, node: Node) -> Mapping[str, Node]:
-        """Entries of a directory."""
-        return node.children or {}
-
-    @contextlib.contextmanager
-    def open(self, node: Node) -> Iterator[io.BufferedReader]:
-        """Its stretch of the data file."""
-        assert isinstance(node.place, int)
-        yield io.BufferedReader(_Range(self._fd, node.place, node.size), 1 << 18)
-
-    @contextlib.contextmanager
-    def data_range(self, node: Node) -> Iterator[tuple[int, int]]:
-        """The data file and where the node begins in it."""
-        assert isinstance(node.place, int)
-        yield self._fd, node.place
 
     def hide(self, path: str) -> None:
         """Take a file out of the tree; silent if it is not there."""

@@ -27,6 +27,7 @@ from linkspan.sdk.errors import InvalidArgument, LinkspanError
 from linkspan.sdk.host import Host, NewImage
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import parse_reference
+from linkspan.sdk.testing.fakes.build_client import received_files
 
 
 @attrs.define
@@ -65,7 +66,7 @@ class FakeBuilder(Builder[NoConfig]):
         tags = [parse_reference(tag).with_default_tag() for tag in request.tags]
         if request.remote:
             raise InvalidArgument("the fake reaches no network", code="remote_context")
-        files = await _files(request.context)
+        files = await _files(request)
         lines = _lines(files, request)
         run = _Run(request=request, files=files, steps=self.steps)
         for number, line in lines:
@@ -96,7 +97,7 @@ class FakeBuilder(Builder[NoConfig]):
 
     async def check(self, request: BuildRequest) -> tuple[Diagnostic, ...]:
         """Lower-case keywords are its one complaint."""
-        lines = _lines(await _files(request.context), request)
+        lines = _lines(await _files(request), request)
         return tuple(
             Diagnostic(
                 id="LS0205",
@@ -131,7 +132,14 @@ class FakeBuilder(Builder[NoConfig]):
         return []
 
 
-async def _files(context: Path | AsyncIterator[bytes]) -> Mapping[str, bytes]:
+async def _files(request: BuildRequest) -> Mapping[str, bytes]:
+    context = request.context
+    if context is None:
+        assert request.client is not None, "a build has a context or a client"
+        return {
+            **await received_files(request.client, "context"),
+            **await received_files(request.client, "dockerfile", paths=(request.file,)),
+        }
     if isinstance(context, Path):
         return await trio.to_thread.run_sync(_folder_files, context)
     data = b"".join([piece async for piece in context])

@@ -1,0 +1,117 @@
+"""The context of a client that stays connected: only what the build needs is asked for."""
+
+import contextlib
+from collections.abc import Sequence
+
+import attrs
+
+from linkspan.plugins.dockerfile_builder import instructions as ins
+from linkspan.plugins.dockerfile_builder.context_files import (
+    IGNORE_FILE,
+    missing,
+    patterns_of,
+    read_text,
+)
+from linkspan.plugins.dockerfile_builder.fault import DockerfileError
+from linkspan.plugins.dockerfile_builder.kept_folders import ClientTree, KeptFolders
+from linkspan.plugins.dockerfile_builder.layers import in_thread
+from linkspan.plugins.dockerfile_builder.stages import parse_dockerfile
+from linkspan.plugins.dockerfile_builder.stream import BuildStream
+from linkspan.plugins.dockerfile_builder.tree import EmptyTree
+from linkspan.sdk.build_client import BuildClient
+from linkspan.sdk.dockerignore import IgnorePatterns, read_patterns
+from linkspan.sdk.drivers.builder import BuildRequest
+from linkspan.sdk.errors import LinkspanError
+from linkspan.sdk.host import Host
+
+_CONTEXT = "context"
+_DOCKERFILE = "dockerfile"
+
+
+@attrs.frozen
+class ClientSource:
+    """Loads what one build needs."""
+
+    host: Host
+    clients: KeptFolders
+    request: BuildRequest
+    stream: BuildStream
+
+    async def open(
+        self, stack: contextlib.AsyncExitStack
+    ) -> tuple[ClientTree | EmptyTree, str, IgnorePatterns]:
+        """The context, the text of the Dockerfile, and what is left out.
+
+        Raises:
+            InvalidArgument: There is no Dockerfile (``dockerfile_missing``), or what came is hostile.
+            LinkspanError: The client cannot send it.
+        """
+        file = self.request.file
+        text, ignore = await self._definition(file)
+        ignore_name = f"{file}{IGNORE_FILE}"
+        if ignore is None:
+            ignore_name, ignore = IGNORE_FILE, await self._ignore_file()
+        patterns = patterns_of(ignore, ignore_name)
+        if not self._uses_context(text, file):
+            return EmptyTree(), text, patterns
+        with self.stream.work("[internal] load build context") as work:
+            received = await stack.enter_async_context(
+                self.clients.receive(self._client, _CONTEXT, exclude=read_patterns(ignore or ""))
+            )
+            work.part("transferring context:", current=received.received_bytes, done=True)
+        return received.tree, text, patterns
+
+    @property
+    def _client(self) -> BuildClient:
+        assert self.request.client is not None
+        return self.request.client
+
+    async def _definition(self, file: str) -> tuple[str, str | None]:
+        """The text of the Dockerfile, and that of the ``.dockerignore`` of its own."""
+        ignore = f"{file}{IGNORE_FILE}"
+        with self.stream.work(f"[internal] load build definition from {file}") as work:
+            wanted = (file, ignore, file.lower())
+            (text, own, lower), size = await self._texts(_DOCKERFILE, wanted)
+            work.part("transferring dockerfile:", current=size, done=True)
+            if text is None:
+                text = lower
+            if text is None:
+                raise missing(file)
+        return text, own
+
+    async def _ignore_file(self) -> str | None:
+        with self.stream.work("[internal] load .dockerignore") as work:
+            (text,), size = await self._texts(_CONTEXT, (IGNORE_FILE,))
+            work.part("transferring context:", current=size, done=True)
+        return text
+
+    async def _texts(self, folder: str, files: Sequence[str]) -> tuple[list[str | None], int]:
+        """Some text files of a folder, None for those that are not there; and how many bytes came."""
+        async with self.clients.receive(self._client, folder, paths=files, keep=False) as received:
+            texts = [await in_thread(read_text, received.tree, file) for file in files]
+            return texts, received.received_bytes
+
+    def _uses_context(self, text: str, file: str) -> bool:
+        """Whether anything may read the context, as far as can be known before images are pulled."""
+        try:
+            dockerfile = parse_dockerfile(text, file)
+        except DockerfileError:
+            return False  # it is told by whoever builds it
+        return any(
+            any(ins.may_read_context(each) for each in stage.instructions)
+            or (
+                dockerfile.stage_named(stage.source.base, stage.index) is None
+                and self._may_have_triggers(stage.source.base)
+            )
+            for stage in dockerfile.stages
+        )
+
+    def _may_have_triggers(self, base: str) -> bool:
+        """Whether an image brings instructions along (ONBUILD)."""
+        if base == "scratch":
+            return False
+        try:
+            image = self.host.engine.images.inspect(base)
+        except LinkspanError:
+            return True
+        return bool((image.config.raw.get("config") or {}).get("OnBuild"))
