@@ -16,6 +16,7 @@ from linkspan.plugins.docker_api.buildkit.grpc import (
     GrpcError,
     call_once,
     calling,
+    framed,
     serve,
 )
 from linkspan.plugins.docker_api.buildkit.http2 import Connection
@@ -233,3 +234,31 @@ async def test_more_data_than_was_allowed_ends_the_connection() -> None:
         frames.GOAWAY,
         frames.FLOW_CONTROL_ERROR,
     )
+
+
+async def test_an_answer_counts_though_the_call_is_reset_behind_it() -> None:
+    """Go's servers do so when they have answered before the caller has ended."""
+    near, far = pair()
+    client = Connection(near, is_client=True)
+    answer = (
+        frame(frames.SETTINGS, 0, 0)
+        + frame(frames.HEADERS, 4, 1, head((":status", "200")))
+        + frame(frames.DATA, 0, 1, framed(b"done"))
+        + frame(frames.HEADERS, 5, 1, head(("grpc-status", "0")))
+        + frame(frames.RST_STREAM, 0, 1, bytes(4))
+    )
+
+    async def drain() -> None:
+        while await far.receive():
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drain)
+        await nursery.start(client.run)
+        async with calling(client, "/t/x") as call:
+            await far.send(answer)
+            await trio.testing.wait_all_tasks_blocked()
+            await call.send(b"late")
+            await call.end()
+            assert await call.one() == b"done"
+        nursery.cancel_scope.cancel()

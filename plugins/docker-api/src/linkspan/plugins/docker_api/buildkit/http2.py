@@ -64,8 +64,10 @@ class Stream:
         self._news.set()
 
     def fail(self, why: str) -> None:
-        """It will never be complete."""
-        if not self._failure:
+        """It will never be complete. If our call has been answered, only what we still send is of no use."""
+        if self.ended_in and self._connection.is_client:
+            self.ended_out = True
+        elif not self._failure:
             self._failure = why or "the stream was closed"
         self.wake()
 
@@ -117,6 +119,8 @@ class Stream:
     async def send_headers(self, headers: SentHeaders, *, end: bool = False) -> None:
         """Send a head or trailers. Raises StreamClosed."""
         self._check()
+        if self.ended_in and self.ended_out:
+            return
         self.ended_out = end
         await self._connection.send_headers(self.number, headers, end=end)
         self._connection.forget_if_done(self)
@@ -124,7 +128,7 @@ class Stream:
     async def send(self, data: bytes, *, end: bool = False) -> None:
         """Send data as the other side's windows allow. Raises StreamClosed."""
         view = memoryview(data)
-        while len(view) or end:
+        while (len(view) or end) and not (self.ended_in and self.ended_out):
             self._check()
             room = min(len(view), self.send_window, self._connection.send_window)
             room = max(0, min(room, self._connection.max_frame_bytes))
@@ -194,7 +198,7 @@ class Connection:
         handle: Callable[[Stream], Awaitable[None]] | None = None,
     ) -> None:
         self._duplex = duplex
-        self._is_client = is_client
+        self.is_client = is_client
         self._handle = handle
         self._streams: dict[int, Stream] = {}
         self._next_stream = 1
@@ -331,11 +335,11 @@ class Connection:
     def _begin(self) -> None:
         own = frames.setting(0x4, _STREAM_WINDOW) + frames.setting(0x3, _MAX_STREAMS)
         own += frames.setting(0x6, _MAX_HEADER_BYTES)
-        if self._is_client:
+        if self.is_client:
             own += frames.setting(0x2, 0)  # nothing shall be pushed
         more = _CONNECTION_WINDOW - frames.INITIAL_WINDOW
         self.send_soon(
-            (frames.PREFACE if self._is_client else b"")
+            (frames.PREFACE if self.is_client else b"")
             + frames.frame(frames.SETTINGS, 0, 0, own)
             + frames.frame(frames.WINDOW_UPDATE, 0, 0, frames.numbers(more))
         )
@@ -344,7 +348,7 @@ class Connection:
         reader = FrameReader()
         thin = 0
         try:
-            rest = b"" if self._is_client else await self._read_preface()
+            rest = b"" if self.is_client else await self._read_preface()
             while True:
                 if thin > _THIN_READS:
                     await trio.sleep(_GATHER_S)
@@ -352,7 +356,7 @@ class Connection:
                 rest = b""
                 if not data:
                     return
-                thin = thin + 1 if len(data) < _THIN_BYTES and self._is_client else 0
+                thin = thin + 1 if len(data) < _THIN_BYTES and self.is_client else 0
                 for kind, flags, number, payload in reader.feed(data):
                     self._take(kind, flags, number, payload)
         except Http2Error as error:
@@ -425,7 +429,7 @@ class Connection:
 
     def _check_known(self, number: int) -> None:
         """What comes late for a stream that is over is no fault; for one that never was it is."""
-        newest = self._next_stream - 2 if self._is_client else self._last_seen
+        newest = self._next_stream - 2 if self.is_client else self._last_seen
         if number == 0 or number > newest:
             raise Http2Error(frames.PROTOCOL_ERROR, f"there is no stream {number}")
 
@@ -456,7 +460,7 @@ class Connection:
             headers[name] = f"{headers[name]},{value}" if name in headers else value
         last = bool(flags & frames.END_STREAM)
         stream = self._streams.get(number)
-        if stream is None and not self._is_client and number > self._last_seen:
+        if stream is None and not self.is_client and number > self._last_seen:
             self._begin_stream(number, headers, last=last)
             return
         if stream is None:
@@ -495,7 +499,7 @@ class Connection:
             raise Http2Error(frames.ENHANCE_YOUR_CALM, "too many streams were given up")
         if (stream := self._streams.pop(number, None)) is not None:
             stream.fail(
-                "the client has given up the call" if not self._is_client else f"reset {code}"
+                "the client has given up the call" if not self.is_client else f"reset {code}"
             )
 
     def _take_settings(self, flags: int, payload: bytes) -> None:
@@ -536,7 +540,7 @@ class Connection:
     def _take_go_away(self, payload: bytes) -> None:
         """No new streams; those that the other side has seen go on."""
         last = int.from_bytes(payload[:4], "big") if len(payload) >= 8 else 0
-        if not self._is_client:
+        if not self.is_client:
             return
         self._going = "the client closes the connection"
         for number, stream in list(self._streams.items()):
