@@ -24,8 +24,13 @@ def unread() -> list[tuple[str, str]]:
             operation = route.replace(":path", "")
             known = specification.operations.get(operation)
             if known is None:
-                # The name of a link has a slash, which the specification does not say.
-                assert "/linkspan/" in operation or operation.endswith("/{alias}"), operation
+                # The name of a link has a slash, which the specification does not say, and of BuildKit's
+                # part in it only half is there.
+                assert (
+                    "/linkspan/" in operation
+                    or operation.endswith("/{alias}")
+                    or operation == "POST /build/cancel"
+                ), operation
                 continue
             read = code.read_by(module, owner, method)
             found += [

@@ -88,7 +88,9 @@ class Code:
 
     def __init__(self) -> None:
         self._modules = {
-            ".".join(path.relative_to(SOURCES).with_suffix("").parts): _Module.of(path)
+            ".".join(path.relative_to(SOURCES).with_suffix("").parts).removesuffix(
+                ".__init__"
+            ): _Module.of(path)
             for path in SOURCES.rglob("*.py")
         }
 

@@ -53,7 +53,8 @@ def _check_cpus(body: Document) -> None:
     for field, words in (("CpuPeriod", "CPU Period"), ("CpuQuota", "CPU Quota")):
         if nano and body.number(field):
             raise InvalidArgument(f"Conflicting options: Nano CPUs and {words} cannot both be set")
-    if nano and (nano < 0 or nano > (most := os.cpu_count() or 1) * 10**9):
+    most = os.cpu_count() or 1
+    if nano and not 0 < nano <= most * 10**9:
         raise InvalidArgument(
             f"range of CPUs is from 0.01 to {most}.00, as there are only {most} CPUs available"
         )
