@@ -196,6 +196,34 @@ def test_what_was_given_is_kept_as_it_was_given(client: Any) -> None:
     client.api.remove_container(made)
 
 
+def test_what_docker_composes_own_tests_ask_for(client: Any) -> None:
+    other = client.containers.run(
+        "busybox", "httpd -f -h /bin", detach=True, extra_hosts={"told.test": "127.0.0.1"}
+    )
+    text = b"FROM busybox\nRUN wget -q -O /got http://told.test/sh && test -s /got\n"
+    built, _ = client.images.build(
+        fileobj=io.BytesIO(text), network_mode=f"container:{other.id}", rm=True
+    )
+    client.images.remove(built.id)
+    other.remove(force=True)
+
+    network = client.networks.create("_begins_with_a_line")
+    made = client.containers.run(
+        "busybox", "sleep 1000", entrypoint=[""], detach=True, network=network.name,
+        healthcheck={"test": ["true"], "interval": 10**9},
+    )  # fmt: skip
+    made.reload()
+    assert made.attrs["Config"]["Entrypoint"] is None
+    assert made.attrs["Config"]["Healthcheck"]["Test"] == ["true"]
+    assert "Health" not in made.attrs["State"]
+    assert made.attrs["State"]["FinishedAt"].startswith("0001-")
+    made.restart(timeout=0)
+    made.reload()
+    assert not made.attrs["State"]["FinishedAt"].startswith("0001-")
+    made.remove(force=True)
+    network.remove()
+
+
 def test_events_of_the_past_end(client: Any) -> None:
     since = int(time.time())
     client.containers.run("busybox", "true", name="told", remove=True)

@@ -113,7 +113,8 @@ def _section(container: Container, config: ImageConfig) -> dict[str, Any]:
     section["WorkingDir"] = container.working_dir if spec.working_dir or config.working_dir else ""
     section["Env"] = _environment(config.env, spec.env)
     if spec.entrypoint is not None:
-        section["Entrypoint"] = list(spec.entrypoint) or None
+        entrypoint = () if spec.entrypoint == ("",) else spec.entrypoint
+        section["Entrypoint"] = list(entrypoint) or None
         section["Cmd"] = list(spec.command or ()) or None
     elif spec.command is not None:
         section["Cmd"] = list(spec.command)

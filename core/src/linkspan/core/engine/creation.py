@@ -86,7 +86,7 @@ def resolve_env(spec: ContainerSpec, config: ImageConfig, hostname: str) -> tupl
 
 
 def resolve_healthcheck(spec: ContainerSpec, config: ImageConfig) -> Healthcheck | None:
-    """The spec's over the image's; ``NONE`` switches it off."""
+    """The spec's over the image's; any other type than these, as ``NONE``, switches it off."""
     own, inherited = spec.healthcheck, config.healthcheck
     if own is None:
         check = inherited
@@ -94,7 +94,7 @@ def resolve_healthcheck(spec: ContainerSpec, config: ImageConfig) -> Healthcheck
         check = own
     else:
         check = attrs.evolve(own, test=inherited.test) if inherited else None
-    return None if check is None or check.test[:1] == ("NONE",) else check
+    return check if check is not None and check.test[:1] in (("CMD",), ("CMD-SHELL",)) else None
 
 
 def wanted_ports(container: Container) -> tuple[PortBinding, ...]:

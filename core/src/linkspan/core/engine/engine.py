@@ -333,7 +333,9 @@ class Engine:
             self._image_store, drivers, hooks, publish, lifecycle.notify, data_root / "tmp"
         )
         self.networks = EngineNetworks(self._network_store, self.containers, lifecycle.notify)
-        self._snapshot_runner = SnapshotRunner(drivers, self._network_store, supervisor, exec_root)
+        self._snapshot_runner = SnapshotRunner(
+            drivers, self._network_store, supervisor, exec_root, self.containers.find
+        )
         self._image_store.containers_of = self.containers.using_image
         self._network_store.containers = self.containers.all
         self.volumes.containers = self.containers.all

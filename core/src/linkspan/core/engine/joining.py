@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from linkspan.core.engine.entry import Entry
+from linkspan.sdk.drivers.network import Sandbox
 from linkspan.sdk.errors import Conflict, NotFound
 from linkspan.sdk.links import link_parts
 from linkspan.sdk.model.container import Container
@@ -26,6 +27,19 @@ def joined(find: Find, ref: str) -> Container:
             code="not_running",
         )
     return entry.container
+
+
+def joined_sandbox(find: Find, container_id: str, mode: str) -> Sandbox:
+    """The network of another container, by the mode ``container:REF``. Raises NotFound, Conflict."""
+    try:
+        other = joined(find, mode.removeprefix("container:"))
+    except NotFound as error:
+        raise error.within("joining network namespace of container") from error
+    return Sandbox(
+        container_id=container_id,
+        namespace=other.sandbox_key or None,
+        files=dict(other.files),
+    )
 
 
 def shared(find: Find, mode: str) -> str:

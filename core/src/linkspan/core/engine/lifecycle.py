@@ -19,7 +19,7 @@ from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Entry, open_attachments, refuse_if_removing
 from linkspan.core.engine.groups import first_error
 from linkspan.core.engine.health import monitor
-from linkspan.core.engine.joining import joined
+from linkspan.core.engine.joining import joined_sandbox
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.root_marks import mark_root
 from linkspan.core.engine.run_request import create_request
@@ -163,6 +163,7 @@ class Lifecycle:
             status=ContainerStatus.RUNNING,
             pid=pid,
             started_at=rfc3339(),
+            finished_at=container.state.finished_at,
             restart_count=container.state.restart_count,
             health=Health() if container.healthcheck else None,
         )
@@ -207,20 +208,12 @@ class Lifecycle:
 
     async def _sandbox(self, container: Container) -> Sandbox:
         mode = container.spec.network_mode
-        if not mode.startswith("container:"):
-            try:
-                return await self._networks.attach(container, wanted_ports(container))
-            except LinkspanError as error:
-                raise error.within("failed to set up container networking") from error
+        if mode.startswith("container:"):
+            return joined_sandbox(self.entry_of, container.id, mode)
         try:
-            other = joined(self.entry_of, mode.removeprefix("container:"))
-        except NotFound as error:
-            raise error.within("joining network namespace of container") from error
-        return Sandbox(
-            container_id=container.id,
-            namespace=other.sandbox_key or None,
-            files=dict(other.files),
-        )
+            return await self._networks.attach(container, wanted_ports(container))
+        except LinkspanError as error:
+            raise error.within("failed to set up container networking") from error
 
     async def _take_back(self, entry: Entry, error: BaseException, inside: Container) -> None:
         container = entry.container

@@ -25,7 +25,7 @@ PREDEFINED = ("bridge", "host", "none")
 ON_MANY_NODES = ("overlay",)
 """Drivers of networks that span a cluster. On one node the chosen driver carries them."""
 # Docker takes spaces, too.
-_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_. -]{0,253}[a-zA-Z0-9_.-])?")
+_NAME = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_. -]{0,253}[a-zA-Z0-9_.-])?")
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 _TASK_LABEL = "com.docker.swarm.task.id"
 Wanted = tuple[tuple[Network, EndpointSpec], ...]

@@ -7,10 +7,12 @@ from typing import Final
 import trio
 
 from linkspan.core.engine.drivers import Drivers
+from linkspan.core.engine.joining import Find, joined_sandbox
 from linkspan.core.engine.names import new_id
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.supervisor import Supervisor
 from linkspan.sdk.clock import rfc3339
+from linkspan.sdk.drivers.network import Sandbox
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, ProcessSpec
 from linkspan.sdk.host import StepMount, StepRun
 from linkspan.sdk.model.container import Container, ContainerSpec
@@ -24,8 +26,14 @@ class SnapshotRunner:
     """Runs processes in snapshots."""
 
     def __init__(
-        self, drivers: Drivers, networks: NetworkStore, supervisor: Supervisor, run_dir: Path
+        self,
+        drivers: Drivers,
+        networks: NetworkStore,
+        supervisor: Supervisor,
+        run_dir: Path,
+        entry_of: Find,
     ) -> None:
+        self._entry_of = entry_of
         self._drivers = drivers
         self._networks = networks
         self._supervisor = supervisor
@@ -42,7 +50,7 @@ class SnapshotRunner:
             await self._drivers.snapshots.mount(run.snapshot, rootfs, volatile=True)
             if run.watch_root is not None:
                 clean = await trio.to_thread.run_sync(run.watch_root, rootfs)
-            sandbox = await self._networks.attach(container, ())
+            sandbox = await self._sandbox(container)
             files = tuple(
                 BundleMount(
                     destination=path, type="bind", source=source, options=("rbind", "rprivate")
@@ -80,6 +88,12 @@ class SnapshotRunner:
                     await trio.to_thread.run_sync(clean)
                 await self._drivers.snapshots.unmount(run.snapshot)
                 await trio.to_thread.run_sync(_rmdir, rootfs)
+
+    async def _sandbox(self, container: Container) -> Sandbox:
+        mode = container.spec.network_mode
+        if mode.startswith("container:"):
+            return joined_sandbox(self._entry_of, container.id, mode)
+        return await self._networks.attach(container, ())
 
     async def _detach(self, container: Container) -> None:
         with trio.CancelScope(shield=True):

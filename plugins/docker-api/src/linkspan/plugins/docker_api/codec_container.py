@@ -239,7 +239,8 @@ def encode_config(container: Container, image: ImageConfig | None) -> dict[str, 
         "Volumes": {path: {} for path in volumes} or None,
         # Where it really runs if nobody says: at the root, which Docker does not name.
         "WorkingDir": spec.working_dir or (image.working_dir if image else ""),
-        "Entrypoint": None if entrypoint is None else list(entrypoint),
+        # [""] takes the image's away, and is none then.
+        "Entrypoint": None if entrypoint in (None, ("",)) else list(entrypoint),
         "OnBuild": None,
         "Labels": dict(container.labels),
     }
