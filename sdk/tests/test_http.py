@@ -22,3 +22,16 @@ def test_what_is_no_text_becomes_the_sign_for_it() -> None:
 def test_names_that_are_no_text_are_answered_all_the_same() -> None:
     name = b"a\xff".decode(errors="surrogateescape")
     assert json.loads(json_response({"Path": name}).body) == {"Path": "a?"}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[" * 100_000, "exceeded max depth"),
+        ('{"a":' * 100_000, "exceeded max depth"),
+        ("9" * 100_000, "a number has too many digits"),
+    ],
+)
+def test_json_that_nobody_means_is_refused_in_words(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{why}$"):
+        parse_json(text)

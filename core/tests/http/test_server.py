@@ -230,6 +230,32 @@ async def test_a_body_beyond_the_limit_is_413(served) -> None:
     assert (await client.reply()).status == 413
 
 
+async def test_nobody_waits_for_the_rest_of_a_body_that_is_too_large(served, mock_clock) -> None:
+    async def small(request: Request) -> Response:
+        return Response(body=await request.read(limit_bytes=10))
+
+    served.add("POST", "/x", small)
+    await served.start()
+    client = await served.client()
+    # Time stands still: an answer that comes after a wait would never come.
+    await client.send(b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 1000000000000\r\n\r\nz")
+    assert (await client.reply()).status == 413
+    assert mock_clock.current_time() == 0
+
+
+async def test_more_parameters_than_anybody_needs_are_refused(served) -> None:
+    async def page(_: Request) -> Response:
+        return Response(body=b"OK")
+
+    served.add("GET", "/x", page)
+    await served.start()
+    fine = "&".join(f"a{number}=1" for number in range(1000))
+    assert (await (await served.client()).ask("GET", f"/x?{fine}")).status == 200
+    refused = await (await served.client()).ask("GET", f"/x?{fine}&b=1")
+    assert refused.status == 400
+    assert refused.json()["message"] == "bad request: more than 1000 parameters"
+
+
 async def test_head_has_the_headers_of_get_and_no_body(served) -> None:
     async def page(_: Request) -> Response:
         return Response(body=b"OK", headers={"Content-Type": "text/plain"})

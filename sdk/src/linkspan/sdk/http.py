@@ -29,12 +29,20 @@ def parse_json(data: bytes | str) -> Any:
     Nothing else could be written to a file, a database or another program afterwards.
 
     Raises:
-        ValueError: It is no JSON.
-        RecursionError: It is nested too deeply.
+        ValueError: It is no JSON, or nested too deeply.
     """
     text = data if isinstance(data, str) else data.decode("utf-8", "replace")
-    value = json.loads(text, parse_constant=_no_constant)
-    return _as_text(value) if _HALF_PAIR.search(text) else value
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+        return _as_text(value) if _HALF_PAIR.search(text) else value
+    except RecursionError:
+        raise ValueError("exceeded max depth") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        # Python's own words are about a setting of its interpreter.
+        why = "a number has too many digits" if "digits" in str(error) else str(error)
+        raise ValueError(why) from None
 
 
 def _no_constant(text: str) -> Any:
@@ -216,7 +224,7 @@ class Request(abc.ABC):
             return None
         try:
             return parse_json(data)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InvalidArgument(f"invalid JSON: {error}") from error
 
     def flag(self, name: str, default: bool = False) -> bool:

@@ -43,6 +43,11 @@ class BodyReader:
         self._chunk_ends = False
         self._trailers = 0
 
+    @property
+    def known_left(self) -> int:
+        """How many bytes of it have not been taken, as far as that has been said."""
+        return self._left
+
     def available(self) -> bytes:
         """What of it has arrived; empty if nothing has, or if it is done. Raises AnswerError."""
         pieces = self.pieces()

@@ -14,6 +14,7 @@ from linkspan.sdk.errors import TooLarge
 from linkspan.sdk.http import JSON, AnswerError, Request, Stream
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
+_MOST_PARAMETERS = 1000
 
 
 class Connection(Protocol):
@@ -65,7 +66,7 @@ class IncomingRequest(Request):
         self.query = self.query_all = _EMPTY
         if query:
             values: dict[str, tuple[str, ...]] = {}
-            for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=1000):
+            for name, value in _fields(query):
                 values[name] = (*values.get(name, ()), value)
             self.query_all = values
             # Docker's server takes the first, and docker-py sends the name of a Dockerfile before its text.
@@ -87,6 +88,15 @@ class IncomingRequest(Request):
                 raise _too_large(limit_bytes)
             parts.append(data)
         return b"".join(parts)
+
+
+def _fields(query: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
+    except ValueError:
+        raise AnswerError(
+            f"bad request: more than {_MOST_PARAMETERS} parameters", status=400, code="bad_request"
+        ) from None
 
 
 class _Body:

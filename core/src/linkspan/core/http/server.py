@@ -363,16 +363,16 @@ class _Connection:
 
     async def _discard_body(self) -> bool:
         """Throw away what the handler did not read; False if it is too much or not to be had."""
-        size, self._ahead = len(self._ahead), b""
+        size, self._ahead, most = len(self._ahead), b"", self.limits.unread_body_bytes
         if self._body.done:
             return True
-        if self.h11.they_are_waiting_for_100_continue:
+        if self.h11.they_are_waiting_for_100_continue or self._body.known_left > most:
             return False
         try:
             with trio.move_on_after(self.limits.linger_s) as discarding:
                 while data := await self.receive_body():
                     size += len(data)
-                    if size > self.limits.unread_body_bytes:
+                    if size > most:
                         return False
         except AnswerError:
             return False

@@ -167,7 +167,7 @@ def parse_parameter(name: str, text: str) -> Any:
     """JSON in a query parameter or header. Raises InvalidArgument."""
     try:
         return parse_json(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidArgument(f"parameter '{name}' is not valid JSON: {error}") from error
 
 

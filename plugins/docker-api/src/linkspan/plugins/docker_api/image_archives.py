@@ -111,7 +111,7 @@ def read_platform(text: str) -> str:
         return text
     try:
         document = parse_json(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidArgument(f"failed to parse platform: {error}") from error
     names = [str(document.get(key) or "") for key in ("os", "architecture", "variant")]
     if not all(names[:2]):
