@@ -139,59 +139,66 @@ def _details(session: Session, found: Any) -> None:
     section(
         "Images",
         ["IMAGE", "ID", "AGE", "SIZE", "SHARED", "UNIQUE", "CONTAINERS"],
-        [
-            [
-                ", ".join(i.get("RepoTags") or ["<none>"]),
-                words.short_id(i.get("Id", "")),
-                words.age_of(i.get("Created"), now),
-                format_size(i.get("Size") or 0),
-                format_size(max(0, i.get("SharedSize") or 0)),
-                format_size((i.get("Size") or 0) - max(0, i.get("SharedSize") or 0)),
-                str(max(0, i.get("Containers") or 0)),
-            ]
-            for i in found.get("Images") or []
-        ],
+        [_image_cells(image, now) for image in found.get("Images") or ()],
     )
     section(
         "Containers",
         ["NAME", "ID", "IMAGE", "VOLUMES", "SIZE", "STATE", "AGE"],
-        [
-            [
-                ",".join(n.lstrip("/") for n in c.get("Names") or ()),
-                words.short_id(c.get("Id", "")),
-                c.get("Image", ""),
-                str(sum(m.get("Type") == "volume" for m in c.get("Mounts") or ())),
-                format_size(c.get("SizeRw") or 0),
-                c.get("State", ""),
-                words.age_of(c.get("Created"), now),
-            ]
-            for c in found.get("Containers") or []
-        ],
+        [_container_cells(container, now) for container in found.get("Containers") or ()],
     )
     section(
         "Volumes",
         ["NAME", "USERS", "SIZE"],
-        [
-            [
-                v.get("Name", ""),
-                str((v.get("UsageData") or {}).get("RefCount", 0)),
-                format_size(max(0, (v.get("UsageData") or {}).get("Size") or 0)),
-            ]
-            for v in found.get("Volumes") or []
-        ],
+        [_volume_cells(volume) for volume in found.get("Volumes") or ()],
     )
     section(
         "Build cache",
         ["ID", "TYPE", "SIZE", "AGE", "USED", "SHARED"],
-        [
-            [
-                words.short_id(e.get("ID", "")),
-                e.get("Type", ""),
-                format_size(e.get("Size") or 0),
-                words.age_of(e.get("CreatedAt", ""), now),
-                str(e.get("UsageCount", 0)),
-                "yes" if e.get("Shared") else "no",
-            ]
-            for e in found.get("BuildCache") or []
-        ],
+        [_cache_cells(entry, now) for entry in found.get("BuildCache") or ()],
     )
+
+
+def _image_cells(image: Any, now: float) -> list[str]:
+    shared = max(0, image.get("SharedSize") or 0)
+    size = image.get("Size") or 0
+    return [
+        ", ".join(image.get("RepoTags") or ["<none>"]),
+        words.short_id(image.get("Id", "")),
+        words.age_of(image.get("Created"), now),
+        format_size(size),
+        format_size(shared),
+        format_size(size - shared),
+        str(max(0, image.get("Containers") or 0)),
+    ]
+
+
+def _container_cells(container: Any, now: float) -> list[str]:
+    return [
+        ",".join(name.lstrip("/") for name in container.get("Names") or ()),
+        words.short_id(container.get("Id", "")),
+        container.get("Image", ""),
+        str(sum(mount.get("Type") == "volume" for mount in container.get("Mounts") or ())),
+        format_size(container.get("SizeRw") or 0),
+        container.get("State", ""),
+        words.age_of(container.get("Created"), now),
+    ]
+
+
+def _volume_cells(volume: Any) -> list[str]:
+    usage = volume.get("UsageData") or {}
+    return [
+        volume.get("Name", ""),
+        str(usage.get("RefCount", 0)),
+        format_size(max(0, usage.get("Size") or 0)),
+    ]
+
+
+def _cache_cells(entry: Any, now: float) -> list[str]:
+    return [
+        words.short_id(entry.get("ID", "")),
+        entry.get("Type", ""),
+        format_size(entry.get("Size") or 0),
+        words.age_of(entry.get("CreatedAt", ""), now),
+        str(entry.get("UsageCount", 0)),
+        "yes" if entry.get("Shared") else "no",
+    ]

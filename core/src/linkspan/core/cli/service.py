@@ -153,6 +153,45 @@ def ps(
     show_tasks(session, tasks, names, no_trunc=no_trunc, resolve=not no_resolve)
 
 
+class _TaskView:
+    """A task as a row, and as what a template can name."""
+
+    def __init__(self, session: Session, names: dict[str, str], nodes: dict[str, str]) -> None:
+        self._terminal, self._now = session.terminal, session.now
+        self._names, self._nodes = names, nodes
+
+    def cells(self, task: Any) -> list[str]:
+        name = task_name(task, self._names)
+        status = task.get("Status") or {}
+        return [
+            f"  {name}" if _is_over(task) else name,
+            words.short_id(task.get("ID", "")),
+            self._nodes.get(task.get("NodeID", ""), ""),
+            _task_state(self._terminal, task),
+            task.get("DesiredState", ""),
+            image_of(task),
+            words.age_of(status.get("Timestamp", ""), self._now),
+            status.get("Err", ""),
+        ]
+
+    def fields(self, task: Any) -> dict[str, Any]:
+        status = task.get("Status") or {}
+        since = words.ago(status.get("Timestamp", ""), self._now)
+        return {
+            "ID": words.short_id(task.get("ID", "")),
+            "Name": task_name(task, self._names),
+            "Image": image_of(task),
+            "Node": self._nodes.get(task.get("NodeID", ""), ""),
+            "DesiredState": task.get("DesiredState", "").title(),
+            "CurrentState": f"{status.get('State', '').title()} {since[:1].lower()}{since[1:]}",
+            "Error": status.get("Err", ""),
+            "Ports": ",".join(
+                f"*:{port.get('PublishedPort')}->{port.get('TargetPort')}/{port.get('Protocol')}"
+                for port in (status.get("PortStatus") or {}).get("Ports") or ()
+            ),
+        }
+
+
 def show_tasks(
     session: Session,
     tasks: list[Any],
@@ -178,47 +217,12 @@ def show_tasks(
         if resolve
         else {t["NodeID"]: t["NodeID"] for t in tasks if t.get("NodeID")}
     )
-    terminal, now = session.terminal, session.now
-
-    def cells(task: Any) -> list[str]:
-        error = (task.get("Status") or {}).get("Err", "")
-        name = task_name(task, names)
-        return [
-            f"  {name}" if _is_over(task) else name,
-            words.short_id(task.get("ID", "")),
-            nodes.get(task.get("NodeID", ""), ""),
-            _task_state(terminal, task),
-            task.get("DesiredState", ""),
-            image_of(task),
-            words.age_of((task.get("Status") or {}).get("Timestamp", ""), now),
-            error,
-        ]
-
-    def since(status: Any) -> str:
-        text = words.ago(status.get("Timestamp", ""), now)
-        return text[:1].lower() + text[1:]
-
-    def fields(task: Any) -> dict[str, Any]:
-        status = task.get("Status") or {}
-        return {
-            "ID": words.short_id(task.get("ID", "")),
-            "Name": task_name(task, names),
-            "Image": image_of(task),
-            "Node": nodes.get(task.get("NodeID", ""), ""),
-            "DesiredState": task.get("DesiredState", "").title(),
-            "CurrentState": f"{status.get('State', '').title()} {since(status)}",
-            "Error": status.get("Err", ""),
-            "Ports": ",".join(
-                f"*:{port.get('PublishedPort')}->{port.get('TargetPort')}/{port.get('Protocol')}"
-                for port in (status.get("PortStatus") or {}).get("Ports") or ()
-            ),
-        }
-
+    view = _TaskView(session, names, nodes)
     headers = ["TASK", "ID", "NODE", "STATE", "DESIRED", "IMAGE", "AGE", "ERROR"]
     session.rows(
         tasks,
-        fields,
-        cells,
+        view.fields,
+        view.cells,
         headers,
         drop=["ID", "DESIRED", "NODE", "IMAGE"],
         keep=["TASK", "STATE"],

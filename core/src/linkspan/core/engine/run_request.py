@@ -32,12 +32,6 @@ def create_request(
         NotFound, Conflict: It joins a container that is not there, or does not run.
     """
     spec = container.spec
-    files = tuple(
-        BundleMount(destination=path, type="bind", source=source, options=("rbind", "rprivate"))
-        for path, source in sandbox.files.items()
-        if path not in {m.destination for m in mounts}
-    )
-
     log_bytes, log_files = log_limits(spec)
 
     async def modify(oci: OciSpec) -> OciSpec:
@@ -50,20 +44,10 @@ def create_request(
         container_id=container.id,
         name=container.name,
         rootfs=rootfs,
-        process=ProcessSpec(
-            args=container.args,
-            env=(*link_environment(entry_of, container), *container.env),
-            cwd=container.working_dir,
-            user=container.user,
-            group_add=spec.group_add,
-            tty=spec.tty,
-            stdin=spec.open_stdin,
-            privileged=spec.privileged,
-            console_size=spec.console_size,
-        ),
+        process=_process(container, entry_of),
         hostname="" if sandbox.namespace is None and not spec.hostname else container.hostname,
         domainname=spec.domainname,
-        mounts=(*files, *mounts),
+        mounts=(*_network_files(sandbox, mounts), *mounts),
         network_namespace=sandbox.namespace,
         share_pid=shared(entry_of, spec.pid_mode),
         share_ipc=shared_ipc(entry_of, spec.ipc_mode),
@@ -87,4 +71,29 @@ def create_request(
         log_max_files=log_files,
         annotations=spec.annotations,
         modify_spec=modify if hooks.has("linkspan_modify_oci_spec") else None,
+    )
+
+
+def _network_files(sandbox: Sandbox, mounts: Sequence[BundleMount]) -> list[BundleMount]:
+    """Its network's files, unless something else is to be in their place."""
+    taken = {mount.destination for mount in mounts}
+    return [
+        BundleMount(destination=path, type="bind", source=source, options=("rbind", "rprivate"))
+        for path, source in sandbox.files.items()
+        if path not in taken
+    ]
+
+
+def _process(container: Container, entry_of: Callable[[str], Entry | None]) -> ProcessSpec:
+    spec = container.spec
+    return ProcessSpec(
+        args=container.args,
+        env=(*link_environment(entry_of, container), *container.env),
+        cwd=container.working_dir,
+        user=container.user,
+        group_add=spec.group_add,
+        tty=spec.tty,
+        stdin=spec.open_stdin,
+        privileged=spec.privileged,
+        console_size=spec.console_size,
     )

@@ -2,9 +2,10 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -33,6 +34,27 @@ from linkspan.sdk.platform import host_platform
 API_VERSION = "{}.{}".format(*NEWEST)
 MIN_API_VERSION = "1.24"
 _OBJECT_TYPES = ("container", "image", "volume", "build-cache")
+
+
+_SAME_EVERYWHERE: Final[Mapping[str, Any]] = {
+    "IPv4Forwarding": True,
+    "Debug": False,
+    "NGoroutines": 0,
+    "NEventsListener": 0,
+    "LoggingDriver": "json-file",
+    "IndexServerAddress": "https://index.docker.io/v1/",
+    "GenericResources": None,
+    "Labels": [],
+    "ExperimentalBuild": False,
+    # Containers are held by their own monitors and outlive the daemon.
+    "LiveRestoreEnabled": True,
+    "Isolation": "",
+    "InitBinary": "",
+    **{name: {"ID": ""} for name in ("ContainerdCommit", "RuncCommit", "InitCommit")},
+    "CDISpecDirs": None,
+    "Warnings": None,
+}
+"""Of GET /info: what no machine and no setting changes."""
 
 
 class SystemRoutes:
@@ -80,86 +102,58 @@ class SystemRoutes:
 
     async def info(self, request: Request) -> Response:
         """GET /info."""
-        daemon = self._host.daemon
-        states = [c.state.status for c in self._engine.containers.list(ContainerFilter(all=True))]
-        paused = states.count(ContainerStatus.PAUSED)
-        running = states.count(ContainerStatus.RUNNING)
-        restarting = states.count(ContainerStatus.RESTARTING)
-        runtime = daemon.drivers.get("runtime", "")
-        version = request.api_version
+        daemon, version = self._host.daemon, request.api_version
         facts = await trio.to_thread.run_sync(_machine_facts)
         return json_response(
             {
                 "ID": daemon.id,
-                "Containers": len(states),
-                "ContainersRunning": running + restarting,
-                "ContainersPaused": paused,
-                "ContainersStopped": len(states) - running - restarting - paused,
-                "Images": len(self._engine.images.list()),
-                "Driver": daemon.drivers.get("snapshots", ""),
-                "DriverStatus": [["Role", "snapshots"]],
-                "Plugins": {
-                    "Volume": sorted({daemon.drivers.get("volume", "local")}),
-                    "Network": sorted(
-                        {driver_shown(n.spec.driver) for n in self._engine.networks.list()}
-                        | {"overlay"}
-                    ),
-                    "Authorization": None,
-                    "Log": ["json-file", "local", "none"],
-                },
-                "MemoryLimit": True,
-                "SwapLimit": True,
-                "CpuCfsPeriod": True,
-                "CpuCfsQuota": True,
-                "CPUShares": True,
-                "CPUSet": True,
-                "PidsLimit": True,
-                "IPv4Forwarding": True,
-                "Debug": False,
-                "OomKillDisable": True,
-                "NGoroutines": 0,
-                "NEventsListener": 0,
-                "NFd": facts["open_files"],
-                "LoggingDriver": "json-file",
-                "CgroupDriver": "cgroupfs",
-                "CgroupVersion": facts["cgroup_version"],
-                "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-                "KernelVersion": platform.release(),
-                "OperatingSystem": facts["system"],
-                "OSVersion": facts["system_version"],
-                "OSType": "linux",
-                "Architecture": platform.machine(),
-                "NCPU": os.cpu_count() or 1,
-                "MemTotal": facts["memory_bytes"],
-                "IndexServerAddress": "https://index.docker.io/v1/",
+                **self._counts(),
+                **self._drivers(),
+                **_limits(facts),
+                **_machine(facts),
                 "RegistryConfig": {
                     **_registries(daemon.insecure_registries, daemon.registry_mirrors),
                     **fields_of(version, REGISTRY_CONFIG),
                 },
-                "GenericResources": None,
                 "DockerRootDir": str(daemon.data_root),
-                "HttpProxy": os.environ.get("HTTP_PROXY", ""),
-                "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
-                "NoProxy": os.environ.get("NO_PROXY", ""),
                 "Name": daemon.name,
-                "Labels": [],
-                "ExperimentalBuild": False,
                 "ServerVersion": daemon.version,
-                "Runtimes": {runtime: {"path": runtime}},
-                "DefaultRuntime": runtime,
                 "Swarm": await swarm_state(self._host),
-                # Containers are held by their own monitors and outlive the daemon.
-                "LiveRestoreEnabled": True,
-                "Isolation": "",
-                "InitBinary": "",
-                **{name: {"ID": ""} for name in ("ContainerdCommit", "RuncCommit", "InitCommit")},
                 "SecurityOptions": _security_options(version),
-                "CDISpecDirs": None,
-                "Warnings": None,
-                **({"KernelMemoryTCP": True} if facts["cgroup_version"] == "1" else {}),
+                **_SAME_EVERYWHERE,
                 **fields_of(version, INFO),
             }
         )
+
+    def _counts(self) -> dict[str, int]:
+        states = [c.state.status for c in self._engine.containers.list(ContainerFilter(all=True))]
+        paused = states.count(ContainerStatus.PAUSED)
+        # Docker says of a container between two attempts that it runs.
+        running = states.count(ContainerStatus.RUNNING) + states.count(ContainerStatus.RESTARTING)
+        return {
+            "Containers": len(states),
+            "ContainersRunning": running,
+            "ContainersPaused": paused,
+            "ContainersStopped": len(states) - running - paused,
+            "Images": len(self._engine.images.list()),
+        }
+
+    def _drivers(self) -> dict[str, Any]:
+        drivers = self._host.daemon.drivers
+        networks = {driver_shown(n.spec.driver) for n in self._engine.networks.list()}
+        runtime = drivers.get("runtime", "")
+        return {
+            "Driver": drivers.get("snapshots", ""),
+            "DriverStatus": [["Role", "snapshots"]],
+            "Plugins": {
+                "Volume": [drivers.get("volume", "local")],
+                "Network": sorted({*networks, "overlay"}),
+                "Authorization": None,
+                "Log": ["json-file", "local", "none"],
+            },
+            "Runtimes": {runtime: {"path": runtime}},
+            "DefaultRuntime": runtime,
+        }
 
     async def disk_usage(self, request: Request) -> Response:
         """GET /system/df."""
@@ -233,6 +227,37 @@ class SystemRoutes:
 def _security_options(version: Version) -> list[str]:
     """What guards containers, as a version says it."""
     return ["seccomp"] if version < (1, 25) else ["name=seccomp,profile=builtin"]
+
+
+def _limits(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Which limits containers can have."""
+    limits = (
+        *("MemoryLimit", "SwapLimit", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet"),
+        *("PidsLimit", "OomKillDisable"),
+        *(("KernelMemoryTCP",) if facts["cgroup_version"] == "1" else ()),
+    )
+    return {
+        **dict.fromkeys(limits, True),
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": facts["cgroup_version"],
+    }
+
+
+def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "NFd": facts["open_files"],
+        "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "KernelVersion": platform.release(),
+        "OperatingSystem": facts["system"],
+        "OSVersion": facts["system_version"],
+        "OSType": "linux",
+        "Architecture": platform.machine(),
+        "NCPU": os.cpu_count() or 1,
+        "MemTotal": facts["memory_bytes"],
+        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
+        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
+        "NoProxy": os.environ.get("NO_PROXY", ""),
+    }
 
 
 def _machine_facts() -> dict[str, Any]:

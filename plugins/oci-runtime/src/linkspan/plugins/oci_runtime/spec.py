@@ -69,32 +69,11 @@ def make_spec(
     mounts = _mounts(request, security, shared_memory, below_read_only=machine.below_read_only)
     # In another's process namespace it would not be the first process.
     if request.init and namespaces.pid == "":
-        if machine.init is None:
-            raise Unsupported(
-                "--init needs an init program, and none is installed",
-                code="init_missing",
-                help="apt-get install tini",
-            )
-        mounts.append(_bind(machine.init, INIT_PATH, ("bind", "ro")))
-        process["args"] = [INIT_PATH, "--", *process["args"]]
-    linux: dict[str, Any] = {
-        "cgroupsPath": cgroup_path,
-        "namespaces": _namespaces(namespaces),
-        "resources": make_resources(
-            request.resources, machine=machine, privileged=request.privileged
-        ),
-        "sysctl": _sysctls(request, namespaces),
-        "devices": make_devices(request),
-    }
-    if not (request.privileged or security.system_paths_unconfined):
-        masked, readonly = request.masked_paths, request.readonly_paths
-        linux["maskedPaths"] = list(DEFAULT_MASKED_PATHS if masked is None else masked)
-        linux["readonlyPaths"] = list(DEFAULT_READONLY_PATHS if readonly is None else readonly)
+        _put_init_first(process, mounts, machine)
+    linux = _linux(request, machine, security, namespaces)
+    linux["cgroupsPath"] = cgroup_path
     if security.apparmor and machine.apparmor:
         process["apparmorProfile"] = security.apparmor
-    root = root_propagation(request.mounts)
-    if root is not None:
-        linux["rootfsPropagation"] = root
     if seccomp_section is not None:
         linux["seccomp"] = dict(seccomp_section)
     spec: OciSpec = {
@@ -110,6 +89,41 @@ def make_spec(
         if request.domainname:
             linux["sysctl"].setdefault("kernel.domainname", request.domainname)
     return spec
+
+
+def _put_init_first(
+    process: dict[str, Any], mounts: list[dict[str, Any]], machine: Machine
+) -> None:
+    if machine.init is None:
+        raise Unsupported(
+            "--init needs an init program, and none is installed",
+            code="init_missing",
+            help="apt-get install tini",
+        )
+    mounts.append(_bind(machine.init, INIT_PATH, ("bind", "ro")))
+    process["args"] = [INIT_PATH, "--", *process["args"]]
+
+
+def _linux(
+    request: CreateRequest, machine: Machine, security: Security, namespaces: Namespaces
+) -> dict[str, Any]:
+    """What only Linux has: namespaces, limits, devices, what of the kernel's files is hidden."""
+    linux: dict[str, Any] = {
+        "namespaces": _namespaces(namespaces),
+        "resources": make_resources(
+            request.resources, machine=machine, privileged=request.privileged
+        ),
+        "sysctl": _sysctls(request, namespaces),
+        "devices": make_devices(request),
+    }
+    if not (request.privileged or security.system_paths_unconfined):
+        masked, readonly = request.masked_paths, request.readonly_paths
+        linux["maskedPaths"] = list(DEFAULT_MASKED_PATHS if masked is None else masked)
+        linux["readonlyPaths"] = list(DEFAULT_READONLY_PATHS if readonly is None else readonly)
+    root = root_propagation(request.mounts)
+    if root is not None:
+        linux["rootfsPropagation"] = root
+    return linux
 
 
 def container_capabilities(request: CreateRequest, machine: Machine) -> tuple[str, ...]:
