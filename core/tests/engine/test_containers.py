@@ -20,6 +20,7 @@ from linkspan.sdk.model.container import (
     ContainerStatus,
     ExecSpec,
     Healthcheck,
+    HealthProbe,
     HealthStatus,
     Mount,
     Resources,
@@ -606,3 +607,55 @@ async def test_a_link_is_taken_away_from_what_the_container_was_told(world: Worl
     assert world.engine.containers.inspect("web").spec.networks["bridge"].links == ()
     with pytest.raises(NotFound):
         await world.engine.containers.unlink("web", "data")
+
+
+async def test_links_of_what_runs_are_taken_away_and_renamed_at_once(world: World) -> None:
+    containers = world.engine.containers
+    await run(world, name="db")
+    networks = {"bridge": EndpointSpec(links=("db:data", "db:base"))}
+    web = await run(world, name="web", networks=networks)
+
+    def seen() -> list[tuple[str, ...]]:
+        (lived,) = containers.inspect(web).endpoints
+        (told,) = world.network.sandboxes[web].endpoints
+        return [
+            containers.inspect(web).spec.networks["bridge"].links,
+            lived.spec.links,
+            told.spec.links,
+        ]
+
+    await containers.unlink(web, "base")
+    assert seen() == [("db:data",)] * 3
+    await containers.rename("db", "store")
+    assert seen() == [("store:data",)] * 3
+    await containers.unlink(web, "data")
+    assert seen() == [()] * 3
+
+
+async def test_a_probe_has_the_variables_of_links_and_fails_without_the_linked_container(
+    world: World,
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    async def probe(process: FakeProcess) -> int:
+        asked.append(tuple(process.spec.env))
+        return 0
+
+    world.machine.programs["probe"] = probe
+    containers = world.engine.containers
+    db = await run(world, name="db")
+    check = Healthcheck(test=("CMD", "probe"), interval_s=0.01, timeout_s=1, retries=1)
+    links = {"bridge": EndpointSpec(links=("db:base",))}
+    web = await run(world, name="web", networks=links, healthcheck=check)
+    await until(lambda: bool(asked))
+    assert "BASE_NAME=/web/base" in asked[0]
+    await containers.kill(db)
+
+    def last() -> HealthProbe | None:
+        health = containers.inspect(web).state.health
+        return health.log[-1] if health and health.log else None
+
+    await until(lambda: (found := last()) is not None and found.exit_code == -1)
+    found = last()
+    assert found is not None
+    assert found.output == "Cannot link to a non running container: /db AS /web/base"

@@ -289,6 +289,25 @@ async def test_links_are_names_for_one_container_only(lab, upstream):
     assert f"{lab.address('old-db')}\tstore old-db\n" in hosts
 
 
+async def test_links_of_a_living_sandbox_change_at_once(lab, upstream):
+    default = await lab.network("bridge", subnet="10.200.0.0/24")
+    shop = await lab.network("shop", subnet="10.201.0.0/24")
+    await lab.attach("db", default)
+    await lab.attach("store", shop)
+    linked = (default, EndpointSpec(links=("db:base",)))
+    sandbox = await lab.attach("web", linked, (shop, EndpointSpec(links=("store:goods",))))
+    hosts = Path(sandbox.files["/etc/hosts"])
+    assert f"{lab.address('db')}\tbase db\n" in hosts.read_text()
+    await lab.driver.relink(sandbox.container_id, default, ())
+    assert "base" not in hosts.read_text()
+    await lab.driver.relink(sandbox.container_id, default, ("db:other",))
+    assert f"{lab.address('db')}\tother db\n" in hosts.read_text()
+    assert await addresses(lab, "web", "goods") == ["10.201.0.2"]
+    await lab.driver.relink(sandbox.container_id, shop, ("store:wares",))
+    assert await addresses(lab, "web", "wares") == ["10.201.0.2"]
+    assert await ask(lab, "web", "goods") == (3, [])
+
+
 async def test_host_gateway_is_the_host(lab, upstream):
     """Behaviour 69."""
     default = await lab.network("bridge", subnet="10.200.0.0/24")

@@ -117,7 +117,9 @@ class Containers(Protocol):
         """Change limits or the restart policy; return warnings."""
 
     async def unlink(self, ref: str, alias: str) -> None:
-        """Take away the name that it has for another container (``EndpointSpec.links``), from its next start on.
+        """Take away the name that it has for another container on the default network (``EndpointSpec.links``).
+
+        What runs in it sees the name no more; variables that it was started with stay.
 
         Raises:
             NotFound: There is no such container, or it has no such link.

@@ -28,7 +28,7 @@ from linkspan.core.store.records import Records
 from linkspan.sdk.drivers.runtime import ExecProcess, RuntimeStats
 from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound, NotModified
 from linkspan.sdk.host import CommitSpec, WaitCondition
-from linkspan.sdk.links import without_link
+from linkspan.sdk.links import links_of, with_renamed, without_link
 from linkspan.sdk.model.container import (
     Container,
     ContainerFilter,
@@ -296,6 +296,11 @@ class ContainerStore:
             raise
         self._names.pop(old, None)
         await self._networks.rename(entry.container)
+        for other in list(self._entries.values()):
+            spec = with_renamed(other.container.spec, old, chosen)
+            if spec is not other.container.spec:
+                async with other.lock:
+                    await self._relink(other, with_renamed(other.container.spec, old, chosen))
         self._life.tell("rename", entry.container, oldName=f"/{old}")
 
     # -- running ------------------------------------------------------------------------------
@@ -361,8 +366,20 @@ class ContainerStore:
         entry = self._entry(ref)
         async with entry.lock:
             refuse_if_removing(entry)
-            spec = without_link(entry.container.spec, alias)
-            await self._life.save(entry, attrs.evolve(entry.container, spec=spec))
+            await self._relink(entry, without_link(entry.container.spec, alias))
+
+    async def _relink(self, entry: Entry, spec: ContainerSpec) -> None:
+        """Keep other links, and let what runs see them."""
+        if entry.removing:
+            return
+        endpoints = tuple(
+            attrs.evolve(endpoint, spec=attrs.evolve(endpoint.spec, links=links_of(spec)))
+            if endpoint.network_name == "bridge"
+            else endpoint
+            for endpoint in entry.container.endpoints
+        )
+        await self._life.save(entry, attrs.evolve(entry.container, spec=spec, endpoints=endpoints))
+        await self._networks.relink(entry.container)
 
     def waiter(self, ref: str, condition: WaitCondition = "not-running") -> Waiter:
         """Begin to wait now."""

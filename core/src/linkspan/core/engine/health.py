@@ -28,10 +28,12 @@ async def monitor(
     current: Callable[[], Container],
     changed: Callable[[Health], Awaitable[None]],
     tell: Callable[..., None],
+    environment: Callable[[Container], tuple[str, ...]],
 ) -> None:
     """Probe until cancelled; ``changed`` gets the health after each probe.
 
     Args:
+        environment: What a probe has of variables; LinkspanError if it cannot be said now.
         tell: Publishes an event of a container: probes are told as exec sessions, as in Docker.
     """
     container = current()
@@ -42,7 +44,7 @@ async def monitor(
         container = current()
         if container.state.status is not ContainerStatus.RUNNING:
             continue
-        probe = await _probe(runtime, container, check, tell)
+        probe = await _probe(runtime, container, check, tell, environment)
         container = current()
         health = judge(container.state.health or Health(), probe, check, container.state.started_at)
         await changed(health)
@@ -72,17 +74,23 @@ def judge(health: Health, probe: HealthProbe, check: Healthcheck, started_at: st
 
 
 async def _probe(
-    runtime: Runtime[object], container: Container, check: Healthcheck, tell: Callable[..., None]
+    runtime: Runtime[object],
+    container: Container,
+    check: Healthcheck,
+    tell: Callable[..., None],
+    environment: Callable[[Container], tuple[str, ...]],
 ) -> HealthProbe:
     kind, *words = check.test
     args = ("/bin/sh", "-c", *words) if kind == "CMD-SHELL" else tuple(words)
-    process = ProcessSpec(
-        args=args, env=container.env, cwd=container.working_dir, user=container.user
-    )
+    start = rfc3339()
+    try:
+        env = environment(container)
+    except LinkspanError as error:
+        return HealthProbe(start=start, end=rfc3339(), exit_code=-1, output=str(error))
+    process = ProcessSpec(args=args, env=env, cwd=container.working_dir, user=container.user)
     line, exec_id = " ".join(args), new_id()
     tell(f"exec_create: {line}", container, execID=exec_id)
     tell(f"exec_start: {line}", container, execID=exec_id)
-    start = rfc3339()
     output = bytearray()
     exit_code = -1
     try:

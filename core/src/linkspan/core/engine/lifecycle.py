@@ -19,7 +19,7 @@ from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Entry, open_attachments, refuse_if_removing
 from linkspan.core.engine.groups import first_error
 from linkspan.core.engine.health import monitor
-from linkspan.core.engine.joining import joined_sandbox
+from linkspan.core.engine.joining import joined_sandbox, link_environment
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.root_marks import mark_root
 from linkspan.core.engine.run_request import create_request
@@ -591,8 +591,13 @@ class Lifecycle:
                 new=health.status.value,
             )
 
+        def environment(container: Container) -> tuple[str, ...]:
+            return (*link_environment(self.entry_of, container), *container.env)
+
         with scope:
-            await monitor(self._drivers.runtime, lambda: entry.container, changed, self.tell)
+            await monitor(
+                self._drivers.runtime, lambda: entry.container, changed, self.tell, environment
+            )
 
     def notify(self, hook: str, **kwargs: object) -> None:
         """Tell listeners in the background."""

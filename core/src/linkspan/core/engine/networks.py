@@ -15,6 +15,7 @@ from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.network import AttachRequest, NetworkDriver, Sandbox
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from linkspan.sdk.events import Event
+from linkspan.sdk.links import links_of
 from linkspan.sdk.model.container import Container, ContainerSpec
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network, NetworkSpec, PortBinding
 
@@ -348,6 +349,15 @@ class NetworkStore:
         for endpoint in container.endpoints[:1]:
             driver = self._driver(self._networks[endpoint.network_id].spec)
             await driver.rename(container.id, container.name)
+
+    async def relink(self, container: Container) -> None:
+        """A running container has other links on the default network now."""
+        for endpoint in container.endpoints:
+            if endpoint.network_name in PREDEFINED:
+                network = self._networks[endpoint.network_id]
+                await self._driver(network.spec).relink(
+                    container.id, network, links_of(container.spec)
+                )
 
     def refuse_connection(
         self, network: Network, container: Container, settings: EndpointSpec

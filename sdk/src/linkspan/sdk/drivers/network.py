@@ -138,6 +138,9 @@ class NetworkDriver(Driver[Config], abc.ABC):
     async def rename(self, container_id: str, name: str) -> None:
         """The container is known by another name from now on."""
 
+    async def relink(self, container_id: str, network: Network, links: tuple[str, ...]) -> None:
+        """In a network, a living sandbox has these links from now on; silent if it is not there."""
+
     async def balance(self, port: PortBinding, backends: tuple[Backend, ...]) -> PortBinding:
         """Spread connections to a host port over backends, in the kernel (cap BALANCE).
 

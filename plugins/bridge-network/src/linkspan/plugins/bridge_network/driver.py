@@ -503,6 +503,20 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
                     join.network.zone.add(join.endpoint.id, names, join.addresses)
                 await trio.to_thread.run_sync(sandbox.remember)
 
+    async def relink(self, container_id: str, network: Network, links: tuple[str, ...]) -> None:
+        """See ``NetworkDriver``. If cancelled: it has the new links all the same."""
+        sandbox = self._sandboxes.get(container_id)
+        if sandbox is None:
+            return
+        async with sandbox.lock:
+            join = sandbox.joins.get(network.id)
+            if join is None:
+                return
+            spec = attrs.evolve(join.endpoint.spec, links=links)
+            join.endpoint = attrs.evolve(join.endpoint, spec=spec)
+            with trio.CancelScope(shield=True):
+                await self._write_files(sandbox)
+
     def _living(self, container_id: str) -> LivingSandbox:
         try:
             return self._sandboxes[container_id]

@@ -15,7 +15,7 @@ from linkspan.plugins.docker_api.codec_health import (
 )
 from linkspan.plugins.docker_api.codec_host_config import (
     encode_host_config,
-    links_of,
+    link_targets,
     network_mode_shown,
 )
 from linkspan.plugins.docker_api.codec_mount import encode_mount_points
@@ -113,7 +113,7 @@ def link_names(containers: Iterable[Container]) -> dict[str, list[str]]:
     """A container's name → what others call it by their links: ``other/alias``."""
     found: dict[str, list[str]] = {}
     for container in containers:
-        for alias, name in links_of(container).items():
+        for alias, name in link_targets(container).items():
             found.setdefault(name, []).append(f"{container.name}/{alias}")
     return found
 

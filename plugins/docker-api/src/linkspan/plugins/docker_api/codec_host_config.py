@@ -7,6 +7,7 @@ from typing import Any
 from linkspan.plugins.docker_api.codec_mount import encode_mount
 from linkspan.plugins.docker_api.codec_network import encode_port_bindings
 from linkspan.plugins.docker_api.codec_resources import encode_resources, encode_restart
+from linkspan.sdk.links import link_parts, links_of
 from linkspan.sdk.model.container import (
     DEFAULT_MASKED_PATHS,
     DEFAULT_READONLY_PATHS,
@@ -78,16 +79,16 @@ def _as_given(spec: ContainerSpec, name: str, value: Any) -> Any:
     return None if not value and name in spec.left_out else value
 
 
-def links_of(container: Container) -> dict[str, str]:
-    """Links of its own network's endpoint: alias → name of the container that it leads to."""
-    own = container.spec.networks.get(network_mode_shown(container))
-    pairs = (link.partition(":") for link in own.links) if own else ()
-    return {alias or name: name.removeprefix("/") for name, _, alias in pairs}
+def link_targets(container: Container) -> dict[str, str]:
+    """Its links on the default network: alias → name of the container that it leads to."""
+    return {alias: name for name, alias in map(link_parts, links_of(container.spec))}
 
 
 def _encode_links(container: Container) -> list[str]:
     """As Docker keeps them: ``/other:/own/alias``."""
-    return [f"/{other}:/{container.name}/{alias}" for alias, other in links_of(container).items()]
+    return [
+        f"/{other}:/{container.name}/{alias}" for alias, other in link_targets(container).items()
+    ]
 
 
 def _rarely_given(spec: ContainerSpec) -> dict[str, Any]:

@@ -335,6 +335,19 @@ class NetworkConformance:
         await bench.driver.rename(sandbox.container_id, "another")
         await bench.driver.rename(secrets.token_hex(32), "nobody")
 
+    async def test_links_may_change_and_it_is_silent_when_there_is_nothing(
+        self, bench: NetworkBench
+    ) -> None:
+        network, other = await bench.network(), await bench.network()
+        await bench.attach(network, name="target")
+        sandbox = await bench.attach((network, EndpointSpec(links=("target:alias",))))
+        before = _read(sandbox.files)["/etc/hosts"]
+        await bench.driver.relink(sandbox.container_id, network, ())
+        await bench.driver.relink(sandbox.container_id, other, ("target:alias",))
+        await bench.driver.relink(secrets.token_hex(32), network, ())
+        assert _read(sandbox.files)["/etc/hosts"] == before
+        await bench.driver.relink(sandbox.container_id, network, ("target:another",))
+
     # --- ports
 
     def _need(self, bench: NetworkBench, cap: NetworkCap) -> None:

@@ -27,7 +27,7 @@ from linkspan.sdk.errors import (
 )
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import CommitSpec, WaitCondition
-from linkspan.sdk.links import without_link
+from linkspan.sdk.links import with_renamed, without_link
 from linkspan.sdk.model.container import (
     Container,
     ContainerFilter,
@@ -316,7 +316,10 @@ class FakeContainers:
     async def rename(self, ref: str, name: str) -> None:
         entry = self._book.entry(ref)
         await trio.lowlevel.checkpoint()
-        entry.change(name=name.removeprefix("/"))
+        old, new = entry.container.name, name.removeprefix("/")
+        entry.change(name=new)
+        for other in map(self._book.entry, (each.id for each in self._book.all())):
+            other.change(spec=with_renamed(other.container.spec, old, new))
 
     async def update(
         self, ref: str, *, resources: Resources | None = None, restart: RestartPolicy | None = None
@@ -335,8 +338,7 @@ class FakeContainers:
     async def unlink(self, ref: str, alias: str) -> None:
         entry = self._book.entry(ref)
         await trio.lowlevel.checkpoint()
-        spec = without_link(entry.container.spec, alias)
-        entry.change(spec=spec)
+        entry.change(spec=without_link(entry.container.spec, alias))
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         entry = self._book.entry(ref)

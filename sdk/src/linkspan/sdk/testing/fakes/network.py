@@ -247,6 +247,19 @@ class FakeNetwork(NetworkDriver[NoConfig]):
             Path(folder, name).write_text(text + "\n")
         return {f"/etc/{name}": str(folder / name) for name in contents}
 
+    async def relink(self, container_id: str, network: Network, links: tuple[str, ...]) -> None:
+        await trio.lowlevel.checkpoint()
+        sandbox = self.sandboxes.get(container_id)
+        if sandbox is None:
+            return
+        endpoints = tuple(
+            attrs.evolve(endpoint, spec=attrs.evolve(endpoint.spec, links=links))
+            if endpoint.network_id == network.id
+            else endpoint
+            for endpoint in sandbox.endpoints
+        )
+        self.sandboxes[container_id] = attrs.evolve(sandbox, endpoints=endpoints)
+
     async def detach(self, container_id: str) -> None:
         await trio.lowlevel.checkpoint()
         sandbox = self.sandboxes.pop(container_id, None)
