@@ -234,8 +234,10 @@ def test_act_runs_actions_of_node_and_keeps_artifacts(daemon: Daemon, tmp_path: 
     files = {"action.yml": NODE_ACTION, "index.js": NODE_MAIN, "post.js": NODE_POST}
     for name, text in files.items():
         (folder / name).write_text(text)
-    server = ("--artifact-server-path", str(tmp_path / "kept"))
-    server += ("--artifact-server-port", str(free_port()))
+    server = (
+        *("--artifact-server-path", str(tmp_path / "kept")),
+        *("--artifact-server-port", str(free_port())),
+    )
     done = act(daemon, here, WITH_NODE, *server, image="node")
     said = done.stdout + done.stderr
     for line in ("after the upload", "got a cargo", "after the download"):
