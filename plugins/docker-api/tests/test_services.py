@@ -13,7 +13,6 @@ from linkspan.plugins.docker_api.codec_health import decode_healthcheck, encode_
 from linkspan.plugins.docker_api.codec_service import (
     decode_service,
     encode_service_spec,
-    same_task,
 )
 from linkspan.plugins.docker_api.document import Document
 from linkspan.sdk.drivers.base import NoConfig
@@ -30,6 +29,7 @@ from linkspan.sdk.model.service import (
     RolloutState,
     RolloutStatus,
     Service,
+    ServicePort,
     ServiceSpec,
     Task,
     TaskState,
@@ -677,8 +677,9 @@ async def test_a_swarm_is_relabelled_and_says_what_it_has_not(api, books) -> Non
 
 def test_only_the_task_counts_for_being_up_to_date() -> None:
     spec = decode_service(Document(FULL))
-    assert same_task(spec, attrs.evolve(spec, replicas=9, labels={}))
-    assert not same_task(spec, attrs.evolve(spec, force_update=5))
+    ports = (*spec.ports, ServicePort(target_port=88))
+    assert attrs.evolve(spec, replicas=9, labels={}, ports=ports).task_part == spec.task_part
+    assert attrs.evolve(spec, force_update=5).task_part != spec.task_part
 
 
 async def test_without_a_swarm_everything_says_how_to_get_one(api) -> None:

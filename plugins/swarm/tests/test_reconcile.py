@@ -39,12 +39,18 @@ class Bench:
     nodes: list[Node] = attrs.field(factory=lambda: [NODE])
     # Image → how its tasks end instead of running; missing ones run.
     fate: dict[str, TaskState] = attrs.field(factory=dict)
+    history: int = 5
     most_running: int = 0
     least_running: int = 99
 
     def look(self) -> None:
         out = Reconciler(
-            self.record, self.tasks.values(), self.nodes, now=self.now, stamp=str(self.now)
+            self.record,
+            self.tasks.values(),
+            self.nodes,
+            now=self.now,
+            stamp=str(self.now),
+            history=self.history,
         ).run()
         self.record = out.service
         self.tasks.update(out.tasks)
@@ -312,13 +318,37 @@ def test_max_attempts_ends_the_trying() -> None:
     assert sum(t.failed for t in b.tasks.values()) == 3
 
 
-def test_only_the_last_five_ended_tasks_of_a_slot_are_kept() -> None:
+def test_the_last_five_tasks_of_a_slot_are_kept_with_the_one_that_runs() -> None:
     b = bench(1)
     for _ in range(9):
         b.turn(30)
         b.end(b.running()[0], TaskState.FAILED)
     b.turn(3)
-    assert sum(t.ended for t in b.tasks.values()) == 5
+    assert len(b.running()) == 1
+    assert sum(t.ended for t in b.tasks.values()) == 4
+
+
+def test_a_slot_that_is_not_wanted_any_more_leaves_no_history() -> None:
+    b = bench(3)
+    b.turn(30)
+    for record in b.running():
+        b.end(record, TaskState.FAILED)
+    b.turn(30)
+    assert sum(t.ended for t in b.tasks.values()) == 3
+    b.update(lambda spec: attrs.evolve(spec, replicas=1))
+    b.turn(30)
+    (running,) = b.running()
+    assert [t.place for t in b.tasks.values() if t.ended] == [running.place]
+
+
+def test_a_negative_history_keeps_all() -> None:
+    b = bench(1)
+    b.history = -1
+    for _ in range(9):
+        b.turn(30)
+        b.end(b.running()[0], TaskState.FAILED)
+    b.turn(3)
+    assert sum(t.ended for t in b.tasks.values()) == 9
 
 
 def test_a_new_service_that_never_runs_is_told_so() -> None:

@@ -176,6 +176,22 @@ class ServiceSpec:
         """Its tasks are to end."""
         return self.mode in ("replicated-job", "global-job")
 
+    @property
+    def task_part(self) -> tuple[object, ...]:
+        """What makes its tasks what they are: specs in which it is equal have the same tasks.
+
+        Replicas, names, policies and ports of the whole cluster change without a task being exchanged.
+        """
+        return (
+            self.container,
+            self.networks,
+            self.reservation,
+            self.placement,
+            self.force_update,
+            self.files,
+            tuple(port for port in self.ports if port.mode == "host"),
+        )
+
 
 class RolloutState(enum.Enum):
     """Docker API Service.UpdateStatus.State."""
@@ -315,7 +331,7 @@ class Cluster:
     """The swarm this daemon is in.
 
     Attributes:
-        task_history: How many ended tasks of a place are kept.
+        task_history: How many tasks of a place are kept, with those that run; negative: all.
         settings: Kept for who asks; a cluster of one node has no use for them.
     """
 

@@ -7,8 +7,6 @@ same again. Durations are nanoseconds in the API and seconds here.
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-import attrs
-
 from linkspan.plugins.docker_api.codec_health import (
     decode_healthcheck,
     encode_healthcheck,
@@ -517,12 +515,3 @@ def _encode_rollout(rollout: RolloutStatus) -> dict[str, Any]:
     if rollout.completed_at:
         out["CompletedAt"] = rollout.completed_at
     return {**out, "Message": rollout.message}
-
-
-def same_task(left: ServiceSpec, right: ServiceSpec) -> bool:
-    """Whether a task of one spec would be a task of the other (swarmkit, IsTaskDirty)."""
-
-    def template(spec: ServiceSpec) -> ServiceSpec:
-        return attrs.evolve(spec, replicas=0, labels={}, update=None, rollback=None)
-
-    return template(left) == template(right)

@@ -184,7 +184,8 @@ class SwarmRoutes:
                 help="give the networks their subnets: docker network create --subnet …",
             )
         address = _advertised(body.text("AdvertiseAddr"))
-        history = spec.document("Orchestration").number("TaskHistoryRetentionLimit", -1)
+        usual = Cluster(id="", created_at="", node_id="").task_history
+        history = spec.document("Orchestration").number("TaskHistoryRetentionLimit", usual)
         labels = spec.text_map("Labels")
         driver = orchestrator(self._host)
         if await driver.cluster() is not None:
@@ -194,10 +195,10 @@ class SwarmRoutes:
         except InvalidArgument as error:
             raise error.within("error updating cluster settings") from error
         cluster = await driver.init(advertise_address=address)
-        if labels or history >= 0 or settings != cluster.settings:
+        if labels or history != cluster.task_history or settings != cluster.settings:
             await driver.update_cluster(
                 labels=labels,
-                task_history=history if history >= 0 else cluster.task_history,
+                task_history=history,
                 version=cluster.version,
                 settings=settings,
             )
@@ -252,8 +253,11 @@ def _refuse_several_nodes(spec: Document) -> None:
     """What only a swarm of several nodes has. Raises Unsupported."""
     if spec.document("EncryptionConfig").flag("AutoLockManagers"):
         raise Unsupported("autolock is not supported: the keys of this swarm are not locked")
-    if spec.document("CAConfig").items("ExternalCAs"):
+    authority = spec.document("CAConfig")
+    if authority.items("ExternalCAs"):
         raise Unsupported("external certificate authorities are not supported")
+    if authority.number("ForceRotate") or authority.text("SigningCACert"):
+        raise Unsupported("a swarm of one node has no certificate authority that could be rotated")
     if spec.document("TaskDefaults").document("LogDriver").text("Name"):
         raise Unsupported("TaskDefaults.LogDriver: give each service its log driver")
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from linkspan.plugins.docker_api.codec_service import encode_task_spec, same_task
+from linkspan.plugins.docker_api.codec_service import encode_task_spec
 from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.service_logs import task_log_stream
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster
@@ -89,7 +89,7 @@ def _passes(task: Task, service: Service | None, nodes: dict[str, str], filters:
     up_to_date = filters.flag("_up-to-date")
     if up_to_date is not None:
         # The CLI waits for tasks of the current spec; it asks by this undocumented filter.
-        is_current = service is not None and same_task(task.spec, service.spec)
+        is_current = service is not None and task.spec.task_part == service.spec.task_part
         if is_current is not up_to_date:
             return False
     name = f"{task.spec.name}.{task.slot or task.node_id}"

@@ -99,7 +99,7 @@ class Control:
                 self._store.nodes.values(),
                 now=now,
                 stamp=stamp(now),
-                kept_ended=self._store.cluster.task_history if self._store.cluster else 5,
+                history=self._store.cluster.task_history if self._store.cluster else 5,
             ).run()
             times.append(decisions.look_again_at)
             moves.append((record, decisions.service))

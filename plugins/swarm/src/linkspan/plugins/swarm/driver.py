@@ -1,5 +1,6 @@
 """The driver: what the API asks of the cluster."""
 
+import logging
 import os
 import socket
 import time
@@ -22,7 +23,7 @@ from linkspan.plugins.swarm.records import ServiceRecord, new_id, stamp
 from linkspan.plugins.swarm.store import Change, ClusterStore
 from linkspan.plugins.swarm.validation import check_change, check_spec
 from linkspan.sdk.drivers.orchestrator import Orchestrator, OrchestratorCap, RolloutProgress
-from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound, Unavailable
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.service import (
@@ -39,6 +40,8 @@ from linkspan.sdk.model.service import (
 )
 from linkspan.sdk.payloads import out_of_sequence
 from linkspan.sdk.platform import host_platform
+
+log = logging.getLogger("linkspan.swarm")
 
 
 class SwarmOrchestrator(Orchestrator[SwarmConfig]):
@@ -146,7 +149,7 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
         await self._store.change(decide)
 
     async def leave(self, *, force: bool = False) -> None:
-        """End all services and the cluster.
+        """End all services, the cluster, and its networks.
 
         If cancelled: services are gone, and perhaps the cluster is not; leave again.
         """
@@ -171,6 +174,19 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             nodes = list(self._store.nodes.values())
             payloads = list(self._store.payloads.values())
             await self._store.change(lambda: Change(remove=[*nodes, *payloads, cluster]))
+        await self._remove_networks()
+
+    async def _remove_networks(self) -> None:
+        """Networks of a swarm end with it, but for those that containers are in still."""
+        networks = self._host.engine.networks
+        for network in list(networks.list()):
+            if network.scope == "swarm":
+                try:
+                    await networks.remove(network.id)
+                except LinkspanError as error:
+                    log.warning(
+                        "network stays", extra={"network": network.name, "reason": str(error)}
+                    )
 
     async def list_nodes(self) -> list[Node]:
         """All nodes."""
@@ -217,8 +233,6 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
         settings: ClusterSettings | None = None,
     ) -> Cluster:
         """Change what the cluster keeps."""
-        if task_history < 0:
-            raise InvalidArgument("the task history must not be negative")
 
         def decide() -> Change:
             cluster = self._store.joined()

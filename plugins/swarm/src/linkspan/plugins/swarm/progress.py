@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Iterable
 import attrs
 
 from linkspan.plugins.swarm.reconcile import given_up, paused, rolling, wanted_count
-from linkspan.plugins.swarm.records import ServiceRecord, TaskRecord, same_tasks
+from linkspan.plugins.swarm.records import ServiceRecord, TaskRecord
 from linkspan.plugins.swarm.store import ClusterStore
 from linkspan.sdk.drivers.orchestrator import RolloutProgress
 from linkspan.sdk.errors import NotFound
@@ -30,7 +30,7 @@ def moment_of(
     """Where a service is now."""
     service = shown(record, tasks, nodes)
     running = [t for t in tasks if t.active and t.task.state is TaskState.RUNNING]
-    current = [t for t in running if same_tasks(t.task.spec, record.spec)]
+    current = [t for t in running if t.task.spec.task_part == record.spec.task_part]
     failed = sorted(
         (t for t in tasks if t.failed and t.rollout_id == record.rollout_id),
         key=lambda t: t.ended_at,

@@ -8,12 +8,12 @@ runs the wanted spec. A place is *dirty* while it has an active task but none th
 takes dirty places in hand, ``parallelism`` at a time.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 import attrs
 
-from linkspan.plugins.swarm.records import Place, ServiceRecord, TaskRecord, new_id, same_tasks
+from linkspan.plugins.swarm.records import Place, ServiceRecord, TaskRecord, new_id
 from linkspan.plugins.swarm.store import Change
 from linkspan.sdk.model.service import (
     Node,
@@ -108,10 +108,10 @@ class Reconciler:
         *,
         now: float,
         stamp: str,
-        kept_ended: int = 5,
+        history: int = 5,
     ) -> None:
         self._now = now
-        self._kept_ended = kept_ended
+        self._history = history
         self._stamp = stamp
         self._out = Decisions(record)
         self._tasks = {task.id: task for task in tasks}
@@ -163,7 +163,7 @@ class Reconciler:
         return given_up(self._service.spec, self._tasks.values())
 
     def _current(self, record: TaskRecord) -> bool:
-        return same_tasks(record.task.spec, self._service.spec)
+        return record.task.spec.task_part == self._service.spec.task_part
 
     def _make(
         self, place: Place, last: TaskRecord | None, *, desired: TaskState = TaskState.RUNNING
@@ -398,10 +398,12 @@ class Reconciler:
         if rollout is None or rollout.state not in _ROLLING:
             return record.service
         back = rollout.state is RolloutState.ROLLBACK_STARTED
+        message = "rollback completed" if back else "update completed"
         status = attrs.evolve(
             rollout,
             state=RolloutState.ROLLBACK_COMPLETED if back else RolloutState.COMPLETED,
-            message=rollout.message if back else "update completed",
+            # Why it went back by itself is still of interest.
+            message=rollout.message if record.rolled_back else message,
             completed_at=self._stamp,
         )
         return attrs.evolve(record.service, rollout=status, version=record.service.version + 1)
@@ -423,16 +425,30 @@ class Reconciler:
             self._out.service = attrs.evolve(self._service, gave_up=newest.reason)
 
     def _reap(self) -> None:
-        """Old ended tasks go; the last few of a place stay for their logs."""
+        """Old ended tasks go, and those of slots that are none any more; the last few of a place stay."""
         ended: dict[Place, list[TaskRecord]] = defaultdict(list)
+        alive = Counter(record.place for record in self._tasks.values() if not record.ended)
         for record in self._tasks.values():
             if record.ended and record.task.desired < TaskState.REMOVE:
                 ended[record.place].append(record)
-        for records in ended.values():
+        for place, records in ended.items():
             records.sort(key=lambda r: (r.ended_at, r.made_at))
             # The last one tells what came out of a place, whatever else is kept.
-            for record in records[: -max(1, self._kept_ended)]:
+            kept = max(1, self._history - alive[place])
+            if self._is_surplus(place):
+                kept = 0
+            elif self._history < 0:
+                kept = len(records)
+            for record in records[: max(0, len(records) - kept)]:
                 self._want(record, TaskState.REMOVE)
+
+    def _is_surplus(self, place: Place) -> bool:
+        """Whether a slot has gone because fewer are wanted."""
+        spec = self._service.spec
+        if spec.is_global or spec.is_job:
+            return False
+        taken = {*self._places(), *self._given_up()}
+        return place not in taken and len(taken) >= spec.replicas
 
 
 def last_ended(tasks: Iterable[TaskRecord]) -> dict[Place, TaskRecord]:
@@ -449,7 +465,7 @@ def given_up(spec: ServiceSpec, tasks: Iterable[TaskRecord]) -> dict[Place, Task
     return {
         place: record
         for place, record in last_ended(tasks).items()
-        if same_tasks(record.task.spec, spec) and restart_at(record, spec.restart) is None
+        if record.task.spec.task_part == spec.task_part and restart_at(record, spec.restart) is None
     }
 
 
@@ -494,7 +510,7 @@ def start_update(
         stamp: RFC 3339 time.
     """
     before = record.service
-    same = same_tasks(before.spec, spec)
+    same = before.spec.task_part == spec.task_part
     service = attrs.evolve(
         before,
         spec=spec,

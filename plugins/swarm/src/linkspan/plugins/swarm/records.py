@@ -2,7 +2,7 @@
 
 import secrets
 import string
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import attrs
 from cattrs.preconf.orjson import make_converter
@@ -165,21 +165,3 @@ def dump(record: Record) -> bytes:
 def load(data: bytes, kind: type[T]) -> T:
     """Back from ``dump``; unknown keys are ignored."""
     return _converter.loads(data, kind)
-
-
-def same_tasks(one: ServiceSpec, other: ServiceSpec) -> bool:
-    """Whether both specs make the same tasks: replicas, names and policies don't matter."""
-    return _task_part(one) == _task_part(other)
-
-
-def _task_part(spec: ServiceSpec) -> tuple[Any, ...]:
-    host_ports = tuple(port for port in spec.ports if port.mode == "host")
-    return (
-        spec.container,
-        spec.networks,
-        spec.reservation,
-        spec.placement,
-        spec.force_update,
-        spec.files,
-        host_ports,
-    )
