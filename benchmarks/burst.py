@@ -5,7 +5,8 @@ benchmarks/burst.py --beside ../other        another clone's daemon in turn, for
 benchmarks/burst.py -n 20 --count 1          one at a time
 
 Needs root, busybox-static and docker's client. Times are processor time of a start, by the kernel's account: they
-can be compared on a machine with other work, which wall time cannot. `daemon` is its own process, `runs` the rest
+can be compared on a machine with other work, which wall time cannot. (Others only add to them, through the caches;
+so lower quartiles are shown.) `daemon` is its own process, `runs` the rest
 of its cgroup (conmon, crun, keepers, nft), `behind` what both use after the last answer.
 """
 
@@ -109,7 +110,7 @@ def main() -> int:
         samples: dict[tuple[str, str], list[dict[str, float]]] = {}
         for turn in range(-1, given.rounds):
             for kind in kinds:
-                for name, (engine, account) in found.items():
+                for name, (engine, account) in list(found.items())[:: 1 if turn % 2 else -1]:
                     sample = _burst(engine, account, kind, given.count)
                     if turn >= 0:
                         samples.setdefault((kind, name), []).append(sample)
@@ -233,11 +234,11 @@ def _by_api(engine: Engine, names: list[str]) -> None:
 
 
 def _show(samples: dict[tuple[str, str], list[dict[str, float]]], count: int) -> None:
-    """Medians of a start in milliseconds; switches as they are."""
-    print(f"{'a start, medians':32}" + "".join(f"{column:>10}" for column in _COLUMNS))
+    """Of a start in milliseconds; switches as they are."""
+    print(f"{'a start, lower quartiles':32}" + "".join(f"{column:>10}" for column in _COLUMNS))
     for (kind, name), taken in samples.items():
-        middle = {c: statistics.median(sample[c] for sample in taken) for c in _COLUMNS}
-        cells = [middle[c] / count * (1 if c == "switches" else 1000) for c in _COLUMNS]
+        low = {c: statistics.quantiles((sample[c] for sample in taken), n=4)[0] for c in _COLUMNS}
+        cells = [low[c] / count * (1 if c == "switches" else 1000) for c in _COLUMNS]
         print(f"{kind + ', ' + name:32}" + "".join(f"{cell:10.2f}" for cell in cells))
     print(
         f"{count} at once, load {os.getloadavg()[0]:.1f}; ms of processor time; `clock` by the clock"

@@ -119,6 +119,44 @@ async def test_a_stream_is_cancelled_when_its_client_goes(served) -> None:
         await cancelled.wait()
 
 
+async def test_a_client_that_is_ahead_with_its_next_request_is_still_seen_to_go(served) -> None:
+    cancelled = trio.Event()
+    go = trio.Event()
+
+    async def run(writer: Writer) -> None:
+        try:
+            await go.wait()
+            await writer.write(b"done")
+        finally:
+            cancelled.set()
+
+    async def stream(_: Request) -> Stream:
+        return Stream(run=run)
+
+    served.add("GET", "/x", stream)
+    await served.start()
+    client = await served.client()
+    await client.send(HEAD)
+    await client.head()
+    await client.send(HEAD)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    go.set()
+    assert await client.chunk() == b"done"
+    assert await client.chunk() == b""
+    assert (await client.head())[0] == 200
+    assert await client.chunk() == b"done"
+    assert await client.chunk() == b""
+    go = trio.Event()
+    await client.send(HEAD)
+    await client.head()
+    await client.send(HEAD)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    cancelled = trio.Event()
+    await client.stream.aclose()
+    with trio.fail_after(30):
+        await cancelled.wait()
+
+
 async def test_a_stream_may_be_written_while_the_body_is_read(served) -> None:
     async def build(request: Request) -> Stream:
         async def run(writer: Writer) -> None:

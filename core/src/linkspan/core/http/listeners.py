@@ -1,12 +1,15 @@
-"""Unix sockets that the daemon listens on."""
+"""Sockets that the daemon listens on."""
 
 import contextlib
 import errno
 import grp
+import logging
 import os
 import socket
 import stat
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -16,6 +19,19 @@ from linkspan.sdk.errors import Conflict, InvalidArgument, PermissionDenied, Una
 MAX_PATH_BYTES = 107
 DEFAULT_GROUP = "linkspan"
 BACKLOG = 1024
+# What trio.serve_listeners waits for, too: others may give back what the process or the machine lacks.
+_LACKING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_LACKING_S: Final = 0.1
+# The client has gone again, or may not come: errors of its connection, not of ours (accept(2)).
+_OF_CLIENT: Final = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ECONNABORTED", "EPERM", "EPROTO", "ETIMEDOUT", "EOPNOTSUPP", "ENOPROTOOPT"),
+        *("ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ENONET"),
+    )
+)
+
+log = logging.getLogger(__name__)
 
 
 async def open_unix_listener(
@@ -108,6 +124,30 @@ def _bind(place: Path, mode: int, group: str) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+async def accept_all(
+    listener: trio.SocketListener,
+    take: Callable[[trio.socket.SocketType], Awaitable[None]],
+    connections: trio.Nursery,
+) -> None:
+    """Run ``take(socket)`` in a nursery for each connection, until cancelled; the listener is closed then.
+
+    As ``trio.serve_listeners``, without a stream around each socket: that asks unix sockets for options of TCP,
+    and closes in a turn of the loop of its own. ``take`` closes the socket.
+    """
+    async with listener:
+        while True:
+            try:
+                accepted, _ = await listener.socket.accept()
+            except OSError as error:
+                if error.errno in _LACKING:
+                    log.exception("no connection accepted")
+                    await trio.sleep(_LACKING_S)
+                elif error.errno not in _OF_CLIENT:
+                    raise
+            else:
+                connections.start_soon(take, accepted)
 
 
 def remove_unix_socket(path: Path | str) -> None:

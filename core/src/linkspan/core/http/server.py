@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -23,12 +23,15 @@ from linkspan.core.http.body import BodyReader
 from linkspan.core.http.errors import as_linkspan_error, error_response, single_cause
 from linkspan.core.http.exchange import ChunkWriter, IncomingRequest, stalled
 from linkspan.core.http.limits import Limits, Stopping
+from linkspan.core.http.listeners import accept_all
 from linkspan.core.http.routing import API_VERSION, RouteTable, split_version, version_text
 from linkspan.core.http.streams import (
     BODY_RECEIVE_BYTES,
     RECEIVE_BYTES,
     ClientGone,
     SocketDuplex,
+    put_parts,
+    receive_ready,
     receive_waiting,
     run_for_client,
     send_parts,
@@ -83,8 +86,8 @@ async def serve_http(
     server = _Server(router, limits or Limits(), dict(headers), on_request)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            accept = partial(trio.serve_listeners, handler_nursery=connections)
-            await accepting.start(accept, server.serve_connection, list(listeners))
+            for listener in listeners:
+                accepting.start_soon(accept_all, listener, server.serve_local, connections)
             for places, context in encrypted:
                 from linkspan.core.http.tls import serve_encrypted
 
@@ -133,14 +136,14 @@ class _Server:
                 self._cut_at_stop.discard(scope)
 
     async def serve_remote(self, stream: trio.SocketStream) -> None:
-        """As ``serve_connection``, for whoever is no user of this machine."""
-        await self._serve(stream, _Connection(stream.socket, self, None))
+        """As ``serve_local``, for whoever is no user of this machine."""
+        await self._serve(_Connection(stream.socket, self, None))
 
-    async def serve_connection(self, stream: trio.SocketStream) -> None:
-        """Serve one connection to its end; never raises but Cancelled."""
-        await self._serve(stream, _Connection(stream.socket, self, _peer_uid(stream.socket)))
+    async def serve_local(self, sock: trio.socket.SocketType) -> None:
+        """Serve one connection to its end, and close it; never raises but Cancelled."""
+        await self._serve(_Connection(sock, self, _peer_uid(sock)))
 
-    async def _serve(self, stream: trio.SocketStream, connection: "_Connection") -> None:
+    async def _serve(self, connection: "_Connection") -> None:
         try:
             if self.open_connections >= self.limits.connections:
                 await connection.refuse(503, "too many connections")
@@ -155,7 +158,7 @@ class _Server:
         except Exception:
             log.exception("connection failed")
         finally:
-            stream.socket.close()
+            connection.socket.close()
 
 
 class _Connection:
@@ -169,6 +172,7 @@ class _Connection:
         self.peer_uid = peer_uid
         self._body = BodyReader(0, b"")
         self._ahead = b""  # a piece of body that came with the head
+        self._is_new = True
         self._thin_reads = 0
 
     def _new_cycle(self, rest: bytes = b"") -> h11.Connection:
@@ -215,9 +219,12 @@ class _Connection:
             if event is h11.NEED_DATA:
                 if self.h11.trailing_data[0] and not started:
                     started, deadline = True, trio.current_time() + self.limits.head_timeout_s
+                if (data := self._first_bytes()) is not None:
+                    self.h11.receive_data(data)
+                    continue
                 between = self.server.cut_at_stop if not started else _until
                 with between(deadline) as waiting:
-                    self.h11.receive_data(await self._receive())
+                    self.h11.receive_data(await receive_waiting(self.socket, RECEIVE_BYTES))
                 if waiting.cancelled_caught:
                     if started:
                         await self.refuse(408, "the request's headers took too long")
@@ -239,11 +246,15 @@ class _Connection:
         target = event.target.decode("latin-1")
         return IncomingRequest(self, event.method.decode("latin-1"), target, headers)
 
-    async def _receive(self) -> bytes:
-        try:
-            return await self.socket.recv(RECEIVE_BYTES)
-        except OSError as error:
-            raise ClientGone("the client has gone") from error
+    def _first_bytes(self) -> bytes | None:
+        """What a client has sent by the time that it is served; most have sent their request.
+
+        Asked for once a connection: who always has more to say must not keep others waiting.
+        """
+        if not self._is_new or self.server.stopping:
+            return None
+        self._is_new = False
+        return receive_ready(self.socket, RECEIVE_BYTES)
 
     async def receive_body(self) -> bytes:
         """The next piece of the request's body, ``b""`` at its end."""
@@ -341,9 +352,7 @@ class _Connection:
         merged = {**self.server.headers, **headers}
         if length is not None and status not in _NO_BODY_STATUS:
             merged.setdefault("Content-Length", str(length))
-        reason = _REASONS.get(status, b"")
-        event = h11.Response(status_code=status, headers=list(merged.items()), reason=reason)
-        return self.h11.send(event) or b""
+        return self.h11.send(_head(status, tuple(merged.items()))) or b""
 
     async def _send_response(self, response: Response, *, head_only: bool, close: bool) -> None:
         headers = {**response.headers, "Connection": "close"} if close else response.headers
@@ -351,10 +360,11 @@ class _Connection:
         if response.body and not head_only and response.status not in _NO_BODY_STATUS:
             parts += self.h11.send_with_data_passthrough(h11.Data(data=response.body)) or []
         parts.append(self.h11.send(h11.EndOfMessage()) or b"")
-        with trio.move_on_after(self.limits.send_timeout_s) as sending:
-            await self.send(parts)
-        if sending.cancelled_caught:
-            raise ClientGone("the client takes no answer")
+        if rest := put_parts(self.socket, parts):
+            with trio.move_on_after(self.limits.send_timeout_s) as sending:
+                await send_parts(self.socket, rest)
+            if sending.cancelled_caught:
+                raise ClientGone("the client takes no answer")
 
     async def _respond(self, response: Response, request: IncomingRequest) -> bool:
         close = not await self._discard_body() or self.server.stopping
@@ -460,6 +470,12 @@ class _Connection:
             line = "HTTP/1.1 200 OK\r\n"
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
         return "".join([line, *lines, "\r\n"]).encode("latin-1")
+
+
+@lru_cache(256)
+def _head(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response:
+    """A checked head. Most answers have one that was sent before, and to check it is half of the work."""
+    return h11.Response(status_code=status, headers=list(headers), reason=_REASONS.get(status, b""))
 
 
 def _until(deadline: float = math.inf) -> trio.CancelScope:

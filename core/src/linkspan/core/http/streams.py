@@ -41,15 +41,26 @@ async def receive_waiting(sock: trio.socket.SocketType, most_bytes: int) -> byte
     """
     while True:
         await trio.lowlevel.wait_readable(sock)
-        try:
-            return os.read(sock.fileno(), most_bytes)
-        except BlockingIOError:
-            continue
-        except OSError as error:
-            raise ClientGone("the client has gone") from error
+        data = receive_ready(sock, most_bytes)
+        if data is not None:
+            return data
 
 
-async def send_parts(sock: trio.socket.SocketType, parts: Iterable[bytes]) -> None:
+def receive_ready(sock: trio.socket.SocketType, most_bytes: int) -> bytes | None:
+    """Receive what is there, empty at the end; None if nothing is there yet.
+
+    Raises:
+        ClientGone: The connection broke.
+    """
+    try:
+        return os.read(sock.fileno(), most_bytes)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise ClientGone("the client has gone") from error
+
+
+async def send_parts(sock: trio.socket.SocketType, parts: Iterable[bytes | memoryview]) -> None:
     """Send all parts, in as few system calls as the kernel allows.
 
     No checkpoint where it need not wait.
@@ -58,22 +69,35 @@ async def send_parts(sock: trio.socket.SocketType, parts: Iterable[bytes]) -> No
         ClientGone: It takes nothing any more.
     If cancelled: some of it may have been sent.
     """
-    rest: list[bytes | memoryview] = [part for part in parts if part]
+    rest = put_parts(sock, parts)
+    while rest:
+        await trio.lowlevel.wait_writable(sock)
+        rest = put_parts(sock, rest)
+
+
+def put_parts(
+    sock: trio.socket.SocketType, parts: Iterable[bytes | memoryview]
+) -> list[bytes | memoryview]:
+    """Send what the kernel takes at once; return what is left.
+
+    Raises:
+        ClientGone: It takes nothing any more.
+    """
+    rest = [part for part in parts if part]
     first = 0
     try:
         while first < len(rest):
-            try:
-                sent = os.writev(sock.fileno(), rest[first : first + MAX_PARTS])
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(sock)
-                continue
+            sent = os.writev(sock.fileno(), rest[first : first + MAX_PARTS])
             while first < len(rest) and sent >= len(rest[first]):
                 sent -= len(rest[first])
                 first += 1
             if sent:
                 rest[first] = memoryview(rest[first])[sent:]
+    except BlockingIOError:
+        return rest[first:]
     except OSError as error:
         raise ClientGone("the client has gone") from error
+    return []
 
 
 async def send_from_pipe(sock: trio.socket.SocketType, pipe: int, count: int) -> None:
@@ -109,14 +133,15 @@ async def until_read(sock: trio.socket.SocketType) -> None:
         return
     pause_s = 50e-6
     with trio.move_on_after(HEAD_READ_S):
-        while _unread(sock):
+        while _waiting(sock, termios.TIOCOUTQ):
             await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, 0.01)
 
 
-def _unread(sock: trio.socket.SocketType) -> bool:
+def _waiting(sock: trio.socket.SocketType, queue: int) -> bool:
+    """Whether bytes wait in one of a socket's queues: TIOCOUTQ or FIONREAD."""
     try:
-        packed = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+        packed = fcntl.ioctl(sock.fileno(), queue, b"\0" * 4)
     except OSError:
         return False
     return bool(struct.unpack("i", packed)[0])
@@ -127,40 +152,54 @@ async def run_for_client(
 ) -> None:
     """Run something until it ends; cancel it when the client goes.
 
-    The socket itself may be read meanwhile: a second epoll watches it, and asks for hang-ups only, so
-    that data which nobody has read yet does not wake it.
-
     Args:
-        half_closed_is_gone: A client that closes its sending side counts as gone, as in Go's server.
+        half_closed_is_gone: A client that closes its sending side counts as gone, as in Go's server. What runs
+            does not read the socket.
 
     Raises:
         ClientGone: It went before the end.
         Exception: What ``run`` raised, bare.
     """
-    events = select.EPOLLRDHUP if half_closed_is_gone else 0
     gone = False
-    with select.epoll(1) as hang_up:
-        hang_up.register(sock.fileno(), events)
 
-        async def watch(scope: trio.CancelScope) -> None:
-            nonlocal gone
-            await trio.lowlevel.wait_readable(hang_up.fileno())
-            gone = True
-            scope.cancel()
+    async def watch(scope: trio.CancelScope) -> None:
+        nonlocal gone
+        await (_until_ended(sock) if half_closed_is_gone else _until_hung_up(sock, 0))
+        gone = True
+        scope.cancel()
 
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch, nursery.cancel_scope)
-                await run()
-                gone = False
-                nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            cause = single_cause(group)
-            if cause is group:
-                raise
-            raise cause from cause.__cause__
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, nursery.cancel_scope)
+            await run()
+            gone = False
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        cause = single_cause(group)
+        if cause is group:
+            raise
+        raise cause from cause.__cause__
     if gone:
         raise ClientGone("the client has gone")
+
+
+async def _until_ended(sock: trio.socket.SocketType) -> None:
+    """Wait until a client sends no more, on a socket that nobody reads."""
+    await trio.lowlevel.wait_readable(sock)
+    if _waiting(sock, termios.FIONREAD):
+        # It is ahead with its next request, which stays there and would wake us again and again.
+        await _until_hung_up(sock, select.EPOLLRDHUP)
+
+
+async def _until_hung_up(sock: trio.socket.SocketType, events: int) -> None:
+    """Wait for a hang-up, or for others of epoll's events.
+
+    The socket itself may be read meanwhile: a second epoll watches it, so that data which nobody has read yet
+    does not wake it.
+    """
+    with select.epoll(1) as hang_up:
+        hang_up.register(sock.fileno(), events)
+        await trio.lowlevel.wait_readable(hang_up.fileno())
 
 
 class SocketDuplex(Duplex):
