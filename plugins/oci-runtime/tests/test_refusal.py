@@ -69,6 +69,8 @@ def test_codes_of_errors() -> None:
     assert refusal.error_of(group, "sh").code == "runtime_refused"
     device = "write `blkio.throttle.read_bps_device`: No such device"
     assert refusal.error_of(device, "sh").code == "runtime_refused"
+    name = f"openat2 `{'a' * 300}`: File name too long"
+    assert refusal.error_of(name, "sh").code == "runtime_refused"
     assert refusal.error_of("something broke", "sh").code == "runtime_failed"
 
 

@@ -159,7 +159,9 @@ def error_of(message: str, program: str) -> LinkspanError:
     if "No space left on device" in text or "no space left on device" in text:
         return OutOfSpace(f"the runtime could not make the container: {text}", details=details)
     if re.search(
-        r"invalid|unknown|not supported|no such (file|device)|not permitted|denied", text, re.I
+        r"invalid|unknown|not supported|no such (file|device)|name too long|not permitted|denied",
+        text,
+        re.I,
     ):
         return InvalidArgument(
             f"the runtime refused the container: {text}", code="runtime_refused", details=details
