@@ -24,7 +24,8 @@ from linkspan.workflows.triggers import NAMES
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
-LINK = re.compile(r"\[[^\]]*\]\((?!https?:|#)([^)#\s]+)")
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)\s]+)\)")
+"""A link to a page of ours, and what it names in it."""
 
 
 def hooks() -> Iterator[str]:
@@ -123,11 +124,44 @@ def test_every_verb_is_on_the_page_with_its_settings_and_outputs() -> None:
             assert f"`{output}`" in outputs, f"{verb['name']}: {output}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
-def test_links_of_the_first_pages_lead_somewhere(page: str) -> None:
-    links = LINK.findall((ROOT / page).read_text())
-    missing = [link for link in links if not (ROOT / link).exists()]
-    assert not missing
+def pages() -> list[Path]:
+    """Every page that people read."""
+    return [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *sorted(ROOT.glob("plugins/*/README.md")),
+    ]
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link into a page may name: its headings as the site writes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    words = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings)
+    return {re.sub(r"[-\s]+", "-", heading) for heading in words}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    wrong = []
+    for link in LINK.findall(page.read_text()):
+        path, _, anchor = link.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        if not there.exists() or (anchor and anchor not in anchors(there)):
+            wrong.append(link)
+    assert not wrong
+
+
+def test_every_page_is_found_from_the_first_one() -> None:
+    seen: set[Path] = set()
+    ahead = [ROOT / "README.md", ROOT / "docs/index.md"]
+    while ahead:
+        page = ahead.pop()
+        seen.add(page)
+        links = {link.partition("#")[0] for link in LINK.findall(page.read_text())}
+        found = {(page.parent / link).resolve() for link in links if link.endswith(".md")}
+        ahead += found - seen
+    assert {page for page in pages() if "docs" in page.parts} <= seen
 
 
 def test_every_key_of_the_language_is_on_the_page() -> None:
