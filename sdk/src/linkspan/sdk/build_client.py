@@ -72,6 +72,12 @@ class FolderTransfer(abc.ABC):
         """
 
 
+class ClientFolder(NamedTuple):
+    """A folder that a build's client has; ``name`` as it calls it."""
+
+    name: str
+
+
 class BuildClient(abc.ABC):
     """A connected client.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from linkspan.sdk.build_client import BuildClient
+from linkspan.sdk.build_client import BuildClient, ClientFolder
 from linkspan.sdk.diagnostics import Diagnostic
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.errors import Unsupported
@@ -62,11 +62,13 @@ class BuildRequest:
         tags: References to give to the result.
         network_mode: For RUN: ``default``, ``none``, ``host`` or a network.
         resources: Limits of each command.
-        contexts: Name → a folder of this host or an image; wins over stages and images of that name.
+        contexts: Name → a folder of this host or of the client, or an image; wins over stages and images of
+            that name.
         no_cache_stages: Stages whose steps are run anew.
         cache_from: A cache that cannot be had is a warning, no error.
         details: Tell programs more in ``aux`` of the progress: ``warnings`` (rule, message, file, line), and
-            ``step``, ``log`` and ``work`` (what is no step) at once, while stages run side by side.
+            ``step``, ``log``, ``work`` (what is no step) and ``definition`` (the build file) at once, while
+            stages run side by side.
         secrets: Id → value, for commands that ask; in no image, cache, history or message.
         packages: Look into the result for what is installed there (cap PACKAGES).
         client: Whom to ask for secrets and credentials that are not given, and for context and build file.
@@ -90,7 +92,7 @@ class BuildRequest:
     shm_size_bytes: int = 67108864
     squash: bool = False
     secrets: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
-    contexts: Mapping[str, Path | str] = attrs.field(factory=dict)
+    contexts: Mapping[str, Path | str | ClientFolder] = attrs.field(factory=dict)
     no_cache_stages: tuple[str, ...] = ()
     cache_from: tuple[CacheImport, ...] = ()
     cache_to: tuple[CacheExport, ...] = ()

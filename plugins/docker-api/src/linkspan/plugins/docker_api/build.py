@@ -17,12 +17,13 @@ from linkspan.sdk.diagnostics import Diagnostic, render
 from linkspan.sdk.drivers.builder import Builder, BuildRequest, CacheImport, PruneResult
 from linkspan.sdk.errors import InvalidArgument, NotFound, Unsupported
 from linkspan.sdk.host import Host
-from linkspan.sdk.http import Hijack, Request, Response, Stream, Writer, json_response
+from linkspan.sdk.http import AnswerError, Hijack, Request, Response, Stream, Writer, json_response
 from linkspan.sdk.model.container import Resources
 from linkspan.sdk.progress import ProgressSink
 
 if TYPE_CHECKING:
     from linkspan.plugins.docker_api.buildkit.builds import SessionBuilds
+    from linkspan.plugins.docker_api.buildkit.control import Control
     from linkspan.plugins.docker_api.buildkit.session import Sessions
 
 
@@ -59,6 +60,18 @@ class BuildRoutes:
             content_type="",
             upgrade="h2c",
         )
+
+    @cached_property
+    def _control(self) -> "Control":
+        from linkspan.plugins.docker_api.buildkit.control import Control
+
+        return Control(self._sessions, lambda: self._builder, self._host.daemon.version)
+
+    async def grpc(self, request: Request) -> Hijack:
+        """POST /grpc: BuildKit's services for buildx (gRPC)."""
+        if request.headers.get("upgrade", "").lower() != "h2c":
+            raise AnswerError("no upgrade proto in request", status=500, code="no_upgrade")
+        return Hijack(run=self._control.run, content_type="", upgrade="h2c")
 
     async def cancel(self, request: Request) -> Response:
         """POST /build/cancel."""

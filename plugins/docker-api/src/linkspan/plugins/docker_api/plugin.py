@@ -81,6 +81,7 @@ ROUTES: Final = {
         "POST /build": "build",
         "POST /build/cancel": "cancel",
         "POST /session": "session",
+        "POST /grpc": "grpc",
         "POST /linkspan/v1/build": "build_more",
         "POST /build/prune": "prune",
     },

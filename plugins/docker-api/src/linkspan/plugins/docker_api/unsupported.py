@@ -11,7 +11,6 @@ from linkspan.sdk.errors import NotFound, Unsupported
 from linkspan.sdk.http import Answer, Request, Response, json_response
 
 NOT_SERVED = {
-    "BuildKit's protocol": ("POST /grpc",),
     "Docker's own plugins (Linkspan's are Python packages)": (
         "GET /plugins/privileges",
         "POST /plugins/pull",

@@ -66,9 +66,10 @@ class Builds:
             raise Unsupported("squash is not supported", help="build without --squash")
         stream = BuildStream(progress, quiet=request.quiet, details=request.details)
         async with (
-            self._contexts.named(request) as contexts,
+            self._contexts.named(request, stream) as contexts,
             self._contexts.main(request, stream) as (context, text, ignored),
         ):
+            stream.event(definition={"file": request.file, "text": text})
             dockerfile = _parse(text, request.file)
             findings = self._lint(dockerfile, request, ignored)
             try:

@@ -8,7 +8,6 @@ import attrs
 from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.context_files import (
     IGNORE_FILE,
-    missing,
     patterns_of,
     read_text,
 )
@@ -18,10 +17,10 @@ from linkspan.plugins.dockerfile_builder.layers import in_thread
 from linkspan.plugins.dockerfile_builder.stages import parse_dockerfile
 from linkspan.plugins.dockerfile_builder.stream import BuildStream
 from linkspan.plugins.dockerfile_builder.tree import EmptyTree
-from linkspan.sdk.build_client import BuildClient
+from linkspan.sdk.build_client import BuildClient, ClientFolder
 from linkspan.sdk.dockerignore import IgnorePatterns, read_patterns
 from linkspan.sdk.drivers.builder import BuildRequest
-from linkspan.sdk.errors import LinkspanError
+from linkspan.sdk.errors import InvalidArgument, LinkspanError
 from linkspan.sdk.host import Host
 
 _CONTEXT = "context"
@@ -61,6 +60,20 @@ class ClientSource:
             work.part("transferring context:", current=received.received_bytes, done=True)
         return received.tree, text, patterns
 
+    async def open_named(
+        self, stack: contextlib.AsyncExitStack, name: str, folder: ClientFolder
+    ) -> ClientTree:
+        """A context beside the main one, without what its ``.dockerignore`` leaves out."""
+        with self.stream.work(f"[context {name}] load .dockerignore"):
+            (ignore,), _ = await self._texts(folder.name, (IGNORE_FILE,))
+        patterns_of(ignore, IGNORE_FILE)
+        with self.stream.work(f"[context {name}] load from client") as work:
+            received = await stack.enter_async_context(
+                self.clients.receive(self._client, folder.name, exclude=read_patterns(ignore or ""))
+            )
+            work.part(f"transferring {name}:", current=received.received_bytes, done=True)
+        return received.tree
+
     @property
     def _client(self) -> BuildClient:
         assert self.request.client is not None
@@ -76,7 +89,11 @@ class ClientSource:
             if text is None:
                 text = lower
             if text is None:
-                raise missing(file)
+                raise InvalidArgument(
+                    f"failed to read dockerfile: open {file}: no such file or directory",
+                    code="dockerfile_missing",
+                    help="name it with -f",
+                )
         return text, own
 
     async def _ignore_file(self) -> str | None:

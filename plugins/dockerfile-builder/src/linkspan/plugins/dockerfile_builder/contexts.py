@@ -36,6 +36,7 @@ from linkspan.plugins.dockerfile_builder.tree import (
     Tree,
 )
 from linkspan.plugins.dockerfile_builder.unpack import is_archive
+from linkspan.sdk.build_client import ClientFolder
 from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.drivers.builder import BuildRequest
 from linkspan.sdk.errors import InvalidArgument
@@ -116,15 +117,20 @@ class Contexts:
         return await in_thread(_read_fetched, fetched, node, tree, request.file, limit)
 
     @contextlib.asynccontextmanager
-    async def named(self, request: BuildRequest) -> AsyncIterator[dict[str, Tree | str]]:
+    async def named(
+        self, request: BuildRequest, stream: BuildStream | None = None
+    ) -> AsyncIterator[dict[str, Tree | str]]:
         """The contexts beside the main one: folders as trees, images as references."""
-        with contextlib.ExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
             found: dict[str, Tree | str] = {}
+            source = ClientSource(self._host, self._clients, request, stream or silent_stream())
             for name, context in request.contexts.items():
                 if isinstance(context, Path):
                     tree = await in_thread(_open_folder, context, self._memo)
                     stack.callback(tree.close)
                     found[name.lower()] = tree
+                elif isinstance(context, ClientFolder):
+                    found[name.lower()] = await source.open_named(stack, name, context)
                 else:
                     found[name.lower()] = context
             yield found

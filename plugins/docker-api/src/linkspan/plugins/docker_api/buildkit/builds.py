@@ -122,8 +122,12 @@ class SessionBuilds:
         with trio.CancelScope() as scope:
             self._running[build] = scope
             try:
-                result = await run_told(
-                    told, tell, session, asked.tags, lambda: self._builder().build(loud, told.take)
+                result = await self._tell_while(
+                    told,
+                    tell,
+                    lambda: run_told(
+                        told, session, asked.tags, lambda: self._builder().build(loud, told.take)
+                    ),
                 )
             except LinkspanError as error:
                 await writer.write(*kept, error_line(solve_error(error)))
@@ -136,6 +140,27 @@ class SessionBuilds:
             )
             return
         await writer.write(error_line(LinkspanError("context canceled", code="cancelled")))
+
+    async def _tell_while(
+        self,
+        told: "Told",
+        tell: Callable[[bytes], Awaitable[None]],
+        work: Callable[[], Awaitable[BuildResult]],
+    ) -> BuildResult:
+        """Do the work, and send what it tells. Raises what the work raises, when all of it is sent."""
+        failure: LinkspanError | None = None
+        result: BuildResult | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(told.send, tell)
+            try:
+                result = await work()
+            except LinkspanError as error:
+                failure = error
+            told.end()
+        if result is None:
+            assert failure is not None
+            raise failure
+        return result
 
 
 class Told:
@@ -171,12 +196,11 @@ class Told:
 
 async def run_told(
     told: Told,
-    tell: Callable[[bytes], Awaitable[None]],
     session: Session,
     tags: tuple[str, ...],
     build: Callable[[], Awaitable[BuildResult]],
 ) -> BuildResult:
-    """Build, and tell of it.
+    """Build, and tell what comes of it.
 
     Args:
         told: The sink of ``build``.
@@ -195,6 +219,7 @@ async def run_told(
         except LinkspanError as error:
             failure = error
             told.trace.failed(solve_error(error).message)
+        told.news.set()
         scope.cancel()
 
     async def watch(scope: trio.CancelScope) -> None:
@@ -203,12 +228,9 @@ async def run_told(
         failure = LinkspanError("the client's session has ended", code="session_gone")
         scope.cancel()
 
-    async with trio.open_nursery() as telling:
-        telling.start_soon(told.send, tell)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(work, nursery.cancel_scope)
-            nursery.start_soon(watch, nursery.cancel_scope)
-        told.end()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work, nursery.cancel_scope)
+        nursery.start_soon(watch, nursery.cancel_scope)
     if result is None:
         assert failure is not None
         raise failure

@@ -4,8 +4,9 @@ A message is a flag (compressed or not), a length of four bytes and the bytes; w
 trailers.
 """
 
+import base64
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import quote, unquote
@@ -19,7 +20,7 @@ from linkspan.plugins.docker_api.buildkit.http2 import (
     Stream,
     StreamClosed,
 )
-from linkspan.plugins.docker_api.buildkit.wire import WireError
+from linkspan.plugins.docker_api.buildkit.wire import WireError, message
 from linkspan.sdk.errors import LinkspanError
 
 OK: Final = 0
@@ -45,13 +46,15 @@ class GrpcError(LinkspanError):
 
     Attributes:
         status: gRPC's number.
+        rich: More of it: messages ``google.protobuf.Any``.
     """
 
     default_code = "grpc"
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message or f"the call failed with status {status}")
+    def __init__(self, status: int, text: str, rich: Sequence[bytes] = ()) -> None:
+        super().__init__(text or f"the call failed with status {status}")
         self.status = status
+        self.rich = rich
 
 
 def framed(*messages: bytes) -> bytes:
@@ -161,8 +164,7 @@ class Call:
         if not text.isdigit():
             raise GrpcError(UNKNOWN, "the call ended without a status")
         if int(text) != OK:
-            message = unquote(self._stream.trailers.get("grpc-message", ""))
-            raise GrpcError(int(text), message)
+            raise GrpcError(int(text), unquote(self._stream.trailers.get("grpc-message", "")))
 
     async def one(self) -> bytes:
         """The only message of this side.
@@ -244,34 +246,37 @@ def serve(methods: Mapping[str, Method]) -> Callable[[Stream], Awaitable[None]]:
     async def handle(stream: Stream) -> None:
         head = await stream.headers()
         call = Call(stream, head, ours=False)
-        status, message = await _outcome(methods.get(head.get(":path", "")), call)
+        status, text, rich = await _outcome(methods.get(head.get(":path", "")), call)
         if not call.begun:
             await call.begin()
         trailers = [("grpc-status", str(status))]
-        if message:
-            trailers.append(("grpc-message", quote(message, safe=_SAFE)))
+        if text:
+            trailers.append(("grpc-message", quote(text, safe=_SAFE)))
+        if rich:
+            details = base64.b64encode(message({1: status, 2: text, 3: rich})).decode()
+            trailers.append(("grpc-status-details-bin", details.rstrip("=")))
         await stream.send_headers(trailers, end=True)
 
     return handle
 
 
-async def _outcome(method: Method | None, call: Call) -> tuple[int, str]:
-    """Status and message of a call that has ended."""
+async def _outcome(method: Method | None, call: Call) -> tuple[int, str, Sequence[bytes]]:
+    """Status and message of a call that has ended, and what more there is to it."""
     name = call.metadata.get(":path", "")
     if method is None:
         service, _, short = name.strip("/").rpartition("/")
-        return UNIMPLEMENTED, f"unknown method {short} for service {service}"
+        return UNIMPLEMENTED, f"unknown method {short} for service {service}", ()
     with trio.move_on_after(_timeout_s(call.metadata.get("grpc-timeout", ""))):
         try:
             await method(call)
         except GrpcError as error:
-            return error.status, error.message
+            return error.status, error.message, error.rich
         except WireError as error:
-            return INVALID_ARGUMENT, f"the request of {name} cannot be read: {error}"
+            return INVALID_ARGUMENT, f"the request of {name} cannot be read: {error}", ()
         except LinkspanError as error:
-            return _status_of(error), error.message
-        return OK, ""
-    return DEADLINE_EXCEEDED, "context deadline exceeded"
+            return _status_of(error), error.message, ()
+        return OK, "", ()
+    return DEADLINE_EXCEEDED, "context deadline exceeded", ()
 
 
 def _status_of(error: LinkspanError) -> int:

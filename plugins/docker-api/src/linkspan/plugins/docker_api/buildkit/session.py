@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from linkspan.plugins.docker_api.buildkit.filesync import ClientFolder, open_folder
-from linkspan.plugins.docker_api.buildkit.grpc import NOT_FOUND, GrpcError, call_once
+from linkspan.plugins.docker_api.buildkit.grpc import NOT_FOUND, GrpcError, call_once, calling
 from linkspan.plugins.docker_api.buildkit.http2 import Connection
 from linkspan.plugins.docker_api.buildkit.wire import Message, message
 from linkspan.sdk.build_client import BuildClient, FolderTransfer
@@ -20,6 +20,7 @@ from linkspan.sdk.reference import DOCKER_DOMAIN
 _PREFIX: Final = "x-docker-expose-session-"
 _CREDENTIALS: Final = "/moby.filesync.v1.Auth/Credentials"
 _GET_SECRET: Final = "/moby.buildkit.secrets.v1.Secrets/GetSecret"  # noqa: S105 - a method's name
+_PULL: Final = "/moby.upload.v1.Upload/Pull"
 _ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _APPEAR_S: Final = 5.0
 _HUB_HOST: Final = "registry-1.docker.io"
@@ -73,6 +74,14 @@ class Session(BuildClient):
         if secret and not name:
             return Credentials(identity_token=secret)
         return Credentials(username=name, password=secret)
+
+    async def uploaded(self, path: str) -> AsyncIterator[bytes]:
+        """What the client has at a path, as a tar: a context that came from its stdin."""
+        async with calling(self.connection, _PULL, [("urlpath", f"/{path}")]) as call:
+            await call.send(b"")
+            while messages := await call.receive():
+                for each in messages:
+                    yield Message(each).data(1)
 
 
 class Sessions:

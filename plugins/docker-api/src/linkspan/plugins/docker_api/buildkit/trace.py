@@ -47,6 +47,9 @@ class Trace:
 
     Args:
         build: The build's id: vertices of two builds must differ.
+
+    Attributes:
+        definition: The text of the build file, once it is known.
     """
 
     def __init__(self, build: str) -> None:
@@ -59,6 +62,7 @@ class Trace:
         self._warnings: list[bytes] = []
         self._pulling = ""
         self._failed: list[str] = []
+        self.definition = ""
 
     def take(self, progress: Progress) -> None:
         """One step forward. What is text for the classic builder's clients is left out."""
@@ -67,6 +71,8 @@ class Trace:
             self._take_step(step)
         elif work := aux.get("work"):
             self._take_work(work)
+        elif definition := aux.get("definition"):
+            self.definition = definition["text"]
         elif log := aux.get("log"):
             self._take_log(log)
         elif warnings := aux.get("warnings"):
