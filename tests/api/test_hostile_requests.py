@@ -191,6 +191,8 @@ def nearly_right(draw: st.DrawFn) -> tuple[str, Any]:
 def peopled(shared_daemon: Daemon) -> Iterator[Daemon]:
     """A daemon that has one of each thing."""
     daemon = shared_daemon
+    if "busybox:latest" not in daemon.images():
+        daemon.build_busybox()  # requests before have removed it
     daemon.docker("run", "-d", "--name", "one", "busybox", "sleep", "1000")
     daemon.docker("swarm", "init")
     daemon.docker("secret", "create", "one", "-", stdin="x")

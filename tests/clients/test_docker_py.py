@@ -2,7 +2,9 @@
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,36 @@ def test_what_docker_composes_own_tests_ask_for(client: Any) -> None:
     assert not made.attrs["State"]["FinishedAt"].startswith("0001-")
     made.remove(force=True)
     network.remove()
+
+
+def test_many_at_once_share_the_last_networks(new_daemon: Callable[..., Daemon]) -> None:
+    """The default pools run out in Docker's words; nothing of the networks that were not made is left."""
+    import docker
+
+    pool = '[[network.bridge.default-address-pools]]\nbase = "10.251.0.0/24"\nsize = 27\n'
+    daemon = new_daemon(config=pool).start()
+
+    def create(number: int) -> str:
+        with closing(docker.DockerClient(base_url=daemon.url, timeout=60)) as own:
+            try:
+                return str(own.networks.create(f"n{number}").id)
+            except docker.errors.APIError as error:
+                return f"{error.status_code} {error.explanation}"
+
+    with ThreadPoolExecutor(40) as threads:
+        answers = list(threads.map(create, range(40)))
+    made = {answer for answer in answers if " " not in answer}
+    refused = set(answers) - made
+    assert refused == {"400 all predefined address pools have been fully subnetted"}
+    with closing(docker.DockerClient(base_url=daemon.url, timeout=60)) as client:
+        there = {
+            network.id: network for network in client.networks.list(filters={"type": "custom"})
+        }
+        assert set(there) == made
+        assert 0 < len(made) <= 8  # the machine may have addresses there
+        for network in there.values():
+            network.remove()
+        client.networks.create("again").remove()
 
 
 def test_events_of_the_past_end(client: Any) -> None:
