@@ -33,6 +33,7 @@ class Answer:
     Attributes:
         cut_after: Close the connection after so many bytes of the body.
         stall_after: Say nothing more after so many bytes of the body, until the client goes.
+        hold_after: Say the rest of the body behind so many bytes when ``goes_on`` happens.
     """
 
     status: int = 200
@@ -40,6 +41,8 @@ class Answer:
     body: bytes = b""
     cut_after: int | None = None
     stall_after: int | None = None
+    hold_after: int | None = None
+    goes_on: trio.Event = attrs.field(factory=trio.Event)
 
 
 Fault = Callable[[Question], Answer | None]
@@ -192,8 +195,14 @@ async def _say(stream: trio.SocketStream, question: Question, answer: Answer) ->
         body = body[: answer.cut_after]
     if answer.stall_after is not None:
         body = body[: answer.stall_after]
+    rest = b""
+    if answer.hold_after is not None:
+        body, rest = body[: answer.hold_after], body[answer.hold_after :]
     try:
         await stream.send_all("\r\n".join([*lines, "", ""]).encode() + body)
+        if rest:
+            await answer.goes_on.wait()
+            await stream.send_all(rest)
         while answer.stall_after is not None and await stream.receive_some(65536):
             pass
     except trio.BrokenResourceError:
