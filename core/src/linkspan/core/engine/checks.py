@@ -5,6 +5,7 @@ What depends on the machine is the runtime's to check (``Runtime.check``).
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -12,7 +13,7 @@ from linkspan.core.engine.signal_names import signal_number
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.log_tags import check_log_tag
 from linkspan.sdk.model.container import ContainerSpec, RestartPolicy
-from linkspan.sdk.model.image import Image
+from linkspan.sdk.model.image import Image, Platform
 from linkspan.sdk.platform import host_platform, match_rank, normalize_platform, parse_platform
 from linkspan.sdk.units import parse_size
 
@@ -75,8 +76,15 @@ def check_platform(spec: ContainerSpec, image: Image) -> None:
 
 def platform_warnings(spec: ContainerSpec, image: Image) -> tuple[str, ...]:
     """What is said of an image of another platform that nobody has asked for."""
-    actual, host = normalize_platform(image.config.platform), host_platform()
-    if spec.platform or not actual.architecture or match_rank(host, actual) is not None:
+    if spec.platform:
+        return ()
+    return _warning(image.config.platform, host_platform())
+
+
+@lru_cache(64)
+def _warning(platform: Platform, host: Platform) -> tuple[str, ...]:
+    actual = normalize_platform(platform)
+    if not actual.architecture or match_rank(host, actual) is not None:
         return ()
     return (
         f"The requested image's platform ({actual}) does not match the detected host platform ({host}) and"

@@ -226,6 +226,9 @@ class ContainerStore:
 
     def _with_ids(self, spec: ContainerSpec) -> ContainerSpec:
         """Containers whose namespaces are joined by their ids: a name may change its owner."""
+        modes = (spec.pid_mode, spec.ipc_mode, spec.network_mode)
+        if not any(mode.startswith("container:") for mode in modes):
+            return spec
         return attrs.evolve(
             spec,
             pid_mode=self._with_id(spec.pid_mode),

@@ -7,6 +7,7 @@ import trio
 
 from linkspan.sdk.drivers.runtime import Runtime
 from linkspan.sdk.errors import Conflict, NotFound
+from linkspan.sdk.locks import QuickLock
 from linkspan.sdk.model.container import Container, ContainerStatus, ExitStatus
 from linkspan.sdk.model.process import ProcessStreams
 from linkspan.sdk.values import define
@@ -28,7 +29,7 @@ class Entry:
     """
 
     container: Container
-    lock: trio.Lock = attrs.field(factory=trio.Lock)
+    lock: QuickLock = attrs.field(factory=QuickLock)
     exited: trio.Event = attrs.field(factory=trio.Event)
     removed: trio.Event = attrs.field(factory=trio.Event)
     last_exit: ExitStatus = ExitStatus(exit_code=0)

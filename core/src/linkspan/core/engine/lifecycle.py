@@ -134,7 +134,8 @@ class Lifecycle:
             if entry.pause_scope is not None:
                 entry.pause_scope.cancel()
             entry.backoff_s = 0.0
-            entry.container = attrs.evolve(entry.container, manually_stopped=False)
+            if entry.container.manually_stopped:
+                entry.container = attrs.evolve(entry.container, manually_stopped=False)
             await self._run(entry)
 
     async def _run(self, entry: Entry) -> None:
@@ -197,8 +198,8 @@ class Lifecycle:
 
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(network)
                 nursery.start_soon(disk)
+                await network()
         except BaseExceptionGroup as group:
             raise first_error(group) from None
         sandbox, mounts = found["sandbox"], found["mounts"]

@@ -329,15 +329,16 @@ class _Connection:
                 return await self._stream(answer, request)
             return await self._hijack(answer, request)
         finally:
-            log.debug(
-                "request",
-                extra={
-                    "method": request.method,
-                    "route": pattern or request.path,
-                    "status": status,
-                    "duration_s": time.perf_counter() - began,
-                },
-            )
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug(
+                    "request",
+                    extra={
+                        "method": request.method,
+                        "route": pattern or request.path,
+                        "status": status,
+                        "duration_s": time.perf_counter() - began,
+                    },
+                )
 
     def _error_answer(self, error: Exception | SystemExit, request: IncomingRequest) -> Response:
         cause = single_cause(error)

@@ -253,7 +253,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
 
     async def attach(self, request: AttachRequest) -> Sandbox:
         """See ``NetworkDriver``."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if request.container_id in self._sandboxes:
             raise Conflict(
                 f"container {request.name} has a network sandbox already", code="sandbox_exists"
@@ -375,7 +375,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
 
     async def detach(self, container_id: str) -> None:
         """See ``NetworkDriver``. If cancelled: it is ended all the same."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         sandbox = self._sandboxes.get(container_id)
         if sandbox is None:
             return

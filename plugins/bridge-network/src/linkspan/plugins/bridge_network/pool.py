@@ -158,17 +158,18 @@ class Pool:
         self._bare: deque[Bare] = deque()
         self._bare_wanted = False
         self._wanted = trio.Event()
+        self._taken_at = 0.0
         self._demand = Demand(size)
         self.network: CarriedNetwork | None = None
 
     def serve(self, network: CarriedNetwork | None) -> None:
         """Keep namespaces of this network ready; the old ones must have been cleared."""
         self.network = network
-        self._wanted.set()
+        self._want()
 
     def take(self) -> Prepared | None:
         """Take one, if there is one."""
-        self._wanted.set()
+        self._want()
         if self._ready:
             return self._ready.popleft()
         self._demand.miss()
@@ -177,11 +178,11 @@ class Pool:
     def want_bare(self) -> None:
         """There are other networks than the default one: keep bare namespaces, too."""
         self._bare_wanted = True
-        self._wanted.set()
+        self._want()
 
     def take_bare(self) -> Bare | None:
         """Take a bare one, if there is one."""
-        self._wanted.set()
+        self._want()
         return self._bare.popleft() if self._bare else None
 
     def give_up(self, lease: Lease) -> None:
@@ -219,11 +220,15 @@ class Pool:
 
     async def _rest(self) -> None:
         """Wait until nothing was taken for a moment, but not for ever."""
-        with trio.move_on_after(_LONGEST_REST_S):
-            while self._wanted.is_set():
-                self._wanted = trio.Event()
-                with trio.move_on_after(_REST_S):
-                    await self._wanted.wait()
+        end = trio.current_time() + _LONGEST_REST_S
+        while (until := min(self._taken_at + _REST_S, end)) > trio.current_time():  # noqa: ASYNC110 - put off again and again
+            await trio.sleep_until(until)
+        self._wanted = trio.Event()
+
+    def _want(self) -> None:
+        """Fill it soon. Called for each start of a burst, so it must not wake a task each time."""
+        self._taken_at = trio.current_time()
+        self._wanted.set()
 
     async def _fill(self) -> None:
         keep = self._demand.wanted()

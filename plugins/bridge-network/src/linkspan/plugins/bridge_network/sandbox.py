@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import trio
 
 from linkspan.plugins.bridge_network.bridges import CarriedNetwork
 from linkspan.plugins.bridge_network.graveyard import Lease
@@ -20,6 +19,7 @@ from linkspan.plugins.bridge_network.publications import Target
 from linkspan.plugins.bridge_network.sandbox_files import SandboxFiles, own_names
 from linkspan.sdk.drivers.network import AttachRequest, Sandbox
 from linkspan.sdk.files import replace_file
+from linkspan.sdk.locks import QuickLock
 from linkspan.sdk.model.network import Endpoint, PortBinding
 from linkspan.sdk.values import define, frozen
 
@@ -63,7 +63,7 @@ class LivingSandbox:
     led_to: Target | None = None
     resolver: ResolverSockets | None = None
     resolv_conf: str = ""
-    lock: trio.Lock = attrs.field(factory=trio.Lock)
+    lock: QuickLock = attrs.field(factory=QuickLock)
 
     @property
     def id(self) -> str:

@@ -140,10 +140,12 @@ class Document:
 
     def keys_of(self, key: str) -> tuple[str, ...]:
         """The keys of a set that Go writes as a map to nothing: ``{"80/tcp": {}}``."""
-        return tuple(self.document(key).value)
+        return tuple(self.document(key).value) if key in self else ()
 
     def text_map(self, key: str) -> dict[str, str]:
         """A map of strings; a null in it is an empty string."""
+        if key not in self:
+            return {}
         inner = self.document(key)
         return {name: inner.text(name) for name in inner.value}
 

@@ -9,6 +9,7 @@ import trio
 
 from linkspan.plugins.oci_runtime.exec_session import Waiting
 from linkspan.plugins.oci_runtime.record import Record
+from linkspan.sdk.locks import QuickLock
 from linkspan.sdk.model.container import ExitStatus
 from linkspan.sdk.values import define
 
@@ -48,7 +49,7 @@ class HeldContainer:
     scrubbed: trio.Event = attrs.field(factory=trio.Event)
     process: Mapping[str, Any] | None = None
     expected: Expectation | None = None
-    state_in_use: trio.Lock = attrs.field(factory=trio.Lock)
+    state_in_use: QuickLock = attrs.field(factory=QuickLock)
 
     @property
     def id(self) -> str:

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-import trio
+from linkspan.sdk.locks import QuickLock
 
 
 class Holds:
@@ -13,7 +13,7 @@ class Holds:
 
     def __init__(self) -> None:
         self._pinned: collections.Counter[str] = collections.Counter()
-        self._locks: dict[tuple[str, str], trio.Lock] = {}
+        self._locks: dict[tuple[str, str], QuickLock] = {}
 
     def is_pinned(self, name: str) -> bool:
         """Whether somebody keeps a layer."""
@@ -33,10 +33,10 @@ class Holds:
     @asynccontextmanager
     async def alone(self, kind: str, name: str) -> AsyncIterator[None]:
         """Be the only one at work with something of this name."""
-        lock = self._locks.setdefault((kind, name), trio.Lock())
+        lock = self._locks.setdefault((kind, name), QuickLock())
         try:
             async with lock:
                 yield
         finally:
-            if not lock.locked() and not lock.statistics().tasks_waiting:
+            if not lock.is_wanted:
                 self._locks.pop((kind, name), None)
