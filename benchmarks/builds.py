@@ -33,6 +33,7 @@ def measures(bench: Bench) -> list[Measure]:
     for kind, words, build in (
         ("build", "BuildKit against linkspan build", _own_build),
         ("stock", "BuildKit against docker build, DOCKER_BUILDKIT=0", _stock_build),
+        ("buildkit", "docker build, DOCKER_BUILDKIT=1, against both", _buildkit_build),
         ("classic", "docker build, DOCKER_BUILDKIT=0, against both", _classic_build),
     ):
         for name, what, sample, rounds in (
@@ -115,6 +116,12 @@ def _own_build(engine: Engine, folder: Path, *flags: str) -> float:
 def _classic_build(engine: Engine, folder: Path, *flags: str) -> float:
     command = [*engine.cli, "build", "-t", "bench-build", *flags, str(folder)]
     return engine.run(command, more={"DOCKER_BUILDKIT": "0"})
+
+
+def _buildkit_build(engine: Engine, folder: Path, *flags: str) -> float:
+    """One client, Debian's own, and BuildKit's protocol to both."""
+    command = ["/usr/bin/docker", "-H", engine.host, "build", "-t", "bench-build", *flags]
+    return engine.run([*command, str(folder)], more={"DOCKER_BUILDKIT": "1"})
 
 
 def _stock_build(engine: Engine, folder: Path, *flags: str) -> float:

@@ -62,7 +62,7 @@ async def test_what_is_ignored_is_left_out(workshop) -> None:
     assert sent(client) == [".dockerignore", "b"]
     client.put("dockerfile", "Dockerfile.dockerignore", b"b\n.dockerignore")
     await workshop.build(None, client=client)
-    assert sent(client) == ["a"]
+    assert sent(client) == [".dockerignore", "a"]
 
 
 async def test_a_context_of_a_client_and_a_tar_have_one_cache(workshop) -> None:

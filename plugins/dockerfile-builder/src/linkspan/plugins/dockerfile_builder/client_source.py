@@ -1,19 +1,18 @@
 """The context of a client that stays connected: only what the build needs is asked for."""
 
 import contextlib
-from collections.abc import Sequence
 
 import attrs
+import trio
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.context_files import (
     IGNORE_FILE,
     patterns_of,
-    read_text,
 )
 from linkspan.plugins.dockerfile_builder.fault import DockerfileError
-from linkspan.plugins.dockerfile_builder.kept_folders import ClientTree, KeptFolders
-from linkspan.plugins.dockerfile_builder.layers import in_thread
+from linkspan.plugins.dockerfile_builder.kept_folders import ClientTree, KeptFolders, read_texts
+from linkspan.plugins.dockerfile_builder.layers import bare_errors
 from linkspan.plugins.dockerfile_builder.stages import parse_dockerfile
 from linkspan.plugins.dockerfile_builder.stream import BuildStream
 from linkspan.plugins.dockerfile_builder.tree import EmptyTree
@@ -46,10 +45,7 @@ class ClientSource:
             LinkspanError: The client cannot send it.
         """
         file = self.request.file
-        text, ignore = await self._definition(file)
-        ignore_name = f"{file}{IGNORE_FILE}"
-        if ignore is None:
-            ignore_name, ignore = IGNORE_FILE, await self._ignore_file()
+        text, ignore_name, ignore = await self._small_files(file)
         patterns = patterns_of(ignore, ignore_name)
         if not self._uses_context(text, file):
             return EmptyTree(), text, patterns
@@ -65,7 +61,7 @@ class ClientSource:
     ) -> ClientTree:
         """A context beside the main one, without what its ``.dockerignore`` leaves out."""
         with self.stream.work(f"[context {name}] load .dockerignore"):
-            (ignore,), _ = await self._texts(folder.name, (IGNORE_FILE,))
+            (ignore,), _ = await read_texts(self._client, folder.name, (IGNORE_FILE,))
         patterns_of(ignore, IGNORE_FILE)
         with self.stream.work(f"[context {name}] load from client") as work:
             received = await stack.enter_async_context(
@@ -79,12 +75,27 @@ class ClientSource:
         assert self.request.client is not None
         return self.request.client
 
+    async def _small_files(self, file: str) -> tuple[str, str, str | None]:
+        """The text of the Dockerfile, and name and text of what leaves files out; side by side."""
+        general: list[str | None] = []
+
+        async def ask() -> None:
+            general.append(await self._ignore_file())
+
+        with bare_errors():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                text, own = await self._definition(file)
+        if own is not None:
+            return text, f"{file}{IGNORE_FILE}", own
+        return text, IGNORE_FILE, general[0]
+
     async def _definition(self, file: str) -> tuple[str, str | None]:
         """The text of the Dockerfile, and that of the ``.dockerignore`` of its own."""
         ignore = f"{file}{IGNORE_FILE}"
         with self.stream.work(f"[internal] load build definition from {file}") as work:
             wanted = (file, ignore, file.lower())
-            (text, own, lower), size = await self._texts(_DOCKERFILE, wanted)
+            (text, own, lower), size = await read_texts(self._client, _DOCKERFILE, wanted)
             work.part("transferring dockerfile:", current=size, done=True)
             if text is None:
                 text = lower
@@ -98,15 +109,9 @@ class ClientSource:
 
     async def _ignore_file(self) -> str | None:
         with self.stream.work("[internal] load .dockerignore") as work:
-            (text,), size = await self._texts(_CONTEXT, (IGNORE_FILE,))
+            (text,), size = await read_texts(self._client, _CONTEXT, (IGNORE_FILE,))
             work.part("transferring context:", current=size, done=True)
         return text
-
-    async def _texts(self, folder: str, files: Sequence[str]) -> tuple[list[str | None], int]:
-        """Some text files of a folder, None for those that are not there; and how many bytes came."""
-        async with self.clients.receive(self._client, folder, paths=files, keep=False) as received:
-            texts = [await in_thread(read_text, received.tree, file) for file in files]
-            return texts, received.received_bytes
 
     def _uses_context(self, text: str, file: str) -> bool:
         """Whether anything may read the context, as far as can be known before images are pulled."""

@@ -9,14 +9,16 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import attrs
 import trio
 
+from linkspan.plugins.dockerfile_builder.context_files import read_text
 from linkspan.plugins.dockerfile_builder.layers import in_thread
+from linkspan.plugins.dockerfile_builder.parser import MAX_FILE_BYTES
 from linkspan.plugins.dockerfile_builder.tree import MAX_DEPTH, Node, StoredTree
 from linkspan.sdk.build_client import BuildClient, FolderEntry
 from linkspan.sdk.errors import InvalidArgument, TooLarge
@@ -24,15 +26,21 @@ from linkspan.sdk.values import frozen
 
 _MAX_KEPT: Final = 32
 _WORTH_PACKING_BYTES: Final = 64 << 20
+_MAX_TEXT_BYTES: Final = 4 * MAX_FILE_BYTES
 _EMPTY_DIGEST: Final = hashlib.sha256().digest()
 
 
 class _DataFile:
     """An unnamed file that is closed when nobody uses it any more."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
+        """In memory if there is no folder."""
         # Without a name wherever the file system can do that: a crash leaves nothing.
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - see release
+        self._file: IO[bytes] = (
+            os.fdopen(os.memfd_create("linkspan-texts"), "r+b", buffering=0)
+            if folder is None
+            else tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - see release
+        )
         self.fd = self._file.fileno()
         self.end = 0
         self._users = 1
@@ -81,13 +89,15 @@ class _Kept:
     Attributes:
         known: Path → what it was, and the node with its data.
         current: Paths that it had when it was last looked at.
+        live_bytes: What they hold.
         users: Builds that use or wait for it.
     """
 
     name: str
     data: _DataFile | None = None
     known: dict[str, tuple[FolderEntry, Node]] = attrs.field(factory=dict)
-    current: frozenset[str] = frozenset()
+    current: Set[str] = frozenset()
+    live_bytes: int = 0
     users: int = 0
     uses: int = 0
     made_at: float = attrs.field(factory=time.time)
@@ -150,9 +160,7 @@ class KeptFolders:
         client: BuildClient,
         name: str,
         *,
-        paths: Sequence[str] = (),
         exclude: Sequence[str] = (),
-        keep: bool = True,
     ) -> AsyncIterator[Received]:
         """A folder of a client, as long as it is used.
 
@@ -161,14 +169,14 @@ class KeptFolders:
             TooLarge: It is larger than the settings allow.
             LinkspanError: The client cannot send it.
         """
-        keep = keep and bool(client.key)
-        key = f"{client.key}/{name}"
-        kept = self._kept.setdefault(key, _Kept(name)) if keep else _Kept(name)
+        kept = _Kept(name)
+        if client.key:
+            kept = self._kept.setdefault(f"{client.key}/{name}", kept)
         kept.users += 1
         data: _DataFile | None = None
         try:
             async with kept.lock:
-                root, received = await self._synchronize(kept, client, name, paths, exclude)
+                root, received = await self._synchronize(kept, client, name, exclude)
                 assert kept.data is not None
                 data = kept.data
                 data.hold()
@@ -179,7 +187,7 @@ class KeptFolders:
             kept.users -= 1
             if data is not None:
                 data.release()
-            if not keep:
+            if not client.key:
                 kept.close()
             self._forget_some()
 
@@ -188,29 +196,27 @@ class KeptFolders:
         kept: _Kept,
         client: BuildClient,
         name: str,
-        paths: Sequence[str],
         exclude: Sequence[str],
     ) -> tuple[Node, int]:
         if kept.data is None:
             kept.data = await in_thread(_DataFile, self._folder)
-        live = sum(kept.known[path][1].size for path in kept.current)
-        if kept.data.end > max(2 * live, _WORTH_PACKING_BYTES):
+        if kept.data.end > max(2 * kept.live_bytes, _WORTH_PACKING_BYTES):
             await in_thread(self._pack, kept)
         data = kept.data
-        async with client.folder(name, paths=paths, exclude=exclude) as transfer:
+        async with client.folder(name, exclude=exclude) as transfer:
             entries = await transfer.entries()
             if len(entries) > self._max_entries:
                 raise TooLarge("the build context has too many entries", code="context_too_large")
-            root, incoming, known = await in_thread(
-                _plan, entries, kept.known, data, self._max_bytes
-            )
+            planned = await in_thread(_plan, entries, kept.known, data, self._max_bytes)
+            root, incoming, known = planned
             if incoming:
                 await transfer.contents(
                     list(incoming), lambda batch: in_thread(_store, data, incoming, batch)
                 )
             received = transfer.received_bytes
         kept.known.update(known)
-        kept.current = frozenset(known)
+        kept.current = known.keys()
+        kept.live_bytes = sum(node.size for _, node in known.values())
         return root, received
 
     def _pack(self, kept: _Kept) -> None:
@@ -270,6 +276,33 @@ class KeptFolders:
             self._kept.popitem()[1].close()
 
 
+async def read_texts(
+    client: BuildClient, folder: str, files: Sequence[str]
+) -> tuple[list[str | None], int]:
+    """Some small text files of a folder, None for those that are not there; and how many bytes came for them.
+
+    Nothing touches the disk, and so it is done without a change of thread.
+
+    Raises:
+        As ``KeptFolders.receive``.
+    """
+    data = _DataFile(None)
+    try:
+        async with client.folder(folder, paths=files) as transfer:
+            entries = await transfer.entries()
+            root, incoming, _ = _plan(entries, {}, data, _MAX_TEXT_BYTES)
+
+            async def take(batch: list[tuple[int, bytes]]) -> None:
+                _store(data, incoming, batch)
+
+            if incoming:
+                await transfer.contents(list(incoming), take)
+        tree = ClientTree(data, root)
+        return [read_text(tree, file) for file in files], transfer.received_bytes
+    finally:
+        data.release()
+
+
 def _identity(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:25]
 
@@ -307,7 +340,7 @@ def _plan(
                     f"the build context has more than {max_bytes} bytes", code="context_too_large"
                 )
             old = known.get(entry.path)
-            if old is not None and old[0] == entry:
+            if old is not None and (old[0] is entry or old[0] == entry):
                 node = old[1]
             else:
                 node = _node(entry)

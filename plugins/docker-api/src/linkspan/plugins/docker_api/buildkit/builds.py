@@ -64,7 +64,8 @@ class SessionBuilds:
         """
         build = request.query.get("buildid", "")
         if build.startswith(f"{UPLOAD}:"):
-            return Stream(run=lambda _: self._take_upload(build, request), headers_at_once=True)
+            # A client that has its answer goes, though its body has not been read.
+            return Stream(run=lambda _: self._take_upload(build, request), headers_at_once=False)
         session = request.query.get("session", "")
         if not session:
             raise InvalidArgument("a build by BuildKit's protocol needs a session")
