@@ -7,41 +7,17 @@ from pathlib import Path
 import pytest
 from daemon_harness.daemon import Daemon, until
 from daemon_harness.fixtures import require
+from daemon_harness.own_plugin import install_verb
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
-FILES = {
-    "acme_block-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: acme-block\nVersion: 1.0\n",
-    "acme_block-1.0.dist-info/entry_points.txt": """
-[linkspan.manifest]
-acme-block = acme_block
-
-[linkspan.step.v1]
-acme/block = acme_block.steps:Block
-""",
-    "acme_block/__init__.py": "",
-    "acme_block/linkspan-plugin.toml": """
-name = "acme-block"
-version = "1.0"
-summary = "Blocks"
-stage = "beta"
-listener = "acme_block.hooks"
-
-[[driver]]
-role = "step"
-name = "acme/block"
-contract = 1
-
-[[verb]]
-name = "acme/block"
-summary = "Block the event loop"
-
+SETTING = """\
 [verb.with.how]
 type = "string"
 required = true
 help = "In which way"
-""",
-    "acme_block/steps.py": '''
+"""
+STEPS = '''\
 """Each way to block the loop is a function of its own."""
 import ctypes, re, time
 import trio
@@ -98,8 +74,8 @@ class Block(Step):
 
     async def fail(self):
         raise RuntimeError("the background has failed")
-''',
-    "acme_block/hooks.py": """
+'''
+HOOKS = """\
 import time
 from linkspan.sdk.hooks import hookimpl
 
@@ -108,8 +84,7 @@ from linkspan.sdk.hooks import hookimpl
 async def linkspan_before_container_create(spec):
     if "blocked" in spec.labels:
         time.sleep(3600)
-""",
-}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +92,8 @@ def blocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon with the plugin, installed as a folder of the module path."""
     require("conmon", "nft", "ip", "busybox")
     folder = tmp_path_factory.mktemp("installed")
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
+    files = {"steps.py": STEPS, "hooks.py": HOOKS}
+    install_verb(folder, "block", "steps:Block", files, version="1.0", manifest=SETTING)
     daemon = Daemon(config='[plugins]\nblock-timeout = "1s"\n')
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -133,7 +107,7 @@ def blocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 def line_of(function: str) -> int:
     """Where a function of the steps begins."""
-    lines = FILES["acme_block/steps.py"].splitlines()
+    lines = STEPS.splitlines()
     return 1 + next(n for n, line in enumerate(lines) if line.startswith(f"def {function}("))
 
 
@@ -182,7 +156,7 @@ def test_a_hook_that_blocks_refuses_what_it_was_asked_about(blocked: Daemon) -> 
     done = blocked.cli("create", "--label", "blocked", "busybox", status=None)
     assert done.status != 0
     assert "plugin 'acme-block' failed in linkspan_before_container_create" in done.err
-    assert "acme_block/hooks.py:9 " in done.err
+    assert "acme_block/hooks.py:8 " in done.err
     blocked.cli("create", "busybox")
 
 

@@ -7,36 +7,12 @@ from pathlib import Path
 
 import pytest
 from daemon_harness.daemon import Daemon
+from daemon_harness.own_plugin import install_verb
 from daemon_harness.ports import free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
-PLUGIN = {
-    "acme_mark-%s.dist-info/METADATA": "Metadata-Version: 2.1\nName: acme-mark\nVersion: %s\n",
-    "acme_mark-%s.dist-info/entry_points.txt": """
-[linkspan.manifest]
-acme-mark = acme_mark
-
-[linkspan.step.v1]
-acme/mark = acme_mark.steps:Mark
-""",
-    "acme_mark/__init__.py": "",
-    "acme_mark/linkspan-plugin.toml": """
-name = "acme-mark"
-version = "%s"
-summary = "Marks"
-stage = "beta"
-
-[[driver]]
-role = "step"
-name = "acme/mark"
-contract = 1
-
-[[verb]]
-name = "acme/mark"
-summary = "Do nothing"
-""",
-    "acme_mark/steps.py": """
+STEPS = """\
 from contextlib import asynccontextmanager
 from linkspan.sdk.drivers.step import Step
 
@@ -49,8 +25,7 @@ class Mark(Step):
 
     async def apply(self, intent, context):
         return {}
-""",
-}
+"""
 PIPELINE = """\
 linkspan: v1
 name: shop
@@ -72,12 +47,9 @@ jobs:
 
 
 def install(folder: Path, version: str) -> None:
-    """The plugin, as a folder of the module path; a newer one takes the place of an older."""
+    """The plugin; a newer one takes the place of an older."""
     shutil.rmtree(folder, ignore_errors=True)
-    for name, text in PLUGIN.items():
-        path = folder / name.replace("%s", version)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.replace("%s", version))
+    install_verb(folder, "mark", "steps:Mark", {"steps.py": STEPS}, version=version)
 
 
 def test_a_plan_is_refused_with_all_that_has_moved_and_done_when_it_is_back(

@@ -1,6 +1,8 @@
 """Answers of unknown length: chunks, and clients that go or take nothing."""
 
 import os
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -20,6 +22,20 @@ HEAD = b"GET /x HTTP/1.1\r\nHost: d\r\n\r\n"
 
 async def echo(request: Request) -> Response:
     return Response(body=await request.read())
+
+
+async def reading(served: Any, run: Callable[[Writer], Awaitable[None]]) -> Any:
+    """A client that has read the head of what ``run`` writes."""
+
+    async def stream(_: Request) -> Stream:
+        return Stream(run=run)
+
+    served.add("GET", "/x", stream)
+    await served.start()
+    client = await served.client()
+    await client.send(HEAD)
+    await client.head()
+    return client
 
 
 async def test_the_headers_of_a_stream_come_before_its_first_chunk(served) -> None:
@@ -53,14 +69,7 @@ async def test_parts_of_a_chunk_stay_together(served) -> None:
         await writer.write(b"")
         await writer.write(*[b"x"] * 2000)
 
-    async def stream(_: Request) -> Stream:
-        return Stream(run=run)
-
-    served.add("GET", "/x", stream)
-    await served.start()
-    client = await served.client()
-    await client.send(HEAD)
-    await client.head()
+    client = await reading(served, run)
     assert await client.chunk() == b"head" + big + b"tail"
     assert await client.chunk() == b"x" * 2000
     assert await client.chunk() == b""
@@ -85,14 +94,7 @@ async def test_a_stream_that_breaks_off_ends_without_its_last_chunk(served) -> N
         await writer.write(b"a")
         raise Conflict("half way")
 
-    async def stream(_: Request) -> Stream:
-        return Stream(run=run)
-
-    served.add("GET", "/x", stream)
-    await served.start()
-    client = await served.client()
-    await client.send(HEAD)
-    await client.head()
+    client = await reading(served, run)
     assert await client.chunk() == b"a"
     assert await client.closed()
 
@@ -106,14 +108,7 @@ async def test_a_stream_is_cancelled_when_its_client_goes(served) -> None:
         finally:
             cancelled.set()
 
-    async def stream(_: Request) -> Stream:
-        return Stream(run=run)
-
-    served.add("GET", "/x", stream)
-    await served.start()
-    client = await served.client()
-    await client.send(HEAD)
-    await client.head()
+    client = await reading(served, run)
     await client.stream.aclose()
     with trio.fail_after(5):
         await cancelled.wait()
@@ -130,14 +125,7 @@ async def test_a_client_that_is_ahead_with_its_next_request_is_still_seen_to_go(
         finally:
             cancelled.set()
 
-    async def stream(_: Request) -> Stream:
-        return Stream(run=run)
-
-    served.add("GET", "/x", stream)
-    await served.start()
-    client = await served.client()
-    await client.send(HEAD)
-    await client.head()
+    client = await reading(served, run)
     await client.send(HEAD)
     await trio.testing.wait_all_tasks_blocked(0.01)
     go.set()

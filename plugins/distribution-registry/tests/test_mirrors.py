@@ -1,13 +1,13 @@
 """Mirrors of Docker Hub, and searching, against registries that answer by script."""
 
 import hashlib
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
+from registry_script import MANIFEST
 
 from linkspan.plugins.distribution_registry.addresses import InsecureHosts
 from linkspan.plugins.distribution_registry.client import DistributionClient
@@ -15,18 +15,10 @@ from linkspan.plugins.distribution_registry.config import DistributionConfig
 from linkspan.plugins.distribution_registry.search import split_term
 from linkspan.sdk.drivers.registry import SearchResult
 from linkspan.sdk.errors import DataLoss, NotFound, Unavailable
-from linkspan.sdk.media_types import OCI_CONFIG, OCI_MANIFEST
+from linkspan.sdk.media_types import OCI_MANIFEST
 from linkspan.sdk.model.image import Credentials, Descriptor
 from linkspan.sdk.reference import parse_reference
 
-MANIFEST = json.dumps(
-    {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": {"mediaType": OCI_CONFIG, "digest": "sha256:" + "a" * 64, "size": 2},
-        "layers": [],
-    }
-).encode()
 SECRET = Credentials(username="me", password="of-docker-hub")
 
 

@@ -19,9 +19,7 @@ def require(*programs: str) -> None:
             pytest.skip(f"needs {program}")
 
 
-@pytest.fixture(scope="module")
-def shared_daemon() -> Iterator[Daemon]:
-    """The module's daemon; tests use ``daemon``, which tidies up after each."""
+def _running() -> Iterator[Daemon]:
     require("conmon", "nft", "ip", "busybox")
     daemon = Daemon()
     try:
@@ -30,6 +28,18 @@ def shared_daemon() -> Iterator[Daemon]:
         yield daemon
     finally:
         daemon.close()
+
+
+@pytest.fixture(scope="module")
+def shared_daemon() -> Iterator[Daemon]:
+    """The module's daemon; tests use ``daemon``, which tidies up after each."""
+    yield from _running()
+
+
+@pytest.fixture
+def fresh() -> Iterator[Daemon]:
+    """A daemon that nobody has used, with the image ``busybox``."""
+    yield from _running()
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 import http.client
 import json
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from daemon_harness.daemon import connection_to
+from daemon_harness.shell import printed
 from daemon_harness.transcripts import normal
 
 Answer = tuple[int, str]
@@ -17,7 +17,6 @@ Answer = tuple[int, str]
 
 _VARIABLE = re.compile(r"([A-Z]+)=(.+)")
 _REQUEST = re.compile(r"([A-Z]+)(;\S*)? (/\S*|/)(?: (.*))?")
-_LIMIT_S = 60.0
 _MADE = {"/containers/create": "/containers", "/networks/create": "/networks"}
 
 
@@ -38,23 +37,9 @@ def carry_out(
             path = re.sub(r"\$([A-Z]+)", lambda name: variables[name[1]], path)
             yield line, _ask(socket, method, kind, path, body)
         elif variable is not None:
-            variables[variable[1]] = _printed(f'printf %s "{variable[2]}"', environment)
+            variables[variable[1]] = printed(f'printf %s "{variable[2]}"', environment)
         elif line and not line.startswith("#"):
-            _printed(line, environment)
-
-
-def _printed(command: str, environment: Mapping[str, str]) -> str:
-    done = subprocess.run(
-        ["sh", "-c", command],
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT_S,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
+            printed(line, environment)
 
 
 def _ask(socket: str, method: str, kind: str | None, path: str, body: str | None) -> Answer:

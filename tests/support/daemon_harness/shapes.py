@@ -3,7 +3,6 @@
 import http.client
 import json
 import re
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final
 import attrs
 
 from daemon_harness.daemon import connection_to
+from daemon_harness.shell import printed
 
 Shape = dict[str, list[str]]
 """Path of a value, from the top → what it is somewhere in the answer: its type, or whether it is empty."""
@@ -22,7 +22,6 @@ VERSIONS: Final = (
 )
 """Of the API, in which a script's answers are asked for."""
 
-_LIMIT_S = 60.0
 _ID = re.compile(r"[0-9a-f]{64}")
 _REQUEST = re.compile(r"(GET|POST|PUT|DELETE|HEAD) (?:([\d.,]+) )?(/\S*)(?: (\{.*\}))?")
 # What was asked for, and what is usual: here values count, too.
@@ -101,21 +100,8 @@ def record(
                 for version in line.versions
             }
         elif text and not text.startswith("#"):
-            _carry_out(text, environment)
+            printed(text, environment)
     return found
-
-
-def _carry_out(command: str, environment: Mapping[str, str]) -> None:
-    done = subprocess.run(
-        ["sh", "-c", command],
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT_S,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
 def ask(socket: str, method: str, path: str, body: str | None = None) -> Any:

@@ -171,11 +171,7 @@ class HookRunner:
                 exc.add_note(f"refused by plugin '{impl.plugin_name}' in {name}")
                 raise
             except (Exception, SystemExit) as exc:
-                self._failed(name, impl.plugin_name, exc)
-                raise DriverFault(
-                    f"plugin '{impl.plugin_name}' failed in {name}: {_words(exc)}",
-                    details={"plugin": impl.plugin_name, "operation": name},
-                ) from exc
+                raise self._fault(name, impl.plugin_name, exc) from exc
             if answer is None:
                 continue
             if not isinstance(answer, type(spec)):
@@ -200,11 +196,7 @@ class HookRunner:
             except LinkspanError:
                 raise
             except (Exception, SystemExit) as exc:
-                self._failed(name, impl.plugin_name, exc)
-                raise DriverFault(
-                    f"plugin '{impl.plugin_name}' failed in {name}: {_words(exc)}",
-                    details={"plugin": impl.plugin_name, "operation": name},
-                ) from exc
+                raise self._fault(name, impl.plugin_name, exc) from exc
             if answer is not None:
                 return answer
         return None
@@ -244,6 +236,14 @@ class HookRunner:
 
     def _muted(self, plugin: str) -> bool:
         return self._of(plugin).muted
+
+    def _fault(self, hook: str, plugin: str, exc: Exception | SystemExit) -> DriverFault:
+        """A listener has failed, and with it the operation."""
+        self._failed(hook, plugin, exc)
+        return DriverFault(
+            f"plugin '{plugin}' failed in {hook}: {_words(exc)}",
+            details={"plugin": plugin, "operation": hook},
+        )
 
     def _failed(self, hook: str, plugin: str, exc: Exception | SystemExit) -> None:
         stats = self._of(plugin)

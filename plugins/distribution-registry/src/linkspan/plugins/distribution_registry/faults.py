@@ -98,18 +98,10 @@ def refusal(
                 details=details,
             )
         case 507:
-            return OutOfSpace(
-                _sentence(reference, action, answer, "the registry's disk is full"),
-                code="registry_full",
-                details=details,
-            )
+            return _disk_full(answer, reference, action, details)
         case status if status >= 500:
             if "no space left" in answer.message or "no space left" in str(answer.detail):
-                return OutOfSpace(
-                    _sentence(reference, action, answer, "the registry's disk is full"),
-                    code="registry_full",
-                    details=details,
-                )
+                return _disk_full(answer, reference, action, details)
             return Unavailable(
                 _sentence(reference, action, answer, f"received unexpected HTTP status: {status}"),
                 code="registry_failed",
@@ -126,6 +118,16 @@ def refusal(
 def _sentence(reference: Reference, action: str, answer: RegistryAnswer, fallback: str) -> str:
     why = answer.text or fallback
     return f"cannot {action} {reference.familiar}: {why} (status {answer.status})"
+
+
+def _disk_full(
+    answer: RegistryAnswer, reference: Reference, action: Action, details: Mapping[str, Any]
+) -> OutOfSpace:
+    return OutOfSpace(
+        _sentence(reference, action, answer, "the registry's disk is full"),
+        code="registry_full",
+        details=details,
+    )
 
 
 def _denied(

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
+from linkspan.plugins.standard_steps.rollout import wait_until_done
 from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.orchestrator import Orchestrator
-from linkspan.sdk.drivers.step import MISSING, Step
+from linkspan.sdk.drivers.step import MISSING, Step, StepContext
 from linkspan.sdk.errors import LinkspanError, NotFound
 from linkspan.sdk.host import Host
-from linkspan.sdk.model.service import Service
+from linkspan.sdk.model.service import RolloutStatus, Service
 from linkspan.sdk.model.step import StepIntent
 
 
@@ -47,6 +48,29 @@ class StandardStep(Step[NoConfig]):
                 help=error.help,
                 details={**error.details, MISSING: f"service {name}"},
             ) from error
+
+    async def settled(
+        self,
+        intent: StepIntent,
+        service: Service,
+        context: StepContext,
+        *,
+        rolling_back: bool = False,
+        before: RolloutStatus | None = None,
+    ) -> Service:
+        """Wait until a change of a service is done, no longer than the step's ``timeout``.
+
+        Raises:
+            RolloutFailed, Timeout: See ``wait_until_done``.
+        """
+        return await wait_until_done(
+            self.orchestrator(intent),
+            service,
+            context,
+            timeout_s=intent.settings["timeout"],
+            rolling_back=rolling_back,
+            before=before,
+        )
 
     @classmethod
     @asynccontextmanager

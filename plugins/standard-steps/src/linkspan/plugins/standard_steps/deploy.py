@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
-from linkspan.plugins.standard_steps.rollout import running_image, wait_until_done
+from linkspan.plugins.standard_steps.rollout import running_image
 from linkspan.plugins.standard_steps.service_secrets import (
     forget_old,
     kept_by_cluster,
@@ -109,11 +109,10 @@ class DeployStep(StandardStep):
             service = await self.orchestrator(intent).update_service(
                 name, wanted, version=before.version
             )
-        done = await wait_until_done(
-            self.orchestrator(intent),
+        done = await self.settled(
+            intent,
             service,
             context,
-            timeout_s=intent.settings["timeout"],
             before=_ended(before),
         )
         context.log(f"{name}: {done.spec.replicas}/{done.spec.replicas} up")
@@ -166,11 +165,10 @@ class DeployStep(StandardStep):
             service = await self.orchestrator(intent).create_service(before)
         elif not same_wish(service.spec, before):
             service = await self.orchestrator(intent).update_service(name, before)
-        done = await wait_until_done(
-            self.orchestrator(intent),
+        done = await self.settled(
+            intent,
             service,
             context,
-            timeout_s=intent.settings["timeout"],
             rolling_back=True,
         )
         await forget_old(self.orchestrator(intent), name, before)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
-from linkspan.plugins.standard_steps.rollout import running_image, wait_until_done
+from linkspan.plugins.standard_steps.rollout import running_image
 from linkspan.plugins.standard_steps.service_spec import (
     same_wish,
     spec_from_json,
@@ -44,11 +44,10 @@ class RollbackStep(StandardStep):
         if same_wish(service.spec, spec_from_json(intent.undo["spec"])):
             service = await self.orchestrator(intent).rollback_service(name)
             context.log(f"rolling service {name} back to {running_image(service)}")
-        done = await wait_until_done(
-            self.orchestrator(intent),
+        done = await self.settled(
+            intent,
             service,
             context,
-            timeout_s=intent.settings["timeout"],
             rolling_back=True,
         )
         return {"image": running_image(done), "replicas": done.spec.replicas}
@@ -66,11 +65,10 @@ class RollbackStep(StandardStep):
         service = await self.orchestrator(intent).get_service(name)
         if not same_wish(service.spec, before):
             service = await self.orchestrator(intent).update_service(name, before)
-        await wait_until_done(
-            self.orchestrator(intent),
+        await self.settled(
+            intent,
             service,
             context,
-            timeout_s=intent.settings["timeout"],
             rolling_back=True,
         )
         return {"detail": f"{name} is on {before.container.image} again"}

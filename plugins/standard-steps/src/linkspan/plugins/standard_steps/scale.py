@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from linkspan.plugins.standard_steps.base import StandardStep
-from linkspan.plugins.standard_steps.rollout import wait_until_done
 from linkspan.sdk.drivers.step import StepContext
 from linkspan.sdk.model.step import StepChange, StepIntent, StepOutcome, StepPlan
 
@@ -41,14 +40,8 @@ class ScaleStep(StandardStep):
         if service.spec.replicas != replicas:
             context.log(f"scaling service {name}: {service.spec.replicas} → {replicas}")
             service = await self.orchestrator(intent).scale_service(name, replicas)
-        await wait_until_done(
-            self.orchestrator(intent),
-            service,
-            context,
-            timeout_s=intent.settings["timeout"],
-            # An update that was rolled back before is no fault of this change.
-            rolling_back=True,
-        )
+        # An update that was rolled back before is no fault of this change.
+        await self.settled(intent, service, context, rolling_back=True)
 
     def _outputs(self, intent: StepIntent) -> dict[str, Any]:
         return {
