@@ -11,9 +11,7 @@ import trio
 from linkspan.plugins.dockerfile_builder.cache import StepCache
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
 from linkspan.plugins.dockerfile_builder.config import GIT_FOLDER, DockerfileBuilderConfig
-from linkspan.plugins.dockerfile_builder.kept_folders import KeptFolders
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker, in_thread
-from linkspan.plugins.dockerfile_builder.pruning import Pruner, disk_free
 from linkspan.sdk.diagnostics import Diagnostic
 from linkspan.sdk.drivers.builder import (
     Builder,
@@ -29,6 +27,8 @@ from linkspan.sdk.progress import ProgressSink
 
 if TYPE_CHECKING:
     from linkspan.plugins.dockerfile_builder.building import Builds
+    from linkspan.plugins.dockerfile_builder.kept_folders import KeptFolders
+    from linkspan.plugins.dockerfile_builder.pruning import Pruner
 
 
 class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
@@ -36,19 +36,11 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
 
     config_type = DockerfileBuilderConfig
 
-    def __init__(
-        self,
-        config: DockerfileBuilderConfig,
-        host: Host,
-        layers: LayerMaker,
-        clients: KeptFolders,
-    ) -> None:
+    def __init__(self, config: DockerfileBuilderConfig, host: Host, layers: LayerMaker) -> None:
         self._config = config
         self._host = host
         self._cache_mounts = CacheMounts(host.state_dir / "cache-mounts")
         self._layers = layers
-        self._clients = clients
-        self._pruner = Pruner(layers, self._cache_mounts, clients, self._image_layers)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -57,20 +49,34 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
         cache = StepCache(host.state_dir / "steps.jsonl")
         await in_thread(cache.load)
         limiter = trio.CapacityLimiter(config.max_parallel_steps)
-        clients = KeptFolders(
-            host.state_dir,
-            max_entries=config.max_context_entries,
-            max_bytes=config.max_context_bytes,
-            max_kept_bytes=config.max_kept_context_bytes,
-        )
+        driver = cls(config, host, LayerMaker(host, cache, limiter))
         try:
-            yield cls(config, host, LayerMaker(host, cache, limiter), clients)
+            yield driver
         finally:
-            clients.close()
+            if "_clients" in vars(driver):
+                driver._clients.close()
+
+    # Most of this package reads and runs Dockerfiles: a daemon that builds nothing does not load it.
+
+    @functools.cached_property
+    def _clients(self) -> "KeptFolders":
+        from linkspan.plugins.dockerfile_builder.kept_folders import KeptFolders
+
+        return KeptFolders(
+            self._host.state_dir,
+            max_entries=self._config.max_context_entries,
+            max_bytes=self._config.max_context_bytes,
+            max_kept_bytes=self._config.max_kept_context_bytes,
+        )
+
+    @functools.cached_property
+    def _pruner(self) -> "Pruner":
+        from linkspan.plugins.dockerfile_builder.pruning import Pruner
+
+        return Pruner(self._layers, self._cache_mounts, self._clients, self._image_layers)
 
     @functools.cached_property
     def _builds(self) -> "Builds":
-        # Most of this package reads and runs Dockerfiles: a daemon that builds nothing does not load it.
         from linkspan.plugins.dockerfile_builder.building import Builds
 
         return Builds(
@@ -125,6 +131,8 @@ class DockerfileBuilder(Builder[DockerfileBuilderConfig]):
 
     async def prune(self, request: PruneRequest) -> PruneResult:
         """Forget steps and cache mounts; layers of images and of running builds stay."""
+        from linkspan.plugins.dockerfile_builder.pruning import disk_free
+
         return await self._pruner.prune(request, lambda: disk_free(self._host.state_dir))
 
     async def cache_entries(self) -> list[CacheEntry]:
