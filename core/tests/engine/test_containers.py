@@ -548,7 +548,7 @@ async def test_joined_containers_are_kept_by_their_ids(world: World) -> None:
 
 
 async def test_an_image_of_another_platform_is_as_good_as_none(world: World) -> None:
-    with pytest.raises(NotFound, match="does not provide the specified platform") as caught:
+    with pytest.raises(NotFound, match="does not match the specified platform") as caught:
         await world.engine.containers.create(ContainerSpec(image=IMAGE, platform="linux/s390x"))
     assert caught.value.code == "image_not_found"
     with pytest.raises(InvalidArgument):

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import attrs
 
-from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.media_types import INDEXES, MANIFESTS
 from linkspan.sdk.model.image import Descriptor, Platform
 
@@ -227,6 +227,23 @@ def match_rank(wanted: Platform, candidate: Platform, *, strict: bool = False) -
         if _same(platform, candidate):
             return rank
     return None
+
+
+def other_platform(
+    ref: str,
+    actual: Platform,
+    wanted: Platform,
+    *,
+    code: str,
+    help: str = "",  # noqa: A002 - the field's name in every error shape of ours
+) -> NotFound:
+    """The error for an image that is there, for another platform than was asked for."""
+    return NotFound(
+        f"image with reference {ref} was found but its platform ({actual}) does not match the specified"
+        f" platform ({wanted})",
+        code=code,
+        help=help,
+    )
 
 
 def rank_platforms(

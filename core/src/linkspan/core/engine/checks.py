@@ -10,11 +10,17 @@ from ipaddress import ip_address
 from typing import Final
 
 from linkspan.core.engine.signal_names import signal_number
-from linkspan.sdk.errors import InvalidArgument, NotFound
+from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.log_tags import check_log_tag
 from linkspan.sdk.model.container import ContainerSpec, RestartPolicy
 from linkspan.sdk.model.image import Image, Platform
-from linkspan.sdk.platform import host_platform, match_rank, normalize_platform, parse_platform
+from linkspan.sdk.platform import (
+    host_platform,
+    match_rank,
+    normalize_platform,
+    other_platform,
+    parse_platform,
+)
 from linkspan.sdk.units import parse_size
 
 MEMORY_MINIMUM_BYTES: Final = 6 << 20
@@ -66,9 +72,10 @@ def check_platform(spec: ContainerSpec, image: Image) -> None:
         return
     wanted, actual = parse_platform(spec.platform), image.config.platform
     if match_rank(wanted, normalize_platform(actual)) is None:
-        raise NotFound(
-            f"image with reference {spec.image} was found but does not provide the specified platform "
-            f"({wanted}): it is of {actual}",
+        raise other_platform(
+            spec.image,
+            actual,
+            wanted,
             code="image_not_found",
             help=f"linkspan pull --platform {spec.platform} {spec.image}",
         )

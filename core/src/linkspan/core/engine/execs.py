@@ -37,6 +37,8 @@ class Execs:
         _refuse_unless_running(container)
         spec = await self._hooks.intercept("linkspan_before_exec", spec, container=container)
         process = self._process(container, spec)
+        if spec.user:
+            await self._drivers.runtime.check_exec(container.id, process)
         session = Exec(id=new_id(), container_id=container.id, spec=spec)
         self._sessions[session.id] = session
         self._drop_old()

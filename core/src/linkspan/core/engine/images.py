@@ -331,7 +331,7 @@ class ImageStore:
 
     async def _untag(self, image: Image, keep: Sequence[str], effects: Effects) -> None:
         names = (*image.repo_tags, *image.repo_digests)
-        gone = [name for name in names if name not in keep]
+        gone = sorted(name for name in names if name not in keep)
         await self._write(
             attrs.evolve(
                 image,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
+import trio
 
 from linkspan.sdk.drivers.base import Config, Driver
 from linkspan.sdk.errors import Unsupported
@@ -336,6 +337,14 @@ class Runtime(Driver[Config], abc.ABC):
 
     def stir(self) -> None:
         """Work is about to arrive: warm up what has cooled. Cheap, never blocks, may do nothing."""
+
+    async def check_exec(self, container_id: str, process: ProcessSpec) -> None:
+        """Refuse a process whose user or group the container does not know.
+
+        Raises:
+            InvalidArgument: code ``user_not_found``.
+        """
+        await trio.lowlevel.checkpoint()
 
     def expect_exec(self, container_id: str, process: ProcessSpec) -> None:
         """``exec`` of such a process is likely to be called at once: begin what can be begun.

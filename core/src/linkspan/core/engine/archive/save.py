@@ -66,8 +66,10 @@ class Saver:
         found: dict[str, _Saved] = {}
         for ref in refs:
             for tag in self._tags(ref):
-                image = self._images.inspect(tag or ref)
-                _check_platform(image, tag or ref, platform)
+                image = self._images.find(tag or ref)
+                if image is None:
+                    raise NotFound(f"No such image: {ref}", code="image_not_found")
+                _check_platform(image, platform)
                 saved = found.setdefault(image.id, _Saved(image))
                 if tag and tag not in saved.tags:
                     saved.tags.append(tag)
@@ -139,11 +141,10 @@ class Saver:
             yield padding(info.size_bytes)
 
 
-def _check_platform(image: Image, ref: str, platform: str) -> None:
+def _check_platform(image: Image, platform: str) -> None:
     if platform and match_rank(parse_platform(platform), image.config.platform) is None:
         raise NotFound(
-            f"image with reference {ref} was found but does not provide the specified platform "
-            f"({parse_platform(platform)})",
+            f"no suitable export target found for platform {parse_platform(platform)}",
             code="platform_not_found",
         )
 

@@ -1,13 +1,11 @@
 """HTTP with patience: connections, time-outs and retries; knows nothing of registries."""
 
 import contextlib
-import errno
 import itertools
 import math
-import socket
 import ssl
 import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Never
 
 import attrs
@@ -23,6 +21,7 @@ from linkspan.plugins.distribution_registry.retry import (
 )
 from linkspan.sdk.errors import Unavailable, Unsupported
 from linkspan.sdk.lull import Lull
+from linkspan.sdk.unreachable import causes, why_unreachable
 
 USER_AGENT = "linkspan/0.1 (linux)"
 REFUSED_ATTEMPTS = 3
@@ -300,40 +299,25 @@ async def read_at_most(response: httpx.Response, limit_bytes: int) -> tuple[byte
     return b"".join(found), True
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    todo = [error]
-    while todo:
-        one = todo.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        if isinstance(one, BaseExceptionGroup):
-            todo += one.exceptions
-        todo += [e for e in (one.__cause__, one.__context__) if e is not None]
-
-
 def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
-    return next((e for e in _chain(error) if isinstance(e, kind)), None)
+    return next((e for e in causes(error) if isinstance(e, kind)), None)
 
 
 def describe_failure(error: httpx.TransportError) -> str:
     """Why a request got no answer, in Docker's words where Docker has them."""
-    for one in _chain(error):
+    for one in causes(error):
         if isinstance(one, ssl.SSLCertVerificationError):
             return f"tls: failed to verify certificate: {one.verify_message}"
         if isinstance(one, ssl.SSLError):
             return f"tls: {one.reason or one}"
-        if isinstance(one, socket.gaierror):
-            return "dial tcp: lookup failed: no such host"
-        if isinstance(one, ConnectionRefusedError):
-            return "connect: connection refused"
-        if isinstance(one, OSError) and one.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-            return "connect: no route to host"
+    url = error.request.url
+    port = url.port or (443 if url.scheme == "https" else 80)
+    if why := why_unreachable(error, url.host, port):
+        return why
     match error:
         case httpx.ConnectTimeout():
-            return "connect: i/o timeout"
+            host = f"[{url.host}]" if ":" in url.host else url.host
+            return f"dial tcp {host}:{port}: connect: i/o timeout"
         case httpx.ReadTimeout() | httpx.WriteTimeout():
             return "the registry fell silent"
         case httpx.RemoteProtocolError():
@@ -347,10 +331,6 @@ def describe_failure(error: httpx.TransportError) -> str:
 def unavailable(method: str, url: httpx.URL, error: httpx.TransportError) -> Unavailable:
     """The error for a request without an answer: ``Get "http://host/v2/": dial tcp …``."""
     why = describe_failure(error)
-    if why.startswith("connect:"):
-        port = url.port or (443 if url.scheme == "https" else 80)
-        host = f"[{url.host}]" if ":" in url.host else url.host
-        why = f"dial tcp {host}:{port}: {why}"
     shown = url.copy_with(query=None, userinfo=None)
     return Unavailable(
         f'{method.capitalize()} "{shown}": {why}',

@@ -454,7 +454,12 @@ def _has_port(filters: Filters, key: str, have: Set[tuple[int, str]]) -> bool:
         try:
             first, last, protocol = parse_port(text)
         except InvalidArgument as error:
-            raise error.within(f"error while looking up for {key} {text}") from error
+            number = text.partition("/")[0].partition("-")[0]
+            if not number.isdecimal():
+                error = InvalidArgument(
+                    f'strconv.ParseUint: parsing "{number}": invalid syntax', code=error.code
+                )
+            raise error.within(f"error while looking up for {key} {text}") from None
         if any(p == protocol and first <= port <= last for port, p in have):
             return True
     return False

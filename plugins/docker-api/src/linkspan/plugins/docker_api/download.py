@@ -5,6 +5,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import cast
 
 from linkspan.sdk.errors import InvalidArgument, LinkspanError
+from linkspan.sdk.unreachable import why_unreachable
 
 _TIMEOUT_S = 60.0
 _SCHEMES = ("http://", "https://")
@@ -55,7 +56,10 @@ async def download(url: str) -> AsyncIterator[AsyncIterator[bytes]]:
     except httpx.InvalidURL as error:
         raise InvalidArgument(f"invalid URL {url}: {error}") from error
     except httpx.HTTPError as error:
-        raise _failed(url, str(error) or type(error).__name__) from error
+        target = httpx.URL(url)
+        port = target.port or (443 if target.scheme == "https" else 80)
+        why = why_unreachable(error, target.host, port) or str(error) or type(error).__name__
+        raise _failed(url, why) from error
 
 
 async def _pieces(url: str, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

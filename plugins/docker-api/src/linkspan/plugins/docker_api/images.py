@@ -30,7 +30,7 @@ from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
 from linkspan.sdk.model.container import ContainerFilter
 from linkspan.sdk.model.image import Image, RemovedImage
-from linkspan.sdk.platform import match_rank, parse_platform
+from linkspan.sdk.platform import match_rank, other_platform, parse_platform
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import DOCKER_DOMAIN, parse_reference
 
@@ -206,10 +206,8 @@ class ImageRoutes:
         """An image, which is for a platform if one is given. Raises NotFound."""
         image = self._images.inspect(name)
         if text and match_rank(parse_platform(text), image.config.platform) is None:
-            raise NotFound(
-                f"image with reference {name} was found but does not provide the specified platform "
-                f"({parse_platform(text)})",
-                code="platform_not_found",
+            raise other_platform(
+                name, image.config.platform, parse_platform(text), code="platform_not_found"
             )
         return image
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
+from linkspan.plugins.dockerfile_builder.fault import DockerfileError
 from linkspan.plugins.dockerfile_builder.image_config import ImageState, parse_ports
 from linkspan.plugins.dockerfile_builder.instruction_parser import parse_instruction
 from linkspan.plugins.dockerfile_builder.parser import Line, parse_lines
@@ -34,6 +35,19 @@ def change_config(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str
         InvalidArgument: Another instruction, or one that is wrong.
     """
     state = ImageState(document={"config": copy.deepcopy(dict(config))}, diff_ids=[], history=[])
+    try:
+        _change(state, changes)
+    except DockerfileError as error:
+        # There is no file whose lines could be named.
+        raise InvalidArgument(
+            error.text.partition("dockerfile parse error on line ")[2].partition(": ")[2]
+            or error.text,
+            code=error.code,
+        ) from error
+    return state.config
+
+
+def _change(state: ImageState, changes: Sequence[str]) -> None:
     for line in _lines(changes):
         if line.keyword not in _ALLOWED:
             raise InvalidArgument(
@@ -42,7 +56,6 @@ def change_config(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str
                 help=f"changes may be: {' '.join(_ALLOWED)}",
             )
         _apply(state, parse_instruction(line))
-    return state.config
 
 
 def _lines(changes: Sequence[str]) -> Sequence[Line]:

@@ -40,7 +40,7 @@ from linkspan.plugins.oci_runtime.conmon import (
     reap,
     resize_command,
 )
-from linkspan.plugins.oci_runtime.execs import Execs
+from linkspan.plugins.oci_runtime.execs import Execs, identity_of
 from linkspan.plugins.oci_runtime.held import HeldContainer
 from linkspan.plugins.oci_runtime.leftovers import Leftovers
 from linkspan.plugins.oci_runtime.making import Joined, Maker
@@ -479,6 +479,11 @@ class OciRuntime(Runtime[OciConfig]):
                 os.write(fd, resize_command(height, width))
             finally:
                 os.close(fd)
+
+    async def check_exec(self, container_id: str, process: ProcessSpec) -> None:
+        """See the contract."""
+        container = self._get_running(container_id)
+        await in_thread(identity_of, container, process)
 
     def expect_exec(self, container_id: str, process: ProcessSpec) -> None:
         """See the contract."""

@@ -124,14 +124,7 @@ class Execs:
             document = orjson.loads((container.bundle / "config.json").read_bytes())
             container.process = document["process"]
         init = container.process
-        try:
-            identity = users.look_up(
-                f"/proc/{container.record.pid}/root", process.user, process.group_add
-            )
-        except FileNotFoundError as exc:
-            raise NotFound(
-                f"container {container.id[:12]} does not run", code="not_running"
-            ) from exc
+        identity = identity_of(container, process)
         available = self._tools.machine.capabilities
         made = spec.make_process(
             process,
@@ -153,6 +146,19 @@ class Execs:
             if text.isdecimal() and int(text) in inside:
                 exec_session.kill_group(int(text))
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def identity_of(container: HeldContainer, process: ProcessSpec) -> users.Identity:
+    """Who a process would be in a running container; blocks.
+
+    Raises:
+        InvalidArgument: code ``user_not_found``, or another of a malformed user.
+        NotFound: code ``not_running``.
+    """
+    try:
+        return users.look_up(f"/proc/{container.record.pid}/root", process.user, process.group_add)
+    except FileNotFoundError as exc:
+        raise NotFound(f"container {container.id[:12]} does not run", code="not_running") from exc
 
 
 def _has_ended(pidfd: int) -> bool:

@@ -261,6 +261,15 @@ class RuntimeConformance:
         with pytest.raises(InvalidArgument) as caught:
             await bench.create(shell("true", user="nobody-knows-me"))
         assert caught.value.code == "user_not_found"
+
+    async def test_an_unknown_user_of_an_exec_is_named_before_it_runs(
+        self, bench: RuntimeBench
+    ) -> None:
+        container_id = await bench.start("sleep 30")
+        await bench.runtime.check_exec(container_id, shell("true", user="0"))
+        with pytest.raises(InvalidArgument) as caught:
+            await bench.runtime.check_exec(container_id, shell("true", user="nobody-knows-me"))
+        assert caught.value.code == "user_not_found"
         assert "nobody-knows-me" in str(caught.value)
 
     async def test_modify_spec_has_the_last_word(self, bench: RuntimeBench) -> None:

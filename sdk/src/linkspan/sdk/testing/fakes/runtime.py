@@ -137,9 +137,7 @@ class FakeRuntime(Runtime[FakeRuntimeConfig]):
         for shared in (request.share_pid, request.share_ipc, request.share_uts):
             if shared not in ("", "host", "none"):
                 self._running(shared)
-        user = request.process.user.partition(":")[0]
-        if user and not user.isdecimal() and user != "root":
-            raise InvalidArgument(f"no user '{user}' in the container", code="user_not_found")
+        _check_user(request.process)
         program = self.machine.program(request.process.args)
         spec: OciSpec = {
             "process": {"args": list(request.process.args), "env": list(request.process.env)},
@@ -313,6 +311,11 @@ class FakeRuntime(Runtime[FakeRuntimeConfig]):
         self._running(container_id).init.freeze(False)
         await trio.lowlevel.checkpoint()
 
+    async def check_exec(self, container_id: str, process: ProcessSpec) -> None:
+        self._running(container_id)
+        await trio.lowlevel.checkpoint()
+        _check_user(process)
+
     async def update(self, container_id: str, resources: Resources) -> None:
         self._running(container_id).resources = resources
         await trio.lowlevel.checkpoint()
@@ -330,6 +333,12 @@ class FakeRuntime(Runtime[FakeRuntimeConfig]):
 
     def stir(self) -> None:
         self.stirred += 1
+
+
+def _check_user(process: ProcessSpec) -> None:
+    user = process.user.partition(":")[0]
+    if user and not user.isdecimal() and user != "root":
+        raise InvalidArgument(f"no user '{user}' in the container", code="user_not_found")
 
 
 async def _run_machine(
