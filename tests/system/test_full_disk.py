@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from daemon_harness.daemon import Daemon, until
 from daemon_harness.leftovers import cgroups_below
-from daemon_harness.scripted import picture, scripted_registry, tar_of
+from daemon_harness.scripted import picture, scripted_registry, sha256, tar_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -252,3 +252,51 @@ def test_loads_copies_and_commits_on_a_full_disk_say_why_and_work_once_there_is_
     said = aboard.docker("run", "--rm", "loaded:1", "wc", "-c", "/cargo").out
     assert said.split()[0] == str(6 << 20)
     aboard.docker("commit", "heavy", "whole:1")
+
+
+def test_a_volume_is_never_filled_halfway_with_what_the_image_has(
+    aboard: Daemon, disk: Disk
+) -> None:
+    stock = {"big": os.urandom(6 << 20), "small": b"1"}
+    context = aboard.write_context("FROM busybox\nCOPY big small /stock/\n", **stock)
+    aboard.docker("build", "-t", "stocked", context)
+    disk.fill(but_bytes=3 << 20)
+    run = ("run", "--rm", "-v", "hold:/stock", "stocked")
+    done = aboard.docker(*run, "true", status=None)
+    assert done.status in (125, 126, 127), done
+    assert no_space(done.err), done.err
+    disk.empty()
+    sums = aboard.docker(*run, "sh", "-c", "cd /stock; sha256sum *").out
+    assert sums == "".join(f"{sha256(data)[7:]}  {name}\n" for name, data in stock.items())
+
+
+def test_a_container_that_talks_on_a_full_disk_goes_on_and_is_logged_again_afterwards(
+    aboard: Daemon, disk: Disk
+) -> None:
+    begin = "i=0; pad=$(seq -s ' ' 400)"
+    again = "i=$((i+1)); echo $i > /said/last; echo $i $pad; sleep 0.02"
+    talk = f"{begin}; while true; do {again}; done"
+    aboard.docker("run", "-d", "--name", "talker", "--tmpfs", "/said", "busybox", "sh", "-c", talk)
+
+    def said() -> int:
+        return int(aboard.docker("exec", "talker", "cat", "/said/last").out or 0)
+
+    def said_while_full() -> int:
+        disk.fill()  # what somebody has set free since
+        return said()
+
+    def logged() -> list[int]:
+        # A line may be torn where the disk was full.
+        whole = re.findall(r"^(\d+) 1 2 .* 400$", aboard.docker("logs", "talker").out, re.MULTILINE)
+        return [int(number) for number in whole]
+
+    until("it is logged", lambda: len(logged()) > 3)
+    full = said_while_full()
+    until("it goes on without a log", lambda: said_while_full() > full + 100)
+    disk.empty()
+    emptied = said()
+    until("it is logged again", lambda: logged()[-1] > emptied)
+    lines = logged()
+    assert len(lines) < lines[-1], "what could not be written is lost, as in Docker"
+    assert aboard.state("talker")["Running"]
+    assert not aboard.complaints()
