@@ -3,6 +3,7 @@
 import re
 import signal
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,21 @@ def test_a_context_may_come_through_stdin(build: Builder) -> None:
     ).stdout
     build("-t", "bk:5", "-", stdin=tar)
     assert build.daemon.docker("run", "--rm", "bk:5", "cat", "/f").out == "from a tar"
+
+
+def test_a_result_may_be_files_in_place_of_an_image(build: Builder) -> None:
+    build.write(
+        Dockerfile="FROM busybox\nRUN mkdir /d && echo in > '/d/ü b' && ln -s 'ü b' /d/link\n"
+        "FROM scratch\nCOPY --from=0 /d /d\n"
+    )
+    before = build.daemon.docker("images", "-aq").out
+    build("-o", f"{build.folder}/out", str(build.folder))
+    assert (build.folder / "out/d/link").readlink() == Path("ü b")
+    assert (build.folder / "out/d/link").read_text() == "in\n"
+    build("-o", f"type=tar,dest={build.folder}/out.tar", str(build.folder))
+    with tarfile.open(build.folder / "out.tar") as tar:
+        assert set(tar.getnames()) == {"d", "d/ü b", "d/link"}
+    assert build.daemon.docker("images", "-aq").out == before
 
 
 def groups(pid: str) -> str:

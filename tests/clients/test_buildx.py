@@ -123,6 +123,8 @@ def test_buildx_has_its_other_commands(docker: Buildx, folder: Path) -> None:
     pushed = f"{docker.daemon.registry}/bx:1"
     docker("build", "--push", "-t", pushed, "-", stdin=b"FROM busybox\n")
     assert "Digest:" in docker("buildx", "imagetools", "inspect", pushed).out
+    docker("build", "-o", folder / "out", "-", stdin=b"FROM busybox\nRUN echo in > /in\n")
+    assert (folder / "out/in").read_text() == "in\n"
     assert "running" in docker("buildx", "ls").out
     assert "linux/" in docker("buildx", "inspect").out
     assert "Total:" in docker("buildx", "du").out

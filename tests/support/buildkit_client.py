@@ -60,6 +60,7 @@ class Client:
         files: Path → bytes, of every folder.
         sent: Paths whose bytes were asked for.
         asked: Metadata of each call of DiffCopy.
+        takes: What comes as a result: ``local`` (in ``taken``) or ``tar``.
         faulty: ``fault`` is sent in place of a folder.
     """
 
@@ -69,6 +70,9 @@ class Client:
     sent: list[str] = attrs.field(factory=list)
     asked: list[Mapping[str, str]] = attrs.field(factory=list)
     faulty: bool = False
+    takes: str = "local"
+    taken: dict[str, bytes] = attrs.field(factory=dict)
+    tar: bytes = b""
     fault: list[bytes] = attrs.field(factory=list)
 
     async def diff_copy(self, call: Call) -> None:
@@ -99,6 +103,33 @@ class Client:
                     await call.send(message({1: DATA, 3: number, 4: piece}))
                 await call.send(message({1: DATA, 3: number}))
 
+    async def take_files(self, call: Call) -> None:
+        """``FileSend``: a folder, or a tar, as ``takes`` says."""
+        if self.takes == "tar":
+            while messages := await call.receive():
+                for each in messages:
+                    self.tar += Message(each).data(1)
+            await call.begin()
+            return
+        paths: list[str] = []
+        wanted: set[int] = set()
+        while messages := await call.receive():
+            for packet in map(Message, messages):
+                kind, number = packet.number(1), packet.number(3)
+                if kind == STAT and packet.data(2):
+                    entry = Message(packet.data(2))
+                    self.taken[entry.text(1)] = b""
+                    if entry.number(2) < 1 << 20 and not entry.text(7):
+                        wanted.add(len(paths))
+                        await call.send(message({1: REQUEST, 3: len(paths)}))
+                    paths.append(entry.text(1))
+                elif kind == DATA and packet.data(4):
+                    self.taken[paths[number]] += packet.data(4)
+                elif kind == DATA:
+                    wanted.discard(number)
+                if not wanted and kind != FIN and (kind == DATA or not packet.data(2)):
+                    await call.send(message({1: FIN}))
+
     async def secret(self, call: Call) -> None:
         name = Message(await call.one()).text(1)
         if name not in self.secrets:
@@ -115,6 +146,7 @@ class Client:
             "/moby.filesync.v1.FileSync/DiffCopy": self.diff_copy,
             "/moby.buildkit.secrets.v1.Secrets/GetSecret": self.secret,
             "/moby.filesync.v1.Auth/Credentials": self.credentials,
+            "/moby.filesync.v1.FileSend/DiffCopy": self.take_files,
         }
 
     def headers(self, identity: str) -> dict[str, str]:

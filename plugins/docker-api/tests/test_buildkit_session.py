@@ -1,4 +1,7 @@
 import base64
+import io
+import tarfile
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -140,6 +143,28 @@ async def test_a_failed_build_ends_with_its_error(api, builder) -> None:
     assert reply.lines[-1]["errorDetail"]["message"]
     reply = await api.ask("POST", "/build?version=2&session=s1&buildid=b&dockerfile=none")
     assert reply.lines[-1]["error"] == "Cannot locate specified Dockerfile: none"
+
+
+async def test_a_result_is_written_into_the_clients_folder(api, builder) -> None:
+    big = bytes(range(256)) * 2000
+    files = {"Dockerfile": b"FROM scratch\nCOPY big b\nCOPY x y\n", "big": big, "x": b""}
+    client = Client(files)
+    await open_session(api, client)
+    before = (await api.ask("GET", "/images/json?all=1")).json
+    outputs = quote('[{"Type":"local","Attrs":{}}]')
+    reply = await api.ask("POST", f"/build?version=2&session=s1&buildid=b&outputs={outputs}")
+    assert client.taken == {"b": big, "y": b""}
+    assert all(line["id"] == "moby.buildkit.trace" for line in reply.lines)
+    assert (await api.ask("GET", "/images/json?all=1")).json == before
+    client.takes = "tar"
+    outputs = quote('[{"Type":"tar","Attrs":{}}]')
+    await api.ask("POST", f"/build?version=2&session=s1&buildid=b&outputs={outputs}")
+    with tarfile.open(fileobj=io.BytesIO(client.tar)) as tar:
+        assert tar.getnames() == ["b", "y"]
+        assert tar.extractfile("b").read() == big
+    for wrong in ('[{"Type":"oci"}]', '[{"Type":"tar"},{"Type":"local"}]'):
+        reply = await api.ask("POST", f"/build?version=2&session=s1&outputs={quote(wrong)}")
+        assert reply.status == 400
 
 
 async def test_a_build_without_a_session_is_refused(api, builder, autojump_clock) -> None:

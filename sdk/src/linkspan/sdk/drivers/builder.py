@@ -2,7 +2,7 @@
 
 import abc
 import enum
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class BuildRequest:
             stages run side by side.
         secrets: Id → value, for commands that ask; in no image, cache, history or message.
         packages: Look into the result for what is installed there (cap PACKAGES).
+        deliver: Is lent the root of the result, read only, in place of an image: none is stored or named.
         client: Whom to ask for secrets and credentials that are not given, and for context and build file.
     """
 
@@ -99,6 +100,7 @@ class BuildRequest:
     details: bool = False
     packages: bool = False
     client: BuildClient | None = attrs.field(default=None, repr=False)
+    deliver: Callable[[Path], Awaitable[None]] | None = None
 
 
 @frozen(kw_only=True)
@@ -121,6 +123,7 @@ class BuildResult:
     """The image; ``cached_steps`` of ``steps`` were taken from the cache.
 
     Attributes:
+        image_id: Empty if the result was delivered elsewhere.
         bases: Images that went into it.
         packages: What is installed in it, if that was asked.
         unread: Databases of packages in it that this builder cannot read; a sentence each.

@@ -169,7 +169,7 @@ def decode_build(request: Request) -> BuildRequest:
     query = request.query
     if query.get("version") not in (None, "", "1", "2"):
         raise InvalidArgument(f"invalid version {query['version']}")
-    if _is_given(query.get("outputs")):
+    if query.get("version") != "2" and _is_given(query.get("outputs")):
         raise Unsupported("build outputs (--output) are not supported; the result is an image")
     if request.flag("squash"):
         raise Unsupported("squashing (--squash) is not supported")

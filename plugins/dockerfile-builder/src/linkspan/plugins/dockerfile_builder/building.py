@@ -1,7 +1,7 @@
 """Builds and checks of one driver: from a request to an image."""
 
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
@@ -24,6 +24,7 @@ from linkspan.plugins.dockerfile_builder.packages import Found, find_packages
 from linkspan.plugins.dockerfile_builder.run_step import no_emulator
 from linkspan.plugins.dockerfile_builder.solver import SCRATCH, Build, global_scope
 from linkspan.plugins.dockerfile_builder.stages import Dockerfile, parse_dockerfile
+from linkspan.plugins.dockerfile_builder.steps import StageResult
 from linkspan.plugins.dockerfile_builder.stream import BuildStream, silent_stream
 from linkspan.sdk.diagnostics import Diagnostic, render
 from linkspan.sdk.dockerignore import IgnorePatterns
@@ -31,7 +32,7 @@ from linkspan.sdk.drivers.builder import BuildRequest, BuildResult
 from linkspan.sdk.errors import LinkspanError, Unsupported
 from linkspan.sdk.host import Host, NewImage
 from linkspan.sdk.progress import Progress, ProgressSink
-from linkspan.sdk.reference import parse_reference
+from linkspan.sdk.reference import Reference, parse_reference
 
 _FRONTENDS = ("docker/dockerfile", "docker.io/docker/dockerfile")
 
@@ -90,16 +91,13 @@ class Builds:
                     )
                     await self._import_caches(request, stream)
                     result = await build.run()
-                    carried = {}
-                    if request.args.get("BUILDKIT_INLINE_CACHE") in ("1", "true"):
-                        carried[CACHE_KEY] = cache_document(build.used, result.chain)
                     found = await self._packages(result.top) if request.packages else Found((), ())
-                    image = await self._host.engine.images.add(
-                        NewImage(config=result.state.serialize(carried), chain_ids=result.chain),
-                        tags=[str(tag) for tag in tags],
-                    )
-                    if carried:
-                        stream.send(Progress(aux={"ID": image.id}))
+                    image_id = ""
+                    if request.deliver is not None:
+                        async with self._layers.root(result.top) as root:
+                            await request.deliver(root)
+                    else:
+                        image_id = await self._store(build, result, tags)
                     await self._export_caches(request, build, stream)
             except DockerfileError as error:
                 stream.failed(render(error.diagnostic(text)))
@@ -108,15 +106,29 @@ class Builds:
                 stream.failed()
                 raise
         await self._after()
-        stream.finish(image.id, tuple(tag.familiar for tag in tags))
+        if image_id:
+            stream.finish(image_id, tuple(tag.familiar for tag in tags))
         return BuildResult(
-            image_id=image.id,
+            image_id=image_id,
             steps=build.steps,
             cached_steps=build.cached_steps,
             bases=build.bases(),
             packages=found.packages,
             unread=found.unread,
         )
+
+    async def _store(self, build: Build, result: StageResult, tags: Sequence[Reference]) -> str:
+        """Make an image of the result; its id."""
+        carried = {}
+        if build.request.args.get("BUILDKIT_INLINE_CACHE") in ("1", "true"):
+            carried[CACHE_KEY] = cache_document(build.used, result.chain)
+        image = await self._host.engine.images.add(
+            NewImage(config=result.state.serialize(carried), chain_ids=result.chain),
+            tags=[str(tag) for tag in tags],
+        )
+        if carried:
+            build.stream.send(Progress(aux={"ID": image.id}))
+        return image.id
 
     async def _packages(self, top: str) -> Found:
         async with self._layers.tree(top) as tree:

@@ -247,6 +247,13 @@ class LayerMaker:
                     await in_thread(os.rmdir, folder)
 
     @contextlib.asynccontextmanager
+    async def root(self, top: str) -> AsyncIterator[Path]:
+        """A stage's file system as a folder, read only; an empty name is an empty one."""
+        lent = self.snapshots.view(top) if top else self.scratch_root("")
+        async with lent as folder:
+            yield folder
+
+    @contextlib.asynccontextmanager
     async def tree(self, top: str) -> "AsyncIterator[Tree]":
         """A stage's or image's file system to read from; an empty name is an empty one."""
         from linkspan.plugins.dockerfile_builder.tree import EmptyTree, FolderTree

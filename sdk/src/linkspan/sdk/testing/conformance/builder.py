@@ -148,6 +148,21 @@ class BuilderConformance:
         assert "Successfully tagged app:latest\n" in said
         assert "Successfully tagged reg.test/app:2\n" in said
 
+    async def test_a_result_is_delivered_in_place_of_an_image(
+        self, builder: Builder[Any], builder_host: FakeHost
+    ) -> None:
+        found: dict[str, str] = {}
+
+        async def deliver(root: Path) -> None:
+            for path in await trio.to_thread.run_sync(lambda: list(root.iterdir())):
+                found[path.name] = await trio.Path(path).read_text()
+
+        text = "FROM scratch\nCOPY hello hi\n"
+        result, _ = await self.build(builder, text, deliver=deliver)
+        assert found == {"hi": "hello"}
+        assert result.image_id == ""
+        assert builder_host.engine.images.list() == []
+
     async def test_the_last_stage_is_the_result(
         self, builder: Builder[Any], builder_host: FakeHost
     ) -> None:

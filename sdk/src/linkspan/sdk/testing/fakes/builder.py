@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -72,6 +73,12 @@ class FakeBuilder(Builder[NoConfig]):
         for number, line in lines:
             run.step(number, line)
         said = [Progress(stream=f"Step {number}/{len(lines)} : {line}\n") for number, line in lines]
+        if request.deliver is not None:
+            with tempfile.TemporaryDirectory() as root:
+                for place, source in run.places.items():
+                    await trio.Path(root, place).write_bytes(files[source])
+                await request.deliver(Path(root))
+            return BuildResult(image_id="", steps=len(lines), cached_steps=run.cached)
         image = await self.host.engine.images.add(
             NewImage(config=run.config(), chain_ids=()), tags=[str(tag) for tag in tags]
         )
@@ -200,6 +207,7 @@ class _Run:
     key: str = ""
     labels: dict[str, str] = attrs.field(factory=dict)
     copied: list[str] = attrs.field(factory=list)
+    places: dict[str, str] = attrs.field(factory=dict)
 
     def step(self, number: int, line: str) -> None:
         keyword, _, rest = line.partition(" ")
@@ -208,12 +216,14 @@ class _Run:
             case "FROM":
                 self.labels.clear()
                 self.copied.clear()
+                self.places.clear()
             case "COPY":
                 source = rest.split()[0]
                 if source not in self.files:
                     raise self._error(number, f"COPY failed: stat {source}: file does not exist")
                 content = hashlib.sha256(self.files[source]).hexdigest()
                 self.copied.append(f"{rest} {content}")
+                self.places[rest.split()[-1].strip("/")] = source
             case "LABEL":
                 name, _, value = rest.partition("=")
                 self.labels[name] = value

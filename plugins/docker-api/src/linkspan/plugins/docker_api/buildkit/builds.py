@@ -1,15 +1,17 @@
 """``POST /build?version=2``: a build whose client is connected by a session, and what it is told."""
 
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import attrs
 import trio
 
 from linkspan.plugins.docker_api.build import unplaced
+from linkspan.plugins.docker_api.buildkit.outputs import KINDS, Deliver, delivery
 from linkspan.plugins.docker_api.buildkit.session import Session, Sessions
 from linkspan.plugins.docker_api.buildkit.trace import Trace
+from linkspan.plugins.docker_api.document import Document, parse_parameter
 from linkspan.plugins.docker_api.streams import error_line, json_line
 from linkspan.sdk.drivers.builder import Builder, BuildRequest, BuildResult
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
@@ -60,7 +62,7 @@ class SessionBuilds:
             asked: Its parameters.
 
         Raises:
-            InvalidArgument: It names no session.
+            InvalidArgument: It names no session, or an output that there is not.
         """
         build = request.query.get("buildid", "")
         if build.startswith(f"{UPLOAD}:"):
@@ -70,9 +72,12 @@ class SessionBuilds:
         if not session:
             raise InvalidArgument("a build by BuildKit's protocol needs a session")
 
+        outputs = _output_kinds(request.query.get("outputs"))
+
         async def run(writer: Writer) -> None:
             client = await self._sessions.get(session)
-            await self._run(writer, build, attrs.evolve(asked, client=client), client)
+            with_client = attrs.evolve(asked, client=client)
+            await self._run(writer, build, with_client, client, outputs)
 
         return Stream(run=run, headers_at_once=False)
 
@@ -103,12 +108,20 @@ class SessionBuilds:
             return upload.read()
         raise NotFound("the client did not send the build's context", code="no_context")
 
-    async def _run(self, writer: Writer, build: str, asked: BuildRequest, session: Session) -> None:
+    async def _run(
+        self,
+        writer: Writer,
+        build: str,
+        asked: BuildRequest,
+        session: Session,
+        outputs: Sequence[str],
+    ) -> None:
         if asked.remote == UPLOAD:
             asked = attrs.evolve(asked, remote="", context=await self._uploaded(build))
         elif asked.remote in (CLIENT_SESSION, ""):
             asked = attrs.evolve(asked, remote="", context=None)
         told = Told(build)
+        asked = attrs.evolve(asked, deliver=_delivery(outputs, session, told))
         kept: list[bytes] = []
 
         async def tell(trace: bytes) -> None:
@@ -135,10 +148,10 @@ class SessionBuilds:
                 return
             finally:
                 del self._running[build]
-            fact: dict[str, object] = {"id": "moby.image.id", "aux": {"ID": result.image_id}}
-            await writer.write(
-                json_line({"stream": f"{result.image_id}\n"} if asked.quiet else fact)
-            )
+            if result.image_id:
+                fact: dict[str, object] = {"id": "moby.image.id", "aux": {"ID": result.image_id}}
+                quiet = {"stream": f"{result.image_id}\n"}
+                await writer.write(json_line(quiet if asked.quiet else fact))
             return
         await writer.write(error_line(LinkspanError("context canceled", code="cancelled")))
 
@@ -162,6 +175,21 @@ class SessionBuilds:
             assert failure is not None
             raise failure
         return result
+
+
+def _output_kinds(text: str | None) -> tuple[str, ...]:
+    """Types of the outputs that a client asks for; none for an image."""
+    listed = parse_parameter("outputs", text) if text else None
+    kinds = tuple(Document(each).text("Type") for each in listed or ())
+    if len(kinds) > 1:
+        raise InvalidArgument("multiple outputs are not supported")
+    if kinds and kinds[0] not in KINDS:
+        raise InvalidArgument(f"unsupported output type: {kinds[0]}")
+    return kinds
+
+
+def _delivery(outputs: Sequence[str], session: Session, told: "Told") -> Deliver | None:
+    return delivery(session, outputs[0], 0, told.trace) if outputs else None
 
 
 class Told:
@@ -216,7 +244,8 @@ async def run_told(
         nonlocal result, failure
         try:
             result = await build()
-            tell_export(told.trace, result, tags)
+            if result.image_id:
+                tell_export(told.trace, result, tags)
         except LinkspanError as error:
             failure = error
             told.trace.failed(solve_error(error).message)

@@ -30,6 +30,7 @@ from linkspan.plugins.docker_api.buildkit.grpc import (
     serve,
 )
 from linkspan.plugins.docker_api.buildkit.http2 import Connection
+from linkspan.plugins.docker_api.buildkit.outputs import KINDS, delivery
 from linkspan.plugins.docker_api.buildkit.places import error_details
 from linkspan.plugins.docker_api.buildkit.session import Session, Sessions
 from linkspan.plugins.docker_api.buildkit.wire import Message, message, timestamp
@@ -163,9 +164,12 @@ class Control:
             raise GrpcError(UNKNOWN, f"the build {build.ref} exists already")
         build.solve = asked
         try:
-            for kind, _ in build.exporters():
-                if kind not in _INTO_IMAGES:
+            kinds = [kind for kind, _ in build.exporters()]
+            for kind in kinds:
+                if kind not in (*_INTO_IMAGES, *KINDS):
                     raise Unsupported(f"exporter {kind!r} could not be found")
+            if len(kinds) > 1:
+                raise Unsupported("one output is made at a time")
             build.session = await self._sessions.get(asked.text(5))
             build.asked.set()
             if frontend := asked.text(6):
@@ -279,6 +283,10 @@ class Control:
         if any(each.text(1) == "inline" for each in self._cache_exports(build)):
             args["BUILDKIT_INLINE_CACHE"] = "1"
         request = attrs.evolve(request, client=session, tags=build.tags(), args=args)
+        for number, (kind, _) in enumerate(build.exporters()):
+            if kind in KINDS:
+                deliver = delivery(session, kind, number, build.told.trace)
+                request = attrs.evolve(request, deliver=deliver)
         if path := uploaded_context(values):
             request = attrs.evolve(request, context=session.uploaded(path))
         try:
@@ -315,6 +323,8 @@ class Control:
 
 def _exported(build: _Build, result: BuildResult) -> dict[str, str]:
     """What the client hears of the image."""
+    if not result.image_id:
+        return {}
     names = [str(parse_reference(tag).with_default_tag()) for tag in build.tags()]
     return {
         "containerimage.config.digest": result.image_id,

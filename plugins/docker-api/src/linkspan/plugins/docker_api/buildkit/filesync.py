@@ -4,6 +4,7 @@ The client sends what it has (STAT for each path in order, an empty one at the e
 place in that order (REQ), and get their bytes (DATA, an empty one at the end of each), side by side. FIN ends it.
 """
 
+import stat
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -56,6 +57,26 @@ _KINDS: Final = {
 _KIND_BITS: Final = (
     _GO_DIRECTORY | _GO_SYMLINK | _GO_DEVICE | _GO_FIFO | _GO_SOCKET | _GO_CHARACTERS
 )
+
+
+_BIT_OF_FORMAT: Final = {
+    stat.S_IFDIR: _GO_DIRECTORY,
+    stat.S_IFLNK: _GO_SYMLINK,
+    stat.S_IFIFO: _GO_FIFO,
+    stat.S_IFBLK: _GO_DEVICE,
+    stat.S_IFCHR: _GO_DEVICE | _GO_CHARACTERS,
+}
+
+
+def go_mode(mode: int) -> int:
+    """A mode as Go has it."""
+    return (
+        mode & 0o777
+        | _BIT_OF_FORMAT.get(stat.S_IFMT(mode), 0)
+        | (_GO_SETUID if mode & stat.S_ISUID else 0)
+        | (_GO_SETGID if mode & stat.S_ISGID else 0)
+        | (_GO_STICKY if mode & stat.S_ISVTX else 0)
+    )
 
 
 def read_stat(data: bytes) -> FolderEntry:

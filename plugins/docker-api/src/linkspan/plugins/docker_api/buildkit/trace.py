@@ -95,12 +95,12 @@ class Trace:
         self._statuses, self._logs, self._warnings = [], [], []
         return new
 
-    def exported(self, what: str, parts: Sequence[str]) -> None:
+    def exported(self, what: str, parts: Sequence[str], sent_bytes: int = 0) -> None:
         """Something was made of the result, all of it done."""
         key = f"export/{what}"
         self._begin(key, what)
         for part in parts:
-            self._status(key, part, (0, 0), done=True)
+            self._status(key, part, (sent_bytes, 0), done=True)
         self._end(key)
 
     def failed(self, why: str) -> None:
