@@ -291,6 +291,48 @@ async def test_a_network_that_is_not_there_is_said_at_once(daemon, world, autoju
     assert await daemon.swarm.list_services() == []
 
 
+async def test_networks_are_recorded_by_id_and_joined_by_name(daemon, world, autojump_clock):
+    made = await world.engine.networks.create(NetworkSpec(name="front", driver="bridge"))
+    service = await daemon.create(networks=("front",))
+    assert service.spec.networks == (made.id,)
+    (container,) = world.containers()
+    assert container.spec.network_mode == "front"
+    assert container.spec.networks["front"].aliases == ("web", "tasks.web")
+    before = len(await daemon.swarm.list_tasks())
+    await daemon.update(networks=("front",))
+    await daemon.until_done()
+    assert len(await daemon.swarm.list_tasks()) == before
+
+
+async def test_on_the_hosts_network_there_is_no_other_and_no_port_of_the_swarm(
+    daemon, world, autojump_clock
+):
+    await world.engine.networks.create(NetworkSpec(name="front", driver="bridge"))
+    with pytest.raises(InvalidArgument, match="cannot be in another one"):
+        await daemon.swarm.create_service(world.spec(networks=("host", "front")))
+    with pytest.raises(InvalidArgument, match="none can lead to them"):
+        await daemon.swarm.create_service(world.spec(networks=("host",), ports=(world.port(),)))
+    await daemon.create(networks=("host",))
+    (container,) = world.containers()
+    assert (container.spec.network_mode, container.spec.networks) == ("host", {})
+    with pytest.raises(InvalidArgument, match="none can lead to them"):
+        await daemon.update(networks=("host",), ports=(world.port(),))
+
+
+async def test_the_network_of_none_is_no_services(daemon, world, autojump_clock):
+    with pytest.raises(NotFound, match="predefined swarm network: network none not found"):
+        await daemon.swarm.create_service(world.spec(networks=("none",)))
+
+
+async def test_leaving_takes_the_networks_of_the_swarm_and_no_others(daemon, world, autojump_clock):
+    for name, driver in (("wide", "overlay"), ("local", "bridge")):
+        await world.engine.networks.create(NetworkSpec(name=name, driver=driver))
+    await daemon.create(networks=("wide",))
+    await daemon.swarm.leave(force=True)
+    assert "wide" not in [n.name for n in world.engine.networks.list()]
+    assert "local" in [n.name for n in world.engine.networks.list()]
+
+
 async def test_a_network_that_went_away_is_the_tasks_error(daemon, world, autojump_clock):
     await world.engine.networks.create(NetworkSpec(name="front", driver="bridge"))
     await daemon.create(networks=("front",))
@@ -299,7 +341,7 @@ async def test_a_network_that_went_away_is_the_tasks_error(daemon, world, autoju
     await world.engine.networks.remove("front")
     await daemon.swarm.scale_service("web", 1)
     done = await daemon.until_done()
-    assert "network front not found" in done.failures[-1]
+    assert done.failures[-1].endswith(" not found")
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,7 @@ class ServiceSpec:
         update: None if nothing was said, which means ``UpdatePolicy()``; so is ``rollback``.
         endpoint_mode: Names of a service lead to its tasks either way; ``dnsrr`` refuses ingress ports;
             empty if nothing was said.
+        beside_template: The client named the networks beside the task's template, where it expects them back.
         files: Secrets and configs that its tasks are given.
     """
 
@@ -156,6 +157,7 @@ class ServiceSpec:
     max_concurrent: int = 0
     labels: Mapping[str, str] = attrs.field(factory=dict)
     networks: tuple[str, ...] = ()
+    beside_template: bool = False
     ports: tuple[ServicePort, ...] = ()
     restart: ServiceRestart | None = None
     update: UpdatePolicy | None = None
@@ -216,7 +218,7 @@ class RolloutStatus:
 
 @frozen(kw_only=True)
 class Service:
-    """A service as the cluster knows it; ``version`` rises with every write."""
+    """A service as the cluster knows it; ``version`` rises with every change of what is wanted."""
 
     id: str
     version: int

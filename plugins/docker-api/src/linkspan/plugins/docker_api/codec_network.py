@@ -245,3 +245,42 @@ def _encode_pool(pool: AddressPool) -> dict[str, Any]:
     if pool.auxiliary:
         out["AuxiliaryAddresses"] = dict(pool.auxiliary)
     return out
+
+
+def encode_attachment(network: Network, endpoint: Endpoint | None) -> dict[str, Any]:
+    """A NetworkAttachment of a task; without ``endpoint`` it has no address there."""
+    spec = network.spec
+    driver: dict[str, Any] = {"Name": driver_shown(spec.driver)}
+    if spec.options:
+        driver["Options"] = dict(spec.options)
+    addressing: dict[str, Any] = {"Driver": {"Name": spec.ipam_driver}}
+    told: dict[str, Any] = {
+        "Name": spec.name,
+        "Labels": dict(spec.labels),
+        "DriverConfiguration": driver,
+        **({"Attachable": True} if spec.attachable else {}),
+        "Scope": "swarm",
+    }
+    pools = [_encode_pool(pool) for pool in spec.pools]
+    out: dict[str, Any] = {
+        "Network": {
+            "ID": network.id,
+            # Networks never change.
+            "Version": {"Index": 1},
+            "CreatedAt": network.created_at,
+            "UpdatedAt": network.created_at,
+            "Spec": {**told, "IPAMOptions": addressing},
+            "DriverState": driver,
+            "IPAMOptions": {**addressing, **({"Configs": pools} if pools else {})},
+        }
+    }
+    found = (
+        [
+            _with_prefix(endpoint.ipv4_address, endpoint.ipv4_prefix),
+            _with_prefix(endpoint.ipv6_address, endpoint.ipv6_prefix),
+        ]
+        if endpoint
+        else []
+    )
+    addresses = [address for address in found if address]
+    return {**out, "Addresses": addresses} if addresses else out

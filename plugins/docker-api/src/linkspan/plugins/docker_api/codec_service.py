@@ -103,10 +103,8 @@ def decode_service(body: Document) -> ServiceSpec:
             "rpc error: code = InvalidArgument desc = Jobs may not have an update config"
         )
     endpoint = body.document("EndpointSpec")
-    attachments = [
-        *template.documents("Networks"),
-        *(() if "Networks" in template else body.documents("Networks")),
-    ]
+    beside = "Networks" not in template and bool(body.items("Networks"))
+    attachments = [*(body if beside else template).documents("Networks")]
     resources = template.document("Resources")
     _refuse_generic_resources(resources.document("Reservations"))
     placement = template.document("Placement")
@@ -118,6 +116,7 @@ def decode_service(body: Document) -> ServiceSpec:
         replicas=replicas,
         max_concurrent=concurrent,
         networks=tuple(attachment.text("Target") for attachment in attachments),
+        beside_template=beside,
         ports=tuple(_decode_port(port) for port in endpoint.documents("Ports")),
         restart=_decode_restart(template),
         update=_decode_policy(body, "UpdateConfig"),
@@ -314,7 +313,7 @@ def encode_service_spec(spec: ServiceSpec, *, defaults: bool = False) -> dict[st
         mode = {"Replicas": spec.replicas}
     elif key == "ReplicatedJob":
         mode = {"MaxConcurrent": spec.max_concurrent, "TotalCompletions": spec.replicas}
-    out = {
+    out: dict[str, Any] = {
         "Name": spec.name,
         "Labels": dict(spec.labels),
         "TaskTemplate": {
@@ -323,6 +322,8 @@ def encode_service_spec(spec: ServiceSpec, *, defaults: bool = False) -> dict[st
         },
         "Mode": {key: mode},
     }
+    if spec.beside_template:
+        out["Networks"] = _encode_attachments(spec)
     for name, policy in (("UpdateConfig", spec.update), ("RollbackConfig", spec.rollback)):
         # A job is never exchanged; clients send back what they read.
         if defaults or (policy is not None and not spec.is_job):
@@ -388,8 +389,8 @@ def encode_task_spec(spec: ServiceSpec, *, defaults: bool = False) -> dict[str, 
     if defaults or spec.restart is not None:
         restart = spec.restart or ServiceRestart()
         out["RestartPolicy"] = _encode_restart(restart, defaults=defaults)
-    if spec.networks:
-        out["Networks"] = [_encode_attachment(name, container) for name in spec.networks]
+    if spec.networks and not spec.beside_template:
+        out["Networks"] = _encode_attachments(spec)
     if container.log_driver:
         out["LogDriver"] = _without_empty(
             {"Name": container.log_driver, "Options": dict(container.log_options)}
@@ -412,6 +413,10 @@ def _encode_placement(placement: Placement) -> dict[str, Any]:
             ],
         }
     )
+
+
+def _encode_attachments(spec: ServiceSpec) -> list[dict[str, Any]]:
+    return [_encode_attachment(name, spec.container) for name in spec.networks]
 
 
 def _encode_attachment(name: str, container: ContainerSpec) -> dict[str, Any]:

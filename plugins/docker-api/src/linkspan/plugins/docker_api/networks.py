@@ -34,6 +34,9 @@ _TASKS_END_S = 60.0
 # Names of what the swarm keeps.
 _SWARM_NAME = re.compile(r"[a-zA-Z0-9]+(?:[-_]+[a-zA-Z0-9]+)*")
 
+# Services may use these networks of each node as if they were the swarm's.
+_OF_SWARM = {"Scope": "swarm", "Labels": {"com.docker.swarm.predefined": "true"}}
+
 
 class NetworkRoutes:
     """Networks and who is in them."""
@@ -95,6 +98,9 @@ class NetworkRoutes:
         """GET /networks/{id}."""
         network = self._networks.inspect(request.params["id"])
         scope = request.query.get("scope", "")
+        if scope == "swarm" and network.name in ("bridge", "host"):
+            await require_cluster(self._host)
+            return json_response({**self._encode(network), **_OF_SWARM})
         if scope and scope != network.scope:
             raise NotFound(f"network {request.params['id']} not found", code="network_not_found")
         return json_response(self._encode(network))

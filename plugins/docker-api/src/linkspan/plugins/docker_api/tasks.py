@@ -1,7 +1,9 @@
 """/tasks: what the orchestrator has made of the services."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from linkspan.plugins.docker_api.codec_network import encode_attachment
 from linkspan.plugins.docker_api.codec_service import encode_task_spec
 from linkspan.plugins.docker_api.filters import Filters, read_filters
 from linkspan.plugins.docker_api.service_logs import task_log_stream
@@ -11,6 +13,7 @@ from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, Stream, json_response
+from linkspan.sdk.model.container import Container
 from linkspan.sdk.model.network import PortBinding
 from linkspan.sdk.model.service import Service, Task, TaskState
 
@@ -47,16 +50,18 @@ class TaskRoutes:
 
     def _encode(self, task: Task) -> dict[str, Any]:
         by_host = {(p.target_port, p.protocol) for p in task.spec.ports if p.mode == "host"}
-        if not by_host or not task.container_id:
+        if not task.container_id or not (by_host or task.spec.networks):
             return encode_task(task)
         try:
             container = self._host.engine.containers.inspect(task.container_id)
         except NotFound:
             return encode_task(task)
         ports = container.ports if container.state.running else ()
-        return encode_task(
+        out = encode_task(
             task, tuple(p for p in ports if (p.container_port, p.protocol) in by_host)
         )
+        attached = _attachments(self._host, task, container)
+        return {**out, "NetworksAttachments": attached} if attached else out
 
     async def logs(self, request: Request) -> Stream:
         """GET /tasks/{id}/logs."""
@@ -72,6 +77,19 @@ async def _check_named(driver: Orchestrator[Any], filters: Filters) -> None:
         await driver.get_service(service)
     for node in filters.all("node"):
         await driver.get_node(node)
+
+
+def _attachments(host: Host, task: Task, container: Container) -> Sequence[dict[str, Any]]:
+    """Of a task: its networks, and its addresses there while it runs."""
+    endpoints = {endpoint.network_id: endpoint for endpoint in container.endpoints}
+    out = []
+    for ref in task.spec.networks:
+        try:
+            network = host.engine.networks.inspect(ref)
+        except NotFound:
+            continue
+        out.append(encode_attachment(network, endpoints.get(network.id)))
+    return out
 
 
 def _check_states(filters: Filters) -> None:

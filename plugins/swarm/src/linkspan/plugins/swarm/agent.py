@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from linkspan.plugins.swarm.first import first_of
+from linkspan.plugins.swarm.networks import ServiceNetworks
 from linkspan.plugins.swarm.payloads import Payloads
 from linkspan.plugins.swarm.records import TaskRecord, stamp
 from linkspan.plugins.swarm.store import Change, ClusterStore
@@ -44,6 +45,7 @@ class Agent:
         host: Host,
         store: ClusterStore,
         payloads: Payloads,
+        networks: ServiceNetworks,
         *,
         drain_s: float,
         left: Callable[[str], Awaitable[float | None]],
@@ -52,6 +54,7 @@ class Agent:
         self._host = host
         self._store = store
         self._payloads = payloads
+        self._networks = networks
         self._drain_s = drain_s
         self._left = left
         self._now = now
@@ -288,7 +291,8 @@ class Agent:
     async def _make(self, record: TaskRecord) -> Container:
         task = record.task
         node = self._store.nodes[task.node_id]
-        spec = container_spec(task, node)
+        joined = attrs.evolve(task, spec=self._networks.joined(task.spec))
+        spec = container_spec(joined, node)
         files = await self._payloads.place(task, node)
         spec = attrs.evolve(spec, mounts=(*spec.mounts, *files))
         await self._image(spec.image)

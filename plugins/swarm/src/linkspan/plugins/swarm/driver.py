@@ -1,6 +1,5 @@
 """The driver: what the API asks of the cluster."""
 
-import logging
 import os
 import socket
 import time
@@ -15,6 +14,7 @@ from linkspan.plugins.swarm.agent import Agent
 from linkspan.plugins.swarm.config import SwarmConfig
 from linkspan.plugins.swarm.control import Control
 from linkspan.plugins.swarm.ingress import Ingress
+from linkspan.plugins.swarm.networks import ServiceNetworks
 from linkspan.plugins.swarm.payloads import Payloads
 from linkspan.plugins.swarm.ports import PortBook
 from linkspan.plugins.swarm.progress import follow, shown
@@ -23,7 +23,7 @@ from linkspan.plugins.swarm.records import ServiceRecord, new_id, stamp
 from linkspan.plugins.swarm.store import Change, ClusterStore
 from linkspan.plugins.swarm.validation import check_change, check_spec
 from linkspan.sdk.drivers.orchestrator import Orchestrator, OrchestratorCap, RolloutProgress
-from linkspan.sdk.errors import Conflict, InvalidArgument, LinkspanError, NotFound, Unavailable
+from linkspan.sdk.errors import Conflict, InvalidArgument, Unavailable
 from linkspan.sdk.events import Event
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.service import (
@@ -40,8 +40,6 @@ from linkspan.sdk.model.service import (
 )
 from linkspan.sdk.payloads import out_of_sequence
 from linkspan.sdk.platform import host_platform
-
-log = logging.getLogger("linkspan.swarm")
 
 
 class SwarmOrchestrator(Orchestrator[SwarmConfig]):
@@ -60,10 +58,12 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
         self._ingress = Ingress(lambda: host.driver("network"), self._store)
         self._ports = PortBook(config, self._store, self._ingress)
         self._payloads = Payloads(host, self._store, now=now)
+        self._networks = ServiceNetworks(host)
         self._agent = Agent(
             host,
             self._store,
             self._payloads,
+            self._networks,
             drain_s=config.drain_s,
             left=self._ingress.left,
             now=now,
@@ -174,19 +174,7 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             nodes = list(self._store.nodes.values())
             payloads = list(self._store.payloads.values())
             await self._store.change(lambda: Change(remove=[*nodes, *payloads, cluster]))
-        await self._remove_networks()
-
-    async def _remove_networks(self) -> None:
-        """Networks of a swarm end with it, but for those that containers are in still."""
-        networks = self._host.engine.networks
-        for network in list(networks.list()):
-            if network.scope == "swarm":
-                try:
-                    await networks.remove(network.id)
-                except LinkspanError as error:
-                    log.warning(
-                        "network stays", extra={"network": network.name, "reason": str(error)}
-                    )
+        await self._networks.remove_all()
 
     async def list_nodes(self) -> list[Node]:
         """All nodes."""
@@ -294,7 +282,7 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
         async with self._turn:
             self._store.joined()
             self._refuse_taken_name(spec.name)
-            self._check_networks(spec)
+            spec = self._networks.recorded(spec)
             self._payloads.check(spec)
             ports = await self._ports.take(spec.ports, ())
             now = stamp(self._now())
@@ -326,22 +314,6 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
                 help=f"linkspan service update {name}, or service rm {name}",
             )
 
-    def _check_networks(self, spec: ServiceSpec) -> None:
-        for name in spec.networks:
-            if name == "none":
-                raise NotFound(
-                    "could not find the corresponding predefined swarm network: network none not found",
-                    code="network_not_found",
-                )
-            try:
-                self._host.engine.networks.inspect(name)
-            except NotFound as error:
-                raise NotFound(
-                    f"network {name} not found",
-                    code="network_not_found",
-                    help=f"linkspan network create {name}",
-                ) from error
-
     async def update_service(
         self, service: str, spec: ServiceSpec, *, version: int | None = None
     ) -> Service:
@@ -358,8 +330,7 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             record = self._store.find_service(service)
             check_change(record.spec, spec)
             check_spec(spec)
-            if spec.networks != record.spec.networks:
-                self._check_networks(spec)
+            spec = self._networks.recorded(spec, record.spec)
             _check_version(record, version)
             self._payloads.check(spec)
             return await self._update(record, spec, version)

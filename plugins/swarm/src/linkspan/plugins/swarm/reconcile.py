@@ -406,7 +406,8 @@ class Reconciler:
             message=rollout.message if record.rolled_back else message,
             completed_at=self._stamp,
         )
-        return attrs.evolve(record.service, rollout=status, version=record.service.version + 1)
+        # The version stays: who has read the spec meanwhile may change it.
+        return attrs.evolve(record.service, rollout=status)
 
     def _lose_hope(self) -> None:
         """Outside a rollout: tasks fail again and again. They are tried on; who waits is told."""
