@@ -99,9 +99,12 @@ def main() -> int:
     place.unshare_network()
     kinds = [given.by] if given.by else ["docker", "api"]
     with ExitStack() as stack:
-        work = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp", prefix="burst-"))
+        folder = tempfile.TemporaryDirectory(
+            dir="/var/tmp", prefix="burst-", ignore_cleanup_errors=True
         )
+        work = Path(stack.enter_context(folder)) / "disk"
+        place.mount_disk(work, _DISK_BYTES)
+        stack.callback(subprocess.run, ["umount", str(work)], check=False)
         programs = {"here": place.LINKSPAN}
         programs |= {str(clone): str(clone / ".venv/bin/linkspan") for clone in given.beside}
         found = {}
@@ -135,6 +138,8 @@ def _daemon(folder: Path, program: str, number: int) -> Iterator[tuple[Engine, A
             _import(engine, folder)
             yield engine, Account(engine, group)
         finally:
+            # Of a burst that failed: they would outlive the daemon.
+            engine.remove(*engine.ask("ps", "-aq").split() or ["none"])
             engine.server.stop()
             place.wait_until(lambda: not (group / "cgroup.procs").read_text(), 30)
             subprocess.run(["umount", f"{folder}-run"], check=False)

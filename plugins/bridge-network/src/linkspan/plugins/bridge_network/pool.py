@@ -27,8 +27,9 @@ from linkspan.sdk.values import frozen
 log = logging.getLogger(__name__)
 
 _BR_NETFILTER = "net/bridge/bridge-nf-call-iptables"
-_REST_S = 0.05
-"""The pool is filled when the starts that have emptied it are over: both need the same lock in the kernel."""
+_REST_S = 0.2
+"""The pool is filled when the starts that have emptied it are over: both need the same lock in the kernel. A
+namespace is taken early in a start, so the last of a burst take that much longer."""
 _LONGEST_REST_S = 2.0
 MOST_GROWTH = 4
 _REMEMBERED_S = 600.0
