@@ -208,7 +208,8 @@ def peopled(shared_daemon: Daemon) -> Iterator[Daemon]:
 
 def _of_its_registry(daemon: Daemon, body: bytes) -> bytes:
     """A login that asks a registry which is there; that none can be reached is no fault."""
-    login = json.loads(body or b"null")
+    login = json.loads(body or b"{}")
+    login = {} if login is None else login
     if isinstance(login, dict) and isinstance(login.get("serveraddress", ""), str):
         login["serveraddress"] = daemon.registry
     return json.dumps(login).encode()

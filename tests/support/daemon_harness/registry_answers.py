@@ -151,7 +151,8 @@ class _Registry(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _serving(private: bool) -> Iterator[str]:
+def serving(private: bool) -> Iterator[str]:
+    """A registry on loopback; gives ``HOST:PORT``."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Registry, private=private))
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -172,8 +173,8 @@ def carry_out(script: Path, socket: str) -> dict[str, Answer]:
     found = {}
     with ExitStack() as stack:
         hosts = {
-            "open": stack.enter_context(_serving(private=False)),
-            "private": stack.enter_context(_serving(private=True)),
+            "open": stack.enter_context(serving(private=False)),
+            "private": stack.enter_context(serving(private=True)),
         }
         for line in script.read_text().splitlines():
             match = _REQUEST.fullmatch(line)

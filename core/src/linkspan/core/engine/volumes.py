@@ -42,14 +42,6 @@ class VolumeStore:
             )
         elif NAME.fullmatch(spec.name) is None:
             raise InvalidArgument(_bad_name(spec.name), code="invalid_name")
-        before = None if anonymous else await self.find(spec.name)
-        if before is not None and spec.driver and before.driver != spec.driver:
-            raise Conflict(
-                f"a volume named {spec.name} already exists with the {before.driver} driver",
-                code="name_taken",
-            )
-        if before is not None:
-            return before
         try:
             driver = self._drivers.volume(spec.driver or None)
         except NotFound as error:
@@ -59,6 +51,14 @@ class VolumeStore:
                 code=error.code,
                 help=error.help,
             ) from error
+        before = None if anonymous else await self.find(spec.name)
+        if before is not None and spec.driver and before.driver != spec.driver:
+            raise Conflict(
+                f"a volume named {spec.name} already exists with the {before.driver} driver",
+                code="name_taken",
+            )
+        if before is not None:
+            return before
         volume = await driver.create(spec, anonymous=anonymous)
         self._publish(_event("create", volume))
         self.notify("linkspan_volume_created", volume=volume)
