@@ -1,6 +1,6 @@
 """Mount points of containers: made with them, mounted while they run or are looked into, removed with them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -249,3 +249,23 @@ def remove_folder(path: Path) -> None:
         path.rmdir()
     except OSError:
         return
+
+
+def mounts_of_others(
+    inspect: Callable[[str], Container], spec: ContainerSpec, wanted: Sequence[Mount]
+) -> tuple[MountPoint, ...]:
+    """Mounts of other containers (``--volumes-from``); own targets win. Raises NotFound, InvalidArgument."""
+    taken = {mount.target for mount in wanted}
+    found: list[MountPoint] = []
+    for text in spec.volumes_from:
+        ref, _, mode = text.partition(":")
+        if not ref:
+            raise InvalidArgument("volumes-from specification cannot be an empty string")
+        if mode not in ("", "ro", "rw", "z", "Z", "ro,z", "ro,Z", "rw,z", "rw,Z"):
+            raise InvalidArgument(f"invalid mode: {mode}", code="invalid_mount")
+        for point in inspect(ref).mounts:
+            if point.destination not in taken and point.type != "tmpfs":
+                taken.add(point.destination)
+                read_only = point.read_only or mode.startswith("ro")
+                found.append(attrs.evolve(point, read_only=read_only, anonymous=False))
+    return tuple(found)

@@ -3,20 +3,26 @@
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
 
 from linkspan.core.engine.checks import check_platform, check_spec, platform_warnings
 from linkspan.core.engine.commit import Committer
-from linkspan.core.engine.container_mounts import check_bind, owner_of, snapshot_keys
+from linkspan.core.engine.container_mounts import (
+    check_bind,
+    mounts_of_others,
+    owner_of,
+    snapshot_keys,
+)
 from linkspan.core.engine.creation import resolve
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Attachment, Entry, Waiter, refuse_if_removing
 from linkspan.core.engine.execs import Execs
 from linkspan.core.engine.files import ContainerFiles
 from linkspan.core.engine.images import ImageStore
+from linkspan.core.engine.joining import with_ids
 from linkspan.core.engine.lifecycle import KIND, Lifecycle
 from linkspan.core.engine.mounts import wanted_mounts
 from linkspan.core.engine.names import by_prefix, check_name, is_id, not_found
@@ -36,14 +42,11 @@ from linkspan.sdk.model.container import (
     ContainerStatus,
     Exec,
     ExecSpec,
-    Mount,
-    MountPoint,
     Resources,
     RestartPolicy,
 )
 from linkspan.sdk.model.files import Change, PathStat
 from linkspan.sdk.model.image import Image
-from linkspan.sdk.model.network import Network
 from linkspan.sdk.model.process import LogQuery, LogRecord
 from linkspan.sdk.names import free_name
 
@@ -144,7 +147,8 @@ class ContainerStore:
         found = by_prefix(ref, self._entries)
         return self._entries[found] if found else None
 
-    def _entry(self, ref: str) -> Entry:
+    def entry(self, ref: str) -> Entry:
+        """As ``find``. Raises NotFound, InvalidArgument."""
         if not ref:
             raise InvalidArgument('invalid name or ID supplied: ""')
         entry = self.find(ref)
@@ -154,7 +158,7 @@ class ContainerStore:
 
     def inspect(self, ref: str) -> Container:
         """What it is now."""
-        return self._entry(ref).container
+        return self.entry(ref).container
 
     def list(self, query: ContainerFilter = ContainerFilter()) -> Sequence[Container]:  # noqa: B008
         """Containers, newest first."""
@@ -180,7 +184,7 @@ class ContainerStore:
         spec = await self._hooks.intercept("linkspan_before_container_create", spec)
         image = self._images.inspect(spec.image)
         check_platform(spec, image)
-        spec = self._with_ids(spec)
+        spec = with_ids(self.find, spec)
         chosen = check_name(name, "container") if name else free_name(self._names)
         container = resolve(spec, image, chosen)
         warnings = (*platform_warnings(spec, image), *self._drivers.runtime.check(spec))
@@ -205,7 +209,9 @@ class ContainerStore:
         made: set[str] = set()
         try:
             mounts = await self._life.mounts.points(spec, wanted, made)
-            container = attrs.evolve(container, mounts=(*mounts, *self._from_others(spec, wanted)))
+            container = attrs.evolve(
+                container, mounts=(*mounts, *mounts_of_others(self.inspect, spec, wanted))
+            )
             await self._drivers.snapshots.prepare(
                 container.id, image.chain_ids[-1] if image.chain_ids else ""
             )
@@ -224,48 +230,9 @@ class ContainerStore:
         self._life.notify("linkspan_container_created", container=container)
         return container
 
-    def _with_ids(self, spec: ContainerSpec) -> ContainerSpec:
-        """Containers whose namespaces are joined by their ids: a name may change its owner."""
-        modes = (spec.pid_mode, spec.ipc_mode, spec.network_mode)
-        if not any(mode.startswith("container:") for mode in modes):
-            return spec
-        return attrs.evolve(
-            spec,
-            pid_mode=self._with_id(spec.pid_mode),
-            ipc_mode=self._with_id(spec.ipc_mode),
-            # Docker looks for this one only at the start.
-            network_mode=self._with_id(spec.network_mode, needed=False),
-        )
-
-    def _with_id(self, mode: str, *, needed: bool = True) -> str:
-        if not mode.startswith("container:"):
-            return mode
-        ref = mode.removeprefix("container:")
-        entry = self.find(ref)
-        if entry is None and needed:
-            raise not_found("container", ref)
-        return mode if entry is None else f"container:{entry.container.id}"
-
-    def _from_others(self, spec: ContainerSpec, wanted: Sequence[Mount]) -> tuple[MountPoint, ...]:
-        """Mounts of other containers (``--volumes-from``); own targets win."""
-        taken = {mount.target for mount in wanted}
-        found: list[MountPoint] = []
-        for text in spec.volumes_from:
-            ref, _, mode = text.partition(":")
-            if not ref:
-                raise InvalidArgument("volumes-from specification cannot be an empty string")
-            if mode not in ("", "ro", "rw", "z", "Z", "ro,z", "ro,Z", "rw,z", "rw,Z"):
-                raise InvalidArgument(f"invalid mode: {mode}", code="invalid_mount")
-            for point in self.inspect(ref).mounts:
-                if point.destination not in taken and point.type != "tmpfs":
-                    taken.add(point.destination)
-                    read_only = point.read_only or mode.startswith("ro")
-                    found.append(attrs.evolve(point, read_only=read_only, anonymous=False))
-        return tuple(found)
-
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container."""
-        await self._life.remove(self._entry(ref), force=force, volumes=volumes)
+        await self._life.remove(self.entry(ref), force=force, volumes=volumes)
 
     def _forget(self, entry: Entry) -> None:
         self._entries.pop(entry.container.id, None)
@@ -274,7 +241,7 @@ class ContainerStore:
 
     async def rename(self, ref: str, name: str) -> None:
         """Give it another name."""
-        entry = self._entry(ref)
+        entry = self.entry(ref)
         try:
             chosen = check_name(name, "container")
         except InvalidArgument as error:
@@ -311,15 +278,15 @@ class ContainerStore:
     async def start(self, ref: str) -> None:
         """Start it."""
         self._drivers.runtime.stir()
-        await self._life.start(self._entry(ref))
+        await self._life.start(self.entry(ref))
 
     async def stop(self, ref: str, *, timeout_s: float | None = None, signal: str = "") -> None:
         """Stop it."""
-        await self._life.stop(self._entry(ref), timeout_s, signal)
+        await self._life.stop(self.entry(ref), timeout_s, signal)
 
     async def restart(self, ref: str, *, timeout_s: float | None = None, signal: str = "") -> None:
         """Stop and start."""
-        entry = self._entry(ref)
+        entry = self.entry(ref)
         if entry.container.state.running or entry.status is ContainerStatus.RESTARTING:
             with contextlib.suppress(NotModified):  # it has ended by itself meanwhile
                 await self._life.stop(entry, timeout_s, signal)
@@ -328,21 +295,21 @@ class ContainerStore:
 
     async def kill(self, ref: str, signal: str = "SIGKILL") -> None:
         """Send a signal."""
-        await self._life.kill(self._entry(ref), signal)
+        await self._life.kill(self.entry(ref), signal)
 
     async def pause(self, ref: str) -> None:
         """Freeze."""
-        await self._life.pause(self._entry(ref), freeze=True)
+        await self._life.pause(self.entry(ref), freeze=True)
 
     async def unpause(self, ref: str) -> None:
         """Thaw."""
-        await self._life.pause(self._entry(ref), freeze=False)
+        await self._life.pause(self.entry(ref), freeze=False)
 
     async def update(
         self, ref: str, *, resources: Resources | None = None, restart: RestartPolicy | None = None
     ) -> Sequence[str]:
         """Change limits or the restart policy; return warnings."""
-        entry = self._entry(ref)
+        entry = self.entry(ref)
         async with entry.lock:
             refuse_if_removing(entry)
             spec = entry.container.spec
@@ -366,7 +333,7 @@ class ContainerStore:
 
     async def unlink(self, ref: str, alias: str) -> None:
         """See ``linkspan.sdk.host.Containers.unlink``."""
-        entry = self._entry(ref)
+        entry = self.entry(ref)
         async with entry.lock:
             refuse_if_removing(entry)
             await self._relink(entry, without_link(entry.container.spec, alias))
@@ -386,20 +353,20 @@ class ContainerStore:
 
     def waiter(self, ref: str, condition: WaitCondition = "not-running") -> Waiter:
         """Begin to wait now."""
-        return Waiter(self._entry(ref), condition)
+        return Waiter(self.entry(ref), condition)
 
     # -- streams ------------------------------------------------------------------------------
 
     def attach(self, ref: str) -> Attachment:
         """Join its streams; from the first byte if it does not run yet."""
         self._drivers.runtime.stir()
-        entry = self._entry(ref)
+        entry = self.entry(ref)
         self._life.tell("attach", entry.container)
         return Attachment(entry, self._drivers.runtime)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         """Tell its terminal the size."""
-        entry = self._entry(ref)
+        entry = self.entry(ref)
         if not entry.container.state.running:
             raise Conflict(f"container {entry.container.id} is not running", code="not_running")
         await self._drivers.runtime.resize(entry.container.id, height, width)
@@ -439,13 +406,13 @@ class ContainerStore:
 
     async def stat_path(self, ref: str, path: str) -> PathStat:
         """What a path is."""
-        return await self._files.stat(self._entry(ref), ref, path)
+        return await self._files.stat(self.entry(ref), ref, path)
 
     def read_path(
         self, ref: str, path: str
     ) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]:
         """A path as a tar."""
-        return self._files.read(self._entry(ref), ref, path)
+        return self._files.read(self.entry(ref), ref, path)
 
     async def write_path(
         self,
@@ -458,31 +425,31 @@ class ContainerStore:
     ) -> None:
         """Unpack a tar into a folder."""
         await self._files.write(
-            self._entry(ref), ref, path, source, keep_kind=keep_kind, copy_owner=copy_owner
+            self.entry(ref), ref, path, source, keep_kind=keep_kind, copy_owner=copy_owner
         )
 
     async def remove_paths(self, ref: str, path: str, names: Sequence[str]) -> Sequence[str]:
         """Remove files and empty folders below a folder; what stays."""
-        return await self._files.remove(self._entry(ref), ref, path, names)
+        return await self._files.remove(self.entry(ref), ref, path, names)
 
     def export(self, ref: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """The root as a tar."""
-        return self._files.export(self._entry(ref))
+        return self._files.export(self.entry(ref))
 
     async def changes(self, ref: str) -> Sequence[Change]:
         """What differs from the image."""
-        return await self._files.changes(self._entry(ref))
+        return await self._files.changes(self.entry(ref))
 
     async def commit(self, ref: str, spec: CommitSpec = CommitSpec()) -> Image:  # noqa: B008
         """Make an image of it."""
-        return await self._committer.commit(self._entry(ref), spec)
+        return await self._committer.commit(self.entry(ref), spec)
 
     # -- exec ---------------------------------------------------------------------------------
 
     async def exec_create(self, ref: str, spec: ExecSpec) -> Exec:
         """Prepare a session."""
         self._drivers.runtime.stir()
-        return await self._execs.create(self._entry(ref), spec)
+        return await self._execs.create(self.entry(ref), spec)
 
     def exec_start(self, exec_id: str) -> AbstractAsyncContextManager[ExecProcess]:
         """Run it."""
@@ -494,7 +461,7 @@ class ContainerStore:
 
     def exec_ids(self, ref: str) -> Sequence[str]:
         """Sessions in it that have not ended."""
-        return self._execs.of(self._entry(ref).container.id)
+        return self._execs.of(self.entry(ref).container.id)
 
     def exec_inspect(self, exec_id: str) -> Exec:
         """What it is now."""
@@ -503,70 +470,6 @@ class ContainerStore:
     async def exec_resize(self, exec_id: str, height: int, width: int) -> None:
         """Tell its terminal the size."""
         await self._execs.resize(exec_id, height, width)
-
-    # -- networks -----------------------------------------------------------------------------
-
-    async def connect(self, network: Network, ref: str, spec: Any) -> None:
-        """Put a container into a network, now or at its next start."""
-        entry = self._entry(ref)
-        async with entry.lock:
-            container = entry.container
-            self._networks.refuse_connection(network, container, spec)
-            if any(e.network_id == network.id for e in container.endpoints):
-                raise LinkspanError(
-                    f"endpoint with name {container.name} already exists in network {network.name}",
-                    code="already_connected",
-                )
-            mode = container.spec.network_mode
-            if container.state.running:
-                if not container.endpoints:
-                    mode = network.name  # it has left the one of its mode
-                endpoint, ports = await self._networks.connect_running(network, container, spec)
-                endpoints = (*container.endpoints, endpoint)
-                container = attrs.evolve(container, endpoints=endpoints, ports=ports)
-            networks = {**container.spec.networks, network.name: spec}
-            wanted = attrs.evolve(container.spec, networks=networks, network_mode=mode)
-            await self._life.save(entry, attrs.evolve(container, spec=wanted))
-
-    async def disconnect(self, network: Network, ref: str, *, force: bool) -> None:
-        """Take a container out of a network."""
-        entry = self._entry(ref)
-        async with entry.lock:
-            container = entry.container
-            inside = any(e.network_id == network.id for e in container.endpoints)
-            ports = container.ports
-            if network.name == "host" and container.spec.network_mode == "host":
-                raise InvalidArgument(
-                    "container cannot be disconnected from host network or connected to host"
-                    " network",
-                    code="network_mode",
-                )
-            if inside:
-                ports = await self._networks.disconnect_running(network, container)
-            elif container.state.running:
-                if force:
-                    raise NotFound(
-                        f"endpoint {container.name} not found", code="endpoint_not_found"
-                    )
-                raise LinkspanError(
-                    f"container {container.id} is not connected to network {network.name}",
-                    code="not_connected",
-                )
-            networks = {
-                name: s
-                for name, s in container.spec.networks.items()
-                if name not in (network.name, network.id)
-            }
-            mode = container.spec.network_mode
-            if mode in (network.name, network.id) or (
-                mode == "default" and network.name == "bridge"
-            ):
-                # Without any network it keeps its mode: the next start is by that.
-                mode = next(iter(networks), mode)
-            spec = attrs.evolve(container.spec, networks=networks, network_mode=mode)
-            endpoints = tuple(e for e in container.endpoints if e.network_id != network.id)
-            changed = attrs.evolve(container, spec=spec, endpoints=endpoints, ports=ports)
-            await self._life.save(entry, changed)
 
 
 async def _no_records() -> AsyncIterator[LogRecord]:

@@ -14,6 +14,7 @@ from linkspan.core.engine.containers import ContainerStore
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.images import ImageStore, tag_names
 from linkspan.core.engine.lifecycle import Lifecycle
+from linkspan.core.engine.membership import Membership
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.snapshot_run import SnapshotRunner
 from linkspan.core.engine.supervisor import Supervisor
@@ -245,10 +246,10 @@ class EngineNetworks:
     """Networks and who is in them; implements ``linkspan.sdk.host.Networks``."""
 
     def __init__(
-        self, store: NetworkStore, containers: ContainerStore, notify: Callable[..., None]
+        self, store: NetworkStore, membership: Membership, notify: Callable[..., None]
     ) -> None:
         self._store = store
-        self._containers = containers
+        self._membership = membership
         self._notify = notify
         self.inspect = store.inspect
         self.list = store.list
@@ -272,11 +273,11 @@ class EngineNetworks:
         spec: EndpointSpec = EndpointSpec(),  # noqa: B008
     ) -> None:
         """Put a container into it."""
-        await self._containers.connect(self._store.inspect(ref), container, spec)
+        await self._membership.connect(self._store.inspect(ref), container, spec)
 
     async def disconnect(self, ref: str, container: str, *, force: bool = False) -> None:
         """Take a container out of it."""
-        await self._containers.disconnect(self._store.inspect(ref), container, force=force)
+        await self._membership.disconnect(self._store.inspect(ref), container, force=force)
 
     def endpoints(self, ref: str) -> Mapping[str, Endpoint]:
         """Container id → endpoint of the running containers in it."""
@@ -332,7 +333,8 @@ class Engine:
         self.images = EngineImages(
             self._image_store, drivers, hooks, publish, lifecycle.notify, data_root / "tmp"
         )
-        self.networks = EngineNetworks(self._network_store, self.containers, lifecycle.notify)
+        membership = Membership(self._network_store, lifecycle, self.containers.entry)
+        self.networks = EngineNetworks(self._network_store, membership, lifecycle.notify)
         self._snapshot_runner = SnapshotRunner(
             drivers, self._network_store, supervisor, exec_root, self.containers.find
         )

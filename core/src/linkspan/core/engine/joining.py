@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 
+import attrs
+
 from linkspan.core.engine.entry import Entry
+from linkspan.core.engine.names import not_found
 from linkspan.sdk.drivers.network import Sandbox
 from linkspan.sdk.errors import Conflict, NotFound
 from linkspan.sdk.links import link_parts
-from linkspan.sdk.model.container import Container
+from linkspan.sdk.model.container import Container, ContainerSpec
 
 Find = Callable[[str], Entry | None]
 """An entry by name or id."""
@@ -14,6 +17,30 @@ Find = Callable[[str], Entry | None]
 _OWN_IPC = ("", "private", "none")
 # Docker leaves these out of what a link tells: they are every image's own.
 _UNTOLD = ("HOME", "PATH")
+
+
+def with_ids(find: Find, spec: ContainerSpec) -> ContainerSpec:
+    """Containers whose namespaces are joined by their ids: a name may change its owner. Raises NotFound."""
+    modes = (spec.pid_mode, spec.ipc_mode, spec.network_mode)
+    if not any(mode.startswith("container:") for mode in modes):
+        return spec
+    return attrs.evolve(
+        spec,
+        pid_mode=_with_id(find, spec.pid_mode),
+        ipc_mode=_with_id(find, spec.ipc_mode),
+        # Docker looks for this one only at the start.
+        network_mode=_with_id(find, spec.network_mode, needed=False),
+    )
+
+
+def _with_id(find: Find, mode: str, *, needed: bool = True) -> str:
+    if not mode.startswith("container:"):
+        return mode
+    ref = mode.removeprefix("container:")
+    entry = find(ref)
+    if entry is None and needed:
+        raise not_found("container", ref)
+    return mode if entry is None else f"container:{entry.container.id}"
 
 
 def joined(find: Find, ref: str) -> Container:
