@@ -223,7 +223,7 @@ async def test_an_ipv6_network_is_connected_to_and_left_while_running(lab):
     assert await lab.ask("lan", lab.host_address6, 8080) == f"c {lab.lan_address6}"
     with pytest.raises(InvalidArgument, match="fd55:9::1"):
         await lab.attach("d", (net, EndpointSpec(ipv6_address="fd55:9::1")))
-    with pytest.raises(InvalidArgument, match="link-local"):
+    with pytest.raises(InvalidArgument, match="link local"):
         await lab.attach("d", (net, EndpointSpec(link_local_addresses=("10.0.0.1",))))
     await lab.driver.disconnect(sandbox.container_id, net)
     assert await lab.ask("lan", lab.host_address6, 8080) == "c 10.202.0.1"
