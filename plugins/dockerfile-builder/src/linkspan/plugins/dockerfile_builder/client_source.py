@@ -1,6 +1,7 @@
 """The context of a client that stays connected: only what the build needs is asked for."""
 
 import contextlib
+import re
 
 import attrs
 import trio
@@ -24,6 +25,8 @@ from linkspan.sdk.host import Host
 
 _CONTEXT = "context"
 _DOCKERFILE = "dockerfile"
+# Most that read it say so plainly, and then nothing need be parsed for this.
+_COPIES = re.compile(r"^\s*(?:copy|add)\s+(?!--)[^<]", re.IGNORECASE | re.MULTILINE)
 
 
 @attrs.frozen
@@ -115,6 +118,8 @@ class ClientSource:
 
     def _uses_context(self, text: str, file: str) -> bool:
         """Whether anything may read the context, as far as can be known before images are pulled."""
+        if _COPIES.search(text):
+            return True
         try:
             dockerfile = parse_dockerfile(text, file)
         except DockerfileError:

@@ -358,7 +358,10 @@ class Connection:
                     return
                 thin = thin + 1 if len(data) < _THIN_BYTES and self.is_client else 0
                 for kind, flags, number, payload in reader.feed(data):
-                    self._take(kind, flags, number, payload)
+                    if kind or flags or self._block is not None:
+                        self._take(kind, flags, number, payload)
+                    else:  # one of thousands of small pieces of data
+                        self._take_piece(number, payload)
         except Http2Error as error:
             await self._go_away(error)
         except StreamClosed:
@@ -410,6 +413,17 @@ class Connection:
                 raise Http2Error(frames.PROTOCOL_ERROR, "nothing may be pushed")
             case _:
                 pass  # extensions, and priorities, which mean nothing here
+
+    def _take_piece(self, number: int, payload: bytes) -> None:
+        stream = self._streams.get(number)
+        if stream is None or stream.ended_in:
+            self._take_data(0, number, payload)
+            return
+        size = len(payload)
+        self._receive_window -= size
+        if self._receive_window < 0:
+            raise Http2Error(frames.FLOW_CONTROL_ERROR, "more data than the window allows")
+        stream.take_data(payload, size, last=False)
 
     def _take_data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
