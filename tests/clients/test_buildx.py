@@ -116,10 +116,18 @@ def test_faults_are_shown_in_their_file(docker: Buildx, folder: Path) -> None:
 def test_buildx_has_its_other_commands(docker: Buildx, folder: Path) -> None:
     file = folder / "docker-bake.json"
     inline = {"dockerfile-inline": "FROM busybox\nRUN echo baked > /b\n"}
-    targets = {name: {**inline, "tags": [f"bake:{name}"]} for name in ("a", "b")}
-    file.write_text(json.dumps({"target": targets, "group": {"default": {"targets": ["a", "b"]}}}))
+    targets: dict[str, object] = {name: {**inline, "tags": [f"bake:{name}"]} for name in ("a", "b")}
+    linked = {"dockerfile-inline": "FROM base\nRUN cat /b > /c\n", "contexts": {"base": "target:a"}}
+    targets["c"] = {**linked, "tags": ["bake:c"]}
+    file.write_text(json.dumps({"target": targets, "group": {"default": {"targets": ["b", "c"]}}}))
     docker("buildx", "bake", "-f", file)
     assert docker("run", "--rm", "bake:b", "cat", "/b").out == "baked\n"
+    assert docker("run", "--rm", "bake:c", "cat", "/c").out == "baked\n"
+    cache = f"{docker.daemon.registry}/cache:1"
+    exported = ("--cache-to", "type=inline", "--push", "-t", cache)
+    docker("build", *exported, "-", stdin=b"FROM busybox\nRUN echo cached\n")
+    imported = ("--cache-from", f"type=registry,ref={cache}")
+    docker("build", *imported, "-", stdin=b"FROM busybox\nRUN echo cached\n")
     pushed = f"{docker.daemon.registry}/bx:1"
     docker("build", "--push", "-t", pushed, "-", stdin=b"FROM busybox\n")
     assert "Digest:" in docker("buildx", "imagetools", "inspect", pushed).out

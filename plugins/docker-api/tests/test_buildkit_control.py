@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from buildkit_client import Client, pair
 
+from linkspan.plugins.docker_api.buildkit.definitions import definition_of
 from linkspan.plugins.docker_api.buildkit.frontend import build_request, check_frontend
 from linkspan.plugins.docker_api.buildkit.grpc import (
     NOT_FOUND,
@@ -266,6 +267,7 @@ def test_options_of_the_frontend_become_a_request() -> None:
             "cache-imports": '[{"Type":"registry","Attrs":{"ref":"c:1"}}]',
         },
         [entry],
+        {},
     )
     assert (request.file, request.target, request.platform) == ("F", "t", "linux/arm64")
     assert request.args == {"A": "1"}
@@ -284,9 +286,19 @@ def test_options_of_the_frontend_become_a_request() -> None:
     assert request.shm_size_bytes == 1024
     assert request.contexts == {"base": "b:1", "lib": ClientFolder("lib")}
     assert request.cache_from == (CacheImport(reference="c:1"), CacheImport(reference="c:2"))
-    assert build_request({"no-cache": ""}, []).no_cache
-    assert build_request({"context": "https://h/x.git"}, []).remote == "https://h/x.git"
-    assert build_request({"context": "http://buildkit-session/x"}, []).remote == ""
+    assert build_request({"no-cache": ""}, [], {}).no_cache
+    assert build_request({"context": "https://h/x.git"}, [], {}).remote == "https://h/x.git"
+    assert build_request({"context": "http://buildkit-session/x"}, [], {}).remote == ""
+
+
+def test_a_result_is_a_context_of_another_build() -> None:
+    definition = definition_of("sha256:abc")
+    request = build_request({"context:base": "input:base"}, [], {"base": definition})
+    assert request.contexts == {"base": "sha256:abc"}
+    other = message({1: [message({3: message({1: "git://x"})})]})
+    for wrong in (b"", other, definition + other):
+        with pytest.raises(Unsupported):
+            build_request({"context:base": "input:base"}, [], {"base": wrong})
 
 
 @pytest.mark.parametrize(
@@ -302,4 +314,4 @@ def test_options_of_the_frontend_become_a_request() -> None:
 )
 def test_options_that_are_wrong_are_refused(options, error) -> None:
     with pytest.raises(error):
-        build_request(options, [])
+        build_request(options, [], {})

@@ -15,6 +15,7 @@ import trio
 
 from linkspan.plugins.docker_api.buildkit.builds import Told, run_told, solve_error
 from linkspan.plugins.docker_api.buildkit.checks import LINT, lint_result
+from linkspan.plugins.docker_api.buildkit.definitions import definition_of
 from linkspan.plugins.docker_api.buildkit.frontend import (
     build_request,
     check_frontend,
@@ -58,8 +59,11 @@ _CAPABILITIES: Final = (
     "returnmap",
     "importcaches",
     "proto.refarray",
+    "reference.output",
+    "frontend.inputs",
     "gateway.solve.metadata",
     "gateway.solve.evaluate",
+    "gateway.evaluate",
     "frontend.caps",
 )
 _INTO_IMAGES: Final = ("moby", "docker", "image")
@@ -132,6 +136,7 @@ class Control:
         bridge: dict[str, Method] = {
             "Ping": self._ping,
             "Solve": self._solve_frontend,
+            "Evaluate": self._evaluate,
             "Return": self._return,
         }
         methods = {f"{_CONTROL}{name}": method for name, method in control.items()}
@@ -173,7 +178,8 @@ class Control:
             build.session = await self._sessions.get(asked.text(5))
             build.asked.set()
             if frontend := asked.text(6):
-                build.chosen = await self._run(build, frontend, asked.text_map(7), [])
+                inputs = asked.data_map(10)
+                build.chosen = await self._run(build, frontend, asked.text_map(7), [], inputs)
             else:
                 if asked.data(2):
                     raise Unsupported(
@@ -259,26 +265,31 @@ class Control:
         if wanted := values.get("requestid"):
             await call.send(message({3: await self._requested(build, wanted, values)}))
             return
-        imports = [Message(each) for each in asked.all(13)]
-        name = await self._run(build, asked.text(2), values, imports)
-        reference = message({1: name})
+        imports = [Message(each) for each in asked.all(12)]
+        name = await self._run(build, asked.text(2), values, imports, asked.data_map(13))
+        reference = message({1: name, 2: definition_of(build.results[name].image_id)})
         await call.send(message({1: name, 3: message({3: reference})}))
 
     async def _requested(self, build: _Build, what: str, values: Mapping[str, str]) -> bytes:
         """A question about the build file, in place of a build."""
         if what != LINT:
             raise GrpcError(UNIMPLEMENTED, f"unsupported request {what}")
-        request = attrs.evolve(build_request(values, []), client=build.session)
+        request = attrs.evolve(build_request(values, [], {}), client=build.session)
         return lint_result(await self._builder().check(request))
 
     async def _run(
-        self, build: _Build, frontend: str, values: Mapping[str, str], imports: list[Message]
+        self,
+        build: _Build,
+        frontend: str,
+        values: Mapping[str, str],
+        imports: list[Message],
+        inputs: Mapping[str, bytes],
     ) -> str:
         """Build; the name of the result."""
         check_frontend(frontend, values)
         session = build.session
         assert session is not None
-        request = build_request(values, imports)
+        request = build_request(values, imports, inputs)
         args = dict(request.args)
         if any(each.text(1) == "inline" for each in self._cache_exports(build)):
             args["BUILDKIT_INLINE_CACHE"] = "1"
@@ -307,6 +318,12 @@ class Control:
 
     def _cache_exports(self, build: _Build) -> list[Message]:
         return [Message(each) for each in Message(build.solve.data(8)).all(4)]
+
+    async def _evaluate(self, call: Call) -> None:
+        """Nothing to do: results are complete when the client hears of them."""
+        await call.one()
+        await self._bridged(call)
+        await call.send(b"")
 
     async def _return(self, call: Call) -> None:
         asked = Message(await call.one())

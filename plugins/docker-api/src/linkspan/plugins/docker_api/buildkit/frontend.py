@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from linkspan.plugins.docker_api.buildkit.definitions import image_of
 from linkspan.plugins.docker_api.buildkit.wire import Message
 from linkspan.sdk.build_client import ClientFolder
 from linkspan.sdk.drivers.builder import BuildRequest, CacheImport
@@ -19,12 +20,15 @@ _SHM_BYTES: Final = 64 << 20
 _UPLOADED: Final = "http://buildkit-session/"
 
 
-def build_request(attrs: Mapping[str, str], imports: Sequence[Message]) -> BuildRequest:
+def build_request(
+    attrs: Mapping[str, str], imports: Sequence[Message], inputs: Mapping[str, bytes]
+) -> BuildRequest:
     """A request without names for its result.
 
     Args:
         attrs: ``FrontendOpt``.
         imports: Caches to look into (``CacheOptionsEntry``).
+        inputs: Definitions that contexts name.
 
     Raises:
         InvalidArgument: A value is malformed.
@@ -47,7 +51,7 @@ def build_request(attrs: Mapping[str, str], imports: Sequence[Message]) -> Build
         extra_hosts=tuple(word.replace("=", ":", 1) for word in _words(attrs.get("add-hosts", ""))),
         resources=_resources(attrs),
         shm_size_bytes=parse_size(attrs["shm-size"]) if attrs.get("shm-size") else _SHM_BYTES,
-        contexts=_contexts(attrs),
+        contexts=_contexts(attrs, inputs),
         cache_from=_caches(attrs, imports),
         details=True,
     )
@@ -104,7 +108,9 @@ def _resources(attrs: Mapping[str, str]) -> Resources:
     return Resources(cgroup_parent=attrs.get("cgroup-parent", ""), ulimits=tuple(limits))
 
 
-def _contexts(attrs: Mapping[str, str]) -> Mapping[str, Path | str | ClientFolder]:
+def _contexts(
+    attrs: Mapping[str, str], inputs: Mapping[str, bytes]
+) -> Mapping[str, Path | str | ClientFolder]:
     found: dict[str, Path | str | ClientFolder] = {}
     for name, value in _prefixed(attrs, "context:").items():
         kind, _, rest = value.partition(":")
@@ -112,6 +118,8 @@ def _contexts(attrs: Mapping[str, str]) -> Mapping[str, Path | str | ClientFolde
             found[name] = rest.removeprefix("//")
         elif kind == "local":
             found[name] = ClientFolder(rest)
+        elif kind == "input" and rest in inputs:
+            found[name] = image_of(inputs[rest])
         else:
             raise Unsupported(f"the build context '{name}' cannot be of the kind '{kind}'")
     return found
