@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import struct
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -500,17 +501,23 @@ def removed_afterwards(tmp_path: Path) -> Iterator[None]:
     tmp_path.mkdir()
 
 
+@pytest.fixture
+def host() -> Iterator[Path]:
+    """A folder outside; its name is short, since a tar has 100 bytes for where a link leads."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "out").mkdir()
+        (Path(folder) / "sentinel").write_text("safe")
+        yield Path(folder)
+
+
 @pytest.mark.usefixtures("removed_afterwards")
 @pytest.mark.parametrize(
     "vector", [v for v in VECTORS if v["id"] not in ELSEWHERE], ids=lambda v: v["id"]
 )
 @pytest.mark.system
 async def test_a_layer_behaves_as_required(
-    vector: dict[str, Any], fake_host: FakeHost, tmp_path: Path
+    vector: dict[str, Any], fake_host: FakeHost, host: Path
 ) -> None:
-    host = tmp_path / "host"
-    (host / "out").mkdir(parents=True)
-    (host / "sentinel").write_text("safe")
     made = cases(str(host))[vector["id"]]
     case = made() if callable(made) else made
     config = OverlaySnapshotsConfig(**case.config)

@@ -20,6 +20,7 @@ from linkspan.plugins.overlay_snapshots.compression import (
     is_compressed,
 )
 from linkspan.plugins.overlay_snapshots.faults import dumps, from_os_error, hostile
+from linkspan.plugins.overlay_snapshots.layer_folder import LayerFolder
 from linkspan.plugins.overlay_snapshots.tar_writer import TarWriter
 from linkspan.plugins.overlay_snapshots.untar import LayerLimits, Untar
 from linkspan.sdk import syscalls
@@ -282,41 +283,47 @@ def _send(pipe: int, data: bytes) -> None:
 # -- writing ------------------------------------------------------------------------------------
 
 
-class _FilesUntar(Untar):
-    """Unpacks ordinary files: no name means anything special, and owners are always set."""
+class _ContainerFolder(LayerFolder):
+    """A folder of a container: no name means anything special, and owners are always set."""
 
-    def __init__(self, *, keep_kind: bool, owner: tuple[int, int] | None) -> None:
-        super().__init__(_NO_LIMITS)
+    def __init__(self, *, keep_kind: bool) -> None:
+        super().__init__()
         self._keep_kind = keep_kind
-        self._owner = owner
-        self._setgid_seen = True
+        self.setgid_seen = True
 
-    def _make(self, entry: Any, *rest: Any) -> None:
-        if self._owner is not None:
-            entry.uid, entry.gid = self._owner
-        super()._make(entry, *rest)
-
-    def _marker(self, path: bytes) -> bool:
+    def marker(self, path: bytes) -> bool:
         return False
 
-    def _lower_visible(self, path: bytes) -> bool:
+    def lower_visible(self, path: bytes) -> bool:
         return False
 
-    def _accept_parent(self, current: bytes, entry: bytes, hops: int) -> None:
+    def accept_parent(self, current: bytes, entry: bytes, hops: int) -> None:
         # Other than in a layer, a link to what is not there is not given what it lacks.
         if not os.path.isdir(current):
             raise hostile(entry, f"'{os.fsdecode(current)}' is not a folder")
 
-    def _replace_by_folder(self, path: bytes, mode: int) -> None:
+    def replace_by_folder(self, path: bytes, mode: int) -> None:
         if self._keep_kind:
             raise _other_kind("cannot overwrite non-directory", path, "with directory")
         os.unlink(path)
         os.mkdir(path, mode)
 
-    def _remove(self, path: bytes) -> None:
+    def remove(self, path: bytes) -> None:
         if self._keep_kind and stat.S_ISDIR(os.lstat(path).st_mode):
             raise _other_kind("cannot overwrite directory", path, "with non-directory")
-        super()._remove(path)
+        super().remove(path)
+
+
+class _OwnedUntar(Untar):
+    """Gives all to one owner."""
+
+    def __init__(self, limits: LayerLimits, folder: LayerFolder, owner: tuple[int, int]) -> None:
+        super().__init__(limits, folder)
+        self._owner = owner
+
+    def _make(self, entry: Any, *rest: Any) -> None:
+        entry.uid, entry.gid = self._owner
+        super()._make(entry, *rest)
 
 
 def _other_kind(before: str, path: bytes, after: str) -> InvalidArgument:
@@ -327,8 +334,12 @@ def _other_kind(before: str, path: bytes, after: str) -> InvalidArgument:
 def write_path(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
     """Unpack the pipe's tar into the folder ``path``. Task: also ``keep_kind``, ``owner``, ``read_only``."""
     _enter_folder(task)
-    owner = _owner(task["owner"]) if task["owner"] else None
-    untar = _FilesUntar(keep_kind=task["keep_kind"], owner=owner)
+    folder = _ContainerFolder(keep_kind=task["keep_kind"])
+    untar = (
+        _OwnedUntar(_NO_LIMITS, folder, _owner(task["owner"]))
+        if task["owner"]
+        else Untar(_NO_LIMITS, folder)
+    )
     _unpack(fds[0], untar)
     untar.finish()
     return None

@@ -13,6 +13,7 @@ from linkspan.plugins.overlay_snapshots.compression import (
     is_compressed,
 )
 from linkspan.plugins.overlay_snapshots.faults import corrupt, dumps, from_os_error
+from linkspan.plugins.overlay_snapshots.layer_folder import LayerFolder
 from linkspan.plugins.overlay_snapshots.untar import LayerLimits, Untar
 from linkspan.sdk.errors import DataLoss, TooLarge
 
@@ -54,7 +55,7 @@ class Unpack:
         os.chroot(Path(self._task["folder"]) / "diff")
         os.chdir("/")
         os.umask(0)
-        untar = Untar(self._limits)
+        untar = Untar(self._limits, LayerFolder())
         try:
             diff_id = self._pump(untar)
             untar.finish()
@@ -66,9 +67,9 @@ class Unpack:
         self._check("size_mismatch", "size", self._task["size_bytes"], self._size)
         self._check("digest_mismatch", "digest", self._task["digest"], digest)
         self._check("diff_id_mismatch", "diff id", self._task["diff_id"], diff_id or digest)
-        settle = bool(untar.implicit or untar.deferred)
+        settle = bool(untar.folder.implicit or untar.folder.deferred)
         if settle:
-            _write_notes(notes, untar)
+            _write_notes(notes, untar.folder)
         return {
             "digest": digest,
             "size_bytes": self._size,
@@ -178,12 +179,12 @@ class Unpack:
             )
 
 
-def _write_notes(fd: int, untar: Untar) -> None:
+def _write_notes(fd: int, folder: LayerFolder) -> None:
     data = dumps(
         {
-            "implicit": sorted(map(os.fsdecode, untar.implicit)),
+            "implicit": sorted(map(os.fsdecode, folder.implicit)),
             "deferred": {
-                os.fsdecode(path): os.fsdecode(target) for path, target in untar.deferred.items()
+                os.fsdecode(path): os.fsdecode(target) for path, target in folder.deferred.items()
             },
         }
     )

@@ -1,8 +1,7 @@
 """A streaming tar reader that makes the folder of an overlay layer.
 
 It runs in a child that is chrooted into that folder: whatever symlinks a layer plants, the kernel
-resolves them inside. Nothing existing is ever written through: files are made with O_EXCL, links and
-special files are replaced, never followed in their last component.
+resolves them inside (``layer_folder``).
 
 Whiteouts become what overlayfs reads (0:0 devices, ``trusted.overlay.opaque``). Two things cannot be
 finished without the layers below and are noted for ``settle``: folders that the tar did not list, and
@@ -13,13 +12,9 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from linkspan.plugins.overlay_snapshots.attributes import (
-    OPAQUE,
-    is_opaque,
-    is_whiteout,
     set_attributes,
 )
 from linkspan.plugins.overlay_snapshots.faults import (
@@ -39,6 +34,7 @@ from linkspan.plugins.overlay_snapshots.headers import (
     short_name,
     text_of,
 )
+from linkspan.plugins.overlay_snapshots.layer_folder import NEW_FILE, LayerFolder
 from linkspan.plugins.overlay_snapshots.sparse import (
     Segment,
     SparseFile,
@@ -46,18 +42,15 @@ from linkspan.plugins.overlay_snapshots.sparse import (
     old_gnu_segments,
     pax_sparse,
 )
-from linkspan.plugins.overlay_snapshots.trees import remove_tree
 from linkspan.sdk.errors import TooLarge
 
 _ZERO: Final = bytes(BLOCK)
 _EXTENDED_LIMIT_BYTES: Final = 1 << 20
-_LINK_HOPS: Final = 40
 _MAX_ID: Final = 0xFFFFFFFE
 _MAX_TIME_NS: Final = (1 << 63) - 1
 # From which size on a file's data is spliced, and how much at once.
 _SPLICED_BYTES: Final = 64 << 10
 _MAX_SPLICE_BYTES: Final = 1 << 24
-_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _FILE, _FILE_OLD, _CONTIGUOUS, _GNU_SPARSE = b"0"[0], 0, b"7"[0], b"S"[0]
 _LINK, _SYMLINK, _DIRECTORY = b"1"[0], b"2"[0], b"5"[0]
@@ -80,15 +73,13 @@ class Untar:
     Attributes:
         entries: Entries so far.
         unpacked_bytes: Sizes of the files so far, holes included.
-        implicit: Folders that were made because something in them came first.
-        deferred: Path → the path of another layer's file to which it is a hard link.
+        folder: The current folder.
     """
 
-    def __init__(self, limits: LayerLimits) -> None:
+    def __init__(self, limits: LayerLimits, folder: LayerFolder) -> None:
+        self.folder = folder
         self.entries = 0
         self.unpacked_bytes = 0
-        self.implicit: set[bytes] = set()
-        self.deferred: dict[bytes, bytes] = {}
         self._limits = limits
         self._rest = b""
         self._left = 0
@@ -107,9 +98,6 @@ class Untar:
         self._pax_sparse = False
         self._gnu_sparse: tuple[bytes, list[Segment]] | None = None
         self._directories: list[tuple[bytes, int]] = []
-        # A folder with the setgid bit gives its group to what is made in it, so that the owner has to
-        # be set even where it is 0:0.
-        self._setgid_seen = False
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next piece.
@@ -327,7 +315,7 @@ class Untar:
                 raise hostile(entry.path, "it has no name")
             return
         regular = kind in (_FILE, _FILE_OLD, _CONTIGUOUS, _GNU_SPARSE)
-        if b".wh." in entry.path and self._marker(entry.path):
+        if b".wh." in entry.path and self.folder.marker(entry.path):
             if regular:
                 self._left, self._padding = size, -size % BLOCK
         elif regular:
@@ -335,10 +323,10 @@ class Untar:
         elif kind == _DIRECTORY:
             self._directory(entry)
         elif kind == _SYMLINK:
-            self._create(entry.path, lambda: os.symlink(entry.link, entry.path))
+            self.folder.create(entry.path, lambda: os.symlink(entry.link, entry.path))
             self._finish_node(entry, mode=False)
         elif kind == _LINK:
-            self._hard_link(entry)
+            self.folder.hard_link(entry.path, inside(entry.link))
         elif kind in _SPECIAL:
             self._special(entry, _SPECIAL[kind])
         else:
@@ -369,10 +357,10 @@ class Untar:
             )
         path, mode = entry.path, entry.mode
         try:
-            fd = os.open(path, _NEW_FILE, mode)
+            fd = os.open(path, NEW_FILE, mode)
         except (FileExistsError, FileNotFoundError):
-            fd = self._create(path, lambda: os.open(path, _NEW_FILE, mode))
-        if entry.uid or entry.gid or self._setgid_seen:
+            fd = self.folder.create(path, lambda: os.open(path, NEW_FILE, mode))
+        if entry.uid or entry.gid or self.folder.setgid_seen:
             os.fchown(fd, entry.uid, entry.gid)
             if mode & 0o6000:
                 # chown has cleared them.
@@ -387,33 +375,27 @@ class Untar:
         try:
             os.mkdir(path, mode)
         except FileNotFoundError:
-            self._make_parents(path)
+            self.folder.make_parents(path)
             if os.path.isdir(path):
                 os.chmod(path, mode)
             else:
                 os.mkdir(path, mode)
         except FileExistsError:
             if stat.S_ISDIR(os.lstat(path).st_mode):
-                self.implicit.discard(path)
+                self.folder.implicit.discard(path)
                 os.chmod(path, mode)
             else:
-                self._replace_by_folder(path, mode)
-        if entry.uid or entry.gid or self._setgid_seen:
+                self.folder.replace_by_folder(path, mode)
+        if entry.uid or entry.gid or self.folder.setgid_seen:
             os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
             os.chmod(path, mode)
         elif mode & 0o6000:
             os.chmod(path, mode)
         if mode & 0o2000:
-            self._setgid_seen = True
+            self.folder.setgid_seen = True
         if entry.attributes:
             set_attributes(path, entry, regular_or_directory=True)
         self._directories.append((path, entry.mtime_ns))
-
-    def _replace_by_folder(self, path: bytes, mode: int) -> None:
-        """Something of this layer was here, so what lower layers have here is hidden."""
-        self._remove(path)
-        os.mkdir(path, mode)
-        os.setxattr(path, OPAQUE, b"y")
 
     def _special(self, entry: Entry, kind: int) -> None:
         device = 0
@@ -424,154 +406,18 @@ class Untar:
             device = os.makedev(major, minor)
             if kind == stat.S_IFCHR and device == 0:
                 raise hostile(entry.path, "device 0:0 would delete a file of a lower layer")
-        self._create(entry.path, lambda: os.mknod(entry.path, kind | entry.mode, device))
+        self.folder.create(entry.path, lambda: os.mknod(entry.path, kind | entry.mode, device))
         self._finish_node(entry, mode=True)
 
     def _finish_node(self, entry: Entry, *, mode: bool) -> None:
         path = entry.path
-        if entry.uid or entry.gid or self._setgid_seen:
+        if entry.uid or entry.gid or self.folder.setgid_seen:
             os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
             if mode and entry.mode & 0o6000:
                 os.chmod(path, entry.mode)
         if entry.attributes:
             set_attributes(path, entry, regular_or_directory=False)
         os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
-
-    def _hard_link(self, entry: Entry) -> None:
-        path, target = entry.path, inside(entry.link)
-        if path == target or not target:
-            raise hostile(path, "a hard link to itself" if target else "a hard link to the root")
-        try:
-            status = os.lstat(target)
-        except (FileNotFoundError, NotADirectoryError):
-            if not self._lower_visible(target):
-                raise hostile(
-                    path, f"its hard link target '{os.fsdecode(target)}' is missing"
-                ) from (None)
-            self._defer(path, target)
-            return
-        if is_whiteout(status):
-            raise hostile(path, f"its hard link target '{os.fsdecode(target)}' is missing")
-        if stat.S_ISDIR(status.st_mode):
-            raise hostile(path, "a hard link to a folder")
-        if target in self.deferred:
-            self._defer(path, self.deferred[target])
-            return
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if os.path.samestat(os.lstat(path), status):
-                return
-        self._create(path, lambda: os.link(target, path, follow_symlinks=False))
-
-    def _defer(self, path: bytes, target: bytes) -> None:
-        self._create(path, lambda: os.close(os.open(path, _NEW_FILE, 0o600)))
-        self.deferred[path] = target
-
-    def _lower_visible(self, path: bytes) -> bool:
-        """Whether this layer so far hides what lower layers may have at a path."""
-        parts = path.split(b"/")
-        for count in range(1, len(parts)):
-            parent = b"/".join(parts[:count])
-            try:
-                status = os.lstat(parent)
-            except FileNotFoundError:
-                return True
-            if stat.S_ISLNK(status.st_mode):
-                return True
-            if not stat.S_ISDIR(status.st_mode) or is_opaque(parent):
-                return False
-        return True
-
-    def _marker(self, path: bytes) -> bool:
-        """Do what a name with the prefix ``.wh.`` stands for; False if no part of it has the prefix."""
-        parent, _, base = path.rpartition(b"/")
-        if b"/.wh." in b"/" + parent:
-            if b"/.wh..wh." in b"/" + parent:
-                # Inside a folder of aufs.
-                return True
-            raise hostile(path, "a folder's name begins with .wh.")
-        if not base.startswith(b".wh."):
-            return False
-        if base == b".wh..wh..opq":
-            self._make_parents(path)
-            os.setxattr(parent or b".", OPAQUE, b"y")
-        elif not base.startswith(b".wh..wh."):
-            self._whiteout(path, parent, base[4:])
-        return True
-
-    def _whiteout(self, path: bytes, parent: bytes, hidden: bytes) -> None:
-        if hidden in (b"", b".", b".."):
-            raise hostile(path, "a whiteout of no name")
-        target = parent + b"/" + hidden if parent else hidden
-        try:
-            os.mknod(target, stat.S_IFCHR, 0)
-        except FileNotFoundError:
-            self._make_parents(target)
-            os.mknod(target, stat.S_IFCHR, 0)
-        except FileExistsError:
-            # What this layer has added survives; a folder hides what lower layers have in it.
-            if stat.S_ISDIR(os.lstat(target).st_mode):
-                os.setxattr(target, OPAQUE, b"y")
-
-    # Places
-
-    def _create(self, path: bytes, make: Callable[[], int | None]) -> int:
-        """Call ``make``, with the parents made and the way cleared where needed."""
-        for _ in range(2):
-            try:
-                return make() or 0
-            except FileExistsError:
-                self._remove(path)
-            except FileNotFoundError:
-                self._make_parents(path)
-        return make() or 0
-
-    def _remove(self, path: bytes) -> None:
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            remove_tree(path)
-        else:
-            os.unlink(path)
-        self.deferred.pop(path, None)
-
-    def _make_parents(self, path: bytes) -> None:
-        parent = path.rpartition(b"/")[0]
-        if parent:
-            self._make_folders(parent, path, _LINK_HOPS)
-
-    def _make_folders(self, folder: bytes, entry: bytes, hops: int) -> None:
-        parts = folder.split(b"/")
-        for count in range(1, len(parts) + 1):
-            current = b"/".join(parts[:count])
-            try:
-                os.mkdir(current, 0o755)
-            except FileExistsError:
-                self._accept_parent(current, entry, hops)
-            else:
-                self.implicit.add(current)
-                if self._setgid_seen:
-                    os.chown(current, 0, 0)
-                    os.chmod(current, 0o755)  # noqa: S103 - as a missing parent is made
-
-    def _accept_parent(self, current: bytes, entry: bytes, hops: int) -> None:
-        """Something is where a folder is needed."""
-        status = os.lstat(current)
-        if is_whiteout(status):
-            os.unlink(current)
-            os.mkdir(current, 0o755)
-            os.setxattr(current, OPAQUE, b"y")
-            return
-        if stat.S_ISLNK(status.st_mode):
-            try:
-                status = os.stat(current)
-            except FileNotFoundError:
-                # A link to what is not there (yet): make it, inside the root as the link says.
-                if not hops:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
-                target = _link_target(current, os.readlink(current))
-                if target:
-                    self._make_folders(target, entry, hops - 1)
-                status = os.stat(current)
-        if not stat.S_ISDIR(status.st_mode):
-            raise hostile(entry, f"'{os.fsdecode(current)}' is not a folder")
 
     # Extended headers
 
@@ -588,15 +434,3 @@ class Untar:
             self._long_name = name
         else:
             self._long_link = name
-
-
-def _link_target(link: bytes, target: bytes) -> bytes:
-    """Where a symlink leads, from the root; ``..`` stops at the root, as in a chroot."""
-    start = b"" if target.startswith(b"/") else link.rpartition(b"/")[0]
-    parts: list[bytes] = []
-    for part in (start + b"/" + target).split(b"/"):
-        if part == b"..":
-            del parts[-1:]
-        elif part not in (b"", b"."):
-            parts.append(part)
-    return b"/".join(parts)
