@@ -1,4 +1,5 @@
 import contextlib
+import random
 
 import hpack
 import pytest
@@ -262,3 +263,53 @@ async def test_an_answer_counts_though_the_call_is_reset_behind_it() -> None:
             await call.end()
             assert await call.one() == b"done"
         nursery.cancel_scope.cancel()
+
+
+def conversation(chance: random.Random) -> bytes:
+    """Frames of a client, most of them in order, cut and joined at random."""
+    calls = [
+        frame(frames.HEADERS, 4, 2 * n + 1, head((":method", "POST"), (":path", "/t/echo")))
+        + frame(frames.DATA, 1, 2 * n + 1, framed(bytes(n)))
+        for n in range(3)
+    ]
+    odd = [
+        frame(kind, chance.choice((0, 1, 4, 5, 8, 0x20)), chance.choice((0, 1, 2, 3, 9)), payload)
+        for kind in range(11)
+        for payload in (b"", bytes(4), bytes(8), head((":path", "/t/forever")), chance.randbytes(9))
+    ]
+    data = bytearray(frames.PREFACE + b"".join([*calls, *chance.sample(odd, 4)]))
+    for _ in range(chance.randint(0, 3)):
+        data[chance.randrange(len(data))] = chance.randrange(256)
+    return bytes(data[: chance.randint(1, len(data) + 40)])
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("is_client", [True, False])
+async def test_whatever_comes_the_connection_ends_in_order(seed: int, is_client: bool) -> None:
+    chance = random.Random(seed)
+    near, far = pair()
+    data = conversation(chance)
+    connection = Connection(
+        near, is_client=is_client, handle=serve({"/t/echo": echo, "/t/forever": forever})
+    )
+
+    async def drain() -> None:
+        while await far.receive():
+            pass
+
+    async def ask() -> None:
+        with contextlib.suppress(GrpcError):
+            async with calling(connection, "/t/echo") as call:
+                await call.send(b"x")
+                await call.receive()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(connection.run)
+        nursery.start_soon(drain)
+        if is_client:
+            nursery.start_soon(ask)
+        with contextlib.suppress(trio.BrokenResourceError):
+            await far.send(data[len(frames.PREFACE) :] if is_client else data)
+        await trio.testing.wait_all_tasks_blocked()
+        await far.close()
+    assert connection.closed

@@ -291,15 +291,19 @@ class Connection:
             self.send_soon(frames.frame(frames.WINDOW_UPDATE, 0, 0, frames.numbers(more)))
 
     def send_soon(self, frame: bytes) -> None:
-        """Send a frame without waiting: whoever reads must not wait for the other side to do so, too.
+        """Send a frame without waiting: whoever reads must not wait for the other side to do so, too."""
+        self._soon.append(frame)
+        self._has_soon.set()
+
+    def _reply(self, frame: bytes) -> None:
+        """Send an answer soon.
 
         Raises:
             Http2Error: The other side makes us answer, and does not read.
         """
         if len(self._soon) >= _MAX_SOON:
             raise Http2Error(frames.ENHANCE_YOUR_CALM, "answers are not read")
-        self._soon.append(frame)
-        self._has_soon.set()
+        self.send_soon(frame)
 
     async def _send_what_waits(self) -> None:
         try:
@@ -404,7 +408,7 @@ class Connection:
                 if len(payload) != 8:
                     raise Http2Error(frames.FRAME_SIZE_ERROR, "a ping has eight bytes")
                 if not flags & frames.ACK:
-                    self.send_soon(frames.frame(frames.PING, frames.ACK, 0, payload))
+                    self._reply(frames.frame(frames.PING, frames.ACK, 0, payload))
             case frames.GOAWAY:
                 self._take_go_away(payload)
             case frames.WINDOW_UPDATE:
@@ -532,7 +536,7 @@ class Connection:
                     stream.wake()
             elif name == 0x5:
                 self.max_frame_bytes = max(frames.MAX_FRAME_BYTES, min(value, 1 << 18))
-        self.send_soon(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self._reply(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
     def _take_window(self, number: int, more: int) -> None:
         more &= frames.MAX_WINDOW
