@@ -210,7 +210,7 @@ def _of_its_registry(daemon: Daemon, body: bytes) -> bytes:
     """A login that asks a registry which is there; that none can be reached is no fault."""
     login = json.loads(body or b"{}")
     login = {} if login is None else login
-    if isinstance(login, dict) and isinstance(login.get("serveraddress", ""), str):
+    if isinstance(login, dict) and isinstance(login.get("serveraddress"), str | None):
         login["serveraddress"] = daemon.registry
     return json.dumps(login).encode()
 

@@ -71,6 +71,8 @@ def test_codes_of_errors() -> None:
     assert refusal.error_of(device, "sh").code == "runtime_refused"
     name = f"openat2 `{'a' * 300}`: File name too long"
     assert refusal.error_of(name, "sh").code == "runtime_refused"
+    value = "writing file `cpu.cfs_quota_us`: Numerical result out of range"
+    assert refusal.error_of(value, "").code == "runtime_refused"
     assert refusal.error_of("something broke", "sh").code == "runtime_failed"
 
 

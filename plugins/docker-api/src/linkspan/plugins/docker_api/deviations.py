@@ -51,6 +51,14 @@ BY_CODE = {
     "port_published": Deviation(400),
     # Here Docker answers 500, though it is the client's archive that ends too early.
     "truncated_archive": Deviation(400, "unexpected EOF"),
+    # So it does to contexts and files that are no archives.
+    **dict.fromkeys(
+        (
+            *("archive_truncated", "archive_broken", "corrupt_archive"),
+            *("truncated_layer", "corrupt_layer"),
+        ),
+        Deviation(400),
+    ),
     "read_only": Deviation(400),
     "already_connected": Deviation(403),
     "address_taken": Deviation(403),

@@ -159,7 +159,8 @@ def error_of(message: str, program: str) -> LinkspanError:
     if "No space left on device" in text or "no space left on device" in text:
         return OutOfSpace(f"the runtime could not make the container: {text}", details=details)
     if re.search(
-        r"invalid|unknown|not supported|no such (file|device)|name too long|not permitted|denied",
+        r"invalid|unknown|not supported|no such (file|device)|name too long|not permitted|denied"
+        r"|out of range",
         text,
         re.I,
     ):
