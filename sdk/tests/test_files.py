@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from linkspan.sdk.files import DRAFT_SUFFIX, is_full, replace_file, write_file
+from linkspan.sdk.files import DRAFT_SUFFIX, is_full, read_kernel_file, replace_file, write_file
 
 
 def test_a_file_is_made_and_then_replaced(tmp_path: Path) -> None:
@@ -97,3 +97,12 @@ def test_what_a_crash_left_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.Mo
     replace_file(tmp_path / "f", b"whole")
     assert (tmp_path / "f").read_bytes() == b"whole"
     assert left.read_bytes() == b"half"
+
+
+def test_a_file_of_the_kernel_is_read_to_its_end_whatever_its_size_says(tmp_path: Path) -> None:
+    assert b"Pid:" in read_kernel_file("/proc/self/status")
+    large = tmp_path / "large"
+    large.write_bytes(b"0123456789" * 50_000)
+    assert read_kernel_file(large) == large.read_bytes()
+    with pytest.raises(FileNotFoundError):
+        read_kernel_file(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""Files written whole, with as few system calls as can be. All of it blocks.
+"""Files written and read whole, with as few system calls as can be. All of it blocks.
 
 Each system call of a worker thread gives Python's lock away, and has to wait for it again: ``open`` and
 ``Path.write_text`` make seven of them, ``write_file`` makes three.
@@ -14,6 +14,22 @@ from typing import Final
 DRAFT_SUFFIX: Final = ".tmp"
 """Of hidden files beside those that are being replaced; a crash may leave one. Who lists a folder skips them."""
 _numbers: Final = itertools.count()
+
+
+def read_kernel_file(path: str | Path) -> bytes:
+    """All of a file of proc, sysfs or a control group, which tells no size.
+
+    Raises:
+        OSError: There is none, or what it tells of has gone.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
 
 
 def write_file(path: str | Path, data: bytes, mode: int = 0o666) -> None:

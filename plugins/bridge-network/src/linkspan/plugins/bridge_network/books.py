@@ -296,6 +296,11 @@ class Books:
         for address in addresses:
             self._connections().forget(address)
 
+    def leave(self, container_id: str, addresses: tuple[Address, ...]) -> None:
+        """Take back what a container has, and lead nothing to it any more."""
+        self.unpublish(container_id)
+        self.forget(addresses)
+
     def balance(self, port: PortBinding, backends: tuple[Backend, ...]) -> PortBinding:
         """Spread a port over backends, or over others than before."""
         check_backends(backends)

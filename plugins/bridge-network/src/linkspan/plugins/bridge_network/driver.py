@@ -388,10 +388,10 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         for join in sandbox.joins.values():
             join.network.zone.remove(join.endpoint.id)
         self._resolver.stop(sandbox)
-        await self._firewall.unpublish(sandbox.id)
-        for join in sandbox.joins.values():
-            await self._firewall.forget(join.addresses)
         joins = sandbox.joins.values()
+        await self._firewall.leave(
+            sandbox.id, [address for join in joins for address in join.addresses]
+        )
         if sandbox.path:
             ports = tuple(port_name(join.endpoint.id) for join in joins)
             leases = tuple(lease for join in joins for lease in join.leases)

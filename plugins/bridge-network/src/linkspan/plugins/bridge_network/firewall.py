@@ -112,6 +112,10 @@ class Firewall:
         """A container's addresses are gone: no connection leads there, tracked or new."""
         await self._worker.run(self._books.forget, tuple(addresses))
 
+    async def leave(self, container_id: str, addresses: Sequence[Address]) -> None:
+        """A container has ended: ``unpublish`` and ``forget``, in one piece of work of the thread."""
+        await self._worker.run(self._books.leave, container_id, tuple(addresses))
+
     async def stop_forwarding_foreign(self, version: int) -> None:
         """Forward what comes from or goes to our bridges only: the host is no router otherwise."""
         await self._worker.run(self._books.stop_forwarding_foreign, version)

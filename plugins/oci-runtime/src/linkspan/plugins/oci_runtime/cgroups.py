@@ -16,6 +16,7 @@ from typing import Final
 
 from linkspan.sdk.drivers.runtime import DeviceIo, RuntimeStats
 from linkspan.sdk.errors import Timeout
+from linkspan.sdk.files import read_kernel_file
 from linkspan.sdk.mountinfo import Mount, mounts
 from linkspan.sdk.values import frozen
 
@@ -103,7 +104,7 @@ def _read(path: Path | None) -> str:
     if path is None:
         return ""
     try:
-        return path.read_text()
+        return read_kernel_file(path).decode("utf-8", "replace")
     except OSError:
         return ""
 
@@ -331,17 +332,30 @@ def remove(groups: Hierarchies, path: str) -> bool:
     """Remove the group in every hierarchy; False if one is still busy (try again a moment later)."""
     done = True
     for mount in groups.mounts:
-        for folder in _tree(_below(mount, path)):
+        done = _remove_groups(_below(mount, path)) and done
+    hidden = _hidden_unified(groups)
+    if hidden is not None:
+        shutil.rmtree(_below(hidden, path), ignore_errors=True)
+    return done
+
+
+def _remove_groups(top: Path) -> bool:
+    """Remove a group and those below it. Most have none: to look for them first would be most of the work."""
+    try:
+        top.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        done = True
+        for folder in _tree(top):
             try:
                 folder.rmdir()
             except FileNotFoundError:
                 pass
             except OSError:
                 done = False
-    hidden = _hidden_unified(groups)
-    if hidden is not None:
-        shutil.rmtree(_below(hidden, path), ignore_errors=True)
-    return done
+        return done
+    return True
 
 
 def _hidden_unified(groups: Hierarchies) -> Path | None:

@@ -12,6 +12,7 @@ import orjson
 import trio
 
 from linkspan.sdk.errors import Internal
+from linkspan.sdk.files import read_kernel_file
 from linkspan.sdk.spawning import spawn
 from linkspan.sdk.values import frozen
 
@@ -191,15 +192,9 @@ def reap(pidfd: int) -> None:
 def start_time(pid: int) -> int:
     """When a process began, in ticks since boot (proc(5), stat field 22); 0 if it is gone."""
     try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        text = read_kernel_file(f"/proc/{pid}/stat")
     except OSError:
         return 0
-    try:
-        text = os.read(fd, 4096)
-    except OSError:
-        return 0
-    finally:
-        os.close(fd)
     return int(text.rpartition(b")")[2].split()[19])
 
 
@@ -233,21 +228,11 @@ def makers(bundles: Path) -> dict[str, list[int]]:
 
 
 def _words_of(pid: str) -> bytes:
-    """The command line of a process; nothing if it has ended. With a third of ``Path``'s system calls."""
+    """The command line of a process; nothing if it has ended."""
     try:
-        descriptor = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY | os.O_CLOEXEC)
+        return read_kernel_file(f"/proc/{pid}/cmdline")
     except OSError:
         return b""
-    try:
-        said = b""
-        while part := os.read(descriptor, 1 << 17):
-            said += part
-    except OSError:
-        return b""
-    else:
-        return said
-    finally:
-        os.close(descriptor)
 
 
 def read_exit(file: Path) -> tuple[int, int] | None:
