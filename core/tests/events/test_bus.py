@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncIterator
 
-import pytest
 import trio
 import trio.testing
 
-from linkspan.core.events.bus import DROPPED, EventBus, event_filter
+from linkspan.core.events.bus import DROPPED, EventBus
 from linkspan.sdk.events import Event
 
 
@@ -97,32 +96,3 @@ async def test_a_subscriber_that_left_is_forgotten() -> None:
     async with bus.subscribe():
         pass
     assert not bus._subscribers
-
-
-@pytest.mark.parametrize(
-    ("wanted", "expected"),
-    [
-        ({"types": ["image"]}, [2]),
-        ({"actions": ["start"]}, [1, 3]),
-        ({"actions": ["exec_start"]}, [4]),
-        ({"actors": ["id3"]}, [3]),
-        ({"actors": ["web"]}, [1]),
-        ({"labels": ["name=web"]}, [1]),
-        ({"labels": ["tier"]}, [3]),
-        ({"types": ["container"], "actions": ["start"], "labels": ["tier=db"]}, [3]),
-        ({}, [1, 2, 3, 4]),
-    ],
-)
-async def test_filters_are_any_within_a_key_and_all_of_the_keys(
-    wanted: dict[str, list[str]], expected: list[int]
-) -> None:
-    bus = EventBus()
-    accept = event_filter(**wanted)
-    async with bus.subscribe(accept=accept) as events:
-        bus.publish(event(1, name="web"))
-        bus.publish(event(2, "image", "pull"))
-        bus.publish(event(3, tier="db"))
-        bus.publish(event(4, action="exec_start: /bin/sh"))
-        bus.close()
-        assert [e.time_ns async for e in events] == expected
-    assert [e.time_ns for e in bus.recent(accept=accept)] == expected

@@ -5,7 +5,7 @@ events and gets a marker that says how many, instead of holding up the daemon.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -16,58 +16,11 @@ from linkspan.sdk.events import Event
 DROPPED: Final = "dropped"
 """Action of the marker event (type ``daemon``); its attribute ``count`` says how many were lost."""
 
-Filter = Callable[[Event], bool]
-
-
-def event_filter(
-    *,
-    types: Iterable[str] = (),
-    actions: Iterable[str] = (),
-    actors: Iterable[str] = (),
-    labels: Iterable[str] = (),
-) -> Filter:
-    """A filter in the manner of Docker's ``/events?filters=``: any within a key, all of the keys.
-
-    Args:
-        types: ``container``, ``image``, …
-        actions: ``start``; also matches ``exec_start: /bin/sh`` up to its colon.
-        actors: Ids, id prefixes of 12 or more characters, or names.
-        labels: ``key`` or ``key=value`` among the attributes.
-    """
-    type_set, action_set, actor_set = frozenset(types), frozenset(actions), frozenset(actors)
-    pairs = [label.partition("=") for label in labels]
-
-    def is_actor(event: Event) -> bool:
-        return (
-            event.actor_id in actor_set
-            or event.attributes.get("name") in actor_set
-            or any(len(a) >= 12 and event.actor_id.startswith(a) for a in actor_set)
-        )
-
-    def accept(event: Event) -> bool:
-        if type_set and event.type not in type_set:
-            return False
-        if action_set and not {event.action, event.action.partition(":")[0]} & action_set:
-            return False
-        if actor_set and not is_actor(event):
-            return False
-        return all(
-            key in event.attributes and (not equals or event.attributes[key] == value)
-            for key, equals, value in pairs
-        )
-
-    return accept
-
-
-def _everything(_event: Event) -> bool:
-    return True
-
 
 class Subscription(AsyncIterator[Event]):
     """One subscriber's bounded buffer, which remembers how much it had to leave out."""
 
-    def __init__(self, accept: Filter, size: int, replay: Iterable[Event]) -> None:
-        self._accept = accept
+    def __init__(self, size: int, replay: Iterable[Event]) -> None:
         self._replay = deque(replay)
         self._size = size
         self._buffer: deque[Event] = deque()
@@ -78,8 +31,6 @@ class Subscription(AsyncIterator[Event]):
 
     def put(self, event: Event) -> None:
         """Keep an event, or count it as left out; never waits."""
-        if not self._accept(event):
-            return
         if len(self._buffer) >= self._size:
             self._dropped += 1
             self._dropped_before_ns = event.time_ns
@@ -150,11 +101,9 @@ class EventBus:
         for subscriber in self._subscribers:
             subscriber.put(event)
 
-    def recent(self, *, since_ns: int | None = None, accept: Filter = _everything) -> list[Event]:
+    def recent(self, *, since_ns: int | None = None) -> list[Event]:
         """Remembered events from a time on, oldest first."""
-        return [
-            e for e in self._history if (since_ns is None or e.time_ns >= since_ns) and accept(e)
-        ]
+        return [e for e in self._history if since_ns is None or e.time_ns >= since_ns]
 
     @asynccontextmanager
     async def subscribe(
@@ -162,24 +111,22 @@ class EventBus:
         *,
         since_ns: int | None = None,
         last: int = 0,
-        accept: Filter = _everything,
     ) -> AsyncIterator[Subscription]:
         """Receive events from now on, after a replay if one is asked for.
 
         Args:
             since_ns: Replay what is remembered from this time on.
             last: Replay this many of the last events; 0 for none.
-            accept: Which events are wanted.
 
         Yields:
             An iterator that ends when the bus is closed. A subscriber that is too slow gets a marker
             (type ``daemon``, action ``dropped``) in the place of what it missed.
         """
-        replay = self.recent(since_ns=since_ns, accept=accept) if since_ns is not None else []
+        replay = self.recent(since_ns=since_ns) if since_ns is not None else []
         if last and since_ns is None:
-            replay = self.recent(accept=accept)[-last:]
+            replay = self.recent()[-last:]
         # No await between reading the replay and subscribing: nothing is lost or doubled.
-        subscriber = Subscription(accept, self._buffer, replay)
+        subscriber = Subscription(self._buffer, replay)
         self._subscribers.add(subscriber)
         if self._closed:
             subscriber.close()

@@ -27,12 +27,10 @@ class CallStats:
     Attributes:
         calls: Calls of its methods.
         faults: Calls that broke the contract.
-        last_fault: The last of them, in words.
     """
 
     calls: int = 0
     faults: int = 0
-    last_fault: str = ""
 
 
 @frozen
@@ -59,7 +57,6 @@ class _Owner:
             )
         self.stats.faults += 1
         cause = f"{type(single).__name__}: {single}" if str(single) else type(single).__name__
-        self.stats.last_fault = f"{name}: {cause}"
         return DriverFault(
             f"plugin '{self.plugin}' {self.version} failed in {name}: {cause}",
             details={"plugin": self.plugin, "version": self.version, "operation": name},
@@ -151,13 +148,6 @@ def guarded_open(
     owner = _Owner(plugin, version, role, stats if stats is not None else CallStats())
     context: AbstractAsyncContextManager[D] = _OpeningContext(opening, "open", owner)
     return context
-
-
-def unguarded(driver: D) -> D:
-    """The driver inside a guard; the driver itself where there is none."""
-    return (
-        cast(D, vars(driver).get("_guarded_driver", driver)) if type(driver) is _Guard else driver
-    )
 
 
 def _wrap(method: Callable[..., Any], name: str, owner: _Owner) -> Callable[..., Any]:
