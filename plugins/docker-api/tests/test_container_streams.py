@@ -249,6 +249,16 @@ async def test_an_exec_outlives_a_client_that_detaches(api) -> None:
     assert (await api.ask("GET", f"/exec/{session}/json")).json["Running"] is True
 
 
+async def test_a_program_on_a_terminal_goes_on_when_its_client_hangs_up(api) -> None:
+    await api.start("sleep", "99")
+    body = {"Cmd": ["cat"], "AttachStdout": True, "AttachStdin": True, "Tty": True}
+    session = (await api.ask("POST", "/containers/web/exec", body)).json["Id"]
+    duplex, ended, _ = await api.take_over("POST", f"/exec/{session}/start", {"Tty": True})
+    duplex.end_input()
+    await ended.wait()
+    assert (await api.ask("GET", f"/exec/{session}/json")).json["Running"] is True
+
+
 async def test_a_program_that_is_not_there_is_told_in_the_stream(api) -> None:
     await api.start("sleep", "99")
     session, reply = await run_exec(api, "nonsense")

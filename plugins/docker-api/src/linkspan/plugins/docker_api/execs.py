@@ -94,7 +94,8 @@ class ExecRoutes:
                 task_status.started(process)
                 await held.left.wait()
                 if not held.output_ended:
-                    if session.spec.attach_stdin:
+                    # Who leaves a terminal leaves its program as it is, as in Docker.
+                    if session.spec.attach_stdin and not session.spec.tty:
                         await process.close_stdin()
                     while await process.receive() is not None:
                         pass
@@ -133,6 +134,7 @@ class ExecRoutes:
                 streams=_streams(session),
                 keys=parse_detach_keys(spec.detach_keys),
                 framed=framed,
+                leaves=spec.tty,
             )
         finally:
             held.left.set()

@@ -237,7 +237,7 @@ class ImageRoutes:
     async def prune(self, request: Request) -> Response:
         """POST /images/prune: dangling images, or with ``dangling=false`` all that no container uses."""
         filters = read_filters(request, ("dangling", "label", "label!", "until"))
-        dangling_only = filters.flag("dangling") is not False
+        dangling_only, until = filters.flag("dangling") is not False, filters.until_s()
         if self._pruning.locked():
             raise Conflict("a prune operation is already running")
         removed: list[RemovedImage] = []
@@ -245,7 +245,7 @@ class ImageRoutes:
             usage = await LayerUsage.of(self._host, self._images.list())
             used = {c.image_id for c in self._containers.list(ContainerFilter(all=True))}
             for image in list(self._images.list()):
-                if image.id in used or not self._is_prunable(image, filters, dangling_only):
+                if image.id in used or not self._is_prunable(image, filters, dangling_only, until):
                     continue
                 for reference in (*image.repo_tags, image.id) if image.repo_tags else (image.id,):
                     try:
@@ -260,9 +260,10 @@ class ImageRoutes:
         items = [_encode_removed(item) for item in removed]
         return json_response({"ImagesDeleted": items or None, "SpaceReclaimed": reclaimed})
 
-    def _is_prunable(self, image: Image, filters: Filters, dangling_only: bool) -> bool:
+    def _is_prunable(
+        self, image: Image, filters: Filters, dangling_only: bool, until: float | None
+    ) -> bool:
         everything = self._images.list()
-        until = filters.until_s()
         return (
             (not dangling_only or _is_dangling(image, everything))
             and filters.labels(image.config.labels)

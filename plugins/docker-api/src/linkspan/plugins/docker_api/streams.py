@@ -60,6 +60,7 @@ async def exchange(
     streams: frozenset[StreamKind],
     keys: DetachKeys,
     framed: bool | None = None,
+    leaves: bool = False,
 ) -> bool:
     """Carry a process's output to a client, and the client's input to the process.
 
@@ -67,6 +68,7 @@ async def exchange(
         streams: Which outputs the client wants.
         keys: Typed on a terminal, they detach.
         framed: Whether output comes in frames; None: unless there is a terminal.
+        leaves: Whether a client whose input ends has detached: the CLI knows the keys, too, and hangs up.
 
     Returns:
         True if the output ended; False if the client has detached.
@@ -86,7 +88,10 @@ async def exchange(
             if detached:
                 scope.cancel()
                 return
-        await process.close_stdin()
+        if leaves:
+            scope.cancel()
+        else:
+            await process.close_stdin()
 
     async with trio.open_nursery() as nursery:
         if stdin:
