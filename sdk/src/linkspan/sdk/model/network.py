@@ -38,12 +38,21 @@ class AddressPool:
 
 
 @frozen(kw_only=True)
+class SubnetPool:
+    """A range that subnets of ``size`` (a prefix length) are cut from: ``10.20.0.0/16``."""
+
+    base: str
+    size: int
+
+
+@frozen(kw_only=True)
 class NetworkSpec:
     """A network asked for (Docker API NetworkCreateRequest).
 
     Attributes:
         config_only: It carries nothing, but lends its configuration to others.
         config_from: Name of the network that lends it.
+        subnet_pools: Where a subnet that is left open is cut from; empty: as the driver's config says.
         ipam_options: None if the client sent none, not even empty ones.
     """
 
@@ -57,6 +66,7 @@ class NetworkSpec:
     config_only: bool = False
     config_from: str = ""
     pools: tuple[AddressPool, ...] = ()
+    subnet_pools: tuple[SubnetPool, ...] = ()
     ipam_driver: str = "default"
     ipam_options: Mapping[str, str] | None = None
     options: Mapping[str, str] = attrs.field(factory=dict)

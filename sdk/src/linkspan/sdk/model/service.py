@@ -320,12 +320,17 @@ class ClusterSettings:
         heartbeat_s: How often a node says that it is there.
         kept_snapshots: Old snapshots of the log that are kept.
         snapshot_interval: Entries of the log between two snapshots.
+        address_pools: Ranges that the subnets of its networks are cut from; empty: as the network driver's
+            config says.
+        subnet_size: Prefix length of these subnets.
     """
 
     certificate_expiry_s: float = 90 * 86400.0
     heartbeat_s: float = 5.0
     kept_snapshots: int = 0
     snapshot_interval: int = 10_000
+    address_pools: tuple[str, ...] = ()
+    subnet_size: int = 24
 
 
 @frozen(kw_only=True)

@@ -38,7 +38,7 @@ from linkspan.sdk.errors import (
     Unsupported,
 )
 from linkspan.sdk.host import Host
-from linkspan.sdk.model.network import AddressPool, Network
+from linkspan.sdk.model.network import AddressPool, Network, NetworkSpec
 
 log = logging.getLogger(__name__)
 
@@ -150,15 +150,20 @@ class BridgeNetworks:
         own = tuple(s.network for carried in self.all() for s in carried.subnets.values())
         around = Surroundings(own=own, foreign=foreign)
         chosen = {
-            version: choose_subnet(wanted[version], self._default_pools(version), around)
+            version: choose_subnet(
+                wanted[version], self._default_pools(version, network.spec), around
+            )
             for version in sorted(wanted)
         }
         shown = [chosen.get(version, given[version]) for version in sorted(given)]
         return (*shown, *(pool for version, pool in chosen.items() if version not in given))
 
-    def _default_pools(self, version: int) -> list[PoolConfig]:
+    def _default_pools(self, version: int, spec: NetworkSpec) -> list[PoolConfig]:
+        asked = [PoolConfig(base=pool.base, size=pool.size) for pool in spec.subnet_pools]
         given = self._config.default_address_pools
-        found = [pool for pool in given if ip_network(pool.base).version == version]
+        found = [pool for pool in asked if ip_network(pool.base).version == version] or [
+            pool for pool in given if ip_network(pool.base).version == version
+        ]
         if version == 4 or found:
             return found
         digest = hashlib.sha256(self._host.daemon.id.encode()).digest()

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import attrs
 import trio
 
 from linkspan.plugins.docker_api.codec_endpoint import decode_endpoint
@@ -27,7 +28,7 @@ from linkspan.sdk.errors import (
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.container import ContainerFilter
-from linkspan.sdk.model.network import Network, NetworkSpec
+from linkspan.sdk.model.network import Network, NetworkSpec, SubnetPool
 
 # Tasks of a removed service have their stop timeout to end.
 _TASKS_END_S = 60.0
@@ -112,8 +113,10 @@ class NetworkRoutes:
         if not spec.name:
             raise InvalidArgument("invalid name: name is empty")
         if spec.driver == "overlay":
-            await require_cluster(self._host)
+            settings = (await require_cluster(self._host)).settings
             _check_swarm_name(spec.name)
+            pools = (SubnetPool(base=p, size=settings.subnet_size) for p in settings.address_pools)
+            spec = attrs.evolve(spec, subnet_pools=tuple(pools))
         await self._check_scope(body.text("Scope"), spec)
         network = await self._networks.create(spec)
         return json_response({"Id": network.id, "Warning": ""}, status=201)

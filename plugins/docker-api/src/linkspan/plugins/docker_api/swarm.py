@@ -4,6 +4,8 @@ import ipaddress
 import socket
 from typing import Any
 
+import attrs
+
 from linkspan.plugins.docker_api.codec_health import nanoseconds
 from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.routing import plain_flag, read_document
@@ -96,6 +98,7 @@ _RAFT = {
 
 
 _LEAST_EXPIRY_S = 3600
+_LARGEST_SUBNET_SIZE = 29
 
 
 def encode_cluster(cluster: Cluster) -> dict[str, Any]:
@@ -124,8 +127,8 @@ def encode_cluster(cluster: Cluster) -> dict[str, Any]:
         },
         "TLSInfo": {},
         "RootRotationInProgress": False,
-        "DefaultAddrPool": None,
-        "SubnetSize": 24,
+        "DefaultAddrPool": list(settings.address_pools) or None,
+        "SubnetSize": settings.subnet_size,
         "DataPathPort": 4789,
     }
 
@@ -150,12 +153,31 @@ def _decode_settings(spec: Document, before: ClusterSettings) -> ClusterSettings
     interval = raft.number("SnapshotInterval", usual.snapshot_interval)
     if min(kept, interval) < 0:
         raise InvalidArgument("Raft: KeepOldSnapshots and SnapshotInterval must not be negative")
-    return ClusterSettings(
+    return attrs.evolve(
+        before,
         certificate_expiry_s=expiry_s,
         heartbeat_s=heartbeat_s,
         kept_snapshots=kept,
         snapshot_interval=interval,
     )
+
+
+def _decode_pools(body: Document) -> ClusterSettings:
+    """Where subnets are to come from. Raises InvalidArgument."""
+    usual = ClusterSettings()
+    pools, size = body.texts("DefaultAddrPool"), body.number("SubnetSize") or usual.subnet_size
+    if not pools:
+        return usual
+    if size > _LARGEST_SUBNET_SIZE:
+        raise InvalidArgument(f"subnet size is out of range: {size}")
+    for text in pools:
+        try:
+            pool = ipaddress.IPv4Network(text)
+        except ValueError as error:
+            raise InvalidArgument(f"invalid base pool '{text}': {error}") from error
+        if pool.prefixlen > size:
+            raise InvalidArgument(f"invalid base pool '{text}': it has no subnets of size {size}")
+    return attrs.evolve(usual, address_pools=pools, subnet_size=size)
 
 
 ONE_NODE = "not supported by this daemon: a swarm of several nodes"
@@ -178,11 +200,7 @@ class SwarmRoutes:
         body = await read_document(request, required=False)
         spec = body.document("Spec")
         _refuse_several_nodes(spec)
-        if body.items("DefaultAddrPool"):
-            raise Unsupported(
-                "DefaultAddrPool: addresses of networks are chosen as the network driver's config says",
-                help="give the networks their subnets: docker network create --subnet …",
-            )
+        pools = _decode_pools(body)
         address = _advertised(body.text("AdvertiseAddr"))
         usual = Cluster(id="", created_at="", node_id="").task_history
         history = spec.document("Orchestration").number("TaskHistoryRetentionLimit", usual)
@@ -191,7 +209,7 @@ class SwarmRoutes:
         if await driver.cluster() is not None:
             raise Unavailable("this node is in a swarm already", code="already_in_swarm")
         try:
-            settings = _decode_settings(spec, ClusterSettings())
+            settings = _decode_settings(spec, pools)
         except InvalidArgument as error:
             raise error.within("error updating cluster settings") from error
         cluster = await driver.init(advertise_address=address)
