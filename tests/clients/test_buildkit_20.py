@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import tarfile
 from pathlib import Path
@@ -172,6 +173,41 @@ def test_a_result_may_be_files_in_place_of_an_image(build: Builder) -> None:
     assert build.daemon.docker("images", "-aq").out == before
 
 
+def test_a_step_reaches_a_key_that_stays_with_the_client(build: Builder) -> None:
+    key = build.folder.parent / "key"
+    made = ["openssl", "genrsa", "-traditional", "-out", str(key), "2048"]
+    subprocess.run(made, check=True, capture_output=True)
+    build.write(
+        Dockerfile="FROM busybox\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK && sleep 986\n"
+    )
+    client = build.start("--no-cache", "--ssh", f"default={key}", str(build.folder))
+    try:
+        pid = until("the step runs", lambda: running(build.daemon, "986"))
+        with socket.socket(socket.AF_UNIX) as agent:
+            agent.settimeout(30)
+            agent.connect(f"/proc/{pid}/root/run/buildkit/ssh_agent.0")
+            agent.sendall(
+                b"\0\0\0\1\x0b"
+            )  # which keys there are (RFC draft of ssh-agent, section 4.4)
+            answer = b""
+            while len(answer) < 9:
+                answer += agent.recv(4096)
+            assert answer[4:9] == b"\x0c\0\0\0\1"
+    finally:
+        client.kill()
+        client.wait()
+        if client.stdout:
+            client.stdout.close()
+    until("the step is gone", lambda: not running(build.daemon, "986"))
+
+
+def running(daemon: Daemon, seconds: str) -> str:
+    """The process of a step that sleeps so long; empty if there is none."""
+    words = ["pgrep", "-f", f"^sleep {seconds}"]
+    found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
+    return next((pid for pid in found if daemon.cgroup in groups(pid)), "")
+
+
 def groups(pid: str) -> str:
     """The control groups of a process; empty if it has ended."""
     try:
@@ -185,16 +221,10 @@ def test_a_build_ends_when_its_client_goes(build: Builder, how: signal.Signals) 
     build.write(Dockerfile=f"FROM busybox\nRUN echo {how.name}; sleep 987\n")
     client = build.start("--no-cache", str(build.folder))
 
-    def sleeping() -> bool:
-        found = subprocess.run(
-            ["pgrep", "-f", "^sleep 987"], capture_output=True, text=True, check=False
-        ).stdout.split()
-        return any(build.daemon.cgroup in groups(pid) for pid in found)
-
     try:
-        until("the step runs", sleeping)
+        until("the step runs", lambda: running(build.daemon, "987"))
         client.send_signal(how)
-        until("the step is gone", lambda: not sleeping())
+        until("the step is gone", lambda: not running(build.daemon, "987"))
     finally:
         client.kill()
         client.wait()

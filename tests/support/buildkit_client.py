@@ -136,6 +136,19 @@ class Client:
             raise GrpcError(NOT_FOUND, f"no secret {name}: 100 % sure")
         await call.send(message({1: self.secrets[name]}))
 
+    async def check_agent(self, call: Call) -> None:
+        if Message(await call.one()).text(1) != "default":
+            raise GrpcError(NOT_FOUND, "unset ssh forward key")
+        await call.send(b"")
+
+    async def agent(self, call: Call) -> None:
+        """Answers each piece with the agent's name and the piece; hangs up on ``bye``."""
+        while messages := await call.receive():
+            data = b"".join(Message(each).data(1) for each in messages)
+            if data == b"bye":
+                return
+            await call.send(message({1: call.metadata["buildkit.ssh.id"].encode() + b" " + data}))
+
     async def credentials(self, call: Call) -> None:
         name, password = self.logins.get(Message(await call.one()).text(1), ("", ""))
         await call.send(message({1: name, 2: password}))
@@ -147,6 +160,8 @@ class Client:
             "/moby.buildkit.secrets.v1.Secrets/GetSecret": self.secret,
             "/moby.filesync.v1.Auth/Credentials": self.credentials,
             "/moby.filesync.v1.FileSend/DiffCopy": self.take_files,
+            "/moby.sshforward.v1.SSH/CheckAgent": self.check_agent,
+            "/moby.sshforward.v1.SSH/ForwardAgent": self.agent,
         }
 
     def headers(self, identity: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import pytest
 import trio
+import trio.testing
 from buildkit_client import ERROR, Client, connected, pair
 
 from linkspan.plugins.docker_api.buildkit.grpc import GrpcError
@@ -75,6 +76,25 @@ async def test_secrets_and_passwords_are_asked_for() -> None:
         bare = Session(connection, "", frozenset())
         assert await bare.secret("tok") is None
         assert await bare.credentials("docker.io") == Credentials()
+
+
+async def test_connections_reach_an_agent_of_the_client() -> None:
+    client = Client()
+    async with connected(client) as connection:
+        asked = session(connection, client)
+        assert await asked.has_agent("default")
+        assert not await asked.has_agent("other")
+        assert not await Session(connection, "", frozenset()).has_agent("default")
+        near, far = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asked.forward, "default", near)
+            await far.send_all(b"sign")
+            assert await far.receive_some() == b"default sign"
+            await far.send_all(b"bye")
+        near, far = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asked.forward, "default", near)
+            await far.send_eof()
 
 
 async def test_a_session_is_there_while_its_connection_is(autojump_clock) -> None:

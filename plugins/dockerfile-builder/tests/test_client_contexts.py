@@ -1,3 +1,7 @@
+import os
+import stat
+from pathlib import Path
+
 import pytest
 import trio
 
@@ -93,6 +97,41 @@ async def test_secrets_and_passwords_come_from_the_client(workshop) -> None:
     )
     await workshop.build(None, client=client)
     assert "TOK=x" in workshop.engine.runs[-1].env
+
+
+@pytest.mark.system
+async def test_a_step_reaches_the_clients_ssh_agent(workshop) -> None:
+    text = "FROM scratch\nRUN --mount=type=ssh,uid=5,mode=0620 --mount=type=ssh,id=no one\n"
+    client = client_with(text)
+    client.agents = frozenset({"default"})
+    heard: list[bytes] = []
+    sources: list[Path] = []
+
+    async def run(step, folder, say) -> int:
+        (mount,) = step.mounts
+        assert mount.target == "/run/buildkit/ssh_agent.0"
+        assert f"SSH_AUTH_SOCK={mount.target}" in step.env
+        info = mount.source.stat()
+        assert (info.st_uid, stat.S_IMODE(info.st_mode)) == (5, 0o620)
+        above = os.open(mount.source.parent, os.O_PATH)
+        # A socket's path may have 107 bytes at most.
+        async with await trio.open_unix_socket(f"/proc/self/fd/{above}/agent") as stream:
+            await stream.send_all(b"sign")
+            heard.append(await stream.receive_some(100))
+        os.close(above)
+        sources.append(mount.source)
+        return 0
+
+    workshop.engine.runner = run
+    await workshop.build(None, client=client)
+    assert heard == [b"default sign"]
+    assert not sources[0].parent.exists()
+    again, _ = await workshop.build(None, client=client)
+    assert again.cached_steps == 1
+    client.agents = frozenset()
+    client.put("dockerfile", "Dockerfile", b"FROM scratch\nRUN --mount=type=ssh,required two\n")
+    with pytest.raises(InvalidArgument, match='no SSH key "default" forwarded from the client'):
+        await workshop.build(None, client=client)
 
 
 async def test_steps_and_what_is_loaded_have_names(workshop) -> None:

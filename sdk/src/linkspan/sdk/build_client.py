@@ -7,9 +7,13 @@ BuildKit's clients work so. The part that speaks with them implements these clas
 import abc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from linkspan.sdk.errors import Unsupported
 from linkspan.sdk.model.image import Credentials
+
+if TYPE_CHECKING:
+    import trio
 
 
 class FolderEntry(NamedTuple):
@@ -109,6 +113,19 @@ class BuildClient(abc.ABC):
     @abc.abstractmethod
     async def secret(self, name: str) -> bytes | None:
         """A secret of the client's; None if it has none of that name."""
+
+    async def has_agent(self, name: str) -> bool:
+        """Whether the client lends an ssh agent of that name."""
+        return False
+
+    async def forward(self, name: str, stream: "trio.abc.Stream") -> None:
+        """Carry a connection to an agent of the client's, until either side closes it.
+
+        Raises:
+            LinkspanError: The client refuses, or has gone.
+            trio.BrokenResourceError: The stream is broken.
+        """
+        raise Unsupported("this client lends no ssh agent")
 
     @abc.abstractmethod
     async def credentials(self, domain: str) -> Credentials:

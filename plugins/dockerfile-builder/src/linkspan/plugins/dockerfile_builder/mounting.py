@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from linkspan.plugins.dockerfile_builder import instructions as ins
+from linkspan.plugins.dockerfile_builder.agent_sockets import DEFAULT_ID, agent_socket
 from linkspan.plugins.dockerfile_builder.client import secret_of
 from linkspan.plugins.dockerfile_builder.copying import Copier, CopyOptions
 from linkspan.plugins.dockerfile_builder.layers import in_thread
@@ -23,6 +24,7 @@ from linkspan.plugins.dockerfile_builder.selection import (
 from linkspan.plugins.dockerfile_builder.services import Services
 from linkspan.plugins.dockerfile_builder.target import Target
 from linkspan.plugins.dockerfile_builder.tree import Node, Tree
+from linkspan.sdk.build_client import BuildClient
 from linkspan.sdk.host import StepMount
 
 _SCRIPT_FOLDER = "/dev/pipes"
@@ -87,7 +89,11 @@ class StepMounts:
         for text in instruction.mounts:
             mount = parse_mount(text, expand)
             if mount.kind == "ssh":
-                raise MountError("RUN --mount=type=ssh is not supported; give the key as a secret")
+                if not await _has_agent(services.request.client, mount):
+                    continue
+                agents = sum(each.mount.kind == "ssh" for each in planned)
+                default = f"/run/buildkit/ssh_agent.{agents}"
+                mount = attrs.evolve(mount, target=mount.target or default)
             secret = b""
             if mount.kind == "secret":
                 given = await secret_of(services.request, mount.id)
@@ -141,6 +147,8 @@ class StepMounts:
             return (StepMount(target=planned.destination, size_bytes=mount.size_bytes),)
         if mount.kind == "secret":
             return ()
+        if mount.kind == "ssh":
+            return (await self._agent(stack, planned),)
         if mount.kind == "cache":
             source = await self._cache(stack, planned)
         elif isinstance(planned.origin, Tree):
@@ -148,6 +156,13 @@ class StepMounts:
         else:
             source = await self._layer(stack, planned.origin, mount)
         return (StepMount(target=planned.destination, source=source, read_only=mount.read_only),)
+
+    async def _agent(self, stack: contextlib.AsyncExitStack, planned: _Planned) -> StepMount:
+        client = self._services.request.client
+        assert client is not None
+        folder = self._services.layers.new_secret_folder()
+        source = await stack.enter_async_context(agent_socket(client, planned.mount, folder))
+        return StepMount(target=planned.destination, source=source)
 
     async def _layer(self, stack: contextlib.AsyncExitStack, top: str, mount: RunMount) -> Path:
         """A stage or image; writes go to a layer that is thrown away."""
@@ -210,7 +225,9 @@ class StepMounts:
                 StepMount(target=planned.destination, source=path, read_only=True)
                 for planned, path in zip(files, paths, strict=True)
             )
-        return {
+        agents = [each.destination for each in self._planned if each.mount.kind == "ssh"]
+        variables = {"SSH_AUTH_SOCK": agents[0]} if agents else {}
+        return variables | {
             planned.mount.env: planned.secret.decode("utf-8", "surrogateescape")
             for planned in wanted
             if planned.mount.env
@@ -224,6 +241,20 @@ def _cache_id(planned: _Planned) -> str:
 def script_path(name: str) -> str:
     """Where an inline document that is a program appears."""
     return f"{_SCRIPT_FOLDER}/{name}"
+
+
+async def _has_agent(client: BuildClient | None, mount: RunMount) -> bool:
+    """Whether the client lends the agent; one that need not is none."""
+    if client is None:
+        raise MountError(
+            "RUN --mount=type=ssh needs docker's BuildKit client; give the key as a secret"
+        )
+    name = mount.id or DEFAULT_ID
+    if await client.has_agent(name):
+        return True
+    if mount.required:
+        raise MountError(f'no SSH key "{name}" forwarded from the client')
+    return False
 
 
 def _digest(tree: Tree, path: str) -> str:

@@ -26,14 +26,15 @@ async def secret_files(
         folder: Where the tmpfs is mounted; made and removed.
     """
     try:
-        paths = await trio.to_thread.run_sync(_mount, folder, secrets)
+        paths = await trio.to_thread.run_sync(mount_secrets, folder, secrets)
         yield paths
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(remove_secrets, folder)
 
 
-def _mount(folder: Path, secrets: "Sequence[tuple[RunMount, bytes]]") -> list[Path]:
+def mount_secrets(folder: Path, secrets: "Sequence[tuple[RunMount, bytes]]") -> list[Path]:
+    """A tmpfs with one file for each secret. Blocking."""
     folder.mkdir(mode=0o700, parents=True)
     syscalls.mount("tmpfs", folder, "tmpfs", _FLAGS, "mode=0700")
     paths = []

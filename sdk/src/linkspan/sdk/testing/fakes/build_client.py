@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
+import trio
 
 from linkspan.sdk.build_client import (
     BuildClient,
@@ -29,6 +30,7 @@ class FakeBuildClient(BuildClient):
     folders: dict[str, list[tuple[FolderEntry, bytes]]] = attrs.field(factory=dict)
     secrets: Mapping[str, bytes] = attrs.field(factory=dict)
     logins: Mapping[str, Credentials] = attrs.field(factory=dict)
+    agents: frozenset[str] = frozenset()
     sent: list[tuple[str, str]] = attrs.field(factory=list)
 
     def put(self, folder: str, path: str, data: bytes, *, mtime_ns: int = 1) -> None:
@@ -64,6 +66,15 @@ class FakeBuildClient(BuildClient):
     async def secret(self, name: str) -> bytes | None:
         """One of the secrets."""
         return self.secrets.get(name)
+
+    async def has_agent(self, name: str) -> bool:
+        """One of the agents."""
+        return name in self.agents
+
+    async def forward(self, name: str, stream: trio.abc.Stream) -> None:
+        """Answer each piece with the agent's name and the piece."""
+        while data := await stream.receive_some(4096):
+            await stream.send_all(name.encode() + b" " + bytes(data))
 
     async def credentials(self, domain: str) -> Credentials:
         """One of the logins."""

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import trio
 
-from linkspan.plugins.docker_api.buildkit.grpc import Call, GrpcError, calling
+from linkspan.plugins.docker_api.buildkit.grpc import Call, GrpcError, calling, one_error
 from linkspan.plugins.docker_api.buildkit.http2 import Connection
 from linkspan.plugins.docker_api.buildkit.wire import (
     Message,
@@ -22,7 +22,7 @@ from linkspan.plugins.docker_api.buildkit.wire import (
     signed,
 )
 from linkspan.sdk.build_client import ContentsSink, FolderEntry, FolderTransfer
-from linkspan.sdk.errors import InvalidArgument, LinkspanError, TooLarge
+from linkspan.sdk.errors import InvalidArgument, TooLarge
 
 METHOD: Final = "/moby.filesync.v1.FileSync/DiffCopy"
 STAT: Final = 0
@@ -174,7 +174,7 @@ class ClientFolder(FolderTransfer):
     async def contents(self, numbers: Sequence[int], take: ContentsSink) -> None:
         """See ``FolderTransfer.contents``."""
         left = set(numbers)
-        try:
+        with one_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._ask, numbers)
                 while left:
@@ -186,12 +186,6 @@ class ClientFolder(FolderTransfer):
                         if not data:
                             left.discard(number)
                     await take(batch)
-        except BaseExceptionGroup as group:
-            errors, _ = group.split(LinkspanError)
-            if errors is None or len(group.exceptions) > len(errors.exceptions):
-                raise
-            # Of a client that has gone, both tasks tell.
-            raise errors.exceptions[0] from None
 
     async def _ask(self, numbers: Sequence[int]) -> None:
         for at in range(0, len(numbers), _REQUESTS_AT_ONCE):

@@ -6,8 +6,8 @@ trailers.
 
 import base64
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -60,6 +60,21 @@ class GrpcError(LinkspanError):
 def framed(*messages: bytes) -> bytes:
     """Messages as they travel."""
     return b"".join(b"\0" + len(each).to_bytes(4, "big") + each for each in messages)
+
+
+@contextmanager
+def one_error() -> Iterator[None]:
+    """For a nursery whose tasks serve one call: of one that breaks, all of them tell, and the first is enough."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        known, others = group.split((LinkspanError, trio.BrokenResourceError))
+        if known is None or others is not None:
+            raise
+        first: BaseException = known
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
 
 
 class _Messages:

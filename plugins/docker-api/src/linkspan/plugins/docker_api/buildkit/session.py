@@ -8,7 +8,16 @@ from typing import Final
 import trio
 
 from linkspan.plugins.docker_api.buildkit.filesync import ClientFolder, open_folder
-from linkspan.plugins.docker_api.buildkit.grpc import NOT_FOUND, GrpcError, call_once, calling
+from linkspan.plugins.docker_api.buildkit.grpc import (
+    DEADLINE_EXCEEDED,
+    NOT_FOUND,
+    UNAVAILABLE,
+    Call,
+    GrpcError,
+    call_once,
+    calling,
+    one_error,
+)
 from linkspan.plugins.docker_api.buildkit.http2 import Connection
 from linkspan.plugins.docker_api.buildkit.wire import Message, message
 from linkspan.sdk.build_client import BuildClient, FolderTransfer
@@ -21,6 +30,9 @@ _PREFIX: Final = "x-docker-expose-session-"
 _CREDENTIALS: Final = "/moby.filesync.v1.Auth/Credentials"
 _GET_SECRET: Final = "/moby.buildkit.secrets.v1.Secrets/GetSecret"  # noqa: S105 - a method's name
 _PULL: Final = "/moby.upload.v1.Upload/Pull"
+_CHECK_AGENT: Final = "/moby.sshforward.v1.SSH/CheckAgent"
+_FORWARD: Final = "/moby.sshforward.v1.SSH/ForwardAgent"
+_AGENT_BYTES: Final = 32 << 10
 _ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _APPEAR_S: Final = 5.0
 _HUB_HOST: Final = "registry-1.docker.io"
@@ -64,6 +76,28 @@ class Session(BuildClient):
             raise
         return Message(answer).data(1)
 
+    async def has_agent(self, name: str) -> bool:
+        """See ``BuildClient.has_agent``."""
+        if _CHECK_AGENT not in self.methods:
+            return False
+        try:
+            await call_once(self.connection, _CHECK_AGENT, message({1: name}))
+        except GrpcError as error:
+            if error.status in (UNAVAILABLE, DEADLINE_EXCEEDED):
+                raise
+            return False
+        return True
+
+    async def forward(self, name: str, stream: trio.abc.Stream) -> None:
+        """See ``BuildClient.forward``."""
+        call = calling(self.connection, _FORWARD, [("buildkit.ssh.id", name)])
+        with one_error():
+            async with call as agent, trio.open_nursery() as nursery:
+                nursery.start_soon(_carry, stream, agent)
+                while messages := await agent.receive():
+                    await stream.send_all(b"".join(Message(each).data(1) for each in messages))
+                nursery.cancel_scope.cancel()
+
     async def credentials(self, domain: str) -> Credentials:
         """See ``BuildClient.credentials``."""
         if _CREDENTIALS not in self.methods:
@@ -82,6 +116,12 @@ class Session(BuildClient):
             while messages := await call.receive():
                 for each in messages:
                     yield Message(each).data(1)
+
+
+async def _carry(stream: trio.abc.Stream, call: Call) -> None:
+    while data := await stream.receive_some(_AGENT_BYTES):
+        await call.send(message({1: bytes(data)}))
+    await call.end()
 
 
 class Sessions:
