@@ -11,6 +11,7 @@ of its cgroup (conmon, crun, keepers, nft), `behind` what both use after the las
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -64,12 +65,14 @@ class Account:
         words = (self._group / "cpu.stat").read_text().split()
         return int(words[words.index("usage_usec") + 1]) / 1e6
 
-    def switches(self) -> int:
-        """How often its threads that live have given the processor away or lost it."""
-        found = 0
+    def switches(self) -> dict[str, int]:
+        """How often each of its threads has given the processor away or lost it."""
+        found = {}
         for task in Path(f"/proc/{self._pid}/task").iterdir():
-            lines = (task / "status").read_text().splitlines()
-            found += sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+            with contextlib.suppress(OSError):
+                lines = (task / "status").read_text().splitlines()
+                counts = [int(line.split()[1]) for line in lines if "ctxt_switches" in line]
+                found[task.name] = sum(counts)
         return found
 
     def rest(self) -> None:
@@ -173,7 +176,7 @@ def _burst(engine: Engine, account: Account, kind: str, count: int) -> dict[str,
         "client": _client_s() - client,
         "daemon": account.daemon_s() - daemon,
         "runs": account.all_s() - together - (account.daemon_s() - daemon),
-        "switches": float(account.switches() - switches),
+        "switches": float(sum(n - switches.get(t, 0) for t, n in account.switches().items())),
         "clock": clock,
     }
     sample["all"] = sample["client"] + sample["daemon"] + sample["runs"]
