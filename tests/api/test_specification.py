@@ -71,6 +71,8 @@ UNLIKE_DOCKER = {
     "GET /exec/{id}/json: ExitCode: None is not of type 'integer'",
     "GET /images/json: *.Manifests.*.ImageData: 'UnpackedSize' is a required property",
     "HEAD /_ping: body: None is not of type 'string'",
+    "POST /configs/create: body: 'Id' is a required property",
+    "POST /secrets/create: body: 'Id' is a required property",
 }
 """What the specification says and Docker's daemon does not do: clients know it as the daemon does it."""
 
