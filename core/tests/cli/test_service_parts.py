@@ -8,10 +8,13 @@ from linkspan.core.cli import service_change
 
 SECRETS = [{"ID": "k1", "Spec": {"Name": "key"}}, {"ID": "k2", "Spec": {"Name": "key-2"}}]
 
+NETWORKS = [{"Id": "n1", "Name": "app"}, {"Id": "n2", "Name": "app-2"}]
+
 
 def created(linkspan: Any, fake: Any, *words: str) -> Any:
     fake.on("GET", "/secrets", SECRETS)
     fake.on("GET", "/configs", [{"ID": "c1", "Spec": {"Name": "conf"}}])
+    fake.on("GET", "/networks", NETWORKS)
     fake.on("POST", "/services/create", {"ID": "s1"}, 201)
     with fake.running():
         result = linkspan("service", "create", "-d", *words, "web:1")
@@ -22,6 +25,7 @@ def created(linkspan: Any, fake: Any, *words: str) -> Any:
 def updated(linkspan: Any, fake: Any, spec: Any, *words: str) -> Any:
     fake.on("GET", "/services/web", {"ID": "s1", "Version": {"Index": 4}, "Spec": spec})
     fake.on("GET", "/secrets", SECRETS)
+    fake.on("GET", "/networks", NETWORKS)
     fake.on("POST", "/services/s1/update", {})
     with fake.running():
         result = linkspan("service", "update", "-d", *words, "web")
@@ -61,7 +65,7 @@ def test_everything_that_a_new_service_can_list(linkspan: Any, fake: Any) -> Non
     assert (container["CapabilityAdd"], container["TTY"]) == (["CAP_NET_ADMIN"], True)
     assert container["OomScoreAdj"] == 5
     assert container["Healthcheck"]["StartInterval"] == 1_000_000_000
-    assert template["Networks"] == [{"Target": "app", "Aliases": ["x"]}]
+    assert template["Networks"] == [{"Target": "n1", "Aliases": ["x"]}]
     assert template["Placement"] == {
         "Constraints": ["node.role==manager"],
         "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}],
@@ -237,3 +241,14 @@ def test_an_entrypoint_is_split_as_a_shell_does(linkspan: Any, fake: Any) -> Non
     assert template["ContainerSpec"]["Command"] == ["sh", "-c", "a b"]
     result = linkspan("service", "create", "-d", "--entrypoint", "'open", "web:1")
     assert (result.status, "do not match" in result.err) == (2, True)
+
+
+def test_networks_are_added_and_removed_by_name_and_kept_by_id(linkspan: Any, fake: Any) -> None:
+    template = {
+        "ContainerSpec": {"Image": "web:1"},
+        "Networks": [{"Target": "n1"}, {"Target": "n3"}],
+    }
+    spec = {"Name": "web", "TaskTemplate": template}
+    words = ("--network-rm", "app", "--network-add", "app-2", "--network-rm", "n3")
+    body = updated(linkspan, fake, spec, *words)
+    assert body["TaskTemplate"]["Networks"] == [{"Target": "n2"}]

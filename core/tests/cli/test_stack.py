@@ -256,7 +256,7 @@ def test_a_later_file_is_laid_over_an_earlier_one(tmp_path: Path) -> None:
 
 def cluster(fake: Any, services: list[Any]) -> None:
     fake.on("GET", "/services", services)
-    fake.on("GET", "/networks", [{"Name": "shop_front"}])
+    fake.on("GET", "/networks", [{"Id": "n1", "Name": "shop_front"}])
     fake.on("GET", "/info", {"Plugins": {"Network": ["bridge"]}})
     fake.on("POST", "/networks/create", {"Id": "n1"}, 201)
     fake.on("GET", "/secrets", [{"ID": "k1", "Spec": {"Name": "shop_key"}}])

@@ -236,16 +236,21 @@ def _change(api: Api, spec: dict[str, Any], options: dict[str, Any], *, removes:
             place[key] = {**kept, **dict(added)}
             continue
         find_ids(api, part.name, added)
+        if part.name == "network":
+            gone |= {network_id(api, name) for name in gone}
         gone |= {part.name_of(item) for item in added}
         place[key] = [i for i in place.get(key) or () if part.name_of(i) not in gone] + added
 
 
 def find_ids(api: Api, kind: str, references: Sequence[Any]) -> None:
-    """Fill in the ids of references to secrets and configs, which have names.
+    """Fill in the ids of references to secrets, configs and networks, which have names.
 
     Raises:
-        Failure: There is none of a name.
+        Failure: There is no secret or config of a name. What is said of networks is the daemon's to say.
     """
+    if kind == "network":
+        for reference in references:
+            reference["Target"] = network_id(api, reference["Target"])
     if kind not in ("secret", "config"):
         return
     title = kind.title()
@@ -258,3 +263,9 @@ def find_ids(api: Api, kind: str, references: Sequence[Any]) -> None:
                 f"there is no {kind} '{name}'", helps=[f"linkspan {kind} create {name} FILE"]
             )
         reference[f"{title}ID"] = exact[0]
+
+
+def network_id(api: Api, name: str) -> str:
+    """The id of a network, as services keep it; the name itself if there is none."""
+    found = api.get("/networks", {"filters": {"name": [name]}}) or []
+    return next((item["Id"] for item in found if name in (item["Name"], item["Id"])), name)

@@ -143,6 +143,7 @@ class _Deployment:
             if full not in known and not self._reader("networks", key).values.get("external"):
                 say("+", f"network {full}")
         for spec in self._specs.values():
+            find_ids(self._api, "network", spec["TaskTemplate"].get("Networks") or ())
             found = self._there.get(spec["Name"])
             if found is None:
                 say(
@@ -263,6 +264,7 @@ class _Deployment:
             container = spec["TaskTemplate"]["ContainerSpec"]
             find_ids(self._api, "secret", container.get("Secrets") or ())
             find_ids(self._api, "config", container.get("Configs") or ())
+            find_ids(self._api, "network", spec["TaskTemplate"].get("Networks") or ())
             image = container["Image"]
             headers = {"X-Registry-Auth": registry_auth(image)} if self._auth else {}
             found = self._there.get(spec["Name"])
