@@ -248,7 +248,7 @@ def test_networks_are_added_and_removed_by_name_and_kept_by_id(linkspan: Any, fa
         "ContainerSpec": {"Image": "web:1"},
         "Networks": [{"Target": "n1"}, {"Target": "n3"}],
     }
-    spec = {"Name": "web", "TaskTemplate": template}
+    spec = {"Name": "web", "TaskTemplate": template, "Mode": {"Replicated": {"Replicas": 1}}}
     words = ("--network-rm", "app", "--network-add", "app-2", "--network-rm", "n3")
     body = updated(linkspan, fake, spec, *words)
     assert body["TaskTemplate"]["Networks"] == [{"Target": "n2"}]
