@@ -250,6 +250,12 @@ def test_steps_become_vertices() -> None:
         }
     )
     say(work={"id": 1, "state": "done", "seconds": 0.1, "error": ""})
+    say(step={"number": 0, "total": 3, "text": "FROM x", "name": "[1/3] FROM x", "state": "begun"})
+    say(work={"id": 2, "name": "[internal] load metadata for x", "state": "begun"})
+    trace.take(Progress(status="Pulling from x", id="latest"))
+    trace.take(Progress(status="Downloading", id="abc", current=1, total=2))
+    say(work={"id": 2, "state": "done", "seconds": 0.1, "error": ""})
+    say(step={"number": 0, "state": "done", "seconds": 0.1})
     say(step={"number": 1, "total": 3, "text": "ENV", "name": "", "state": "begun"})
     say(step={"number": 2, "total": 3, "text": "RUN", "name": "[1/2] RUN", "state": "begun"})
     say(log={"number": 2, "text": "\x1b[91moh\x1b[0m"})
@@ -258,11 +264,13 @@ def test_steps_become_vertices() -> None:
     new = Message(trace.message())
     assert [Message(data).text(3) for data in new.all(1)] == [
         "[internal] load x",
+        "[internal] load metadata for x",
+        "[1/3] FROM x",
         "[1/2] RUN",
         "[2/2] RUN",
     ]
-    (status,) = map(Message, new.all(2))
-    assert (status.text(1), status.number(4)) == ("t:", 7)
+    statuses = [(each.text(1), each.number(4)) for each in map(Message, new.all(2))]
+    assert statuses == [("t:", 7), ("abc", 1)]
     (log,) = map(Message, new.all(3))
     assert (log.number(3), log.text(4)) == (2, "oh")
     assert trace.message() == b""

@@ -17,6 +17,7 @@ _RED: Final = "\x1b[91m"
 _PLAIN: Final = "\x1b[0m"
 _STDOUT: Final = 1
 _STDERR: Final = 2
+_PULL_BEGINS: Final = "Pulling from"
 _PULL_DONE: Final = ("Pull complete", "Already exists")
 
 
@@ -62,6 +63,7 @@ class Trace:
         self._warnings: list[bytes] = []
         self._pulling = ""
         self._failed: list[str] = []
+        self._bases: dict[str, str] = {}
         self.definition = ""
 
     def take(self, progress: Progress) -> None:
@@ -77,7 +79,7 @@ class Trace:
             self._take_log(log)
         elif warnings := aux.get("warnings"):
             self._take_warnings(warnings)
-        elif progress.id and self._pulling:
+        elif progress.id and self._pulling and not progress.status.startswith(_PULL_BEGINS):
             done = progress.status in _PULL_DONE
             counts = (progress.current or 0, progress.total or 0)
             self._status(self._pulling, progress.id, counts, done=done)
@@ -124,11 +126,16 @@ class Trace:
     def _take_step(self, step: Mapping[str, Any]) -> None:
         key, state = f"step/{step['number']}", step["state"]
         if state == "begun":
-            if step["name"]:
+            if step["name"] and step["text"].upper().startswith("FROM "):
+                self._bases[key] = step["name"]
+            elif step["name"]:
                 self._begin(key, step["name"])
         elif state == "failed":
             self._failed.append(key)
         else:
+            # An image is first loaded, which is told by itself.
+            if name := self._bases.pop(key, ""):
+                self._begin(key, name)
             self._end(key, cached=state == "cached")
 
     def _take_work(self, work: Mapping[str, Any]) -> None:
