@@ -110,21 +110,17 @@ class EventBus:
         self,
         *,
         since_ns: int | None = None,
-        last: int = 0,
     ) -> AsyncIterator[Subscription]:
         """Receive events from now on, after a replay if one is asked for.
 
         Args:
             since_ns: Replay what is remembered from this time on.
-            last: Replay this many of the last events; 0 for none.
 
         Yields:
             An iterator that ends when the bus is closed. A subscriber that is too slow gets a marker
             (type ``daemon``, action ``dropped``) in the place of what it missed.
         """
         replay = self.recent(since_ns=since_ns) if since_ns is not None else []
-        if last and since_ns is None:
-            replay = self.recent()[-last:]
         # No await between reading the replay and subscribing: nothing is lost or doubled.
         subscriber = Subscription(self._buffer, replay)
         self._subscribers.add(subscriber)
