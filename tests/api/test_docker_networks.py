@@ -157,6 +157,13 @@ def test_lists_are_filtered_and_unused_networks_pruned(daemon: Daemon) -> None:
     assert {"used", "kept"} <= names()
 
 
+def own_names(daemon: Daemon, container: str) -> list[str]:
+    """What a container is called in the network ``n``."""
+    found = daemon.get(f"/v1.50/containers/{container}/json")["NetworkSettings"]["Networks"]["n"]
+    names: list[str] = found["DNSNames"]
+    return names
+
+
 def test_a_running_container_is_connected_and_disconnected(daemon: Daemon) -> None:
     """Behaviours 44, 46, 47, 48, 55, 58."""
     daemon.docker(
@@ -185,6 +192,11 @@ def test_a_running_container_is_connected_and_disconnected(daemon: Daemon) -> No
     both = daemon.docker("exec", "bo", "nslookup", "-type=a", "twin").out
     assert both.count(f"{NET}.") == 2
     assert "al.n" in daemon.docker("exec", "bo", "nslookup", f"{NET}.77").out
+    daemon.docker("rename", "al", "ed")
+    assert "ed" in own_names(daemon, "ed")
+    assert "al" not in own_names(daemon, "ed")
+    assert f"{NET}.77" in daemon.docker("exec", "bo", "nslookup", "ed", "127.0.0.11").out
+    daemon.docker("rename", "ed", "al")
     said = daemon.docker("network", "connect", "n", "al", status=1).err
     assert "endpoint with name al already exists in network n" in said
     sleeper(daemon, "cy")

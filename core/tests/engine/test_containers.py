@@ -365,7 +365,9 @@ async def test_containers_run_on_while_the_daemon_is_away(open_world) -> None:
 async def test_rename_keeps_the_container_and_frees_the_old_name(world: World) -> None:
     made = await run(world, name="old")
     await world.engine.containers.rename("old", "new")
-    assert world.engine.containers.inspect("new").id == made
+    renamed = world.engine.containers.inspect("new")
+    assert renamed.id == made
+    assert [e.names[0] for e in renamed.endpoints] == ["new"]
     await world.engine.containers.create(ContainerSpec(image=IMAGE), name="old")
 
 

@@ -53,13 +53,18 @@ async def test_a_container_that_does_not_run_tells_what_it_is_called_where_it_wa
     api,
 ) -> None:
     await api.ask("POST", "/networks/create", {"Name": "back"})
-    made = await api.create(HostConfig={"NetworkMode": "bridge"})
+    await api.ask("POST", "/networks/create", {"Name": "front"})
+    made = await api.create(
+        HostConfig={"NetworkMode": "bridge"},
+        NetworkingConfig={"EndpointsConfig": {"front": {"Aliases": ["web"]}}},
+    )
     body = {"Container": made, "EndpointConfig": {"Aliases": ["db"]}}
     assert (await api.ask("POST", "/networks/back/connect", body)).status == 200
     seen = (await api.ask("GET", f"/containers/{made}/json")).json
     networks = seen["NetworkSettings"]["Networks"]
     assert networks["back"]["DNSNames"] == [seen["Name"][1:], "db", seen["Id"][:12]]
     assert networks["bridge"]["DNSNames"] is None
+    assert networks["front"]["DNSNames"] is None  # it has been created so, and not started
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ class ContainerStore:
         try:
             async with entry.lock:
                 refuse_if_removing(entry)
-                await self._life.save(entry, attrs.evolve(entry.container, name=chosen))
+                await self._life.save(entry, _renamed(entry.container, chosen))
         except BaseException:
             del self._names[chosen]
             raise
@@ -475,3 +475,12 @@ class ContainerStore:
 async def _no_records() -> AsyncIterator[LogRecord]:
     for _ in ():
         yield _
+
+
+def _renamed(container: Container, name: str) -> Container:
+    """With its new name, also in the networks that it is in: there it comes first."""
+    endpoints = tuple(
+        attrs.evolve(e, names=(name, *e.names[1:])) if e.names[:1] == (container.name,) else e
+        for e in container.endpoints
+    )
+    return attrs.evolve(container, name=name, endpoints=endpoints)

@@ -43,7 +43,7 @@ class Membership:
                 endpoint, ports = await self._networks.connect_running(network, container, spec)
                 endpoints = (*container.endpoints, endpoint)
                 container = attrs.evolve(container, endpoints=endpoints, ports=ports)
-            networks = {**container.spec.networks, network.name: spec}
+            networks = {**container.spec.networks, network.name: attrs.evolve(spec, by_hand=True)}
             wanted = attrs.evolve(container.spec, networks=networks, network_mode=mode)
             await self._life.save(entry, attrs.evolve(container, spec=wanted))
 

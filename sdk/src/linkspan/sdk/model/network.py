@@ -94,6 +94,7 @@ class EndpointSpec:
 
     Attributes:
         link_local_addresses: Further addresses of its interface, 169.254.0.0/16 or fe80::/10.
+        by_hand: It was connected after it was created.
     """
 
     ipv4_address: str = ""
@@ -104,6 +105,7 @@ class EndpointSpec:
     links: tuple[str, ...] = ()
     driver_options: Mapping[str, str] = attrs.field(factory=dict)
     gateway_priority: int = 0
+    by_hand: bool = False
 
 
 @frozen(kw_only=True)

@@ -80,13 +80,12 @@ def _container_networks(container: Container, network_ids: Mapping[str, str]) ->
         out[endpoint.network_name] = encode_endpoint(wanted, endpoint)
     if spec.network_mode.startswith("container:") or container.state.running:
         return out
-    own, *_ = names = wanted_networks(container)
-    for name in names:
+    for name in wanted_networks(container):
         known = name in out or any(e.network_id == name for e in container.endpoints)
         if not known:
             wanted = spec.networks.get(name, EndpointSpec())
             # Names are given when it is connected, by hand or by its first start.
-            named = name not in PREDEFINED and (container.state.started_at or name != own)
+            named = name not in PREDEFINED and (container.state.started_at or wanted.by_hand)
             nowhere = attrs.evolve(
                 _NOWHERE,
                 network_id=network_ids.get(name, ""),

@@ -69,7 +69,8 @@ class FakeNetworks:
         entry = self._book.entry(container)
         found = entry.container
         await trio.lowlevel.checkpoint()
-        changed = attrs.evolve(found.spec, networks={**found.spec.networks, network.name: spec})
+        chosen = {network.name: attrs.evolve(spec, by_hand=True)}
+        changed = attrs.evolve(found.spec, networks={**found.spec.networks, **chosen})
         endpoints = found.endpoints
         if found.state.running:
             endpoints = (*endpoints, self.endpoint(network, spec))
