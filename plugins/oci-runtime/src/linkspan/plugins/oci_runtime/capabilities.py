@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +50,14 @@ def resolve(
     """
     if privileged:
         return tuple(name for name in ALL if name in available)
+    return _resolved(tuple(add), tuple(drop), available)
+
+
+@lru_cache(64)
+def _resolved(
+    add: tuple[str, ...], drop: tuple[str, ...], available: frozenset[str]
+) -> tuple[str, ...]:
+    """Most containers ask for none, or for the same ones."""
     added, dropped = _names(add, "CapAdd"), _names(drop, "CapDrop")
     chosen = set(ALL) if "ALL" in added else set(DEFAULT)
     if "ALL" in dropped:
