@@ -135,5 +135,6 @@ def test_buildx_has_its_other_commands(docker: Buildx, folder: Path) -> None:
     assert (folder / "out/in").read_text() == "in\n"
     assert "running" in docker("buildx", "ls").out
     assert "linux/" in docker("buildx", "inspect").out
+    assert "BUILD ID" in docker("buildx", "history", "ls").out
     assert "Total:" in docker("buildx", "du").out
     assert "Total:" in docker("buildx", "prune", "-af").out

@@ -183,7 +183,7 @@ async def test_a_file_is_checked_without_a_build(api, builder) -> None:
 async def test_what_is_not_there_says_so(api, builder, autojump_clock) -> None:
     async with connected(api, Client(FILES)) as buildx:
         for call, status in (
-            (buildx.control("ListenBuildHistory"), UNIMPLEMENTED),
+            (buildx.control("UpdateBuildHistory"), UNIMPLEMENTED),
             (buildx.control("Solve", message({1: "a", 5: "none"})), NOT_FOUND),
             (buildx.bridge("none", "Ping"), NOT_FOUND),
             (buildx.status("none"), NOT_FOUND),
@@ -218,6 +218,10 @@ async def test_the_daemon_says_who_it_is_and_what_its_cache_holds(api, builder) 
             gone: list[bytes] = []
             while more := await call.receive():
                 gone += more
+        async with calling(buildx.connection, CONTROL + "ListenBuildHistory") as call:
+            await call.send(message({3: 1}))
+            await call.end()
+            assert await call.receive() == []
     assert [Message(each).text(1) for each in gone] == ["aa1", "bb1"]
     assert builder.steps == set()
 

@@ -132,6 +132,7 @@ class Control:
             "Status": self._status,
             "DiskUsage": self._disk_usage,
             "Prune": self._prune,
+            "ListenBuildHistory": self._listen_history,
         }
         bridge: dict[str, Method] = {
             "Ping": self._ping,
@@ -239,6 +240,13 @@ class Control:
             )
         )
         await call.send(*(_usage(before[name]) for name in result.removed if name in before))
+
+    async def _listen_history(self, call: Call) -> None:
+        """No builds are remembered: there is nothing to tell, and whoever listens waits for what never comes."""
+        asked = Message(await call.one())
+        await call.begin()
+        if not asked.number(3):
+            await trio.sleep_forever()
 
     # LLBBridge
 
