@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from daemon_harness.daemon import Daemon, Done, until
+from daemon_harness.leftovers import processes_of
 from daemon_harness.old_client import old_client
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
@@ -203,12 +204,11 @@ def test_a_step_reaches_a_key_that_stays_with_the_client(build: Builder) -> None
 
 def running(daemon: Daemon, seconds: str) -> str:
     """The process of a step that sleeps so long; empty if there is none."""
-    words = ["pgrep", "-f", f"^sleep {seconds}"]
-    found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
-    return next((pid for pid in found if daemon.cgroup in groups(pid)), "")
+    found = [pid for pid, words in processes_of(f"sleep {seconds}") if words.startswith("sleep")]
+    return next((str(pid) for pid in found if daemon.cgroup in groups(pid)), "")
 
 
-def groups(pid: str) -> str:
+def groups(pid: int) -> str:
     """The control groups of a process; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cgroup").read_text()
