@@ -37,6 +37,7 @@ GONE_WITHIN_S = 60.0
 TALK = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.2; done"
 TAR = "Content-Type: application/x-tar"
 UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp"
+TO_HTTP2 = "Connection: Upgrade\r\nUpgrade: h2c"
 
 
 # -- what is held ---------------------------------------------------------------------------------
@@ -134,6 +135,7 @@ class Request:
         body: What is sent of the body.
         also: What must be so, too, before the client hangs up.
         length: What the head says of its length; more than there is: the body is broken off.
+        behind: What is sent when the head of the answer has come.
     """
 
     method: str
@@ -142,6 +144,7 @@ class Request:
     headers: str = "X-Test: 1"
     body: bytes = b""
     length: int | None = None
+    behind: bytes = b""
     also: Callable[[], bool] = lambda: True
 
     def hang_up(self, daemon: Daemon) -> None:
@@ -155,15 +158,18 @@ class Request:
             client.settimeout(PATIENCE_S)
             client.connect(daemon.url.removeprefix("unix://"))
             client.sendall(head.encode() + self.body)
+            if self.behind:
+                self._await(client, b"\r\n\r\n")
+                client.sendall(self.behind)
             if self.seen:
-                self._await(client)
+                self._await(client, self.seen)
             else:
                 until("all of it is read", lambda: not _unread(client))
             until("the moment has come", self.also)
 
-    def _await(self, client: socket.socket) -> None:
+    def _await(self, client: socket.socket, seen: bytes) -> None:
         said = b""
-        while self.seen not in said:
+        while seen not in said:
             data = client.recv(65536)
             assert data, f"{self.path}: it ended with {said[-500:]!r}"
             said += data
@@ -284,6 +290,21 @@ def of_files_in(_: Daemon) -> Request:
     )
 
 
+def of_a_session(_: Daemon) -> Request:
+    expose = "\r\nX-Docker-Expose-Session-"
+    headers = f"{TO_HTTP2}{expose}Uuid: {os.urandom(8).hex()}{expose}Name: n{expose}Sharedkey: k"
+    return Request(method="POST", path="/session", headers=headers, seen=b"PRI * HTTP/2.0")
+
+
+def of_a_builders_calls(_: Daemon) -> Request:
+    """A client of BuildKit's that has just been greeted."""
+    greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+    acknowledged = bytes((0, 0, 0, 4, 1, 0, 0, 0, 0))
+    return Request(
+        method="POST", path="/grpc", headers=TO_HTTP2, behind=greeting, seen=acknowledged
+    )
+
+
 MOMENTS: tuple[Callable[[Daemon], Request], ...] = (
     of_a_build,
     of_a_build_s_context,
@@ -299,6 +320,8 @@ MOMENTS: tuple[Callable[[Daemon], Request], ...] = (
     of_an_export,
     of_files_out,
     of_files_in,
+    of_a_session,
+    of_a_builders_calls,
 )
 
 
