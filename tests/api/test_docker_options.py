@@ -49,6 +49,8 @@ def test_swappiness_and_the_oom_killer_are_the_groups(daemon: Daemon) -> None:
 def test_cpu_limits_are_the_groups(daemon: Daemon) -> None:
     quota = limit(daemon, "--cpus 0.25", "cpu/cpu.cfs_quota_us", "cpu.max")
     assert quota.split()[0] == "25000"
+    none = limit(daemon, "--cpu-quota=-1", "cpu/cpu.cfs_quota_us", "cpu.max")
+    assert none.split()[0] == ("max" if V2 else "-1")
     period = limit(
         daemon, "--cpu-period 50000 --cpu-quota 20000", "cpu/cpu.cfs_period_us", "cpu.max"
     )
@@ -61,6 +63,16 @@ def test_cpu_limits_are_the_groups(daemon: Daemon) -> None:
         "Cpus_allowed_list:\t0",
         "Mems_allowed_list:\t0",
     ]
+
+
+def test_a_limit_of_the_processors_is_taken_away_by_an_update(daemon: Daemon) -> None:
+    file = f"{GROUP}/{'cpu.max' if V2 else 'cpu/cpu.cfs_quota_us'}"
+    daemon.docker("run", "-d", "--name", "slow", "--cpu-quota", "20000", "busybox", "sleep", "600")
+    quotas = []
+    for asked in ("20000", "-1", "30000"):
+        daemon.docker("update", f"--cpu-quota={asked}", "slow")
+        quotas.append(daemon.docker("exec", "slow", "cat", file).out.split()[0])
+    assert quotas == ["20000", "max" if V2 else "-1", "30000"]
 
 
 def test_process_limits_are_the_kernels(daemon: Daemon) -> None:

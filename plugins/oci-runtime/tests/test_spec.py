@@ -315,6 +315,7 @@ def test_cpu_and_other_limits() -> None:
     assert resources(pids_limit=10)["pids"] == {"limit": 10}
     assert "pids" not in resources(pids_limit=0)
     assert "pids" not in resources(pids_limit=-1)
+    assert "cpu" not in resources(cpu_quota_us=-1)
     assert resources(blkio_weight=300)["blockIO"] == {"weight": 300}
 
 

@@ -130,6 +130,7 @@ class Resources:
 
     Attributes:
         memory_swappiness: 0 to 100; None is the machine's.
+        cpu_quota_us: Below zero is no limit, and in an update takes the limit away.
         pids_limit: None is no limit; in an update -1 takes the limit away.
         kernel_tcp_bytes: Buffers of TCP connections, where the kernel counts them (cgroup v1).
     """

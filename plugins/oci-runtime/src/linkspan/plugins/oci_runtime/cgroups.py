@@ -256,6 +256,14 @@ def lift_pids(groups: Hierarchies, path: str) -> None:
         file.write_text("max")
 
 
+def lift_quota(groups: Hierarchies, path: str) -> None:
+    """Let a group have as much of the processors as there is."""
+    name, word = ("cpu.max", "max") if groups.version == 2 else ("cpu.cfs_quota_us", "-1")
+    file = _join(groups.folder("cpu", path), name)
+    if file is not None and file.exists():
+        file.write_text(word)
+
+
 def set_frozen(groups: Hierarchies, path: str, frozen: bool) -> None:
     """Stop or let go all processes of a group, and wait until it is so.
 

@@ -555,6 +555,10 @@ class OciRuntime(Runtime[OciConfig]):
             await trio.to_thread.run_sync(
                 cgroups.lift_pids, self._tools.groups, container.record.cgroup_path
             )
+        if resources.cpu_quota_us < 0:
+            await trio.to_thread.run_sync(
+                cgroups.lift_quota, self._tools.groups, container.record.cgroup_path
+            )
 
     async def stats(self, container_id: str) -> RuntimeStats:
         """See the contract."""

@@ -124,7 +124,8 @@ def _cpu(resources: Resources, machine: Machine) -> dict[str, Any]:
         quota = max(resources.nano_cpus * period // 10**9, 1000)  # the kernel's least
     values = {
         "shares": resources.cpu_shares,
-        "quota": quota,
+        # A group begins without a limit, and crun cannot write that where control groups are of version 1.
+        "quota": max(quota, 0),
         "period": period,
         "cpus": resources.cpuset_cpus,
         "mems": resources.cpuset_mems,

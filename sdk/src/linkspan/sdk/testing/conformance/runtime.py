@@ -575,6 +575,8 @@ class RuntimeConformance:
             assert stats.memory_limit_bytes == 64 << 20
             assert stats.pids_limit == 50
         await bench.runtime.update(container_id, Resources(pids_limit=-1))
+        await bench.runtime.update(container_id, Resources(cpu_quota_us=20_000))
+        await bench.runtime.update(container_id, Resources(cpu_quota_us=-1))
         if RuntimeCap.STATS in bench.runtime.capabilities:
             assert (await bench.runtime.stats(container_id)).pids_limit == 0
 
