@@ -319,3 +319,9 @@ async def test_stats_once_and_as_a_stream(api, autojump_clock) -> None:
             await writer.more.wait()
     await api.ask("POST", "/containers/web/stop?t=0")
     assert (await api.ask("GET", "/containers/web/stats?stream=0")).json["memory_stats"] == {}
+
+
+async def test_the_file_that_a_client_wrote_the_id_to_is_told(api) -> None:
+    made = await api.create(HostConfig={"ContainerIDFile": "/home/me/id"})
+    seen = (await api.ask("GET", f"/containers/{made}/json")).json
+    assert seen["HostConfig"]["ContainerIDFile"] == "/home/me/id"

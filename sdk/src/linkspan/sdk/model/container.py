@@ -219,6 +219,7 @@ class ContainerSpec:
         log_driver: ``json-file`` (kept as the runtime's own file), ``local`` or ``none``.
         console_size: Rows and columns that a terminal begins with; (0, 0) leaves it to the client.
         read_only_below: Whether read-only mounts that do not say it make what is mounted below them read-only.
+        id_file: Where its maker has written its id; only told.
         left_out: Lists of HostConfig that the client did not send, not even as empty ones.
     """
 
@@ -283,6 +284,7 @@ class ContainerSpec:
     readonly_paths: tuple[str, ...] | None = None
     annotations: Mapping[str, str] = attrs.field(factory=dict)
     console_size: tuple[int, int] = (0, 0)
+    id_file: str = ""
     left_out: tuple[str, ...] = ()
     read_only_below: bool = True
 

@@ -52,6 +52,7 @@ def decode_container(body: Document, *, platform: str = "") -> ContainerSpec:
         platform=platform,
         network_mode=mode,
         networks=_decode_networks(body, host, mode),
+        id_file=host.text("ContainerIDFile"),
         left_out=tuple(name for name in _LISTS if name not in host),
     )
 

@@ -33,7 +33,7 @@ def encode_host_config(container: Container, *, default_runtime: str = "") -> di
     spec = container.spec
     fields: dict[str, Any] = {
         "Binds": list(spec.binds) or None,
-        "ContainerIDFile": "",
+        "ContainerIDFile": spec.id_file,
         "LogConfig": {
             "Type": spec.log_driver or "json-file",
             "Config": dict(spec.log_options),
