@@ -49,12 +49,13 @@ Held = dict[str, list[str]]
 def held(daemon: Daemon) -> Held:
     """All that is held for clients, by its kind."""
     # ``half`` is the container's own: what was unpacked of an archive that broke off stays, as in Docker.
+    # Namespaces are kept ready for the next containers, and made beside all else; one in use has a sandbox, too.
     files = [
         str(Path(where, name).relative_to(daemon.folder))
         for root in _roots(daemon)
         for where, _, names in os.walk(root)
         for name in names
-        if name != "half"
+        if name != "half" and Path(where).name != "netns"
     ]
     processes = {
         pid: words or command_line(pid)
