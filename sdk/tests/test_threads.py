@@ -102,3 +102,16 @@ async def test_what_is_cancelled_before_it_starts_is_not_done() -> None:
     assert scope.cancelled_caught
     assert not done
     assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+
+
+async def test_a_place_is_given_back_when_the_system_has_no_thread_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    limiter = trio.CapacityLimiter(1)
+    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", no_thread)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await in_thread(lambda: 1, limiter=limiter)
+    assert limiter.borrowed_tokens == 0

@@ -129,8 +129,11 @@ class FakeContainers:
 
     @asynccontextmanager
     async def attach(self, ref: str) -> AsyncIterator[_Streams]:
-        await self.all[ref].started.wait()
-        yield _Streams(self, self.all[ref])
+        if ref not in self.all:
+            raise NotFound(f"No such container: {ref}")
+        entry = self.all[ref]
+        await entry.started.wait()
+        yield _Streams(self, entry)
 
     def waiter(self, ref: str, condition: str = "not-running") -> "_Waiter":
         return _Waiter(self.all[ref])

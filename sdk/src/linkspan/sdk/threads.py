@@ -92,6 +92,10 @@ async def in_thread(
         limit.release_on_behalf_of(borrower)
         trio.lowlevel.reschedule(task, result)
 
-    trio.lowlevel.start_thread_soon(partial(work, *args), to_loop(take))
+    try:
+        trio.lowlevel.start_thread_soon(partial(work, *args), to_loop(take))
+    except BaseException:  # the system has no thread left
+        limit.release_on_behalf_of(borrower)
+        raise
     value: T = await trio.lowlevel.wait_task_rescheduled(never_abandoned)
     return value

@@ -34,10 +34,16 @@ class _Work(Generic[T]):
 
 
 class _Worker:
-    """A task that makes calls, until one of them had to be told to stop."""
+    """A task that makes calls, until one of them had to be told to stop.
+
+    Attributes:
+        scope: Ends it.
+        over: It has ended, and makes no call any more.
+    """
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
+        self.over = False
         self._work: _Work[Any] | None = None
         self._given = trio.Event()
 
@@ -56,6 +62,7 @@ class _Worker:
                     assert self._work is not None
                     await self._make(self._work)
         finally:
+            self.over = True
             if self._work is not None:
                 # Cancelled before it was begun.
                 self._work.ended.set()
@@ -115,8 +122,11 @@ class CallWorkers:
 
     def _take(self) -> _Worker:
         """One that nobody else has."""
-        if self._idle:
-            return self._idle.pop()
+        while self._idle:
+            worker = self._idle.pop()
+            # Those of a nursery that is being cancelled end while nobody looks.
+            if not worker.over:
+                return worker
         made = _Worker()
         self._nursery.start_soon(made.run, name="calls of plugins")
         return made
