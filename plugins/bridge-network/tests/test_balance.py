@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import trio
 
+from linkspan.plugins.bridge_network.nftables import Nftables
 from linkspan.sdk.model.network import Backend, PortBinding
 
 pytestmark = pytest.mark.system
@@ -94,6 +95,52 @@ async def test_no_connection_fails_while_backends_change_all_the_time(lab):
             await trio.sleep(0.005)
         nursery.cancel_scope.cancel()
     assert set(seen) == set(names)
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Changes what the firewall writes: each function that is appended gets a transaction and returns another."""
+    changes = []
+    run = Nftables.run
+
+    def changed(self, text, **options):
+        for change in changes:
+            text = change(text)
+        return run(self, text, **options)
+
+    monkeypatch.setattr(Nftables, "run", changed)
+    return changes
+
+
+async def test_a_connection_that_meets_a_map_being_replaced_is_led_all_the_same(lab, written):
+    # The kernel replaces rules and elements one after the other: who has begun with the old rules may find
+    # nothing in their map. Here nobody finds anything in it.
+    written.append(lambda text: text.replace("numgen inc mod 2", "numgen inc mod 2 offset 100"))
+    names = await service(lab, 2)
+    await lab.driver.balance(PORT, backends(lab, *names))
+    for place, address in (("lan", lab.host_address), ("host", "127.0.0.1")):
+        assert (await lab.ask(place, address, 8080)).split()[0] in names, place
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+async def test_a_client_that_was_led_nowhere_is_led_at_its_next_try(lab, written, protocol):
+    # As above, where rules are added to a chain that was empty.
+    names = await service(lab, 1)
+    port = PortBinding(container_port=80, host_port=8080, protocol=protocol)
+
+    async def ask():
+        return await lab.ask("lan", lab.host_address, 8080, protocol, source_port=5555)
+
+    written.append(lambda text: "".join(_without_rules(text.splitlines(keepends=True))))
+    await lab.driver.balance(port, backends(lab, *names))
+    assert await ask() == "refused"
+    written.clear()
+    await lab.driver.balance(port, backends(lab, *names))
+    assert (await ask()).startswith("web1 ")
+
+
+def _without_rules(lines):
+    return [line for line in lines if " dnat ip to " not in line]
 
 
 async def test_an_ended_container_is_no_backend_any_more(lab):

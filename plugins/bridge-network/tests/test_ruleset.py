@@ -94,21 +94,39 @@ def test_backends_are_met_in_turn_by_one_rule():
     assert "add element inet t balance4 { tcp . 8080 : goto balance_tcp_8080 }" in text
 
 
-def test_other_backends_replace_the_rule_and_keep_the_chain():
+def test_the_last_rule_leads_whom_a_map_that_is_being_replaced_leads_nowhere():
+    for backends in (WEB, WEB[:1]):
+        for before in (None, balanced(), balanced(WEB[1])):
+            text = balanced(*backends).change("t", before)
+            rules = [line for line in text.splitlines() if line.startswith("add rule")]
+            assert rules[-1].endswith(" dnat ip to 10.0.0.2:80")
+            assert len(rules) == len(backends)
+
+
+def test_other_backends_replace_the_rules_and_keep_the_chain():
     text = balanced(WEB[1]).change("t", balanced(*WEB))
     assert text.startswith("flush chain inet t balance_tcp_8080\n")
-    assert "numgen inc mod 1" in text
+    assert "10.0.0.3:81" in text
+    assert "10.0.0.2" not in text
     assert "delete" not in text
 
 
 def test_without_backends_a_port_is_refused_and_back():
-    assert balanced().change("t", None) == "add element inet t refuse4 { tcp . 8080 }\n"
+    refused = "add element inet t refuse4 { tcp . 8080 }\n"
+    assert balanced().change("t", None) == refused
     assert balanced().change("t", balanced()) == ""
-    text = balanced().change("t", balanced(*WEB))
-    assert "delete element inet t balance4 { tcp . 8080 }\ndelete chain" in text
-    assert "add element inet t refuse4 { tcp . 8080 }" in text
-    text = balanced(*WEB).change("t", balanced())
-    assert text.startswith("delete element inet t refuse4 { tcp . 8080 }\n")
+    leading_nowhere = (
+        "delete element inet t balance4 { tcp . 8080 }\ndelete chain inet t balance_tcp_8080\n"
+    )
+    assert balanced().change("t", balanced(*WEB)) == leading_nowhere
+    assert balanced(*WEB).removal("t") == leading_nowhere + balanced().removal("t")
+    assert balanced().removal("t") == "delete element inet t refuse4 { tcp . 8080 }\n"
+
+
+def test_what_no_rule_leads_to_a_backend_is_refused_as_long_as_the_port_is_balanced():
+    assert "add element inet t refuse4 { tcp . 8080 }\n" in balanced(*WEB).change("t", None)
+    for before, after in ((balanced(), balanced(*WEB)), (balanced(*WEB), balanced())):
+        assert "refuse4" not in after.change("t", before)
 
 
 def test_one_address_has_a_chain_of_its_own():

@@ -233,7 +233,11 @@ def opened(*, container: Address, protocol: str, port: int) -> Element:
 
 @frozen(kw_only=True)
 class BalancedPort:
-    """A host port whose connections are spread; without backends they are refused at once."""
+    """A host port whose connections are spread; without backends they are refused at once.
+
+    Whatever it has, what is led to no backend is refused by the host and never becomes a connection that
+    is tracked: the client's next try is led anew.
+    """
 
     host_ip: Address
     protocol: str
@@ -251,38 +255,46 @@ class BalancedPort:
             return Element(f"{container}4", key, value)
         return Element(f"{container}4_addr", f"{self.host_ip} . {key}", value)
 
-    def _setup(self, table: str) -> str:
-        if not self.backends:
-            return add(table, [self._element("refuse")])
-        choices = ", ".join(
-            f"{number} : {backend.address} . {backend.port}"
-            for number, backend in enumerate(self.backends)
-        )
-        spread = f"numgen inc mod {len(self.backends)} map {{ {choices} }}"
-        return (
+    def _rules(self, table: str) -> str:
+        """Rules of its chain.
+
+        The last one needs no map: while the kernel takes new rules in place of old ones, a packet that has
+        begun with the old ones may find nothing in their map. A first packet that no rule leads anywhere
+        would be the host's, and so would be all that the client sends after it.
+        """
+        lead = (
             f"add rule inet {table} {self._chain} meta nfproto ipv4"
-            f" meta l4proto {self.protocol} dnat ip to {spread}\n"
-            + add(table, [self._element("balance", f"goto {self._chain}")])
+            f" meta l4proto {self.protocol} dnat ip to "
         )
+        first = self.backends[0]
+        text = f"{lead}{first.address}:{first.port}\n"
+        if len(self.backends) > 1:
+            choices = ", ".join(
+                f"{number} : {backend.address} . {backend.port}"
+                for number, backend in enumerate(self.backends)
+            )
+            text = f"{lead}numgen inc mod {len(self.backends)} map {{ {choices} }}\n{text}"
+        return text
 
     def change(self, table: str, before: "BalancedPort | None") -> str:
         """Commands that make it so, given what is there. One transaction: no connection falls between."""
-        text = ""
-        if before is not None and bool(before.backends) != bool(self.backends):
-            text += before.removal(table)
-            before = None
-        if before is None:
-            if self.backends:
-                text += f"add chain inet {table} {self._chain}\n"
-            return text + self._setup(table)
-        if not self.backends:
-            return ""
-        return f"flush chain inet {table} {self._chain}\n{self._setup(table)}"
+        text = add(table, [self._element("refuse")]) if before is None else ""
+        was_led = before is not None and bool(before.backends)
+        if self.backends:
+            verb = "flush" if was_led else "add"
+            text += f"{verb} chain inet {table} {self._chain}\n{self._rules(table)}"
+            if not was_led:
+                text += add(table, [self._element("balance", f"goto {self._chain}")])
+        elif was_led:
+            text += self._leading_nowhere(table)
+        return text
 
     def removal(self, table: str) -> str:
         """Commands that take it away."""
-        if not self.backends:
-            return delete(table, [self._element("refuse")])
+        text = self._leading_nowhere(table) if self.backends else ""
+        return text + delete(table, [self._element("refuse")])
+
+    def _leading_nowhere(self, table: str) -> str:
         return (
             delete(table, [self._element("balance")]) + f"delete chain inet {table} {self._chain}\n"
         )
