@@ -24,6 +24,8 @@ LINKSPAN = ROOT / ".venv/bin/linkspan"
 TOTAL = 6
 # The kernel's limit for a socket's path is 107 bytes, and the longest of ours is 60 below the folder.
 LONGEST_FOLDER = 45
+# They come before the config that names the demo's daemon.
+ELSEWHERE = ("LINKSPAN_HOST", "LINKSPAN_CONTEXT")
 
 
 class Stopped(Exception):
@@ -50,11 +52,19 @@ class Demo:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What ``source .demo/env`` sets."""
+        """That of all commands: what leads to other daemons is taken out, as ``source .demo/env`` does."""
+        return {
+            **{key: value for key, value in os.environ.items() if key not in ELSEWHERE},
+            **self.variables,
+            "PATH": f"{LINKSPAN.parent}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}",
+        }
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What leads to the demo's daemon."""
         return {
             "LINKSPAN_CONFIG": str(DEMO / "linkspan.toml"),
             "DOCKER_HOST": f"unix://{self.socket}",
-            "PATH": f"{LINKSPAN.parent}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}",
         }
 
     def prepare(self) -> None:
@@ -66,9 +76,10 @@ class Demo:
             f'exec-root = "{self.run_dir}"\n\n[registry-server]\nlisten = "{self.registry}"\n'
         )
         lines = [
-            f"export {key}='{value}'" for key, value in self.environment.items() if key != "PATH"
+            f"unset {' '.join(ELSEWHERE)}",
+            *(f"export {key}='{value}'" for key, value in self.variables.items()),
+            f'export PATH="{LINKSPAN.parent}:$PATH"',
         ]
-        lines.append(f'export PATH="{LINKSPAN.parent}:$PATH"')
         (DEMO / "env").write_text("\n".join(lines) + "\n")
         shutil.copyfile("/bin/busybox", BUSYBOX)
         BUSYBOX.chmod(0o755)
@@ -79,9 +90,7 @@ class Demo:
         """Start a linkspan command and print it."""
         if not quiet:
             print(f"\n$ linkspan {' '.join(words)}", flush=True)
-        return subprocess.Popen(
-            [str(LINKSPAN), *words], env={**os.environ, **self.environment}, cwd=ROOT, text=True
-        )
+        return subprocess.Popen([str(LINKSPAN), *words], env=self.environment, cwd=ROOT, text=True)
 
     def do(self, *words: str, status: int = 0) -> None:
         """Run a linkspan command, printed so that it can be retyped; its status must be as stated."""
@@ -93,7 +102,7 @@ class Demo:
         """Run a command quietly and read its JSON."""
         done = subprocess.run(
             [str(LINKSPAN), *words, "--format", "json"],
-            env={**os.environ, **self.environment},
+            env=self.environment,
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -207,11 +216,11 @@ class Demo:
         if (DEMO / "linkspan.toml").exists():
             subprocess.run(
                 [str(LINKSPAN), "daemon", "start", "-q"],
-                env={**os.environ, **self.environment},
+                env=self.environment,
                 check=False,
                 capture_output=True,
             )
-            env = {**os.environ, **self.environment}
+            env = self.environment
             quiet: dict[str, Any] = {
                 "env": env,
                 "check": False,

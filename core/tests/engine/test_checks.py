@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from linkspan.core.engine.checks import check_spec, log_limits
-from linkspan.core.engine.mounts import parse_bind
+from linkspan.core.engine.mounts import parse_bind, wanted_mounts
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import ContainerSpec, Healthcheck, Mount, Resources
 from linkspan.sdk.model.network import EndpointSpec, PortBinding
@@ -141,6 +141,13 @@ def test_wrong_options_of_logs(driver: str, options: dict[str, str], text: str) 
 def test_binds_that_make_no_sense(text: str, error: str) -> None:
     with pytest.raises(InvalidArgument, match=error):
         parse_bind(text)
+
+
+def test_a_volume_without_a_leading_slash_lies_below_the_root() -> None:
+    mounts = wanted_mounts(spec(volumes=("data",)), ["./of/image/", "/data"])
+    assert [(m.type, m.target) for m in mounts] == [("volume", "/data"), ("volume", "/of/image")]
+    with pytest.raises(InvalidArgument, match="destination can't be '/'"):
+        wanted_mounts(spec(volumes=(".",)), [])
 
 
 def test_what_stood_behind_a_bind_is_kept() -> None:

@@ -113,7 +113,8 @@ def wanted_mounts(spec: ContainerSpec, image_volumes: Iterable[str]) -> list[Mou
             mount = attrs.evolve(mount, read_only_recursive="never")
         found[mount.target] = mount
     for target in (*spec.volumes, *image_volumes):
-        clean = _target(target)
+        # Unlike other targets these may be relative: to the root, wherever the command starts.
+        clean = _target("/" + target.removeprefix("/"))
         found.setdefault(clean, Mount(type="volume", target=clean))
     return sorted(found.values(), key=lambda m: m.target.count("/"))
 

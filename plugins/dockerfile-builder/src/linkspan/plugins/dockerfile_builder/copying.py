@@ -55,15 +55,14 @@ class Copier:
                 f"When using {keyword} with more than one source file,"
                 " the destination must be a directory and end with a /"
             )
-        if as_directory:
-            self._target.make_directories(dest, self._options.owner)
+        made = as_directory and self._target.make_directories(dest, self._options.owner)
         for source in selection.sources:
             self._target.check()
-            self._copy_source(source, dest)
+            self._copy_source(source, dest, made)
 
-    def _copy_source(self, source: Source, dest: Parts) -> None:
+    def _copy_source(self, source: Source, dest: Parts, made: bool) -> None:
         if source.node.kind == "directory":
-            self._copy_contents(source.node, dest)
+            self._copy_contents(source.node, dest, made)
             return
         if (
             self._options.unpack
@@ -83,11 +82,11 @@ class Copier:
         with self._target.folder(dest[:-1]) as fd:
             self._write(source.node, fd, dest, {})
 
-    def _copy_contents(self, top: Node, dest: Parts) -> None:
+    def _copy_contents(self, top: Node, dest: Parts, made: bool) -> None:
         info = self._target.lstat(dest)
         if info is not None and not stat.S_ISDIR(info.st_mode):
             raise TransferError(f"cannot copy to non-directory: /{'/'.join(dest)}")
-        made = self._target.make_directories(dest, self._options.owner)
+        made = self._target.make_directories(dest, self._options.owner) or made
         linked: dict[int, Parts] = {}
         finished: list[tuple[Node, Parts]] = []
         pending: list[tuple[Node, Parts]] = [(top, dest)]
