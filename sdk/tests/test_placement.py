@@ -4,7 +4,7 @@ import pytest
 
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.service import Node
-from linkspan.sdk.placement import Constraint, parse_constraint, parse_preference
+from linkspan.sdk.placement import Constraint, parse_constraint, parse_preference, spreads
 
 NODE = Node(
     id="n1",
@@ -62,10 +62,17 @@ def test_a_constraint_prints_as_it_is_written() -> None:
     assert str(Constraint("node.role", False, "manager")) == "node.role!=manager"
 
 
-def test_a_preference_names_a_label() -> None:
+def test_a_preference_names_a_label_or_spreads_over_nothing() -> None:
     assert parse_preference("spread=node.labels.zone") == "node.labels.zone"
     assert parse_preference("spread=engine.labels.zone") == "engine.labels.zone"
-    for text in ("spread=node.id", "binpack=node.labels.zone", "spread", ""):
+    assert [spreads(key) for key in ("node.labels.zone", "engine.labels.zone", "zone", "")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert parse_preference("spread=node.id") == "node.id"
+    for text in ("binpack=node.labels.zone", "spread", ""):
         with pytest.raises(InvalidArgument) as caught:
             parse_preference(text)
         assert caught.value.code == "invalid_preference"

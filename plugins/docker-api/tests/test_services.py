@@ -421,6 +421,18 @@ def test_what_was_said_is_shown_though_it_is_usual_and_files_as_they_were_named(
     assert decode_service(Document(shown)) == said
 
 
+def test_a_window_of_nothing_and_preferences_of_any_form_are_shown_as_they_were_said() -> None:
+    template = {
+        "ContainerSpec": {"Image": "x"},
+        "RestartPolicy": {"Condition": "any", "MaxAttempts": 0, "Window": 0},
+        "Placement": {"Preferences": [{"Spread": {"SpreadDescriptor": "com.example"}}, {}]},
+    }
+    said = decode_service(Document({"Name": "a", "TaskTemplate": template}))
+    shown = encode_service_spec(said)["TaskTemplate"]
+    assert shown["RestartPolicy"] == template["RestartPolicy"]
+    assert shown["Placement"] == {"Preferences": [{"Spread": {"SpreadDescriptor": "com.example"}}]}
+
+
 async def test_a_service_without_a_name_gets_one(api, books) -> None:
     nameless = {"TaskTemplate": {"ContainerSpec": {"Image": "web"}}}
     made = (await api.ask("POST", "/services/create", nameless)).json
@@ -613,7 +625,13 @@ async def test_a_wrong_secret_is_refused(api, books, body, message) -> None:
 
 
 _SETTINGS = {
-    "Raft": {"KeepOldSnapshots": 3, "SnapshotInterval": 500},
+    "Raft": {
+        "KeepOldSnapshots": 3,
+        "SnapshotInterval": 500,
+        "LogEntriesForSlowFollowers": 1200,
+        "ElectionTick": 5,
+        "HeartbeatTick": 2,
+    },
     "Dispatcher": {"HeartbeatPeriod": 7 * 10**9},
     "CAConfig": {"NodeCertExpiry": 720 * 3600 * 10**9},
 }
@@ -627,9 +645,9 @@ def _settings_of(swarm: dict[str, Any]) -> dict[str, Any]:
 async def test_a_swarm_keeps_the_settings_it_is_begun_with_or_given_later(api, books) -> None:
     assert _settings_of((await api.ask("GET", "/swarm")).json)["Raft"]["SnapshotInterval"] == 10000
     await api.ask("POST", "/swarm/leave?force=1")
-    await api.ask("POST", "/swarm/init", {"Spec": _SETTINGS})
+    await api.ask("POST", "/swarm/init", {"Spec": _SETTINGS, "DataPathPort": 4242})
     swarm = (await api.ask("GET", "/swarm")).json
-    assert _settings_of(swarm) == _SETTINGS
+    assert (_settings_of(swarm), swarm["DataPathPort"]) == (_SETTINGS, 4242)
     nothing = {**swarm["Spec"], "Dispatcher": {"HeartbeatPeriod": 0}}
     url = f"/swarm/update?version={swarm['Version']['Index']}"
     assert (await api.ask("POST", url, nothing)).status == 200
@@ -644,6 +662,7 @@ async def test_a_swarm_keeps_the_settings_it_is_begun_with_or_given_later(api, b
         ({"CAConfig": {"NodeCertExpiry": 10**9}}, "minimum certificate expiry time is: 1h0m0s"),
         ({"Dispatcher": {"HeartbeatPeriod": -1}}, "cannot be a negative duration"),
         ({"Raft": {"KeepOldSnapshots": -1}}, "must not be negative"),
+        ({"Raft": {"ElectionTick": -1}}, "must not be negative"),
     ],
 )
 async def test_wrong_settings_change_no_swarm_and_begin_none(api, books, change, words) -> None:
@@ -654,6 +673,14 @@ async def test_wrong_settings_change_no_swarm_and_begin_none(api, books, change,
     assert (await api.ask("GET", "/swarm")).json == before
     await api.ask("POST", "/swarm/leave?force=1")
     assert (await api.ask("POST", "/swarm/init", {"Spec": change})).status == 400
+    assert books.in_swarm is None
+
+
+async def test_a_swarm_begins_with_no_port_that_is_out_of_range(api, books) -> None:
+    await api.ask("POST", "/swarm/leave?force=1")
+    for port in (80, 49152, -1):
+        refused = await api.ask("POST", "/swarm/init", {"DataPathPort": port})
+        assert (refused.status, "1024-49151" in refused.message) == (400, True)
     assert books.in_swarm is None
 
 

@@ -89,28 +89,34 @@ def parse_constraint(text: str) -> Constraint:
             help="write node.labels.zone==a or node.role!=manager",
         )
     key, operator, value = match.groups()
-    _check_key(key, text, "constraint")
+    _check_key(key, text)
     return Constraint(key, operator == "==", value)
 
 
 def parse_preference(text: str) -> str:
     """The key of ``spread=node.labels.zone`` or ``spread=engine.labels.zone``.
 
+    As in Docker, a key of any other form is kept, and spreads over nothing: see :func:`spreads`.
+
     Raises:
-        InvalidArgument: code ``invalid_preference``.
+        InvalidArgument: It is no ``spread=…``; code ``invalid_preference``.
     """
     kind, equals, key = (part.strip() for part in text.partition("="))
-    if kind != "spread" or not equals or not key.startswith((_LABELS, _ENGINE_LABELS)):
+    if kind != "spread" or not equals:
         raise InvalidArgument(
             f"invalid placement preference '{text}'",
             code="invalid_preference",
             help="write spread=node.labels.zone",
         )
-    _check_key(key, text, "preference")
     return key
 
 
-def _check_key(key: str, text: str, kind: str) -> None:
+def spreads(key: str) -> bool:
+    """Whether nodes can differ under the key of a preference: it names a label."""
+    return key.startswith((_LABELS, _ENGINE_LABELS))
+
+
+def _check_key(key: str, text: str) -> None:
     for prefix in (_LABELS, _ENGINE_LABELS):
         if key.startswith(prefix) and _LABEL_NAME.fullmatch(key.removeprefix(prefix)):
             return
@@ -119,5 +125,5 @@ def _check_key(key: str, text: str, kind: str) -> None:
     near = did_you_mean(key, (*_FACTS, "node.labels"))
     hint = f"did you mean {near}?" if near else f"keys are {', '.join(_FACTS)}, node.labels.NAME"
     raise InvalidArgument(
-        f"invalid {kind} '{text}': unknown key '{key}'", code=f"invalid_{kind}", help=hint
+        f"invalid constraint '{text}': unknown key '{key}'", code="invalid_constraint", help=hint
     )

@@ -17,13 +17,13 @@ class ServiceRestart:
 
     Attributes:
         max_attempts: 0 means no limit.
-        window_s: Attempts are counted in this time; 0 means for ever.
+        window_s: Attempts are counted in this time; 0 or not said means for ever.
     """
 
     condition: Literal["none", "on-failure", "any"] = "any"
     delay_s: float = 5.0
     max_attempts: int = 0
-    window_s: float = 0.0
+    window_s: float | None = None
 
 
 @frozen(kw_only=True)
@@ -323,6 +323,10 @@ class ClusterSettings:
         address_pools: Ranges that the subnets of its networks are cut from; empty: as the network driver's
             config says.
         subnet_size: Prefix length of these subnets.
+        data_path_port: Where nodes would exchange the packets of containers.
+        slow_follower_entries: Entries of the log that are kept for a node that is behind.
+        election_tick: Ticks without a leader until another one is chosen.
+        heartbeat_tick: Ticks between two signs of a leader.
     """
 
     certificate_expiry_s: float = 90 * 86400.0
@@ -331,6 +335,10 @@ class ClusterSettings:
     snapshot_interval: int = 10_000
     address_pools: tuple[str, ...] = ()
     subnet_size: int = 24
+    data_path_port: int = 4789
+    slow_follower_entries: int = 500
+    election_tick: int = 10
+    heartbeat_tick: int = 1
 
 
 @frozen(kw_only=True)

@@ -130,6 +130,7 @@ def decode_service(body: Document) -> ServiceSpec:
             preferences=tuple(
                 f"spread={preference.document('Spread').text('SpreadDescriptor')}"
                 for preference in placement.documents("Preferences")
+                if "Spread" in preference
             ),
             max_replicas_per_node=placement.number("MaxReplicas"),
             platforms=tuple(
@@ -200,7 +201,7 @@ def _decode_restart(template: Document) -> ServiceRestart | None:
         condition=_one_of(body, "Condition", _CONDITIONS),
         delay_s=body.seconds("Delay", usual.delay_s),
         max_attempts=body.number("MaxAttempts"),
-        window_s=body.seconds("Window"),
+        window_s=body.seconds("Window") if "Window" in body else None,
     )
 
 
@@ -356,7 +357,7 @@ def _encode_restart(restart: ServiceRestart, *, defaults: bool) -> dict[str, Any
     if defaults or restart.delay_s != ServiceRestart().delay_s:
         out["Delay"] = nanoseconds(restart.delay_s)
     out["MaxAttempts"] = restart.max_attempts
-    if restart.window_s:
+    if restart.window_s is not None:
         out["Window"] = nanoseconds(restart.window_s)
     return out
 

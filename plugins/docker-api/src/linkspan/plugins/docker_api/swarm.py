@@ -89,16 +89,9 @@ async def swarm_state(host: Host) -> dict[str, Any]:
     }
 
 
-# What Docker's swarm has from the start; with one node there is nobody to agree with.
-_RAFT = {
-    "LogEntriesForSlowFollowers": 500,
-    "ElectionTick": 10,
-    "HeartbeatTick": 1,
-}
-
-
 _LEAST_EXPIRY_S = 3600
 _LARGEST_SUBNET_SIZE = 29
+_DATA_PATH_PORTS = range(1024, 49152)
 
 
 def encode_cluster(cluster: Cluster) -> dict[str, Any]:
@@ -118,7 +111,9 @@ def encode_cluster(cluster: Cluster) -> dict[str, Any]:
             "Raft": {
                 **_said("SnapshotInterval", settings.snapshot_interval),
                 "KeepOldSnapshots": settings.kept_snapshots,
-                **_RAFT,
+                **_said("LogEntriesForSlowFollowers", settings.slow_follower_entries),
+                "ElectionTick": settings.election_tick,
+                "HeartbeatTick": settings.heartbeat_tick,
             },
             "Dispatcher": _said("HeartbeatPeriod", nanoseconds(settings.heartbeat_s)),
             "CAConfig": _said("NodeCertExpiry", nanoseconds(settings.certificate_expiry_s)),
@@ -129,7 +124,7 @@ def encode_cluster(cluster: Cluster) -> dict[str, Any]:
         "RootRotationInProgress": False,
         "DefaultAddrPool": list(settings.address_pools) or None,
         "SubnetSize": settings.subnet_size,
-        "DataPathPort": 4789,
+        "DataPathPort": settings.data_path_port,
     }
 
 
@@ -151,20 +146,33 @@ def _decode_settings(spec: Document, before: ClusterSettings) -> ClusterSettings
         raise InvalidArgument(f"rpc error: code = InvalidArgument desc = {told}")
     kept = raft.number("KeepOldSnapshots", usual.kept_snapshots)
     interval = raft.number("SnapshotInterval", usual.snapshot_interval)
-    if min(kept, interval) < 0:
-        raise InvalidArgument("Raft: KeepOldSnapshots and SnapshotInterval must not be negative")
+    behind = raft.number("LogEntriesForSlowFollowers") or usual.slow_follower_entries
+    election = raft.number("ElectionTick") or usual.election_tick
+    heartbeat = raft.number("HeartbeatTick") or usual.heartbeat_tick
+    if min(kept, interval, behind, election, heartbeat) < 0:
+        raise InvalidArgument("the numbers of Raft must not be negative")
     return attrs.evolve(
         before,
         certificate_expiry_s=expiry_s,
         heartbeat_s=heartbeat_s,
         kept_snapshots=kept,
         snapshot_interval=interval,
+        slow_follower_entries=behind,
+        election_tick=election,
+        heartbeat_tick=heartbeat,
     )
 
 
-def _decode_pools(body: Document) -> ClusterSettings:
-    """Where subnets are to come from. Raises InvalidArgument."""
+def _decode_start(body: Document) -> ClusterSettings:
+    """What only the start of a cluster says: its port and its subnets. Raises InvalidArgument."""
     usual = ClusterSettings()
+    port = body.number("DataPathPort") or usual.data_path_port
+    if port not in _DATA_PATH_PORTS:
+        first, last = _DATA_PATH_PORTS.start, _DATA_PATH_PORTS.stop - 1
+        raise InvalidArgument(
+            f"Datapath port number is not in valid range ({first}-{last}) : {port}"
+        )
+    usual = attrs.evolve(usual, data_path_port=port)
     pools, size = body.texts("DefaultAddrPool"), body.number("SubnetSize") or usual.subnet_size
     if not pools:
         return usual
@@ -200,7 +208,7 @@ class SwarmRoutes:
         body = await read_document(request, required=False)
         spec = body.document("Spec")
         _refuse_several_nodes(spec)
-        pools = _decode_pools(body)
+        start = _decode_start(body)
         address = _advertised(body.text("AdvertiseAddr"))
         usual = Cluster(id="", created_at="", node_id="").task_history
         history = spec.document("Orchestration").number("TaskHistoryRetentionLimit", usual)
@@ -209,7 +217,7 @@ class SwarmRoutes:
         if await driver.cluster() is not None:
             raise Unavailable("this node is in a swarm already", code="already_in_swarm")
         try:
-            settings = _decode_settings(spec, pools)
+            settings = _decode_settings(spec, start)
         except InvalidArgument as error:
             raise error.within("error updating cluster settings") from error
         cluster = await driver.init(advertise_address=address)

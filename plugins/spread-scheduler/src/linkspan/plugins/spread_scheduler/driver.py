@@ -12,7 +12,7 @@ from linkspan.sdk.drivers.scheduler import Decision, NodeView, Scheduler, Schedu
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.service import Task
-from linkspan.sdk.placement import node_fact, parse_preference
+from linkspan.sdk.placement import node_fact, parse_preference, spreads
 
 
 class SpreadScheduler(Scheduler[NoConfig]):
@@ -42,7 +42,7 @@ def _place_one(task: Task, loads: Sequence[NodeLoad]) -> Decision:
             return _nowhere(task, {f"node {task.node_id} unknown": 1})
     try:
         requirements = Requirements.of(task)
-        preferences = [parse_preference(text) for text in task.spec.placement.preferences]
+        keys = [parse_preference(text) for text in task.spec.placement.preferences]
     except InvalidArgument as error:
         return _nowhere(task, {error.message: max(1, len(loads))})
     reasons: Counter[str] = Counter()
@@ -56,7 +56,7 @@ def _place_one(task: Task, loads: Sequence[NodeLoad]) -> Decision:
     if not fitting:
         return _nowhere(task, dict(reasons))
     branch: Sequence[NodeLoad] = loads
-    for key in preferences:
+    for key in filter(spreads, keys):
         branch = _emptiest_branch(task.service_id, key, branch, fitting)
         fitting = [load for load in fitting if load in branch]
     chosen = min(fitting, key=lambda load: (load.of_service(task.service_id), load.tasks))

@@ -107,7 +107,7 @@ def _check_restart(spec: ServiceSpec) -> None:
     for what, value in (
         ("restart-delay", restart.delay_s),
         ("restart-max-attempts", restart.max_attempts),
-        ("restart-window", restart.window_s),
+        ("restart-window", restart.window_s or 0),
     ):
         _check_not_negative(what, value)
 

@@ -174,3 +174,12 @@ class SchedulerConformance:
         where = placed(decisions)
         assert where.count("b1") == 3
         assert sorted(set(where) - {"b1"}) == ["a1", "a2", "a3"]  # type: ignore[type-var]
+
+    async def test_a_preference_that_names_no_label_changes_nothing(
+        self, scheduler: Scheduler[Any]
+    ) -> None:
+        views = [NodeView(node=node("a", labels={"zone": "a"})), NodeView(node=node("b"))]
+        odd = attrs.evolve(WEB, placement=Placement(preferences=("spread=zone", "spread=")))
+        tasks = [f"t{n}" for n in range(4)]
+        plain = placed(scheduler.place([task(name, WEB) for name in tasks], views))
+        assert placed(scheduler.place([task(name, odd) for name in tasks], views)) == plain
