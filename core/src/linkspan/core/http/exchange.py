@@ -12,6 +12,7 @@ from linkspan.core.http.routing import API_VERSION
 from linkspan.core.http.streams import send_from_pipe
 from linkspan.sdk.errors import TooLarge
 from linkspan.sdk.http import JSON, AnswerError, Request, Stream
+from linkspan.sdk.lending import Loan
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 _MOST_PARAMETERS = 1000
@@ -37,6 +38,9 @@ class Connection(Protocol):
 
     async def pour_body(self, pipe: int) -> int:
         """Put the next piece into a pipe; how much it was."""
+
+    async def lend_body(self) -> Loan | None:
+        """Let another process read what has not arrived yet; None if all of it has."""
 
     async def send(self, parts: Sequence[bytes]) -> None:
         """Send all of them."""
@@ -118,10 +122,9 @@ class _Body:
         """See ``linkspan.sdk.pouring.Pourable``."""
         return await self._connection.pour_body(pipe)
 
-
-def stalled() -> AnswerError:
-    """A body of which nothing comes any more."""
-    return AnswerError("the request's body stalled", status=408, code="timeout")
+    async def lend(self) -> Loan | None:
+        """See ``linkspan.sdk.lending.Lendable``."""
+        return await self._connection.lend_body()
 
 
 def _too_large(limit_bytes: int) -> TooLarge:

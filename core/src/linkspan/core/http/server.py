@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import h11
 import trio
 
-from linkspan.core.http.body import BodyReader
+from linkspan.core.http.body import BodyReader, stalled
 from linkspan.core.http.errors import as_linkspan_error, error_response, single_cause
-from linkspan.core.http.exchange import ChunkWriter, IncomingRequest, stalled
+from linkspan.core.http.exchange import ChunkWriter, IncomingRequest
 from linkspan.core.http.limits import Limits, Stopping
 from linkspan.core.http.listeners import accept_all
 from linkspan.core.http.routing import API_VERSION, RouteTable, split_version, version_text
@@ -37,6 +37,7 @@ from linkspan.core.http.streams import (
     send_parts,
 )
 from linkspan.sdk.http import AnswerError, Hijack, Request, Response, Stream
+from linkspan.sdk.lending import Loan
 from linkspan.sdk.pipes import put_pieces, write_pieces
 
 if TYPE_CHECKING:
@@ -286,6 +287,14 @@ class _Connection:
                     waiting.deadline, put_off = now + limit_s, now + limit_s * _OF_LIMIT
             return poured
         raise stalled()
+
+    async def lend_body(self) -> Loan | None:
+        """See ``Lendable.lend``: None for a body that is here already."""
+        if self._body.done:
+            return None
+        await self._go_on()
+        ahead, self._ahead = self._ahead, b""
+        return self._body.lend(self.socket.fileno(), self.limits.body_idle_timeout_s, ahead)
 
     async def _receive_for_body(self) -> bytes:
         await self._go_on()

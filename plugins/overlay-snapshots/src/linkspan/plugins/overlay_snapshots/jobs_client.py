@@ -16,6 +16,7 @@ import trio
 
 from linkspan.plugins.overlay_snapshots.faults import dumps, from_wire
 from linkspan.sdk.errors import Internal, LinkspanError
+from linkspan.sdk.lending import Loan
 from linkspan.sdk.pipes import write_all
 from linkspan.sdk.pouring import Pourable
 
@@ -177,8 +178,18 @@ class JobServer:
             raise answer
         return answer
 
-    async def fed(self, name: str, task: Mapping[str, Any], source: AsyncIterator[bytes]) -> Any:
+    async def fed(
+        self,
+        name: str,
+        task: Mapping[str, Any],
+        source: AsyncIterator[bytes],
+        loan: Loan | None = None,
+    ) -> Any:
         """Do a job that reads a pipe, into which ``source`` goes; return its result.
+
+        Args:
+            loan: Of the source, if it is lent. The job goes on reading behind the pipe then, from its second
+                descriptor; its task has ``lent`` (the terms), and its result is the report.
 
         Raises:
             LinkspanError: What the job raised.
@@ -187,8 +198,11 @@ class JobServer:
         """
         reading, writing = pipe_to_child()
         ends = [reading, writing]
+        fds = [reading]
+        if loan is not None:
+            task, fds = {**task, "lent": loan.terms}, [reading, loan.descriptor]
         try:
-            async with self.job(name, task, [reading]) as job:
+            async with self.job(name, task, fds) as job:
                 os.close(reading)
                 ends.remove(reading)
                 failure: Exception | None = None
@@ -196,7 +210,9 @@ class JobServer:
                 async def pump() -> None:
                     nonlocal failure
                     try:
-                        if isinstance(source, Pourable):
+                        if loan is not None:
+                            await write_all(writing, loan.ahead)
+                        elif isinstance(source, Pourable):
                             while await source.pour(writing):
                                 pass
                         else:
@@ -224,6 +240,8 @@ class JobServer:
             raise failure
         if isinstance(answer, LinkspanError):
             raise answer
+        if loan is not None:
+            loan.given_back(answer)
         return answer
 
     async def _send(self, message: bytes, fds: Sequence[int]) -> None:

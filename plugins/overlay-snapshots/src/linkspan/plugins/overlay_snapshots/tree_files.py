@@ -13,6 +13,7 @@ import trio
 
 from linkspan.plugins.overlay_snapshots.jobs_client import Job, JobServer, pipe_from_child
 from linkspan.sdk.errors import Internal
+from linkspan.sdk.lending import Lendable
 from linkspan.sdk.model.files import PathStat, Tree
 
 _PIECE_BYTES: Final = 1 << 20
@@ -56,7 +57,8 @@ class TreeFiles:
     ) -> None:
         """Unpack a tar into a folder."""
         task = {**_task(tree, path), "keep_kind": keep_kind, "owner": owner}
-        await self._jobs.fed("write-path", task, source)
+        loan = await source.lend() if isinstance(source, Lendable) else None
+        await self._jobs.fed("write-path", task, source, loan)
 
     async def remove(self, tree: Tree, path: str, names: Sequence[str]) -> list[str]:
         """Remove files and empty folders; what stays."""

@@ -10,7 +10,8 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from linkspan.plugins.overlay_snapshots.tar_writer import TarWriter
 from linkspan.plugins.overlay_snapshots.untar import LayerLimits, Untar
 from linkspan.sdk import syscalls
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound, PermissionDenied
+from linkspan.sdk.lending import Borrowed, Interrupted
 from linkspan.sdk.mountinfo import Mount, mounts
 
 _BLOCK_BYTES: Final = 1 << 20
@@ -332,7 +334,10 @@ def _other_kind(before: str, path: bytes, after: str) -> InvalidArgument:
 
 
 def write_path(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
-    """Unpack the pipe's tar into the folder ``path``. Task: also ``keep_kind``, ``owner``, ``read_only``."""
+    """Unpack a tar into the folder ``path``; it comes from a pipe, and then from what may be lent.
+
+    Task: also ``keep_kind``, ``owner``, ``read_only``, ``lent`` (see ``JobServer.fed``).
+    """
     _enter_folder(task)
     folder = _ContainerFolder(keep_kind=task["keep_kind"])
     untar = (
@@ -340,9 +345,13 @@ def write_path(task: Mapping[str, Any], fds: Sequence[int]) -> Any:
         if task["owner"]
         else Untar(_NO_LIMITS, folder)
     )
-    _unpack(fds[0], untar)
-    untar.finish()
-    return None
+    if "lent" not in task:
+        _unpack(fds[0], (), untar)
+        return None
+    borrowed = Borrowed(fds[1], task["lent"])
+    with contextlib.suppress(Interrupted):
+        _unpack(fds[0], borrowed.groups(), untar)
+    return borrowed.report()
 
 
 def _enter_folder(task: Mapping[str, Any]) -> None:
@@ -387,29 +396,30 @@ def _refuse_if_read_only(path: bytes, task: Mapping[str, Any]) -> None:
         raise PermissionDenied("container rootfs is marked read-only", code="read_only")
 
 
-def _unpack(pipe: int, untar: Untar) -> None:
-    """Unpack the tar of a pipe, decompressed if need be."""
-    blocks = _blocks(pipe)
+def _unpack(pipe: int, following: Iterable[list[memoryview]], untar: Untar) -> None:
+    """Unpack the tar of a pipe, and of what follows it; decompressed if need be."""
+    groups = chain(_groups(pipe), following)
     head = b""
-    for block in blocks:
-        head += block
+    for group in groups:
+        head = b"".join((head, *group))
         if len(head) >= MAGIC_BYTES:
             break
     if is_compressed(head):
-        for piece in decompressed(head, blocks):
+        for piece in decompressed(head, chain.from_iterable(groups)):
             untar.feed(piece)
-        return
-    untar.feed(head)
-    untar.take_from(pipe)
-    for block in blocks:
-        untar.feed(block)
+    else:
+        untar.feed(head)
         untar.take_from(pipe)
+        for group in groups:
+            untar.feed_all(group)
+            untar.take_from(pipe)
+    untar.finish()
 
 
-def _blocks(pipe: int) -> Iterator[memoryview]:
+def _groups(pipe: int) -> Iterator[list[memoryview]]:
     view = memoryview(bytearray(_BLOCK_BYTES))
     while count := os.readv(pipe, [view]):
-        yield view[:count]
+        yield [view[:count]]
 
 
 def _owner(user: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from linkspan.plugins.overlay_snapshots.attributes import (
@@ -51,6 +52,8 @@ _MAX_TIME_NS: Final = (1 << 63) - 1
 # From which size on a file's data is spliced, and how much at once.
 _SPLICED_BYTES: Final = 64 << 10
 _MAX_SPLICE_BYTES: Final = 1 << 24
+# writev takes at most IOV_MAX buffers (1024 on Linux).
+_MAX_PIECES: Final = 1024
 
 _FILE, _FILE_OLD, _CONTIGUOUS, _GNU_SPARSE = b"0"[0], 0, b"7"[0], b"S"[0]
 _LINK, _SYMLINK, _DIRECTORY = b"1"[0], b"2"[0], b"5"[0]
@@ -146,6 +149,29 @@ class Untar:
                 continue
             self._zero_blocks = 0
             self._header(block)
+
+    def feed_all(self, pieces: Sequence[memoryview]) -> None:
+        """As ``feed``, several pieces; those that are inside a large file are written in one go."""
+        size = sum(map(len, pieces))
+        if (
+            self._fd < 0
+            or self._sparse is not None
+            or size >= self._left
+            or len(pieces) > _MAX_PIECES
+        ):
+            for piece in pieces:
+                self.feed(piece)
+            return
+        try:
+            written = os.writev(self._fd, pieces)
+        except OSError as error:
+            raise from_os_error(error, self._path()) from error
+        self._left -= written
+        for piece in pieces if written < size else ():
+            # The kernel has stopped in the middle; what is left says why.
+            if written < len(piece):
+                self.feed(piece[written:])
+            written = max(written - len(piece), 0)
 
     def finish(self) -> None:
         """The stream has ended: set the times of folders.
