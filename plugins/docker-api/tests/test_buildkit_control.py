@@ -314,8 +314,31 @@ def test_a_result_is_a_context_of_another_build() -> None:
         ({"cache-imports": "{"}, InvalidArgument),
         ({"cache-imports": '[{"Type":"gha","Attrs":{}}]'}, Unsupported),
         ({"context:x": "input:x"}, Unsupported),
+        ({"attest:sbom": ""}, Unsupported),
+        ({"attest:provenance": "mode=max"}, Unsupported),
+        ({"hostname": "h"}, Unsupported),
+        ({"multi-platform": "true"}, Unsupported),
+        ({"contextkey": "other"}, Unsupported),
     ],
 )
-def test_options_that_are_wrong_are_refused(options, error) -> None:
+def test_options_that_are_wrong_or_not_there_are_refused(options, error) -> None:
     with pytest.raises(error):
         build_request(options, [], {})
+
+
+def test_options_that_clients_send_unasked_and_that_ask_for_nothing_are_taken() -> None:
+    taken = build_request(
+        {
+            **{"contextkey": "context", "dockerfilekey": "dockerfile", "multi-platform": "false"},
+            **{"frontend.caps": "moby.buildkit.frontend.contexts+forward", "cmdline": "x"},
+            **{
+                "vcs:source": "https://h/x.git",
+                "vcs:revision": "1",
+                "local-sessionid:context": "s",
+            },
+            **{"attest:provenance": "mode=min,inline-only=true", "attest:sbom": "disabled=true"},
+        },
+        [],
+        {},
+    )
+    assert taken == build_request({}, [], {})

@@ -18,6 +18,27 @@ FRONTENDS: Final = ("dockerfile.v0", "gateway.v0")
 _IMAGES: Final = ("docker/dockerfile", "docker.io/docker/dockerfile")
 _SHM_BYTES: Final = 64 << 20
 _UPLOADED: Final = "http://buildkit-session/"
+_OPTIONS: Final = frozenset(
+    {
+        *("context", "contextkey", "dockerfilekey", "filename", "target", "platform", "no-cache"),
+        *("image-resolve-mode", "force-network-mode", "add-hosts", "ulimit", "cgroup-parent"),
+        *("shm-size", "cache-imports", "cache-from", "source", "requestid", "multi-platform"),
+        # What the client can do, and the words after "# syntax=": nothing to be done about them.
+        *("frontend.caps", "cmdline"),
+    }
+)
+# The last two say where the context came from, and what its images are: for attestations.
+_OPTION_KINDS: Final = (
+    "build-arg:",
+    "label:",
+    "context:",
+    "attest:",
+    "vcs:",
+    "input-metadata:",
+    "local-sessionid:",
+)
+# Where other names than the usual ones would lead to other folders of the client.
+_FIXED: Final = {"contextkey": "context", "dockerfilekey": "dockerfile"}
 
 
 def build_request(
@@ -34,6 +55,7 @@ def build_request(
         InvalidArgument: A value is malformed.
         Unsupported: What this builder cannot do.
     """
+    _check_options(attrs)
     no_cache = attrs.get("no-cache")
     context = attrs.get(attrs.get("contextkey", "context"), "")
     return BuildRequest(
@@ -71,6 +93,27 @@ def check_frontend(name: str, attrs: Mapping[str, str]) -> None:
             f"the frontend '{attrs.get('source') or name}' is not supported",
             help="only Dockerfiles are built: use docker/dockerfile:1",
         )
+
+
+def _check_options(attrs: Mapping[str, str]) -> None:
+    """Refuse what would be passed over. Raises Unsupported."""
+    for name, value in attrs.items():
+        if name not in _OPTIONS and not name.startswith(_OPTION_KINDS):
+            raise Unsupported(
+                f"the frontend option '{name}' is not supported", help="build without it"
+            )
+        if name in _FIXED and value != _FIXED[name]:
+            raise Unsupported(f"{name} must be '{_FIXED[name]}', not '{value}'")
+    if attrs.get("multi-platform", "") not in ("", "0", "false"):
+        raise Unsupported("one platform is built at a time: multi-platform is not supported")
+    for kind, value in _prefixed(attrs, "attest:").items():
+        words = _words(value)
+        # Clients that do not ask whether it can be had send a provenance for images that hold one.
+        if "disabled=true" not in words and "inline-only=true" not in words:
+            raise Unsupported(
+                f"an attestation of the kind '{kind}' cannot be attached",
+                help=f"build with --{kind}=false",
+            )
 
 
 def _prefixed(attrs: Mapping[str, str], prefix: str) -> dict[str, str]:
