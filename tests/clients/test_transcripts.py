@@ -6,6 +6,7 @@ stands in ``differences.json`` with its reason.
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,12 @@ def compared(
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_the_docker_cli_prints_what_it_prints_with_docker(
-    fresh: Daemon, tmp_path: Path, name: str
+    new_daemon: Callable[[], Daemon], tmp_path: Path, name: str
 ) -> None:
-    daemon = fresh
+    daemon = new_daemon()
+    daemon.options = transcripts.daemon_options(HERE / f"{name}.txt")
+    daemon.start()
+    daemon.build_busybox()
     environment = {"DOCKER_HOST": daemon.url, "DOCKER_CONFIG": str(tmp_path / "docker")}
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -212,6 +212,24 @@ def test_a_fault_of_a_flag_says_so() -> None:
     assert "--> command line" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("labels", ["zone"], "'zone' is not of the form KEY=VALUE"),
+        ("labels", ["a=1", "a=2"], "conflict labels for a=2 and a=1"),
+        ("labels", ["com.docker.x=1"], "Docker keeps names that begin like this to itself"),
+        ("node-generic-resources", ["gpu"], "incorrect term gpu, missing '='"),
+        ("node-generic-resources", ["gpu=1", "gpu=a"], "mixed discrete and named resources"),
+    ],
+)
+def test_labels_and_resources_that_are_none_are_refused(
+    key: str, value: list[str], why: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config([], {f"daemon.{key}": value})
+    assert why in str(caught.value)
+
+
 def test_a_role_that_does_not_exist_is_not_found() -> None:
     with pytest.raises(Exception, match="there is no role 'vollume'"):
         load_config([]).role("vollume")

@@ -248,7 +248,15 @@ FULL: dict[str, Any] = {
         },
         "Resources": {
             "Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 64 << 20, "Pids": 9},
-            "Reservations": {"NanoCPUs": 100_000_000, "MemoryBytes": 32 << 20},
+            "Reservations": {
+                "NanoCPUs": 100_000_000,
+                "MemoryBytes": 32 << 20,
+                "GenericResources": [
+                    {"DiscreteResourceSpec": {"Kind": "ssd", "Value": 2}},
+                    {"DiscreteResourceSpec": {"Kind": "gpu"}},
+                    {"NamedResourceSpec": {"Kind": "gpu", "Value": "first"}},
+                ],
+            },
         },
         "RestartPolicy": {
             "Condition": "on-failure",
@@ -467,11 +475,15 @@ async def test_a_service_without_a_name_gets_one(api, books) -> None:
                 "TaskTemplate": {
                     "ContainerSpec": {"Image": "x"},
                     "Resources": {
-                        "Reservations": {"GenericResources": [{"NamedResourceSpec": {}}]}
+                        "Reservations": {
+                            "GenericResources": [
+                                {"DiscreteResourceSpec": {"Kind": "a", "Value": "b"}}
+                            ]
+                        }
                     },
                 }
             },
-            "no node of this swarm offers any",
+            "must be a whole number",
         ),
         ({"Mode": {"Replicated": {"Replicas": "2"}}}, "must be a whole number"),
         (

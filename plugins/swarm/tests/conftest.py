@@ -111,6 +111,8 @@ class World:
 
     def __init__(self, root: Path, nursery: trio.Nursery) -> None:
         self.root = root
+        self.labels: tuple[str, ...] = ()
+        self.generic_resources: tuple[str, ...] = ()
         self.machine = FakeMachine(nursery)
         self.machine.programs.update(serve=cat_until_told, fail=fail, done=done)
         self.engine = FakeEngine(self.machine)
@@ -123,7 +125,13 @@ class World:
     async def daemon(self) -> AsyncIterator["Daemon"]:
         """A daemon until the context ends; containers go on."""
         async with trio.open_nursery() as nursery:
-            host = FakeHost(root=self.root, nursery=nursery, fake_engine=self.engine)
+            host = FakeHost(
+                root=self.root,
+                nursery=nursery,
+                fake_engine=self.engine,
+                labels=self.labels,
+                generic_resources=self.generic_resources,
+            )
             host.drivers["state", ""] = self.state
             host.drivers["network", ""] = self.network
             host.drivers["scheduler", ""] = FakeScheduler()

@@ -18,6 +18,7 @@ from linkspan.sdk.errors import (
 from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.network import NetworkSpec
 from linkspan.sdk.model.service import (
+    GenericResource,
     Placement,
     Reservation,
     RolloutState,
@@ -272,6 +273,36 @@ async def test_a_global_service_follows_its_node(daemon, world, autojump_clock):
     await daemon.update(image="app:2")
     await daemon.until_done()
     assert {c.labels["v"] for c in world.running()} == {"app:2"}
+
+
+async def test_tasks_are_told_which_resources_they_got_and_end_when_the_node_loses_them(
+    world, autojump_clock
+):
+    world.labels, world.generic_resources = ("zone=a",), ("gpu=first", "gpu=second", "ssd=3")
+    wanted = tuple(GenericResource(kind=kind, count=1) for kind in ("gpu", "ssd"))
+    async with world.daemon() as daemon:
+        await daemon.swarm.init()
+        (node,) = await daemon.swarm.list_nodes()
+        assert node.engine_labels == {"zone": "a"}
+        spec = world.spec(
+            replicas=3,
+            reservation=Reservation(generic=wanted),
+            placement=Placement(constraints=("engine.labels.zone==a",)),
+        )
+        await daemon.swarm.create_service(spec)
+        await daemon.until(lambda: len(world.running()) == 2)
+        (waiting,) = await daemon.tasks("web", TaskState.PENDING)
+        assert waiting.error == "no suitable node (insufficient resources on 1 node)"
+    envs = sorted(container.spec.env[-2:] for container in world.running())
+    assert envs == [
+        ("DOCKER_RESOURCE_GPU=first", "DOCKER_RESOURCE_SSD=1"),
+        ("DOCKER_RESOURCE_GPU=second", "DOCKER_RESOURCE_SSD=1"),
+    ]
+    world.generic_resources = ("gpu=second", "ssd=3")
+    async with world.daemon() as daemon:
+        await daemon.until(lambda: len(world.running()) == 1)
+        (left,) = await daemon.running()
+        assert left.generic_resources == (GenericResource(kind="gpu", name="second"), wanted[1])
 
 
 async def test_node_labels_and_availability_are_kept(daemon, autojump_clock):

@@ -73,6 +73,12 @@ def normal(text: str) -> str:
     return text
 
 
+def daemon_options(script: Path) -> tuple[str, ...]:
+    """Options of the daemon that a script is for: what follows ``#!``."""
+    lines = script.read_text().splitlines()
+    return tuple(word for line in lines if line.startswith("#!") for word in line[2:].split())
+
+
 def commands(script: Path) -> Iterator[str]:
     """The commands of a script: a line each; ``#`` begins a comment."""
     for line in script.read_text().splitlines():

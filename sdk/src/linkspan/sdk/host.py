@@ -476,6 +476,8 @@ class DaemonInfo:
         drivers: Role → name of the driver in use.
         manifests: Of the installed plugins.
         registry_mirrors: URLs that are asked before Docker Hub.
+        labels: Of this daemon, ``key=value``.
+        generic_resources: What this machine offers to tasks, as ``parse_generic_resources`` takes it.
         soft_open_files: The soft limit of open files that the daemon was started with and hands on to
             containers; it has raised its own. -1 is no limit, None that it has not been raised.
     """
@@ -490,6 +492,8 @@ class DaemonInfo:
     manifests: Sequence[PluginManifest] = ()
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    generic_resources: tuple[str, ...] = ()
     bridge_address: str = ""
     soft_open_files: int | None = None
 

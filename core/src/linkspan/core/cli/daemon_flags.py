@@ -33,6 +33,14 @@ SETTINGS: Final = (
     Setting("group", ("-G", "--group"), "Who may open the socket", "text", "NAME"),
     Setting("insecure", ("--insecure-registry",), "Plain HTTP is fine", "many", "HOST"),
     Setting("mirrors", ("--registry-mirror",), "Ask there before Docker Hub", "many", "URL"),
+    Setting("labels", ("--label",), "A label of this daemon", "many", "KEY=VALUE"),
+    Setting(
+        "resources",
+        ("--node-generic-resource",),
+        "What tasks may reserve on this node",
+        "many",
+        "KIND=NAME",
+    ),
     Setting("bip", ("--bip",), "The default bridge's own address", "text", "IP/BITS"),
     Setting(
         "log_level",
@@ -63,6 +71,8 @@ def overrides(session: Session, options: dict[str, Any]) -> dict[str, Any]:
         "daemon.group": options["group"],
         "daemon.insecure-registries": list(options["insecure"]) or None,
         "daemon.registry-mirrors": list(options["mirrors"]) or None,
+        "daemon.labels": list(options["labels"]) or None,
+        "daemon.node-generic-resources": list(options["resources"]) or None,
         "daemon.bip": options["bip"],
         "daemon.log-level": options["log_level"],
     }

@@ -96,6 +96,30 @@ def _mirror_urls(_: object, __: object, value: tuple[str, ...]) -> None:
             raise ValueError(f"'{url}' is not of the form https://HOST[:PORT]")
 
 
+def _labels(_: object, __: object, value: tuple[str, ...]) -> None:
+    found: dict[str, str] = {}
+    for label in value:
+        key, equals, _text = label.partition("=")
+        if not equals or not key or " " in key:
+            raise ValueError(f"'{label}' is not of the form KEY=VALUE")
+        if key.lower().startswith(("com.docker.", "io.docker.", "org.dockerproject.")):
+            raise ValueError(f"'{label}': Docker keeps names that begin like this to itself")
+        if found.setdefault(key, label) != label:
+            raise ValueError(f"conflict labels for {label} and {found[key]}")
+
+
+def _generic_resources(_: object, __: object, value: tuple[str, ...]) -> None:
+    if not value:
+        return
+    from linkspan.sdk.errors import InvalidArgument
+    from linkspan.sdk.generic_resources import parse_generic_resources
+
+    try:
+        parse_generic_resources(value)
+    except InvalidArgument as error:
+        raise ValueError(error.message) from error
+
+
 @frozen(kw_only=True)
 class DaemonConfig:
     """The daemon: where it listens, where it keeps things.
@@ -113,6 +137,8 @@ class DaemonConfig:
         insecure_registries: Registries (host:port or CIDR) that may be asked over plain HTTP or
             with unknown certificates.
         registry_mirrors: URLs of registries that are asked before Docker Hub.
+        labels: Of this daemon, ``key=value``: what ``docker info`` shows and ``engine.labels.key`` asks for.
+        node_generic_resources: What tasks may reserve on this node, ``gpu=NAME`` once for each or ``ssd=3``.
         bip: The default bridge's own address with its prefix; the network driver chooses one when
             it is not set.
         log_level: The least severe message that is logged.
@@ -131,6 +157,8 @@ class DaemonConfig:
     group: str = "linkspan"
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = attrs.field(default=(), validator=_mirror_urls)
+    labels: tuple[str, ...] = attrs.field(default=(), validator=_labels)
+    node_generic_resources: tuple[str, ...] = attrs.field(default=(), validator=_generic_resources)
     bip: str | None = attrs.field(default=None, validator=_interface_address)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     shutdown_timeout_s: float = attrs.field(default=15.0, validator=_positive)

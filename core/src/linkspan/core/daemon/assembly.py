@@ -135,6 +135,8 @@ class Daemon:
             manifests=tuple(self.registry.manifests.values()),
             insecure_registries=daemon.insecure_registries,
             registry_mirrors=tuple(f"{url.rstrip('/')}/" for url in daemon.registry_mirrors),
+            labels=tuple(dict.fromkeys(daemon.labels)),
+            generic_resources=daemon.node_generic_resources,
             bridge_address=daemon.bip or "",
             soft_open_files=self.soft_open_files,
         )

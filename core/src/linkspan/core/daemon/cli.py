@@ -18,6 +18,8 @@ def _arguments(session: Session, options: dict[str, Any]) -> list[str]:
         *(("--host", host) for host in hosts),
         *(("--insecure-registry", name) for name in options["insecure"]),
         *(("--registry-mirror", url) for url in options["mirrors"]),
+        *(("--label", label) for label in options["labels"]),
+        *(("--node-generic-resource", text) for text in options["resources"]),
         *(("--use", use) for use in options["uses"]),
     )
     single = (

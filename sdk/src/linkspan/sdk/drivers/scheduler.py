@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from linkspan.sdk.drivers.base import Config, Driver
-from linkspan.sdk.model.service import Node, Task
+from linkspan.sdk.model.service import GenericResource, Node, Task
 from linkspan.sdk.stability import Stage, contract
 from linkspan.sdk.values import frozen
 
@@ -34,11 +34,13 @@ class Decision:
     Attributes:
         node_id: None if no node can take it.
         reasons: Why nodes were refused → how many (``{"insufficient memory": 2}``).
+        generic_resources: What the task gets of the node's.
     """
 
     task_id: str
     node_id: str | None
     reasons: Mapping[str, int] = attrs.field(factory=dict)
+    generic_resources: tuple[GenericResource, ...] = ()
 
     def explain(self) -> str:
         """``no suitable node (insufficient memory on 2 nodes)``."""

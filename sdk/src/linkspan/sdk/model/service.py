@@ -55,11 +55,26 @@ class ServicePort:
 
 
 @frozen(kw_only=True)
+class GenericResource:
+    """Something of a kind that the cluster only counts: ``gpu``, ``ssd``, a licence.
+
+    Attributes:
+        count: How many; of no meaning for one with a name.
+        name: Which one; empty for those that are only counted.
+    """
+
+    kind: str
+    count: int = 0
+    name: str = ""
+
+
+@frozen(kw_only=True)
 class Reservation:
     """Room a task needs on a node."""
 
     nano_cpus: int = 0
     memory_bytes: int = 0
+    generic: tuple[GenericResource, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -264,6 +279,7 @@ class Task:
         desired: What should be.
         error: Why it failed, for a person; empty if it did not.
         spec_version: The service version whose spec it runs.
+        generic_resources: What it was given of its node's.
     """
 
     id: str
@@ -282,6 +298,7 @@ class Task:
     created_at: str = ""
     updated_at: str = ""
     addresses: tuple[str, ...] = ()
+    generic_resources: tuple[GenericResource, ...] = ()
     version: int = 0
     job_iteration: int = 0
 
@@ -291,6 +308,7 @@ class Node:
     """A machine of the cluster.
 
     Attributes:
+        generic_resources: What it offers.
         engine_labels: Of its daemon; ``labels`` are given to the node in the cluster.
     """
 
@@ -303,6 +321,7 @@ class Node:
     address: str = ""
     nano_cpus: int = 0
     memory_bytes: int = 0
+    generic_resources: tuple[GenericResource, ...] = ()
     labels: Mapping[str, str] = attrs.field(factory=dict)
     engine_version: str = ""
     engine_labels: Mapping[str, str] = attrs.field(factory=dict)

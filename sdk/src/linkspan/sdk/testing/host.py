@@ -50,6 +50,8 @@ class FakeHost:
     daemon_id: str = "fake"
     bridge_address: str = ""
     manifests: tuple[PluginManifest, ...] = ()
+    labels: tuple[str, ...] = ()
+    generic_resources: tuple[str, ...] = ()
 
     @property
     def state_dir(self) -> Path:
@@ -87,6 +89,8 @@ class FakeHost:
             insecure_registries=self.insecure_registries,
             bridge_address=self.bridge_address,
             manifests=self.manifests,
+            labels=self.labels,
+            generic_resources=self.generic_resources,
         )
 
     def driver(self, role: str, name: str | None = None) -> Any:

@@ -7,6 +7,10 @@ same again. Durations are nanoseconds in the API and seconds here.
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+from linkspan.plugins.docker_api.codec_generic import (
+    decode_generic_resources,
+    encode_generic_resources,
+)
 from linkspan.plugins.docker_api.codec_health import (
     decode_healthcheck,
     encode_healthcheck,
@@ -106,7 +110,6 @@ def decode_service(body: Document) -> ServiceSpec:
     beside = "Networks" not in template and bool(body.items("Networks"))
     attachments = [*(body if beside else template).documents("Networks")]
     resources = template.document("Resources")
-    _refuse_generic_resources(resources.document("Reservations"))
     placement = template.document("Placement")
     return ServiceSpec(
         name=body.text("Name"),
@@ -124,6 +127,7 @@ def decode_service(body: Document) -> ServiceSpec:
         reservation=Reservation(
             nano_cpus=resources.document("Reservations").number("NanoCPUs"),
             memory_bytes=resources.document("Reservations").number("MemoryBytes"),
+            generic=decode_generic_resources(resources.document("Reservations")),
         ),
         placement=Placement(
             constraints=placement.texts("Constraints"),
@@ -152,12 +156,6 @@ def _check_runtime(template: Document) -> None:
         raise InvalidArgument("mismatched Runtime and *Spec fields")
     if runtime == "plugin":
         raise Unsupported("services of runtime 'plugin' are not supported")
-
-
-def _refuse_generic_resources(reservations: Document) -> None:
-    """No node offers any, so a service that reserves some would wait for ever. Raises Unsupported."""
-    if reservations.items("GenericResources"):
-        raise Unsupported("generic resources are not supported: no node of this swarm offers any")
 
 
 def _decode_mode(body: Document) -> tuple[ServiceMode, int, int]:
@@ -376,6 +374,7 @@ def encode_task_spec(spec: ServiceSpec, *, defaults: bool = False) -> dict[str, 
         {
             "NanoCPUs": spec.reservation.nano_cpus,
             "MemoryBytes": spec.reservation.memory_bytes,
+            "GenericResources": encode_generic_resources(spec.reservation.generic),
         }
     )
     shown: dict[str, Any] = {

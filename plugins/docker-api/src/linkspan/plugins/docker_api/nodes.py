@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from linkspan.plugins.docker_api.codec_generic import encode_generic_resources
 from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster, version_of
@@ -97,6 +98,12 @@ async def _is_last_manager(driver: Orchestrator[Any], node: Node) -> bool:
 
 def encode_node(node: Node) -> dict[str, Any]:
     """A Node."""
+    resources: dict[str, Any] = {"NanoCPUs": node.nano_cpus, "MemoryBytes": node.memory_bytes}
+    if node.generic_resources:
+        resources["GenericResources"] = encode_generic_resources(node.generic_resources)
+    engine: dict[str, Any] = {"EngineVersion": node.engine_version}
+    if node.engine_labels:
+        engine["Labels"] = dict(sorted(node.engine_labels.items()))
     out: dict[str, Any] = {
         "ID": node.id,
         "Version": {"Index": node.version},
@@ -110,8 +117,8 @@ def encode_node(node: Node) -> dict[str, Any]:
         "Description": {
             "Hostname": node.hostname,
             "Platform": {"Architecture": os.uname().machine, "OS": "linux"},
-            "Resources": {"NanoCPUs": node.nano_cpus, "MemoryBytes": node.memory_bytes},
-            "Engine": {"EngineVersion": node.engine_version},
+            "Resources": resources,
+            "Engine": engine,
             "TLSInfo": {},
         },
         "Status": {"State": node.state, "Addr": node.address},

@@ -11,6 +11,7 @@ import trio
 
 from linkspan.plugins.docker_api.build_cache import encode_entry
 from linkspan.plugins.docker_api.codec_container import encode_summary, link_names
+from linkspan.plugins.docker_api.codec_generic import encode_generic_resources
 from linkspan.plugins.docker_api.codec_image import encode_image_summary
 from linkspan.plugins.docker_api.codec_network import driver_shown
 from linkspan.plugins.docker_api.codec_volume import encode_volume
@@ -26,6 +27,7 @@ from linkspan.plugins.docker_api.versions import (
 from linkspan.plugins.docker_api.volumes import volume_size
 from linkspan.sdk.drivers.builder import Builder
 from linkspan.sdk.errors import InvalidArgument, NotFound
+from linkspan.sdk.generic_resources import parse_generic_resources
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Response, json_response
 from linkspan.sdk.model.container import ContainerFilter, ContainerStatus
@@ -43,8 +45,6 @@ _SAME_EVERYWHERE: Final[Mapping[str, Any]] = {
     "NEventsListener": 0,
     "LoggingDriver": "json-file",
     "IndexServerAddress": "https://index.docker.io/v1/",
-    "GenericResources": None,
-    "Labels": [],
     "ExperimentalBuild": False,
     # Containers are held by their own monitors and outlive the daemon.
     "LiveRestoreEnabled": True,
@@ -104,6 +104,7 @@ class SystemRoutes:
         """GET /info."""
         daemon, version = self._host.daemon, request.api_version
         facts = await trio.to_thread.run_sync(_machine_facts)
+        offered = parse_generic_resources(daemon.generic_resources)
         return json_response(
             {
                 "ID": daemon.id,
@@ -120,6 +121,8 @@ class SystemRoutes:
                 "ServerVersion": daemon.version,
                 "Swarm": await swarm_state(self._host),
                 "SecurityOptions": _security_options(version),
+                "Labels": list(daemon.labels),
+                "GenericResources": encode_generic_resources(offered) or None,
                 **_SAME_EVERYWHERE,
                 **fields_of(version, INFO),
             }

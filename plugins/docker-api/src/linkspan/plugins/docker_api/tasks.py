@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from linkspan.plugins.docker_api.codec_generic import encode_generic_resources
 from linkspan.plugins.docker_api.codec_network import encode_attachment
 from linkspan.plugins.docker_api.codec_service import encode_task_spec
 from linkspan.plugins.docker_api.filters import Filters, read_filters
@@ -174,6 +175,9 @@ def encode_task(task: Task, host_ports: tuple[PortBinding, ...] = ()) -> dict[st
         out["Slot"] = slot
     if task.node_id:
         out["NodeID"] = task.node_id
+    if task.generic_resources:
+        # Docker's own name of the field; the API's description has another.
+        out["GenericResources"] = encode_generic_resources(task.generic_resources)
     if task.spec.is_job:
         out["JobIteration"] = {"Index": task.job_iteration} if task.job_iteration else {}
     desired = _desired(task).name.lower()

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Self
 
+import attrs
+
 from linkspan.plugins.spread_scheduler.filters import Requirements, refuse
 from linkspan.plugins.spread_scheduler.load import NodeLoad
 from linkspan.sdk.drivers.base import NoConfig
@@ -60,8 +62,9 @@ def _place_one(task: Task, loads: Sequence[NodeLoad]) -> Decision:
         branch = _emptiest_branch(task.service_id, key, branch, fitting)
         fitting = [load for load in fitting if load in branch]
     chosen = min(fitting, key=lambda load: (load.of_service(task.service_id), load.tasks))
-    chosen.add(task)
-    return Decision(task_id=task.id, node_id=chosen.node.id)
+    got = chosen.claimed(task) or ()
+    chosen.add(attrs.evolve(task, generic_resources=got))
+    return Decision(task_id=task.id, node_id=chosen.node.id, generic_resources=got)
 
 
 def _nowhere(task: Task, reasons: dict[str, int]) -> Decision:

@@ -57,6 +57,8 @@ def _lacks_room(task: Task, load: NodeLoad) -> str | None:
         load.reserved_memory_bytes + asked.memory_bytes > load.node.memory_bytes
     ):
         return "insufficient memory"
+    if load.claimed(task) is None:
+        return "insufficient resources"
     return None
 
 

@@ -185,6 +185,7 @@ class Control:
                         record.task,
                         state=TaskState.ASSIGNED,
                         node_id=decision.node_id,
+                        generic_resources=decision.generic_resources,
                         message="scheduler assigned task to node",
                         error="",
                     )

@@ -25,6 +25,7 @@ from linkspan.plugins.swarm.validation import check_change, check_spec
 from linkspan.sdk.drivers.orchestrator import Orchestrator, OrchestratorCap, RolloutProgress
 from linkspan.sdk.errors import Conflict, InvalidArgument, Unavailable
 from linkspan.sdk.events import Event
+from linkspan.sdk.generic_resources import parse_generic_resources
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.service import (
     Cluster,
@@ -129,12 +130,15 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
 
     def _described(self, node: Node) -> Node:
         """With what this machine is now."""
+        daemon = self._host.daemon
         return attrs.evolve(
             node,
             hostname=socket.gethostname(),
             nano_cpus=(os.cpu_count() or 1) * 10**9,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            engine_version=self._host.daemon.version,
+            generic_resources=parse_generic_resources(daemon.generic_resources),
+            engine_version=daemon.version,
+            engine_labels=dict(label.split("=", 1) for label in daemon.labels),
             platform=host_platform(),
         )
 

@@ -90,6 +90,12 @@ def may_carry(node: Node, spec: ServiceSpec) -> bool:
     )
 
 
+def _has_resources(node: Node, task: Task) -> bool:
+    """Whether a node still offers what a task was given of it."""
+    offered = {(one.kind, one.name): one.count for one in node.generic_resources}
+    return all(offered.get((one.kind, one.name), -1) >= one.count for one in task.generic_resources)
+
+
 def wanted_count(spec: ServiceSpec, nodes: Iterable[Node]) -> int:
     """How many tasks a service should have."""
     if spec.is_global:
@@ -209,14 +215,14 @@ class Reconciler:
     # -- how many -----------------------------------------------------------------------------
 
     def _leave_nodes(self) -> None:
-        """End tasks on nodes that are drained, or that the constraints do not allow any more."""
+        """End tasks on nodes that are drained, against their constraints, or without what they were given."""
         for record in list(self._tasks.values()):
             node = self._nodes.get(record.task.node_id)
             if (
                 node is not None
                 and record.active
                 and record.assigned
-                and not may_carry(node, record.task.spec)
+                and not (may_carry(node, record.task.spec) and _has_resources(node, record.task))
             ):
                 self._want(record, TaskState.SHUTDOWN)
 

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from linkspan.sdk.errors import InvalidArgument
+from linkspan.sdk.generic_resources import resource_environment
 from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.network import EndpointSpec, PortBinding
 from linkspan.sdk.model.service import Node, ServiceSpec, Task
@@ -125,7 +126,10 @@ def container_spec(task: Task, node: Node) -> ContainerSpec:
     )
     return attrs.evolve(
         spec,
-        env=tuple(fill(entry, values, labels) for entry in spec.env),
+        env=(
+            *(fill(entry, values, labels) for entry in spec.env),
+            *resource_environment(task.generic_resources),
+        ),
         hostname=fill(spec.hostname, values, labels),
         mounts=tuple(
             attrs.evolve(

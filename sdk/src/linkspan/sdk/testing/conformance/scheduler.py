@@ -9,6 +9,7 @@ import pytest
 from linkspan.sdk.drivers.scheduler import Decision, NodeView, Scheduler, SchedulerCap
 from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.service import (
+    GenericResource,
     Node,
     Placement,
     Reservation,
@@ -97,6 +98,22 @@ class SchedulerConformance:
         large = attrs.evolve(WEB, reservation=Reservation(nano_cpus=3_000_000_000))
         views = [NodeView(node=node("a"))]
         assert placed(scheduler.place([task("t1", large), task("t2", large)], views)) == ["a", None]
+
+    async def test_generic_resources_are_given_to_one_task_each(
+        self, scheduler: Scheduler[Any]
+    ) -> None:
+        first, second = (GenericResource(kind="gpu", name=name) for name in ("first", "second"))
+        wanting = attrs.evolve(
+            WEB, reservation=Reservation(generic=(GenericResource(kind="gpu", count=1),))
+        )
+        carried = running("r", wanting, generic_resources=(first,))
+        views = [
+            NodeView(node=node("a")),
+            NodeView(node=node("b", generic_resources=(first, second)), tasks=(carried,)),
+        ]
+        got, none = scheduler.place([task("t1", wanting), task("t2", wanting)], views)
+        assert (got.node_id, got.generic_resources) == ("b", (second,))
+        assert (none.node_id, none.reasons) == (None, {"insufficient resources": 2})
 
     async def test_ended_tasks_reserve_nothing(self, scheduler: Scheduler[Any]) -> None:
         large = attrs.evolve(WEB, reservation=Reservation(memory_bytes=5 << 30))

@@ -9,8 +9,9 @@ import trio
 
 from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.scheduler import Decision, NodeView, Scheduler, SchedulerCap
+from linkspan.sdk.generic_resources import claim_resources, free_resources
 from linkspan.sdk.host import Host
-from linkspan.sdk.model.service import Node, Task, TaskState
+from linkspan.sdk.model.service import GenericResource, Node, Task, TaskState
 from linkspan.sdk.placement import parse_constraint
 
 
@@ -50,8 +51,9 @@ class FakeScheduler(Scheduler[NoConfig]):
                 continue
             reason = self.refuse.get(node.id) or _reason(task, node, carried[node.id])
             if reason is None:
-                carried[node.id].append(task)
-                return Decision(task_id=task.id, node_id=node.id)
+                got = _claimed(task, node, carried[node.id]) or ()
+                carried[node.id].append(attrs.evolve(task, generic_resources=got))
+                return Decision(task_id=task.id, node_id=node.id, generic_resources=got)
             reasons[reason] = reasons.get(reason, 0) + 1
         return Decision(task_id=task.id, node_id=None, reasons=reasons)
 
@@ -69,6 +71,8 @@ def _reason(task: Task, node: Node, carried: Sequence[Task]) -> str | None:
     cpus = spec.reservation.nano_cpus
     if cpus and cpus + sum(t.spec.reservation.nano_cpus for t in active) > node.nano_cpus:
         return "insufficient cpu"
+    if _claimed(task, node, active) is None:
+        return "insufficient resources"
     limit = spec.placement.max_replicas_per_node
     wanted = [t for t in active if t.desired <= TaskState.COMPLETE]
     if limit and sum(t.service_id == task.service_id for t in wanted) >= limit:
@@ -77,6 +81,12 @@ def _reason(task: Task, node: Node, carried: Sequence[Task]) -> str | None:
     if any(_ports(task) & ports for ports in taken):
         return "host port in use"
     return None
+
+
+def _claimed(task: Task, node: Node, carried: Sequence[Task]) -> tuple[GenericResource, ...] | None:
+    taken = [one for t in carried if t.state <= TaskState.RUNNING for one in t.generic_resources]
+    free = free_resources(node.generic_resources, taken)
+    return claim_resources(free, task.spec.reservation.generic)
 
 
 def _ports(task: Task) -> frozenset[tuple[str, int]]:
