@@ -157,6 +157,15 @@ def test_lists_are_filtered_and_unused_networks_pruned(daemon: Daemon) -> None:
     assert {"used", "kept"} <= names()
 
 
+def fetch_from(daemon: Daemon, name: str, host: str) -> str:
+    """What a container is answered on port 80; the last line of it."""
+    script = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {host} 80 | tail -n 1"
+    return until(
+        f"an answer to {name}",
+        lambda: daemon.docker("exec", name, "sh", "-c", script).out.strip(),
+    )
+
+
 def own_names(daemon: Daemon, container: str) -> list[str]:
     """What a container is called in the network ``n``."""
     found = daemon.get(f"/v1.50/containers/{container}/json")["NetworkSettings"]["Networks"]["n"]
@@ -458,3 +467,42 @@ def test_networking_goes_on_when_the_daemon_was_killed(daemon: Daemon) -> None:
         assert fetch(host, port) == "web"
     assert inside(daemon, "web") == before
     daemon.docker("run", "--rm", "--network", "n", "busybox", "ping", "-c1", "-W2", "web")
+
+
+def test_who_has_left_the_network_of_its_mode_is_known_when_the_daemon_was_killed(
+    daemon: Daemon,
+) -> None:
+    """Behaviours 29, 46."""
+    port = free_port()
+    daemon.docker("network", "create", "--subnet", f"{NET}.8/29", "n")  # five containers
+    sleeper(daemon, "lone", "--network", "none")
+    sleeper(daemon, "home")
+    daemon.docker(
+        "run", "-d", "--name", "web", "--hostname", "web", "--network", "none", "-p", f"{port}:80",
+        "busybox", "sh", "-c", WEB,
+    )  # fmt: skip
+    for network, name in (("none", "web"), ("none", "lone"), ("bridge", "home")):
+        daemon.docker("network", "disconnect", network, name)
+    daemon.docker("network", "connect", "n", "web")
+    assert fetch("127.0.0.1", port) == "web"
+    before = inside(daemon, "web")
+    daemon.kill9()
+    assert fetch("127.0.0.1", port) == "web"
+    daemon.start()
+    assert inside(daemon, "web") == before
+    for name in ("lone", "home"):
+        assert inside(daemon, name)["Networks"] == {}
+        daemon.docker("network", "connect", "n", name)
+        assert fetch_from(daemon, name, "web") == "web"
+    daemon.docker("network", "disconnect", "n", "lone")
+    daemon.kill9()
+    daemon.start()
+    daemon.docker("network", "connect", "none", "lone")
+    assert list(inside(daemon, "lone")["Networks"]) == ["none"]
+    assert set(inspect(daemon, "n")["Containers"]) == {
+        daemon.docker("inspect", "-f", "{{.Id}}", name).out.strip() for name in ("home", "web")
+    }
+    daemon.docker("restart", "-t", "0", "home", "web")
+    assert fetch_from(daemon, "home", "web") == "web"
+    for number in range(3):  # no address is lost
+        sleeper(daemon, f"more{number}", "--network", "n")

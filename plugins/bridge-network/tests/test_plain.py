@@ -5,13 +5,16 @@ import socket
 import subprocess
 from pathlib import Path
 
+import attrs
 import pytest
 
 from linkspan.plugins.bridge_network import plain, sandbox_files
+from linkspan.plugins.bridge_network.config import BridgeConfig
+from linkspan.plugins.bridge_network.driver import BridgeNetwork
 from linkspan.plugins.bridge_network.plain import HostNetwork, NoneNetwork
 from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.network import AttachRequest
-from linkspan.sdk.errors import Conflict, PermissionDenied
+from linkspan.sdk.errors import Conflict, Internal, NotFound, PermissionDenied, Unsupported
 from linkspan.sdk.model.network import EndpointSpec, Network, NetworkSpec, PortBinding
 
 
@@ -27,6 +30,16 @@ def request(net, **changes):
         networks=((net, EndpointSpec()),),
         **changes,
     )
+
+
+def links_in(namespace):
+    shown = subprocess.run(
+        ["nsenter", f"--net={namespace}", "ip", "-br", "link"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [line.split()[0] for line in shown.stdout.splitlines()]
 
 
 async def test_a_container_on_the_host_has_its_files_and_no_namespace(
@@ -71,13 +84,7 @@ async def test_a_container_without_network_has_loopback_only(own_network, fake_h
         sandbox = await driver.attach(wanted)
         with pytest.raises(Conflict):
             await driver.attach(wanted)
-        shown = subprocess.run(
-            ["nsenter", f"--net={sandbox.namespace}", "ip", "-br", "link"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert [line.split()[0] for line in shown.stdout.splitlines()] == ["lo"]
+        assert links_in(sandbox.namespace) == ["lo"]
         await driver.detach(sandbox.container_id)
         assert not Path(sandbox.namespace).exists()
 
@@ -95,3 +102,65 @@ async def test_unknown_namespaces_are_removed_and_living_ones_kept(own_network, 
         (note,) = await driver.restore([net], [kept])
         assert "is gone" in note
         await driver.detach(kept.container_id)
+
+
+@pytest.mark.system
+async def test_a_container_goes_from_no_network_to_a_bridge_and_back(own_network, fake_host):
+    elsewhere = attrs.evolve(fake_host, root=fake_host.root / "bridge")
+    async with (
+        NoneNetwork.open(NoConfig(), fake_host) as none,
+        BridgeNetwork.open(BridgeConfig(), elsewhere) as bridge,
+    ):
+        nothing = await none.create_network(network("none"))
+        app = await bridge.create_network(network("app"))
+        wanted = request(nothing, hostname="web", dns=("192.0.2.53",))
+        before = await none.attach(wanted)
+        mounted = Path(before.files["/etc/resolv.conf"]).stat().st_ino
+        await none.disconnect(before.container_id, nothing)
+        adopted = await bridge.adopt(attrs.evolve(before, endpoints=()), wanted)
+        endpoint = await bridge.connect(before.container_id, app, EndpointSpec())
+        await none.detach(before.container_id)
+        with pytest.raises(NotFound):
+            await none.disconnect(before.container_id, nothing)
+        assert not Path(before.namespace).exists()
+        assert f"{endpoint.ipv4_address}\tweb\n" in Path(adopted.files["/etc/hosts"]).read_text()
+        resolv_conf = Path(adopted.files["/etc/resolv.conf"])
+        assert "nameserver 127.0.0.11\n" in resolv_conf.read_text()
+        assert resolv_conf.stat().st_ino == mounted, "it is mounted in the container"
+        shown = links_in(adopted.namespace)
+        assert [each.partition("@")[0] for each in shown] == ["lo", "eth0"]
+
+        await bridge.disconnect(before.container_id, app)
+        back = await none.adopt(adopted, wanted)
+        await bridge.detach(before.container_id)
+        await none.connect(before.container_id, nothing, EndpointSpec())
+        assert links_in(back.namespace) == ["lo"]
+        assert not Path(adopted.files["/etc/hosts"]).exists()
+        assert endpoint.ipv4_address not in Path(back.files["/etc/hosts"]).read_text()
+        await none.detach(before.container_id)
+        assert not Path(back.namespace).exists()
+
+
+@pytest.mark.system
+async def test_what_cannot_be_taken_over_is_left_as_it_was(own_network, fake_host):
+    elsewhere = attrs.evolve(fake_host, root=fake_host.root / "bridge")
+    async with (
+        NoneNetwork.open(NoConfig(), fake_host) as none,
+        BridgeNetwork.open(BridgeConfig(), elsewhere) as bridge,
+    ):
+        nothing = await none.create_network(network("none"))
+        wanted = request(nothing)
+        sandbox = await none.attach(wanted)
+        on_host = attrs.evolve(sandbox, namespace=None)
+        gone = attrs.evolve(sandbox, namespace="/proc/self/ns/nothing")
+        lost = attrs.evolve(sandbox, files=dict.fromkeys(sandbox.files, "/nothing"))
+        for driver in (bridge, none):
+            for wrong, error in ((on_host, Unsupported), (gone, Internal), (lost, Internal)):
+                if driver is none:
+                    wrong = attrs.evolve(wrong, container_id=secrets.token_hex(32))
+                with pytest.raises(error):
+                    await driver.adopt(wrong, wanted)
+        assert Path(sandbox.namespace).exists()
+        assert list((elsewhere.run_dir / "sandboxes").iterdir()) == []
+        assert len(list((fake_host.run_dir / "netns").iterdir())) == 1
+        await none.detach(sandbox.container_id)

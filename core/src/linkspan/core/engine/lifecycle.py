@@ -294,7 +294,9 @@ class Lifecycle:
             if container.state.health is not None
             else None,
         )
-        ended = attrs.evolve(container, state=state, endpoints=(), ports=(), sandbox_key="")
+        ended = attrs.evolve(
+            container, state=state, endpoints=(), ports=(), sandbox_key="", sandbox_driver=""
+        )
         auto_remove = container.spec.auto_remove and not again and not entry.removing
         if auto_remove or entry.removing:
             # Nobody needs the record of a container that goes at once. If it does not, after all, the

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import attrs
 
+from linkspan.core.engine.creation import wanted_ports
 from linkspan.core.engine.entry import Entry
 from linkspan.core.engine.lifecycle import Lifecycle
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
+from linkspan.sdk.model.container import Container, ContainerSpec
 from linkspan.sdk.model.network import EndpointSpec, Network
 
 
@@ -36,53 +38,73 @@ class Membership:
                     f"endpoint with name {container.name} already exists in network {network.name}",
                     code="already_connected",
                 )
-            mode = container.spec.network_mode
-            if container.state.running:
-                if not container.endpoints:
-                    mode = network.name  # it has left the one of its mode
-                endpoint, ports = await self._networks.connect_running(network, container, spec)
-                endpoints = (*container.endpoints, endpoint)
-                container = attrs.evolve(container, endpoints=endpoints, ports=ports)
-            networks = {**container.spec.networks, network.name: attrs.evolve(spec, by_hand=True)}
-            wanted = attrs.evolve(container.spec, networks=networks, network_mode=mode)
-            await self._life.save(entry, attrs.evolve(container, spec=wanted))
+            wanted = _with_network(container.spec, network, spec)
+            if not container.state.running:
+                await self._life.save(entry, attrs.evolve(container, spec=wanted))
+                return
+            ports = wanted_ports(container)
+            async with self._networks.carried_by(network, container, ports) as carried:
+                endpoint, ports = await self._networks.connect_running(network, carried, spec)
+                endpoints = (*carried.endpoints, endpoint)
+                inside = attrs.evolve(carried, spec=wanted, endpoints=endpoints, ports=ports)
+                await self._life.save(entry, inside)
 
     async def disconnect(self, network: Network, ref: str, *, force: bool) -> None:
-        """Take a container out of a network."""
-        entry = self._entry(ref)
+        """Take a container out of a network; ``force`` is for one that is not there any more."""
+        try:
+            entry = self._entry(ref)
+        except NotFound as error:
+            if force:
+                raise NotFound(f"endpoint {ref} not found", code="endpoint_not_found") from error
+            raise
         async with entry.lock:
             container = entry.container
-            inside = any(e.network_id == network.id for e in container.endpoints)
-            ports = container.ports
-            if network.name == "host" and container.spec.network_mode == "host":
-                raise InvalidArgument(
-                    "container cannot be disconnected from host network or connected to host"
-                    " network",
-                    code="network_mode",
-                )
-            if inside:
+            _refuse_leaving(network, container)
+            spec = _without_network(container.spec, network)
+            left = attrs.evolve(container, spec=spec)
+            if container.state.running:
                 ports = await self._networks.disconnect_running(network, container)
-            elif container.state.running:
-                if force:
-                    raise NotFound(
-                        f"endpoint {container.name} not found", code="endpoint_not_found"
-                    )
-                raise LinkspanError(
-                    f"container {container.id} is not connected to network {network.name}",
-                    code="not_connected",
-                )
-            networks = {
-                name: s
-                for name, s in container.spec.networks.items()
-                if name not in (network.name, network.id)
-            }
-            mode = container.spec.network_mode
-            if mode in (network.name, network.id) or (
-                mode == "default" and network.name == "bridge"
-            ):
-                # Without any network it keeps its mode: the next start is by that.
-                mode = next(iter(networks), mode)
-            spec = attrs.evolve(container.spec, networks=networks, network_mode=mode)
-            endpoints = tuple(e for e in container.endpoints if e.network_id != network.id)
-            changed = attrs.evolve(container, spec=spec, endpoints=endpoints, ports=ports)
-            await self._life.save(entry, changed)
+                endpoints = tuple(e for e in container.endpoints if e.network_id != network.id)
+                driver = network.spec.driver  # keeps the sandbox until another network takes it
+                left = attrs.evolve(left, endpoints=endpoints, ports=ports, sandbox_driver=driver)
+            await self._life.save(entry, left)
+
+
+def _refuse_leaving(network: Network, container: Container) -> None:
+    """Raises InvalidArgument: code ``network_mode``; LinkspanError: code ``not_connected``."""
+    running = container.state.running
+    if running and network.name == "host" and container.spec.network_mode == "host":
+        raise InvalidArgument(
+            "cannot disconnect container from host network - container was created in host network mode",
+            code="network_mode",
+        )
+    inside = (
+        any(e.network_id == network.id for e in container.endpoints)
+        if running
+        else not {network.name, network.id}.isdisjoint(container.spec.wanted_networks)
+    )
+    if not inside:
+        which = "network" if running else "the network"
+        raise LinkspanError(
+            f"container {container.id} is not connected to {which} {network.name}",
+            code="not_connected",
+        )
+
+
+def _is_own(network: Network, spec: ContainerSpec) -> bool:
+    """Whether it is the one of the container's mode."""
+    mode = "bridge" if spec.network_mode in ("", "default") else spec.network_mode
+    return mode in (network.name, network.id)
+
+
+def _with_network(spec: ContainerSpec, network: Network, settings: EndpointSpec) -> ContainerSpec:
+    networks = {**spec.networks, network.name: attrs.evolve(settings, by_hand=True)}
+    left = spec.left_network and not _is_own(network, spec)
+    return attrs.evolve(spec, networks=networks, left_network=left)
+
+
+def _without_network(spec: ContainerSpec, network: Network) -> ContainerSpec:
+    gone = (network.name, network.id)
+    networks = {name: settings for name, settings in spec.networks.items() if name not in gone}
+    left = spec.left_network or _is_own(network, spec)
+    return attrs.evolve(spec, networks=networks, left_network=left)

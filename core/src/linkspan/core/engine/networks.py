@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from ipaddress import ip_address, ip_network
 
 import attrs
@@ -77,27 +78,32 @@ class NetworkStore:
 
     def _driver(self, spec: NetworkSpec) -> NetworkDriver[object]:
         """Who carries a network."""
+        return self._driver_named(spec.driver)
+
+    def _driver_named(self, name: str) -> NetworkDriver[object]:
         known = self._drivers.names("network")
-        if spec.driver in ON_MANY_NODES and spec.driver not in known:
+        if name in ON_MANY_NODES and name not in known:
             return self._drivers.network()
-        if spec.driver not in known:
+        if name not in known:
             raise NotFound(
-                f'plugin "{spec.driver}" not found',
+                f'plugin "{name}" not found',
                 code="driver_not_found",
                 help=f"choose one of {', '.join(sorted(known))}",
             )
-        return self._drivers.network(spec.driver)
+        return self._drivers.network(name)
 
     def _sandbox_driver(self, container: Container) -> NetworkDriver[object] | None:
-        """Who carries a running container's sandbox; also when it has left all its networks."""
-        if container.spec.network_mode.startswith("container:"):
+        """Who carries a container's sandbox, also when it is in no network; None: another container's."""
+        mode = container.spec.network_mode
+        if mode.startswith("container:"):
             return None
         network_id = next((e.network_id for e in container.endpoints), "")
-        ref = network_id or container.spec.network_mode or "default"
         try:
-            return self._driver(self.inspect(ref).spec)
+            if container.sandbox_driver and not network_id:
+                return self._driver_named(container.sandbox_driver)
+            return self._driver(self.inspect(network_id or mode or "default").spec)
         except NotFound:
-            return None
+            return self._drivers.network()
 
     async def create(self, spec: NetworkSpec) -> Network:
         """Make a network; see ``linkspan.sdk.host.Networks``."""
@@ -169,7 +175,7 @@ class NetworkStore:
 
     async def _carry(self, draft: Network) -> Network:
         driver = self._driver(draft.spec)
-        network = await driver.create_network(draft)
+        network = _with_choices(draft, await driver.create_network(draft))
         try:
             await self._records.put(KIND, network.id, network)
         except BaseException:
@@ -269,36 +275,21 @@ class NetworkStore:
             NotFound: code ``network_not_found``.
         """
         spec = container.spec
-        wanted: dict[str, EndpointSpec] = {}
-        if not spec.network_mode.startswith("container:"):
-            wanted[self.inspect(spec.network_mode or "default").id] = EndpointSpec()
-        for name, settings in spec.networks.items():
-            wanted[self.inspect(name).id] = settings
+        wanted = {
+            self.inspect(name).id: spec.networks.get(name, EndpointSpec())
+            for name in spec.wanted_networks
+        }
         return tuple((self._networks[key], settings) for key, settings in wanted.items())
 
     async def attach(self, container: Container, ports: tuple[PortBinding, ...]) -> Sandbox:
         """Make a container's sandbox."""
         networks = self.of_container(container)
-        driver = self._driver_of(networks)
+        driver = self._driver_of(networks) if networks else self._sandbox_driver(container)
+        assert driver is not None, "who shares a namespace is not attached"
         for network, settings in networks:
             _refuse_by_hand(network, container)
             _refuse_choices(network, settings)
-        spec = container.spec
-        sandbox = await driver.attach(
-            AttachRequest(
-                container_id=container.id,
-                name=container.name,
-                hostname=container.hostname,
-                domainname=spec.domainname,
-                networks=networks,
-                ports=ports,
-                dns=spec.dns,
-                dns_search=spec.dns_search,
-                dns_options=spec.dns_options,
-                extra_hosts=spec.extra_hosts,
-            )
-        )
-        return sandbox
+        return await driver.attach(_request(container, networks, ports))
 
     def tell(self, action: str, container: Container) -> None:
         """Tell of each network a container is in that it joined or left it."""
@@ -368,27 +359,53 @@ class NetworkStore:
             InvalidArgument, PermissionDenied: In Docker's words.
         """
         mode = container.spec.network_mode
-        if mode == "host" or mode.startswith("container:"):
+        others = {*container.spec.wanted_networks} - {network.name, network.id}
+        if mode.startswith("container:") or (mode == "host" and network.name != "host"):
             raise InvalidArgument(
                 "container sharing network namespace with another container or host cannot be"
                 " connected to any other network",
                 code="network_mode",
             )
-        if network.name == "host":
+        if network.name == "host" and mode != "host":
             raise InvalidArgument(
                 "cannot connect container to host network - container must be created in host network"
                 " mode",
                 code="network_mode",
             )
-        if "none" in (mode, network.name) and mode != network.name:
+        if "none" in others or (network.name == "none" and others):
             raise InvalidArgument(
                 "container cannot be connected to multiple networks with one of the networks in"
                 " private (none) mode",
                 code="network_mode",
             )
-        self._driver_of(((network, EndpointSpec()),))
+        inside = [self._networks[e.network_id] for e in container.endpoints]
+        self._driver_of(tuple((each, EndpointSpec()) for each in (network, *inside)))
         _refuse_by_hand(network, container)
         _refuse_choices(network, settings)
+
+    @asynccontextmanager
+    async def carried_by(
+        self, network: Network, container: Container, ports: tuple[PortBinding, ...]
+    ) -> AsyncIterator[Container]:
+        """While a running container joins a network: have the network's driver carry its sandbox.
+
+        Another that had it lets go of it at the end, when the change is recorded; if it fails, the new one does.
+        """
+        driver, holder = self._driver(network.spec), self._sandbox_driver(container)
+        if holder is None or holder is driver:
+            yield container
+            return
+        sandbox = await driver.adopt(sandbox_of(container), _request(container, (), ports))
+        try:
+            yield attrs.evolve(
+                container, sandbox_key=sandbox.namespace or "", files=dict(sandbox.files)
+            )
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await driver.detach(container.id)
+            raise
+        with trio.CancelScope(shield=True):
+            await holder.detach(container.id)
 
     async def connect_running(
         self, network: Network, container: Container, spec: EndpointSpec
@@ -407,6 +424,42 @@ class NetworkStore:
         await driver.disconnect(container.id, network)
         self._publish(_event("disconnect", network, container=container.id))
         return _ports_now(driver, container)
+
+
+def _with_choices(asked: Network, made: Network) -> Network:
+    """Note which subnets nobody has asked for; the predefined networks' are the daemon's configuration."""
+    if asked.name in PREDEFINED:
+        return made
+    families = {
+        ip_network(pool.subnet, strict=False).version for pool in asked.spec.pools if pool.subnet
+    }
+    pools = tuple(
+        attrs.evolve(
+            pool,
+            chosen=bool(pool.subnet)
+            and ip_network(pool.subnet, strict=False).version not in families,
+        )
+        for pool in made.spec.pools
+    )
+    return attrs.evolve(made, spec=attrs.evolve(made.spec, pools=pools))
+
+
+def _request(
+    container: Container, networks: Wanted, ports: tuple[PortBinding, ...]
+) -> AttachRequest:
+    spec = container.spec
+    return AttachRequest(
+        container_id=container.id,
+        name=container.name,
+        hostname=container.hostname,
+        domainname=spec.domainname,
+        networks=networks,
+        ports=ports,
+        dns=spec.dns,
+        dns_search=spec.dns_search,
+        dns_options=spec.dns_options,
+        extra_hosts=spec.extra_hosts,
+    )
 
 
 def _refuse_by_hand(network: Network, container: Container) -> None:
@@ -462,7 +515,7 @@ def _is_address(text: str) -> bool:
 
 
 def _wrong_of_address(network: Network, text: str) -> Iterator[str]:
-    subnets = [ip_network(pool.subnet) for pool in network.spec.pools if pool.subnet]
+    subnets = [ip_network(p.subnet) for p in network.spec.pools if p.subnet and not p.chosen]
     try:
         address = ip_address(text)
     except ValueError:

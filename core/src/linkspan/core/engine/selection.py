@@ -62,7 +62,7 @@ def _health_of(container: Container) -> str:
 
 def _networks_of(container: Container) -> set[str]:
     found = {v for e in container.endpoints for v in (e.network_name, e.network_id)}
-    return found | {container.spec.network_mode, *container.spec.networks}
+    return found | {*container.spec.wanted_networks}
 
 
 def _searcher(text: str) -> Callable[[str], object]:

@@ -120,6 +120,21 @@ class NetworkDriver(Driver[Config], abc.ABC):
     async def detach(self, container_id: str) -> None:
         """End a sandbox and free its addresses and ports; silent if there is none."""
 
+    async def adopt(self, sandbox: Sandbox, request: AttachRequest) -> Sandbox:
+        """Take over a living sandbox without endpoints that another driver made; ``connect`` follows.
+
+        That driver is told to ``detach`` afterwards, so namespace and files are to be held by means of
+        one's own (a further mount, further names of the same files: they are mounted in the container).
+
+        Args:
+            request: As for ``attach``, without networks.
+
+        Raises:
+            Unsupported: This driver, or this sandbox's namespace, is not made for it.
+        If cancelled or failed: nothing is left, and the sandbox is as it was.
+        """
+        raise Unsupported("this network driver cannot take over a running container")
+
     async def connect(self, container_id: str, network: Network, spec: EndpointSpec) -> Endpoint:
         """Add an endpoint to a living sandbox."""
         raise Unsupported("this network driver cannot connect a running container")

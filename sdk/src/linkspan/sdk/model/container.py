@@ -215,6 +215,7 @@ class ContainerSpec:
         image: As the user wrote it.
         network_mode: ``default``, ``bridge``, ``none``, ``host``, ``container:<id>`` or a network's name.
         networks: Network name → endpoint settings; the ``network_mode`` network may be missing here.
+        left_network: It has left the network of its mode, and does not come back to it when it starts.
         volume_driver: Of the volumes that ``binds`` name; empty is the usual one.
         log_driver: ``json-file`` (kept as the runtime's own file), ``local`` or ``none``.
         console_size: Rows and columns that a terminal begins with; (0, 0) leaves it to the client.
@@ -253,6 +254,7 @@ class ContainerSpec:
     publish_all: bool = False
     network_mode: str = "default"
     networks: Mapping[str, EndpointSpec] = attrs.field(factory=dict)
+    left_network: bool = False
     restart: RestartPolicy = RestartPolicy()
     auto_remove: bool = False
     resources: Resources = Resources()
@@ -287,6 +289,15 @@ class ContainerSpec:
     id_file: str = ""
     left_out: tuple[str, ...] = ()
     read_only_below: bool = True
+
+    @property
+    def wanted_networks(self) -> tuple[str, ...]:
+        """Names (or ids) of the networks it is in when it runs, the one of its mode first."""
+        if self.network_mode.startswith("container:"):
+            return ()
+        own = "bridge" if self.network_mode in ("", "default") else self.network_mode
+        mode = () if self.left_network else (own,)
+        return tuple(dict.fromkeys((*mode, *self.networks)))
 
 
 class ContainerStatus(enum.Enum):
@@ -383,6 +394,7 @@ class Container:
         args: The resolved command line: entrypoint and command in one.
         env, working_dir, user, stop_signal, healthcheck: Resolved with the image's values.
         warnings: What was asked for and cannot be had on this machine.
+        sandbox_driver: The network driver that has its sandbox, where its endpoints do not tell.
     """
 
     id: str
@@ -403,6 +415,7 @@ class Container:
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[PortBinding, ...] = ()
     sandbox_key: str = ""
+    sandbox_driver: str = ""
     files: Mapping[str, str] = attrs.field(factory=dict)
     mounts: tuple[MountPoint, ...] = ()
     log_path: str = ""

@@ -29,12 +29,17 @@ class PortBinding:
 
 @frozen(kw_only=True)
 class AddressPool:
-    """One subnet of a network (Docker API IPAMConfig); empty parts are chosen."""
+    """One subnet of a network (Docker API IPAMConfig); empty parts are chosen.
+
+    Attributes:
+        chosen: Nobody asked for this subnet; another network of the same name may have another one.
+    """
 
     subnet: str = ""
     ip_range: str = ""
     gateway: str = ""
     auxiliary: Mapping[str, str] = attrs.field(factory=dict)
+    chosen: bool = False
 
 
 @frozen(kw_only=True)

@@ -31,14 +31,13 @@ from linkspan.plugins.bridge_network.sandbox import Join, LivingSandbox
 from linkspan.plugins.bridge_network.sandbox_files import (
     SandboxFiles,
     failure,
-    host_settings,
     hosts_text,
     parse_extra_hosts,
     reachable_from_container,
-    with_wishes,
+    wished_settings,
 )
 from linkspan.sdk.drivers.network import AttachRequest, NetworkCap, NetworkDriver, Sandbox
-from linkspan.sdk.errors import Conflict, Internal, NotFound, NotUsable
+from linkspan.sdk.errors import Conflict, Internal, NotFound, NotUsable, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.network import (
     Backend,
@@ -401,6 +400,35 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         await in_thread(lambda: shutil.rmtree(sandbox.files.folder, ignore_errors=True))
         del self._sandboxes[sandbox.id]
 
+    async def adopt(self, sandbox: Sandbox, request: AttachRequest) -> Sandbox:
+        """See ``NetworkDriver``."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if sandbox.namespace is None:
+            raise Unsupported("a container in the host's network namespace stays there")
+        living = LivingSandbox(
+            request=attrs.evolve(request, networks=()),
+            files=SandboxFiles(self._sandbox_folder / sandbox.container_id),
+            # Of another driver: if that has written it so, it is not a user's.
+            resolv_conf=wished_settings(request).text(),
+        )
+
+        def share() -> None:
+            living.files.share(sandbox.files)
+            living.remember()
+
+        self._sandboxes[living.id] = living
+        async with living.lock:
+            try:
+                living.path = await self._namespaces.hold(sandbox.namespace, new_endpoint_id()[:12])
+                await in_thread(share)
+            except BaseException as error:
+                with trio.CancelScope(shield=True):
+                    await self._end(living)
+                if isinstance(error, OSError):
+                    raise failure(error, request.name) from error
+                raise
+            return living.view()
+
     async def connect(self, container_id: str, network: Network, spec: EndpointSpec) -> Endpoint:
         """See ``NetworkDriver``.
 
@@ -578,9 +606,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
 def _resolv_conf(sandbox: LivingSandbox) -> str:
     """The container's resolv.conf. Blocks: it reads the host's."""
     request = sandbox.request
-    settings = with_wishes(
-        host_settings(), dns=request.dns, search=request.dns_search, options=request.dns_options
-    )
+    settings = wished_settings(request)
     if sandbox.needs_resolver:
         options = settings.options
         if not any(option.startswith("ndots:") for option in options):

@@ -151,6 +151,15 @@ class Namespaces:
         """
         return await self._worker.run(self._create, name, tuple(links), routes or {}, resolver)
 
+    async def hold(self, path: str, name: str) -> str:
+        """Keep a living namespace that somebody else made under a name of our own; return that path.
+
+        Raises:
+            OSError: There is none; nothing is left.
+        """
+        await self._worker.run(self._hold, path, self.path(name))
+        return self.path(name)
+
     async def furnish(self, path: str, links: Iterable[LinkPlan], routes: Routes) -> None:
         """Give a bare namespace its links and its default routes.
 
@@ -277,6 +286,14 @@ class Namespaces:
             with RtNetlink() as inner:
                 inner.send(rtnetlink.link_up(1))  # lo, without which 127.0.0.11 is no address
             return self._open_resolver(anew=False) if resolver else None
+
+    def _hold(self, path: str, own: str) -> None:
+        os.close(os.open(own, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        try:
+            syscalls.mount(path, own, "", syscalls.MS_BIND)
+        except BaseException:
+            Path(own).unlink()
+            raise
 
     def _open_resolver(self, *, anew: bool) -> ResolverSockets:
         """Sockets and rules; ``anew`` replaces rules that are there, at the price of some ten milliseconds."""

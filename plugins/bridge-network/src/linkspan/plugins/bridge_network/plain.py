@@ -19,14 +19,13 @@ from linkspan.plugins.bridge_network.pool import new_endpoint_id
 from linkspan.plugins.bridge_network.sandbox_files import (
     SandboxFiles,
     failure,
-    host_settings,
     hosts_text,
     parse_extra_hosts,
-    with_wishes,
+    wished_settings,
 )
 from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.network import AttachRequest, NetworkCap, NetworkDriver, Sandbox
-from linkspan.sdk.errors import Conflict, NotUsable, PermissionDenied
+from linkspan.sdk.errors import Conflict, NotFound, NotUsable, PermissionDenied, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network
 
@@ -93,6 +92,21 @@ class PlainNetwork(NetworkDriver[NoConfig]):
             files=files.mapping(),
         )
 
+    async def connect(self, container_id: str, network: Network, spec: EndpointSpec) -> Endpoint:
+        """See ``NetworkDriver``. There is nothing to connect to but the name of it."""
+        await trio.lowlevel.checkpoint()
+        self._living(container_id)
+        return _endpoint(network, spec)
+
+    async def disconnect(self, container_id: str, network: Network) -> None:
+        """See ``NetworkDriver``. Who is in the network is known by the engine alone."""
+        await trio.lowlevel.checkpoint()
+        self._living(container_id)
+
+    def _living(self, container_id: str) -> None:
+        if container_id not in self._paths:
+            raise NotFound(f"container {container_id[:12]} has no network sandbox")
+
     async def detach(self, container_id: str) -> None:
         """See ``NetworkDriver``. If cancelled: it is ended all the same."""
         await trio.lowlevel.checkpoint()
@@ -129,9 +143,7 @@ class PlainNetwork(NetworkDriver[NoConfig]):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _write_files(self, request: AttachRequest, files: SandboxFiles) -> None:
-        settings = with_wishes(
-            host_settings(), dns=request.dns, search=request.dns_search, options=request.dns_options
-        )
+        settings = wished_settings(request)
         more = parse_extra_hosts(request.extra_hosts, _LOOPBACK)
         files.write(
             hosts=self._hosts(more),
@@ -203,6 +215,25 @@ class NoneNetwork(PlainNetwork):
             yield driver
         finally:
             await driver._namespaces.close()
+
+    async def adopt(self, sandbox: Sandbox, request: AttachRequest) -> Sandbox:
+        """See ``NetworkDriver``."""
+        await trio.lowlevel.checkpoint()
+        if sandbox.namespace is None:
+            raise Unsupported("a container in the host's network namespace stays there")
+        files = SandboxFiles(self._folder / sandbox.container_id)
+        self._paths[sandbox.container_id] = None
+        try:
+            path = await self._namespaces.hold(sandbox.namespace, new_endpoint_id()[:12])
+            self._paths[sandbox.container_id] = path
+            await trio.to_thread.run_sync(files.share, sandbox.files)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                await self.detach(sandbox.container_id)
+            if isinstance(error, OSError):
+                raise failure(error, request.name) from error
+            raise
+        return attrs.evolve(sandbox, namespace=path, files=files.mapping())
 
     async def _namespace(self) -> str | None:
         path, _ = await self._namespaces.create(new_endpoint_id()[:12])

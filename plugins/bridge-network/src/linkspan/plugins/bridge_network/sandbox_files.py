@@ -5,13 +5,15 @@ seen. Users may edit them, so a change touches only lines (or a file) that are a
 """
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import attrs
 
+from linkspan.sdk.drivers.network import AttachRequest
 from linkspan.sdk.errors import Internal, InvalidArgument, LinkspanError, OutOfSpace
 from linkspan.sdk.files import is_full, write_file
 from linkspan.sdk.values import frozen
@@ -89,6 +91,13 @@ def with_wishes(
         servers=tuple(dns) or host.servers,
         search=() if domains == (".",) else domains,
         options=tuple(options) or host.options,
+    )
+
+
+def wished_settings(request: AttachRequest) -> ResolverSettings:
+    """The host's settings with a container's wishes."""
+    return with_wishes(
+        host_settings(), dns=request.dns, search=request.dns_search, options=request.dns_options
     )
 
 
@@ -185,6 +194,12 @@ class SandboxFiles:
             ("hostname", hostname + "\n"),
         ):
             write_file(f"{self.folder}/{name}", text.encode())
+
+    def share(self, others: Mapping[str, str]) -> None:
+        """Give the files of another folder, by their paths in the container, names in this one, too."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for inside, own in self.mapping().items():
+            os.link(others[inside], own)
 
     def add_hosts(self, lines: Iterable[tuple[str, str]]) -> None:
         """Append lines to the hosts file."""

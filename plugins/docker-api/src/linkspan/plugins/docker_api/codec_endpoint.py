@@ -80,7 +80,7 @@ def _container_networks(container: Container, network_ids: Mapping[str, str]) ->
         out[endpoint.network_name] = encode_endpoint(wanted, endpoint)
     if spec.network_mode.startswith("container:") or container.state.running:
         return out
-    for name in wanted_networks(container):
+    for name in spec.wanted_networks:
         known = name in out or any(e.network_id == name for e in container.endpoints)
         if not known:
             wanted = spec.networks.get(name, EndpointSpec())
@@ -99,13 +99,6 @@ def _names(container: Container, wanted: EndpointSpec) -> tuple[str, ...]:
     """What it will be called in a network."""
     names = (container.name, *wanted.aliases, container.short_id, container.hostname)
     return tuple(dict.fromkeys(name for name in names if name))
-
-
-def wanted_networks(container: Container) -> tuple[str, ...]:
-    """Names (or ids) of the networks that a container asked for, the one of its mode first."""
-    spec = container.spec
-    mode = "bridge" if spec.network_mode in ("", "default") else spec.network_mode
-    return tuple(dict.fromkeys((mode, *spec.networks)))
 
 
 def encode_network_settings(

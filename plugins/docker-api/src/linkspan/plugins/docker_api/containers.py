@@ -9,7 +9,6 @@ import trio
 
 from linkspan.plugins.docker_api.codec_container import encode_inspect, link_names
 from linkspan.plugins.docker_api.codec_creation import decode_container
-from linkspan.plugins.docker_api.codec_endpoint import wanted_networks
 from linkspan.plugins.docker_api.codec_network import parse_port
 from linkspan.plugins.docker_api.codec_resources import decode_resources, decode_restart
 from linkspan.plugins.docker_api.filters import Filters, has_label, no_number, read_filters
@@ -168,7 +167,7 @@ class ContainerRoutes:
         if container.state.running or not container.state.started_at:
             return {}
         found = {}
-        for name in wanted_networks(container):
+        for name in container.spec.wanted_networks:
             try:
                 found[name] = self._host.engine.networks.inspect(name).id
             except NotFound:

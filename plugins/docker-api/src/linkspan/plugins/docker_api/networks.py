@@ -81,7 +81,7 @@ class NetworkRoutes:
             return False
         return not any(
             {network.name, network.id}
-            & {c.spec.network_mode, *c.spec.networks, *(e.network_id for e in c.endpoints)}
+            & {*c.spec.wanted_networks, *(e.network_id for e in c.endpoints)}
             for c in self._containers.list(ContainerFilter(all=True))
         )
 

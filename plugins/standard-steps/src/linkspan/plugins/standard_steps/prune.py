@@ -88,7 +88,7 @@ class PruneStep(StandardStep):
                     found.append(_Found("container", container.id, container.name))
         staying = [container for container in containers if container.id not in gone]
         if "networks" in kinds:
-            used = {name for c in staying for name in (c.spec.network_mode, *c.spec.networks)}
+            used = {name for c in staying for name in c.spec.wanted_networks}
             for network in engine.networks.list():
                 if network.name in _PREDEFINED or {network.name, network.id} & used:
                     continue

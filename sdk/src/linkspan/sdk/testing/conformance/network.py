@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, ClassVar
 
+import attrs
 import pytest
 import trio
 
@@ -313,6 +314,26 @@ class NetworkConformance:
         with pytest.raises(NotFound):
             await bench.driver.disconnect(sandbox.container_id, second)
         await bench.attach((second, fixed("10.77.0.7")))
+
+    async def test_a_sandbox_without_networks_is_taken_over_from_another_driver(
+        self, config: Any, bench: NetworkBench, fake_host: FakeHost
+    ) -> None:
+        network = await bench.network()
+        elsewhere = attrs.evolve(fake_host, root=fake_host.root / "another", daemon_id="another")
+        async with self.driver.open(config, elsewhere) as other:
+            request = bench.request()
+            before = await other.attach(request)
+            files = _read(before.files)
+            adopted = await bench.driver.adopt(before, request)
+            bench.sandboxes[adopted.container_id] = adopted
+            await other.detach(before.container_id)
+        assert _read(adopted.files) == files
+        with pytest.raises(FileNotFoundError):
+            _read(before.files)
+        endpoint = await bench.driver.connect(adopted.container_id, network, EndpointSpec())
+        assert endpoint.ipv4_address
+        with pytest.raises(Conflict):
+            await bench.driver.attach(request)
 
     async def test_what_does_not_live_is_not_connected(self, bench: NetworkBench) -> None:
         network = await bench.network()

@@ -229,12 +229,11 @@ class FakeContainers:
             await attachment.entered.wait()
         entry.waiting.clear()
         pid = await self._runtime.start(container.id)
-        names = dict.fromkeys((spec.network_mode.replace("default", "bridge"), *spec.networks))
         endpoints = [
             self._networks.endpoint(
                 self._networks.inspect(name), spec.networks.get(name, _NO_SETTINGS)
             )
-            for name in names
+            for name in spec.wanted_networks
             if name not in ("none", "host")
         ]
         entry.change(endpoints=tuple(endpoints), ports=spec.ports, sandbox_key="/run/netns/fake")

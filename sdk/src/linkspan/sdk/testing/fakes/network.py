@@ -247,6 +247,14 @@ class FakeNetwork(NetworkDriver[NoConfig]):
             Path(folder, name).write_text(text + "\n")
         return {f"/etc/{name}": str(folder / name) for name in contents}
 
+    def _share_files(self, sandbox: Sandbox) -> dict[str, str]:
+        folder = self._folder / sandbox.container_id
+        folder.mkdir(parents=True)
+        files = {inside: str(folder / Path(inside).name) for inside in sandbox.files}
+        for inside, own in files.items():
+            Path(own).hardlink_to(sandbox.files[inside])
+        return files
+
     async def relink(self, container_id: str, network: Network, links: tuple[str, ...]) -> None:
         await trio.lowlevel.checkpoint()
         sandbox = self.sandboxes.get(container_id)
@@ -271,6 +279,13 @@ class FakeNetwork(NetworkDriver[NoConfig]):
         for key, backends in self.balanced.items():
             self.balanced[key] = tuple(each for each in backends if each.address not in gone)
         shutil.rmtree(self._folder / container_id, ignore_errors=True)
+
+    async def adopt(self, sandbox: Sandbox, request: AttachRequest) -> Sandbox:
+        await trio.lowlevel.checkpoint()
+        self._requests[sandbox.container_id] = request
+        adopted = attrs.evolve(sandbox, files=self._share_files(sandbox))
+        self.sandboxes[sandbox.container_id] = adopted
+        return adopted
 
     async def connect(self, container_id: str, network: Network, spec: EndpointSpec) -> Endpoint:
         await trio.lowlevel.checkpoint()
