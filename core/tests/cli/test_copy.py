@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,22 @@ def test_a_folder_does_not_replace_a_file(linkspan: Any, fake: Any, tmp_path: Pa
         result = linkspan("cp", "web:/var/log", str(tmp_path / "file"))
     assert result.status == 1
     assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_a_link_here_is_written_behind_and_a_pipe_is_not_replaced(
+    linkspan: Any, fake: Any, tmp_path: Path
+) -> None:
+    sends(fake, [("conf", b"text")])
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    with fake.running():
+        assert linkspan("cp", "web:/etc/conf", str(tmp_path / "link")).status == 0
+        result = linkspan("cp", "web:/etc/conf", str(tmp_path / "pipe"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"text"
+    assert (tmp_path / "pipe").is_fifo()
+    assert result.status == 1
+    assert "is neither a folder nor a file, and is not replaced" in result.err
 
 
 def info(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:

@@ -1,6 +1,8 @@
 """Images and file systems as archives."""
 
 import io
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,51 @@ def test_a_missing_folder_is_found_before_the_daemon_works(
         result = linkspan("save", "-o", str(tmp_path / "no" / "x.tar"), "a:1")
     assert result.status == 2
     assert fake.requests == []
+
+
+def test_a_pipe_or_a_device_is_written_to_and_stays_what_it_is(
+    linkspan: Any, fake: Any, tmp_path: Path
+) -> None:
+    sends(fake, "/images/get", b"tar" * 1000)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with fake.running():
+        assert linkspan("save", "-o", str(pipe), "a:1") == (0, "", "")
+        assert linkspan("save", "-o", "/dev/null", "a:1") == (0, "", "")
+        full = linkspan("save", "-o", "/dev/full", "a:1")
+    assert os.read(reader, 9999) == b"tar" * 1000
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert Path("/dev/null").is_char_device()
+    assert Path("/dev/full").is_char_device()
+    assert (full.status, full.err) == (
+        1,
+        "error: cannot write '/dev/full': No space left on device\n",
+    )
+
+
+def test_a_file_is_written_behind_its_link(linkspan: Any, fake: Any, tmp_path: Path) -> None:
+    sends(fake, "/images/get", b"tar")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/x.tar")
+    with fake.running():
+        assert linkspan("save", "-o", str(tmp_path / "link"), "a:1").status == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "x.tar").read_bytes() == b"tar"
+
+
+def test_a_folder_or_a_socket_is_no_place_for_an_archive(
+    linkspan: Any, fake: Any, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as made, fake.running():
+        made.bind(str(tmp_path / "s"))
+        folder = linkspan("save", "-o", str(tmp_path), "a:1")
+        result = linkspan("export", "-o", str(tmp_path / "s"), "a")
+    assert (folder.status, result.status) == (2, 2)
+    assert "it is a folder" in folder.err
+    assert "it is a socket" in result.err
+    assert not fake.requests
 
 
 def test_load_sends_the_file_and_says_what_came(linkspan: Any, fake: Any, tmp_path: Path) -> None:

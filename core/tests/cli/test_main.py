@@ -115,6 +115,19 @@ def test_a_fault_of_our_own_shows_no_traceback(linkspan: Any, fake: Any) -> None
     assert "Traceback" not in result.err
 
 
+def test_a_file_that_cannot_be_used_is_no_fault_of_our_own(
+    linkspan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", "/proc/nosuch")
+    result = linkspan("context", "create", "away", "--docker", "host=unix:///x")
+    assert result == (1, "", "error: cannot use '/proc/nosuch': No such file or directory\n")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "file" / "x"))
+    result = linkspan("context", "create", "away", "--docker", "host=unix:///x")
+    assert result.status == 1
+    assert result.err.endswith(": Not a directory\n")
+
+
 def test_global_options_may_stand_before_and_after_the_command(linkspan: Any, fake: Any) -> None:
     fake.on("GET", "/containers/json", [])
     with fake.running():

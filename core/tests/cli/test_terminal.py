@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from linkspan.core.cli.live import watch
 from linkspan.core.cli.terminal import Terminal, visible
 
 HEADERS = ["NAME", "ID", "IMAGE", "STATE", "PORTS"]
@@ -159,3 +160,25 @@ def test_a_line_of_the_live_view_is_cut_and_never_wraps(monkeypatch: pytest.Monk
     assert "构建" * 7 in shown
     assert "构建" * 8 not in shown
     assert "x" * 30 not in shown
+
+
+@pytest.mark.parametrize(
+    ("tty", "name", "redraws"),
+    [(True, "xterm", True), (True, "dumb", False), (False, "xterm", False)],
+)
+def test_a_live_table_is_drawn_once_where_nothing_can_be_drawn_over(
+    monkeypatch: pytest.MonkeyPatch, tty: bool, name: str, redraws: bool
+) -> None:
+    made, out, _ = terminal(monkeypatch, tty=tty, environ={"TERM": name})
+    frames = iter([["first"], ["second"]])
+
+    def frame() -> list[str]:
+        try:
+            return next(frames)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    watch(made, frame, 0)
+    assert made.redraws is redraws
+    assert ("second" in out.getvalue()) is redraws
+    assert ("\x1b" in out.getvalue()) is redraws

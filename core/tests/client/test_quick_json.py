@@ -1,6 +1,8 @@
 """JSON without the json module: the same values, the same refusals."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -71,3 +73,29 @@ def test_the_first_of_two_documents_is_taken(first: Any, second: Any) -> None:
 def test_half_a_document_is_none(text: str) -> None:
     with pytest.raises(ValueError):
         quick_json.first(text)
+
+
+def test_half_a_document_is_none_in_a_program_that_has_not_imported_json() -> None:
+    script = """
+import sys
+from linkspan.core.client import quick_json
+for read in (quick_json.first, quick_json.loads):
+    for text in sys.argv[1:]:
+        assert "json" not in sys.modules
+        try:
+            read(text)
+        except ValueError:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "json"]:
+                del sys.modules[name]
+        else:
+            raise SystemExit(f"{text} was read")
+"""
+    texts = ["", "{", '{"a"', '{"a": ', '{"a": 1', "{bad", "nul", '"open', "[1,", "-"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *texts],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

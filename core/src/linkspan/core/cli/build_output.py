@@ -14,6 +14,7 @@ from linkspan.core.cli.build_options import fields, wrong_option
 from linkspan.core.cli.credentials import registry_auth
 from linkspan.core.cli.image import split_reference, stream_failure
 from linkspan.core.cli.image_files import receive
+from linkspan.core.cli.output_file import output_file
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import Answer, segment
 
@@ -86,6 +87,8 @@ def _checked(output: Output) -> Output:
             raise wrong_option("a folder cannot be written to stdout", _OPTION)
         if sys.stdout.isatty():
             raise wrong_option("an archive is not written to a terminal", _OPTION)
+    elif output.dest and output.kind != "local":
+        output_file(output.dest)
     elif output.dest and not Path(output.dest).absolute().parent.is_dir():
         raise wrong_option(f"there is no folder '{Path(output.dest).absolute().parent}'", _OPTION)
     return output
@@ -109,7 +112,7 @@ def deliver(session: Session, outputs: Sequence[Output], image: str, tags: Seque
         if output.kind in ("local", "tar"):
             with _file_system(session, image) as answer:
                 if output.kind == "local":
-                    _unpack(answer.pieces(), Path(output.dest))
+                    _unpack(answer.pieces(), Path(output.dest).resolve())
                 else:
                     _write(session, answer, output.dest)
         elif output.dest:

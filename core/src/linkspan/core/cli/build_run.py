@@ -98,6 +98,7 @@ def show(
         limits: Parameters of Docker's ``/build`` that limit RUN.
         options: What ``SETTINGS`` names.
     """
+    _check_facts(options)
     request = _request(where, options, limits or {})
     try:
         if check:
@@ -236,6 +237,14 @@ def _follow(answer: Answer, steps: Steps, display: Display) -> None:
         for line in steps.take(record):
             if display.mode == "plain":
                 display.say(line)
+
+
+def _check_facts(options: dict[str, Any]) -> None:
+    """Fail before the daemon works for nothing."""
+    for file in filter(None, (options["iidfile"], options["metadata_file"])):
+        from linkspan.core.cli.output_file import output_file
+
+        output_file(file)
 
 
 def _write_facts(image: str, tags: list[str], options: dict[str, Any]) -> None:

@@ -136,11 +136,15 @@ def _from_container(
 def _local_place(source: str, folder: bool, target: str) -> Path:
     """What the first entry of the archive becomes here (Docker's rules of ``cp``)."""
     path = Path(target)
+    if path.is_symlink():
+        path = path.resolve()  # as Docker: what it points to is written, and the link stays
     contents = source.endswith("/.")
     if archive.is_folder(path):
         name = source.rstrip("/").rpartition("/")[2]
         return path if (contents and folder) or name in ("", ".", "..") else path / name
     if path.exists():
+        if not path.is_file():
+            raise Failure(f"'{target}' is neither a folder nor a file, and is not replaced")
         if folder:
             raise Failure(f"cannot copy a folder over the file '{target}'")
         if target.endswith("/"):

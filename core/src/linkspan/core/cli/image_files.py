@@ -12,6 +12,7 @@ from linkspan.core.cli.command import Platform, command
 from linkspan.core.cli.common import complete_container, complete_image
 from linkspan.core.cli.failure import USAGE, Failure
 from linkspan.core.cli.image import split_reference, stream_failure
+from linkspan.core.cli.output_file import is_stream, output_file
 from linkspan.core.cli.progress import Display, Transfer, bar
 from linkspan.core.cli.session import Session
 from linkspan.core.client.short import Answer, segment
@@ -31,14 +32,15 @@ def _no_terminal(what: str, option: str) -> Failure:
 
 
 def receive(session: Session, answer: Answer, output: str, what: str) -> None:
-    """Write an answer to a file, which appears when it is whole, or to stdout."""
+    """Write an answer to a file, which appears when it is whole, to a pipe or a device, or to stdout."""
     if not output:
         for piece in answer.pieces():
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         return
-    target = Path(output)
-    partial = target.with_name(f".{target.name}.partial")
+    target = output_file(output)
+    stream = is_stream(target)
+    partial = target if stream else target.with_name(f".{target.name}.partial")
     count = 0
     try:
         with (
@@ -49,21 +51,21 @@ def receive(session: Session, answer: Answer, output: str, what: str) -> None:
                 file.write(piece)
                 count += len(piece)
                 display.update()
-        partial.replace(target)
+        if not stream:
+            partial.replace(target)
     except OSError as exc:
         raise Failure(f"cannot write '{output}': {exc.strerror}") from exc
     finally:
-        partial.unlink(missing_ok=True)
+        if not stream:
+            partial.unlink(missing_ok=True)
 
 
 def _check_output(output: str) -> None:
     """Fail before the daemon works for nothing."""
     if not output and sys.stdout.isatty():
         raise _no_terminal("stdout", "-o FILE")
-    if output and not Path(output).absolute().parent.is_dir():
-        raise Failure(
-            f"there is no folder '{Path(output).absolute().parent}'", id="LS0004", status=USAGE
-        )
+    if output:
+        output_file(output)
 
 
 @command(

@@ -46,9 +46,9 @@ class Repaint:
 def watch(terminal: Terminal, frame: Frame, interval_s: float) -> None:
     """Draw again and again until Ctrl-C, which is the way to end it and no error.
 
-    Off a terminal one frame is printed: a pipe gets data, not a view.
+    Where nothing can be drawn over one frame is printed: a pipe gets data, not a view.
     """
-    if not terminal.out_is_tty:
+    if not terminal.redraws:
         for line in frame():
             terminal.print(line)
         return

@@ -22,6 +22,16 @@ if TYPE_CHECKING:  # importing these takes longer than a short command may
     from typing import Final, NoReturn
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_OF_FILES: Final = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EROFS,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 
 
 def run(words: Sequence[str]) -> int:
@@ -72,6 +82,8 @@ def _guard(session: Session, work: Callable[[], int]) -> int:
     except Exception as exc:
         if isinstance(exc, OSError) and exc.errno in _NO_ROOM:
             return _no_room(exc)
+        if isinstance(exc, OSError) and exc.errno in _OF_FILES and exc.filename:
+            return _report(_of_file(exc), session, exc)
         if session.verbose:
             raise
         return _report(_of_bug(exc), session, exc)
@@ -104,6 +116,11 @@ def _no_room(exc: OSError) -> int:
     failure = Failure(f"cannot write {where}: {exc.strerror}")
     print(failure.render(), file=sys.stderr)
     return failure.status
+
+
+def _of_file(exc: OSError) -> Failure:
+    name = os.fsdecode(exc.filename) if isinstance(exc.filename, str | bytes) else exc.filename
+    return Failure(f"cannot use '{name}': {exc.strerror}")
 
 
 def _of_bug(exc: Exception) -> Failure:

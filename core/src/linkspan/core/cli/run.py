@@ -334,6 +334,10 @@ def _create(
         raise Failure(
             f"the file '{cidfile}' exists already", status=DAEMON_FAILED, helps=[f"rm {cidfile}"]
         )
+    if cidfile is not None and not cidfile.absolute().parent.is_dir():
+        raise Failure(
+            f"there is no folder '{cidfile.absolute().parent}' for --cidfile", status=DAEMON_FAILED
+        )
     if options["pull"] == "always":
         _pull(session, image, options["platform"])
     query = {"name": options["name"], "platform": options["platform"]}

@@ -55,7 +55,7 @@ def stats(
     streams = session.format == "jsonl" and not no_stream
     if streams:
         _stream(session, containers, every)
-    elif no_stream or session.format not in ("", "table") or not session.terminal.out_is_tty:
+    elif no_stream or session.format not in ("", "table") or not session.terminal.redraws:
         _show(session, _once(session, _chosen(session, containers, every)), no_trunc)
     else:
         _watch(session, containers, every, no_trunc)

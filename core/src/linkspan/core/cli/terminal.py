@@ -116,10 +116,12 @@ class Terminal:
         self.err_color = wants_color(color, self.err, environ)
         self.out_is_tty = self.out.isatty()
         self.err_is_tty = self.err.isatty()
+        dumb = environ.get("TERM") == "dumb"
+        self.redraws = self.out_is_tty and not dumb
         encoding = (self.out.encoding or "ascii").lower().replace("-", "")
         self._ascii = bool(environ.get("LINKSPAN_ASCII")) or encoding not in ("utf8", "utf16")
         ci = bool(environ.get("CI"))
-        live = self.err_is_tty and not ci and environ.get("TERM") != "dumb"
+        live = self.err_is_tty and not ci and not dumb
         self.progress = progress if progress != "auto" else "live" if live else "plain"
         if quiet:
             self.progress = "none"

@@ -23,7 +23,8 @@ def loads(body: bytes | str) -> Any:
     """Parse a document (``json.loads``).
 
     The scanner that does json's work is CPython's and stands in no documentation, so whatever it does not
-    take is given to json, which says also what is wrong.
+    take is given to json, which says also what is wrong. The scanner itself cannot while json is not
+    imported: what CPython makes of its silence is a SystemError.
 
     Raises:
         ValueError: It is none.
@@ -33,7 +34,7 @@ def loads(body: bytes | str) -> Any:
         found, end = _scan(text)
         if end == len(text):
             return found
-    except (ImportError, AttributeError, TypeError, ValueError, StopIteration):
+    except (ImportError, AttributeError, TypeError, ValueError, StopIteration, SystemError):
         pass
     import json
 
@@ -48,7 +49,7 @@ def first(text: str) -> tuple[Any, int]:
     """
     try:
         return _scan(text)
-    except (ImportError, AttributeError, TypeError, StopIteration):
+    except (ImportError, AttributeError, TypeError, StopIteration, SystemError):
         import json
 
         found, end = json.JSONDecoder().raw_decode(text)
