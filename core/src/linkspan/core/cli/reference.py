@@ -50,7 +50,7 @@ wrong usage, too.
 stdout carries the answer: rows, ids, JSON, a container's own stdout. stderr carries progress, remarks
 and errors. On a terminal columns are shortened or left out to fit; a pipe gets everything, without
 colours, escape sequences or carriage returns. Colours follow `--color`, `NO_COLOR`, `FORCE_COLOR`,
-`TERM=dumb`.
+`TERM=dumb`; with the last one live tables are printed once.
 
 `--format` takes `table` (the default), `wide` (the same, whole on a terminal), `yaml`,
 `docker` (Docker's own columns), `json` (one document; lists are an
