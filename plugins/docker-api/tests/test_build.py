@@ -59,7 +59,7 @@ async def test_all_parameters_reach_the_builder(api, builder) -> None:
     assert (asked.no_cache, asked.pull, asked.quiet) == (True, True, True)
     assert asked.args == {"A": "1", "B": None}
     assert asked.labels == {"l": "x"}
-    assert asked.cache_from == (CacheImport(reference="c:1"),)
+    assert (asked.cache_from, asked.cache_from_only) == ((CacheImport(reference="c:1"),), True)
     assert asked.network_mode == "none"
     assert asked.extra_hosts == ("a:1.2.3.4", "b:5.6.7.8", "c:9.9.9.9")
     assert (asked.resources.memory_bytes, asked.shm_size_bytes) == (1000, 2000)
@@ -132,6 +132,7 @@ async def test_secrets_and_contexts_come_in_a_parcel(api, builder, tmp_path) -> 
     assert asked.contexts == {"lib": tmp_path, "base": "b:1"}
     assert asked.no_cache_stages == ("test",)
     assert asked.cache_from == (CacheImport(reference="c:1", fresh=True),)
+    assert not asked.cache_from_only
     assert asked.cache_to == (CacheExport(reference="c:2", every_stage=True, push=True),)
     assert "hunter2" not in repr(asked)
 

@@ -1,6 +1,7 @@
 """Caches that travel: inside the image itself, and as images of their own."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +128,47 @@ async def test_a_strange_cache_does_no_harm(workshop, document):
         {"Dockerfile": "FROM scratch\nLABEL a=b\n"}, cache_from=(CacheImport(reference="self"),)
     )
     assert len(await workshop.driver.cache_entries()) == before
+
+
+async def test_steps_are_taken_from_the_images_named_alone_if_that_is_asked(workshop):
+    steps = {"Dockerfile": 'FROM scratch\nENV A=1\nRUN write /a 1\nCOPY f /f\nCMD ["x"]\n', "f": ""}
+    other = {**steps, "Dockerfile": "FROM scratch\nENV A=1\nRUN write /a 1\nRUN write /b 1\n"}
+    named, none = CacheImport(reference="one"), CacheImport(reference="nosuch")
+    first, _ = await workshop.build(steps, tags=("one",))
+    _, said = await workshop.build(steps, cache_from=(named, none), cache_from_only=True)
+    assert (said.count("Using cache"), "Warning" in said) == (4, False)
+    again, said = await workshop.build(other, cache_from=(named,), cache_from_only=True)
+    assert said.count("Using cache") == 2
+    assert again.cached_steps == 1
+    workshop.engine.runs.clear()
+    _, said = await workshop.build(steps, cache_from=(none,), cache_from_only=True)
+    assert (said.count("Using cache"), len(workshop.engine.runs)) == (0, 1)
+    assert first.image_id == workshop.engine.images.inspect("one").id
+
+
+async def test_an_image_named_has_its_steps_after_they_were_run_again(workshop):
+    async def write_another_each_time(run, folder, say):
+        Path(folder, run.args[-1]).write_text(str(len(workshop.engine.runs)))
+        return 0
+
+    workshop.engine.runner = write_another_each_time
+    steps = {"Dockerfile": "FROM scratch\nRUN a\nRUN b\n"}
+    first, _ = await workshop.build(steps, tags=("one",))
+    second, _ = await workshop.build(
+        steps, tags=("two",), cache_from=(CacheImport(reference="nosuch"),), cache_from_only=True
+    )
+    assert workshop.image(first.image_id).chain_ids != workshop.image(second.image_id).chain_ids
+    for name, made in (("one", first), ("two", second), ("one", first)):
+        again, _ = await workshop.build(
+            steps, cache_from=(CacheImport(reference=name),), cache_from_only=True
+        )
+        assert (again.cached_steps, again.image_id) == (2, made.image_id)
+
+
+async def test_a_stage_is_copied_from_the_cache_only_if_the_images_named_have_it(workshop):
+    await workshop.build(STAGES, tags=("one",))
+    named, none = CacheImport(reference="one"), CacheImport(reference="nosuch")
+    result, _ = await workshop.build(STAGES, cache_from=(none,), cache_from_only=True)
+    assert result.cached_steps == 0
+    result, said = await workshop.build(STAGES, cache_from=(named,), cache_from_only=True)
+    assert "Using cache" in said

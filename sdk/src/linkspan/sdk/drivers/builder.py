@@ -66,6 +66,7 @@ class BuildRequest:
             that name.
         no_cache_stages: Stages whose steps are run anew.
         cache_from: A cache that cannot be had is a warning, no error.
+        cache_from_only: Steps are taken from the images of ``cache_from`` that are here, and from no others.
         details: Tell programs more in ``aux`` of the progress: ``warnings`` (rule, message, file, line), and
             ``step``, ``log``, ``work`` (what is no step) and ``definition`` (the build file) at once, while
             stages run side by side.
@@ -96,6 +97,7 @@ class BuildRequest:
     contexts: Mapping[str, Path | str | ClientFolder] = attrs.field(factory=dict)
     no_cache_stages: tuple[str, ...] = ()
     cache_from: tuple[CacheImport, ...] = ()
+    cache_from_only: bool = False
     cache_to: tuple[CacheExport, ...] = ()
     details: bool = False
     packages: bool = False

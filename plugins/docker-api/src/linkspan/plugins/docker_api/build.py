@@ -82,6 +82,8 @@ class BuildRoutes:
         asked = decode_build(request)
         if request.query.get("version") == "2":
             return self._session_builds.answer(request, asked)
+        # Docker's classic builder looks into these images and nowhere else.
+        asked = attrs.evolve(asked, cache_from_only=bool(asked.cache_from))
         return self._stream(asked, placed=False)
 
     async def build_more(self, request: Request) -> Stream | Response:

@@ -11,6 +11,7 @@ from linkspan.plugins.dockerfile_builder.cache_exchange import (
     import_cache,
 )
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
+from linkspan.plugins.dockerfile_builder.cache_sources import CacheSources
 from linkspan.plugins.dockerfile_builder.client import login_of
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
 from linkspan.plugins.dockerfile_builder.contexts import Contexts
@@ -28,7 +29,7 @@ from linkspan.plugins.dockerfile_builder.steps import StageResult
 from linkspan.plugins.dockerfile_builder.stream import BuildStream, silent_stream
 from linkspan.sdk.diagnostics import Diagnostic, render
 from linkspan.sdk.dockerignore import IgnorePatterns
-from linkspan.sdk.drivers.builder import BuildRequest, BuildResult
+from linkspan.sdk.drivers.builder import BuildRequest, BuildResult, CacheImport
 from linkspan.sdk.errors import LinkspanError, Unsupported
 from linkspan.sdk.host import Host, NewImage
 from linkspan.sdk.progress import Progress, ProgressSink
@@ -77,6 +78,7 @@ class Builds:
                 with self._layers.lease() as lease:
                     _warn(dockerfile, stream)
                     stream.event(warnings=[_told(found, dockerfile) for found in findings])
+                    sources = await self._import_caches(request, stream)
                     build = Build(
                         request=request,
                         dockerfile=dockerfile,
@@ -88,8 +90,8 @@ class Builds:
                         lease=lease,
                         stream=stream,
                         max_archive_bytes=self._config.max_archive_bytes,
+                        cache_sources=sources,
                     )
-                    await self._import_caches(request, stream)
                     result = await build.run()
                     found = await self._packages(result.top) if request.packages else Found((), ())
                     image_id = ""
@@ -134,9 +136,16 @@ class Builds:
         async with self._layers.tree(top) as tree:
             return await in_thread(find_packages, tree)
 
-    async def _import_caches(self, request: BuildRequest, stream: BuildStream) -> None:
+    async def _import_caches(self, request: BuildRequest, stream: BuildStream) -> CacheSources:
         """Take over what other machines have done; what cannot be had is but a warning."""
-        for wanted in request.cache_from:
+        imports, sources = request.cache_from, CacheSources()
+        if request.cache_from_only:
+            sources = CacheSources.of(
+                self._host.engine.images, [wanted.reference for wanted in imports]
+            )
+            carrying = (i for i in sources.images or () if CACHE_KEY in i.config.raw)
+            imports = tuple(CacheImport(reference=image.id) for image in carrying)
+        for wanted in imports:
             try:
                 await import_cache(
                     self._host,
@@ -148,6 +157,7 @@ class Builds:
                 stream.say(
                     f"[Warning] the cache of {wanted.reference} is not used: {error.message}\n"
                 )
+        return sources
 
     async def _export_caches(
         self, request: BuildRequest, build: Build, stream: BuildStream

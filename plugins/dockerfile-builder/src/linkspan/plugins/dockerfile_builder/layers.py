@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import attrs
 import trio
 
-from linkspan.plugins.dockerfile_builder.cache import StepCache, StepRecord
+from linkspan.plugins.dockerfile_builder.cache import StepCache, StepRecord, step_key
+from linkspan.plugins.dockerfile_builder.cache_sources import CacheSources
 from linkspan.plugins.dockerfile_builder.secret_files import remove_secrets
 from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.snapshots import Layer, Snapshots
@@ -125,17 +126,28 @@ class LayerMaker:
         return record
 
     async def once(
-        self, key: str, make: Callable[[], Awaitable[StepRecord]], *, use_cache: bool, step: str
+        self,
+        key: str,
+        make: Callable[[], Awaitable[StepRecord]],
+        *,
+        use_cache: bool,
+        sources: CacheSources,
+        step: str,
     ) -> tuple[StepRecord, bool]:
         """The step's result, and whether it came from the cache.
 
         ``step`` tells people what it is. The same step in two builds runs once; the second waits, and
         makes it itself should the first fail or be cancelled.
         """
+        refused = None
         while use_cache:
             record = await self.lookup(key)
+            if record is not None and not sources.has(record):
+                refused, record = record, await self._lookup_other(key, sources)
             if record is not None:
                 return record, True
+            if refused is not None:
+                break
             running = self._running.get(key)
             if running is None:
                 break
@@ -146,11 +158,21 @@ class LayerMaker:
             async with self._limiter:
                 record = attrs.evolve(await make(), step=step, made_at=time.time())
             await self.remember(key, record)
+            if refused is not None:
+                await self.remember(_other(key, refused.layer), refused)
         finally:
             if self._running.get(key) is done:
                 del self._running[key]
             done.set()
         return record, False
+
+    async def _lookup_other(self, key: str, sources: CacheSources) -> StepRecord | None:
+        """A result that a later one has taken the place of, and that may be taken."""
+        for layer in sources.layers():
+            record = await self.lookup(_other(key, layer))
+            if record is not None:
+                return record
+        return None
 
     async def remember(self, key: str, record: StepRecord) -> None:
         """Put a result into the cache."""
@@ -277,6 +299,11 @@ class LayerMaker:
         except NotFound:
             return True
         return True
+
+
+def _other(key: str, layer: str) -> str:
+    """The key of a step's result when a later one has its own."""
+    return step_key(op="other", key=key, layer=layer)
 
 
 def _touch(path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.cache import StepRecord
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
+from linkspan.plugins.dockerfile_builder.cache_sources import CacheSources
 from linkspan.plugins.dockerfile_builder.layers import LayerMaker
 from linkspan.plugins.dockerfile_builder.tree import Tree
 from linkspan.sdk.drivers.builder import BuildRequest
@@ -45,6 +46,10 @@ class Services(Protocol):
 
     async def origin(self, name: str, instruction: ins.Instruction, stage_index: int) -> Tree | str:
         """What ``from`` names: a context, or the top layer of a stage or image."""
+
+    @property
+    def cache_sources(self) -> CacheSources:
+        """Which steps may be taken from the cache at all."""
 
     def uses_cache(self, stage_index: int) -> bool:
         """Whether the steps of a stage may be taken from the cache."""

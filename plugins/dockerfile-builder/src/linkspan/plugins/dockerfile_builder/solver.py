@@ -9,6 +9,7 @@ from linkspan.plugins.dockerfile_builder import instructions as ins
 from linkspan.plugins.dockerfile_builder.cache import StepRecord
 from linkspan.plugins.dockerfile_builder.cache_exchange import CarriedStage
 from linkspan.plugins.dockerfile_builder.cache_mounts import CacheMounts
+from linkspan.plugins.dockerfile_builder.cache_sources import CacheSources
 from linkspan.plugins.dockerfile_builder.client import login_of
 from linkspan.plugins.dockerfile_builder.image_config import ImageState, rfc3339
 from linkspan.plugins.dockerfile_builder.instruction_parser import parse_trigger
@@ -58,6 +59,7 @@ class Build:
     lease: set[str]
     stream: BuildStream
     max_archive_bytes: int
+    cache_sources: CacheSources = CacheSources()
     steps: int = 0
     cached_steps: int = 0
     used: dict[str, StepRecord] = attrs.field(factory=dict)
@@ -342,7 +344,11 @@ class Build:
     ) -> tuple[StepRecord, bool]:
         """A step of a stage: its result, and whether that came from the cache."""
         record, cached = await self.layers.once(
-            key, make, use_cache=self.uses_cache(index), step=step
+            key,
+            make,
+            use_cache=self.uses_cache(index),
+            sources=self.cache_sources,
+            step=step,
         )
         self.note(key, record)
         return record, cached

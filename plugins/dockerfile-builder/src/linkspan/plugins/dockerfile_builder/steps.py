@@ -91,11 +91,18 @@ class StageRun:
                 await self._workdir(instruction)
             case _:
                 self._metadata(instruction)
-                again = self.services.layers.seen_again(self.image_id())
-                if again and self.services.uses_cache(self.index):
+                if self._is_known() and self.services.uses_cache(self.index):
                     self.stream.say(_USING_CACHE)
                 self._count(cached=False)
         self.show_image()
+
+    def _is_known(self) -> bool:
+        """Whether the image as it stands is one that was built before."""
+        again = self.services.layers.seen_again(self.image_id())
+        sources = self.services.cache_sources
+        if sources.images is None:
+            return again
+        return sources.begin_with(self.state.history, self.chain)
 
     def _count(self, *, cached: bool) -> None:
         self.services.count_step(cached=cached)

@@ -181,7 +181,8 @@ class Transfer:
             exclude=self._order.exclude,
             parents=self._order.parents,
         )
-        if self._use_cache and (record := await layers.lookup(named)) is not None:
+        record = await layers.lookup(named) if self._use_cache else None
+        if record is not None and self._services.cache_sources.has(record):
             self._services.note(named, record)
             return record, True
         async with layers.tree(top) as tree:
