@@ -20,6 +20,7 @@ from linkspan.sdk.drivers.builder import (
     BuilderCap,
     BuildRequest,
     BuildResult,
+    CacheImport,
     PruneRequest,
 )
 from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
@@ -188,6 +189,18 @@ class BuilderConformance:
             assert again.cached_steps > 0
             anew, _ = await self.build(builder, self.good, no_cache=True)
             assert anew.cached_steps == 0
+
+    async def test_steps_come_from_the_images_named_alone_if_that_is_asked(
+        self, builder: Builder[Any]
+    ) -> None:
+        if BuilderCap.CACHE not in builder.capabilities:
+            pytest.skip("no capability CACHE")
+        await self.build(builder, self.good, tags=("kit-cache:1",))
+        for name, is_cached in (("kit-cache:none", False), ("kit-cache:1", True)):
+            again, _ = await self.build(
+                builder, self.good, cache_from=(CacheImport(reference=name),), cache_from_only=True
+            )
+            assert (again.cached_steps > 0) is is_cached
 
     async def test_other_content_is_another_image(self, builder: Builder[Any]) -> None:
         first, _ = await self.build(builder, self.good)

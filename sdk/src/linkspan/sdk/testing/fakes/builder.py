@@ -6,7 +6,7 @@ import json
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ from linkspan.sdk.drivers.builder import (
     PruneRequest,
     PruneResult,
 )
-from linkspan.sdk.errors import InvalidArgument, LinkspanError
+from linkspan.sdk.errors import InvalidArgument, LinkspanError, NotFound
 from linkspan.sdk.host import Host, NewImage
 from linkspan.sdk.progress import Progress, ProgressSink
 from linkspan.sdk.reference import parse_reference
@@ -42,6 +42,7 @@ class FakeBuilder(Builder[NoConfig]):
     Attributes:
         builds: What was asked so far; a test may look.
         steps: Digests of the steps in the cache.
+        made: Image → digests of its steps.
     """
 
     config_type = NoConfig
@@ -49,6 +50,7 @@ class FakeBuilder(Builder[NoConfig]):
     host: Host
     builds: list[BuildRequest] = attrs.field(factory=list)
     steps: set[str] = attrs.field(factory=set)
+    made: dict[str, set[str]] = attrs.field(factory=dict)
 
     @classmethod
     @asynccontextmanager
@@ -69,7 +71,7 @@ class FakeBuilder(Builder[NoConfig]):
             raise InvalidArgument("the fake reaches no network", code="remote_context")
         files = await _files(request)
         lines = _lines(files, request)
-        run = _Run(request=request, files=files, steps=self.steps)
+        run = _Run(request=request, files=files, steps=self.steps, usable=self._usable(request))
         for number, line in lines:
             run.step(number, line)
         said = [Progress(stream=f"Step {number}/{len(lines)} : {line}\n") for number, line in lines]
@@ -82,6 +84,7 @@ class FakeBuilder(Builder[NoConfig]):
         image = await self.host.engine.images.add(
             NewImage(config=run.config(), chain_ids=()), tags=[str(tag) for tag in tags]
         )
+        self.made.setdefault(image.id, set()).update(run.keys)
         if request.quiet:
             said = [Progress(stream=f"{image.id}\n")]
         else:
@@ -90,6 +93,17 @@ class FakeBuilder(Builder[NoConfig]):
         for message in said:
             progress(message)
         return BuildResult(image_id=image.id, steps=len(lines), cached_steps=run.cached)
+
+    def _usable(self, request: BuildRequest) -> set[str]:
+        """Digests of the steps that may be taken from the cache."""
+        if not request.cache_from_only:
+            return set(self.steps)
+        usable: set[str] = set()
+        for wanted in request.cache_from:
+            with suppress(NotFound):
+                image = self.host.engine.images.inspect(wanted.reference)
+                usable |= self.made.get(image.id, set())
+        return usable
 
     def change_config(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
         """``LABEL name=value`` only."""
@@ -203,6 +217,8 @@ class _Run:
     request: BuildRequest
     files: Mapping[str, bytes]
     steps: set[str]
+    usable: set[str]
+    keys: list[str] = attrs.field(factory=list)
     cached: int = 0
     key: str = ""
     labels: dict[str, str] = attrs.field(factory=dict)
@@ -238,8 +254,9 @@ class _Run:
             case _:
                 raise self._error(number, f"unknown instruction: {keyword}")
         self.key = hashlib.sha256(f"{self.key} {line} {content}".encode()).hexdigest()
-        self.cached += self.key in self.steps and not self.request.no_cache
+        self.cached += self.key in self.usable and not self.request.no_cache
         self.steps.add(self.key)
+        self.keys.append(self.key)
 
     def _error(self, number: int, text: str) -> InvalidArgument:
         return InvalidArgument(
