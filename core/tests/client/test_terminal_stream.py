@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -116,3 +117,33 @@ def test_a_process_that_has_ended_takes_no_more_input() -> None:
     ours.close()
     out, err = process.communicate(b"x" * 1_000_000, timeout=30)
     assert (out, err) == (b"early done", b"ended True\n")
+
+
+def test_who_is_told_to_end_three_times_and_goes_on_is_left_to_itself() -> None:
+    ours, theirs = socket.socketpair()
+    code = """
+import socket, sys
+from linkspan.core.client.terminal_stream import Session
+sock = socket.socket(fileno=int(sys.argv[1]))
+def kill(name):
+    print(name, flush=True)
+try:
+    Session(sock, b"", tty=False, stdin=False, kill=kill).run(lambda: kill("begun"))
+except KeyboardInterrupt:
+    print("left")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    theirs.close()
+    assert process.stdout is not None
+    with process, ours:
+        assert process.stdout.readline() == "begun\n"
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            process.send_signal(number)
+            assert process.stdout.readline() == f"{number.name}\n"
+        assert process.stdout.readline() == "left\n"
+        assert process.wait(30) == 0

@@ -1,7 +1,9 @@
 """``run``, ``create``, ``start``, ``exec``, ``attach``: commands that join a container's streams."""
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -178,8 +180,7 @@ def attach(
     streams = _streams({"attach": (), "interactive": stdin})
     stream = _attach(session, identifier, tty=tty, streams=streams, sig_proxy=sig_proxy, keys=keys)
     with session.api.open("POST", f"/containers/{identifier}/wait", silence_s=None) as waiting:
-        if not stream.run():
-            session.terminal.note(f"left running; to come back: linkspan attach {container}")
+        if not _joined(session, stream, container):
             return 0
         return int(waiting.json()["StatusCode"])
 
@@ -405,13 +406,27 @@ def _run_attached(
     query = {"condition": condition}
     path = f"/containers/{identifier}/wait"
     with session.api.open("POST", path, query, silence_s=None) as waiting:
-        if not stream.run(lambda: _start(session, identifier, remove=options["remove"])):
-            session.terminal.note(f"left running; to come back: linkspan attach {identifier[:12]}")
+        start = partial(_start, session, identifier, remove=options["remove"])
+        if not _joined(session, stream, identifier[:12], start):
             return 0
         ended = waiting.json()
     if (ended.get("Error") or {}).get("Message"):
         raise Failure(ended["Error"]["Message"], id="LS0102", status=DAEMON_FAILED)
     return int(ended["StatusCode"])
+
+
+def _joined(
+    session: Session, stream: Stream, name: str, started: Callable[[], None] | None = None
+) -> bool:
+    """Whether the container's output has ended; if not, the user is told how to go on."""
+    try:
+        ended = stream.run(started)
+    except KeyboardInterrupt:
+        session.terminal.note(f"left running; to end it: linkspan kill {name}")
+        raise
+    if not ended:
+        session.terminal.note(f"left running; to come back: linkspan attach {name}")
+    return ended
 
 
 def _attach(

@@ -17,6 +17,8 @@ from typing import Final
 from linkspan.core.client.frames import STDERR, Demultiplexer
 
 _READ: Final = 32 * 1024
+# As in Docker: so often a process is told to end before it is left to itself.
+_PATIENCE: Final = 3
 DEFAULT_DETACH_KEYS: Final = "ctrl-p,ctrl-q"
 
 
@@ -216,6 +218,7 @@ class Session:
         self._in_is_tty = stdin and os.isatty(self._in)
         self._detach = DetachFilter(detach_keys if tty and self._in_is_tty else b"")
         self._frames = Demultiplexer()
+        self._told_to_end = 0
 
     def run(self, started: Callable[[], None] | None = None) -> bool:
         """Pass bytes both ways until the process's output ends.
@@ -226,6 +229,9 @@ class Session:
 
         Returns:
             False if the user has detached.
+
+        Raises:
+            KeyboardInterrupt: The process was told to end three times, and goes on.
         """
         handled: dict[signal.Signals, Callable[[], None]] = {}
         if self._tty and self._resize is not None:
@@ -248,6 +254,9 @@ class Session:
             if self._kill is not None:
                 with suppress(Exception):  # the process may have ended meanwhile
                     self._kill(number.name)
+            self._told_to_end += number in (signal.SIGINT, signal.SIGTERM)
+            if self._told_to_end == _PATIENCE:
+                raise KeyboardInterrupt
 
         return send
 
