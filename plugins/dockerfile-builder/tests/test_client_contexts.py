@@ -46,6 +46,31 @@ async def test_a_file_that_has_not_changed_is_not_sent_twice(workshop) -> None:
     assert (sent(client), again.image_id, again.cached_steps) == ([], result.image_id, 1)
 
 
+async def test_what_was_selected_before_counts_for_the_same_files_and_step_only(workshop) -> None:
+    client = client_with("FROM scratch\nCOPY . /x\n", a="A", b="B")
+
+    async def copied(step: str) -> dict[str, str]:
+        client.put("dockerfile", "Dockerfile", f"FROM scratch\n{step}\n".encode())
+        await workshop.build(None, client=client, tags=("made",))
+        async with workshop.tree("made") as root:
+            files = [path for path in sorted(Path(root).rglob("*")) if path.is_file()]
+            return {str(path.relative_to(root)): path.read_text() for path in files}
+
+    for _ in range(2):
+        assert await copied("COPY . /x") == {"x/a": "A", "x/b": "B"}
+        assert await copied("COPY a /x/") == {"x/a": "A"}
+        assert await copied("COPY --exclude=a . /x") == {"x/b": "B"}
+    assert sent(client) == ["a", "b"]
+    client.put("context", "a", b"AA", mtime_ns=2)
+    assert await copied("COPY a /x/") == {"x/a": "AA"}
+    client.put("context", "a", b"A", mtime_ns=3)
+    assert await copied("COPY a /x/") == {"x/a": "A"}
+    with pytest.raises(InvalidArgument, match="stat c: file does not exist"):
+        await copied("COPY c /x/")
+    client.put("context", "c", b"C")
+    assert await copied("COPY c /x/") == {"x/c": "C"}
+
+
 async def test_the_context_is_asked_for_only_where_it_is_read(workshop) -> None:
     client = client_with(
         "FROM scratch AS one\nCOPY <<e /x\nhi\ne\nFROM one\nCOPY --from=one / /y\n", a="A"

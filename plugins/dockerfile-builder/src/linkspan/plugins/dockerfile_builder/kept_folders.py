@@ -10,8 +10,9 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from operator import is_
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import attrs
 import trio
@@ -64,8 +65,11 @@ class _DataFile:
 class ClientTree(StoredTree):
     """A client's folder as it was when its build began."""
 
-    def __init__(self, data: _DataFile, root: Node) -> None:
+    def __init__(
+        self, data: _DataFile, root: Node, selections: dict[object, Any] | None = None
+    ) -> None:
         self.root = root
+        self.selections = selections
         self._fd = data.fd
 
     def close(self) -> None:
@@ -83,6 +87,19 @@ class _Incoming:
 
 
 @attrs.define(eq=False)
+class _Look:
+    """What a look at a folder has shown: in most builds the next one shows the same."""
+
+    entries: Sequence[FolderEntry]
+    root: Node
+    selections: dict[object, Any] = attrs.field(factory=dict)
+
+    def shows(self, entries: Sequence[FolderEntry]) -> bool:
+        """Whether these are the very same entries; equal ones are not looked for."""
+        return len(entries) == len(self.entries) and all(map(is_, entries, self.entries))
+
+
+@attrs.define(eq=False)
 class _Kept:
     """One kept folder.
 
@@ -90,6 +107,7 @@ class _Kept:
         known: Path → what it was, and the node with its data.
         current: Paths that it had when it was last looked at.
         live_bytes: What they hold.
+        last: The last look, if all of what it showed is here.
         users: Builds that use or wait for it.
     """
 
@@ -98,6 +116,7 @@ class _Kept:
     known: dict[str, tuple[FolderEntry, Node]] = attrs.field(factory=dict)
     current: Set[str] = frozenset()
     live_bytes: int = 0
+    last: _Look | None = None
     users: int = 0
     uses: int = 0
     made_at: float = attrs.field(factory=time.time)
@@ -113,6 +132,7 @@ class _Kept:
             self.data.release()
             self.data = None
         self.known.clear()
+        self.last = None
 
 
 @frozen(kw_only=True)
@@ -176,13 +196,14 @@ class KeptFolders:
         data: _DataFile | None = None
         try:
             async with kept.lock:
-                root, received = await self._synchronize(kept, client, name, exclude)
+                look, received = await self._synchronize(kept, client, name, exclude)
                 assert kept.data is not None
                 data = kept.data
                 data.hold()
             kept.used_at = time.time()
             kept.uses += 1
-            yield Received(tree=ClientTree(data, root), received_bytes=received)
+            tree = ClientTree(data, look.root, look.selections)
+            yield Received(tree=tree, received_bytes=received)
         finally:
             kept.users -= 1
             if data is not None:
@@ -197,7 +218,7 @@ class KeptFolders:
         client: BuildClient,
         name: str,
         exclude: Sequence[str],
-    ) -> tuple[Node, int]:
+    ) -> tuple[_Look, int]:
         if kept.data is None:
             kept.data = await in_thread(_DataFile, self._folder)
         if kept.data.end > max(2 * kept.live_bytes, _WORTH_PACKING_BYTES):
@@ -207,6 +228,9 @@ class KeptFolders:
             entries = await transfer.entries()
             if len(entries) > self._max_entries:
                 raise TooLarge("the build context has too many entries", code="context_too_large")
+            if kept.last is not None and kept.last.shows(entries):
+                return kept.last, transfer.received_bytes
+            kept.last = None
             planned = await in_thread(_plan, entries, kept.known, data, self._max_bytes)
             root, incoming, known = planned
             if incoming:
@@ -217,7 +241,8 @@ class KeptFolders:
         kept.known.update(known)
         kept.current = known.keys()
         kept.live_bytes = sum(node.size for _, node in known.values())
-        return root, received
+        kept.last = _Look(entries, root)
+        return kept.last, received
 
     def _pack(self, kept: _Kept) -> None:
         """Copy what the folder still has to a file of its own. The trees of builds keep the old one."""
@@ -234,7 +259,7 @@ class KeptFolders:
                 moved[id(node)] = attrs.evolve(node, place=place)
             known[path] = (entry, moved[id(node)])
         kept.data.release()
-        kept.data, kept.known = fresh, known
+        kept.data, kept.known, kept.last = fresh, known, None
 
     def _forget_some(self) -> None:
         """Keep to the limits: those go first that were not used for the longest time."""

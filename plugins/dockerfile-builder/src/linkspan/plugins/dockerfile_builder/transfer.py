@@ -36,6 +36,8 @@ from linkspan.plugins.dockerfile_builder.target import Target
 from linkspan.plugins.dockerfile_builder.tree import Node, TarTree, Tree
 from linkspan.plugins.dockerfile_builder.variables import expanded
 
+_MOST_SELECTIONS = 1000
+
 
 @attrs.frozen(kw_only=True)
 class Order:
@@ -223,8 +225,7 @@ class Transfer:
         local = tuple(source for source in self._order.sources if source not in remote)
         async with contextlib.AsyncExitStack() as stack:
             if local:
-                selection, digest = await in_thread(self._select, context, local)
-                parts.append((context, selection, digest))
+                parts.append((context, *await self._selected(context, local)))
             for url in remote:
                 parts.append(await self._remote(stack, url))
             if self._order.inline:
@@ -234,6 +235,20 @@ class Transfer:
                 stack.callback(tree.close)
                 parts.append((tree, selection, step_key(inline=self._order.inline)))
             yield parts
+
+    async def _selected(self, context: Tree, sources: tuple[str, ...]) -> tuple[Selection, str]:
+        """What is copied from the context, and its digest; known already if nothing in it has changed."""
+        known = context.selections
+        if known is None:
+            return await in_thread(self._select, context, sources)
+        how = (sources, self._selector())
+        if how not in known:
+            found = await in_thread(self._select, context, sources)
+            if len(known) >= _MOST_SELECTIONS:
+                known.clear()
+            known[how] = found
+        selection, digest = known[how]
+        return selection, digest
 
     async def _remote(
         self, stack: contextlib.AsyncExitStack, url: str
@@ -263,17 +278,19 @@ class Transfer:
         kept = "with .git" if source.keep_git_dir else ""
         return tree, selection, f"git {source.url} {commit} {source.subdir} {kept}"
 
-    def _select(
-        self, tree: Tree, sources: tuple[str, ...], *, keep_owner: bool = False
-    ) -> tuple[Selection, str]:
-        """Blocking."""
-        selector = Selector(
+    def _selector(self) -> Selector:
+        return Selector(
             keyword=self._order.instruction.line.keyword,
             from_context=not self._order.source,
             exclude=self._order.exclude,
             parents=self._order.parents,
         )
-        selection = selector.select(tree, sources)
+
+    def _select(
+        self, tree: Tree, sources: tuple[str, ...], *, keep_owner: bool = False
+    ) -> tuple[Selection, str]:
+        """Blocking."""
+        selection = self._selector().select(tree, sources)
         digest = selection_digest(
             tree,
             selection,

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -74,9 +75,14 @@ def split_path(path: str) -> Parts:
 
 
 class Tree(abc.ABC):
-    """A read-only tree; see the module."""
+    """A read-only tree; see the module.
+
+    Attributes:
+        selections: What steps of earlier builds have selected from just this tree; None if nobody remembers.
+    """
 
     root: Node
+    selections: dict[object, Any] | None = None
 
     @abc.abstractmethod
     def children(self, node: Node) -> Mapping[str, Node]:

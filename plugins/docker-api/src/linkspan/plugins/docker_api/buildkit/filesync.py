@@ -7,7 +7,7 @@ place in that order (REQ), and get their bytes (DATA, an empty one at the end of
 import stat
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote
 
 import trio
@@ -155,6 +155,10 @@ class ClientFolder(FolderTransfer):
         while True:
             messages = await self._receive()
             # A few thousand at most, as much as the windows hold: less work than a change of thread.
+            remembered = [*map(_known.get, messages)]
+            if None not in remembered:
+                found += cast(list[FolderEntry], remembered)
+                messages = []
             for count, packet in enumerate(messages, 1):
                 known = _known.get(packet)
                 if known is not None:

@@ -106,12 +106,16 @@ class FrameReader:
     def feed(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         """Kind, flags, stream and payload of each frame that is complete now; read them all.
 
+        Thousands of small frames of data that follow each other in one stream are one long frame here.
+
         Raises:
             Http2Error: A frame is longer than we allow.
         """
         data = self._rest + data if self._rest else data
         at, end = 0, len(data)
         unpack = _HEAD.unpack_from
+        run: list[bytes] = []
+        running = 0
         while end - at >= _HEAD_BYTES:
             high, low, kind, flags, stream = unpack(data, at)
             size = high << 8 | low
@@ -120,6 +124,18 @@ class FrameReader:
             following = at + _HEAD_BYTES + size
             if following > end:
                 break
-            yield kind, flags, stream & MAX_WINDOW, data[at + _HEAD_BYTES : following]
+            payload = data[at + _HEAD_BYTES : following]
             at = following
+            if kind or flags or stream != running:
+                if run:
+                    yield DATA, 0, running & MAX_WINDOW, b"".join(run)
+                    run = []
+                if kind or flags:
+                    running = 0
+                    yield kind, flags, stream & MAX_WINDOW, payload
+                    continue
+                running = stream
+            run.append(payload)
         self._rest = data[at:]
+        if run:
+            yield DATA, 0, running & MAX_WINDOW, b"".join(run)

@@ -6,6 +6,7 @@ trailers.
 
 import base64
 import math
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
@@ -35,7 +36,8 @@ INTERNAL: Final = 13
 UNAVAILABLE: Final = 14
 
 MAX_MESSAGE_BYTES: Final = 16 << 20
-_HEAD_BYTES: Final = 5
+_HEAD: Final = struct.Struct(">BI")
+_HEAD_BYTES: Final = _HEAD.size
 _UNARY_S: Final = 30.0
 _UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
@@ -95,10 +97,11 @@ class _Messages:
         found: list[bytes] = []
         at, end = 0, len(data)
         self._needed = _HEAD_BYTES
+        unpack = _HEAD.unpack_from
         while end - at >= _HEAD_BYTES:
-            if data[at]:
+            compressed, size = unpack(data, at)
+            if compressed:
                 raise GrpcError(UNIMPLEMENTED, "a message is compressed, which was not agreed on")
-            size = int.from_bytes(data[at + 1 : at + _HEAD_BYTES], "big")
             if size > MAX_MESSAGE_BYTES:
                 raise GrpcError(RESOURCE_EXHAUSTED, f"a message has {size} bytes")
             following = at + _HEAD_BYTES + size

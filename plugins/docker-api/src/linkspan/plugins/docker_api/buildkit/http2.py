@@ -85,7 +85,8 @@ class Stream:
         self.receive_window -= size
         if self.receive_window < 0:
             raise Http2Error(frames.FLOW_CONTROL_ERROR, "more data than the window allows")
-        self._pieces.append(data)
+        if data:
+            self._pieces.append(data)
         self._uncredited += size - len(data)
         if last:
             self.ended_in = True
@@ -364,7 +365,7 @@ class Connection:
                 for kind, flags, number, payload in reader.feed(data):
                     if kind or flags or self._block is not None:
                         self._take(kind, flags, number, payload)
-                    else:  # one of thousands of small pieces of data
+                    else:
                         self._take_piece(number, payload)
         except Http2Error as error:
             await self._go_away(error)
