@@ -1,8 +1,12 @@
 """Fields that come and go with the version of the API, and what is said of versions we do not speak."""
 
+import json
 from typing import Any
 
 import pytest
+
+from linkspan.plugins.docker_api.codec_image import last_command
+from linkspan.sdk.image_config import parse_image_config
 
 # Path, field (dots go into objects and first entries), first version with it, first without it again.
 HISTORY = (
@@ -150,3 +154,24 @@ async def test_a_start_interval_is_newer_than_other_times_of_a_healthcheck(api) 
         ]
         assert seen.get("StartInterval") == interval
         assert seen["Interval"] == 10**9
+
+
+@pytest.mark.parametrize(
+    ("made", "command"),
+    [
+        ("RUN /bin/sh -c echo a  b", ["/bin/sh", "-c", "echo a  b"]),
+        (
+            "RUN |2 v=1 w=a b /bin/sh -c echo $v -c x",
+            ["|2", "v=1", "w=a b", "/bin/sh", "-c", "echo $v -c x"],
+        ),
+        ("|1 v=1 /bin/sh -c echo $v", ["|1", "v=1", "/bin/sh", "-c", "echo $v"]),
+        ("RUN touch /y", ["touch", "/y"]),
+        ("EXPOSE 80", ["/bin/sh", "-c", "#(nop) EXPOSE 80"]),
+        ("/bin/sh -c #(nop)  EXPOSE 80", ["/bin/sh", "-c", "#(nop)  EXPOSE 80"]),
+        ("", []),
+    ],
+)
+def test_the_last_command_of_a_build_is_read_from_the_history(made, command) -> None:
+    document = {"architecture": "amd64", "os": "linux", "history": [{"created_by": made}]}
+    document["rootfs"] = {"type": "layers", "diff_ids": []}
+    assert last_command(parse_image_config(json.dumps(document).encode())) == command

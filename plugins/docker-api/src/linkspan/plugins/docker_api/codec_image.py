@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from linkspan.sdk.http import Request, parse_json
 from linkspan.sdk.model.image import Credentials, Image, ImageConfig
 
 MISSING = "<missing>"
+_ARGUMENTS = re.compile(r"\|(?P<count>\d+) (?P<values>.*?) (?P<command>/\S+ -c .*)", re.DOTALL)
+_NEXT_ARGUMENT = re.compile(r" (?=[A-Za-z_][A-Za-z0-9_]*=)")
 
 
 def encode_image_summary(
@@ -97,9 +100,31 @@ def encode_image(
     if api_version < (1, 44):
         out["VirtualSize"] = image.size_bytes
     if api_version < (1, 45):
-        # docker-compose 1.29 looks here for the image's volumes.
-        out |= {"ContainerConfig": encode_image_config(config, api_version)}
+        # docker-compose 1.29 looks here for the image's volumes, and for the arguments of its build.
+        last = {"Cmd": last_command(config) or list(config.command) or None}
+        out |= {"ContainerConfig": encode_image_config(config, api_version) | last}
     return out
+
+
+def last_command(config: ImageConfig) -> list[str]:
+    """What the last step of an image's build ran, as its container had it; empty if there is no telling.
+
+    A step that ran nothing is a comment of the shell; arguments stand before the command (``|1``, ``A=b``).
+    """
+    made = str(config.history[-1].get("created_by", "")) if config.history else ""
+    if not made:
+        return []
+    keyword, _, ran = made.partition(" ")
+    if keyword != "RUN" and keyword.isupper():
+        return ["/bin/sh", "-c", f"#(nop) {made}"]
+    ran = ran if keyword == "RUN" else made  # Docker's classic builder has no keyword there
+    arguments: list[str] = []
+    if found := _ARGUMENTS.fullmatch(ran):
+        ran = found["command"]
+        values = _NEXT_ARGUMENT.split(found["values"])
+        arguments = [f"|{found['count']}", *values]
+    shell, flag, script = ran.partition(" -c ")
+    return [*arguments, *((shell, flag.strip(), script) if flag else ran.split(" "))]
 
 
 def encode_history(image: Image, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
