@@ -16,6 +16,7 @@ from linkspan.plugins.docker_api.buildkit.grpc import (
     NOT_FOUND,
     UNIMPLEMENTED,
     UNKNOWN,
+    Call,
     GrpcError,
     call_once,
     calling,
@@ -149,6 +150,32 @@ async def test_buildx_builds_an_image_and_gives_it_names(api, builder) -> None:
     (asked,) = builder.builds
     assert asked.labels == {"x": "y"}
     assert asked.client is not None
+
+
+async def test_a_session_may_come_inside_of_a_call(api, builder) -> None:
+    """As the one that bake opens for what several of its builds have."""
+    client = Client(FILES)
+    async with connected(api, Client({})) as buildx, trio.open_nursery() as nursery:
+        near, far = pair()
+        headers = [(name, value) for name, value in client.headers("shared").items()]
+
+        async def to_client(call: Call) -> None:
+            while found := await call.receive():
+                await near.send(*(Message(each).data(1) for each in found))
+
+        async def carry() -> None:
+            async with calling(buildx.connection, CONTROL + "Session", headers) as call:
+                nursery.start_soon(to_client, call)
+                while data := await near.receive():
+                    await call.send(message({1: data}))
+
+        nursery.start_soon(carry)
+        nursery.start_soon(client.connection(far).run)
+        shared = Buildx(buildx.connection, "shared")
+        said, _ = await shared.build({}, name="made:1")
+        nursery.cancel_scope.cancel()
+    assert said["image.name"] == "docker.io/library/made:1"
+    assert client.asked
 
 
 async def test_a_failure_reaches_both_calls(api, builder) -> None:

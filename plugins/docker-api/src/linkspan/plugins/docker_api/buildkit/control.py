@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from linkspan.plugins.docker_api.buildkit.builds import Told, run_told, solve_error
+from linkspan.plugins.docker_api.buildkit.carried import CarriedConnection
 from linkspan.plugins.docker_api.buildkit.checks import LINT, lint_result
 from linkspan.plugins.docker_api.buildkit.definitions import definition_of
 from linkspan.plugins.docker_api.buildkit.frontend import (
@@ -128,6 +129,7 @@ class Control:
         control: dict[str, Method] = {
             "Info": self._info,
             "ListWorkers": self._list_workers,
+            "Session": self._session,
             "Solve": self._solve,
             "Status": self._status,
             "DiskUsage": self._disk_usage,
@@ -162,6 +164,12 @@ class Control:
         platform = message({1: host.architecture, 2: host.os, 3: host.variant})
         labels = {"org.mobyproject.buildkit.worker.executor": "oci"}
         return message({1: _WORKER, 2: labels, 3: [platform], 5: [self._version_record()]})
+
+    async def _session(self, call: Call) -> None:
+        """As ``POST /session``, in a call: several builds share what such a session has."""
+        carried = CarriedConnection(call)
+        await carried.start()
+        await self._sessions.run(carried, call.metadata)
 
     async def _solve(self, call: Call) -> None:
         asked = Message(await call.one())
