@@ -130,6 +130,17 @@ def test_a_daemon_elsewhere_is_not_started_from_here(linkspan: Any) -> None:
     assert (result.status, "is not on this machine" in result.err) == (1, True)
 
 
+def test_a_daemon_without_a_socket_is_not_started_from_here(
+    linkspan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = {"host": ["tcp://127.0.0.1:1"]}
+    monkeypatch.setattr("linkspan.core.client.resolve.read_table", lambda *_: only)
+    result = linkspan("daemon", "start")
+    assert result.status == 1
+    assert "the config has no socket for the daemon, only tcp://127.0.0.1:1\n" in result.err
+    assert "or: linkspan daemon run\n" in result.err
+
+
 @pytest.mark.parametrize("words", [["daemon", "start"], ["daemon", "stop"]])
 def test_dockers_daemon_is_neither_started_nor_stopped(
     linkspan: Any, fake: Any, monkeypatch: pytest.MonkeyPatch, home: Path, words: list[str]

@@ -207,6 +207,12 @@ def test_the_address_comes_from_option_environment_config_or_default(tmp_path: P
         str(config),
         False,
     )
+    config.write_text(
+        '[daemon]\nhost = ["tcp://0.0.0.0:2376", "unix:///a.sock", "unix:///b.sock"]\n'
+    )
+    assert resolve_address("", "", environ).url == "unix:///a.sock"
+    config.write_text('[daemon]\nhost = ["tcp://0.0.0.0:2376"]\n')
+    assert resolve_address("", "", environ).url == "tcp://0.0.0.0:2376"
     assert resolve_address("/tmp/x.sock", "", {}).path == "/tmp/x.sock"
     config.write_text("broken = [")
     assert resolve_address("", str(config), {}).url == "unix:///run/linkspan/linkspan.sock"

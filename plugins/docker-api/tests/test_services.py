@@ -15,6 +15,7 @@ from linkspan.plugins.docker_api.codec_service import (
     encode_service_spec,
 )
 from linkspan.plugins.docker_api.document import Document
+from linkspan.plugins.docker_api.swarm import require_cluster
 from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.orchestrator import Orchestrator, OrchestratorCap, RolloutProgress
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unavailable
@@ -727,6 +728,9 @@ async def test_without_a_swarm_everything_says_how_to_get_one(api) -> None:
         reply = await api.ask("GET", path)
         assert reply.status == 503
         assert reply.message.startswith("This node is not a swarm manager.")
+    with pytest.raises(Unavailable) as raised:
+        await require_cluster(api.host)
+    assert raised.value.help == "linkspan swarm init"
 
 
 async def test_swarm_is_begun_once_and_left(api, books) -> None:

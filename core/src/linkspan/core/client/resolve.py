@@ -54,8 +54,15 @@ def resolve_address(
         return Address(_as_url(host), config, False, tls_of(environ))
     table = read_table("daemon", config)
     hosts = table.get("host")
-    url = hosts[0] if isinstance(hosts, list) and hosts else DEFAULT_HOST
-    return Address(str(url), config, table.get("autostart") is not False)
+    url = (
+        nearest([str(url) for url in hosts]) if isinstance(hosts, list) and hosts else DEFAULT_HOST
+    )
+    return Address(url, config, table.get("autostart") is not False)
+
+
+def nearest(urls: list[str]) -> str:
+    """Of all addresses of a daemon on this machine, the one to talk to it: its first socket, if it has any."""
+    return next((url for url in urls if url.startswith("unix://")), urls[0])
 
 
 def of_environment(environ: Mapping[str, str], *, docker: bool = True) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """``linkspan daemon run|start|stop|status``, with dockerd's flags where they mean the same."""
 
+import os
 from typing import Any
 
 from linkspan.core.cli import daemon_flags as flags
@@ -7,7 +8,12 @@ from linkspan.core.cli.command import command, settings
 from linkspan.core.cli.failure import Failure
 from linkspan.core.cli.session import Session
 from linkspan.core.client.address import Address
-from linkspan.core.client.resolve import resolve_address
+from linkspan.core.client.resolve import (
+    DEFAULT_HOST,
+    nearest,
+    of_environment,
+    resolve_address,
+)
 from linkspan.core.client.short import Api
 
 
@@ -126,16 +132,24 @@ def status(session: Session) -> None:
 def _address(session: Session, overrides: dict[str, Any]) -> Address:
     hosts = overrides["daemon.host"]
     if hosts:
-        return Address(hosts[0], resolve_address(config=session.config, context="default").config)
+        return Address(
+            nearest(hosts), resolve_address(config=session.config, context="default").config
+        )
     return _own_address(session)
 
 
 def _own_address(session: Session) -> Address:
     """Of the daemon that is started and stopped here: one on this machine, and never Docker's."""
     address = resolve_address(session.host, session.config, context=session.context, own=True)
-    if not address.path:
+    named = session.host or session.context or any(of_environment(os.environ, docker=False))
+    if not address.path and named:
         raise Failure(
             f"{address.url} is not on this machine; only a daemon here can be started and stopped",
             helps=["linkspan --context default daemon start"],
+        )
+    if not address.path:
+        raise Failure(
+            f"the config has no socket for the daemon, only {address.url}",
+            helps=[f"add {DEFAULT_HOST} to [daemon] host, or: linkspan daemon run"],
         )
     return address

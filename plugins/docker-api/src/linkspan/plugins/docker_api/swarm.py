@@ -40,7 +40,9 @@ async def require_cluster(host: Host) -> Cluster:
     """The cluster. Raises Unavailable (code ``not_in_swarm``) if there is none."""
     cluster = await orchestrator(host).cluster()
     if cluster is None:
-        raise Unavailable("this node is in no swarm", code="not_in_swarm")
+        raise Unavailable(
+            "this node is in no swarm", code="not_in_swarm", help="linkspan swarm init"
+        )
     return cluster
 
 
