@@ -8,7 +8,7 @@ import trio
 import trio.testing
 from buildkit_client import ERROR, Client, connected, pair
 
-from linkspan.plugins.docker_api.buildkit.grpc import GrpcError
+from linkspan.plugins.docker_api.buildkit.grpc import Call, GrpcError
 from linkspan.plugins.docker_api.buildkit.session import Session, Sessions
 from linkspan.plugins.docker_api.buildkit.trace import Trace
 from linkspan.plugins.docker_api.buildkit.wire import Message, message
@@ -30,6 +30,22 @@ async def test_a_folder_arrives_with_all_its_files() -> None:
     async with connected(client) as connection:
         assert await received_files(session(connection, client), "context") == files
     assert client.asked[0]["dir-name"] == "context"
+
+
+async def test_nobody_waits_for_a_client_to_agree_that_all_has_come(autojump_clock) -> None:
+    class Slow(Client):
+        async def diff_copy(self, call: Call) -> None:
+            await Client.diff_copy(self, call)
+            await trio.sleep(1000)
+
+    client = Slow({"a": b"1"})
+    async with connected(client) as connection:
+        for _ in range(2):
+            assert await received_files(session(connection, client), "context") == client.files
+        assert trio.current_time() < 1000
+        # It is not waited for for ever, either.
+        await trio.sleep(100)
+        assert not connection._streams
 
 
 async def test_patterns_and_paths_reach_the_client() -> None:

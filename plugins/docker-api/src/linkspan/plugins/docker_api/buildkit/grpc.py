@@ -39,6 +39,7 @@ MAX_MESSAGE_BYTES: Final = 16 << 20
 _HEAD: Final = struct.Struct(">BI")
 _HEAD_BYTES: Final = _HEAD.size
 _UNARY_S: Final = 30.0
+_LEFT_S: Final = 10.0
 _UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 
@@ -125,6 +126,7 @@ class Call:
     Attributes:
         metadata: What the caller sent with it (only where we are called).
         begun: The head of our answer has been sent.
+        is_left: Nobody waits for its end.
     """
 
     def __init__(self, stream: Stream, metadata: Headers, *, ours: bool) -> None:
@@ -132,6 +134,7 @@ class Call:
         self._messages = _Messages()
         self._ours = ours
         self.begun = False
+        self.is_left = False
         self.metadata = metadata
 
     async def send(self, *messages: bytes) -> None:
@@ -176,6 +179,12 @@ class Call:
         if self._messages.is_cut_off:
             raise GrpcError(INTERNAL, "a message is cut off")
         return []
+
+    async def leave(self) -> None:
+        """End a call whose answer is of no interest any more, without waiting for its end. Raises GrpcError."""
+        await self.end()
+        self.is_left = True
+        self._stream.drain_soon(_LEFT_S)
 
     def _check_status(self) -> None:
         text = self._stream.trailers.get("grpc-status", "")
@@ -230,11 +239,13 @@ async def calling(
         )
     except StreamClosed as error:
         raise GrpcError(UNAVAILABLE, str(error)) from error
+    call = Call(stream, {}, ours=True)
     try:
-        yield Call(stream, {}, ours=True)
+        yield call
     finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-            await stream.reset()
+        if not call.is_left:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await stream.reset()
 
 
 async def call_once(connection: Connection, method: str, request: bytes) -> bytes:

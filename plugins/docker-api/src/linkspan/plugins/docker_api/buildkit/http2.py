@@ -6,6 +6,7 @@ bounded by the windows that we grant.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, cast
 
 import hpack
@@ -147,6 +148,10 @@ class Stream:
                 break
         self._connection.forget_if_done(self)
 
+    def drain_soon(self, limit_s: float) -> None:
+        """See ``Connection.drain_soon``."""
+        self._connection.drain_soon(self, limit_s)
+
     async def reset(self, code: int = frames.CANCEL) -> None:
         """Let go of it; nothing happens if it is complete."""
         if self._failure or (self.ended_in and self.ended_out):
@@ -219,6 +224,7 @@ class Connection:
         self.max_frame_bytes = frames.MAX_FRAME_BYTES
         self.closed = ""
         self._going = ""
+        self._thin = 0  # reads in a row that brought little
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the connection to its end; what is open then fails with StreamClosed.
@@ -254,9 +260,24 @@ class Connection:
 
     # For streams
 
+    def drain_soon(self, stream: Stream, limit_s: float) -> None:
+        """Read a stream to its end while nobody waits for it; let go of it if that takes too long."""
+        if self.closed or self._nursery is None:
+            return
+
+        async def drain() -> None:
+            with suppress(StreamClosed):
+                with trio.move_on_after(limit_s):
+                    while await stream.receive():
+                        pass
+                await stream.reset()
+
+        self._nursery.start_soon(drain)
+
     async def send(self, *parts: bytes) -> None:
         """Send frames. Raises StreamClosed."""
         self._check()
+        self._thin = 0  # the answer may be small, and is waited for
         waiting, self._soon = self._soon, []
         try:
             await self._duplex.send(*waiting, *parts)
@@ -351,17 +372,17 @@ class Connection:
 
     async def _read(self) -> None:
         reader = FrameReader()
-        thin = 0
         try:
             rest = b"" if self.is_client else await self._read_preface()
             while True:
-                if thin > _THIN_READS:
+                if self._thin > _THIN_READS:
                     await trio.sleep(_GATHER_S)
                 data = rest or await self._duplex.receive()
                 rest = b""
                 if not data:
                     return
-                thin = thin + 1 if len(data) < _THIN_BYTES and self.is_client else 0
+                is_thin = len(data) < _THIN_BYTES and self.is_client
+                self._thin = self._thin + 1 if is_thin else 0
                 for kind, flags, number, payload in reader.feed(data):
                     if kind or flags or self._block is not None:
                         self._take(kind, flags, number, payload)
