@@ -245,7 +245,11 @@ FULL: dict[str, Any] = {
             "CapabilityDrop": ["CAP_CHOWN"],
             "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}],
             "Isolation": "default",
-            "Privileges": {"NoNewPrivileges": True},
+            "Privileges": {
+                "CredentialSpec": None,
+                "SELinuxContext": None,
+                "NoNewPrivileges": True,
+            },
         },
         "Resources": {
             "Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 64 << 20, "Pids": 9},
@@ -442,6 +446,29 @@ def test_a_window_of_nothing_and_preferences_of_any_form_are_shown_as_they_were_
     assert shown["Placement"] == {"Preferences": [{"Spread": {"SpreadDescriptor": "com.example"}}]}
 
 
+def test_what_was_said_of_a_part_that_is_gone_is_not_shown() -> None:
+    body = {
+        "Name": "a",
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "Image": "x",
+                "Mounts": [{"Type": "volume", "Target": "/x", "VolumeOptions": {}}],
+            },
+            "Resources": {"Limits": {}},
+        },
+        "EndpointSpec": {"Ports": [{"TargetPort": 80, "Name": "web"}]},
+    }
+    said = decode_service(Document(body))
+    shown = encode_service_spec(said)
+    assert shown["EndpointSpec"]["Ports"][0]["Name"] == "web"
+    assert shown["TaskTemplate"]["Resources"] == {"Limits": {}}
+    assert shown["TaskTemplate"]["ContainerSpec"]["Mounts"][0]["VolumeOptions"] == {}
+    container = attrs.evolve(said.container, mounts=())
+    shown = encode_service_spec(attrs.evolve(said, container=container, ports=()))
+    assert "Mounts" not in shown["TaskTemplate"]["ContainerSpec"]
+    assert "Ports" not in shown["EndpointSpec"]
+
+
 async def test_a_service_without_a_name_gets_one(api, books) -> None:
     nameless = {"TaskTemplate": {"ContainerSpec": {"Image": "web"}}}
     made = (await api.ask("POST", "/services/create", nameless)).json
@@ -557,8 +584,15 @@ def test_privileges_are_the_same_after_a_round(privileges: dict[str, Any]) -> No
     assert len(spec.container.security_opt) == sum(
         len(v) if k == "SELinuxContext" else 1 for k, v in privileges.items()
     )
-    seen = encode_service_spec(spec)["TaskTemplate"]["ContainerSpec"]
-    assert (seen["Privileges"], seen["OomScoreAdj"]) == (privileges, 5)
+    shown = encode_service_spec(spec)
+    seen = shown["TaskTemplate"]["ContainerSpec"]
+    nothing = {"CredentialSpec": None, "SELinuxContext": None, "NoNewPrivileges": False}
+    context = dict.fromkeys(("User", "Role", "Type", "Level"), "") | {"Disable": False}
+    wanted = nothing | privileges
+    if "SELinuxContext" in privileges:
+        wanted["SELinuxContext"] = context | privileges["SELinuxContext"]
+    assert (seen["Privileges"], seen["OomScoreAdj"]) == (wanted, 5)
+    assert encode_service_spec(decode_service(Document(shown))) == shown
 
 
 async def test_with_credentials_the_image_of_a_service_is_fetched_at_once(api, books) -> None:

@@ -8,6 +8,7 @@ import attrs
 
 from linkspan.sdk.model.container import ContainerSpec
 from linkspan.sdk.model.image import Platform
+from linkspan.sdk.model.network import Protocol
 from linkspan.sdk.values import frozen
 
 
@@ -50,7 +51,7 @@ class ServicePort:
 
     target_port: int
     published_port: int = 0
-    protocol: Literal["tcp", "udp"] = "tcp"
+    protocol: Protocol = "tcp"
     mode: Literal["ingress", "host"] = "ingress"
 
 
@@ -163,6 +164,7 @@ class ServiceSpec:
             empty if nothing was said.
         beside_template: The client named the networks beside the task's template, where it expects them back.
         files: Secrets and configs that its tasks are given.
+        said: What the client expects back though it changes nothing: as the API keeps it.
     """
 
     name: str
@@ -182,6 +184,7 @@ class ServiceSpec:
     force_update: int = 0
     endpoint_mode: Literal["", "vip", "dnsrr"] = ""
     files: tuple[FileReference, ...] = ()
+    said: Mapping[str, int | str | None] = attrs.field(factory=dict)
 
     @property
     def is_global(self) -> bool:

@@ -20,11 +20,12 @@ from linkspan.plugins.docker_api.codec_mount import MOUNT_TYPES, decode_mount, e
 from linkspan.plugins.docker_api.codec_payload import decode_files, encode_files
 from linkspan.plugins.docker_api.codec_privileges import decode_privileges, encode_privileges
 from linkspan.plugins.docker_api.codec_resources import decode_ulimits, encode_ulimits
+from linkspan.plugins.docker_api.codec_said import fill_privileges, put_back, read_said
 from linkspan.plugins.docker_api.document import Document
 from linkspan.plugins.docker_api.timestamps import or_never
 from linkspan.sdk.errors import InvalidArgument, Unsupported
 from linkspan.sdk.model.container import ContainerSpec, Healthcheck, Mount, Resources
-from linkspan.sdk.model.network import EndpointSpec
+from linkspan.sdk.model.network import EndpointSpec, Protocol
 from linkspan.sdk.model.service import (
     Placement,
     Reservation,
@@ -57,7 +58,7 @@ _ORDERS: Mapping[str, Literal["stop-first", "start-first"]] = {
     "stop-first": "stop-first",
     "start-first": "start-first",
 }
-_PROTOCOLS: Mapping[str, Literal["tcp", "udp"]] = {"": "tcp", "tcp": "tcp", "udp": "udp"}
+_PROTOCOLS: Mapping[str, Protocol] = {"": "tcp", "tcp": "tcp", "udp": "udp", "sctp": "sctp"}
 _MODES: Mapping[str, Literal["ingress", "host"]] = {
     "": "ingress",
     "ingress": "ingress",
@@ -145,6 +146,7 @@ def decode_service(body: Document) -> ServiceSpec:
         force_update=template.number("ForceUpdate"),
         endpoint_mode=_one_of(endpoint, "Mode", _ENDPOINTS) if "EndpointSpec" in body else "",
         files=decode_files(template.document("ContainerSpec")),
+        said=read_said(body),
     )
 
 
@@ -278,6 +280,13 @@ def _decode_mount(body: Document) -> Mount:
     return decode_mount(body)
 
 
+def _encode_mount(mount: Mount) -> dict[str, Any]:
+    out = encode_mount(mount)
+    if "DriverConfig" in (options := out.get("VolumeOptions", {})):
+        options["DriverConfig"] = _without_empty(options["DriverConfig"])
+    return out
+
+
 def _decode_health(body: Document) -> Healthcheck:
     try:
         return decode_healthcheck(body, "HealthConfig")
@@ -316,7 +325,7 @@ def encode_service_spec(spec: ServiceSpec, *, defaults: bool = False) -> dict[st
         "Name": spec.name,
         "Labels": dict(spec.labels),
         "TaskTemplate": {
-            **encode_task_spec(spec, defaults=defaults),
+            **_encode_template(spec, defaults=defaults),
             "Runtime": "container",
         },
         "Mode": {key: mode},
@@ -330,6 +339,8 @@ def encode_service_spec(spec: ServiceSpec, *, defaults: bool = False) -> dict[st
     if spec.endpoint_mode or spec.ports:
         ports = [_encode_port(port) for port in spec.ports]
         out["EndpointSpec"] = _without_empty({"Mode": spec.endpoint_mode or "vip", "Ports": ports})
+    put_back(out, spec.said)
+    fill_privileges(out["TaskTemplate"]["ContainerSpec"])
     return out
 
 
@@ -360,8 +371,14 @@ def _encode_restart(restart: ServiceRestart, *, defaults: bool) -> dict[str, Any
     return out
 
 
-def encode_task_spec(spec: ServiceSpec, *, defaults: bool = False) -> dict[str, Any]:
-    """A TaskSpec; with ``defaults``, what holds where the client said nothing is shown, too."""
+def encode_task_spec(spec: ServiceSpec) -> dict[str, Any]:
+    """The TaskTemplate of a service, as a task shows it."""
+    template: dict[str, Any] = encode_service_spec(spec)["TaskTemplate"]
+    del template["Runtime"]
+    return template
+
+
+def _encode_template(spec: ServiceSpec, *, defaults: bool) -> dict[str, Any]:
     container = spec.container
     limits = _without_empty(
         {
@@ -450,7 +467,7 @@ def _encode_container(spec: ContainerSpec) -> dict[str, Any]:
             "TTY": spec.tty,
             "OpenStdin": spec.open_stdin,
             "ReadOnly": spec.read_only,
-            "Mounts": [encode_mount(mount) for mount in spec.mounts],
+            "Mounts": [_encode_mount(mount) for mount in spec.mounts],
             "StopSignal": spec.stop_signal,
             "Hosts": [_encode_host(entry) for entry in spec.extra_hosts],
             "DNSConfig": _without_empty(dns),
@@ -484,12 +501,7 @@ def encode_service(
     }
     if service.previous_spec is not None:
         out["PreviousSpec"] = encode_service_spec(service.previous_spec, defaults=defaults)
-    # Docker's is empty until something of it was allocated.
-    reached = service.spec.ports or service.spec.networks
-    endpoint: dict[str, Any] = {"Spec": out["Spec"].get("EndpointSpec", {}) if reached else {}}
-    if service.ports:
-        endpoint["Ports"] = [_encode_port(port) for port in service.ports]
-    out["Endpoint"] = endpoint
+    out["Endpoint"] = _encode_endpoint(service, out["Spec"].get("EndpointSpec", {}))
     if service.rollout is not None:
         out["UpdateStatus"] = _encode_rollout(service.rollout)
     spec = service.spec
@@ -511,6 +523,25 @@ def encode_service(
             "CompletedTasks": service.completed_tasks if spec.is_job else 0,
         }
     return out
+
+
+def _encode_endpoint(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
+    """What was allocated: nothing if there is neither a port nor an address to have."""
+    addressed = service.spec.networks and service.spec.endpoint_mode != "dnsrr"
+    if not addressed and not service.spec.ports:
+        return {"Spec": {}}
+    out: dict[str, Any] = {"Spec": asked}
+    if service.ports:
+        names = {
+            _port_key(port): {"Name": port["Name"]} for port in asked["Ports"] if "Name" in port
+        }
+        ports = [_encode_port(port) for port in service.ports]
+        out["Ports"] = [{**names.get(_port_key(port), {}), **port} for port in ports]
+    return out
+
+
+def _port_key(port: dict[str, Any]) -> tuple[object, ...]:
+    return port["TargetPort"], port["Protocol"], port["PublishMode"]
 
 
 def _encode_rollout(rollout: RolloutStatus) -> dict[str, Any]:

@@ -209,15 +209,15 @@ class SwarmRoutes:
         """POST /swarm/init: the answer is the node's id."""
         body = await read_document(request, required=False)
         spec = body.document("Spec")
+        driver = orchestrator(self._host)
+        if await driver.cluster() is not None:
+            raise Unavailable("this node is in a swarm already", code="already_in_swarm")
         _refuse_several_nodes(spec)
         start = _decode_start(body)
         address = _advertised(body.text("AdvertiseAddr"))
         usual = Cluster(id="", created_at="", node_id="").task_history
         history = spec.document("Orchestration").number("TaskHistoryRetentionLimit", usual)
         labels = spec.text_map("Labels")
-        driver = orchestrator(self._host)
-        if await driver.cluster() is not None:
-            raise Unavailable("this node is in a swarm already", code="already_in_swarm")
         try:
             settings = _decode_settings(spec, start)
         except InvalidArgument as error:
