@@ -233,6 +233,31 @@ async def test_a_bridge_that_was_deleted_meanwhile_is_made_again(records, surviv
             await driver.detach(sandbox.container_id)
 
 
+async def test_a_bridge_whose_name_another_took_meanwhile_is_left_to_it(world, fake_host):
+    async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+        world.driver = driver
+        default = await world.network("bridge")
+    assert links() == ["lo", "eth0"]
+    for words in ("add linkspan0 type bridge", "set linkspan0 up"):
+        subprocess.run(["ip", "link", *words.split()], check=True)
+    subprocess.run(["ip", "address", "add", "10.49.65.1/24", "dev", "linkspan0"], check=True)
+    async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+        world.driver = driver
+        taken, made = await driver.restore([default], [])
+        assert "linkspan0 is another's now" in taken
+        assert "made the bridge lsbr-" in made
+        await world.attach("web", default)
+        assert await asked(world, "host", world.address("web"), 80) == "web"
+        (own,) = (name for name in links() if name.startswith("lsbr-"))
+        subprocess.run(["ip", "link", "del", "linkspan0"], check=True)
+        assert await driver.restore([default], []) == [], "the one that is in use is kept"
+        assert own in links()
+        assert "linkspan0" not in links()
+        subprocess.run(["ip", "link", "add", "linkspan0", "type", "bridge"], check=True)
+        await world.detach("web")
+    assert links() == ["lo", "eth0", "linkspan0"]
+
+
 async def test_a_flush_of_all_rules_changes_nothing_daemon_or_not(records, survivors, fake_host):
     """Behaviour 28."""
     subprocess.run(["nft", "flush", "ruleset"], check=True)

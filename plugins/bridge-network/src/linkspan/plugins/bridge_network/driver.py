@@ -575,6 +575,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         links = {link.name: link for link in await self._namespaces.links()}
         for network in networks:
             await self._networks.recall(network)
+        self._networks.settle_bridge(links, notes)
         unknown = [each for each in sandboxes if each.container_id not in self._sandboxes]
         self._sandboxes |= await restoring.recall_sandboxes(unknown, notes)
         await restoring.remove_leftovers(self._sandboxes, links)

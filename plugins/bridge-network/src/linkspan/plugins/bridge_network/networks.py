@@ -224,8 +224,11 @@ class BridgeNetworks:
         if wanted:
             return [wanted]
         if is_default(network):
-            return [_DEFAULT_BRIDGE, f"lsbr-{self._short_id}"]
+            return self._default_bridges()
         return [f"br-{network.id[:12]}"]
+
+    def _default_bridges(self) -> list[str]:
+        return [_DEFAULT_BRIDGE, f"lsbr-{self._short_id}"]
 
     async def _make_bridge(self, carried: CarriedNetwork, names: Sequence[str]) -> None:
         for name in names:
@@ -243,9 +246,7 @@ class BridgeNetworks:
             raise Conflict(f"a link named {names[-1]} exists already", details={"link": names[-1]})
         await self._set_up_bridge(carried)
         if carried.default:
-            options = {**carried.network.spec.options, BRIDGE_NAME: carried.bridge}
-            spec = attrs.evolve(carried.network.spec, options=options)
-            carried.network = attrs.evolve(carried.network, spec=spec)
+            _tell_bridge(carried)
 
     def _bridge_message(self, carried: CarriedNetwork) -> rtnetlink.Message:
         return rtnetlink.bridge(
@@ -321,6 +322,25 @@ class BridgeNetworks:
         bridge = self._bridge_names(network, options.bridge)[0]
         self._carried[network.id] = CarriedNetwork.of(network, bridge, mtu)
 
+    def settle_bridge(self, links: dict[str, rtnetlink.Link], notes: list[str]) -> None:
+        """Leave the default network's bridge to who has taken its name while no daemon of ours ran."""
+        carried = self.default()
+        if carried is None:
+            return
+        names = list(dict.fromkeys([carried.bridge, *self._default_bridges()]))
+        ours = [name for name in names if name in links and links[name].group == self._group]
+        free = [name for name in names if name not in links]
+        chosen = (ours or free or names)[0]
+        if chosen == carried.bridge:
+            return
+        if carried.bridge in links:
+            notes.append(
+                f"the bridge {carried.bridge} is another's now: network {carried.network.name}"
+                f" has {chosen}"
+            )
+        carried.bridge = chosen
+        _tell_bridge(carried)
+
     async def repair(
         self, carried: CarriedNetwork, links: dict[str, rtnetlink.Link], notes: list[str]
     ) -> None:
@@ -331,6 +351,13 @@ class BridgeNetworks:
                 f"made the bridge {carried.bridge} of network {carried.network.name} again"
             )
         await self._set_up_bridge(carried)
+
+
+def _tell_bridge(carried: CarriedNetwork) -> None:
+    """Have the record name the bridge."""
+    options = {**carried.network.spec.options, BRIDGE_NAME: carried.bridge}
+    spec = attrs.evolve(carried.network.spec, options=options)
+    carried.network = attrs.evolve(carried.network, spec=spec)
 
 
 def _version_of(pool: AddressPool) -> int:
