@@ -215,11 +215,16 @@ def test_a_daemon_that_sees_the_folder_reads_it_itself(
 
 def test_a_failing_step_is_the_commands_error(fake: Any, linkspan: Any, context: Path) -> None:
     message = "The command '/bin/sh -c false' returned a non-zero code: 1"
-    records = [{"stream": "Step 1/1 : RUN false\n"}, {"errorDetail": {"message": message}}]
+    said = ["Step 1/1 : RUN false\n", "why\n", "no end"]
+    records = [*({"stream": text} for text in said), {"errorDetail": {"message": message}}]
     fake.on("POST", "/build", lambda _r, c: c.stream(*records))
     with fake.running():
         result = linkspan("build", str(context))
-    assert result == (1, "", f"Step 1/1 : RUN false\nerror[LS0102]: {message}\n")
+    assert result == (
+        1,
+        "",
+        f"Step 1/1 : RUN false\nwhy\nno end\nerror[LS0102]: {message}\n",
+    )
 
 
 def test_a_dockerfile_outside_the_context_is_sent_along(
@@ -398,3 +403,10 @@ def test_a_missing_context_or_dockerfile_is_wrong_usage(
     result = linkspan("build", *words)
     assert result.status == 2
     assert result.err.startswith("error[LS0004]: ")
+
+
+def test_what_a_step_says_on_stderr_has_no_colour_of_the_daemons() -> None:
+    steps = Steps("web")
+    records = ["\x1b[91mhalf\x1b[0m", "\x1b[91m a line\n\x1b[0m", "its \x1b[91mown\x1b[0m red\n"]
+    shown = [line for text in records for line in steps.take({"stream": text})]
+    assert shown == ["half a line", "its \x1b[91mown\x1b[0m red"]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # importing these takes longer than a short command may
     from typing import Any, Final
 
 _TAIL: Final = 4
+_RED: Final = "\x1b[91m"
+_RESET: Final = "\x1b[0m"
 _KEPT: Final = 20
 _DONE_SHOWN: Final = 8
 
@@ -77,6 +79,8 @@ class Steps:
         if isinstance(aux, dict):
             self._detail(aux)
         text = str(record.get("stream") or "")
+        if text.startswith(_RED) and text.endswith(_RESET):
+            text = text[len(_RED) : -len(_RESET)]  # the daemon's colour of stderr, as in Docker's
         if not text and record.get("status") and not record.get("progressDetail"):
             identifier = f"{record['id']}: " if record.get("id") else ""
             text = f"{identifier}{record['status']}\n"
@@ -124,4 +128,7 @@ class Steps:
 
     def unsaid(self, mode: str) -> list[str]:
         """The end of the failing step's output, where it has not been shown as it came."""
-        return [self._step, *self._tail] if mode == "live" and self._step else []
+        partial = [self._partial] if self._partial.strip() else []
+        if mode == "live" and self._step:
+            return [self._step, *self._tail, *partial]
+        return partial
