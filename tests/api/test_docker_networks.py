@@ -50,6 +50,20 @@ def fetch(host: str, port: int) -> str:
     return until(f"an answer of {shown}:{port}", answer)
 
 
+def test_odd_and_long_names_of_networks_work(daemon: Daemon) -> None:
+    """The kernel keeps no more than 255 bytes of a bridge's alias, and DNS 63 of a part of a name."""
+    for name in ("-dash", "é.ü", "..d", "long" * 60):
+        daemon.docker("network", "create", "--", name)
+        inside = (
+            "nslookup $(hostname -i) | grep -o odd; ping -c1 odd | grep -c '1 packets received'"
+        )
+        where = ("--network", name, "--name", "odd", "busybox")
+        out = daemon.docker("run", "--rm", *where, "sh", "-c", inside).out
+        assert out.splitlines()[-1] == "1", name
+        assert "odd" in out.splitlines()[0], name
+        daemon.docker("network", "rm", "--", name)
+
+
 def test_what_is_created_is_what_inspect_shows(daemon: Daemon) -> None:
     """Behaviour 52."""
     daemon.docker(

@@ -143,6 +143,16 @@ async def test_a_missing_program_leaves_exit_code_127_and_no_network(world: Worl
     assert world.network.sandboxes == {}
 
 
+async def test_a_network_has_any_name_that_can_stand_in_a_path(world: World) -> None:
+    networks = world.engine.networks
+    for name in ("-dash", ".d", "a b", "é", "a:b", "@", "x" * 255):
+        made = await networks.create(NetworkSpec(name=name))
+        assert networks.inspect(name).id == made.id
+    for name in ("a/b", " a", "a ", " ", "a\nb", "\x7f", "x" * 256):
+        with pytest.raises(InvalidArgument):
+            await networks.create(NetworkSpec(name=name))
+
+
 async def test_a_sandbox_ends_though_its_network_went_while_it_was_made(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,3 +153,9 @@ def test_the_name_of_an_ipv6_address_is_asked_by_its_digits():
     assert dns.asked_address(asked) == address
     short = dns.parse_question(query("2.0.ip6.arpa", dns.PTR))
     assert dns.asked_address(short) is None
+
+
+def test_a_pointer_has_no_empty_or_overlong_parts():
+    question = dns.parse_question(query("2.0.17.172.in-addr.arpa", dns.PTR))
+    answer = dns.reply_pointer(question, f"web..{'x' * 70}.d")
+    assert answer.endswith(b"\x03web\x3f" + b"x" * 63 + b"\x01d\x00")

@@ -26,8 +26,8 @@ KIND = "network"
 PREDEFINED = ("bridge", "host", "none")
 ON_MANY_NODES = ("overlay",)
 """Drivers of networks that span a cluster. On one node the chosen driver carries them."""
-# Docker takes spaces, too.
-_NAME = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_. -]{0,253}[a-zA-Z0-9_.-])?")
+# Docker takes any that is not blank; one with a slash could not be named in a path.
+_NAME = re.compile(r"[^\s/\x00-\x1f\x7f](?:[^/\x00-\x1f\x7f]{0,253}[^\s/\x00-\x1f\x7f])?")
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 _TASK_LABEL = "com.docker.swarm.task.id"
 Wanted = tuple[tuple[Network, EndpointSpec], ...]

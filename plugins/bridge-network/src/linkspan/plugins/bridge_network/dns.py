@@ -161,7 +161,7 @@ def reply_addresses(question: Question, addresses: Sequence[Address], limit: int
 
 def reply_pointer(question: Question, name: str) -> bytes:
     """An answer with the name of an address."""
-    labels = [label.encode()[:63] for label in name.split(".")]
+    labels = [label.encode()[:63] for label in name.split(".") if label]
     data = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
     return _records(question, PTR, [data], LARGEST)
 

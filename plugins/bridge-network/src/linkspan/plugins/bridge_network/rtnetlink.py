@@ -32,6 +32,7 @@ _ACK_HAS_ATTRIBUTES = 0x200
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD = 20, 27, 28
+_ALIAS_BYTES = 254  # with its final zero no more than the kernel takes (IFALIASZ - 1)
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BRPORT_HAIRPIN, _BRPORT_ISOLATED = 4, 33
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
@@ -111,7 +112,7 @@ def bridge(name: str, *, group: int, mac: str, mtu: int, alias: str) -> Message:
         _number(_IFLA_GROUP, group)
         + _attribute(_IFLA_ADDRESS, _mac(mac))
         + _number(_IFLA_MTU, mtu)
-        + _text(_IFLA_IFALIAS, alias)
+        + _attribute(_IFLA_IFALIAS, alias.encode()[:_ALIAS_BYTES] + b"\0")
         + _attribute(_IFLA_LINKINFO, _text(_INFO_KIND, "bridge"))
     )
     body = _link(name, up=True, rest=rest)
