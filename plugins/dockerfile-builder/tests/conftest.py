@@ -347,6 +347,9 @@ class Workshop:
                 self.aux = [progress.aux for progress in told if progress.aux]
         return result, self.said
 
+    def tar(self, files):
+        return tar_of(files)
+
     def gate(self):
         return Gate(self)
 

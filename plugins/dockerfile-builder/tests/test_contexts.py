@@ -1,9 +1,13 @@
 """Where the files of a build come from."""
 # ruff: noqa: PTH118, PTH208
 
+import gzip
 import os
+from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 from dockerfiles import dockerfile
 
 from linkspan.plugins.dockerfile_builder.config import DockerfileBuilderConfig
@@ -14,6 +18,7 @@ from linkspan.sdk.errors import (
     LinkspanError,
     TooLarge,
 )
+from linkspan.sdk.testing.lending import lent
 
 # Contexts
 
@@ -26,6 +31,34 @@ async def test_a_large_context_is_refused(workshop):
             await workshop.build(dockerfile("FROM scratch", big="x" * 30_000))
         with pytest.raises(TooLarge, match="too many entries"):
             await workshop.build(dockerfile("FROM scratch", **{str(n): "" for n in range(12)}))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+async def test_a_context_that_is_lent_is_read_like_any_other(workshop, pack):
+    data = workshop.tar(dockerfile("FROM scratch", "COPY . /all/", a="A" * 300_000, b="B"))
+    # What follows the end of a tar belongs to the stream.
+    async with lent(pack(data) + bytes(20_000 if pack is bytes else 0)) as source:
+        result, _ = await workshop.build(source)
+    assert source.reports[0]["framing"]["done"]
+    root = workshop.root(result.image_id)
+    assert sorted(os.listdir(f"{root}/all")) == ["Dockerfile", "a", "b"]
+    assert (Path(root) / "all/a").stat().st_size == 300_000
+
+
+async def test_a_lent_context_is_given_back_whatever_becomes_of_it(workshop):
+    data = workshop.tar(dockerfile("FROM scratch", a="A" * 10_000))
+    async with lent(data, missing=1) as source:
+        with pytest.raises(ConnectionError, match="gone"):
+            await workshop.build(source)
+    async with lent(b"no tar" * 1000) as source:
+        with pytest.raises(LinkspanError):
+            await workshop.build(source)
+    assert not source.reports[0]["fault"]
+    async with lent(data, missing=1, stays=True) as source, trio.open_nursery() as nursery:
+        nursery.start_soon(workshop.build, source)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+    assert len(source.reports) == 1
 
 
 async def test_the_ignored_dockerfile_of_a_sent_context_is_not_copied(workshop):

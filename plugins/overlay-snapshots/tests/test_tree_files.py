@@ -7,9 +7,8 @@ import stat
 import subprocess
 import sys
 import tarfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -17,9 +16,9 @@ import trio
 from linkspan.plugins.overlay_snapshots.config import OverlaySnapshotsConfig
 from linkspan.plugins.overlay_snapshots.driver import OverlaySnapshots
 from linkspan.sdk.errors import DataLoss, InvalidArgument, LinkspanError, NotFound
-from linkspan.sdk.framing import Framing
 from linkspan.sdk.model.files import Tree, TreeMount
 from linkspan.sdk.testing.host import FakeHost
+from linkspan.sdk.testing.lending import lent
 
 pytestmark = pytest.mark.system
 
@@ -272,56 +271,6 @@ async def _one(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
-class Lent:
-    """A source of which the second half arrives on a socket."""
-
-    def __init__(self, data: bytes, descriptor: int, *, missing: int = 0) -> None:
-        at = len(data) // 2
-        self.ahead, self.rest = data[:at], data[at:]
-        self.descriptor = descriptor
-        framing = Framing(len(self.rest) + missing, b"")
-        self.terms = {"framing": framing.state(), "limit_s": 60.0}
-        self.reports: list[Mapping[str, Any]] = []
-
-    def given_back(self, report: Mapping[str, Any]) -> None:
-        self.reports.append(report)
-
-    async def lend(self) -> "Lent":
-        return self
-
-    def __aiter__(self) -> "Lent":
-        return self
-
-    async def __anext__(self) -> bytes:
-        raise AssertionError("it is read twice")
-
-
-async def write_lent(
-    snapshots: OverlaySnapshots, root: Path, data: bytes, *, missing: int = 0
-) -> Mapping[str, Any]:
-    """Unpack; what the source heard. Its sender closes behind the data."""
-    ours, theirs = trio.socket.socketpair()
-    with ours, theirs:
-        source = Lent(data, theirs.fileno(), missing=missing)
-        failed: LinkspanError | None = None
-        async with trio.open_nursery() as nursery:
-
-            async def send() -> None:
-                stream = trio.SocketStream(ours)
-                await stream.send_all(source.rest)
-                await stream.send_eof()
-
-            nursery.start_soon(send)
-            try:
-                await snapshots.write_path(Tree(folder=root), "/", source)
-            except LinkspanError as error:
-                failed = error
-            nursery.cancel_scope.cancel()
-        if failed is not None:
-            raise failed
-        return source.reports[0]
-
-
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 async def test_a_source_that_is_lent_is_unpacked_like_any_other(
     snapshots: OverlaySnapshots, root: Path, pack: Callable[[bytes], bytes]
@@ -329,8 +278,9 @@ async def test_a_source_that_is_lent_is_unpacked_like_any_other(
     large, small = os.urandom(1_000_001), b"small"
     files = Files().add("first", small).add("large", large).add("last", small)
     files.tar.close()
-    report = await write_lent(snapshots, root, pack(files.buffer.getvalue()))
-    assert report["fault"] == ""
+    async with lent(pack(files.buffer.getvalue())) as source:
+        await snapshots.write_path(Tree(folder=root), "/", source)
+    (report,) = source.reports
     assert report["framing"]["done"]
     found = {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
     assert found == found | {"first": small, "large": large, "last": small}
@@ -341,12 +291,14 @@ async def test_a_lent_source_that_breaks_off_is_told_to_its_lender(
 ) -> None:
     files = Files().add("large", bytes(500_000))
     files.tar.close()
-    report = await write_lent(snapshots, root, files.buffer.getvalue(), missing=1)
-    assert report["fault"] == "gone"
+    async with lent(files.buffer.getvalue(), missing=1) as source:
+        with pytest.raises(ConnectionError, match="gone"):
+            await snapshots.write_path(Tree(folder=root), "/", source)
 
 
 async def test_a_lent_source_of_nonsense_is_refused(
     snapshots: OverlaySnapshots, root: Path
 ) -> None:
-    with pytest.raises(DataLoss):
-        await write_lent(snapshots, root, b"no tar" * 1000)
+    async with lent(b"no tar" * 1000) as source:
+        with pytest.raises(DataLoss):
+            await snapshots.write_path(Tree(folder=root), "/", source)

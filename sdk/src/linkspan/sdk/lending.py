@@ -6,7 +6,7 @@ A body of hundreds of megabytes then takes none of the daemon's time, and is cop
 import os
 import select
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
 from linkspan.sdk.framing import BadFraming, Framing
@@ -16,6 +16,7 @@ _READ_BYTES: Final = 1 << 18
 _THIN_BYTES: Final = 32 << 10
 _THIN_READS: Final = 8
 _GATHER_S: Final = 0.0005
+_CHECK_MS: Final = 200
 
 
 class Loan(Protocol):
@@ -60,15 +61,19 @@ class Interrupted(Exception):
 
 
 class Borrowed:
-    """The other side of a loan. For a process that may block.
+    """The other side of a loan. For a process, or a thread, that may block.
 
     Args:
         descriptor: The loan's, in this process.
         terms: The loan's.
+        check: Called before each wait, and during a long one again and again; may raise to end it.
     """
 
-    def __init__(self, descriptor: int, terms: Mapping[str, Any]) -> None:
+    def __init__(
+        self, descriptor: int, terms: Mapping[str, Any], check: Callable[[], object] = bool
+    ) -> None:
         self._descriptor = descriptor
+        self._check = check
         self._framing = Framing.at(terms["framing"])
         self._limit_ms = int(terms["limit_s"] * 1000)
         self._fault = ""
@@ -104,8 +109,7 @@ class Borrowed:
             try:
                 data = os.read(self._descriptor, _READ_BYTES)
             except BlockingIOError:
-                if not self._poll.poll(self._limit_ms):
-                    raise self._interrupted("stalled") from None
+                self._wait()
             except OSError as error:
                 raise self._interrupted("gone") from error
             else:
@@ -114,6 +118,15 @@ class Borrowed:
             raise self._interrupted("gone")
         self._thin_reads = self._thin_reads + 1 if len(data) < _THIN_BYTES else 0
         return data
+
+    def _wait(self) -> None:
+        left_ms = self._limit_ms
+        while left_ms > 0:
+            self._check()
+            if self._poll.poll(min(left_ms, _CHECK_MS)):
+                return
+            left_ms -= _CHECK_MS
+        raise self._interrupted("stalled")
 
     def _interrupted(self, fault: str) -> Interrupted:
         self._fault = fault

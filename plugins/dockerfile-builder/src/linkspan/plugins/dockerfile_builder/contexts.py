@@ -1,7 +1,8 @@
 """Where a build's files come from: a tar, a folder, a repository, an address."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from itertools import chain
 from pathlib import Path
 
 import trio
@@ -41,6 +42,7 @@ from linkspan.sdk.dockerignore import IgnorePatterns
 from linkspan.sdk.drivers.builder import BuildRequest
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.host import Host
+from linkspan.sdk.lending import Borrowed, Interrupted, Lendable, Loan
 
 _BATCH_BYTES = 1 << 18
 
@@ -143,20 +145,39 @@ class Contexts:
 
         What follows the end of the tar is read too, so that the sender can finish.
         """
+        loan = await source.lend() if isinstance(source, Lendable) else None
+        if loan is not None:
+            await self._receive_lent(tree, loan)
+            return
         full, arrived = trio.open_memory_channel[bytes](4)
 
         def more() -> bytes:
             return trio.from_thread.run(_next_batch, arrived)
 
-        def receive() -> None:
-            tree.receive(open_stream(more, limit_bytes=self._config.max_context_bytes))
-            while more():
-                pass
-
         with bare_errors():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_fill_batches, source, full)
-                await in_thread(receive)
+                await in_thread(self._read, tree, more)
+
+    async def _receive_lent(self, tree: TarTree, loan: Loan) -> None:
+        """As ``_receive``; the thread reads what arrives itself."""
+        borrowed = Borrowed(loan.descriptor, loan.terms, trio.from_thread.check_cancelled)
+        pieces = filter(None, chain((loan.ahead,), map(b"".join, borrowed.groups())))
+
+        def receive() -> None:
+            with contextlib.suppress(Interrupted):
+                self._read(tree, lambda: next(pieces, b""))
+
+        try:
+            await in_thread(receive)
+        finally:
+            loan.given_back(borrowed.report())
+
+    def _read(self, tree: TarTree, more: Callable[[], bytes]) -> None:
+        """A whole stream. Blocking."""
+        tree.receive(open_stream(more, limit_bytes=self._config.max_context_bytes))
+        while more():
+            pass
 
 
 async def _fill_batches(source: AsyncIterator[bytes], full: trio.MemorySendChannel[bytes]) -> None:
