@@ -26,7 +26,7 @@ from linkspan.sdk.model.container import (
     Resources,
     RestartPolicy,
 )
-from linkspan.sdk.model.network import EndpointSpec, NetworkSpec, PortBinding
+from linkspan.sdk.model.network import EndpointSpec, Network, NetworkSpec, PortBinding
 from linkspan.sdk.model.process import LogQuery
 from linkspan.sdk.testing.fakes.machine import FakeProcess
 
@@ -642,6 +642,56 @@ async def test_links_of_what_runs_are_taken_away_and_renamed_at_once(world: Worl
     assert seen() == [("store:data",)] * 3
     await containers.unlink(web, "data")
     assert seen() == [()] * 3
+
+
+async def test_a_link_leads_to_nobody_who_gets_the_name_of_a_removed_container(
+    world: World,
+) -> None:
+    containers = world.engine.containers
+    await run(world, name="db")
+    links = {"bridge": EndpointSpec(links=("db:base",))}
+    web = await run(world, name="web", networks=links)
+    await containers.remove("db", force=True)
+    await run(world, name="db")
+    (told,) = world.network.sandboxes[web].endpoints
+    assert told.spec.links == ()
+    await containers.rename("db", "store")
+    assert containers.inspect(web).spec.networks == links
+    await run(world, name="db")
+    waiter = containers.waiter(web)
+    await containers.kill(web)
+    await waiter.result()
+    with pytest.raises(Conflict, match="Cannot link to a non running container: /db AS /web/base"):
+        await containers.start(web)
+    await containers.unlink(web, "base")
+    await containers.start(web)
+
+
+async def test_a_link_follows_a_container_to_the_address_it_has_after_a_restart(
+    world: World,
+) -> None:
+    containers = world.engine.containers
+    db = await run(world, name="db")
+    links = {"bridge": EndpointSpec(links=("db:base",))}
+    web = await run(world, name="web", networks=links)
+    told: list[tuple[str, ...]] = []
+    relink = world.network.relink
+
+    async def noted(container_id: str, network: Network, links: tuple[str, ...]) -> None:
+        assert container_id == web
+        told.append(links)
+        await relink(container_id, network, links)
+
+    world.network.relink = noted  # type: ignore[method-assign]
+    waiter = containers.waiter(db)
+    await containers.kill(db)
+    await waiter.result()
+    await containers.start(db)
+    assert told == [(), ("db:base",)]
+    bridge = world.engine.networks.inspect("bridge")
+    await world.engine.networks.disconnect(bridge.id, db)
+    await world.engine.networks.connect(bridge.id, db)
+    assert len(told) == 4
 
 
 async def test_a_probe_has_the_variables_of_links_and_fails_without_the_linked_container(

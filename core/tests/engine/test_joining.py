@@ -4,7 +4,8 @@ import attrs
 import pytest
 
 from linkspan.core.engine.entry import Entry
-from linkspan.core.engine.joining import link_environment, shared_ipc
+from linkspan.core.engine.joining import shared_ipc
+from linkspan.core.engine.linking import link_environment
 from linkspan.sdk.errors import Conflict, NotFound
 from linkspan.sdk.model.container import Container, ContainerSpec, ContainerState, ContainerStatus
 from linkspan.sdk.model.network import Endpoint, EndpointSpec

@@ -308,6 +308,24 @@ async def test_links_of_a_living_sandbox_change_at_once(lab, upstream):
     assert await ask(lab, "web", "goods") == (3, [])
 
 
+async def test_a_link_follows_a_container_that_comes_again_and_a_users_lines_stay(lab, upstream):
+    default = await lab.network("bridge", subnet="10.200.0.0/24")
+    await lab.attach("db", default)
+    web = await lab.attach("web", (default, EndpointSpec(links=("db:base",))))
+    hosts = Path(web.files["/etc/hosts"])
+    hosts.write_text(hosts.read_text() + "192.0.2.1\tmine\n")
+    before = lab.address("db")
+    await lab.detach("db")
+    await lab.driver.relink(web.container_id, default, ("db:base",))
+    assert "base" not in hosts.read_text(), "whoever gets its address is another"
+    await lab.attach("other", (default, EndpointSpec(ipv4_address=before)))
+    await lab.attach("db", default)
+    await lab.driver.relink(web.container_id, default, ("db:base",))
+    assert f"{lab.address('db')}\tbase db\n" in hosts.read_text()
+    assert before not in hosts.read_text()
+    assert "192.0.2.1\tmine\n" in hosts.read_text()
+
+
 async def test_host_gateway_is_the_host(lab, upstream):
     """Behaviour 69."""
     default = await lab.network("bridge", subnet="10.200.0.0/24")

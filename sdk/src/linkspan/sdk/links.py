@@ -42,7 +42,8 @@ def without_link(spec: ContainerSpec, alias: str) -> ContainerSpec:
     )
     if changed == spec:
         raise NotFound(f"there is no link {alias}", code="link_not_found")
-    return changed
+    ids = {name: target for name, target in spec.link_ids.items() if name != alias}
+    return attrs.evolve(changed, link_ids=ids)
 
 
 def with_renamed(spec: ContainerSpec, old: str, new: str) -> ContainerSpec:

@@ -24,6 +24,7 @@ from linkspan.core.engine.files import ContainerFiles
 from linkspan.core.engine.images import ImageStore
 from linkspan.core.engine.joining import with_ids
 from linkspan.core.engine.lifecycle import KIND, Lifecycle
+from linkspan.core.engine.linking import living_links, with_link_ids
 from linkspan.core.engine.mounts import wanted_mounts
 from linkspan.core.engine.names import by_prefix, check_name, is_id, not_found
 from linkspan.core.engine.networks import NetworkStore
@@ -89,6 +90,8 @@ class ContainerStore:
         for container in (await self._records.load(KIND, Container)).values():
             self._entries[container.id] = Entry(container)
             self._names[container.name] = container.id
+        for container in self.all():
+            self._life.links.note(container)
 
     async def recover(self) -> Sequence[str]:
         """Go on from what runs; say what was repaired."""
@@ -184,7 +187,7 @@ class ContainerStore:
         spec = await self._hooks.intercept("linkspan_before_container_create", spec)
         image = self._images.inspect(spec.image)
         check_platform(spec, image)
-        spec = with_ids(self.find, spec)
+        spec = with_link_ids(self.find, with_ids(self.find, spec))
         chosen = check_name(name, "container") if name else free_name(self._names)
         container = resolve(spec, image, chosen)
         warnings = (*platform_warnings(spec, image), *self._drivers.runtime.check(spec))
@@ -226,6 +229,7 @@ class ContainerStore:
                     await self._volumes.remove(volume, force=True)
             raise
         self._entries[container.id] = Entry(container)
+        self._life.links.note(container)
         self._life.tell("create", container)
         self._life.notify("linkspan_container_created", container=container)
         return container
@@ -236,6 +240,7 @@ class ContainerStore:
 
     def _forget(self, entry: Entry) -> None:
         self._entries.pop(entry.container.id, None)
+        self._life.links.forget(entry.container)
         if self._names.get(entry.container.name) == entry.container.id:
             del self._names[entry.container.name]
 
@@ -266,11 +271,9 @@ class ContainerStore:
             raise
         self._names.pop(old, None)
         await self._networks.rename(entry.container)
-        for other in list(self._entries.values()):
-            spec = with_renamed(other.container.spec, old, chosen)
-            if spec is not other.container.spec:
-                async with other.lock:
-                    await self._relink(other, with_renamed(other.container.spec, old, chosen))
+        for other in self._life.links.linkers(entry.container.id):
+            async with other.lock:
+                await self._relink(other, with_renamed(other.container.spec, old, chosen))
         self._life.tell("rename", entry.container, oldName=f"/{old}")
 
     # -- running ------------------------------------------------------------------------------
@@ -340,7 +343,7 @@ class ContainerStore:
 
     async def _relink(self, entry: Entry, spec: ContainerSpec) -> None:
         """Keep other links, and let what runs see them."""
-        if entry.removing:
+        if entry.removing or spec is entry.container.spec:
             return
         endpoints = tuple(
             attrs.evolve(endpoint, spec=attrs.evolve(endpoint.spec, links=links_of(spec)))
@@ -349,7 +352,7 @@ class ContainerStore:
             for endpoint in entry.container.endpoints
         )
         await self._life.save(entry, attrs.evolve(entry.container, spec=spec, endpoints=endpoints))
-        await self._networks.relink(entry.container)
+        await self._networks.relink(entry.container, living_links(self.find, spec))
 
     def waiter(self, ref: str, condition: WaitCondition = "not-running") -> Waiter:
         """Begin to wait now."""

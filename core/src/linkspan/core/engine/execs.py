@@ -7,7 +7,7 @@ import attrs
 
 from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Entry
-from linkspan.core.engine.joining import Find, link_environment
+from linkspan.core.engine.linking import Find, link_environment
 from linkspan.core.engine.names import new_id, not_found
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.sdk.drivers.runtime import ExecProcess, ProcessSpec

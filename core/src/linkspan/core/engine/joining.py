@@ -1,6 +1,6 @@
-"""What a container takes of others when it starts: their namespaces, and by links their addresses."""
+"""What a container takes of others when it starts: their namespaces."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import attrs
 
@@ -8,15 +8,12 @@ from linkspan.core.engine.entry import Entry
 from linkspan.core.engine.names import not_found
 from linkspan.sdk.drivers.network import Sandbox
 from linkspan.sdk.errors import Conflict, NotFound
-from linkspan.sdk.links import link_parts
 from linkspan.sdk.model.container import Container, ContainerSpec
 
 Find = Callable[[str], Entry | None]
 """An entry by name or id."""
 
 _OWN_IPC = ("", "private", "none")
-# Docker leaves these out of what a link tells: they are every image's own.
-_UNTOLD = ("HOME", "PATH")
 
 
 def with_ids(find: Find, spec: ContainerSpec) -> ContainerSpec:
@@ -93,59 +90,3 @@ def shared_ipc(find: Find, mode: str) -> str:
             code="ipc_not_shareable",
         )
     return found
-
-
-def link_environment(find: Find, container: Container) -> tuple[str, ...]:
-    """What Docker's links set in a container of the default network: ``DB_PORT``, ``DB_NAME``, ….
-
-    Raises:
-        Conflict: A linked container does not run.
-    """
-    if container.spec.network_mode not in ("", "default", "bridge"):
-        return ()
-    found: list[str] = []
-    for name, settings in container.spec.networks.items():
-        if name in ("default", "bridge"):
-            for link in settings.links:
-                found += _variables(find, container, link)
-    return tuple(found)
-
-
-def _variables(find: Find, container: Container, link: str) -> Iterator[str]:
-    ref, alias = link_parts(link)
-    entry = find(ref)
-    if entry is None:
-        raise NotFound(f"No such container: {ref}")
-    target = entry.container
-    if not target.state.running:
-        raise Conflict(
-            f"Cannot link to a non running container: /{target.name} AS /{container.name}/{alias}",
-            code="not_running",
-        )
-    own = (e.ipv4_address for e in target.endpoints if e.network_name == "bridge")
-    address = next(own, "")
-    prefix = alias.upper().replace("-", "_")
-    for at, text in enumerate(sorted(target.exposed_ports, key=_port_order)):
-        port, _, protocol = text.partition("/")
-        protocol = protocol or "tcp"
-        url = f"{protocol}://{address}:{port}"
-        key = f"{prefix}_PORT_{port}_{protocol.upper()}"
-        if at == 0:
-            yield f"{prefix}_PORT={url}"
-        yield f"{key}={url}"
-        yield f"{key}_ADDR={address}"
-        yield f"{key}_PORT={port}"
-        yield f"{key}_PROTO={protocol}"
-    yield f"{prefix}_NAME=/{container.name}/{alias}"
-    automatic = {f"HOSTNAME={target.hostname}", "TERM=xterm"}.difference(target.spec.env)
-    for variable in target.env:
-        name, _, value = variable.partition("=")
-        if name not in _UNTOLD and variable not in automatic:
-            yield f"{prefix}_ENV_{name}={value}"
-
-
-def _port_order(text: str) -> tuple[bool, int]:
-    """TCP before others, then by number."""
-    port, _, protocol = text.partition("/")
-    first = port.partition("-")[0]
-    return protocol not in ("", "tcp"), int(first) if first.isdecimal() else 0

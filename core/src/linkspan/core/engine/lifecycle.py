@@ -19,7 +19,8 @@ from linkspan.core.engine.drivers import Drivers
 from linkspan.core.engine.entry import Entry, open_attachments, refuse_if_removing
 from linkspan.core.engine.groups import first_error
 from linkspan.core.engine.health import monitor
-from linkspan.core.engine.joining import joined_sandbox, link_environment
+from linkspan.core.engine.joining import joined_sandbox
+from linkspan.core.engine.linking import Links, link_environment, living_links
 from linkspan.core.engine.networks import NetworkStore
 from linkspan.core.engine.root_marks import mark_root
 from linkspan.core.engine.run_request import create_request
@@ -90,6 +91,7 @@ class Lifecycle:
         self.entry_of: Callable[[str], Entry | None] = lambda _: None
         self.image_of: Callable[[str], Image | None] = lambda _: None
         self.forget: Callable[[Entry], None] = lambda _: None
+        self.links = Links(lambda ref: self.entry_of(ref))
 
     # -- the record ---------------------------------------------------------------------------
 
@@ -105,6 +107,17 @@ class Lifecycle:
     def tell(self, action: str, container: Container, **facts: str) -> None:
         """Publish an event about a container, as Docker words it."""
         self._publish(container_event(action, container, **facts))
+
+    async def tell_linkers(self, container: Container) -> None:
+        """Let those that run and have links to a container see which address it has now, if any."""
+        self.links.note(container)
+        for other in self.links.linkers(container.id):
+            if other.container.state.running:
+                links = living_links(self.entry_of, other.container.spec)
+                try:
+                    await self._networks.relink(other.container, links)
+                except LinkspanError:
+                    log.exception("links not updated", extra={"container": other.container.id})
 
     def _tell_left(self, container: Container) -> None:
         self._networks.tell("disconnect", container)
@@ -179,6 +192,7 @@ class Lifecycle:
         entry.container = running
         self.watch(entry)
         await self.save(entry, running)
+        await self.tell_linkers(running)
         self.tell("start", running)
         self.notify("linkspan_container_started", container=running)
 
@@ -304,6 +318,7 @@ class Lifecycle:
             entry.container = ended
         else:
             await self.save(entry, ended)
+        await self.tell_linkers(ended)
         if status.oom_killed:
             self.tell("oom", ended)
         self._tell_left(container)

@@ -48,6 +48,7 @@ class Membership:
                 endpoints = (*carried.endpoints, endpoint)
                 inside = attrs.evolve(carried, spec=wanted, endpoints=endpoints, ports=ports)
                 await self._life.save(entry, inside)
+            await self._life.tell_linkers(inside)
 
     async def disconnect(self, network: Network, ref: str, *, force: bool) -> None:
         """Take a container out of a network; ``force`` is for one that is not there any more."""
@@ -68,6 +69,7 @@ class Membership:
                 driver = network.spec.driver  # keeps the sandbox until another network takes it
                 left = attrs.evolve(left, endpoints=endpoints, ports=ports, sandbox_driver=driver)
             await self._life.save(entry, left)
+            await self._life.tell_linkers(left)
 
 
 def _refuse_leaving(network: Network, container: Container) -> None:

@@ -16,7 +16,6 @@ from linkspan.sdk.clock import rfc3339
 from linkspan.sdk.drivers.network import AttachRequest, NetworkDriver, Sandbox
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from linkspan.sdk.events import Event
-from linkspan.sdk.links import links_of
 from linkspan.sdk.model.container import Container, ContainerSpec
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network, NetworkSpec, PortBinding
 
@@ -341,14 +340,12 @@ class NetworkStore:
             driver = self._driver(self._networks[endpoint.network_id].spec)
             await driver.rename(container.id, container.name)
 
-    async def relink(self, container: Container) -> None:
-        """A running container has other links on the default network now."""
+    async def relink(self, container: Container, links: tuple[str, ...]) -> None:
+        """A running container has these links on the default network now."""
         for endpoint in container.endpoints:
             if endpoint.network_name in PREDEFINED:
                 network = self._networks[endpoint.network_id]
-                await self._driver(network.spec).relink(
-                    container.id, network, links_of(container.spec)
-                )
+                await self._driver(network.spec).relink(container.id, network, links)
 
     def refuse_connection(
         self, network: Network, container: Container, settings: EndpointSpec

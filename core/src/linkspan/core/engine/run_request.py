@@ -5,7 +5,8 @@ from pathlib import Path
 
 from linkspan.core.engine.checks import log_limits
 from linkspan.core.engine.entry import Entry
-from linkspan.core.engine.joining import link_environment, shared, shared_ipc
+from linkspan.core.engine.joining import shared, shared_ipc
+from linkspan.core.engine.linking import link_environment
 from linkspan.core.plugins.hooks import HookRunner
 from linkspan.sdk.drivers.network import Sandbox
 from linkspan.sdk.drivers.runtime import BundleMount, CreateRequest, OciSpec, ProcessSpec

@@ -215,6 +215,7 @@ class ContainerSpec:
         image: As the user wrote it.
         network_mode: ``default``, ``bridge``, ``none``, ``host``, ``container:<id>`` or a network's name.
         networks: Network name → endpoint settings; the ``network_mode`` network may be missing here.
+        link_ids: Alias → id of the container that a link on the default network leads to, where it is known.
         left_network: It has left the network of its mode, and does not come back to it when it starts.
         volume_driver: Of the volumes that ``binds`` name; empty is the usual one.
         log_driver: ``json-file`` (kept as the runtime's own file), ``local`` or ``none``.
@@ -254,6 +255,7 @@ class ContainerSpec:
     publish_all: bool = False
     network_mode: str = "default"
     networks: Mapping[str, EndpointSpec] = attrs.field(factory=dict)
+    link_ids: Mapping[str, str] = attrs.field(factory=dict)
     left_network: bool = False
     restart: RestartPolicy = RestartPolicy()
     auto_remove: bool = False

@@ -336,15 +336,16 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         sandbox.led_to = target
 
     async def _write_files(self, sandbox: LivingSandbox) -> None:
+        linked = self._linked_hosts(sandbox)
         hosts = hosts_text(
             [line for join in sandbox.joins.values() for line in sandbox.own_hosts(join)],
-            [*self._linked_hosts(sandbox), *self._extra_hosts(sandbox.request)],
+            [*linked, *self._extra_hosts(sandbox.request)],
             ipv6=sandbox.has_ipv6,
         )
         hostname = sandbox.request.hostname
 
         def write() -> None:
-            sandbox.resolv_conf = _resolv_conf(sandbox)
+            sandbox.resolv_conf, sandbox.linked = _resolv_conf(sandbox), linked
             sandbox.files.write(hosts=hosts, resolv_conf=sandbox.resolv_conf, hostname=hostname)
             sandbox.remember()
 
@@ -355,7 +356,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         gateway = default.host_address if default else None
         return parse_extra_hosts(request.extra_hosts, gateway)
 
-    def _linked_hosts(self, sandbox: LivingSandbox) -> list[tuple[str, str]]:
+    def _linked_hosts(self, sandbox: LivingSandbox) -> tuple[tuple[str, str], ...]:
         """Links on the default network are lines in the hosts file: it has no name service."""
         lines = []
         for join in sandbox.joins.values():
@@ -365,7 +366,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
                 target, _, alias = link.partition(":")
                 for address in join.network.zone.resolve(target.lower()):
                     lines.append((str(address), " ".join(dict.fromkeys((alias or target, target)))))
-        return lines
+        return tuple(lines)
 
     def _make_known(self, sandbox: LivingSandbox) -> None:
         for join in sandbox.joins.values():
@@ -542,8 +543,17 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
                 return
             spec = attrs.evolve(join.endpoint.spec, links=links)
             join.endpoint = attrs.evolve(join.endpoint, spec=spec)
-            with trio.CancelScope(shield=True):
-                await self._write_files(sandbox)
+            linked = self._linked_hosts(sandbox)
+
+            def write() -> None:
+                sandbox.files.remove_hosts(sandbox.linked)
+                sandbox.files.add_hosts(linked)
+                sandbox.linked = linked
+                sandbox.remember()
+
+            if linked != sandbox.linked:
+                with trio.CancelScope(shield=True):
+                    await in_thread(write)
 
     def _living(self, container_id: str) -> LivingSandbox:
         try:

@@ -63,6 +63,7 @@ class Restoring:
             path=record.namespace or "",
             ports=record.ports,
             resolv_conf=memory.resolv_conf,
+            linked=memory.linked,
         )
         for endpoint in record.endpoints:
             carried = self._networks.find(endpoint.network_id)

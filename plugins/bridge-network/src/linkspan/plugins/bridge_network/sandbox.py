@@ -53,6 +53,7 @@ class LivingSandbox:
         ports: As published now; without a way out nothing is.
         led_to: Where the ports lead.
         resolv_conf: As we wrote it last.
+        linked: The lines of links in its hosts file, as we wrote them last.
     """
 
     request: AttachRequest
@@ -63,6 +64,7 @@ class LivingSandbox:
     led_to: Target | None = None
     resolver: ResolverSockets | None = None
     resolv_conf: str = ""
+    linked: tuple[tuple[str, str], ...] = ()
     lock: QuickLock = attrs.field(factory=QuickLock)
 
     @property
@@ -145,6 +147,7 @@ class LivingSandbox:
         memory = {
             "request": attrs.asdict(attrs.evolve(self.request, networks=())),
             "resolv_conf": self.resolv_conf,
+            "linked": self.linked,
         }
         replace_file(self.files.folder / _MEMORY, json.dumps(memory).encode())
 
@@ -155,6 +158,7 @@ class Memory:
 
     request: AttachRequest
     resolv_conf: str
+    linked: tuple[tuple[str, str], ...] = ()
 
 
 def recall(folder: Path) -> Memory | None:
@@ -164,6 +168,7 @@ def recall(folder: Path) -> Memory | None:
         return Memory(
             request=_request(memory["request"]),
             resolv_conf=memory["resolv_conf"],
+            linked=tuple((address, names) for address, names in memory.get("linked", ())),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

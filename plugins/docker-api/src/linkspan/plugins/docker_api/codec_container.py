@@ -110,11 +110,12 @@ def encode_summary(
 
 
 def link_names(containers: Iterable[Container]) -> dict[str, list[str]]:
-    """A container's name → what others call it by their links: ``other/alias``."""
+    """A container's id (name, if a link tells none) → what others call it by their links: ``other/alias``."""
     found: dict[str, list[str]] = {}
     for container in containers:
         for alias, name in link_targets(container).items():
-            found.setdefault(name, []).append(f"{container.name}/{alias}")
+            key = container.spec.link_ids.get(alias, name)
+            found.setdefault(key, []).append(f"{container.name}/{alias}")
     return found
 
 

@@ -218,7 +218,7 @@ class ContainerRoutes:
             await self._containers.restart(
                 ref, timeout_s=_timeout_s(request), signal=request.query.get("signal", "")
             )
-        except InvalidArgument as error:
+        except (Conflict, InvalidArgument) as error:
             raise error.within(f"Cannot restart container {ref}") from error
         return NO_CONTENT
 

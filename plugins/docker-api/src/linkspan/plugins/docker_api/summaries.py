@@ -76,13 +76,13 @@ class Summaries:
 
         Args:
             sizes: Container's id → bytes of its own and in all; None if nobody asked.
-            links: Container's name → what others call it.
+            links: Container's id or name → what others call it.
         """
         now = now_s()
         parts = []
         for container in containers:
             found = self._kept.get(container.id)
-            names = links.get(container.name, ()) if links else ()
+            names = [*links.get(container.id, ()), *links.get(container.name, ())] if links else ()
             if found is None or found.container is not container or found.links != names:
                 found = self._kept[container.id] = _Summary.of(container, names)
             if now >= found.until_s:
