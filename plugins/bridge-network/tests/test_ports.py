@@ -1,7 +1,9 @@
 """Host ports: many, at once, and what happens in the moments in which they change."""
 
+import errno
 import os
 import resource
+import socket
 import subprocess
 import time
 
@@ -9,7 +11,8 @@ import pytest
 import trio
 
 from linkspan.plugins.bridge_network.nftables import Nftables
-from linkspan.sdk.model.network import EndpointSpec, PortBinding
+from linkspan.plugins.bridge_network.ports import Ports
+from linkspan.sdk.model.network import Backend, EndpointSpec, PortBinding
 
 pytestmark = pytest.mark.system
 
@@ -73,6 +76,48 @@ async def test_a_client_that_comes_too_early_is_served_late(lab, monkeypatch):
             ports = (PortBinding(container_port=80, host_port=8080),)
             await lab.attach("web", net, ports=ports)
     assert answers == [f"web {lab.lan_address}"]
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+async def test_a_client_that_comes_as_a_port_is_given_back_is_refused(lab, monkeypatch, balanced):
+    """It is not left hanging, nor tracked: its next try may meet the next container with that port."""
+    net = await lab.network("net", subnet="10.201.0.0/24")
+    port = PortBinding(container_port=80, host_port=8080)
+    await lab.attach("web", net, ports=() if balanced else (port,))
+    if balanced:
+        await lab.driver.balance(port, (Backend(address=lab.address("web"), port=80),))
+    met = []
+    run = Nftables.run
+
+    def run_and_come(self, text, **options):
+        run(self, text, **options)
+        if text.startswith("delete element") and "tcp . 8080" in text:
+            # In the firewall's thread: the rule is gone, and the port not given back yet.
+            with socket.socket() as client:
+                client.settimeout(5)
+                met.append(client.connect_ex(("127.0.0.1", 8080)))
+
+    monkeypatch.setattr(Nftables, "run", run_and_come)
+    await (lab.driver.unbalance(port) if balanced else lab.detach("web"))
+    assert met == [errno.ECONNREFUSED]
+
+
+def test_a_port_that_a_daemon_was_giving_back_when_it_was_killed_is_held_again(own_network, shell):
+    shell("ip link set lo up")
+    wanted = [PortBinding(container_port=80, host_port=8080, host_ip="127.0.0.1")]
+    killed, next_one = Ports(), Ports()
+    reserved = killed.reserve("web", wanted)
+    ((name, held),) = reserved[0].named_sockets().items()
+    kept = held.dup()
+    reserved[0].refuse(())
+    killed.release(reserved)
+    next_one.know_kept({name: kept})
+    taken = next_one.reserve("web", wanted)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="Address already in use"):
+            other.bind(("127.0.0.1", 8080))
+    next_one.release(taken)
 
 
 async def test_packets_for_an_ended_container_do_not_reach_its_successor(lab):

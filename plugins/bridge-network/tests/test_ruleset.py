@@ -159,6 +159,13 @@ def test_what_an_earlier_daemon_left_in_the_table_is_taken_out():
     ]
 
 
+def test_the_chain_of_a_balanced_port_is_there_while_the_table_is_loaded_again():
+    found = Contents(chains=frozenset({"balance_tcp_8080", "balance_tcp_1"}))
+    text = ruleset.load("t", 1, [], [balanced(*WEB)], found=found)
+    assert "delete chain inet t balance_tcp_1\n" in text
+    assert "delete chain inet t balance_tcp_8080" not in text
+
+
 def test_a_host_that_was_no_router_forwards_nothing_but_ours():
     text = ruleset.load("t", 1, [], [], found=Contents(), keep_apart=frozenset({6}))
     rule = "add rule inet t forward meta nfproto {} iifgroup != 0x1 oifgroup != 0x1 {}\n"

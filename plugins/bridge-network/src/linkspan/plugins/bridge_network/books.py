@@ -266,6 +266,7 @@ class Books:
         """Take a container's ports back."""
         publication = self._published.pop(container_id, None)
         if publication is not None:
+            _refuse(publication.reservations, publication.relays())
             self._take_out(ruleset.delete(self._name, publication.elements()))
             self._release(publication.reservations)
 
@@ -350,6 +351,13 @@ class Books:
         """Stop it."""
         balance = self._balanced.pop(key(port), None)
         if balance is not None:
+            _refuse([balance.reservation], balance.relays())
             self._take_out(balance.rules.removal(self._name))
             self._release([balance.reservation])
             self._memory.write(self._balanced.values())
+
+
+def _refuse(reservations: Iterable[Reservation], relays: Iterable[tuple[str, str, int]]) -> None:
+    relayed = {name for name, _, _ in relays}
+    for reservation in reservations:
+        reservation.refuse(relayed)

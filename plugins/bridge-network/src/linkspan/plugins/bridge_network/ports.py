@@ -2,15 +2,17 @@
 
 A reservation is a socket that is bound and listens but drops every packet: others get EADDRINUSE,
 and a client that comes before the firewall rule is there has its SYN dropped (and sends it again a
-second later) instead of hanging in a backlog that nobody empties. All methods are called in the
-firewall's thread, which is in the daemon's network namespace.
+second later) instead of hanging in a backlog that nobody empties. Before the rule is taken away the
+socket stops to listen: a client that was dropped then would be tracked as the host's, and would meet
+nobody at its next tries, not even who has the port by then. All methods are called in the firewall's
+thread, which is in the daemon's network namespace.
 """
 
 import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -65,6 +67,17 @@ class Reservation:
             return True
         return any(_dropped(held) for held in self.sockets.values() if held is not None)
 
+    def refuse(self, relayed: Container[str]) -> None:
+        """Have tcp clients refused that no rule leads elsewhere; the port is still held.
+
+        Args:
+            relayed: Names of sockets that the keeper accepts on: they drop nobody.
+        """
+        for name, held in self.named_sockets().items():
+            if held.type == socket.SOCK_STREAM and name not in relayed:
+                with suppress(OSError):  # it does not listen any more
+                    held.shutdown(socket.SHUT_RDWR)
+
     def named_sockets(self) -> dict[str, socket.socket]:
         """Its sockets by their names."""
         return {self.name(at): held for at, held in self.sockets.items() if held is not None}
@@ -73,6 +86,10 @@ class Reservation:
 def _dropped(held: socket.socket) -> bool:
     counts = struct.unpack("=9I", held.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))
     return bool(counts[8])  # SK_MEMINFO_DROPS
+
+
+def _listens(held: socket.socket) -> bool:
+    return bool(held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def host_addresses(binding: PortBinding) -> tuple[Address, ...]:
@@ -107,6 +124,10 @@ class Ports:
 
     def know_kept(self, sockets: Mapping[str, socket.socket]) -> None:
         """Sockets that were held over a restart: reserving their ports takes them."""
+        for held in sockets.values():
+            if held.type == socket.SOCK_STREAM and not _listens(held):
+                with suppress(OSError):  # somebody else has the port
+                    held.listen(1)  # its daemon died as it gave the port back
         self._kept.update(sockets)
 
     def drop_kept(self) -> list[str]:

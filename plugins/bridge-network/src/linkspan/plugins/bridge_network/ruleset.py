@@ -9,7 +9,7 @@ because it was rewritten (``ct status dnat``); everything else into a bridge is 
 and traffic within the bridge.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -245,7 +245,8 @@ class BalancedPort:
     backends: tuple[Backend, ...] = ()
 
     @property
-    def _chain(self) -> str:
+    def chain(self) -> str:
+        """The name of its own chain."""
         where = "" if int(self.host_ip) == 0 else "_" + str(self.host_ip).replace(".", "_")
         return f"balance_{self.protocol}_{self.host_port}{where}"
 
@@ -263,7 +264,7 @@ class BalancedPort:
         would be the host's, and so would be all that the client sends after it.
         """
         lead = (
-            f"add rule inet {table} {self._chain} meta nfproto ipv4"
+            f"add rule inet {table} {self.chain} meta nfproto ipv4"
             f" meta l4proto {self.protocol} dnat ip to "
         )
         first = self.backends[0]
@@ -282,9 +283,9 @@ class BalancedPort:
         was_led = before is not None and bool(before.backends)
         if self.backends:
             verb = "flush" if was_led else "add"
-            text += f"{verb} chain inet {table} {self._chain}\n{self._rules(table)}"
+            text += f"{verb} chain inet {table} {self.chain}\n{self._rules(table)}"
             if not was_led:
-                text += add(table, [self._element("balance", f"goto {self._chain}")])
+                text += add(table, [self._element("balance", f"goto {self.chain}")])
         elif was_led:
             text += self._leading_nowhere(table)
         return text
@@ -296,7 +297,7 @@ class BalancedPort:
 
     def _leading_nowhere(self, table: str) -> str:
         return (
-            delete(table, [self._element("balance")]) + f"delete chain inet {table} {self._chain}\n"
+            delete(table, [self._element("balance")]) + f"delete chain inet {table} {self.chain}\n"
         )
 
 
@@ -304,7 +305,7 @@ def load(
     table: str,
     group: int,
     elements: Iterable[Element],
-    balanced: Iterable[BalancedPort],
+    balanced: Sequence[BalancedPort],
     *,
     found: Contents,
     keep_apart: frozenset[int] = frozenset(),
@@ -321,7 +322,9 @@ def load(
     kinds = {name: definition.partition(" ")[0] for name, definition in _CONTAINERS.items()}
     for name in sorted(found.containers & kinds.keys()):
         text += f"flush {kinds[name]} inet {table} {name}\n"
-    for name in sorted(found.chains - _CHAINS.keys()):
+    # Who has begun with the old rules finds a new chain empty; one that stays has both.
+    lasting = _CHAINS.keys() | {port.chain for port in balanced}
+    for name in sorted(found.chains - lasting):
         text += f"delete chain inet {table} {name}\n"
     for name in sorted(found.containers - kinds.keys()):
         text += f"delete set inet {table} {name}\n"
