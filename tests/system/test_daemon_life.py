@@ -187,10 +187,12 @@ def test_a_hangup_signal_has_the_config_read_again(new_daemon: Callable[..., Dae
         assert {event["Action"] for event in events} <= {"reload"}
         return [event["Actor"]["Attributes"]["debug"] for event in events]
 
-    daemon.config.write_text(text.replace("[daemon]", '[daemon]\nlog-level = "debug"\ngroup = "x"'))
+    changed = '[daemon]\nlog-level = "debug"\ngroup = "x"\nshutdown-timeout = "14s"'
+    changed = text.replace("[daemon]", changed) + "[volume.local]\n[plugins]\nhook-timeout = '4s'\n"
+    daemon.config.write_text(changed)
     daemon.process.send_signal(signal.SIGHUP)
     until("it is told", lambda: told() == ["true"])
-    assert '"takes_a_restart": ["group"]' in daemon.log.read_text()
+    assert '"takes_a_restart": ["group", "shutdown-timeout", "plugins"' in daemon.log.read_text()
 
     daemon.config.write_text(text.replace("[daemon]", "[daemon]\nnosuch = 1"))
     daemon.process.send_signal(signal.SIGHUP)

@@ -220,11 +220,9 @@ def test_a_failing_step_is_the_commands_error(fake: Any, linkspan: Any, context:
     fake.on("POST", "/build", lambda _r, c: c.stream(*records))
     with fake.running():
         result = linkspan("build", str(context))
-    assert result == (
-        1,
-        "",
-        f"Step 1/1 : RUN false\nwhy\nno end\nerror[LS0102]: {message}\n",
-    )
+        quiet = linkspan("build", "-q", str(context))
+    shown = f"Step 1/1 : RUN false\nwhy\nno end\nerror[LS0102]: {message}\n"
+    assert result == quiet == (1, "", shown)
 
 
 def test_a_dockerfile_outside_the_context_is_sent_along(

@@ -230,7 +230,7 @@ def _follow(answer: Answer, steps: Steps, display: Display) -> None:
     for record in display.follow(answer):
         if record.get("errorDetail") or record.get("error"):
             for line in steps.unsaid(display.mode):
-                display.say(line)
+                display.say(line, always=True)
             from linkspan.core.cli.image import stream_failure
 
             raise stream_failure(record.get("errorDetail") or record["error"])

@@ -129,6 +129,6 @@ class Steps:
     def unsaid(self, mode: str) -> list[str]:
         """The end of the failing step's output, where it has not been shown as it came."""
         partial = [self._partial] if self._partial.strip() else []
-        if mode == "live" and self._step:
+        if mode != "plain" and self._step:
             return [self._step, *self._tail, *partial]
         return partial

@@ -95,9 +95,11 @@ class Display:
             yield record
             self.update()
 
-    def say(self, line: str) -> None:
-        """A line that stays; above the live view where there is one."""
+    def say(self, line: str, *, always: bool = False) -> None:
+        """A line that stays; above the live view where there is one. With ``always`` also with ``-q``."""
         self._said = time.monotonic()
+        if self.mode == "none" and always:
+            print(line, file=self._terminal.err, flush=True)
         if self.mode in ("none", "json"):
             return
         if self._live is not None:

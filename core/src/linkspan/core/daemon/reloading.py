@@ -4,10 +4,10 @@ import logging
 import signal
 from collections.abc import Callable
 
-import attrs
 import trio
 
 from linkspan.core.config.load import LoadedConfig
+from linkspan.core.config.structure import settings
 from linkspan.sdk.errors import LinkspanError
 from linkspan.sdk.events import Event
 
@@ -43,10 +43,12 @@ async def reload_when_told(
 
 
 def _changed(before: LoadedConfig, now: LoadedConfig) -> list[str]:
-    """Keys of the daemon's table that differ and have no effect yet."""
-    return [
-        field.name.replace("_", "-")
-        for field in attrs.fields(type(before.daemon))
-        if field.name != "log_level"
-        and getattr(before.daemon, field.name) != getattr(now.daemon, field.name)
+    """Keys of the daemon's table, and other tables, that differ and have no effect yet."""
+    names = {setting.key: setting.field.name for setting in settings(type(before.daemon))}
+    keys = [
+        key
+        for key, name in names.items()
+        if name != "log_level" and getattr(before.daemon, name) != getattr(now.daemon, name)
     ]
+    tables = sorted({*before.values, *now.values} - {"daemon"})
+    return [*keys, *(t for t in tables if before.values.get(t) != now.values.get(t))]
