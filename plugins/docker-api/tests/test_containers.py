@@ -31,6 +31,7 @@ async def test_inspect_says_what_was_asked_and_what_is(api) -> None:
             "Memory": 64 << 20,
             "NanoCpus": 500_000_000,
             "PidsLimit": 100,
+            "CpuCount": 2,
             "CapAdd": ["NET_ADMIN"],
             "Mounts": [{"Type": "volume", "Source": "data", "Target": "/data"}],
         },
@@ -47,6 +48,7 @@ async def test_inspect_says_what_was_asked_and_what_is(api) -> None:
     host = seen["HostConfig"]
     assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 2}
     assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (64 << 20, 500_000_000, 100)
+    assert host["CpuCount"] == 2
     assert host["NetworkMode"] == "bridge"
     assert host["PortBindings"] == {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}
     assert host["Mounts"] == [{"Type": "volume", "Source": "data", "Target": "/data"}]

@@ -40,6 +40,7 @@ def test_what_a_bare_kernel_lacks_is_left_out_with_a_warning() -> None:
         blkio_weight=100,
         blkio_weight_devices=(WeightDevice(path="/dev/null", weight=100),),
         kernel_tcp_bytes=1 << 20,
+        cpu_percent=40,
         cpu_realtime_runtime_us=10,
     )
     words = (
@@ -48,6 +49,7 @@ def test_what_a_bare_kernel_lacks_is_left_out_with_a_warning() -> None:
         "OomKillDisable",
         "I/O weight or",
         "weight_device",
+        "CPU percent",
         "TCP",
         "real-time",
     )

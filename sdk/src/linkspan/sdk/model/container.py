@@ -133,6 +133,7 @@ class Resources:
         cpu_quota_us: Below zero is no limit, and in an update takes the limit away.
         pids_limit: None is no limit; in an update -1 takes the limit away.
         kernel_tcp_bytes: Buffers of TCP connections, where the kernel counts them (cgroup v1).
+        cpu_count, cpu_percent: Limits of Windows, kept for who asks.
     """
 
     memory_bytes: int = 0
@@ -148,6 +149,8 @@ class Resources:
     cpu_realtime_runtime_us: int = 0
     memory_swappiness: int | None = None
     kernel_tcp_bytes: int = 0
+    cpu_count: int = 0
+    cpu_percent: int = 0
     pids_limit: int | None = None
     blkio_weight: int = 0
     blkio_weight_devices: tuple[WeightDevice, ...] = ()

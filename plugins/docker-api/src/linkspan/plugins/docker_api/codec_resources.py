@@ -94,6 +94,8 @@ def decode_resources(body: Document) -> Resources:
         # -1 is how Docker's clients say "the machine's".
         memory_swappiness=s if (s := body.number("MemorySwappiness", -1)) != -1 else None,
         kernel_tcp_bytes=body.number("KernelMemoryTCP"),
+        cpu_count=body.number("CpuCount"),
+        cpu_percent=body.number("CpuPercent"),
         # -1 and 0 mean no limit, too (moby daemon/daemon_unix.go).
         pids_limit=limit if (limit := body.number("PidsLimit")) > 0 else None,
         blkio_weight=body.unsigned("BlkioWeight", 16),
@@ -192,7 +194,7 @@ def encode_resources(resources: Resources) -> dict[str, Any]:
         "OomKillDisable": resources.oom_kill_disable,
         "PidsLimit": 0 if resources.pids_limit == -1 else resources.pids_limit,
         "Ulimits": encode_ulimits(resources.ulimits),
-        "CpuCount": 0,
+        "CpuCount": resources.cpu_count,
         "CpuPercent": 0,
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,

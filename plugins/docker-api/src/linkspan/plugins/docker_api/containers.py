@@ -254,8 +254,8 @@ class ContainerRoutes:
         """POST /containers/{id}/update: fields that are not there, or zero, stay as they are."""
         body = await read_document(request, required=False)
         container = self._containers.inspect(request.params["id"])
-        # Which devices it has was said when it was made.
-        asked = attrs.evolve(decode_resources(body), devices=(), device_requests=())
+        # Which devices it has was said when it was made, and the count that Windows has.
+        asked = attrs.evolve(decode_resources(body), devices=(), device_requests=(), cpu_count=0)
         resources = container.spec.resources
         changes = {
             name: value for name, value in _set_fields(asked) if value != getattr(resources, name)

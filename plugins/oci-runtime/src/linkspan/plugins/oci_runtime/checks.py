@@ -88,6 +88,8 @@ def check_limits(limits: Resources, groups: cgroups.Hierarchies, machine: Machin
             "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. "
             "Weight-device discarded."
         )
+    if limits.cpu_percent:
+        yield "linux does not support CPU percent. Percent discarded."
     if limits.kernel_tcp_bytes and not machine.tcp_limit:
         yield (
             "Your kernel does not support kernel memory TCP limit or the cgroup is not mounted. Limit "
