@@ -61,6 +61,9 @@ def test_settings_become_a_service():
 def test_a_service_survives_the_journal():
     spec = wanted_spec(FULL, replicas=1)
     assert spec_from_json(spec_to_json(spec)) == spec
+    said = {"Isolation": "default", "Parallelism": 0, "Platforms": None}
+    changed_by_docker = attrs.evolve(spec, said=said)
+    assert spec_from_json(spec_to_json(changed_by_docker)) == changed_by_docker
 
 
 def test_two_wishes_are_the_same_whatever_was_filled_in():

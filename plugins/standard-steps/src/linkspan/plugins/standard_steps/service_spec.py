@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import attrs
-import cattrs
+from cattrs.preconf.json import make_converter
 
 from linkspan.sdk.errors import InvalidArgument
 from linkspan.sdk.model.container import ContainerSpec, Healthcheck, Mount
@@ -23,7 +23,7 @@ SPEC_LABEL: Final = "linkspan.deploy.spec"
 """Digest of what a deploy step asked for: two specs with the same one are the same wish, whatever an
 orchestrator filled in."""
 
-_converter = cattrs.Converter(omit_if_default=True)
+_converter = make_converter(omit_if_default=True)
 
 
 def wanted_spec(
