@@ -57,6 +57,7 @@ async def test_a_length_is_kept_to(size: int) -> None:
     [
         b"x\r\n",
         b"-1\r\n",
+        b"0x5\r\nhello\r\n0\r\n\r\n",
         b"\r\n\r\n",
         b"5\r\nhelloXX",
         b"5\r\nhello\rX",

@@ -127,8 +127,8 @@ class Framing:
             if self._trailers > _TRAILERS_LIMIT:
                 raise BadFraming("too many trailer fields")
             return
-        if len(line) <= 8 and line.isalnum():
-            # What nearly every chunk has: the digits alone.
+        if len(line) <= 8 and line.isalnum() and line[1:2] not in (b"x", b"X"):
+            # What nearly every chunk has: the digits alone (Python would take 0x in front of them).
             try:
                 self._left = int(line, 16)
             except ValueError:
