@@ -175,6 +175,37 @@ def test_a_daemon_in_another_network_namespace_than_its_containers_is_refused_in
     assert daemon.state("stays") == before
 
 
+def test_the_default_network_takes_a_new_address_when_no_container_runs_in_it(
+    daemon: Daemon,
+) -> None:
+    def network() -> tuple[str, str, str]:
+        found = daemon.get("/networks/bridge")
+        (pool,) = found["IPAM"]["Config"]
+        return found["Id"], pool["Subnet"], pool["Gateway"]
+
+    def said() -> str:
+        return daemon.cli("daemon", "status").err
+
+    before = network()
+    gateway = before[2].removesuffix(".1") + ".129"
+    daemon.cli("create", "--name", "stopped", "busybox", "ip", "route")
+    daemon.cli("run", "-d", "--name", "runs", "busybox", "sleep", "1000")
+    daemon.stop()
+    daemon.options = (*daemon.options, "--bip", f"{gateway}/25")
+    daemon.start()
+    assert network() == before
+    assert "network bridge keeps its address" in said()
+    daemon.cli("rm", "-f", "runs")
+    daemon.stop()
+    daemon.start()
+    assert network() == (before[0], gateway.removesuffix("9") + "8/25", gateway)
+    assert f"network bridge has the address {gateway}/25 now" in said()
+    assert f"default via {gateway} " in daemon.cli("start", "-a", "stopped").out
+    daemon.kill9()
+    daemon.start()
+    assert "address" not in said()
+
+
 def test_a_hangup_signal_has_the_config_read_again(new_daemon: Callable[..., Daemon]) -> None:
     daemon = new_daemon()
     daemon.start()

@@ -163,6 +163,7 @@ class Daemon:
                 bus=EventBus(),
                 data_root=self.config.daemon.data_root,
                 exec_root=self.config.daemon.exec_root,
+                bridge_address=self.config.daemon.bip or "",
             )
             lent.engine = engine
             self.repaired += await engine.recover()

@@ -297,6 +297,7 @@ class Engine:
         bus: EventBus,
         data_root: Path,
         exec_root: Path,
+        bridge_address: str = "",
     ) -> None:
         self._drivers = drivers
         self.events = EngineEvents(bus, hooks, supervisor)
@@ -309,7 +310,9 @@ class Engine:
             return await hooks.intercept("linkspan_before_volume_create", spec)
 
         self._image_store = ImageStore(records, drivers, publish)
-        self._network_store = NetworkStore(records, drivers, publish, before_network)
+        self._network_store = NetworkStore(
+            records, drivers, publish, before_network, bridge_address
+        )
         self.volumes = VolumeStore(drivers, publish, before_volume)
         lifecycle = Lifecycle(
             records=records,

@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 import attrs
 import trio
@@ -41,7 +41,14 @@ class NetworkStore:
         drivers: Drivers,
         publish: Callable[[Event], None],
         before_create: Callable[[NetworkSpec], Awaitable[NetworkSpec]],
+        bridge_address: str = "",
     ) -> None:
+        """Take what it needs.
+
+        Args:
+            bridge_address: Of the default network's gateway, with its prefix; empty if the driver chooses.
+        """
+        self._bridge_address = bridge_address
         self._records = records
         self._drivers = drivers
         self._publish = publish
@@ -58,19 +65,47 @@ class NetworkStore:
         """Make the drivers carry what the records say; make what is predefined."""
         said: list[str] = []
         running = [c for c in self.containers() if c.state.running]
+        moved = self._moved(running, said)
         for driver_name in self._drivers.names("network"):
             driver = self._drivers.network(driver_name)
             mine = [
                 n
                 for n in self._networks.values()
-                if not n.spec.config_only and self._driver(n.spec) is driver
+                if not n.spec.config_only and n is not moved and self._driver(n.spec) is driver
             ]
             sandboxes = [sandbox_of(c) for c in running if self._sandbox_driver(c) is driver]
             said += await driver.restore(mine, sandboxes)
+        if moved is not None:
+            draft = attrs.evolve(moved, spec=NetworkSpec(name=moved.name, driver=moved.spec.driver))
+            self._networks[moved.id] = await self._carry(draft)
+            said.append(f"network {moved.name} has the address {self._bridge_address} now")
         for name in PREDEFINED:
             if self._named(name) is None and name in self._drivers.names("network"):
                 await self._add(NetworkSpec(name=name, driver=name))
         return said
+
+    def _moved(self, running: Sequence[Container], said: list[str]) -> Network | None:
+        """The default network, if the configuration has another address for it since it was made.
+
+        While containers run in it it stays, and that is said.
+        """
+        network = self._named(PREDEFINED[0])
+        if network is None or not self._bridge_address:
+            return None
+        wanted = ip_interface(self._bridge_address)
+        if any(
+            (pool.subnet, pool.gateway) == (str(wanted.network), str(wanted.ip))
+            for pool in network.spec.pools
+        ):
+            return None
+        inside = [c for c in running if any(e.network_id == network.id for e in c.endpoints)]
+        if not inside:
+            return network
+        said.append(
+            f"network {network.name} keeps its address, and not {self._bridge_address}, until the"
+            f" daemon starts with no container in it; now there are {len(inside)}"
+        )
+        return None
 
     def _named(self, name: str) -> Network | None:
         return next((n for n in self._networks.values() if n.spec.name == name), None)
