@@ -1,10 +1,12 @@
 """Bytes that no client of ours would send, and clients that never end what they began."""
 
 import http.client
+import random
 import re
 import socket
+import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,75 @@ def test_clients_that_never_end_their_requests_hold_up_nobody(daemon: Daemon) ->
                 client.sendall(b"a" if sent.endswith(b"\r\n") or sent == begun[0] else b" ")
             assert pinged(daemon) == 200
         assert daemon.docker("run", "--rm", "busybox", "echo", "served").out == "served\n"
+
+
+H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+H2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+
+
+def upgrade(method: bytes, path: bytes, protocol: bytes, *more: bytes) -> bytes:
+    wishes = (b"Host: d", b"Connection: Upgrade", b"Upgrade: " + protocol, *more)
+    return method + b" " + path + b" HTTP/1.1\r\n" + b"\r\n".join(wishes) + b"\r\n\r\n"
+
+
+def h2_junk(dice: random.Random) -> bytes:
+    """Frames of HTTP/2 of all kinds and none, with lengths that are right or not."""
+    out = dice.choice([H2_PREFACE + H2_SETTINGS, H2_SETTINGS, b""])
+    for _ in range(dice.randint(1, 10)):
+        payload = dice.randbytes(dice.choice([0, 1, 4, 5, 6, 8, 16, 300]))
+        length = dice.choice([len(payload)] * 4 + [16384, 2**24 - 1])
+        kind, flags, stream = (
+            dice.randint(0, 12),
+            dice.getrandbits(8),
+            dice.choice([0, 1, 3, 2**31]),
+        )
+        out += struct.pack(">I", length)[1:] + bytes([kind, flags]) + struct.pack(">I", stream)
+        out += payload
+    return out + dice.randbytes(dice.choice([0, 0, 50]))
+
+
+def websocket_junk(dice: random.Random) -> bytes:
+    """Frames of all kinds, masked or not, some longer than they can be."""
+    out = b""
+    for _ in range(dice.randint(1, 6)):
+        payload = dice.randbytes(dice.choice([0, 1, 5, 125]))
+        masked = dice.choice([0x80, 0x80, 0x80, 0])
+        head = bytes([dice.choice([0x81, 0x82, 0x02, 0x00, 0x88, 0x89, 0x8A, 0x83, 0xF1])])
+        if dice.random() < 0.2:
+            head += bytes([masked | 127]) + struct.pack(">Q", dice.choice([2**40, 2**63]))
+        else:
+            head += bytes([masked | len(payload)])
+        out += head + (dice.randbytes(4) if masked else b"") + payload
+    return out
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_comes_after_an_upgrade_may_be_anything(daemon: Daemon, seed: int) -> None:
+    daemon.cli(
+        "run", "-d", "-i", "--name", f"reader{seed}", "busybox", "sh", "-c", "cat >/dev/null"
+    )
+    dice = random.Random(seed)
+    key = b"Sec-WebSocket-Key: " + b"AAAAAAAAAAAAAAAAAAAAAA=="
+    socket_of = b"/containers/reader%d/attach/ws?stream=1&stdin=1&stdout=1" % seed
+    with nothing_is_kept(daemon):
+        for number in range(20):
+            session = b"X-Docker-Expose-Session-Uuid: s%d-%d" % (seed, number)
+            doors = (
+                (upgrade(b"POST", b"/session", b"h2c", session), h2_junk(dice)),
+                (upgrade(b"POST", b"/grpc", b"h2c"), h2_junk(dice)),
+                (
+                    upgrade(b"GET", socket_of, b"websocket", b"Sec-WebSocket-Version: 13", key),
+                    websocket_junk(dice),
+                ),
+            )
+            for head, junk in doors:
+                with closing(connect(daemon)) as client:
+                    client.sendall(head)
+                    assert client.recv(9999).startswith(b"HTTP/1.1 101 ")
+                    with suppress(BrokenPipeError, ConnectionResetError):
+                        client.sendall(junk)
+        assert daemon.state(f"reader{seed}")["Running"]
+    daemon.cli("rm", "-f", f"reader{seed}")
 
 
 def pinged(daemon: Daemon) -> int:
