@@ -15,11 +15,13 @@ from linkspan.plugins.docker_api.codec_service import (
     encode_service_spec,
 )
 from linkspan.plugins.docker_api.document import Document
+from linkspan.plugins.docker_api.service_logs import WholeLines
 from linkspan.plugins.docker_api.swarm import require_cluster
 from linkspan.sdk.drivers.base import NoConfig
 from linkspan.sdk.drivers.orchestrator import Orchestrator, OrchestratorCap, RolloutProgress
 from linkspan.sdk.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from linkspan.sdk.host import Host
+from linkspan.sdk.model.process import LogRecord, StreamKind
 from linkspan.sdk.model.service import (
     Cluster,
     ClusterSettings,
@@ -876,6 +878,33 @@ async def test_logs_of_a_service_carry_the_task_in_front_of_each_line(api, books
         b"com.docker.swarm.node.id=node1,com.docker.swarm.service.id=id-web,"
         b"com.docker.swarm.task.id=id-web-t1 hello\n"
     )
+
+
+async def test_logs_of_a_service_put_the_parts_of_a_line_together(api, books) -> None:
+    books.containers["web"] = await api.start("sh", "-c", "printf one; echo -two; printf three")
+    await api.ask("POST", "/containers/web/wait")
+    await api.ask("POST", "/services/create", {**SMALL, "Mode": {"Replicated": {"Replicas": 1}}})
+    reply = await api.ask("GET", "/services/web/logs?stdout=1&details=1")
+    frames, rest = [], reply.body
+    while rest:
+        size = 8 + int.from_bytes(rest[4:8])
+        frames.append(rest[8:size])
+        rest = rest[size:]
+    assert [frame.partition(b" ")[2] for frame in frames] == [b"one-two\n", b"three"]
+    assert all(frame.startswith(b"com.docker.swarm.node.id=node1,") for frame in frames)
+
+
+def test_a_line_that_is_very_long_is_told_in_parts() -> None:
+    def record(data: bytes) -> LogRecord:
+        return LogRecord(stream=StreamKind.STDOUT, time="2026-11-24T08:00:00.000000000Z", data=data)
+
+    lines = WholeLines()
+    assert lines.add(record(b"a" * 10_000)) is None
+    long = lines.add(record(b"a" * 10_000))
+    assert long is not None
+    assert len(long.data) == 20_000
+    assert lines.add(record(b"end\n")) == record(b"end\n")
+    assert lines.rest() == ()
 
 
 async def test_logs_of_a_service_leave_out_a_task_whose_container_was_removed(api, books) -> None:

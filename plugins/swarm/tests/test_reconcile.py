@@ -477,6 +477,36 @@ def test_continue_tries_again_ever_more_slowly() -> None:
     assert b.images() == ["v1"] * 2
 
 
+def test_an_update_that_goes_on_ends_though_its_tasks_fail_and_they_are_tried_on() -> None:
+    b = bench(2, ServiceRestart(delay_s=3), failure_action="continue")
+    b.turn(10)
+    b.fate["bad"] = TaskState.FAILED
+    b.image("bad")
+    b.turn(30)
+    assert b.state is RolloutState.COMPLETED
+    assert b.record.gave_up.endswith("it broke")
+    ended = sum(t.failed for t in b.tasks.values())
+    b.turn(60)
+    assert sum(t.failed for t in b.tasks.values()) > ended
+    del b.fate["bad"]
+    b.turn(120)
+    assert b.images() == ["bad"] * 2
+
+
+def test_failures_that_an_update_tolerates_do_not_keep_it_from_its_end() -> None:
+    b = bench(4, failure_action="rollback", max_failure_ratio=0.3)
+    b.turn(10)
+    b.fate["new"] = TaskState.FAILED
+    b.image("new")
+    b.turn(1)
+    while not any(t.failed for t in b.tasks.values()):
+        b.turn(1)
+    del b.fate["new"]
+    b.turn(40)
+    assert b.state is RolloutState.COMPLETED
+    assert b.images() == ["new"] * 4
+
+
 def test_continue_ends_when_no_attempt_is_left() -> None:
     restart = ServiceRestart(delay_s=0, max_attempts=1)
     b = bench(2, restart, order="start-first", failure_action="continue")

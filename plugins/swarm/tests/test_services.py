@@ -3,6 +3,7 @@
 import tomllib
 from importlib.resources import files
 
+import attrs
 import pytest
 import trio
 
@@ -273,6 +274,21 @@ async def test_a_global_service_follows_its_node(daemon, world, autojump_clock):
     await daemon.update(image="app:2")
     await daemon.until_done()
     assert {c.labels["v"] for c in world.running()} == {"app:2"}
+
+
+async def test_a_paused_node_keeps_the_task_of_a_global_service_and_gets_no_other(
+    daemon, world, autojump_clock
+):
+    await daemon.create(mode="global")
+    await daemon.swarm.update_node("self", availability="pause")
+    await daemon.swarm.create_service(attrs.evolve(world.spec(mode="global"), name="other"))
+    await daemon.until_done("other")
+    assert (await daemon.swarm.get_service("other")).desired_tasks == 0
+    assert await daemon.tasks("other") == []
+    web = await daemon.swarm.get_service("web")
+    assert (web.desired_tasks, web.running_tasks) == (1, 1)
+    await daemon.swarm.update_node("self", availability="active")
+    await daemon.until(lambda: len(world.running()) == 2)
 
 
 async def test_tasks_are_told_which_resources_they_got_and_end_when_the_node_loses_them(

@@ -17,11 +17,13 @@ class LogFormat:
 
     Attributes:
         details: Put in front of each line (attributes of the log); None if not asked.
+        by_frame: What is in front of lines is in front of each frame, also if it goes on with a line.
     """
 
     tty: bool
     timestamps: bool = False
     details: str | None = None
+    by_frame: bool = False
 
 
 def read_log_query(request: Request) -> LogQuery:
@@ -57,7 +59,7 @@ def record_encoder(style: LogFormat) -> Callable[[LogRecord], tuple[bytes, ...]]
 
     def encode(record: LogRecord) -> tuple[bytes, ...]:
         head = b""
-        if record.stream not in open_lines:
+        if style.by_frame or record.stream not in open_lines:
             head = f"{record.time} ".encode() + prefix if style.timestamps else prefix
         if record.data.endswith(b"\n"):
             open_lines.discard(record.stream)

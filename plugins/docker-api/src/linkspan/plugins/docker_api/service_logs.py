@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
+import attrs
 import trio
 
 from linkspan.plugins.docker_api.logs import LogFormat, read_log_query, record_encoder
@@ -10,10 +11,11 @@ from linkspan.plugins.docker_api.streams import copy_in_batches, stream_type
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Stream, Writer
-from linkspan.sdk.model.process import LogRecord
+from linkspan.sdk.model.process import LogRecord, StreamKind
 from linkspan.sdk.model.service import Task
 
 _BUFFERED_RECORDS = 256
+_LONGEST_LINE_BYTES = 16 << 10
 
 
 def task_log_stream(host: Host, request: Request, tasks: Sequence[Task]) -> Stream:
@@ -48,7 +50,10 @@ def task_log_stream(host: Host, request: Request, tasks: Sequence[Task]) -> Stre
                 for task, container in found:
                     details = _details(task) if request.flag("details") else None
                     style = LogFormat(
-                        tty=tty, timestamps=request.flag("timestamps"), details=details
+                        tty=tty,
+                        timestamps=request.flag("timestamps"),
+                        details=details,
+                        by_frame=True,
                     )
                     nursery.start_soon(read_one, container.id, style, send.clone())
             await writer.write(b"")
@@ -57,7 +62,7 @@ def task_log_stream(host: Host, request: Request, tasks: Sequence[Task]) -> Stre
     async def read_one(
         container_id: str, style: LogFormat, send: trio.MemorySendChannel[tuple[bytes, ...]]
     ) -> None:
-        encode = record_encoder(style)
+        encode, lines = record_encoder(style), WholeLines()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(send)
             try:
@@ -67,7 +72,11 @@ def task_log_stream(host: Host, request: Request, tasks: Sequence[Task]) -> Stre
             except NotFound:
                 return
             async for record in records:
-                await send.send(encode(record))
+                line = lines.add(record)
+                if line is not None:
+                    await send.send(encode(line))
+            for line in lines.rest():
+                await send.send(encode(line))
 
     return Stream(
         run=run,
@@ -75,6 +84,27 @@ def task_log_stream(host: Host, request: Request, tasks: Sequence[Task]) -> Stre
         headers_at_once=False,
         at_stop="end" if query.follow else "finish",
     )
+
+
+class WholeLines:
+    """Puts the parts of lines together: the CLI takes each frame for a line, with details in front."""
+
+    def __init__(self) -> None:
+        self._open: dict[StreamKind, LogRecord] = {}
+
+    def add(self, record: LogRecord) -> LogRecord | None:
+        """The line that a record ends, or what there is of one that is very long; None if it goes on."""
+        before = self._open.pop(record.stream, None)
+        if before is not None:
+            record = attrs.evolve(before, data=before.data + record.data)
+        if record.data.endswith(b"\n") or len(record.data) >= _LONGEST_LINE_BYTES:
+            return record
+        self._open[record.stream] = record
+        return None
+
+    def rest(self) -> Sequence[LogRecord]:
+        """What has not ended, in the end."""
+        return tuple(self._open.values())
 
 
 def _details(task: Task) -> str:

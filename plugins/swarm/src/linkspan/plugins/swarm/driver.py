@@ -344,7 +344,7 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
     ) -> Service:
         def change(current: ServiceRecord) -> ServiceRecord:
             _check_version(current, version)
-            count = self._count(spec)
+            count = self._count(current, spec)
             return start_update(current, spec, count=count, stamp=stamp(self._now()))
 
         return await self._change_service(record, spec, change)
@@ -408,7 +408,7 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
             def change(current: ServiceRecord) -> ServiceRecord:
                 spec = _previous(current)
                 _check_version(current, version)
-                message, count = "manually requested rollback", self._count(spec)
+                message, count = "manually requested rollback", self._count(current, spec)
                 return start_rollback(
                     current, message, count=count, stamp=stamp(self._now()), asked=True
                 )
@@ -443,8 +443,8 @@ class SwarmOrchestrator(Orchestrator[SwarmConfig]):
         await self._ports.give_back(record.service.ports)
         self._tell("service", "remove", record.id, name=record.spec.name)
 
-    def _count(self, spec: ServiceSpec) -> int:
-        return wanted_count(spec, self._store.nodes.values())
+    def _count(self, record: ServiceRecord, spec: ServiceSpec) -> int:
+        return wanted_count(spec, self._store.nodes.values(), self._store.tasks_of(record.id))
 
     # -- looking ------------------------------------------------------------------------------
 

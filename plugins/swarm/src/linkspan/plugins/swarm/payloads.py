@@ -177,7 +177,7 @@ class Payloads:
         def of_kind(kind: PayloadKind) -> Callable[[str], str]:
             def read(target: str) -> str:
                 for file, (other, _) in found.items():
-                    if file.kind == kind and target in (file.target, file.name):
+                    if file.kind == kind and target in (file.target, file.said or file.name):
                         return other.decode(errors="surrogateescape")
                 raise InvalidArgument(f"{kind} target {target} not found")
 

@@ -20,7 +20,7 @@ def shown(record: ServiceRecord, tasks: Iterable[TaskRecord], nodes: Iterable[No
         record.service,
         completed_tasks=sum(t.task.state is TaskState.COMPLETE for t in ended),
         running_tasks=sum(t.active and t.task.state is TaskState.RUNNING for t in tasks),
-        desired_tasks=wanted_count(record.spec, nodes),
+        desired_tasks=wanted_count(record.spec, nodes, tasks),
     )
 
 

@@ -96,11 +96,15 @@ def _has_resources(node: Node, task: Task) -> bool:
     return all(offered.get((one.kind, one.name), -1) >= one.count for one in task.generic_resources)
 
 
-def wanted_count(spec: ServiceSpec, nodes: Iterable[Node]) -> int:
-    """How many tasks a service should have."""
-    if spec.is_global:
-        return sum(may_carry(node, spec) for node in nodes)
-    return spec.replicas
+def wanted_count(spec: ServiceSpec, nodes: Iterable[Node], tasks: Iterable[TaskRecord] = ()) -> int:
+    """How many tasks a service should have; a paused node keeps those of a global one and gets none."""
+    if not spec.is_global:
+        return spec.replicas
+    carrying = {task.task.node_id for task in tasks if task.active}
+    return sum(
+        may_carry(node, spec) and (node.availability == "active" or node.id in carrying)
+        for node in nodes
+    )
 
 
 class Reconciler:
@@ -227,7 +231,7 @@ class Reconciler:
                 self._want(record, TaskState.SHUTDOWN)
 
     def _cover_nodes(self) -> None:
-        """A global service: one task on every node that may carry it."""
+        """A global service: one task on every node that may carry it; on a paused one if it is there."""
         spec = self._service.spec
         wanted = {(0, node.id) for node in self._nodes.values() if may_carry(node, spec)}
         places, last, given_up = self._places(), self._last_ended(), self._given_up()
@@ -236,7 +240,8 @@ class Reconciler:
                 for record in records:
                     self._want(record, TaskState.SHUTDOWN)
         for place in sorted(wanted):
-            if place not in places and place not in given_up:
+            takes_tasks = self._nodes[place[1]].availability == "active"
+            if takes_tasks and place not in places and place not in given_up:
                 self._make(place, last.get(place))
 
     def _scale(self) -> None:
@@ -274,12 +279,13 @@ class Reconciler:
     def _step(self) -> None:
         """Take the next dirty places in hand."""
         service, policy = self._service, policy_of(self._service)
-        places, last = self._places(), self._last_ended()
+        places, last, failing = self._places(), self._last_ended(), self._tolerated()
         dirty = [p for p, records in sorted(places.items()) if not any(map(self._current, records))]
         in_hand = [
             place
             for place, records in places.items()
             if any(self._current(r) and r.task.state < TaskState.RUNNING for r in records)
+            and place not in failing
         ]
         room = (policy.parallelism or len(places)) - len(in_hand)
         if not dirty or room <= 0:
@@ -350,7 +356,9 @@ class Reconciler:
             back_again = start_rollback(
                 service,
                 message,
-                count=wanted_count(service.service.previous_spec, self._nodes.values()),
+                count=wanted_count(
+                    service.service.previous_spec, self._nodes.values(), self._tasks.values()
+                ),
                 stamp=self._stamp,
                 asked=False,
             )
@@ -382,22 +390,39 @@ class Reconciler:
             for r in found
             if place not in given_up or self._current(r)
         ]
+        failing = self._tolerated()
         as_wanted = all(
-            self._current(r) and r.task.state is TaskState.RUNNING for r in records
+            self._current(r) and (r.task.state is TaskState.RUNNING or r.place in failing)
+            for r in records
         ) and all(len(found) == 1 for found in places.values())
         if not as_wanted:
             self._lose_hope()
             return
         monitor_s = policy_of(service).monitor_s
-        watched_at = max((r.running_at for r in records), default=0.0) + monitor_s
+        seen = [failing[r.place].ended_at if r.place in failing else r.running_at for r in records]
+        watched_at = max(seen, default=0.0) + monitor_s
         if watched_at > self._now:
             self._out.wake(watched_at)
             return
-        broken = [r for r in given_up.values() if r.task.state is not TaskState.COMPLETE]
+        broken = [
+            *(r for r in given_up.values() if r.task.state is not TaskState.COMPLETE),
+            *failing.values(),
+        ]
         reason = max(broken, key=lambda r: r.ended_at).reason if broken else ""
         self._out.service = attrs.evolve(
             service, settled=True, gave_up=reason, service=self._completed(service)
         )
+
+    def _tolerated(self) -> dict[Place, TaskRecord]:
+        """Place → its first failure in a rollout that goes on all the same: it is tried on, but not waited for."""
+        if not rolling(self._service):
+            return {}
+        first = {record.place: record for record in reversed(self._failures_known)}
+        return {
+            record.place: first[record.place]
+            for record in self._tasks.values()
+            if record.active and record.task.state < TaskState.RUNNING and record.place in first
+        }
 
     def _completed(self, record: ServiceRecord) -> Service:
         rollout = record.service.rollout
