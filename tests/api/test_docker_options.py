@@ -40,6 +40,18 @@ def test_memory_limits_are_the_groups(daemon: Daemon) -> None:
 
 
 @pytest.mark.skipif(V2, reason="control groups of version 2 have none")
+def test_what_is_run_inside_is_killed_as_soon_as_the_container_itself(daemon: Daemon) -> None:
+    scores = "/proc/self/oom_score_adj", "/proc/1/oom_score_adj"
+    for score in ("500", "-300", "0"):
+        daemon.docker(
+            *("run", "-d", "--name", "killed", "--oom-score-adj", score, "busybox", "sleep", "99")
+        )
+        for options in ((), ("-i",), ("-t",)):
+            inside, first = daemon.docker("exec", *options, "killed", "cat", *scores).out.split()
+            assert inside == first, (score, options)
+        daemon.docker("rm", "-f", "killed")
+
+
 def test_swappiness_and_the_oom_killer_are_the_groups(daemon: Daemon) -> None:
     options = "-m 64m --memory-swappiness 17 --oom-kill-disable"
     script = f"cat {GROUP}/memory/memory.swappiness; grep oom_kill_disable {GROUP}/memory/memory.oom_control"

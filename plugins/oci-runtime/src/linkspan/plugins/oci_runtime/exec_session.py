@@ -38,6 +38,7 @@ _PID_TIMEOUT_S: Final = 1.0
 _LOG_TIMEOUT_S: Final = 0.5
 _START_TIMEOUT_S: Final = 10.0
 _PID_POLL_S: Final = 0.005
+_ADJUSTMENT: Final = "oomScoreAdj"
 _ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -269,6 +270,13 @@ class ExecSession(ExecProcess):
             return
         self.kill_runtime()
 
+    def adjust(self, score: int) -> None:
+        """Have the runtime, and so what it is yet to start, killed sooner or later (see ``_adjusted``)."""
+        with contextlib.suppress(OSError):  # it has ended, and its log says why
+            told = Path(f"/proc/self/fdinfo/{self._pidfd}").read_text()
+            pid = told.partition("\nPid:")[2].split()[0]
+            Path(f"/proc/{pid}/oom_score_adj").write_text(str(score))
+
     def kill_runtime(self) -> None:
         """Kill the runtime itself, while it has made no process, or if it hangs."""
         with contextlib.suppress(ProcessLookupError):
@@ -343,6 +351,14 @@ def _argv(command: ExecCommand, files: _Files, process: str, *more: str) -> list
     ]
 
 
+def _adjusted(document: Mapping[str, Any]) -> list[str]:
+    """Words before the runtime's, for a process that is to be killed sooner or later than the daemon.
+
+    crun 1.8 leaves this out in an exec; what it starts has what it has itself.
+    """
+    return ["choom", "-n", str(document[_ADJUSTMENT]), "--"] if _ADJUSTMENT in document else []
+
+
 def _spawn(
     argv: list[str],
     files: _Files,
@@ -382,6 +398,8 @@ class Waiting:
         If cancelled: it is ended.
         """
         self._session.program = document["args"][0]
+        if _ADJUSTMENT in document:
+            self._session.adjust(document[_ADJUSTMENT])
         view = memoryview(orjson.dumps(document))
         try:
             while view:
@@ -459,7 +477,8 @@ def _with_relayed_terminal(command: ExecCommand, document: Mapping[str, Any]) ->
         _set_size(master, command.console_size)
     try:
         # With a terminal of its own, the runtime hears of new sizes by SIGWINCH.
-        argv = ["setsid", "--ctty", *_argv(command, files, str(files.process), "--tty")]
+        words = _argv(command, files, str(files.process), "--tty")
+        argv = ["setsid", "--ctty", *_adjusted(document), *words]
         pidfd = _spawn(argv, files, slave, slave, slave, new_session=False)
     except BaseException:
         os.close(master)
@@ -498,7 +517,7 @@ async def _with_terminal(command: ExecCommand, document: Mapping[str, Any]) -> E
         listener.setblocking(False)
         try:
             words = ("--tty", "--console-socket", str(socket_path))
-            argv = _argv(command, files, str(files.process), *words)
+            argv = [*_adjusted(document), *_argv(command, files, str(files.process), *words)]
             pidfd = _spawn(argv, files, null, null, null)
             try:
                 terminal = await _receive_terminal(listener, pidfd)

@@ -135,7 +135,10 @@ class Execs:
             if process.privileged
             else init["capabilities"]["bounding"],
         )
-        return {**{key: init[key] for key in _OF_CONTAINER if key in init}, **made}
+        taken = {key: init[key] for key in _OF_CONTAINER if key in init}
+        if taken.get("oomScoreAdj") == self._tools.machine.oom_score_adj:
+            del taken["oomScoreAdj"]  # the runtime has it from us
+        return {**taken, **made}
 
     def end_old(self, container: HeldContainer) -> None:
         """End the sessions of an earlier daemon; blocks."""
