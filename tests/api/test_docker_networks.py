@@ -277,7 +277,9 @@ def test_modes_without_a_network_of_their_own(daemon: Daemon) -> None:
     said = daemon.docker(
         "run", "--rm", "--network", "container:al", "busybox", "true", status=125
     ).err
-    assert "cannot join network of a non running container" in said
+    assert (
+        "cannot join network namespace of a non running container: container al is exited" in said
+    )
 
 
 def test_the_default_network_has_links_and_no_names(daemon: Daemon) -> None:

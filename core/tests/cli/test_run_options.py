@@ -126,7 +126,7 @@ def test_networks_can_be_written_out(linkspan: Any, fake: Any) -> None:
         "--network",
         "name=app,alias=a,alias=b,ip=10.9.0.2,driver-opt=k=v,gw-priority=3,mac-address=02:42:0a:00:00:02",
         "--network",
-        "other",
+        'name=other,"driver-opt=o=1,2"',
         "--link-local-ip",
         "169.254.1.1",
     )
@@ -139,7 +139,7 @@ def test_networks_can_be_written_out(linkspan: Any, fake: Any) -> None:
             "GwPriority": 3,
             "MacAddress": "02:42:0a:00:00:02",
         },
-        "other": {},
+        "other": {"DriverOpts": {"o": "1,2"}},
     }
 
 

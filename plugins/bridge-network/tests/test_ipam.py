@@ -127,6 +127,32 @@ def test_parts_that_do_not_fit_are_refused(wanted):
         choose(wanted)
 
 
+@pytest.mark.parametrize(
+    ("subnet", "gateway", "auxiliary", "said"),
+    [
+        ("10.5.0.0/30", "10.5.0.3", {}, "gateway (10.5.0.3)"),
+        ("10.5.0.0/30", "10.5.0.0", {}, "gateway (10.5.0.0)"),
+        ("fd00::/64", "fd00::", {}, "gateway (fd00::)"),
+        ("10.5.0.0/24", "", {"a": "10.5.0.255"}, "secondary ip address (a:10.5.0.255)"),
+        ("10.5.0.0/24", "10.5.0.9", {"a": "10.5.0.9"}, "secondary ip address (a:10.5.0.9)"),
+        (
+            "10.5.0.0/24",
+            "",
+            {"a": "10.5.0.9", "b": "10.5.0.9"},
+            "secondary ip address (b:10.5.0.9)",
+        ),
+    ],
+)
+def test_what_is_no_hosts_address_or_anothers_is_refused(subnet, gateway, auxiliary, said):
+    with pytest.raises(InvalidArgument) as caught:
+        choose(AddressPool(subnet=subnet, gateway=gateway, auxiliary=auxiliary))
+    assert caught.value.message == f"failed to allocate {said}: Address already in use"
+
+
+def test_a_network_of_two_addresses_has_neither_a_first_nor_a_last():
+    assert choose(AddressPool(subnet="10.5.0.0/31", gateway="10.5.0.0")).gateway == "10.5.0.0"
+
+
 @pytest.mark.parametrize(("base", "size"), [("10.0.0.1/8", 16), ("10.0.0.0/16", 8), ("ten", 16)])
 def test_a_pool_that_cannot_be_cut_is_refused(base, size):
     with pytest.raises(InvalidArgument):

@@ -41,6 +41,34 @@ async def test_fifty_containers_come_and_go_and_nothing_of_them_stays(lab, shell
     assert list((fake_host.run_dir / "sandboxes").iterdir()) == []
 
 
+async def test_a_namespace_that_somebody_stays_in_keeps_no_link_and_no_address(lab, shell):
+    net = await lab.network("app", subnet="10.201.0.0/29")
+    sandbox = await lab.attach("donor", net, serving=False)
+    guest = await trio.lowlevel.open_process(
+        ["nsenter", f"--net={sandbox.namespace}", "sleep", "600"]
+    )
+    try:
+        inside = f"/proc/{guest.pid}/ns/net"
+        await until_in(inside, sandbox.namespace)
+        await lab.detach("donor")
+        with trio.fail_after(60):
+            while "eth0" in shell(f"nsenter --net={inside} ip -br link"):  # noqa: ASYNC110
+                await trio.sleep(0.1)
+            for number in range(5):
+                await lab.attach(f"c{number}", net, serving=False)
+    finally:
+        guest.kill()
+        await guest.wait()
+
+
+async def until_in(mine, theirs):
+    """Until a process has come to a namespace."""
+    wanted = await trio.Path(theirs).stat()
+    with trio.fail_after(60):
+        while (await trio.Path(mine).stat()).st_ino != wanted.st_ino:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
 def without_counters(text):
     rules = json.loads(text)["nftables"]
     for rule in rules:

@@ -305,6 +305,7 @@ async def test_links_of_a_living_sandbox_change_at_once(lab, upstream):
     assert await addresses(lab, "web", "goods") == ["10.201.0.2"]
     await lab.driver.relink(sandbox.container_id, shop, ("store:wares",))
     assert await addresses(lab, "web", "wares") == ["10.201.0.2"]
+    assert await addresses(lab, "web", "WARES.shop") == ["10.201.0.2"]
     assert await ask(lab, "web", "goods") == (3, [])
 
 

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 import trio
 
+from linkspan.sdk.errors import Internal, InvalidArgument
 from linkspan.sdk.model.network import EndpointSpec, PortBinding
 
 pytestmark = pytest.mark.system
@@ -123,3 +124,29 @@ async def test_rules_of_another_version_are_replaced_while_connections_go_on(lab
     found = shell(f"nft list table inet {table}")
     assert "chain old" not in found
     assert "set gone" not in found
+
+
+async def test_an_interface_has_the_settings_that_its_endpoint_asks_for(lab):
+    net = await lab.network("app", subnet="10.201.0.0/24")
+    key = "com.docker.network.endpoint.sysctls"
+    asked = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.neigh.ifname.retrans_time_ms=2000"
+    await lab.attach("one", (net, EndpointSpec(driver_options={key: asked})))
+    for name, value in (("conf/eth0/log_martians", "1"), ("neigh/eth0/retrans_time_ms", "2000")):
+        assert lab.exec("one", f"cat /proc/sys/net/ipv4/{name}").strip() == value
+    for wrong in ("net.ipv4.ip_forward=1", "net.ipv4.conf.../../..IFNAME.x=1", "x"):
+        with pytest.raises(InvalidArgument, match="unrecognised network interface sysctl"):
+            await lab.attach("two", (net, EndpointSpec(driver_options={key: wrong})))
+    missing = EndpointSpec(driver_options={key: "net.ipv4.conf.IFNAME.nothing=1"})
+    with pytest.raises(Internal, match="nothing"):
+        await lab.attach("two", (net, missing))
+    sandbox = await lab.attach("three", net)
+    other = await lab.network("other", subnet="10.202.0.0/24")
+    with pytest.raises(Internal, match="nothing"):
+        await lab.driver.connect(sandbox.container_id, other, missing)
+    assert "eth1" not in lab.exec("three", "ip -br link")
+
+
+async def test_an_address_of_a_group_is_no_containers(lab):
+    net = await lab.network("app", subnet="10.201.0.0/24")
+    with pytest.raises(InvalidArgument, match="one of a group"):
+        await lab.attach("one", (net, EndpointSpec(mac_address="01:00:5e:00:00:01")))

@@ -9,6 +9,7 @@ from linkspan.plugins.bridge_network.sandbox_files import (
     SandboxFiles,
     failure,
     hosts_text,
+    own_names,
     parse_extra_hosts,
     parse_resolv_conf,
     reachable_from_container,
@@ -67,8 +68,27 @@ def test_a_line_is_taken_out_of_the_hosts_file_and_others_stay(tmp_path):
     path.write_text(path.read_text() + "192.0.2.1\tmine\n")
     inode = path.stat().st_ino
     files.remove_hosts([("10.1.0.2", "web")])
-    assert path.read_text() == "127.0.0.1\tlocalhost\n10.0.0.2\tweb\n192.0.2.1\tmine\n"
+    localhost, *_, own, mine = path.read_text().splitlines()
+    assert [localhost, own, mine] == ["127.0.0.1\tlocalhost", "10.0.0.2\tweb", "192.0.2.1\tmine"]
     assert path.stat().st_ino == inode
+
+
+@pytest.mark.parametrize(
+    ("hostname", "domainname", "names"),
+    [
+        ("web", "", "web"),
+        ("web", "example.org", "web.example.org web"),
+        ("web.example.org", "", "web.example.org web"),
+    ],
+)
+def test_a_container_knows_itself_by_its_short_name_too(hostname, domainname, names):
+    assert own_names(hostname, domainname) == names
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_localhost_has_ipv6_where_the_kernel_has(monkeypatch, there):
+    monkeypatch.setattr(sandbox_files, "_kernel_has_ipv6", lambda: there)
+    assert ("::1\tlocalhost" in hosts_text([], [])) is there
 
 
 def test_a_full_disk_is_told_from_other_faults():

@@ -127,7 +127,7 @@ def split_volumes(texts: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
 def mount(text: str) -> dict[str, Any]:
     """An API Mount of ``type=bind,src=/a,dst=/b,readonly``."""
     found: dict[str, Any] = {"Type": "volume"}
-    for part in text.split(","):
+    for part in _fields(text, "--mount"):
         key, equals, value = part.partition("=")
         match key.strip().lower():
             case "type":
@@ -294,10 +294,8 @@ def weight(text: str) -> dict[str, Any]:
 
 def gpus(text: str) -> dict[str, Any]:
     """An API DeviceRequest of ``all``, ``2``, ``device=0``, ``"device=0,1",capabilities=utility``."""
-    import csv
-
     found: dict[str, Any] = {"Driver": "", "Count": 0, "Capabilities": [["gpu"]]}
-    fields = next(csv.reader([text]), [])
+    fields = _fields(text, "--gpus")
     for number, field in enumerate(fields):
         key, equals, value = field.partition("=")
         if not equals and number == 0:
@@ -326,6 +324,16 @@ def gpus(text: str) -> dict[str, Any]:
     return found
 
 
+def _fields(text: str, option: str) -> list[str]:
+    """Parts between commas; one in quotes may have commas itself."""
+    import csv
+
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error as exc:
+        raise click.BadParameter(f"'{text}': {exc}", param_hint=option) from exc
+
+
 def _pair(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
     return key, value
@@ -337,7 +345,7 @@ def endpoint(text: str) -> tuple[str, dict[str, Any]]:
         return text, {}
     name = ""
     found: dict[str, Any] = {}
-    for part in text.split(","):
+    for part in _fields(text, "--network"):
         key, _, value = part.partition("=")
         addresses = found.get("IPAMConfig", {})
         match key.strip().lower():

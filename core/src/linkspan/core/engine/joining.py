@@ -40,23 +40,27 @@ def _with_id(find: Find, mode: str, *, needed: bool = True) -> str:
     return mode if entry is None else f"container:{entry.container.id}"
 
 
-def joined(find: Find, ref: str) -> Container:
+def _joined(find: Find, ref: str, kind: str) -> Container:
     """A running container whose namespace another one joins. Raises NotFound, Conflict."""
     entry = find(ref)
     if entry is None:
         raise NotFound(f"No such container: {ref}")
-    if not entry.container.state.running:
+    found = entry.container
+    if not found.state.running:
         raise Conflict(
-            f"cannot join network of a non running container: {entry.container.id}",
+            "cannot join network namespace of a non running container: container"
+            f" {found.name} is {found.state.status.value}"
+            if kind == "network"
+            else f"failed to join {kind} namespace: container {found.id} is not running",
             code="not_running",
         )
-    return entry.container
+    return found
 
 
 def joined_sandbox(find: Find, container_id: str, mode: str) -> Sandbox:
     """The network of another container, by the mode ``container:REF``. Raises NotFound, Conflict."""
     try:
-        other = joined(find, mode.removeprefix("container:"))
+        other = _joined(find, mode.removeprefix("container:"), "network")
     except NotFound as error:
         raise error.within("joining network namespace of container") from error
     return Sandbox(
@@ -66,10 +70,14 @@ def joined_sandbox(find: Find, container_id: str, mode: str) -> Sandbox:
     )
 
 
-def shared(find: Find, mode: str) -> str:
-    """``host``, ``none``, a container's id, or nothing for a namespace of its own."""
+def shared(find: Find, mode: str, kind: str) -> str:
+    """``host``, ``none``, a container's id, or nothing for a namespace of its own.
+
+    Args:
+        kind: Of the namespace, for the error: ``PID``.
+    """
     if mode.startswith("container:"):
-        return joined(find, mode.removeprefix("container:")).id
+        return _joined(find, mode.removeprefix("container:"), kind).id
     return mode if mode in ("host", "none") else ""
 
 
@@ -79,10 +87,10 @@ def shared_ipc(find: Find, mode: str) -> str:
     Raises:
         Conflict: code ``ipc_not_shareable``.
     """
-    found = shared(find, mode)
+    found = shared(find, mode, "IPC")
     if not mode.startswith("container:"):
         return found
-    donor = joined(find, found)
+    donor = _joined(find, found, "IPC")
     if donor.spec.ipc_mode in _OWN_IPC:
         raise Conflict(
             f"can't join IPC of container {donor.id}: non-shareable IPC (hint: use IpcMode:shareable for"

@@ -28,6 +28,7 @@ _GATEWAY_MODE = {version: f"{_PREFIX}bridge.gateway_mode_ipv{version}" for versi
 _TRUSTED = _PREFIX + "bridge.trusted_host_interfaces"
 _INHIBIT = _PREFIX + "bridge.inhibit_ipv4"
 INTERFACE_NAME = _PREFIX + "endpoint.ifname"
+INTERFACE_SYSCTLS = _PREFIX + "endpoint.sysctls"
 GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@+-]{1,15}")  # IFNAMSIZ without the final zero
 

@@ -37,7 +37,7 @@ from linkspan.plugins.bridge_network.sandbox_files import (
     wished_settings,
 )
 from linkspan.sdk.drivers.network import AttachRequest, NetworkCap, NetworkDriver, Sandbox
-from linkspan.sdk.errors import Conflict, Internal, NotFound, NotUsable, Unsupported
+from linkspan.sdk.errors import Conflict, Internal, LinkspanError, NotFound, NotUsable, Unsupported
 from linkspan.sdk.host import Host
 from linkspan.sdk.model.network import (
     Backend,
@@ -324,14 +324,11 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         owner = f"container {sandbox.request.name}"
         try:
             sandbox.ports = await self._firewall.publish(sandbox.id, owner, target, wanted)
-        except Conflict as error:
+        except LinkspanError as error:
             endpoint = ways[min(ways)].endpoint
-            raise Conflict(
+            raise error.within(
                 "driver failed programming external connectivity on endpoint"
-                f" {sandbox.request.name} ({endpoint.id}): {error}",
-                code=error.code,
-                details=error.details,
-                help=error.help,
+                f" {sandbox.request.name} ({endpoint.id})"
             ) from error
         sandbox.led_to = target
 
@@ -340,7 +337,6 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         hosts = hosts_text(
             [line for join in sandbox.joins.values() for line in sandbox.own_hosts(join)],
             [*linked, *self._extra_hosts(sandbox.request)],
-            ipv6=sandbox.has_ipv6,
         )
         hostname = sandbox.request.hostname
 

@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
 from linkspan.plugins.bridge_network import rtnetlink
-from linkspan.plugins.bridge_network.bridges import INTERFACE_NAME, CarriedNetwork
+from linkspan.plugins.bridge_network.bridges import (
+    INTERFACE_NAME,
+    INTERFACE_SYSCTLS,
+    CarriedNetwork,
+)
 from linkspan.plugins.bridge_network.graveyard import Graveyard, Lease, end
 from linkspan.plugins.bridge_network.ipam import Address, Subnet, parse_address
 from linkspan.plugins.bridge_network.namespaces import LinkPlan, Namespaces
@@ -23,6 +27,7 @@ from linkspan.sdk.drivers.network import AttachRequest
 from linkspan.sdk.errors import Conflict, InvalidArgument, Unavailable
 from linkspan.sdk.model.network import Endpoint, EndpointSpec, Network
 
+_SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.([a-z0-9_]+)\.(?i:IFNAME)\.([a-z0-9_]+)=(.*)")
 _MAC = re.compile(r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}")
 
 
@@ -107,6 +112,7 @@ class Endpoints:
             )
         mac = _checked_mac(spec.mac_address)
         link_local = _checked_link_local(spec.link_local_addresses)
+        sysctls = _checked_sysctls(spec.driver_options.get(INTERFACE_SYSCTLS, ""))
         isolated = await isolates_ports(carried, self._namespaces)
         leases = await self._take_addresses(carried, spec)
         endpoint_id = new_endpoint_id()
@@ -120,6 +126,7 @@ class Endpoints:
             mac=mac,
             link_local=link_local,
             isolated=isolated,
+            sysctls=sysctls,
         )
         endpoint = _endpoint(sandbox.request, carried, spec, endpoint_id, link, leases)
         sandbox.joins[carried.id] = Join(carried, endpoint, leases)
@@ -224,9 +231,31 @@ def _wished_addresses(carried: CarriedNetwork, spec: EndpointSpec) -> dict[int, 
 
 
 def _checked_mac(text: str) -> str:
-    if not text or _MAC.fullmatch(text):
+    if not text:
+        return ""
+    if _MAC.fullmatch(text):
+        if int(text[:2], 16) & 1:
+            raise InvalidArgument(
+                f"invalid MAC address '{text}': it is one of a group",
+                help="its first byte must be even",
+            )
         return text.lower()
     raise InvalidArgument(f"invalid MAC address '{text}'", help="write 02:42:ac:11:00:02")
+
+
+def _checked_sysctls(text: str) -> tuple[tuple[str, str], ...]:
+    """``net.ipv4.conf.IFNAME.log_martians=1,…``: see ``LinkPlan.sysctls``."""
+    found = []
+    for part in filter(None, text.split(",")):
+        parsed = _SYSCTL.fullmatch(part)
+        if parsed is None:
+            raise InvalidArgument(
+                f"invalid endpoint settings:\nunrecognised network interface sysctl '{part}'; represent"
+                " 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+            )
+        family, kind, name, value = parsed.groups()
+        found.append((f"net/{family}/{kind}/{{}}/{name}", value))
+    return tuple(found)
 
 
 def _checked_link_local(texts: Sequence[str]) -> list[Address]:

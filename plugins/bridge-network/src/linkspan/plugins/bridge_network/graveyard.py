@@ -17,6 +17,8 @@ from linkspan.sdk.values import define, frozen
 
 _REST_S = 1.0
 _LOOK_AGAIN_S = 0.2
+# A namespace that somebody else is in, too (`run --network container:…`), does not end with its container.
+_LOOKS_BEFORE_LINKS_GO = 10
 _LOOK_AGAIN_SOON_S = 0.01
 _LONG_ENOUGH_S = 0.5
 
@@ -68,7 +70,11 @@ class Graveyard:
             self._filled = trio.Event()
             await trio.sleep(_REST_S)
             await self.let_go()
-            while not await self._give_back():  # noqa: ASYNC110 - the kernel tells nobody
+            looks = 0
+            while not await self._give_back():
+                looks += 1
+                if looks == _LOOKS_BEFORE_LINKS_GO:
+                    await self._delete_links()
                 await trio.sleep(_LOOK_AGAIN_S)
 
     async def let_go(self) -> None:
@@ -81,9 +87,12 @@ class Graveyard:
     async def flush(self) -> None:
         """Give all addresses back at once, at the price of waiting for the kernel."""
         await self.let_go()
+        await self._delete_links()
+        await self._give_back()
+
+    async def _delete_links(self) -> None:
         for port in [port for grave in self._sinking for port in grave.ports]:
             await self.delete_link(port)
-        await self._give_back()
 
     async def delete_link(self, name: str) -> None:
         """Delete a link of the host; silent if it is gone."""

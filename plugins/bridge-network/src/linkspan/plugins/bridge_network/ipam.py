@@ -71,10 +71,7 @@ class Subnet:
         self._reserved = {int(address) for address in auxiliary}
         if gateway is not None:
             self._reserved.add(int(gateway))
-        if network.prefixlen < network.max_prefixlen - 1:  # RFC 3021: a /31 has neither
-            self._reserved.add(int(network.network_address))
-            if network.version == 4:
-                self._reserved.add(int(network.broadcast_address))
+        self._reserved.update(map(int, _of_the_subnet_itself(network)))
         self._taken: set[int] = set()
         self._hint = self._first
 
@@ -227,13 +224,32 @@ def _check_parts(wanted: AddressPool, network: Range) -> None:
             )
     named = [("gateway", wanted.gateway)] if wanted.gateway else []
     named += [(f"auxiliary address {name}", text) for name, text in wanted.auxiliary.items()]
+    taken = set(_of_the_subnet_itself(network))
     for what, text in named:
-        if parse_address(text, what, network.version) not in network:
+        address = parse_address(text, what, network.version)
+        if address in taken:
+            name = what.removeprefix("auxiliary address ")
+            shown = f"gateway ({text})" if what == name else f"secondary ip address ({name}:{text})"
+            raise InvalidArgument(
+                f"failed to allocate {shown}: Address already in use",
+                help=f"first and last address of {network} are no host's; take another one for each",
+            )
+        taken.add(address)
+        if address not in network:
             shown = what if what.startswith("auxiliary") else f"{what} {text}"
             raise InvalidArgument(
                 f"invalid network config:\ninvalid {shown}: parent subnet {network} doesn't contain this address",
                 help=f"write an address of {network}",
             )
+
+
+def _of_the_subnet_itself(network: Range) -> list[Address]:
+    """Addresses that no host can have."""
+    if network.prefixlen >= network.max_prefixlen - 1:  # RFC 3021: a /31 has none
+        return []
+    if network.version == 4:
+        return [network.network_address, network.broadcast_address]
+    return [network.network_address]
 
 
 def _contains(network: Range, part: Range) -> bool:

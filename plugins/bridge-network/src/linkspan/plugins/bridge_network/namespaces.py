@@ -47,6 +47,8 @@ _SYSCTLS = {
     "net/ipv6/conf/default/accept_dad": "0",
 }
 
+_WITH_IPV6 = (("net/ipv6/conf/{}/disable_ipv6", "0"),)
+
 # 127.0.0.11:53 leads to the resolver's own ports by rewriting headers, without connection tracking:
 # the container's port 53 stays free, and parallel A and AAAA questions do not race for an entry.
 _NO_RESOLVER_RULES = """\
@@ -74,6 +76,7 @@ class LinkPlan:
         port: Name of the host's end.
         interfaces: Its addresses, with the prefixes of their subnets.
         isolated: Ports of the bridge do not see each other.
+        sysctls: Names with ``{}`` for its own (``net/ipv4/conf/{}/log_martians``), and values.
     """
 
     port: str
@@ -84,6 +87,7 @@ class LinkPlan:
     mtu: int
     interfaces: tuple[Interface, ...]
     isolated: bool = False
+    sysctls: tuple[tuple[str, str], ...] = ()
 
 
 @frozen
@@ -340,10 +344,13 @@ class Namespaces:
             rtnetlink.bridge_port(link.port, isolated=link.isolated),
         )
         index = inner.link(link.name).index
-        if any(interface.version == 6 for interface in link.interfaces):
+        has_ipv6 = any(interface.version == 6 for interface in link.interfaces)
+        sysctls = (*(_WITH_IPV6 if has_ipv6 else ()), *link.sysctls)
+        if sysctls:
             with self._elsewhere():
                 syscalls.setns(namespace, syscalls.CLONE_NEWNET)
-                _set_sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "0")
+                for sysctl, value in sysctls:
+                    _set_sysctl(sysctl.format(link.name), value)
         addresses = [rtnetlink.address(index, interface) for interface in link.interfaces]
         inner.send(*addresses, rtnetlink.link_up(index))
         # The port, and with the first port the bridge, get their carrier with that, but the kernel

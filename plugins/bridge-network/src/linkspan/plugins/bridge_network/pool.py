@@ -65,6 +65,7 @@ def plan_link(
     mac: str = "",
     link_local: Iterable[Address] = (),
     isolated: bool,
+    sysctls: tuple[tuple[str, str], ...] = (),
 ) -> LinkPlan:
     """The link of an endpoint."""
     addresses = [(lease.address, lease.subnet.network.prefixlen) for lease in leases]
@@ -79,6 +80,7 @@ def plan_link(
         mtu=network.mtu,
         interfaces=tuple(ip_interface(each) for each in addresses),
         isolated=isolated,
+        sysctls=sysctls,
     )
 
 

@@ -300,7 +300,7 @@ def _addresses_of(sandbox: LivingSandbox, name: str) -> list[Address]:
             continue
         for link in join.endpoint.spec.links:
             target, _, alias = link.partition(":")
-            if name == alias.lower():
+            if name in (alias.lower(), f"{alias}.{join.network.network.name}".lower()):
                 return join.network.zone.resolve(target.lower())
         addresses = join.network.zone.resolve(name)
         if addresses:

@@ -7,7 +7,7 @@ seen. Users may edit them, so a change touches only lines (or a file) that are a
 import ipaddress
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -22,6 +22,7 @@ HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 _BEHIND_STUB = Path("/run/systemd/resolve/resolv.conf")
 _PUBLIC_SERVERS = ("8.8.8.8", "8.8.4.4")
 HOST_GATEWAY = "host-gateway"
+_IPV6_LINKS = Path("/proc/net/if_inet6")
 _IPV6_NAMES = (
     "::1\tlocalhost ip6-localhost ip6-loopback",
     "fe00::\tip6-localnet",
@@ -158,20 +159,26 @@ def failure(error: OSError, container: str) -> LinkspanError:
     return Internal(f"network of container {container}: {error}")
 
 
-def hosts_text(
-    own: Iterable[tuple[str, str]], more: Iterable[tuple[str, str]], *, ipv6: bool = False
-) -> str:
+def hosts_text(own: Iterable[tuple[str, str]], more: Iterable[tuple[str, str]]) -> str:
     """A hosts file: localhost, then ``own`` lines (address, names) and ``more``."""
     lines = ["127.0.0.1\tlocalhost"]
-    if ipv6:
+    if _kernel_has_ipv6():  # then loopback has ::1, also where no network has IPv6
         lines += _IPV6_NAMES
     lines += [f"{address}\t{names}" for address, names in (*more, *own)]
     return "\n".join(lines) + "\n"
 
 
+@cache
+def _kernel_has_ipv6() -> bool:
+    return _IPV6_LINKS.exists()
+
+
 def own_names(hostname: str, domainname: str) -> str:
     """The names of a container in its own hosts file."""
-    return f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    if domainname:
+        return f"{hostname}.{domainname} {hostname}"
+    short, dot, _ = hostname.partition(".")
+    return f"{hostname} {short}" if dot and short else hostname
 
 
 class SandboxFiles:

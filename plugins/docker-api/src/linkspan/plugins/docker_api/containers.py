@@ -112,7 +112,8 @@ class ContainerRoutes:
         body = await read_document(request)
         spec = decode_container(body, platform=request.query.get("platform", ""))
         spec = as_meant(spec, request.api_version)
-        self._check_links(body.document("HostConfig").texts("Links"))
+        if spec.network_mode in ("", "default", "bridge"):
+            self._check_links(body.document("HostConfig").texts("Links"))
         try:
             made = await self._containers.create(spec, name=request.query.get("name", ""))
         except NotFound as error:
