@@ -258,6 +258,21 @@ async def test_a_bridge_whose_name_another_took_meanwhile_is_left_to_it(world, f
     assert links() == ["lo", "eth0", "linkspan0"]
 
 
+async def test_a_subnet_that_another_took_meanwhile_is_told(world, fake_host):
+    async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+        world.driver = driver
+        mine = await world.network("mine", subnet="10.49.64.0/20")
+        other = await world.network("other", subnet="10.50.0.0/24")
+    subprocess.run(["ip", "link", "add", "theirs", "type", "bridge"], check=True)
+    subprocess.run(["ip", "address", "add", "10.49.65.1/24", "dev", "theirs"], check=True)
+    async with BridgeNetwork.open(BridgeConfig(), fake_host) as driver:
+        notes = await driver.restore([mine, other], [])
+    assert [note for note in notes if "made the bridge" not in note] == [
+        "10.49.64.0/20 of network mine is also used elsewhere on this machine (10.49.65.0/24):"
+        " containers in it may not be reached"
+    ]
+
+
 async def test_a_flush_of_all_rules_changes_nothing_daemon_or_not(records, survivors, fake_host):
     """Behaviour 28."""
     subprocess.run(["nft", "flush", "ruleset"], check=True)

@@ -350,7 +350,20 @@ class BridgeNetworks:
             notes.append(
                 f"made the bridge {carried.bridge} of network {carried.network.name} again"
             )
+            await self._note_rivals(carried, notes)
         await self._set_up_bridge(carried)
+
+    async def _note_rivals(self, carried: CarriedNetwork, notes: list[str]) -> None:
+        """Say which subnets somebody has taken while no daemon of ours ran."""
+        foreign = await self._foreign_subnets()
+        for version, subnet in carried.subnets.items():
+            rivals = [r for r in foreign if r.version == version and r.overlaps(subnet.network)]
+            if rivals:
+                widest = min(rivals, key=lambda rival: rival.prefixlen)
+                notes.append(
+                    f"{subnet.network} of network {carried.network.name} is also used elsewhere on this"
+                    f" machine ({widest}): containers in it may not be reached"
+                )
 
 
 def _tell_bridge(carried: CarriedNetwork) -> None:
