@@ -269,7 +269,7 @@ async def run_told(
 
 def tell_export(trace: Trace, result: BuildResult, tags: tuple[str, ...]) -> None:
     """What BuildKit says when an image is made."""
-    names = [str(parse_reference(tag).with_default_tag()) for tag in tags]
+    names = [str(parse_reference(tag)) for tag in tags]
     trace.exported(
         "exporting to image",
         [

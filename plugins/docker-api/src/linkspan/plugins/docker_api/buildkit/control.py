@@ -358,7 +358,7 @@ def _exported(build: _Build, result: BuildResult) -> dict[str, str]:
     """What the client hears of the image."""
     if not result.image_id:
         return {}
-    names = [str(parse_reference(tag).with_default_tag()) for tag in build.tags()]
+    names = [str(parse_reference(tag)) for tag in build.tags()]
     return {
         "containerimage.config.digest": result.image_id,
         "containerimage.digest": result.image_id,
