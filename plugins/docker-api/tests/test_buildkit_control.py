@@ -178,6 +178,23 @@ async def test_a_session_may_come_inside_of_a_call(api, builder) -> None:
     assert client.asked
 
 
+async def test_a_session_inside_of_a_call_ends_with_it(api, builder, autojump_clock) -> None:
+    headers = list(Client(FILES).headers("shared").items())
+    async with connected(api, Client({})) as buildx:
+        async with calling(buildx.connection, CONTROL + "Session", headers) as call:
+            assert await call.receive(), "the session's own connection has begun"
+            asked = Buildx(buildx.connection, "shared").solve_request("one")
+            async with calling(buildx.connection, CONTROL + "Solve") as solve:
+                await solve.send(asked)
+                await solve.end()
+                await trio.sleep(60)  # it waits for its frontend: the session is there
+            with pytest.raises(GrpcError, match="exists already"):
+                async with calling(buildx.connection, CONTROL + "Session", headers) as again:
+                    await again.receive()
+        with pytest.raises(GrpcError, match="no active session for shared"):
+            await buildx.control("Solve", Buildx(buildx.connection, "shared").solve_request("two"))
+
+
 async def test_a_failure_reaches_both_calls(api, builder) -> None:
     async with connected(api, Client({"Dockerfile": b"FROM scratch\nRUN exit 3\n"})) as buildx:
         with pytest.raises(GrpcError) as caught:
