@@ -42,6 +42,47 @@ async def test_a_changed_job_runs_again_as_the_next_iteration(daemon, world, aut
     assert (await daemon.swarm.get_service("web")).job_iteration == 1
 
 
+async def test_a_job_runs_again_with_any_change_and_when_it_is_rolled_back(
+    daemon, world, autojump_clock
+):
+    async def done() -> bool:
+        service = await daemon.swarm.get_service("web")
+        return service.completed_tasks == service.spec.replicas
+
+    await job(daemon, world, mode="replicated-job", replicas=2)
+    await daemon.until(done)
+    await daemon.update(labels={"a": "b"})
+    await daemon.until(done)
+    await daemon.swarm.scale_service("web", 3)
+    assert (await daemon.swarm.get_service("web")).completed_tasks == 0
+    await daemon.until(done)
+    await daemon.swarm.rollback_service("web")
+    await daemon.until(done)
+    service = await daemon.swarm.get_service("web")
+    assert (service.job_iteration, service.spec.replicas, service.completed_tasks) == (3, 2, 2)
+    assert await daemon.running() == []
+
+
+async def test_a_changed_job_ends_all_that_runs_of_it_and_begins_again(
+    daemon, world, autojump_clock
+):
+    await job(daemon, world, "serve", mode="replicated-job", replicas=3)
+    await daemon.until(lambda: _running(daemon, 3))
+    before = {t.id for t in await daemon.running()}
+    await daemon.update(labels={"a": "b"})
+    await daemon.until(lambda: _gone(daemon, before))
+    await daemon.until(lambda: _running(daemon, 3))
+    assert len(world.running()) == 3
+
+
+async def _running(daemon, count: int) -> bool:
+    return len(await daemon.running()) == count
+
+
+async def _gone(daemon, ids) -> bool:
+    return not ids & {t.id for t in await daemon.tasks()}
+
+
 async def test_a_job_that_fails_is_tried_again_as_often_as_allowed(daemon, world, autojump_clock):
     await job(daemon, world, "fail", mode="replicated-job", replicas=1)
     await daemon.until(lambda: _failed_thrice(daemon))

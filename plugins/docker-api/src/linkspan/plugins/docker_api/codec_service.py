@@ -29,6 +29,7 @@ from linkspan.sdk.model.network import EndpointSpec, Protocol
 from linkspan.sdk.model.service import (
     Placement,
     Reservation,
+    RolloutState,
     RolloutStatus,
     Service,
     ServiceMode,
@@ -502,8 +503,11 @@ def encode_service(
     if service.previous_spec is not None:
         out["PreviousSpec"] = encode_service_spec(service.previous_spec, defaults=defaults)
     out["Endpoint"] = _encode_endpoint(service, out["Spec"].get("EndpointSpec", {}))
-    if service.rollout is not None:
-        out["UpdateStatus"] = _encode_rollout(service.rollout)
+    # A job's tasks are not exchanged: they are run anew.
+    updating = (RolloutState.UPDATING, RolloutState.PAUSED, RolloutState.COMPLETED)
+    rollout = service.rollout
+    if rollout is not None and not (service.spec.is_job and rollout.state in updating):
+        out["UpdateStatus"] = _encode_rollout(rollout)
     spec = service.spec
     if spec.is_job:
         out["JobStatus"] = {

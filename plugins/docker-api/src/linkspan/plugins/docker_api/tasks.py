@@ -108,7 +108,11 @@ def _passes(task: Task, service: Service | None, nodes: dict[str, str], filters:
     up_to_date = filters.flag("_up-to-date")
     if up_to_date is not None:
         # The CLI waits for tasks of the current spec; it asks by this undocumented filter.
-        is_current = service is not None and task.spec.task_part == service.spec.task_part
+        is_current = (
+            service is not None
+            and task.spec.task_part == service.spec.task_part
+            and task.job_iteration == service.job_iteration
+        )
         if is_current is not up_to_date:
             return False
     name = f"{task.spec.name}.{task.slot or task.node_id}"

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Iterable
 
 import attrs
 
-from linkspan.plugins.swarm.reconcile import given_up, paused, rolling, wanted_count
+from linkspan.plugins.swarm.reconcile import given_up, is_current, paused, rolling, wanted_count
 from linkspan.plugins.swarm.records import ServiceRecord, TaskRecord
 from linkspan.plugins.swarm.store import ClusterStore
 from linkspan.sdk.drivers.orchestrator import RolloutProgress
@@ -15,7 +15,7 @@ from linkspan.sdk.model.service import Node, Service, TaskState
 def shown(record: ServiceRecord, tasks: Iterable[TaskRecord], nodes: Iterable[Node]) -> Service:
     """A service with its task counts."""
     tasks = list(tasks)
-    ended = given_up(record.spec, tasks).values()
+    ended = given_up(record, tasks).values()
     return attrs.evolve(
         record.service,
         completed_tasks=sum(t.task.state is TaskState.COMPLETE for t in ended),
@@ -30,13 +30,13 @@ def moment_of(
     """Where a service is now."""
     service = shown(record, tasks, nodes)
     running = [t for t in tasks if t.active and t.task.state is TaskState.RUNNING]
-    current = [t for t in running if t.task.spec.task_part == record.spec.task_part]
+    current = [t for t in running if is_current(record, t)]
     failed = sorted(
         (t for t in tasks if t.failed and t.rollout_id == record.rollout_id),
         key=lambda t: t.ended_at,
     )
     stopped = paused(record) or bool(record.gave_up)
-    missing = service.desired_tasks - len(current) - len(given_up(record.spec, tasks))
+    missing = service.desired_tasks - len(current) - len(given_up(record, tasks))
     done = stopped or (record.settled and not rolling(record) and missing <= 0)
     return RolloutProgress(
         service=service,

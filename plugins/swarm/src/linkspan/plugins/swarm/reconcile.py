@@ -133,6 +133,8 @@ class Reconciler:
         if rolling(self._out.service):
             self._judge_failures()
         self._leave_nodes()
+        if self._service.spec.is_job:
+            self._end_earlier_runs()
         if self._service.spec.is_global:
             self._cover_nodes()
         else:
@@ -170,10 +172,10 @@ class Reconciler:
         return last_ended(self._tasks.values())
 
     def _given_up(self) -> dict[Place, TaskRecord]:
-        return given_up(self._service.spec, self._tasks.values())
+        return given_up(self._service, self._tasks.values())
 
     def _current(self, record: TaskRecord) -> bool:
-        return record.task.spec.task_part == self._service.spec.task_part
+        return is_current(self._service, record)
 
     def _make(
         self, place: Place, last: TaskRecord | None, *, desired: TaskState = TaskState.RUNNING
@@ -229,6 +231,12 @@ class Reconciler:
                 and not (may_carry(node, record.task.spec) and _has_resources(node, record.task))
             ):
                 self._want(record, TaskState.SHUTDOWN)
+
+    def _end_earlier_runs(self) -> None:
+        """What runs of an earlier iteration of a job goes, at once."""
+        for record in list(self._tasks.values()):
+            if not record.ended and not self._current(record):
+                self._want(record, TaskState.REMOVE)
 
     def _cover_nodes(self) -> None:
         """A global service: one task on every node that may carry it; on a paused one if it is there."""
@@ -492,12 +500,20 @@ def last_ended(tasks: Iterable[TaskRecord]) -> dict[Place, TaskRecord]:
     return found
 
 
-def given_up(spec: ServiceSpec, tasks: Iterable[TaskRecord]) -> dict[Place, TaskRecord]:
+def is_current(service: ServiceRecord, record: TaskRecord) -> bool:
+    """Whether a task runs the wanted spec; of a job, in its present iteration."""
+    spec, task = service.spec, record.task
+    if spec.is_job and task.job_iteration != service.service.job_iteration:
+        return False
+    return task.spec.task_part == spec.task_part
+
+
+def given_up(service: ServiceRecord, tasks: Iterable[TaskRecord]) -> dict[Place, TaskRecord]:
     """Places where the wanted spec was tried and may not be tried again."""
     return {
         place: record
         for place, record in last_ended(tasks).items()
-        if record.task.spec.task_part == spec.task_part and restart_at(record, spec.restart) is None
+        if is_current(service, record) and restart_at(record, service.spec.restart) is None
     }
 
 
@@ -534,6 +550,7 @@ def start_update(
     """The record after somebody wants another spec.
 
     A rollout begins if it makes other tasks, or if the last one was paused: asking again goes on with it.
+    A job runs anew with every change.
 
     Args:
         record: As it is.
@@ -542,18 +559,14 @@ def start_update(
         stamp: RFC 3339 time.
     """
     before = record.service
-    same = before.spec.task_part == spec.task_part
+    same = before.spec.task_part == spec.task_part and not spec.is_job
     service = attrs.evolve(
-        before,
+        _run_anew(before, stamp),
         spec=spec,
         version=before.version + 1,
         updated_at=stamp,
         previous_spec=_previous(record, spec) if same else before.spec,
     )
-    if spec.is_job and not same:
-        service = attrs.evolve(
-            service, job_iteration=before.job_iteration + 1, job_started_at=stamp
-        )
     if same and rolling(record):
         # Only the number, a name or a policy: the rollout goes on.
         return attrs.evolve(record, service=service)
@@ -565,6 +578,13 @@ def start_update(
         )
         service = attrs.evolve(service, rollout=status)
     return _begin(record, service, count)
+
+
+def _run_anew(service: Service, stamp: str) -> Service:
+    """A job in its next iteration; any other service as it is."""
+    if not service.spec.is_job:
+        return service
+    return attrs.evolve(service, job_iteration=service.job_iteration + 1, job_started_at=stamp)
 
 
 def _previous(record: ServiceRecord, spec: ServiceSpec) -> ServiceSpec | None:
@@ -588,7 +608,7 @@ def start_rollback(
     assert before.previous_spec is not None
     status = RolloutStatus(state=RolloutState.ROLLBACK_STARTED, message=message, started_at=stamp)
     service = attrs.evolve(
-        before,
+        _run_anew(before, stamp),
         spec=before.previous_spec,
         previous_spec=before.spec if asked else None,
         version=before.version + 1,
