@@ -360,8 +360,14 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
                 continue
             for link in join.endpoint.spec.links:
                 target, _, alias = link.partition(":")
+                hostnames = (
+                    each.request.hostname
+                    for each in self._sandboxes.values()
+                    if each.request.name == target
+                )
+                names = dict.fromkeys((alias or target, *hostnames, target))
                 for address in join.network.zone.resolve(target.lower()):
-                    lines.append((str(address), " ".join(dict.fromkeys((alias or target, target)))))
+                    lines.append((str(address), " ".join(filter(None, names))))
         return tuple(lines)
 
     def _make_known(self, sandbox: LivingSandbox) -> None:
