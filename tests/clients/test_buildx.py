@@ -5,39 +5,22 @@ is skipped; ``docker-api`` has tests of the same calls without it.
 """
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from daemon_harness.daemon import Daemon, Done
+from docker_plugins import lend_plugins
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
-
-_FOLDERS = (
-    "~/.docker/cli-plugins",
-    "/usr/local/lib/docker/cli-plugins",
-    "/usr/local/libexec/docker/cli-plugins",
-    "/usr/lib/docker/cli-plugins",
-    "/usr/libexec/docker/cli-plugins",
-)
-
-
-def plugin() -> Path | None:
-    """The plugin's program."""
-    named = os.environ.get("LINKSPAN_TEST_BUILDX")
-    places = [Path(folder).expanduser() / "docker-buildx" for folder in _FOLDERS]
-    return next((place for place in (Path(named or "/none"), *places) if place.exists()), None)
 
 
 class Buildx:
     """Runs docker with the plugin."""
 
-    def __init__(self, daemon: Daemon, config: Path, program: Path) -> None:
+    def __init__(self, daemon: Daemon, config: Path) -> None:
         self.daemon = daemon
-        (config / "cli-plugins").mkdir(parents=True)
-        shutil.copy(program, config / "cli-plugins/docker-buildx")
+        lend_plugins(config, "buildx")
         more = {"DOCKER_CONFIG": str(config), "BUILDKIT_PROGRESS": "plain", "SECRET": "hunter2"}
         self._env = {**daemon.environment, **more}
 
@@ -53,10 +36,7 @@ class Buildx:
 
 @pytest.fixture
 def docker(daemon: Daemon, tmp_path: Path) -> Buildx:
-    program = plugin()
-    if program is None:
-        pytest.skip("docker's plugin buildx is not installed")
-    return Buildx(daemon, tmp_path / "config", program)
+    return Buildx(daemon, tmp_path / "config")
 
 
 @pytest.fixture
