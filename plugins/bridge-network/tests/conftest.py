@@ -6,6 +6,7 @@ by the code under test.
 """
 
 import ctypes
+import errno
 import os
 import secrets
 import socket
@@ -136,6 +137,17 @@ def wire(own_network: None) -> Iterator[str]:
         lan.wait()
 
 
+async def _bind_patiently(sock: trio.socket.SocketType, port: int) -> None:
+    """A child that somebody has forked has all sockets until it runs its program, closed ones, too."""
+    while True:
+        try:
+            return await sock.bind(("", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        await trio.sleep(0.01)
+
+
 def _plain(address: str) -> str:
     """An IPv4 address that a socket for both families writes as an IPv6 one, as it is."""
     return address.removeprefix("::ffff:")
@@ -256,7 +268,7 @@ class Lab:
             try:
                 with trio.fail_after(wait_s):
                     if source_port:
-                        await sock.bind(("", source_port))
+                        await _bind_patiently(sock, source_port)
                     await sock.connect((address, port))
                     if protocol == "udp":
                         await sock.send(b"?")
