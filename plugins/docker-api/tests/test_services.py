@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import attrs
 import pytest
+import trio
 
 from linkspan.plugins.docker_api.codec_health import decode_healthcheck, encode_healthcheck
 from linkspan.plugins.docker_api.codec_service import (
@@ -894,7 +895,17 @@ async def test_logs_of_a_service_put_the_parts_of_a_line_together(api, books) ->
     assert all(frame.startswith(b"com.docker.swarm.node.id=node1,") for frame in frames)
 
 
-def test_a_line_that_is_very_long_is_told_in_parts() -> None:
+async def test_logs_of_a_service_leave_out_a_line_that_is_being_written(api, books) -> None:
+    container = await api.start("sh", "-c", "echo whole; printf part; sleep 1000")
+    books.containers["web"] = container
+    await api.ask("POST", "/services/create", {**SMALL, "Mode": {"Replicated": {"Replicas": 1}}})
+    with trio.fail_after(10):
+        while b"part" not in (await api.ask("GET", "/containers/web/logs?stdout=1")).body:
+            await trio.lowlevel.checkpoint()
+    assert (await api.ask("GET", "/services/web/logs?stdout=1")).body[8:] == b"whole\n"
+
+
+def test_lines_are_put_together_and_a_very_long_one_is_told_in_parts() -> None:
     def record(data: bytes) -> LogRecord:
         return LogRecord(stream=StreamKind.STDOUT, time="2026-11-24T08:00:00.000000000Z", data=data)
 
@@ -903,7 +914,8 @@ def test_a_line_that_is_very_long_is_told_in_parts() -> None:
     long = lines.add(record(b"a" * 10_000))
     assert long is not None
     assert len(long.data) == 20_000
-    assert lines.add(record(b"end\n")) == record(b"end\n")
+    assert lines.add(record(b"one\ntwo\nthr")) == record(b"one\ntwo\n")
+    assert lines.add(record(b"ee\n")) == record(b"three\n")
     assert lines.rest() == ()
 
 

@@ -269,6 +269,7 @@ def encode_attachment(network: Network, endpoint: Endpoint | None) -> dict[str, 
         "Name": spec.name,
         "Labels": dict(spec.labels),
         "DriverConfiguration": driver,
+        **({"Internal": True} if spec.internal else {}),
         **({"Attachable": True} if spec.attachable else {}),
         "Scope": "swarm",
     }

@@ -11,6 +11,7 @@ from linkspan.plugins.docker_api.streams import copy_in_batches, stream_type
 from linkspan.sdk.errors import InvalidArgument, NotFound
 from linkspan.sdk.host import Host
 from linkspan.sdk.http import Request, Stream, Writer
+from linkspan.sdk.model.container import Container
 from linkspan.sdk.model.process import LogRecord, StreamKind
 from linkspan.sdk.model.service import Task
 
@@ -55,19 +56,19 @@ def task_log_stream(host: Host, request: Request, tasks: Sequence[Task]) -> Stre
                         details=details,
                         by_frame=True,
                     )
-                    nursery.start_soon(read_one, container.id, style, send.clone())
+                    nursery.start_soon(read_one, container, style, send.clone())
             await writer.write(b"")
             await copy_in_batches(writer, receive, lambda parts: parts)
 
     async def read_one(
-        container_id: str, style: LogFormat, send: trio.MemorySendChannel[tuple[bytes, ...]]
+        container: Container, style: LogFormat, send: trio.MemorySendChannel[tuple[bytes, ...]]
     ) -> None:
         encode, lines = record_encoder(style), WholeLines()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(send)
             try:
                 records: AsyncIterator[LogRecord] = await stack.enter_async_context(
-                    containers.logs(container_id, query)
+                    containers.logs(container.id, query)
                 )
             except NotFound:
                 return
@@ -75,8 +76,10 @@ def task_log_stream(host: Host, request: Request, tasks: Sequence[Task]) -> Stre
                 line = lines.add(record)
                 if line is not None:
                     await send.send(encode(line))
-            for line in lines.rest():
-                await send.send(encode(line))
+            # What has begun and has no end yet is not told, as in Docker, unless somebody waits for it.
+            if query.follow or not container.state.running:
+                for line in lines.rest():
+                    await send.send(encode(line))
 
     return Stream(
         run=run,
@@ -93,14 +96,17 @@ class WholeLines:
         self._open: dict[StreamKind, LogRecord] = {}
 
     def add(self, record: LogRecord) -> LogRecord | None:
-        """The line that a record ends, or what there is of one that is very long; None if it goes on."""
+        """The lines that a record ends, or what there is of one that is very long; None if it goes on."""
         before = self._open.pop(record.stream, None)
         if before is not None:
             record = attrs.evolve(before, data=before.data + record.data)
-        if record.data.endswith(b"\n") or len(record.data) >= _LONGEST_LINE_BYTES:
-            return record
-        self._open[record.stream] = record
-        return None
+        # A record may be several lines, and a part of another.
+        end = record.data.rfind(b"\n") + 1
+        if len(record.data) - end >= _LONGEST_LINE_BYTES:
+            end = len(record.data)
+        if end < len(record.data):
+            self._open[record.stream] = attrs.evolve(record, data=record.data[end:])
+        return attrs.evolve(record, data=record.data[:end]) if end else None
 
     def rest(self) -> Sequence[LogRecord]:
         """What has not ended, in the end."""
