@@ -131,12 +131,12 @@ def encode_port_list(container: Container) -> list[dict[str, Any]]:
     return sorted(out, key=lambda p: (p["PrivatePort"], p["Type"], p.get("IP", "")))
 
 
-def _is_enabled(body: Document, family: str, *, default: bool) -> bool:
+def _is_enabled(body: Document, field: str, *, default: bool) -> bool:
     """Whether a network has a family: the field says it, or an option where there is no field."""
-    option = f"com.docker.network.enable_{family.lower()}"
+    option = f"com.docker.network.enable_{field.removeprefix('Enable').lower()}"
     text = body.text_map("Options").get(option)
-    if text is None or f"Enable{family}" in body:
-        return body.flag(f"Enable{family}", default=default)
+    if text is None or field in body:
+        return body.flag(field, default=default)
     if text.lower() not in ("1", "t", "true", "0", "f", "false"):
         raise InvalidArgument(f'driver-opt "{option}" is not a valid bool')
     return text.lower() in ("1", "t", "true")
@@ -151,8 +151,8 @@ def decode_network(body: Document) -> NetworkSpec:
         internal=body.flag("Internal"),
         attachable=body.flag("Attachable"),
         ingress=body.flag("Ingress"),
-        enable_ipv4=_is_enabled(body, "IPv4", default=True),
-        enable_ipv6=_is_enabled(body, "IPv6", default=False),
+        enable_ipv4=_is_enabled(body, "EnableIPv4", default=True),
+        enable_ipv6=_is_enabled(body, "EnableIPv6", default=False),
         config_only=body.flag("ConfigOnly"),
         config_from=body.document("ConfigFrom").text("Network"),
         pools=tuple(
