@@ -71,6 +71,16 @@ def test_a_stopped_container_and_its_volumes_take_and_give_files(
     assert "proc/self" not in names
 
 
+def test_what_is_mounted_in_a_running_container_is_not_replaced(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    (tmp_path / "note").write_text("mine\n")
+    daemon.docker("run", "-d", "--name", "box", "busybox", "sleep", "1000")
+    said = daemon.docker("cp", tmp_path / "note", "box:/etc/hosts", status=1).err
+    assert "'hosts' cannot be replaced: a mount is there" in said
+    assert "localhost" in daemon.docker("exec", "box", "cat", "/etc/hosts").out
+
+
 def test_a_tmpfs_of_a_running_container_is_seen(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("in memory")
     daemon.docker(

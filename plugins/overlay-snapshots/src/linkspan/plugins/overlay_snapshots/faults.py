@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from linkspan.sdk.errors import (
+    Conflict,
     DataLoss,
     Internal,
     InvalidArgument,
@@ -21,6 +22,7 @@ from linkspan.sdk.files import is_full
 _CLASSES: Final = {
     cls.__name__: cls
     for cls in (
+        Conflict,
         DataLoss,
         Internal,
         InvalidArgument,
@@ -90,6 +92,8 @@ def from_os_error(error: OSError, entry: bytes | None = None) -> LinkspanError:
         return PermissionDenied(f"'{where}' is on a read-only file system", code="read_only")
     if entry is not None and error.errno in _ENTRY_FAULTS:
         return hostile(entry, error.strerror or str(error))
+    if entry is not None and error.errno == errno.EBUSY:
+        return Conflict(f"'{shown(entry)}' cannot be replaced: a mount is there", code="mounted")
     where = f" at '{shown(entry)}'" if entry is not None else ""
     return Internal(f"working on a layer failed{where}: {error}")
 
