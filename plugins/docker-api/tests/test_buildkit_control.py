@@ -208,6 +208,25 @@ async def test_a_failure_reaches_both_calls(api, builder) -> None:
             await buildx.control("Solve", buildx.solve_request("r", "oci"))
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (
+            {9: ["network.host", "security.insecure"]},
+            "entitlement security.insecure is not allowed",
+        ),
+        ({12: message({1: 1})}, "policies for the sources"),
+        ({15: "s"}, "policies for the sources"),
+    ],
+)
+async def test_what_a_build_may_not_is_refused_before_it(api, builder, asked, words) -> None:
+    async with connected(api, Client(FILES)) as buildx:
+        request = buildx.solve_request("r") + message(asked)
+        with pytest.raises(GrpcError, match=words):
+            await buildx.control("Solve", request)
+    assert builder.builds == []
+
+
 async def test_a_file_is_checked_without_a_build(api, builder) -> None:
     client = Client({"Dockerfile": b"FROM scratch\nlabel a=1\n"})
     async with connected(api, client) as buildx, trio.open_nursery() as nursery:
@@ -361,7 +380,6 @@ def test_a_result_is_a_context_of_another_build() -> None:
         ({"attest:sbom": ""}, Unsupported),
         ({"attest:provenance": "mode=max"}, Unsupported),
         ({"hostname": "h"}, Unsupported),
-        ({"multi-platform": "true"}, Unsupported),
         ({"contextkey": "other"}, Unsupported),
     ],
 )
@@ -373,7 +391,7 @@ def test_options_that_are_wrong_or_not_there_are_refused(options, error) -> None
 def test_options_that_clients_send_unasked_and_that_ask_for_nothing_are_taken() -> None:
     taken = build_request(
         {
-            **{"contextkey": "context", "dockerfilekey": "dockerfile", "multi-platform": "false"},
+            **{"contextkey": "context", "dockerfilekey": "dockerfile", "multi-platform": "true"},
             **{"frontend.caps": "moby.buildkit.frontend.contexts+forward", "cmdline": "x"},
             **{
                 "vcs:source": "https://h/x.git",

@@ -20,6 +20,7 @@ from linkspan.plugins.docker_api.buildkit.definitions import definition_of
 from linkspan.plugins.docker_api.buildkit.frontend import (
     build_request,
     check_frontend,
+    check_solve,
     uploaded_context,
 )
 from linkspan.plugins.docker_api.buildkit.grpc import (
@@ -178,6 +179,7 @@ class Control:
             raise GrpcError(UNKNOWN, f"the build {build.ref} exists already")
         build.solve = asked
         try:
+            check_solve(asked)
             kinds = [kind for kind, _ in build.exporters()]
             for kind in kinds:
                 if kind not in (*_INTO_IMAGES, *KINDS):

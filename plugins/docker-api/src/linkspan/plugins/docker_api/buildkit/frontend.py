@@ -10,7 +10,7 @@ from linkspan.plugins.docker_api.buildkit.definitions import image_of
 from linkspan.plugins.docker_api.buildkit.wire import Message
 from linkspan.sdk.build_client import ClientFolder
 from linkspan.sdk.drivers.builder import BuildRequest, CacheImport
-from linkspan.sdk.errors import InvalidArgument, Unsupported
+from linkspan.sdk.errors import InvalidArgument, PermissionDenied, Unsupported
 from linkspan.sdk.model.container import Resources, Ulimit
 from linkspan.sdk.units import parse_size
 
@@ -79,6 +79,17 @@ def build_request(
     )
 
 
+def check_solve(asked: Message) -> None:
+    """Refuse what a ``SolveRequest`` asks for beside its frontend and outputs. Raises PermissionDenied, Unsupported."""
+    for entitlement in asked.texts(9):
+        if entitlement != "network.host":
+            raise PermissionDenied(
+                f"granting entitlement {entitlement} is not allowed by build daemon configuration"
+            )
+    if asked.data(12) or asked.text(15):
+        raise Unsupported("policies for the sources of a build are not supported")
+
+
 def uploaded_context(attrs: Mapping[str, str]) -> str:
     """The path under which the client's session has the context as a tar; empty if it is none."""
     context = attrs.get(attrs.get("contextkey", "context"), "")
@@ -104,8 +115,6 @@ def _check_options(attrs: Mapping[str, str]) -> None:
             )
         if name in _FIXED and value != _FIXED[name]:
             raise Unsupported(f"{name} must be '{_FIXED[name]}', not '{value}'")
-    if attrs.get("multi-platform", "") not in ("", "0", "false"):
-        raise Unsupported("one platform is built at a time: multi-platform is not supported")
     for kind, value in _prefixed(attrs, "attest:").items():
         words = _words(value)
         # Clients that do not ask whether it can be had send a provenance for images that hold one.
