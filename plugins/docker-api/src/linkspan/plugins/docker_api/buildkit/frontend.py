@@ -80,7 +80,12 @@ def build_request(
 
 
 def check_solve(asked: Message) -> None:
-    """Refuse what a ``SolveRequest`` asks for beside its frontend and outputs. Raises PermissionDenied, Unsupported."""
+    """Refuse what a ``SolveRequest`` asks for beside its frontend and outputs.
+
+    Raises:
+        PermissionDenied: Builds may not do that here.
+        Unsupported: Something that BuildKit has and Linkspan has not.
+    """
     for entitlement in asked.texts(9):
         if entitlement != "network.host":
             raise PermissionDenied(
