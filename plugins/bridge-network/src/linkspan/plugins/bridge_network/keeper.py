@@ -259,9 +259,20 @@ class _Loop:
         """Wait for something to do, and do it."""
         for key, mask in self._selector.select(most_s):
             sock = key.fileobj
-            # What came before it in this turn may have closed it.
-            if isinstance(sock, socket.socket) and sock in self._selector.get_map():
-                key.data(sock, mask)
+            # What came before it in this turn may have closed it, and the map refuses to look for closed ones.
+            if not isinstance(sock, socket.socket) or sock.fileno() < 0:
+                continue
+            if sock in self._selector.get_map():
+                self._do(key.data, sock, mask)
+
+    def _do(
+        self, then: Callable[[socket.socket, int], None], sock: socket.socket, mask: int
+    ) -> None:
+        try:
+            then(sock, mask)
+        except Exception:  # noqa: BLE001 - one connection must not be the end of all that is held
+            self.forget(sock)
+            sock.close()
 
 
 class Keeper:
