@@ -128,6 +128,19 @@ def test_a_file_that_cannot_be_used_is_no_fault_of_our_own(
     assert result.err.endswith(": Not a directory\n")
 
 
+def test_a_folder_that_is_gone_is_no_fault_of_our_own(
+    linkspan: Any, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with fake.running():
+        result = linkspan("run", "-v", "./x:/x", "busybox")
+    said = "error: the folder that this was started in does not exist any more\n"
+    assert result == (1, "", said)
+
+
 def test_global_options_may_stand_before_and_after_the_command(linkspan: Any, fake: Any) -> None:
     fake.on("GET", "/containers/json", [])
     with fake.running():

@@ -84,6 +84,9 @@ def _guard(session: Session, work: Callable[[], int]) -> int:
             return _no_room(exc)
         if isinstance(exc, OSError) and exc.errno in _OF_FILES and exc.filename:
             return _report(_of_file(exc), session, exc)
+        if isinstance(exc, FileNotFoundError) and _folder_is_gone():
+            failure = Failure("the folder that this was started in does not exist any more")
+            return _report(failure, session, exc)
         if session.verbose:
             raise
         return _report(_of_bug(exc), session, exc)
@@ -121,6 +124,14 @@ def _no_room(exc: OSError) -> int:
 def _of_file(exc: OSError) -> Failure:
     name = os.fsdecode(exc.filename) if isinstance(exc.filename, str | bytes) else exc.filename
     return Failure(f"cannot use '{name}': {exc.strerror}")
+
+
+def _folder_is_gone() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 - pathlib is slow to import
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _of_bug(exc: Exception) -> Failure:
