@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 import trio
@@ -303,3 +304,18 @@ async def test_a_balanced_port_answers_over_ipv6(lab):
     assert answer == "" or answer.endswith("Connection reset by peer")
     await lab.driver.unbalance(port)
     await until_refused(lab, 9000)
+
+
+async def test_who_switches_ipv6_off_is_not_told_of_it_nor_others_of_its_addresses(lab):
+    net = await lab.network("net", subnet="10.201.0.0/24", enable_ipv6=True)
+    sandbox = await lab.attach("four", net, ipv6=False)
+    (endpoint,) = sandbox.endpoints
+    assert (endpoint.ipv4_address, endpoint.gateway) == ("10.201.0.2", "10.201.0.1")
+    assert (endpoint.ipv6_address, endpoint.ipv6_prefix, endpoint.ipv6_gateway) == ("", 0, "")
+    assert "::1" not in Path(sandbox.files["/etc/hosts"]).read_text()
+    assert "default" not in lab.exec("four", "ip -6 route")
+    both = await lab.attach("both", net)
+    assert both.endpoints[0].ipv6_address.endswith("::2"), "no address is spent"
+    only6 = await lab.network("only6", enable_ipv4=False, enable_ipv6=True)
+    found = await lab.attach("six", only6, ipv6=False)
+    assert found.endpoints[0].ipv6_address, "it would have no address at all"

@@ -491,6 +491,7 @@ def _request(
         dns_search=spec.dns_search,
         dns_options=spec.dns_options,
         extra_hosts=spec.extra_hosts,
+        ipv6=spec.sysctls.get("net.ipv6.conf.all.disable_ipv6", "0") == "0",
     )
 
 

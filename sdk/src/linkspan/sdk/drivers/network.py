@@ -39,6 +39,7 @@ class AttachRequest:
     Attributes:
         networks: Network and settings, the one with the default route first.
         names: Names it is known by in every network, beside the endpoint's aliases.
+        ipv6: False if it switches IPv6 off for itself: it needs no such addresses.
     """
 
     container_id: str
@@ -51,6 +52,7 @@ class AttachRequest:
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     extra_hosts: tuple[str, ...] = ()
+    ipv6: bool = True
 
 
 @frozen(kw_only=True)

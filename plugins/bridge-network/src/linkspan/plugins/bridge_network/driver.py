@@ -279,7 +279,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
     async def _make_namespace(
         self, sandbox: LivingSandbox, networks: Sequence[tuple[Network, EndpointSpec]]
     ) -> None:
-        prepared = self._endpoints.take_prepared(networks)
+        prepared = self._endpoints.take_prepared(networks, ipv6=sandbox.request.ipv6)
         rest = networks
         if prepared is not None:
             self._endpoints.take_over(sandbox, *networks[0], prepared)
@@ -337,6 +337,7 @@ class BridgeNetwork(NetworkDriver[BridgeConfig]):
         hosts = hosts_text(
             [line for join in sandbox.joins.values() for line in sandbox.own_hosts(join)],
             [*linked, *self._extra_hosts(sandbox.request)],
+            ipv6=sandbox.request.ipv6,
         )
         hostname = sandbox.request.hostname
 

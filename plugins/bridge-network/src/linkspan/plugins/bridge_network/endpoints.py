@@ -1,7 +1,7 @@
 """Putting a sandbox into a network: its addresses, its link, its endpoint's record."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
 from linkspan.plugins.bridge_network import rtnetlink
@@ -66,7 +66,9 @@ class Endpoints:
         """A network is gone."""
         self._apart.pop(carried.id, None)
 
-    def take_prepared(self, networks: Sequence[tuple[Network, EndpointSpec]]) -> Prepared | None:
+    def take_prepared(
+        self, networks: Sequence[tuple[Network, EndpointSpec]], *, ipv6: bool
+    ) -> Prepared | None:
         """A prepared namespace, if the first network is the pool's and there are no wishes."""
         if not networks:
             return None
@@ -80,6 +82,8 @@ class Endpoints:
         )
         ours = self._pool.network
         if wishes or ours is None or ours.id != network.id:
+            return None
+        if not ipv6 and 6 in ours.subnets:
             return None
         return self._pool.take()
 
@@ -114,7 +118,7 @@ class Endpoints:
         link_local = _checked_link_local(spec.link_local_addresses)
         sysctls = _checked_sysctls(spec.driver_options.get(INTERFACE_SYSCTLS, ""))
         isolated = await isolates_ports(carried, self._namespaces)
-        leases = await self._take_addresses(carried, spec)
+        leases = await self._take_addresses(carried, spec, _families(carried, sandbox.request))
         endpoint_id = new_endpoint_id()
         wanted_name = spec.driver_options.get(INTERFACE_NAME)
         link = plan_link(
@@ -133,16 +137,16 @@ class Endpoints:
         return link
 
     async def _take_addresses(
-        self, carried: CarriedNetwork, spec: EndpointSpec
+        self, carried: CarriedNetwork, spec: EndpointSpec, subnets: Mapping[int, Subnet]
     ) -> tuple[Lease, ...]:
-        wishes = _wished_addresses(carried, spec)
+        wishes = _wished_addresses(carried, spec, subnets)
         taken: list[Lease] = []
         try:
             for version, address in wishes.items():
-                taken.append(await self._take_fixed(carried.subnets[version], address))
+                taken.append(await self._take_fixed(subnets[version], address))
             if not wishes:
-                return await self._take_any(carried)
-            for version, subnet in carried.subnets.items():
+                return await self._take_any(carried, subnets)
+            for version, subnet in subnets.items():
                 if version not in wishes:
                     taken.append(Lease(subnet, subnet.take()))
         except BaseException:
@@ -160,16 +164,18 @@ class Endpoints:
         subnet.take_fixed(address)
         return lease
 
-    async def _take_any(self, carried: CarriedNetwork) -> tuple[Lease, ...]:
+    async def _take_any(
+        self, carried: CarriedNetwork, subnets: Mapping[int, Subnet]
+    ) -> tuple[Lease, ...]:
         try:
-            return take_any(carried)
+            return take_any(subnets)
         except Unavailable:
             # Addresses of ended containers come back a second later, and some lie in the pool.
             await self._graveyard.flush()
             if self._pool.network is carried:
                 await self._pool.clear()
                 self._pool.serve(carried)
-            return take_any(carried)
+            return take_any(subnets)
 
 
 def names_of(request: AttachRequest, spec: EndpointSpec) -> tuple[str, ...]:
@@ -202,23 +208,31 @@ def _endpoint(
         interface=link.name,
         ipv4_address=address(4),
         ipv4_prefix=prefix(4),
-        gateway=str(gateways.get(4, "")),
+        gateway=str(gateways.get(4, "")) if 4 in has else "",
         ipv6_address=address(6),
         ipv6_prefix=prefix(6),
-        ipv6_gateway=str(gateways.get(6, "")),
+        ipv6_gateway=str(gateways.get(6, "")) if 6 in has else "",
         mac_address=link.mac,
         spec=spec,
         names=names_of(request, spec),
     )
 
 
-def _wished_addresses(carried: CarriedNetwork, spec: EndpointSpec) -> dict[int, Address]:
+def _families(carried: CarriedNetwork, request: AttachRequest) -> Mapping[int, Subnet]:
+    """The subnets that a container gets addresses of; all of them, if it wants none that there is."""
+    wanted = {v: subnet for v, subnet in carried.subnets.items() if v == 4 or request.ipv6}
+    return wanted or carried.subnets
+
+
+def _wished_addresses(
+    carried: CarriedNetwork, spec: EndpointSpec, subnets: Mapping[int, Subnet]
+) -> dict[int, Address]:
     wishes = {}
     for version, text in ((4, spec.ipv4_address), (6, spec.ipv6_address)):
         if not text:
             continue
         address = parse_address(text, "address", version)
-        if version in carried.subnets:
+        if version in subnets:
             wishes[version] = address
             continue
         # Docker takes an address of a subnet that the network was given, but does not use.

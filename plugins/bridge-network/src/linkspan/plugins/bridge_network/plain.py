@@ -146,7 +146,7 @@ class PlainNetwork(NetworkDriver[NoConfig]):
         settings = wished_settings(request)
         more = parse_extra_hosts(request.extra_hosts, _LOOPBACK)
         files.write(
-            hosts=self._hosts(more),
+            hosts=self._hosts(more, ipv6=request.ipv6),
             resolv_conf=settings.text(),
             hostname=self._hostname(request),
         )
@@ -161,8 +161,8 @@ class PlainNetwork(NetworkDriver[NoConfig]):
     async def _drop_unknown(self) -> None:
         """Let go of namespaces that no record knows."""
 
-    def _hosts(self, more: list[tuple[str, str]]) -> str:
-        return hosts_text([], more)
+    def _hosts(self, more: list[tuple[str, str]], *, ipv6: bool) -> str:
+        return hosts_text([], more, ipv6=ipv6)
 
     def _hostname(self, request: AttachRequest) -> str:
         return request.hostname
@@ -182,11 +182,11 @@ class HostNetwork(PlainNetwork):
     async def _namespace(self) -> str | None:
         return None
 
-    def _hosts(self, more: list[tuple[str, str]]) -> str:
+    def _hosts(self, more: list[tuple[str, str]], *, ipv6: bool) -> str:
         try:
             text = _HOST_HOSTS.read_text()
         except OSError:
-            return hosts_text([], more)
+            return hosts_text([], more, ipv6=ipv6)
         return text + "".join(f"{address}\t{name}\n" for address, name in more)
 
     def _hostname(self, request: AttachRequest) -> str:

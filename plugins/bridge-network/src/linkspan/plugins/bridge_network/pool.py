@@ -7,14 +7,14 @@ the sockets of the name service in them.
 import logging
 import secrets
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_interface
 
 import trio
 
 from linkspan.plugins.bridge_network.bridges import CarriedNetwork, mac_of
 from linkspan.plugins.bridge_network.graveyard import Grave, Graveyard, Lease, end
-from linkspan.plugins.bridge_network.ipam import Address
+from linkspan.plugins.bridge_network.ipam import Address, Subnet
 from linkspan.plugins.bridge_network.namespaces import (
     DefaultRoute,
     LinkPlan,
@@ -84,7 +84,7 @@ def plan_link(
     )
 
 
-def take_any(network: CarriedNetwork) -> tuple[Lease, ...]:
+def take_any(subnets: Mapping[int, Subnet]) -> tuple[Lease, ...]:
     """Take an address of each family, or none.
 
     Raises:
@@ -92,7 +92,7 @@ def take_any(network: CarriedNetwork) -> tuple[Lease, ...]:
     """
     taken: list[Lease] = []
     try:
-        for _, subnet in sorted(network.subnets.items()):
+        for _, subnet in sorted(subnets.items()):
             taken.append(Lease(subnet, subnet.take()))
     except BaseException:
         end(taken)
@@ -248,7 +248,7 @@ class Pool:
 
     async def _prepare(self, network: CarriedNetwork) -> Prepared:
         isolated = await isolates_ports(network, self._namespaces)
-        leases = take_any(network)
+        leases = take_any(network.subnets)
         endpoint_id = new_endpoint_id()
         link = plan_link(
             network,

@@ -92,7 +92,11 @@ class LivingSandbox:
 
         Highest priority, then the network's name, as in Docker.
         """
-        candidates = [join for join in self.joins.values() if version in join.network.gateways()]
+        candidates = [
+            join
+            for join in self.joins.values()
+            if version in join.network.gateways() and join.address(version) is not None
+        ]
         return min(
             candidates,
             key=lambda join: (-join.endpoint.spec.gateway_priority, join.network.network.name),

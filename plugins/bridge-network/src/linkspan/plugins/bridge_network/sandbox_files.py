@@ -159,10 +159,12 @@ def failure(error: OSError, container: str) -> LinkspanError:
     return Internal(f"network of container {container}: {error}")
 
 
-def hosts_text(own: Iterable[tuple[str, str]], more: Iterable[tuple[str, str]]) -> str:
+def hosts_text(
+    own: Iterable[tuple[str, str]], more: Iterable[tuple[str, str]], *, ipv6: bool = True
+) -> str:
     """A hosts file: localhost, then ``own`` lines (address, names) and ``more``."""
     lines = ["127.0.0.1\tlocalhost"]
-    if _kernel_has_ipv6():  # then loopback has ::1, also where no network has IPv6
+    if ipv6 and _kernel_has_ipv6():  # then loopback has ::1, also where no network has IPv6
         lines += _IPV6_NAMES
     lines += [f"{address}\t{names}" for address, names in (*more, *own)]
     return "\n".join(lines) + "\n"
