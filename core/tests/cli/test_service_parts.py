@@ -45,6 +45,7 @@ def test_everything_that_a_new_service_can_list(linkspan: Any, fake: Any) -> Non
         *("--cap-add", "NET_ADMIN", "--tty", "--limit-pids", "9", "--oom-score-adj", "5"),
         *("--replicas-max-per-node", "2", "--endpoint-mode", "dnsrr", "--log-driver", "local"),
         *("--log-opt", "max-size=1m", "--health-cmd", "x", "--health-start-interval", "1s"),
+        *("--generic-resource", "gpu=2"),
     )
     template = spec["TaskTemplate"]
     container = template["ContainerSpec"]
@@ -71,7 +72,12 @@ def test_everything_that_a_new_service_can_list(linkspan: Any, fake: Any) -> Non
         "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}],
         "MaxReplicas": 2,
     }
-    assert template["Resources"]["Limits"] == {"Pids": 9}
+    assert template["Resources"] == {
+        "Limits": {"Pids": 9},
+        "Reservations": {
+            "GenericResources": [{"DiscreteResourceSpec": {"Kind": "gpu", "Value": 2}}]
+        },
+    }
     assert template["LogDriver"] == {"Name": "local", "Options": {"max-size": "1m"}}
     assert spec["EndpointSpec"]["Mode"] == "dnsrr"
 
@@ -92,6 +98,11 @@ def test_an_update_removes_adds_and_leaves_the_rest(linkspan: Any, fake: Any) ->
         "TaskTemplate": {
             "ContainerSpec": container,
             "Placement": {"Preferences": [{"Spread": {"SpreadDescriptor": "a"}}]},
+            "Resources": {
+                "Reservations": {
+                    "GenericResources": [{"DiscreteResourceSpec": {"Kind": "gpu", "Value": 1}}]
+                }
+            },
         },
     }
     body = updated(
@@ -102,6 +113,7 @@ def test_an_update_removes_adds_and_leaves_the_rest(linkspan: Any, fake: Any) ->
         *("--dns-rm", "1.1.1.1", "--dns-add", "9.9.9.9", "--host-rm", "db"),
         *("--secret-rm", "key", "--secret-add", "key-2", "--ulimit-add", "nofile=5"),
         *("--cap-add", "NET_ADMIN", "--placement-pref-rm", "spread=a", "--entrypoint", "/x"),
+        *("--generic-resource-rm", "gpu", "--generic-resource-add", "ssd=3"),
     )
     template = body["TaskTemplate"]
     found = template["ContainerSpec"]
@@ -112,6 +124,8 @@ def test_an_update_removes_adds_and_leaves_the_rest(linkspan: Any, fake: Any) ->
     assert found["Ulimits"] == [{"Name": "nofile", "Soft": 5, "Hard": 5}]
     assert (found["CapabilityAdd"], found["CapabilityDrop"]) == ([], ["CAP_CHOWN"])
     assert template["Placement"]["Preferences"] == []
+    reserved = template["Resources"]["Reservations"]["GenericResources"]
+    assert reserved == [{"DiscreteResourceSpec": {"Kind": "ssd", "Value": 3}}]
     assert found["Command"] == ["/x"]
     assert body["Mode"] == {"Replicated": {"Replicas": 2}}
 

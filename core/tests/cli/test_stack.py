@@ -44,7 +44,9 @@ services:
       labels: {tier: front}
       resources:
         limits: {cpus: "0.5", memory: 64M}
-        reservations: {memory: 32M}
+        reservations:
+          memory: 32M
+          generic_resources: [{discrete_resource_spec: {kind: gpu, value: 2}}]
       restart_policy: {condition: on-failure, delay: 2s, max_attempts: 4}
       update_config: {parallelism: 2, order: start-first, failure_action: rollback, monitor: 3s}
       placement: {constraints: ["node.role==manager"], preferences: [{spread: node.labels.zone}]}
@@ -79,7 +81,10 @@ def test_a_service_becomes_what_the_cluster_needs(file: Path) -> None:
         "TaskTemplate": {
             "Resources": {
                 "Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 64 << 20},
-                "Reservations": {"MemoryBytes": 32 << 20},
+                "Reservations": {
+                    "MemoryBytes": 32 << 20,
+                    "GenericResources": [{"DiscreteResourceSpec": {"Kind": "gpu", "Value": 2}}],
+                },
             },
             "RestartPolicy": {
                 "Condition": "on-failure",

@@ -397,16 +397,31 @@ def _resources(resources: Reader) -> dict[str, Any]:
     found = {}
     for key, name in (("limits", "Limits"), ("reservations", "Reservations")):
         part = resources.below(key)
-        part.only("cpus", "memory", "pids")
+        generic = [
+            _generic_resource(Reader(item, part.at("generic_resources")))
+            for item in (_list(part, "generic_resources") if key == "reservations" else ())
+        ]
+        more = ("generic_resources",) if key == "reservations" else ()
+        part.only("cpus", "memory", "pids", *more)
         cpus = part.ratio("cpus")
         found[name] = _given(
             {
                 "NanoCPUs": round(cpus * 1e9) if cpus else None,
                 "MemoryBytes": part.size("memory"),
                 "Pids": part.number("pids"),
+                "GenericResources": generic,
             }
         )
     return _given(found)
+
+
+def _generic_resource(item: Reader) -> dict[str, Any]:
+    item.only("discrete_resource_spec")
+    counted = item.below("discrete_resource_spec")
+    counted.only("kind", "value")
+    return {
+        "DiscreteResourceSpec": {"Kind": counted.text("kind"), "Value": counted.number("value")}
+    }
 
 
 def _restart(restart: Reader) -> dict[str, Any]:

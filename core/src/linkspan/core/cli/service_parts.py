@@ -15,6 +15,7 @@ from linkspan.core.client.short import Api
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CONTAINER: Final = ("TaskTemplate", "ContainerSpec")
+_RESERVED: Final = ("TaskTemplate", "Resources", "Reservations")
 
 
 class Part(NamedTuple):
@@ -62,6 +63,18 @@ def _spread(text: str) -> dict[str, Any]:
     if kind != "spread" or not equals or not value:
         raise bad_value(f"'{text}' is not of the form spread=node.labels.NAME", "--placement-pref")
     return {"Spread": {"SpreadDescriptor": value}}
+
+
+def _resource(text: str) -> dict[str, Any]:
+    kind, equals, number = text.partition("=")
+    if not kind or not equals or not (number.isdecimal() and number.isascii()):
+        raise bad_value(f"'{text}' is not of the form KIND=NUMBER", "--generic-resource")
+    return {"DiscreteResourceSpec": {"Kind": kind, "Value": int(number)}}
+
+
+def _kind(item: dict[str, Any]) -> str:
+    kind: str = next(iter(item.values()))["Kind"]
+    return kind
 
 
 def _network(text: str) -> dict[str, Any]:
@@ -125,6 +138,10 @@ PARTS: Final = (
         *("placement-pref", ("TaskTemplate", "Placement", "Preferences"), _spread),
         *(lambda item: f"spread={item['Spread']['SpreadDescriptor']}", "spread=LABEL"),
         "Spread tasks over the values of a label",
+    ),
+    Part(
+        *("generic-resource", (*_RESERVED, "GenericResources"), _resource, _kind, "KIND=NUMBER"),
+        "What a node must have free: gpu=1",
     ),
     Part(
         *("network", ("TaskTemplate", "Networks"), _network, lambda item: item["Target"], "NAME"),
