@@ -8,6 +8,7 @@ import attrs
 
 from linkspan.plugins.docker_api import build_parcel
 from linkspan.plugins.docker_api.build_cache import decode_prune
+from linkspan.plugins.docker_api.build_faults import unplaced
 from linkspan.plugins.docker_api.codec_image import registry_config
 from linkspan.plugins.docker_api.codec_resources import decode_ulimits
 from linkspan.plugins.docker_api.document import Document, map_parameter, parse_parameter
@@ -137,17 +138,6 @@ class BuildRoutes:
         return json_response(
             {"CachesDeleted": list(result.removed) or None, "SpaceReclaimed": result.freed_bytes}
         )
-
-
-def unplaced(error: InvalidArgument) -> InvalidArgument:
-    """A fault of the build file without the place, ``file:line``, which Docker's does not name."""
-    file, line = error.details.get("file"), error.details.get("line")
-    place = f"{file}: " if line is None else f"{file}:{line}: "
-    if not file or not error.message.startswith(place):
-        return error
-    return InvalidArgument(
-        error.message.removeprefix(place), code=error.code, details=error.details, help=error.help
-    )
 
 
 def _encode_diagnostic(fault: Diagnostic) -> dict[str, object]:

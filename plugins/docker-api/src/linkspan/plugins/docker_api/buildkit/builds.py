@@ -7,7 +7,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from linkspan.plugins.docker_api.build import unplaced
+from linkspan.plugins.docker_api.build_faults import unplaced
 from linkspan.plugins.docker_api.buildkit.outputs import KINDS, Deliver, delivery
 from linkspan.plugins.docker_api.buildkit.session import Session, Sessions
 from linkspan.plugins.docker_api.buildkit.trace import Trace
