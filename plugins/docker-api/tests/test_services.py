@@ -930,6 +930,10 @@ async def test_nodes_are_drained_and_labelled(api, books) -> None:
     (node,) = (await api.ask("GET", "/nodes")).json
     assert node["Description"]["Hostname"] == "ship"
     assert node["ManagerStatus"]["Leader"] is True
+    plugins = node["Description"]["Engine"]["Plugins"]
+    info = (await api.ask("GET", "/info")).json["Plugins"]
+    assert {p["Name"] for p in plugins if p["Type"] == "Network"} == set(info["Network"])
+    assert {"Type": "Log", "Name": "json-file"} in plugins
     spec = {**node["Spec"], "Availability": "drain", "Labels": {"zone": "a"}}
     assert (await api.ask("POST", "/nodes/node1/update?version=3", spec)).status == 200
     seen = (await api.ask("GET", "/nodes/self")).json

@@ -7,6 +7,7 @@ from linkspan.plugins.docker_api.codec_generic import encode_generic_resources
 from linkspan.plugins.docker_api.filters import read_filters
 from linkspan.plugins.docker_api.routing import read_document
 from linkspan.plugins.docker_api.swarm import orchestrator, require_cluster, version_of
+from linkspan.plugins.docker_api.system import plugins_of
 from linkspan.plugins.docker_api.timestamps import or_never
 from linkspan.sdk.drivers.orchestrator import Orchestrator
 from linkspan.sdk.errors import Conflict, InvalidArgument, Unsupported
@@ -45,12 +46,25 @@ class NodeRoutes:
             and filters.labels(node.labels, "node.label")
             and filters.labels(node.labels)
         ]
-        return json_response([encode_node(node) for node in found])
+        return json_response([await self._encode(node) for node in found])
 
     async def inspect(self, request: Request) -> Response:
         """GET /nodes/{id}."""
         node = await orchestrator(self._host).get_node(request.params["id"])
-        return json_response(encode_node(node))
+        return json_response(await self._encode(node))
+
+    async def _encode(self, node: Node) -> dict[str, Any]:
+        """A node; of this one also what the daemon has drivers for."""
+        out = encode_node(node)
+        cluster = await orchestrator(self._host).cluster()
+        if cluster is not None and cluster.node_id == node.id:
+            plugins = plugins_of(self._host)
+            out["Description"]["Engine"]["Plugins"] = [
+                {"Type": kind, "Name": name}
+                for kind in ("Log", "Network", "Volume")
+                for name in plugins[kind] or ()
+            ]
+        return out
 
     async def update(self, request: Request) -> Response:
         """POST /nodes/{id}/update: availability and labels."""

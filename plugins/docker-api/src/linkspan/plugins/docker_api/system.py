@@ -57,6 +57,17 @@ _SAME_EVERYWHERE: Final[Mapping[str, Any]] = {
 """Of GET /info: what no machine and no setting changes."""
 
 
+def plugins_of(host: Host) -> dict[str, list[str] | None]:
+    """What this daemon has drivers for."""
+    networks = {driver_shown(n.spec.driver) for n in host.engine.networks.list()}
+    return {
+        "Volume": [host.daemon.drivers.get("volume", "local")],
+        "Network": sorted({*networks, "overlay"}),
+        "Authorization": None,
+        "Log": ["json-file", "local", "none"],
+    }
+
+
 class SystemRoutes:
     """The daemon as a whole."""
 
@@ -143,17 +154,11 @@ class SystemRoutes:
 
     def _drivers(self) -> dict[str, Any]:
         drivers = self._host.daemon.drivers
-        networks = {driver_shown(n.spec.driver) for n in self._engine.networks.list()}
         runtime = drivers.get("runtime", "")
         return {
             "Driver": drivers.get("snapshots", ""),
             "DriverStatus": [["Role", "snapshots"]],
-            "Plugins": {
-                "Volume": [drivers.get("volume", "local")],
-                "Network": sorted({*networks, "overlay"}),
-                "Authorization": None,
-                "Log": ["json-file", "local", "none"],
-            },
+            "Plugins": plugins_of(self._host),
             "Runtimes": {runtime: {"path": runtime}},
             "DefaultRuntime": runtime,
         }
