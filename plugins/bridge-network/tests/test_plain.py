@@ -3,6 +3,7 @@
 import secrets
 import socket
 import subprocess
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -104,13 +105,25 @@ async def test_unknown_namespaces_are_removed_and_living_ones_kept(own_network, 
         await driver.detach(kept.container_id)
 
 
-@pytest.mark.system
-async def test_a_container_goes_from_no_network_to_a_bridge_and_back(own_network, fake_host):
-    elsewhere = attrs.evolve(fake_host, root=fake_host.root / "bridge")
+@pytest.fixture
+def elsewhere(fake_host):
+    return attrs.evolve(fake_host, root=fake_host.root / "bridge")
+
+
+@asynccontextmanager
+async def both_drivers(fake_host, elsewhere):
     async with (
         NoneNetwork.open(NoConfig(), fake_host) as none,
         BridgeNetwork.open(BridgeConfig(), elsewhere) as bridge,
     ):
+        yield none, bridge
+
+
+@pytest.mark.system
+async def test_a_container_goes_from_no_network_to_a_bridge_and_back(
+    own_network, fake_host, elsewhere
+):
+    async with both_drivers(fake_host, elsewhere) as (none, bridge):
         nothing = await none.create_network(network("none"))
         app = await bridge.create_network(network("app"))
         wanted = request(nothing, hostname="web", dns=("192.0.2.53",))
@@ -142,12 +155,8 @@ async def test_a_container_goes_from_no_network_to_a_bridge_and_back(own_network
 
 
 @pytest.mark.system
-async def test_what_cannot_be_taken_over_is_left_as_it_was(own_network, fake_host):
-    elsewhere = attrs.evolve(fake_host, root=fake_host.root / "bridge")
-    async with (
-        NoneNetwork.open(NoConfig(), fake_host) as none,
-        BridgeNetwork.open(BridgeConfig(), elsewhere) as bridge,
-    ):
+async def test_what_cannot_be_taken_over_is_left_as_it_was(own_network, fake_host, elsewhere):
+    async with both_drivers(fake_host, elsewhere) as (none, bridge):
         nothing = await none.create_network(network("none"))
         wanted = request(nothing)
         sandbox = await none.attach(wanted)
